@@ -1,0 +1,69 @@
+# Every target makes .venv by itself; a machine with Python 3.11 or newer is enough.
+#
+#   make demo                 train, register, predict on real digits; about a minute
+#   make test                 everything that must hold, as in continuous integration
+#   make PYTHON=python3.12 .. another interpreter for a new .venv
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := build/demo
+WORKERS ?= 2
+
+# The first interpreter that is new enough.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+
+.PHONY: help demo test lint format docs bench soak clean
+
+help:
+	@echo "make demo    train on digits, register, predict an image, list versions"
+	@echo "make test    lint, types, layers, docstrings, all tests"
+	@echo "make lint    the same without the tests"
+	@echo "make format  let ruff write the code as it wants to read it"
+	@echo "make docs    write docs/cli.md anew from --help"
+	@echo "make bench   start-up times beside an empty Typer program"
+	@echo "make soak    the tests with ten times the examples and rounds"
+	@echo "make clean   remove what the targets made, .venv included"
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer; make PYTHON=/path/to/python"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: export DIR_PATHS__ROOT := $(CURDIR)/$(DEMO)
+demo: $(READY)
+	@rm -rf $(DEMO) && mkdir -p $(DEMO)
+	$(BIN)/mindtrace train --config examples/quickstart.ini
+	$(BIN)/python examples/write_digit.py $(DEMO)/digit.png
+	$(BIN)/mindtrace predict $(DEMO)/digit.png --topk 3
+	$(BIN)/mindtrace registry list
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pydoclint --quiet src
+
+# `network` tests need more than loopback, which a machine that builds may not have.
+test: lint
+	$(BIN)/pytest -m "not network" -n $(WORKERS) --dist loadfile
+
+soak: $(READY)
+	$(BIN)/pytest -m "not network" -n $(WORKERS) --dist loadfile --soak 10
+
+format: $(READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: $(READY)
+	$(BIN)/python docs/write_cli.py
+
+bench: $(READY)
+	$(BIN)/python benchmarks/startup.py
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,32 @@
+"""mindtrace: from an INI file to a served, versioned, verified image classifier.
+
+Names only. Each is loaded when it is first used, so `import mindtrace` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mindtrace.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from mindtrace.core.config import Config
+    from mindtrace.errors import MindtraceError
+
+_HOMES = {
+    "Config": "mindtrace.core.config",
+    "MindtraceError": "mindtrace.errors",
+}
+
+__all__ = ["Config", "MindtraceError", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mindtrace' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,105 @@
+"""Floor 10: what is registered, as the command line's `registry` verbs tell it."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import JSONResponse
+
+from mindtrace.application.schemas import ModelPage, VersionItem, VersionPage, problems
+from mindtrace.core.documents import document
+from mindtrace.core.settings import Settings
+from mindtrace.errors import NotFoundError
+from mindtrace.service import versions as service
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+Limit = Annotated[int, Query(ge=1, le=100)]
+
+
+@router.get("", summary="Registered models", response_model=ModelPage, responses=problems(503))
+def list_models(
+    request: Request,
+    limit: Limit = 20,
+    cursor: Annotated[str | None, Query(max_length=64)] = None,
+) -> JSONResponse:
+    """Models by name, each with its champion and its newest version."""
+    settings = _settings(request)
+    names = [name for name in service.list_models(settings) if cursor is None or name > cursor]
+    page = names[:limit]
+    return JSONResponse(
+        {
+            "items": [_model(settings, name) for name in page],
+            "next_cursor": page[-1] if len(names) > limit else None,
+        }
+    )
+
+
+@router.get(
+    "/{name}/versions",
+    summary="Versions of a model",
+    response_model=VersionPage,
+    responses=problems(404, 503),
+)
+def list_versions(
+    request: Request,
+    name: str,
+    limit: Limit = 20,
+    cursor: Annotated[int | None, Query(ge=1, le=1 << 31)] = None,
+) -> JSONResponse:
+    """Versions, newest first; the cursor is the last version that was seen."""
+    settings = _settings(request)
+    _demand_name(name)
+    wanted = limit + 1
+    if cursor is not None:
+        # Versions are dense integers: no more than these lie before the cursor's page.
+        newest = service.list_versions(settings, name, limit=1)
+        wanted += max(0, newest[0].version - cursor + 1) if newest else 0
+    rows = service.list_versions(settings, name, limit=wanted)
+    rows = [row for row in rows if cursor is None or row.version < cursor]
+    return JSONResponse(
+        {
+            "items": [row.document() for row in rows[:limit]],
+            "next_cursor": str(rows[limit - 1].version) if len(rows) > limit else None,
+        }
+    )
+
+
+@router.get(
+    "/{name}/versions/{version}",
+    summary="All about one version",
+    response_model=VersionItem,
+    responses=problems(404, 503),
+)
+def show_version(
+    request: Request, name: str, version: Annotated[int, Path(ge=1, le=1 << 31)]
+) -> JSONResponse:
+    """The fields of `mindtrace registry show --json`."""
+    _demand_name(name)
+    detail = service.show_version(_settings(request), f"{name}/{version}")
+    return JSONResponse(detail.document())
+
+
+def _model(settings: Settings, name: str) -> dict[str, Any]:
+    newest = service.list_versions(settings, name, limit=1)
+    try:
+        champion = service.show_version(settings, f"{name}@champion").summary.version
+    except NotFoundError:
+        champion = None
+    latest = newest[0].version if newest else None
+    return document({"model_name": name, "champion": champion, "latest": latest})
+
+
+def _demand_name(name: str) -> None:
+    """A text that is no name names nothing, and must not reach what reads references."""
+    if not _NAME.fullmatch(name):
+        raise NotFoundError("model", name[:64])
+
+
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings

@@ -1,0 +1,137 @@
+"""Floor 10: how the HTTP door says no.
+
+In: an exception. Out: an RFC 9457 problem document, the same shape for a refused
+request, a `MindtraceError` of a lower floor, an unknown route and an accident of ours.
+What names our files (a bundle's folder, a store's address) goes to the log, never to
+the client.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from mindtrace import errors
+from mindtrace.errors import ConfigError, MindtraceError, NotFoundError
+
+MEDIA_TYPE = "application/problem+json"
+log = logging.getLogger("mindtrace.application")
+
+# One line for each class, so that a new one is a decision; a test walks the tree.
+STATUS: Mapping[type[MindtraceError], int] = {
+    errors.MindtraceError: 500,
+    errors.ConfigError: 422,
+    errors.UsageError: 422,
+    errors.DataError: 500,
+    errors.DataFolderError: 500,
+    errors.DownloadError: 502,
+    errors.ImageError: 422,
+    errors.NotFoundError: 404,
+    errors.BundleError: 503,
+    errors.TrainingError: 500,
+    errors.StoreError: 503,
+    errors.ConflictError: 409,
+    errors.PortInUseError: 500,
+    errors.QueueFullError: 429,
+    errors.VerdictError: 409,
+    errors.InterruptedByUser: 503,
+}
+
+_UNTOLD = {
+    500: "the server failed; its log says more under this request_id",
+    502: "a source of images could not be fetched; the server's log says more",
+    503: "the server cannot do this right now; its log says more under this request_id",
+}
+# RFC 9110's words; Python's own table had older ones before 3.13.
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+# What a client may hear the name of; a registry or a folder would be a path.
+_OURS_TO_NAME = frozenset({"model", "version", "alias", "job"})
+_RETRY_AFTER = {429: "30", 503: "5"}
+
+
+class Problem(Exception):  # noqa: N818 - it is what RFC 9457 calls it
+    """A refusal on its way to the client; raised by guards and routes.
+
+    Attributes:
+        status: of HTTP.
+        detail: one or more lines, for people.
+        hint: what to do next, or None.
+        errors: the single faults, each an object with a `message`.
+        headers: to send beside it, such as `Retry-After`.
+        title: what the status means.
+        kind: the last part of the document's `type`.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        hint: str | None = None,
+        errors: Sequence[Mapping[str, Any]] = (),
+        headers: Mapping[str, str] | None = None,
+        kind: str | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.hint = hint
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+        self.title = _TITLES.get(status) or HTTPStatus(status).phrase
+        self.kind = kind or self.title.lower().replace(" ", "-")
+
+    def document(self, request_id: str) -> dict[str, Any]:
+        """The problem document; members without a value are left out."""
+        fields: dict[str, Any] = {
+            "type": f"urn:mindtrace:problem:{self.kind}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "request_id": request_id,
+        }
+        if self.hint:
+            fields["hint"] = self.hint
+        if self.errors:
+            fields["errors"] = [dict(error) for error in self.errors]
+        return fields
+
+    def body(self, request_id: str) -> bytes:
+        """The document as it is sent."""
+        return json.dumps(self.document(request_id), ensure_ascii=False).encode()
+
+
+def from_error(error: MindtraceError) -> Problem:
+    """What a client may know of an error of the lower floors; the rest is logged."""
+    status = status_of(type(error))
+    kind = _kebab(type(error).__name__)
+    retry = {"Retry-After": _RETRY_AFTER[status]} if status in _RETRY_AFTER else None
+    if status >= 500:
+        log.error("%s: %s", type(error).__name__, error.message)
+        return Problem(status, _UNTOLD[status], headers=retry, kind=kind)
+    faults = error.faults if isinstance(error, ConfigError) else ()
+    rows = [
+        {"message": fault.message, "section": fault.section, "key": fault.key, "line": fault.line}
+        for fault in faults
+    ]
+    detail = f"{len(rows)} faults" if len(rows) > 1 else _told(error)
+    return Problem(status, detail, hint=error.hint, errors=rows, headers=retry, kind=kind)
+
+
+def status_of(kind: type[MindtraceError]) -> int:
+    """The HTTP status of an error class: its own, or its nearest ancestor's."""
+    return next(STATUS[ancestor] for ancestor in kind.__mro__ if ancestor in STATUS)
+
+
+def _told(error: MindtraceError) -> str:
+    if isinstance(error, NotFoundError) and error.kind not in _OURS_TO_NAME:
+        return f"there is no {error.kind}"
+    return error.message
+
+
+def _kebab(name: str) -> str:
+    words = "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name)
+    return words.lstrip("-").removesuffix("-error")

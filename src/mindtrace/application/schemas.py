@@ -1,0 +1,184 @@
+"""Floor 10: the shapes of requests and answers, for the OpenAPI document.
+
+Nothing here runs for a request: bodies are read and answers written by hand, because a
+prediction costs less than its validation would. The tests hold both to these shapes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# A handwritten three of 8 x 8 pixels, from the digits data of scikit-learn (UCI).
+EXAMPLE_IMAGE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAASElEQVR42jXGQQ2AMBAAsJLszyScBCTMAg5w"
+    "AE4WFCBhVnAwHCw44EVfJerodZFEOefjvWHrYwGtBxCj+VckueQ9h0lc8rP6AK7JEI+wZbC1AAAAAElFTkSu"
+    "QmCC"
+)
+EXAMPLE_INI = "[data]\nsource = digits\n\n[train]\nmax_epochs = 1\n"
+
+
+class _Shape(BaseModel):
+    # `model_name` is a word of ours; pydantic would keep the prefix for itself.
+    model_config = ConfigDict(protected_namespaces=())
+
+
+class Candidate(_Shape):
+    """One of the likeliest classes."""
+
+    label: int = Field(description="index of the class")
+    class_name: str
+    confidence: float = Field(ge=0, le=1)
+
+
+class Prediction(_Shape):
+    """What a model says of one image."""
+
+    label: int = Field(description="index of the likeliest class")
+    class_name: str
+    confidence: float = Field(ge=0, le=1, description="its probability")
+    probabilities: list[float] = Field(description="of every class, in class_names order")
+    top_k: list[Candidate] = Field(description="likeliest first")
+    model_name: str | None
+    version: int | None
+
+
+class Answer(Prediction):
+    """The answer to a single image."""
+
+    request_id: str
+
+
+class ItemFault(_Shape):
+    """Why one image of several could not be read."""
+
+    type: str
+    message: str
+
+
+class FailedItem(_Shape):
+    """The place of an image that could not be read."""
+
+    error: ItemFault
+
+
+class Answers(_Shape):
+    """The answer to `images`: one item for each, in their order."""
+
+    items: list[Prediction | FailedItem]
+    request_id: str
+
+
+class OneImage(_Shape):
+    """One image."""
+
+    model_config = ConfigDict(extra="forbid")
+    image: str = Field(description="a PNG, JPEG or WebP file in base64")
+    top_k: int = Field(default=1, ge=1, description="how many of the likeliest classes to list")
+
+
+class ManyImages(_Shape):
+    """Several images; one that cannot be read hurts only itself."""
+
+    model_config = ConfigDict(extra="forbid")
+    images: list[str] = Field(min_length=1, description="image files in base64")
+    top_k: int = Field(default=1, ge=1, description="how many of the likeliest classes to list")
+
+
+class VersionItem(_Shape):
+    """A registered version; the fields of `mindtrace registry list --json`."""
+
+    model_config = ConfigDict(extra="allow")
+    schema_version: int
+    model_name: str
+    version: int
+    aliases: list[str]
+    metrics: dict[str, float]
+    created_at: str
+    run_id: str | None
+    data_digest: str | None
+    test_digest: str | None
+    bundle_digest: str | None
+
+
+class VersionPage(_Shape):
+    """Versions, newest first."""
+
+    items: list[VersionItem]
+    next_cursor: str | None = Field(description="send as `cursor` for the next page")
+
+
+class ModelItem(_Shape):
+    """A registered model."""
+
+    schema_version: int
+    model_name: str
+    champion: int | None = Field(description="version that the alias champion names")
+    latest: int | None = Field(description="newest version")
+
+
+class ModelPage(_Shape):
+    """Registered models, by name."""
+
+    items: list[ModelItem]
+    next_cursor: str | None
+
+
+class Progress(_Shape):
+    """How far a training is."""
+
+    epoch: int | None
+    max_epochs: int | None
+    val_acc: float | None
+
+
+class Job(_Shape):
+    """A retraining; the fields of `mindtrace jobs show --json`."""
+
+    schema_version: int
+    job_id: str
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    submitted_at: str
+    started_at: str | None
+    ended_at: str | None
+    attempts: int
+    progress: Progress
+    model_name: str | None
+    version: int | None = Field(description="what it registered")
+    reused: bool
+    error: ItemFault | None
+
+
+class JobPage(_Shape):
+    """Jobs, newest first."""
+
+    items: list[Job]
+    next_cursor: str | None
+
+
+class Alive(_Shape):
+    """The process answers."""
+
+    status: Literal["live", "ready"]
+    model_name: str | None = None
+    version: int | None = None
+
+
+class ProblemDocument(_Shape):
+    """RFC 9457."""
+
+    model_config = ConfigDict(extra="allow")
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    hint: str | None = None
+    errors: list[dict[str, Any]] | None = None
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer with these problems."""
+    content: dict[str, Any] = {"application/problem+json": {}}
+    return {status: {"model": ProblemDocument, "content": content} for status in statuses}

@@ -1,0 +1,50 @@
+"""`predictions.npz`: what a version said of each image of the frozen test set.
+
+Two versions with one test digest can be compared image by image from their ledgers
+alone, without the images and without running a model again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The test set in its own order.
+
+    Attributes:
+        digests: uint8, (images, 32), the SHA-256 of each image.
+        labels: int64, (images,), the true classes.
+        probabilities: float32, (images, classes).
+    """
+
+    digests: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+    def write(self, path: Path) -> None:
+        """Write the arrays, compressed, without pickle."""
+        np.savez_compressed(
+            path, digests=self.digests, labels=self.labels, probabilities=self.probabilities
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> Ledger:
+        """Read what `write` wrote.
+
+        Raises:
+            ValueError: an array is missing, pickled, or does not fit the others.
+        """
+        with np.load(path, allow_pickle=False) as arrays:
+            try:
+                ledger = cls(arrays["digests"], arrays["labels"], arrays["probabilities"])
+            except KeyError as error:
+                raise ValueError(f"predictions.npz has no array {error}") from error
+        if not len(ledger.digests) == len(ledger.labels) == len(ledger.probabilities):
+            raise ValueError("predictions.npz: its arrays differ in length")
+        return ledger

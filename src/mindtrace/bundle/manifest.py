@@ -1,0 +1,131 @@
+"""`manifest.json`: the size and SHA-256 of every other file, and durable writing.
+
+In: a folder. Out: proof that it is, byte for byte, what was sealed. The digest of the
+manifest itself (`bundle_digest`) stands in the registry, so that one short string
+there vouches for the whole folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mindtrace.errors import BundleError
+
+MANIFEST = "manifest.json"
+# MLflow adds this one to the copy it loads; it is no part of what was sealed.
+_ADDED_BY_MLFLOW = "registered_model_meta"
+
+
+def seal(folder: Path) -> str:
+    """Write `manifest.json` over all files of `folder` and make everything durable.
+
+    Returns:
+        The bundle digest, 64 hexadecimal digits.
+    """
+    entries = {
+        path.name: {"sha256": _sha256(path.read_bytes()), "size": path.stat().st_size}
+        for path in sorted(folder.iterdir())
+        if path.name != MANIFEST
+    }
+    text = json.dumps({"format_version": 1, "files": entries}, indent=1) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    for path in (*folder.iterdir(), folder):
+        sync(path)
+    return _sha256(text.encode())
+
+
+def bundle_digest(folder: Path) -> str:
+    """The digest of a folder's manifest as it lies there.
+
+    Raises:
+        BundleError: there is none.
+    """
+    return _sha256(_read(folder, MANIFEST))
+
+
+def check(folder: Path, expected_digest: str | None = None) -> Mapping[str, bytes]:
+    """Read a sealed folder, every byte of it checked.
+
+    Args:
+        folder: a bundle.
+        expected_digest: what the registry says of its manifest; None to believe the manifest.
+
+    Returns:
+        The content of each file by name: what was hashed is what is used, no second read.
+
+    Raises:
+        BundleError: which file, what was expected, what was found.
+    """
+    manifest = _read(folder, MANIFEST)
+    if expected_digest is not None and _sha256(manifest) != expected_digest:
+        raise BundleError(
+            folder,
+            f"{MANIFEST} has digest {_sha256(manifest)[:12]}, the registry says "
+            f"{expected_digest[:12]}",
+            hint="the files are not what was registered; restore them or register again",
+        )
+    contents = {MANIFEST: manifest}
+    for name, size, sha256 in _entries(folder, manifest):
+        content = _read(folder, name)
+        if len(content) != size:
+            raise BundleError(folder, f"{name} has {len(content)} bytes, expected {size}")
+        if _sha256(content) != sha256:
+            raise BundleError(
+                folder, f"{name} has digest {_sha256(content)[:12]}, expected {sha256[:12]}"
+            )
+        contents[name] = content
+    return contents
+
+
+def orphans(folder: Path) -> list[str]:
+    """Names in `folder` that its manifest does not know, sorted."""
+    known = {name for name, _, _ in _entries(folder, _read(folder, MANIFEST))}
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name not in known | {MANIFEST, _ADDED_BY_MLFLOW}
+    )
+
+
+def sync(path: Path) -> None:
+    """Ask the disk to keep a file or a folder's list of files."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _entries(folder: Path, manifest: bytes) -> Iterator[tuple[str, int, str]]:
+    try:
+        parsed = json.loads(manifest)
+        if parsed["format_version"] != 1:
+            raise BundleError(
+                folder,
+                f"manifest format {parsed['format_version']}, this mindtrace reads 1",
+                hint="upgrade mindtrace",
+            )
+        rows = [(name, row["size"], row["sha256"]) for name, row in parsed["files"].items()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(folder, f"{MANIFEST} cannot be read: {error}") from error
+    for name, size, sha256 in rows:
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise BundleError(folder, f"{MANIFEST} names '{name}', which is no plain file name")
+        yield name, size, sha256
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(folder, f"{name} is missing") from error
+    except OSError as error:
+        raise BundleError(folder, f"{name} cannot be read: {error.strerror}") from error
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

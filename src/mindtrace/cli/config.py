@@ -1,0 +1,94 @@
+"""`mindtrace config`: the settings in force, a check of a file, a file to start from."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mindtrace.cli.common import Call, command
+from mindtrace.cli.light import LightGroup
+from mindtrace.core.documents import document
+from mindtrace.errors import ConflictError, UsageError
+
+_NEW_FILE = "mindtrace.ini"
+
+app = typer.Typer(
+    cls=LightGroup, help="Show, check and write configurations.", rich_markup_mode="rich"
+)
+
+
+@command(app)
+def show(
+    call: Call,
+    *,
+    origin: Annotated[
+        bool, typer.Option("--origin", help="Say where each value comes from.")
+    ] = False,
+) -> None:
+    """Show every value in force."""
+    settings = call.settings()
+    from mindtrace.service import configuration
+
+    rows = configuration.show(settings)
+    if call.console.json:
+        for row in rows:
+            call.console.document(document(row._asdict()))
+        return
+    columns = ("section", "key", "value", "origin")[: 4 if origin else 3]
+    call.console.table(columns, [row[: len(columns)] for row in rows])
+
+
+@command(app)
+def check(
+    call: Call,
+    *,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The INI file to check.")],
+) -> None:
+    """Check a file by itself; every fault is told."""
+    from mindtrace.service import configuration
+
+    configuration.check(file, sets=call.sets)
+    if call.console.json:
+        call.console.document(document({"path": file, "valid": True}))
+    else:
+        call.console.line(f"{file}: no faults")
+
+
+@command(app)
+def init(
+    call: Call,
+    *,
+    file: Annotated[
+        str, typer.Argument(metavar="[FILE]", help="The file to write; - for stdout.")
+    ] = _NEW_FILE,
+) -> None:
+    """Write a file with every setting, its default and what it means."""
+    from mindtrace.service import configuration
+
+    text = configuration.template()
+    if file == "-":
+        sys.stdout.write(text)
+        return
+    _write_new(Path(file), text)
+    if call.console.json:
+        call.console.document(document({"path": file}))
+    else:
+        call.console.line(file)
+        call.console.next_step(f"mindtrace config check {file}")
+
+
+def _write_new(path: Path, text: str) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as new:
+            new.write(text)
+    except FileExistsError as error:
+        raise ConflictError(
+            f"{path} exists and stays as it is", hint="mindtrace config init OTHER.ini"
+        ) from error
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {path}: {error.strerror}", hint="mindtrace config init -"
+        ) from error

@@ -1,0 +1,102 @@
+"""The `mindtrace` command: words of a shell come in, an exit code goes out.
+
+Verbs import the service that they call inside their body, so that `--help` stays quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from mindtrace.cli import config, registry
+from mindtrace.cli.common import command, guarded
+from mindtrace.cli.console import Console
+from mindtrace.cli.exits import MEANINGS, epilog
+from mindtrace.cli.light import LightGroup
+from mindtrace.cli.predict import predict
+from mindtrace.cli.serve import serve
+from mindtrace.cli.train import train
+from mindtrace.errors import UsageError
+from mindtrace.version import VERSION
+
+
+class Program(LightGroup):
+    """The root: errors of usage become one line too, like every other error."""
+
+    def main(  # type: ignore[override]  # Typer's own further parameters stay in `extra`
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> Any:
+        """Run the words in `args` (the shell's by default) and leave with an exit code."""
+        words = list(sys.argv[1:] if args is None else args)
+        console = Console(json="--json" in words, debug="--debug" in words)
+
+        def work() -> None:
+            extra["standalone_mode"] = False
+            try:
+                code = super(Program, self).main(words, prog_name or "mindtrace", **extra)
+            except typer.TyperException as error:
+                raise _usage(error) from error
+            raise typer.Exit(code if isinstance(code, int) else 0)
+
+        sys.exit(guarded(console, work))
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """The exit codes, as plain text."""
+        with formatter.section("Exit codes"):
+            formatter.write_dl(MEANINGS)
+
+
+def _usage(error: typer.TyperException) -> UsageError:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "mindtrace"
+    return UsageError(" ".join(error.format_message().split()), hint=f"{path} --help")
+
+
+app = typer.Typer(
+    name="mindtrace",
+    cls=Program,
+    epilog=epilog(),
+    context_settings={"help_option_names": ["--help", "-h"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"mindtrace {VERSION}\n")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+        ),
+    ] = False,
+) -> None:
+    """From an INI file to a served, versioned, verified image classifier.
+
+    Start with `mindtrace train`; without a configuration it trains on MNIST.
+    """
+    if context.invoked_subcommand is None:
+        sys.stdout.write(context.get_help() + "\n")
+        raise typer.Exit(2)
+
+
+command(app)(train)
+command(app)(predict)
+app.add_typer(registry.app, name="registry")
+command(app)(serve)
+app.add_typer(config.app, name="config")
+
+
+def main() -> None:
+    """The console script's entry point."""
+    app(prog_name="mindtrace")

@@ -1,0 +1,137 @@
+"""`mindtrace predict`: image files come in, one answer a file goes out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mindtrace.cli.common import Call
+from mindtrace.cli.console import Cell, Console
+from mindtrace.errors import DataError
+
+if TYPE_CHECKING:
+    from mindtrace.core.settings import Settings
+
+_MANY = 100  # from here on a bar is worth its room
+_TOO_MANY = 500  # from here on nobody reads a drawn table
+_COLUMNS = ("path", "label", "class_name", "confidence", "top_k", "model_name", "version", "error")
+
+
+def predict(
+    call: Call,
+    *,
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...",
+            help="Image files, folders (searched to their depth), globs; - for one on stdin.",
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REF",
+            help="NAME, NAME@ALIAS, NAME/VERSION or a bundle's folder; else the champion.",
+        ),
+    ] = None,
+    topk: Annotated[
+        int, typer.Option("--topk", metavar="N", min=1, help="Show the N likeliest classes.")
+    ] = 1,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first image that fails.")
+    ] = False,
+) -> None:
+    """Say what is on images.
+
+    A bad file is a row that says so, and exit code 1 at the end; the others go on.
+    """
+    settings = call.settings()
+    from mindtrace.service.predict import collect
+
+    files = collect(paths)
+    documents = _documents(settings, files, model, topk, fail_fast)
+    failed = _Failures(documents)
+    _show(call.console, failed, len(files))
+    if failed.count:
+        raise DataError(f"{failed.count} of {len(files)} images could not be predicted")
+
+
+def _documents(
+    settings: Settings, files: Sequence[str], model: str | None, topk: int, fail_fast: bool
+) -> Iterator[Mapping[str, Any]]:
+    from mindtrace.service.predict import load_model, predict_paths
+
+    loaded = load_model(settings, model)
+    answers = predict_paths(
+        loaded, files, top_k=topk, stdin=sys.stdin.buffer.read, fail_fast=fail_fast
+    )
+    return (answer.document() for answer in answers)
+
+
+class _Failures:
+    """Passes documents on and counts those that tell of an error."""
+
+    def __init__(self, documents: Iterable[Mapping[str, Any]]) -> None:
+        self._documents = documents
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        for document in self._documents:
+            self.count += "error" in document
+            yield document
+
+
+def _show(console: Console, documents: Iterable[Mapping[str, Any]], total: int) -> None:
+    draw = console.terminal and total <= _TOO_MANY
+    if console.live and total >= _MANY and (draw or not console.terminal):
+        from mindtrace.cli.bars import counted
+
+        documents = counted(documents, total, "predicting")
+    if console.json:
+        for document in documents:
+            console.document(document)
+    elif draw:
+        _draw(console, documents)
+    else:
+        console.header(_COLUMNS)
+        for document in documents:
+            console.row(_cells(document))
+
+
+def _draw(console: Console, documents: Iterable[Mapping[str, Any]]) -> None:
+    rows: list[list[Cell]] = []
+    try:
+        for document in documents:
+            rows.append(_cells(document, "{:.4f}"))
+    finally:  # with --fail-fast the answers before the failure are answers all the same
+        if rows:
+            console.table(*_without_empty(rows))
+
+
+def _cells(document: Mapping[str, Any], form: str = "{}") -> list[Cell]:
+    """One answer as a row; `form` writes probabilities."""
+    if "error" in document:
+        blank: list[Cell] = [None] * (len(_COLUMNS) - 2)
+        return [document["path"], *blank, document["error"]["message"]]
+    ranked = [f"{one['class_name']}:{form.format(one['confidence'])}" for one in document["top_k"]]
+    return [
+        document["path"],
+        document["label"],
+        document["class_name"],
+        form.format(document["confidence"]),
+        " ".join(ranked) if len(ranked) > 1 else None,
+        document["model_name"],
+        document["version"],
+        None,
+    ]
+
+
+def _without_empty(rows: Sequence[Sequence[Cell]]) -> tuple[list[str], list[list[Cell]]]:
+    """The columns that say something; a terminal has no room for the others."""
+    kept = [
+        index for index, _ in enumerate(_COLUMNS) if any(row[index] is not None for row in rows)
+    ]
+    return [_COLUMNS[index] for index in kept], [[row[index] for index in kept] for row in rows]

@@ -1,0 +1,101 @@
+"""`mindtrace registry`: questions about versions come in, tables and documents go out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from mindtrace.cli.common import Call, command
+from mindtrace.cli.console import Cell
+from mindtrace.cli.light import LightGroup
+
+_METRICS = ("val_acc", "test_acc", "test_loss")
+_DIGESTS = ("data_digest", "test_digest", "bundle_digest")
+_COLUMNS = ("model_name", "version", "aliases", *_METRICS, "created_at", "run_id", *_DIGESTS)
+_ON_TERMINAL = ("model_name", "version", "aliases", "val_acc", "test_acc", "created_at")
+
+app = typer.Typer(cls=LightGroup, help="Look at registered versions.", rich_markup_mode="rich")
+
+
+@command(app, "list")
+def list_versions(
+    call: Call,
+    *,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One model; all of them without it.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, help="At most N versions, the newest first.")
+    ] = 20,
+) -> None:
+    """List versions, the newest first."""
+    settings = call.settings()
+    from mindtrace.service.versions import list_versions as service
+
+    documents = [version.document() for version in service(settings, name, limit)]
+    console = call.console
+    if console.json:
+        for document in documents:
+            console.document(document)
+        return
+    columns = _ON_TERMINAL if console.terminal else _COLUMNS
+    rows = [_cells(document, columns, short=console.terminal) for document in documents]
+    if rows or not console.terminal:
+        console.table(columns, rows)
+    if not rows:
+        console.note("no versions yet")
+        console.next_step("mindtrace train")
+
+
+@command(app, "show")
+def show_version(
+    call: Call,
+    *,
+    ref: Annotated[
+        str,
+        typer.Argument(
+            metavar="REF",
+            help="NAME (its champion), NAME@ALIAS, NAME/VERSION or a bundle's folder.",
+        ),
+    ],
+) -> None:
+    """Show all that is known of one version."""
+    settings = call.settings()
+    from mindtrace.service.versions import show_version as service
+
+    document = service(settings, ref).document()
+    if call.console.json:
+        call.console.document(document)
+    else:
+        call.console.fields(_flat(document))
+
+
+def _cells(document: Mapping[str, Any], columns: tuple[str, ...], *, short: bool) -> list[Cell]:
+    return [_cell(document, column, short=short) for column in columns]
+
+
+def _cell(document: Mapping[str, Any], column: str, *, short: bool) -> Cell:
+    if column in _METRICS:
+        metric: float | None = document["metrics"].get(column)
+        return f"{metric:.4f}" if short and metric is not None else metric
+    value = document.get(column)
+    if column == "aliases":
+        return ",".join(value or ())
+    if short and column == "created_at" and value:
+        return str(value)[:16].replace("T", " ")
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Cell]]:
+    """Nested values as `outer.inner`, lists in one line."""
+    pairs: list[tuple[str, Cell]] = []
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            pairs += _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple):
+            pairs.append((prefix + name, ", ".join(str(item) for item in value)))
+        elif prefix or name != "schema_version":
+            pairs.append((prefix + name, value))
+    return pairs

@@ -1,0 +1,114 @@
+"""Room core: merged entries go in; typed values and every fault in them come out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mindtrace.core.layers import Entry, Layer, Place
+from mindtrace.core.masking import shown
+from mindtrace.core.schema import SECTIONS
+from mindtrace.core.suggestions import unknown_key, unknown_section
+from mindtrace.errors import Fault
+
+Values = dict[Place, Any]
+
+_BY_NAME = {section.name: section for section in SECTIONS}
+_KEYS = {(section.name, key.name): key for section in SECTIONS for key in section.keys}
+
+
+def is_known(place: Place) -> bool:
+    """Whether the schema has that section and key, in this spelling."""
+    return place in _KEYS
+
+
+def unknown_names(layer: Layer) -> list[Fault]:
+    """One fault for each unknown section of a layer, and for each unknown key elsewhere."""
+    faults = []
+    for name, origin in layer.sections.items():
+        if name not in _BY_NAME:
+            message = f"[{shown(name)}]: {unknown_section(name)}"
+            faults.append(Fault(origin.file, origin.line, name, None, message))
+    for (name, key), entry in layer.entries.items():
+        section = _BY_NAME.get(name)
+        if section is not None and (name, key) not in _KEYS:
+            message = f"[{name}] {shown(key)}: {unknown_key(section, key)}"
+            faults.append(Fault(entry.origin.file, entry.origin.line, name, key, message))
+    return faults
+
+
+def finish(place: Place, entry: Entry, text: str) -> str:
+    """A text as others may refer to it: without white space around, its paths absolute.
+
+    Raises:
+        ValueError: with a reason.
+    """
+    text = text.strip()
+    anchor = _KEYS[place].kind.anchor
+    return text if anchor is None else anchor(text, entry.origin.base or Path.cwd())
+
+
+def parse(entries: Mapping[Place, Entry], texts: Mapping[Place, str]) -> tuple[Values, list[Fault]]:
+    """The typed value of each text that has one, and a fault for each that has none."""
+    values: Values = {}
+    faults = []
+    for place, text in texts.items():
+        try:
+            values[place] = _KEYS[place].kind.parse(text)
+        except ValueError as reason:
+            faults.append(value_fault(place, entries[place], text, str(reason)))
+    return values, faults
+
+
+def value_fault(place: Place, entry: Entry, text: str, reason: str) -> Fault:
+    """The fault of a value: `[train] max_epochs = -3: must be 1 or more`."""
+    section, key = place
+    what = shown(text) or "(blank)"
+    message = f"[{section}] {key} = {what}: {reason}{_remark(text)}"
+    return Fault(entry.origin.file, entry.origin.line, section, key, message)
+
+
+def _remark(text: str) -> str:
+    """What people who know other dialects of INI may have meant."""
+    if "\n" in text:
+        return "; an indented line belongs to the value above it"
+    if " #" in text or " ;" in text:
+        return "; a comment stands on a line of its own"
+    if len(text) > 1 and text[0] in "\"'" and text[-1] == text[0]:
+        return "; write it without quotes"
+    return ""
+
+
+def across(entries: Mapping[Place, Entry], values: Values) -> list[Fault]:
+    """Faults of values that are right alone and wrong together."""
+    faults = []
+    source, folder = values.get(("data", "source")), values.get(("data", "dir"))
+    if source == "folder" and folder is None and ("data", "dir") in values:
+        reason = "needs the folder too; add dir = PATH to [data]"
+        faults.append(_together(entries, ("data", "source"), source, reason))
+    if source not in (None, "folder") and folder is not None:
+        reason = f"is for source = folder, and source is {source}; change or remove one"
+        faults.append(_together(entries, ("data", "dir"), str(folder), reason))
+    name, weights = values.get(("model", "name")), values.get(("model", "weights"))
+    if weights == "default" and name in ("mlp", "cnn"):
+        reason = f"there are none for {name}; use none, a path, or a torchvision network"
+        faults.append(_together(entries, ("model", "weights"), weights, reason))
+    return faults
+
+
+def _together(entries: Mapping[Place, Entry], place: Place, text: str, reason: str) -> Fault:
+    return value_fault(place, entries[place], text, reason)
+
+
+def without_stale_folder(layers: list[Layer]) -> None:
+    """Let go of `[data] dir` where a later layer alone chose a source that has none.
+
+    So `--set data.source=digits` is enough over an INI that names a folder.
+    """
+    source, folder = ("data", "source"), ("data", "dir")
+    for position, layer in enumerate(layers):
+        chosen = layer.entries.get(source)
+        if chosen is not None and chosen.text != "folder" and folder not in layer.entries:
+            for below in layers[1:position]:
+                below.entries.pop(folder, None)

@@ -1,0 +1,162 @@
+"""Room core: `Config`, the plain INI wrapper; an INI goes in, sections of texts come out.
+
+It keeps whatever it reads and knows no types; `settings.py` is the checked view of the
+same layers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from mindtrace.core.interpolation import Resolver
+from mindtrace.core.layers import Entry, Layer, Origin, Place, merged, packaged_layer, read_ini_file
+from mindtrace.core.masking import masked
+from mindtrace.errors import ConfigError, listed
+
+#: The environment variable that names a user's INI.
+CONFIG_VARIABLE = "MindtraceConfig"
+
+
+T = TypeVar("T")
+
+
+class _Names(ABC, Generic[T]):
+    """What a config and its sections have in common: names, each with something behind it.
+
+    `keys` and `items` are lists, as they have always been; a Mapping's would be views.
+    """
+
+    @abstractmethod
+    def __getitem__(self, name: str) -> T: ...
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[str]: ...
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        return any(name == own for own in self)
+
+    def keys(self) -> list[str]:
+        """The names, in the order in which they were read."""
+        return [*self]
+
+    def items(self) -> list[tuple[str, T]]:
+        """The names and what is behind them."""
+        return [(name, self[name]) for name in self]
+
+    def get(self, name: str, default: T | None = None) -> T | None:
+        """What is behind `name`, or `default` if there is no such name."""
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+
+class ConfigSection(_Names[str]):
+    """One section: key -> text, substituted, with the case that the keys have."""
+
+    def __init__(self, name: str, texts: Mapping[str, str]) -> None:
+        self.name = name
+        self._texts = dict(texts)
+
+    def __getitem__(self, key: str) -> str:
+        if key not in self._texts:
+            raise KeyError(f"no key '{key}' in [{self.name}]; there are: {listed([*self])}")
+        return self._texts[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._texts)
+
+    def __repr__(self) -> str:
+        return f"ConfigSection({self.name!r}, {_without_passwords(self._texts)})"
+
+
+class Config(_Names[ConfigSection]):
+    """The user's INI over the packaged one, below the environment.
+
+    A variable `{SECTION}__{KEY}` in capitals replaces the value of a key that exists, now
+    and whenever it changes; it is taken as it stands. `${SECTION:KEY}` is substituted
+    after that, so `DIR_PATHS__ROOT` moves DATA as well.
+
+    Args:
+        config_path: an INI; None is the one that the variable MindtraceConfig names, and
+            the packaged one alone if there is no such variable.
+
+    Raises:
+        FileNotFoundError: the user's INI does not exist.
+        ConfigError: it cannot be read; all faults at once.
+
+    Example::
+
+        config = Config()
+        config["DIR_PATHS"]["ROOT"]
+    """
+
+    def __init__(self, config_path: str | Path | None = None) -> None:
+        layers = [packaged_layer()]
+        path = config_path or os.environ.get(CONFIG_VARIABLE)
+        if path:
+            layers.append(_user_layer(Path(path)))
+        self._entries = merged(layers)
+        self._sections = list(dict.fromkeys(name for layer in layers for name in layer.sections))
+        self._texts()
+
+    def __getitem__(self, section: str) -> ConfigSection:
+        if section not in self._sections:
+            raise KeyError(f"no section '{section}'; there are: {listed(self._sections)}")
+        return ConfigSection(section, self.as_dict()[section])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sections)
+
+    def as_dict(self) -> dict[str, dict[str, str]]:
+        """Section -> key -> text, as plain dicts."""
+        sections: dict[str, dict[str, str]] = {name: {} for name in self._sections}
+        for (section, key), text in self._texts().items():
+            sections[section][key] = text
+        return sections
+
+    def __str__(self) -> str:
+        """The same as JSON; passwords in URLs are masked."""
+        shown = {name: _without_passwords(texts) for name, texts in self.as_dict().items()}
+        return json.dumps(shown, indent=4, ensure_ascii=False)
+
+    def __repr__(self) -> str:
+        return f"Config({', '.join(self._sections)})"
+
+    def _texts(self) -> dict[Place, str]:
+        entries = {place: _overridden(place, entry) for place, entry in self._entries.items()}
+        resolver = Resolver(entries, lambda place, entry, text: os.path.expanduser(text))  # noqa: PTH111 - a text, not a path
+        texts = resolver.resolve()
+        if resolver.faults:
+            raise ConfigError(resolver.faults)
+        return texts
+
+
+def _user_layer(path: Path) -> Layer:
+    try:
+        layer = read_ini_file(path.expanduser(), Path.cwd())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no such configuration file: {path}") from None
+    if layer.faults:
+        raise ConfigError(layer.faults)
+    return layer
+
+
+def _overridden(place: Place, entry: Entry) -> Entry:
+    section, key = place
+    variable = f"{section}__{key}".upper()
+    if variable not in os.environ:
+        return entry
+    return Entry(os.environ[variable], Origin(f"environment {variable}", literal=True))
+
+
+def _without_passwords(texts: Mapping[str, str]) -> dict[str, str]:
+    return {key: masked(text) for key, text in texts.items()}

@@ -1,0 +1,268 @@
+"""Room core: the typed configuration; layers go in, `Settings` or all faults come out.
+
+Precedence, each over the one before: defaults, MLFLOW_TRACKING_URI, the INI, the
+environment (`TRAIN__LR`), `--set train.lr=0.01`, a command's own options.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from mindtrace.core import checks
+from mindtrace.core.interpolation import Resolver
+from mindtrace.core.layers import (
+    Entry,
+    Layer,
+    Origin,
+    Place,
+    from_environment,
+    from_options,
+    from_sets,
+    merged,
+    read_ini,
+    read_ini_file,
+)
+from mindtrace.core.masking import masked
+from mindtrace.core.schema import (
+    KNOWN,
+    PUBLISHED_KEYS,
+    SECTIONS,
+    TRAVELLING,
+    Key,
+    default_texts,
+    section_of,
+)
+from mindtrace.core.sections import (
+    ComputeSettings,
+    DataSettings,
+    DirSettings,
+    JobSettings,
+    ModelSettings,
+    RegistrySettings,
+    ServeSettings,
+    TrainSettings,
+)
+from mindtrace.errors import ConfigError, Fault, listed, nearest
+
+__all__ = [
+    "PUBLISHED_KEYS",
+    "ComputeSettings",
+    "DataSettings",
+    "DirSettings",
+    "JobSettings",
+    "ModelSettings",
+    "RegistrySettings",
+    "Row",
+    "ServeSettings",
+    "Settings",
+    "TrainSettings",
+    "load_settings",
+]
+
+CONFIG_VARIABLE = "MindtraceConfig"
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Row(NamedTuple):
+    """One value in force: as INI text without passwords, and where it came from."""
+
+    section: str
+    key: str
+    value: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that mindtrace can be told, checked.
+
+    `origins` tells where each value came from, by (section, key) as in an INI.
+    """
+
+    dirs: DirSettings
+    data: DataSettings
+    model: ModelSettings
+    train: TrainSettings
+    registry: RegistrySettings
+    serve: ServeSettings
+    jobs: JobSettings
+    compute: ComputeSettings
+    origins: Mapping[Place, Origin] = field(repr=False, compare=False)
+
+    def rows(self) -> list[Row]:
+        """Every value in force, in the schema's order."""
+        return [
+            Row(
+                section.name,
+                key.name,
+                self._text(section.field, key),
+                str(self.origins[section.name, key.name]),
+            )
+            for section in SECTIONS
+            for key in section.keys
+        ]
+
+    def to_ini(self, sections: Sequence[str] = TRAVELLING) -> str:
+        """INI text of `sections`, which `load_settings` reads back to the same values.
+
+        The passwords of URLs stay behind: they are masked.
+        """
+        blocks = []
+        for section in SECTIONS:
+            if section.name in sections:
+                texts = [(key.name, self._text(section.field, key)) for key in section.keys]
+                lines = [f"{name} = {text.replace('$', '$$')}".rstrip() for name, text in texts]
+                blocks.append("\n".join([f"[{section.name}]", *lines, ""]))
+        return "\n".join(blocks)
+
+    def replace(self, **values: Any) -> Settings:
+        """A copy with other typed values: `replace(**{"compute.threads": 2})`.
+
+        Raises:
+            KeyError: there is no such section or key.
+            ValueError: the schema does not allow the value.
+        """
+        parts: dict[str, Any] = {}
+        origins = dict(self.origins)
+        for name, value in values.items():
+            section_name, _, key_name = name.partition(".")
+            section = section_of(section_name)
+            key = section.key(key_name)
+            key.kind.parse(key.kind.render(value))
+            part = parts.get(section.field, getattr(self, section.field))
+            parts[section.field] = replace(part, **{key.name.lower(): value})
+            origins[section.name, key.name] = Origin("resolved")
+        return replace(self, **parts, origins=MappingProxyType(origins))
+
+    def _text(self, section_field: str, key: Key) -> str:
+        value = getattr(getattr(self, section_field), key.name.lower())
+        return masked(key.kind.render(value))
+
+
+def load_settings(
+    path: Path | str | None = None,
+    *,
+    text: str | None = None,
+    sets: Sequence[str] = (),
+    overrides: Mapping[str, str] = _NOTHING,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Settings:
+    """Read every layer, check everything, build the settings.
+
+    Args:
+        path: an INI; None is the one that the variable MindtraceConfig names, if any.
+        text: INI text in place of a file; faults call it `config`.
+        sets: `section.key=value`.
+        overrides: options of a command: `{"train.max_epochs": "3"}` is `--max-epochs 3`.
+        environ: the environment; None is that of this process.
+        cwd: where relative paths outside an INI start; None is the working directory.
+
+    Raises:
+        ConfigError: with every fault of every layer.
+    """
+    environ = os.environ if environ is None else environ
+    here = Path.cwd() if cwd is None else cwd
+    layers = [
+        _default_layer(),
+        _mlflow_layer(environ, here),
+        _ini_layer(path, text, environ, here),
+        from_environment(environ, KNOWN, here),
+        from_sets(sets, KNOWN, here),
+        from_options(overrides, here),
+    ]
+    faults = [*(fault for layer in layers for fault in layer.faults)]
+    faults += [fault for layer in layers for fault in checks.unknown_names(layer)]
+    checks.without_stale_folder(layers)
+    entries = {place: e for place, e in merged(layers).items() if checks.is_known(place)}
+    resolver = Resolver(entries, checks.finish)
+    values, unreadable = checks.parse(entries, resolver.resolve())
+    faults += resolver.faults + unreadable + checks.across(entries, values)
+    if faults:
+        raise ConfigError(_in_order(faults, layers), hint=_hint(path))
+    return _built(entries, values)
+
+
+def _built(entries: Mapping[Place, Entry], values: Mapping[Place, Any]) -> Settings:
+    def part(name: str) -> dict[str, Any]:
+        return {key.lower(): values[name, key] for key in KNOWN[name]}
+
+    return Settings(
+        dirs=DirSettings(**part("DIR_PATHS")),
+        data=DataSettings(**part("data")),
+        model=ModelSettings(**part("model")),
+        train=TrainSettings(**part("train")),
+        registry=RegistrySettings(**part("registry")),
+        serve=ServeSettings(**part("serve")),
+        jobs=JobSettings(**part("jobs")),
+        compute=ComputeSettings(**part("compute")),
+        origins=MappingProxyType({place: entry.origin for place, entry in entries.items()}),
+    )
+
+
+def _default_layer() -> Layer:
+    layer = Layer()
+    for (section, key), text in default_texts().items():
+        layer.put(section, key, Entry(text, Origin("default")))
+    return layer
+
+
+def _mlflow_layer(environ: Mapping[str, str], here: Path) -> Layer:
+    """MLflow's own variable, honoured below everything that is meant for us."""
+    layer = Layer()
+    uri = environ.get("MLFLOW_TRACKING_URI")
+    if uri:
+        origin = Origin("environment MLFLOW_TRACKING_URI", literal=True, base=here)
+        layer.put("registry", "tracking_uri", Entry(uri, origin))
+    return layer
+
+
+def _ini_layer(
+    path: Path | str | None, text: str | None, environ: Mapping[str, str], here: Path
+) -> Layer:
+    if text is not None:
+        return read_ini(text, "config", here)
+    named = path if path is not None else environ.get(CONFIG_VARIABLE) or None
+    if named is None:
+        return Layer()
+    file = Path(named).expanduser()
+    try:
+        return read_ini_file(file, here)
+    except FileNotFoundError:
+        message = _missing(here / file)
+        if path is None:
+            message += f" (the variable {CONFIG_VARIABLE} names it)"
+        return Layer(faults=[Fault(str(file), None, None, None, message)])
+
+
+def _missing(file: Path) -> str:
+    if not file.parent.is_dir():
+        return f"no such file; there is no folder {file.parent}"
+    others = sorted(other.name for other in file.parent.glob("*.ini"))
+    close = nearest(file.name, others)
+    meant = f", did you mean '{close}'?" if close else ";"
+    return f"no such file{meant} INIs beside it: {listed(others)}"
+
+
+def _in_order(faults: Sequence[Fault], layers: Sequence[Layer]) -> list[Fault]:
+    """By layer, then by line: the order in which a person mends them."""
+    rank = {
+        file: position
+        for position, layer in enumerate(layers)
+        for file in (
+            *(fault.file for fault in layer.faults),
+            *(entry.origin.file for entry in layer.entries.values()),
+        )
+    }
+    return sorted(faults, key=lambda fault: (rank.get(fault.file, 0), fault.line or 0))
+
+
+def _hint(path: Path | str | None) -> str:
+    if path is not None and not os.path.exists(Path(path).expanduser()):  # noqa: PTH110 - never raises
+        return f"mindtrace config init {path}"
+    return "mindtrace config init - shows every key, its default and what it takes"

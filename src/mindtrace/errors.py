@@ -1,0 +1,188 @@
+"""Every error that mindtrace raises on purpose; floor 0, knows no door.
+
+    MindtraceError
+    ├── ConfigError            faults in an INI, the environment, --set or an option
+    ├── UsageError             a call that does not make sense as it was given
+    ├── DataError              the images cannot be used
+    │   ├── DataFolderError    `[data] dir`: missing, empty, a class without images
+    │   ├── DownloadError      a source could not be fetched whole
+    │   └── ImageError         not an image, truncated, too large
+    ├── NotFoundError          a model, version, alias or job that does not exist
+    ├── BundleError            a model bundle that is damaged or too new
+    ├── TrainingError          a training that could not go on
+    ├── StoreError             the registry's store: away, read-only, unknown schema
+    ├── ConflictError          somebody else holds it
+    │   ├── PortInUseError     the address to serve at
+    │   └── QueueFullError     the queue of jobs
+    ├── VerdictError           the answer is no: gate, verify, leakage
+    └── InterruptedByUser      SIGINT or SIGTERM, after everything was put away
+
+A caller that wants one net for all of them writes::
+
+    try:
+        model = mindtrace.load("mnist@champion")
+    except mindtrace.MindtraceError as error:
+        print(error, error.hint)
+
+The parts of an error are attributes, its text is made from them: programs read
+attributes, people read the text. Doors add exit codes and HTTP statuses
+(`cli/exits.py`, `application/problems.py`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import signal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that looks most like `name`, or None if none comes near."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def listed(names: Sequence[str], limit: int = 8) -> str:
+    """Names for one line of text: `a, b, c`, shortened after `limit`; `none` if empty."""
+    if not names:
+        return "none"
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+class MindtraceError(Exception):
+    """Base of all. `str(error)` is one line; `hint` is what to type next, or None."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong in a configuration, and where it stands.
+
+    `file` is the INI's path or the layer's name (`environment`, `--set`); `line` is
+    None where a layer has no lines.
+    """
+
+    file: str
+    line: int | None
+    section: str | None
+    key: str | None
+    message: str
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{place}: {self.message}"
+
+
+class ConfigError(MindtraceError):
+    """All faults of a configuration at once, one a line."""
+
+    def __init__(self, faults: Sequence[Fault], *, hint: str | None = None) -> None:
+        super().__init__("\n".join(str(fault) for fault in faults), hint=hint)
+        self.faults = tuple(faults)
+
+
+class UsageError(MindtraceError):
+    """A call that does not make sense as it was given."""
+
+
+class DataError(MindtraceError):
+    """The images cannot be used."""
+
+
+class DataFolderError(DataError):
+    """`[data] dir` does not hold what a folder of classes must hold."""
+
+    def __init__(self, folder: Path, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(f"[data] dir = {folder}: {reason}", hint=hint)
+        self.folder = folder
+        self.reason = reason
+
+
+class DownloadError(DataError):
+    """A source's file could not be fetched whole; nothing partial was kept."""
+
+
+class ImageError(DataError):
+    """Bytes that are not an image we read, or one that is broken or too large."""
+
+
+class NotFoundError(MindtraceError):
+    """A model, version, alias, job or file that does not exist; `known` is what does.
+
+    `name` is None where none was given and what exists leaves a choice, or nothing.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        name: str | None,
+        known: Sequence[str] = (),
+        *,
+        hint: str | None = None,
+    ) -> None:
+        if name is None:
+            message = f"which {kind}? there are: {listed(known)}"
+        else:
+            close = nearest(name, known)
+            suggestion = f", did you mean '{close}'?" if close else ";"
+            message = f"no {kind} '{name}'{suggestion} there are: {listed(known)}"
+        super().__init__(message, hint=hint)
+        self.kind = kind
+        self.name = name
+        self.known = tuple(known)
+
+
+class BundleError(MindtraceError):
+    """A model bundle that is damaged, incomplete or of a format we do not know."""
+
+    def __init__(self, folder: Path | str, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(f"bundle {folder}: {reason}", hint=hint)
+        self.folder = folder
+        self.reason = reason
+
+
+class TrainingError(MindtraceError):
+    """A training that could not go on."""
+
+
+class StoreError(MindtraceError):
+    """The registry's store is away, read-only or of a schema we do not know."""
+
+
+class ConflictError(MindtraceError):
+    """Somebody else holds it, or was quicker."""
+
+
+class PortInUseError(ConflictError):
+    """The address to serve at is taken."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(
+            f"cannot listen on {host}:{port}: the port is in use",
+            hint=f"mindtrace serve --port {port + 1}",
+        )
+        self.host = host
+        self.port = port
+
+
+class QueueFullError(ConflictError):
+    """No room for another job."""
+
+
+class VerdictError(MindtraceError):
+    """The question was answered, and the answer is no."""
+
+
+class InterruptedByUser(MindtraceError):  # noqa: N818 - it is not a fault
+    """SIGINT or SIGTERM arrived; what was open has been put away."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum

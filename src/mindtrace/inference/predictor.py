@@ -1,0 +1,123 @@
+"""From a bundle folder to probabilities.
+
+In: encoded images, or pixels. Out: float32 probabilities in the order of
+`class_names`. A `Predictor` never changes once it is open: a server swaps models by
+assigning another one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mindtrace.bundle import folder as bundle_folder
+from mindtrace.bundle import golden
+from mindtrace.bundle.card import ModelCard
+from mindtrace.bundle.folder import Bundle
+from mindtrace.errors import BundleError
+from mindtrace.preprocess import MAX_PIXELS, decode, normalise
+
+INPUT = "images"
+OUTPUT = "probabilities"
+
+
+class Predictor:
+    """A model that answers.
+
+    Attributes:
+        card: architecture, input and classes.
+        digest: the bundle's digest.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+        """Load the network of a checked bundle.
+
+        Args:
+            bundle: what `bundle.folder.read` gave.
+            threads: of ONNX Runtime. One is best for small networks: more would wait
+                for each other, and spin on every core while idle.
+        """
+        self.card: ModelCard = bundle.card
+        self.digest = bundle.digest
+        self._session = _session(bundle, threads)
+        self._run = self._session.run
+
+    @classmethod
+    def open(cls, folder: Path, expected_digest: str | None = None, threads: int = 1) -> Predictor:
+        """Read, check and load a bundle, and ask it its golden images.
+
+        Raises:
+            BundleError: damaged, too new, or its answers are not those of its training.
+        """
+        bundle = bundle_folder.read(folder, expected_digest)
+        predictor = cls(bundle, threads)
+        difference = golden.largest_difference(bundle.golden, predictor.predict)
+        if difference > golden.TOLERANCE:
+            raise BundleError(
+                folder,
+                f"its golden images are answered with a difference of {difference:.2g}, "
+                f"allowed is {golden.TOLERANCE:.0e}",
+            )
+        return predictor
+
+    def decode(self, data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+        """An encoded image in the network's size: uint8, (h, w) or (h, w, 3).
+
+        Raises:
+            ImageError: not an image, damaged, too large.
+        """
+        return decode(data, self.card.spec, max_pixels)
+
+    def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probabilities of decoded images.
+
+        Args:
+            pixels: uint8, (batch, height, width) or (batch, height, width, 3).
+
+        Returns:
+            float32, (batch, classes); each row sums to 1.
+        """
+        return self.run_input(normalise(pixels, self.card.spec))
+
+    def run_input(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities of normalised input: float32, (batch, channels, height, width)."""
+        answer: NDArray[np.float32] = self._run([OUTPUT], {INPUT: images})[0]
+        return answer
+
+    def predict(self, data: bytes) -> NDArray[np.float32]:
+        """Probabilities of one encoded image: float32, (classes,).
+
+        Raises:
+            ImageError: not an image, damaged, too large.
+        """
+        answer: NDArray[np.float32] = self.run(self.decode(data)[None])[0]
+        return answer
+
+
+def _session(bundle: Bundle, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(
+            bundle.onnx, options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise BundleError(bundle.folder, f"model.onnx cannot be loaded: {error}") from error
+    spec, classes = bundle.card.spec, len(bundle.card.class_names)
+    shapes = (session.get_inputs()[0].shape[1:], session.get_outputs()[-1].shape[1:])
+    expected = ([spec.channels, spec.height, spec.width], [classes])
+    if shapes != expected:
+        raise BundleError(
+            bundle.folder,
+            f"model.onnx maps {shapes[0]} to {shapes[1]}, model.json says "
+            f"{expected[0]} to {expected[1]}",
+        )
+    return session

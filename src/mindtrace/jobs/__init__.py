@@ -1,0 +1,1 @@
+"""Floor 8: retrainings as jobs: a queue on disk, a runner, the child that trains."""

@@ -1,0 +1,188 @@
+"""Floor 8: the process that trains: `mindtrace train` in a process group of its own.
+
+In: a command, a folder and a listed environment. Out: the events that it writes to
+stderr while it works, and how it ended. Nothing of it can hurt the process that waits:
+it is niced, it is told to stop by SIGTERM, and after a grace by SIGKILL to the group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+GRACE = 20.0
+NICENESS = 10
+LOG = "log.txt"
+RESULT = "result.json"
+
+_LISTED = frozenset({"PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE"})
+_PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"})
+_LISTED_PREFIXES = ("LC_", "AWS_", "MLFLOW_TRACKING_", "CUDA_")
+# How often the waiting side looks whether it should stop, in seconds.
+_LOOK_EVERY = 0.1
+_LONGEST_LINE = 1 << 20
+
+Event = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended.
+
+    Attributes:
+        status: its exit status; a negative number is the signal that killed it.
+        result: the document it wrote to stdout, or None.
+        error: the `error` of the last document on stderr that had one, or None.
+        stopped: whether it was told to stop.
+    """
+
+    status: int
+    result: Mapping[str, Any] | None
+    error: Mapping[str, Any] | None
+    stopped: bool
+
+
+def train_command(config: Path, job_id: str) -> list[str]:
+    """The command line of a job's training.
+
+    The interpreter is ours, and `-P` keeps the job's folder off the module path.
+    """
+    return [
+        *(sys.executable, "-P", "-m", "mindtrace", "train"),
+        *("--config", str(config), "--json", "--job-id", job_id),
+    ]
+
+
+def listed_environment(
+    environ: Mapping[str, str], extra: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """What a child may see of our environment, and `extra` above it."""
+    seen = {
+        name: value
+        for name, value in environ.items()
+        if name in _LISTED or name.upper() in _PROXIES or name.startswith(_LISTED_PREFIXES)
+    }
+    return {**seen, **(extra or {})}
+
+
+def run(
+    command: Sequence[str],
+    *,
+    folder: Path,
+    environ: Mapping[str, str],
+    on_event: Callable[[Event], None],
+    stop: Callable[[], bool],
+    grace: float = GRACE,
+) -> Ended:
+    """Run a command to its end; blocks.
+
+    Args:
+        command: what to run.
+        folder: its working directory; takes `log.txt` and `result.json`.
+        environ: all that it sees of ours.
+        on_event: hears each document on stderr that has an `event`.
+        stop: asked a few times a second; true sends SIGTERM.
+        grace: seconds from SIGTERM to SIGKILL.
+
+    Raises:
+        OSError: the command cannot be started or its log cannot be written.
+    """
+    with (folder / LOG).open("ab") as log, (folder / RESULT).open("wb") as out:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            process_group=0,
+        )
+        with contextlib.suppress(OSError):  # it may have ended already
+            os.setpriority(os.PRIO_PGRP, process.pid, NICENESS)
+        with process, _Keeper(process, stop, grace) as keeper:
+            error = _follow(process, log, on_event)
+    result = _object((folder / RESULT).read_bytes().strip().rpartition(b"\n")[2]) or None
+    return Ended(process.returncode, result, error, keeper.told)
+
+
+def _follow(
+    process: subprocess.Popen[bytes], log: BinaryIO, on_event: Callable[[Event], None]
+) -> Mapping[str, Any] | None:
+    """Read stderr to its end; the error that the child reported, if it did."""
+    error: Mapping[str, Any] | None = None
+    assert process.stderr is not None
+    while line := process.stderr.readline(_LONGEST_LINE):
+        log.write(line)
+        log.flush()
+        fields = _object(line)
+        if "event" in fields:
+            on_event(fields)
+        if isinstance(fields.get("error"), dict):
+            error = fields["error"]
+    return error
+
+
+class _Keeper:
+    """Watches a child from a thread of its own, and sees to it that it ends.
+
+    Attributes:
+        told: whether the child was told to stop.
+    """
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], stop: Callable[[], bool], grace: float
+    ) -> None:
+        self.told = False
+        self._process = process
+        self._stop = stop
+        self._grace = grace
+        self._abandoned = False
+        self._thread = threading.Thread(target=self._keep, name="child", daemon=True)
+
+    def __enter__(self) -> _Keeper:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # Whoever reads its events has failed: nobody would hear of the child any more.
+        self._abandoned = kind is not None
+        self._thread.join()
+
+    def _keep(self) -> None:
+        kill_at = float("inf")
+        while self._process.poll() is None:
+            if not self.told and (self._abandoned or self._stop()):
+                self.told = True
+                kill_at = time.monotonic() + self._grace
+                self._signal(signal.SIGTERM)
+            if time.monotonic() >= kill_at:
+                self._signal(signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_LOOK_EVERY)
+        # What it started and left behind would hold our pipe open.
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, signum: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signum)
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """A line's JSON object; empty where it is none."""
+    if not line.lstrip().startswith(b"{"):
+        return {}
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}

@@ -1,0 +1,113 @@
+"""Floor 8: what a job is; its record comes from and goes to `job.json`.
+
+A record never changes: every step of a job's life is a new record in the old one's place.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from mindtrace.core.documents import document
+
+QUEUED, RUNNING = "queued", "running"
+SUCCEEDED, FAILED, CANCELLED = "succeeded", "failed", "cancelled"
+ENDED = frozenset({SUCCEEDED, FAILED, CANCELLED})
+
+_ID = re.compile(r"\d{8}T\d{12}-[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One retraining.
+
+    Attributes:
+        job_id: sorts by the time of submission.
+        state: queued, running, succeeded, failed or cancelled.
+        submitted_at: UTC, ISO 8601; as are the other times.
+        started_at: None before.
+        ended_at: None before.
+        attempts: how often a child was started.
+        epoch: the last one that ended, from 1.
+        max_epochs: None until the child says it.
+        val_acc: of that epoch, a fraction.
+        model_name: what the version was registered under.
+        version: what was registered.
+        reused: whether that version was there before.
+        error: `type` and `message` of what ended the job.
+        request_digest: of what was asked, to know the same request again.
+        key_digest: of the client's Idempotency-Key, if it sent one.
+    """
+
+    job_id: str
+    state: str
+    submitted_at: str
+    started_at: str | None = None
+    ended_at: str | None = None
+    attempts: int = 0
+    epoch: int | None = None
+    max_epochs: int | None = None
+    val_acc: float | None = None
+    model_name: str | None = None
+    version: int | None = None
+    reused: bool = False
+    error: Mapping[str, str] | None = None
+    request_digest: str | None = None
+    key_digest: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state in ENDED
+
+    def document(self) -> dict[str, Any]:
+        """The job as every door shows it."""
+        return document(
+            {
+                "job_id": self.job_id,
+                "state": self.state,
+                "submitted_at": self.submitted_at,
+                "started_at": self.started_at,
+                "ended_at": self.ended_at,
+                "attempts": self.attempts,
+                "progress": {
+                    "epoch": self.epoch,
+                    "max_epochs": self.max_epochs,
+                    "val_acc": self.val_acc,
+                },
+                "model_name": self.model_name,
+                "version": self.version,
+                "reused": self.reused,
+                "error": None if self.error is None else dict(self.error),
+            }
+        )
+
+    def to_json(self) -> str:
+        """The text of `job.json`."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """Read `job.json`; a field of a later mindtrace is left out."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in json.loads(text).items() if name in known})
+
+
+def new_job_id() -> str:
+    """An id that sorts by time and that nobody guesses: `20250131T235959123456-0a1b2c3d`."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
+
+
+def is_job_id(text: str) -> bool:
+    """Whether `text` can be a job's id; asked before it becomes part of a path."""
+    return _ID.fullmatch(text) is not None
+
+
+def now() -> str:
+    """This moment, UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

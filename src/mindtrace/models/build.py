@@ -1,0 +1,49 @@
+"""From `[model]` to an untrained `ImageClassifier`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from mindtrace.bundle.card import ModelCard
+from mindtrace.core.settings import ModelSettings, TrainSettings
+from mindtrace.models.classifier import ImageClassifier
+from mindtrace.models.cnn import cnn
+from mindtrace.models.mlp import mlp
+from mindtrace.models.vision import network_demand, vision
+from mindtrace.preprocess import ImageSpec
+
+__all__ = ["build_model", "build_network", "network_demand"]
+
+
+def build_model(
+    settings: ModelSettings, train: TrainSettings, spec: ImageSpec, class_names: Sequence[str]
+) -> ImageClassifier:
+    """A network of `[model]`, to be trained as `[train]` says, with fresh weights.
+
+    Draws from torch's global random state: seed it first.
+    """
+    arguments = _arguments(settings, spec, len(class_names))
+    card = ModelCard(settings.name, arguments, spec, tuple(class_names))
+    network = build_network(settings.name, arguments)
+    return ImageClassifier(network, card, lr=train.lr, schedule=train.schedule)
+
+
+def build_network(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """The bare network of a `model.json`."""
+    if architecture == "mlp":
+        return mlp(**arguments)
+    if architecture == "cnn":
+        return cnn(**arguments)
+    return vision(architecture, **arguments)
+
+
+def _arguments(settings: ModelSettings, spec: ImageSpec, classes: int) -> dict[str, Any]:
+    if settings.name == "mlp":
+        inputs = spec.channels * spec.height * spec.width
+        return {"dim": [inputs, settings.hidden, classes], "dropout": settings.dropout}
+    if settings.name == "cnn":
+        return {"channels": spec.channels, "classes": classes, "dropout": settings.dropout}
+    return {"channels": spec.channels, "classes": classes}

@@ -1,0 +1,181 @@
+"""The one Lightning module: any network that turns images into logits, made trainable.
+
+In: batches `(images, labels)`, or lists of them where `fit` gathers many at once.
+Out: `train_loss`, `val_loss` and `val_acc`, once an epoch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from mindtrace.bundle.card import ModelCard
+from mindtrace.models.schedule import one_cycle
+from mindtrace.preprocess import ImageSpec, normalise, resized
+
+Batch = tuple[Tensor, Tensor]
+
+
+class ImageClassifier(pl.LightningModule):
+    """A network with its input, its classes and the way it is trained.
+
+    Attributes:
+        network: images (batch, channels, height, width) float32 -> logits (batch, classes).
+        card: what the bundle's `model.json` will say.
+        lr: of AdamW; with `one_cycle` the peak.
+        schedule: `constant` or `one_cycle`, over all steps of the trainer.
+        steps_per_epoch: optimizer steps, where batches come in lists; else None, and
+            the trainer knows.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        card: ModelCard,
+        lr: float = 1e-3,
+        schedule: str = "constant",
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.card = card
+        self.lr = lr
+        self.schedule = schedule
+        self.steps_per_epoch: int | None = None
+        self._rate: Callable[[int], float] | None = None
+        self.val_loss = MeanMetric()
+        self.val_acc = MulticlassAccuracy(len(card.class_names), average="micro")
+        self._loss_sum = torch.zeros(())
+        self._seen = 0
+
+    def forward(self, x: Tensor | Image.Image | np.ndarray[Any, Any]) -> Tensor:
+        """Logits of images.
+
+        Args:
+            x: float32, (batch, channels, height, width), normalised; three dimensions
+                are a batch of one. Or a PIL image or uint8 array, (height, width[, 3]),
+                which goes through the preprocessing of this model first.
+
+        Returns:
+            float32, (batch, classes).
+        """
+        if not isinstance(x, Tensor):
+            x = _prepared(x, self.card.spec).to(self.device)
+        logits: Tensor = self.network(x if x.dim() > 3 else x.unsqueeze(0))
+        return logits
+
+    @torch.inference_mode()
+    def predict(self, x: Tensor | Image.Image | np.ndarray[Any, Any]) -> Tensor:
+        """The most probable class of each image: int64, (batch,); `x` as in `forward`."""
+        was_training = self.training
+        self.eval()
+        try:
+            labels: Tensor = self(x).argmax(1)
+            return labels
+        finally:
+            self.train(was_training)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over what is not frozen, in one fused kernel a step; with its schedule."""
+        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trainable, lr=self.lr, fused=True)
+        total = self._total_steps()
+        if self.schedule == "constant" or not math.isfinite(total):
+            return optimizer
+        rate = self._rate = one_cycle(self.lr, int(total))
+        if not self.automatic_optimization:
+            return optimizer
+        scheduler = LambdaLR(optimizer, lambda step: rate(step) / self.lr)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _total_steps(self) -> float:
+        if self.steps_per_epoch is None:
+            return float(self.trainer.estimated_stepping_batches)
+        return self.steps_per_epoch * (self.trainer.max_epochs or math.inf)
+
+    def on_train_epoch_start(self) -> None:
+        """Forget the last epoch's sum."""
+        self._loss_sum = torch.zeros((), device=self.device)
+        self._seen = 0
+
+    def training_step(self, batch: Batch | Sequence[Batch], index: int) -> Tensor | None:
+        """One optimizer step, or one for each batch of a gathered list.
+
+        With lists optimization is manual: Lightning's own work for a step, its hooks
+        and counters, costs as much as the step of a small network, so it is paid once
+        a list. The wrapped optimizer is used all the same, for it counts `global_step`.
+        """
+        if self.automatic_optimization:
+            images, labels = cast(Batch, batch)
+            return self._loss(images, labels)
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        step = self.global_step
+        for offset, (images, labels) in enumerate(cast(Sequence[Batch], batch)):
+            if self._rate is not None:
+                for group in optimizer.param_groups:
+                    group["lr"] = self._rate(step + offset)
+            optimizer.zero_grad()
+            self._loss(images, labels).backward()
+            optimizer.step()
+        return None
+
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        """Log the epoch's mean loss, once, with its last batch.
+
+        Here and not at the epoch's end, for callbacks hear of that before the module.
+        """
+        if self.trainer.is_last_batch:
+            mean = self._loss_sum / max(1, self._seen)
+            self.log("train_loss", mean, on_step=False, on_epoch=True, batch_size=1)
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Add a batch to the validation metrics."""
+        images, labels = batch
+        logits = self(images)
+        self.val_loss.update(functional.cross_entropy(logits, labels), len(labels))
+        self.val_acc.update(logits, labels)
+        self.log("val_loss", self.val_loss, batch_size=len(labels))
+        self.log("val_acc", self.val_acc, batch_size=len(labels))
+
+    def test_step(self, batch: Batch, index: int) -> None:
+        """Log loss and accuracy of a test batch, for `Trainer.test`."""
+        images, labels = batch
+        logits = self(images)
+        size = len(labels)
+        self.log("test_loss", functional.cross_entropy(logits, labels), batch_size=size)
+        self.log("test_acc", (logits.argmax(1) == labels).float().mean(), batch_size=size)
+
+    def weights(self) -> Mapping[str, np.ndarray[Any, Any]]:
+        """The network's tensors by name, on the CPU; views, not copies."""
+        return {
+            name: tensor.detach().cpu().contiguous().numpy()
+            for name, tensor in self.network.state_dict().items()
+        }
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        loss = functional.cross_entropy(self(images), labels)
+        self._loss_sum += loss.detach() * len(labels)
+        self._seen += len(labels)
+        return loss
+
+
+def _prepared(image: Image.Image | np.ndarray[Any, Any], spec: ImageSpec) -> Tensor:
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(np.asarray(image, np.uint8).squeeze())
+    if image.mode != spec.mode:
+        image = image.convert(spec.mode)
+    return torch.from_numpy(normalise(np.asarray(resized(image, spec))[None], spec))

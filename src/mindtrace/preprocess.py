@@ -1,0 +1,229 @@
+"""Floor 2: from the bytes of an image file to the numbers a network reads.
+
+This is the only path. Training decodes its folders with it, the golden check,
+`predict` and `serve` run through it, so a model sees in production what it saw in
+training. Pillow decodes and resizes, NumPy normalises.
+
+What is decided here, once, for every door:
+
+* PNG, JPEG and WebP; of an animation the first frame.
+* The rotation that EXIF asks for is carried out.
+* A transparent pixel is a black one: it sends no light.
+* 16 bits a channel are scaled to 8, not clipped.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mindtrace.errors import ImageError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+MAX_PIXELS = 25_000_000
+
+Mode = Literal["L", "RGB"]
+Resize = Literal["stretch", "crop"]
+
+_FORMATS = ("PNG", "JPEG", "WEBP")
+_WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
+# What Pillow's decoders raise on damaged files, found by feeding them such files.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What a network wants to see.
+
+    Attributes:
+        mode: `L` for one grey channel, `RGB` for three.
+        height: pixels.
+        width: pixels.
+        mean: one a channel, on the scale of [0, 1]; subtracted.
+        std: one a channel, on the scale of [0, 1]; divided by.
+        resize: `stretch` to height and width; `crop` scales the shorter side to
+            `short_side` and cuts height x width out of the centre.
+        short_side: pixels; only for `crop`.
+    """
+
+    mode: Mode
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: Resize = "stretch"
+    short_side: int | None = None
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for colour."""
+        return 1 if self.mode == "L" else 3
+
+
+@dataclass(frozen=True)
+class SpecDemand:
+    """What a network insists on; None leaves it to the images.
+
+    Attributes:
+        mode: `L` or `RGB`.
+        height: pixels.
+        width: pixels.
+        mean: one a channel, on the scale of [0, 1].
+        std: one a channel, on the scale of [0, 1].
+        resize: see `ImageSpec`.
+        short_side: pixels; only for `crop`.
+        min_side: pixels; smaller images are scaled up to it.
+    """
+
+    mode: Mode | None = None
+    height: int | None = None
+    width: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize: Resize | None = None
+    short_side: int | None = None
+    min_side: int | None = None
+
+
+def open_pixels(data: bytes, mode: Mode, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode an image file to 8 bits a channel, in its own size.
+
+    Args:
+        data: the whole file.
+        mode: the mode to convert to.
+        max_pixels: refuse an image of more, before any pixel is decoded.
+
+    Returns:
+        A loaded image of `mode`, upright.
+
+    Raises:
+        ImageError: not an image of a known format, damaged, or too large.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        width, height = image.size
+        if width * height > max_pixels:
+            raise ImageError(
+                f"image of {width} x {height} pixels: more than {max_pixels:,}",
+                hint="scale it down first",
+            )
+        image.load()
+        if image.format != "PNG" or "exif" in image.info:
+            ImageOps.exif_transpose(image, in_place=True)
+        return _to_mode(image, mode)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"image of more than {max_pixels:,} pixels") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"not an image: {_kind(data)}", hint="PNG, JPEG and WebP are read"
+        ) from error
+    except _DAMAGE as error:
+        raise ImageError(f"damaged image: {error}") from error
+
+
+def decode(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Decode and resize an image file to what `spec` asks for.
+
+    Returns:
+        uint8, (height, width) for `L`, (height, width, 3) for `RGB`.
+
+    Raises:
+        ImageError: see `open_pixels`.
+    """
+    return np.asarray(resized(open_pixels(data, spec.mode, max_pixels), spec))
+
+
+def resized(image: Image.Image, spec: ImageSpec) -> Image.Image:
+    """`image` in the size of `spec`, bilinear with antialiasing; as it is if it fits."""
+    if image.size == (spec.width, spec.height):
+        return image
+    if spec.resize == "stretch":
+        return image.resize((spec.width, spec.height), Image.Resampling.BILINEAR)
+    short = spec.short_side or min(spec.height, spec.width)
+    scale = short / min(image.size)
+    width = max(spec.width, round(image.width * scale))
+    height = max(spec.height, round(image.height * scale))
+    grown = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (grown.width - spec.width) // 2, (grown.height - spec.height) // 2
+    return grown.crop((left, top, left + spec.width, top + spec.height))
+
+
+def normalise(pixels: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.float32]:
+    """Turn decoded images into the network's input.
+
+    Args:
+        pixels: uint8, (batch, height, width) for `L`, (batch, height, width, 3) for `RGB`.
+        spec: whose mean and deviation are used.
+
+    Returns:
+        float32, (batch, channels, height, width), contiguous.
+    """
+    tables = _tables(spec.mean, spec.std)
+    if spec.mode == "L":
+        grey: NDArray[np.float32] = tables[0].take(pixels)[:, None]
+        return grey
+    out = np.empty((len(pixels), 3, *pixels.shape[1:3]), np.float32)
+    for channel in range(3):
+        tables[channel].take(pixels[..., channel], out=out[:, channel])
+    return out
+
+
+def image_digest(pixels: NDArray[np.uint8]) -> bytes:
+    """SHA-256 over an image's shape (little-endian int64 words) and its pixels.
+
+    Args:
+        pixels: uint8, (height, width) or (height, width, 3).
+
+    Returns:
+        32 bytes.
+    """
+    digest = hashlib.sha256(struct.pack(f"<{pixels.ndim}q", *pixels.shape))
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """The PNG file of an image; decoding it gives the same pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@functools.lru_cache(maxsize=32)
+def _tables(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
+    """The normalised value of each of the 256 levels: float32, (channels, 256)."""
+    levels = np.arange(256) / 255
+    columns = [(levels - m) / s for m, s in zip(mean, std, strict=True)]
+    return np.asarray(columns, np.float32)
+
+
+def _to_mode(image: Image.Image, mode: Mode) -> Image.Image:
+    if image.mode == mode:
+        return image
+    if image.mode.startswith("I"):
+        image = _from_16_bits(image)
+    if image.mode in _WITH_ALPHA or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, rgba).convert("RGB")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    levels = np.clip(np.asarray(image, np.int64), 0, 65535)
+    return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+
+
+def _kind(data: bytes) -> str:
+    if not data:
+        return "the file is empty"
+    return f"{len(data):,} bytes that begin with {data[:8]!r}"

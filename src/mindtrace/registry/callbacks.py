@@ -1,0 +1,220 @@
+"""MLflow for a Lightning trainer.
+
+`RunCallback` tells a run of every epoch. `MlflowLightningCallback` is the whole of it
+for a training of one's own: it opens the run, tells it of every epoch, registers the
+best weights through the same path as `mindtrace train`, and gives the run a true end.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from mindtrace.core.settings import Settings, load_settings
+from mindtrace.data.base import ImageDataModule
+from mindtrace.errors import InterruptedByUser
+from mindtrace.models import ImageClassifier
+from mindtrace.registry.names import PREFIX
+from mindtrace.registry.provenance import environment
+from mindtrace.registry.publish import Published
+from mindtrace.registry.register import Training, register
+from mindtrace.registry.store import Store
+from mindtrace.registry.tracking import End, Run
+from mindtrace.training.callbacks import BestWeights
+from mindtrace.training.evaluate import evaluate
+from mindtrace.utils.mappings import flatten_dict
+
+_LOG = logging.getLogger("mindtrace")
+_STOPPED = (KeyboardInterrupt, InterruptedByUser, SIGTERMException)
+
+
+def end_of(error: BaseException) -> End:
+    """How a run ended that this error ended."""
+    return "KILLED" if isinstance(error, _STOPPED) else "FAILED"
+
+
+@contextmanager
+def run_ends_truly(run: Run) -> Iterator[None]:
+    """FINISHED if the block ends well, else KILLED or FAILED, as it was."""
+    try:
+        yield
+    except BaseException as error:
+        run.end(end_of(error))
+        raise
+    run.end("FINISHED")
+
+
+class RunCallback(pl.Callback):
+    """Sends each epoch's metrics to a run, in one batch."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Send what was logged; a value that is no number has no place in a database."""
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        self._run.log_metrics(finite, step=trainer.current_epoch + 1)
+
+
+class MlflowLightningCallback(pl.Callback):
+    """Tracks a training with MLflow and registers its best weights.
+
+    Example:
+        `Trainer(max_epochs=10, callbacks=[MlflowLightningCallback("mnist")])`
+
+    Attributes:
+        run_id: of the MLflow run, once the training has begun.
+        published: the registered version, once it has ended; None if there is none.
+    """
+
+    def __init__(
+        self,
+        experiment_name: str = "default_experiment",
+        run_name: str | None = None,
+        tracking_uri: str | None = None,
+        job_id: str | None = None,
+        log_system_metrics: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        """Remember what to track; nothing is opened before the training begins.
+
+        Args:
+            experiment_name: of MLflow.
+            run_name: MLflow invents one for None.
+            tracking_uri: None for `[registry] tracking_uri`.
+            job_id: kept as a tag.
+            log_system_metrics: processor, memory and disk, sampled by MLflow.
+            **kwargs: hyperparameters to log; nested ones are flattened with dots.
+        """
+        self.experiment_name = experiment_name
+        self.run_name = run_name
+        self.tracking_uri = tracking_uri
+        self.job_id = job_id
+        self.log_system_metrics = log_system_metrics
+        self.hyperparameters = flatten_dict(kwargs)
+        self.run_id: str | None = None
+        self.published: Published | None = None
+        self._run: Run | None = None
+        self._monitor: Any = None
+        self._started_at = datetime.now(UTC)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Open the run and log what the training was asked to do."""
+        if stage != "fit":
+            return
+        self._started_at = datetime.now(UTC)
+        self._settings = load_settings()
+        self._best = BestWeights(self._settings.train.monitor)
+        uri = self.tracking_uri or self._settings.registry.tracking_uri
+        tags = {PREFIX + key: value for key, value in environment().items()}
+        if self.job_id is not None:
+            tags[PREFIX + "job_id"] = self.job_id
+        store = Store(uri, self._settings.dirs.root)
+        run = Run(store, self.experiment_name, self.run_name, tags)
+        self._run, self.run_id = run, run.run_id
+        run.log_params({"max_epochs": trainer.max_epochs, **self.hyperparameters})
+        run.log_text(self._resolved(trainer, pl_module).to_ini(), "config.ini")
+        if self.log_system_metrics:
+            self._start_monitor(store, run)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Send the epoch's metrics and keep its weights if they are the best so far."""
+        if self._run is not None:
+            RunCallback(self._run).on_train_epoch_end(trainer, pl_module)
+            self._best.on_train_epoch_end(trainer, pl_module)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Register the best weights, then end the run."""
+        if self._run is None:
+            return
+        try:
+            self.published = self._register(trainer, pl_module, self._run)
+        except BaseException as error:
+            self._end(end_of(error))
+            raise
+        self._end("FINISHED")
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """The run ends as the training did."""
+        self._end(end_of(exception))
+
+    def _register(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, run: Run
+    ) -> Published | None:
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(data, ImageDataModule) or not isinstance(pl_module, ImageClassifier):
+            _LOG.warning(
+                "run %s is logged, no version is registered: only a model and a data module of "
+                "mindtrace say what their images and classes are",
+                run.run_id,
+            )
+            return None
+        best = self._best_model(pl_module, data)
+        test = evaluate(best, data, "test")
+        settings = self._resolved(trainer, pl_module)
+        training = Training(
+            model=best,
+            data=data,
+            test=test,
+            metrics={
+                **self._best.metrics,
+                "test_loss": test.loss,
+                "test_acc": test.accuracy,
+            },
+            best_epoch=self._best.epoch,
+            settings=settings,
+            started_at=self._started_at,
+            ended_at=datetime.now(UTC),
+            job_id=self.job_id,
+        )
+        return register(run, settings.registry.model_name or data.source, training)
+
+    def _best_model(self, module: ImageClassifier, data: ImageDataModule) -> ImageClassifier:
+        """A copy with the best weights: the caller's own model is left as it ended."""
+        card = dataclasses.replace(module.card, spec=data.spec, class_names=data.class_names)
+        model = ImageClassifier(copy.deepcopy(module.network), card)
+        self._best.restore(model)
+        return model.cpu()
+
+    def _resolved(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Settings:
+        """The configuration with what trainer, model and images really are."""
+        found: dict[str, Any] = {}
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            found["train.max_epochs"] = trainer.max_epochs
+        data = getattr(trainer, "datamodule", None)
+        if isinstance(data, ImageDataModule):
+            found |= {"data.source": data.source, "data.batch_size": data.batch_size}
+        if isinstance(pl_module, ImageClassifier):
+            found |= {"model.name": pl_module.card.architecture, "train.lr": pl_module.lr}
+            arguments = pl_module.card.arguments
+            if "dropout" in arguments:
+                found["model.dropout"] = arguments["dropout"]
+            if "dim" in arguments and len(arguments["dim"]) == 3:
+                found["model.hidden"] = arguments["dim"][1]
+        return self._settings.replace(**found)
+
+    def _start_monitor(self, store: Store, run: Run) -> None:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        self._monitor = SystemMetricsMonitor(run.run_id, tracking_uri=store.uri)
+        self._monitor.start()
+
+    def _end(self, status: End) -> None:
+        if self._monitor is not None:
+            self._monitor.finish()
+            self._monitor = None
+        if self._run is not None:
+            self._run.end(status)
+            self._run = None

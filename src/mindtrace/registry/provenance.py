@@ -1,0 +1,68 @@
+"""Where a version comes from: software, machine, time, person, code.
+
+Out: flat text, which becomes the tags of a version without our prefix.
+"""
+
+from __future__ import annotations
+
+import getpass
+import platform
+import subprocess
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from mindtrace.version import VERSION
+
+GIT_TIMEOUT = 5.0  # seconds
+
+
+def who() -> str:
+    """The user's name on this machine, `unknown` where there is none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def environment() -> dict[str, str]:
+    """Versions of what trains, and the platform."""
+    return {
+        "mindtrace": VERSION,
+        "torch": version("torch"),
+        "lightning": version("pytorch-lightning"),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()}-{platform.machine()}",
+    }
+
+
+def git_state(folder: Path) -> dict[str, str]:
+    """Commit of the repository around `folder`, and whether it has changes; empty if none."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"git_commit": commit, "git_dirty": str(bool(changes)).lower()}
+
+
+def times(started_at: datetime, ended_at: datetime) -> dict[str, str]:
+    """Start, end (UTC, ISO 8601) and the seconds between."""
+    return {
+        "started_at": started_at.isoformat(timespec="milliseconds"),
+        "ended_at": ended_at.isoformat(timespec="milliseconds"),
+        "duration_s": f"{(ended_at - started_at).total_seconds():.3f}",
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=GIT_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,54 @@
+"""How a user names a version: `NAME`, `NAME@ALIAS`, `NAME/VERSION`, `VERSION`, a folder."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mindtrace.bundle.manifest import MANIFEST
+from mindtrace.errors import UsageError
+from mindtrace.registry.names import CHAMPION
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_FORM = re.compile(rf"(?P<name>{_NAME})(?:@(?P<alias>{_NAME})|/(?P<version>[1-9]\d{{0,9}}))?")
+_FORMS = "NAME, NAME@ALIAS, NAME/VERSION, VERSION or a bundle folder"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A parsed reference; exactly one of `folder`, `version` and `alias` is set.
+
+    `name` is None where only a version, or nothing, was given.
+    """
+
+    name: str | None = None
+    alias: str | None = None
+    version: int | None = None
+    folder: Path | None = None
+
+    def __str__(self) -> str:
+        if self.folder is not None:
+            return str(self.folder)
+        tail = f"@{self.alias}" if self.version is None else f"/{self.version}"
+        return f"{self.name or ''}{tail}"
+
+
+def parse_reference(text: str | None) -> Reference:
+    """Read a reference; None is the champion of the only model.
+
+    Raises:
+        UsageError: of no known form.
+    """
+    if text is None:
+        return Reference(alias=CHAMPION)
+    if (Path(text) / MANIFEST).is_file() or text.startswith((".", "/", "~")):
+        return Reference(folder=Path(text).expanduser())
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return Reference(version=int(text))
+    match = _FORM.fullmatch(text)
+    if match is None:
+        raise UsageError(f"'{text}' names no version", hint=f"write {_FORMS}")
+    if match["version"]:
+        return Reference(name=match["name"], version=int(match["version"]))
+    return Reference(name=match["name"], alias=match["alias"] or CHAMPION)

@@ -1,0 +1,189 @@
+"""Reads MLflow's own tables in a SQLite file with the standard library.
+
+In: the file. Out: `VersionRow`s, in a millisecond where importing MLflow takes a
+second. It reads only schema revisions it knows, and never writes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mindtrace.core.urls import file_path
+from mindtrace.errors import StoreError
+from mindtrace.registry.names import is_log
+from mindtrace.registry.rows import VersionRow
+
+# alembic_version of MLflow 3.17.
+KNOWN_REVISIONS = frozenset({"dc11669786a5"})
+BUSY_TIMEOUT = 5.0  # seconds
+
+_VERSIONS = """
+    select v.name, v.version, v.run_id, v.creation_time, v.source, v.storage_location,
+           r.artifact_uri
+    from model_versions v left join runs r on r.run_uuid = v.run_id
+    where v.workspace = 'default' and v.current_stage <> 'Deleted_Internal'
+"""
+
+
+class UnknownSchemaError(StoreError):
+    """The tables are of a revision that this reader does not know."""
+
+
+class SqliteReader:
+    """A `Reader` of one SQLite file."""
+
+    def __init__(self, database: Path) -> None:
+        """Open the file.
+
+        Raises:
+            UnknownSchemaError: a revision that is not among `KNOWN_REVISIONS`.
+            StoreError: it cannot be read.
+        """
+        self._database = database
+        with _errors(database):
+            self._connection = _open(database)
+            revision = self._revision()
+        if revision not in KNOWN_REVISIONS:
+            raise UnknownSchemaError(
+                f"registry {database}: schema revision {revision} is not known",
+                hint="upgrade mindtrace, or run `mlflow db upgrade` on a database of an old MLflow",
+            )
+
+    def names(self) -> list[str]:
+        """See `Reader`."""
+        rows = self._rows("select name from registered_models where workspace = 'default'")
+        return sorted(name for (name,) in rows if not is_log(name))
+
+    def aliased(self, name: str, alias: str) -> int | None:
+        """See `Reader`."""
+        rows = self._rows(
+            "select version from registered_model_aliases"
+            " where workspace = 'default' and name = ? and alias = ?",
+            name,
+            alias,
+        )
+        return int(rows[0][0]) if rows else None
+
+    def version(self, name: str, number: int) -> VersionRow | None:
+        """See `Reader`."""
+        rows = self._rows(_VERSIONS + " and v.name = ? and v.version = ?", name, number)
+        return self._complete(rows[0]) if rows else None
+
+    def versions(self, name: str | None, limit: int) -> Sequence[VersionRow]:
+        """See `Reader`."""
+        if name is not None:
+            order = " and v.name = ? order by v.version desc limit ?"
+            rows = self._rows(_VERSIONS + order, name, limit)
+        else:
+            order = " and v.name not like '%~history' order by v.creation_time desc limit ?"
+            rows = self._rows(_VERSIONS + order, limit)
+        return [self._complete(row) for row in rows]
+
+    def params(self, run_id: str) -> dict[str, str]:
+        """See `Reader`."""
+        return dict(self._rows("select key, value from params where run_uuid = ?", run_id))
+
+    def fetch(self, location: str, folder: Path) -> None:
+        """See `Reader`; here an artifact that is no local folder cannot be had."""
+        source = file_path(location)
+        if source is None:
+            raise StoreError(f"artifact {location}: only local folders are read without MLflow")
+        with _errors(self._database):
+            shutil.copytree(source, folder)
+
+    def _complete(self, row: tuple[Any, ...]) -> VersionRow:
+        name, number, run_id, created, source, storage, artifact_uri = row
+        aliases = self._rows(
+            "select alias from registered_model_aliases"
+            " where workspace = 'default' and name = ? and version = ? order by alias",
+            name,
+            number,
+        )
+        tags = self._rows(
+            "select key, value from model_version_tags"
+            " where workspace = 'default' and name = ? and version = ?",
+            name,
+            number,
+        )
+        metrics = self._rows(
+            "select key, value from latest_metrics where run_uuid = ? and is_nan = 0", run_id
+        )
+        return VersionRow(
+            name=name,
+            version=int(number),
+            aliases=tuple(alias for (alias,) in aliases),
+            run_id=run_id or None,
+            created_at=iso(created),
+            tags=dict(tags),
+            metrics={key: float(value) for key, value in metrics},
+            location=_location(storage or source, run_id, artifact_uri),
+        )
+
+    def _revision(self) -> str | None:
+        try:
+            rows = self._connection.execute("select version_num from alembic_version").fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return None
+            raise
+        return str(rows[0][0]) if rows else None
+
+    def _rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        with _errors(self._database):
+            return self._connection.execute(sql, values).fetchall()
+
+
+def iso(milliseconds: int) -> str:
+    """A time of MLflow as UTC, ISO 8601."""
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds")
+
+
+def _open(database: Path) -> sqlite3.Connection:
+    # rw, not ro: after a writer was killed only a connection that may write can roll
+    # its journal back. query_only keeps us readers all the same. A folder that may not
+    # be written has no such writer, and wants ro.
+    quoted = str(database).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    for mode in ("rw", "ro"):
+        try:
+            connection = sqlite3.connect(
+                f"file:{quoted}?mode={mode}",
+                uri=True,
+                timeout=BUSY_TIMEOUT,
+                check_same_thread=False,
+                isolation_level=None,
+            )
+            connection.execute("pragma query_only = on")
+            connection.execute("select 1 from sqlite_master limit 1").fetchall()
+        except sqlite3.OperationalError:
+            if mode == "ro":
+                raise
+        else:
+            return connection
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def _errors(database: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise StoreError(
+            f"registry {database}: {error}", hint="check [registry] tracking_uri"
+        ) from error
+
+
+def _location(source: str | None, run_id: str | None, artifact_uri: str | None) -> str | None:
+    """A `runs:/` source means a path below its run's artifacts."""
+    if not source:
+        return None
+    prefix = f"runs:/{run_id}/"
+    if run_id and artifact_uri and source.startswith(prefix):
+        return f"{artifact_uri.rstrip('/')}/{source.removeprefix(prefix)}"
+    return None if source.startswith("runs:/") else source

@@ -1,0 +1,108 @@
+"""The way to MLflow for whoever writes: one client, no global state.
+
+In: a tracking URI. Out: a `Store`, whose errors are ours. Everything goes through
+`MlflowClient(tracking_uri=...)` and explicit run ids; MLflow's fluent functions keep
+their state in module globals and are never called.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from mindtrace.core.masking import masked
+from mindtrace.core.urls import sqlite_path
+from mindtrace.errors import StoreError
+from mindtrace.registry.names import ARTIFACTS
+
+for _name in ("mlflow", "alembic"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+class Store:
+    """An MLflow tracking store and registry.
+
+    Attributes:
+        client: bound to `uri`.
+        uri: as configured, with its password if it has one: never to be shown.
+        root: where local artifacts go.
+    """
+
+    def __init__(self, uri: str, root: Path) -> None:
+        """Open a store; a new SQLite file is made with its tables.
+
+        Raises:
+            StoreError: it cannot be reached or written.
+        """
+        self.uri = uri
+        self.root = root
+        with store_errors(uri):
+            database = sqlite_path(uri)
+            if database is not None:
+                _prepare(database, uri)
+            self.client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+    def experiment_id(self, name: str) -> str:
+        """The id of an experiment, made where it does not exist."""
+        with store_errors(self.uri):
+            found = self.client.get_experiment_by_name(name)
+            if found is not None:
+                return str(found.experiment_id)
+            try:
+                return str(self.client.create_experiment(name, self._artifact_location()))
+            except MlflowException:
+                # Somebody else may have made it meanwhile.
+                again = self.client.get_experiment_by_name(name)
+                if again is None:
+                    raise
+                return str(again.experiment_id)
+
+    def _artifact_location(self) -> str | None:
+        """Beside the database for a database; a server has a place of its own."""
+        if self.uri.startswith(("http:", "https:", "databricks")):
+            return None
+        return (self.root / ARTIFACTS).as_uri()
+
+
+@contextmanager
+def store_errors(uri: str) -> Iterator[None]:
+    """Turn what MLflow and its database raise into one `StoreError`."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise StoreError(
+            f"registry {masked(uri)}: {lines[0]}",
+            hint="check [registry] tracking_uri and that its store can be written",
+        ) from error
+
+
+def _prepare(database: Path, uri: str) -> None:
+    """Make the tables once, however many processes begin together, and set WAL."""
+    database.parent.mkdir(parents=True, exist_ok=True)
+    if database.exists() and database.stat().st_size > 0 and _is_wal(database):
+        return
+    with (database.parent / f".{database.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
+        with sqlite3.connect(database, timeout=30) as connection:
+            connection.execute("pragma journal_mode = wal")
+        connection.close()
+
+
+def _is_wal(database: Path) -> bool:
+    # Bytes 18 and 19 of the header are 2 in a database in WAL mode.
+    # Source: "Database File Format" of SQLite, section 1.3.
+    with database.open("rb") as file:
+        return file.read(20)[18:20] == b"\x02\x02"

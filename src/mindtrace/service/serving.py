@@ -1,0 +1,152 @@
+"""Floor 9: everything that must be right before a server runs, then the server.
+
+In: settings and, if one was named, a model reference. Out: nothing; `serve` returns
+after a clean drain. What can be refused is refused here, in one line, before the
+server's own libraries are loaded: the token rule, the port, a version that is not there.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import ipaddress
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mindtrace.core.settings import Settings
+from mindtrace.errors import NotFoundError, PortInUseError, UsageError
+from mindtrace.service import predict
+
+if TYPE_CHECKING:
+    from mindtrace.service.predict import LoadedModel
+
+# The floor above, by name: `serve` is where the command line crosses over to it.
+_SERVER = "mindtrace.application.server"
+_BACKLOG = 2048
+_TOKEN_HINT = "openssl rand -hex 32 > token.txt; mindtrace serve --token-file token.txt"
+
+
+def serve(
+    settings: Settings,
+    model_ref: str | None = None,
+    *,
+    ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain.
+
+    Args:
+        settings: of the server.
+        model_ref: what to serve; None is the champion, also one that is yet to come.
+        ready: hears the server's URL once connections are accepted; the documentation
+            is at `/docs` below it.
+
+    Raises:
+        UsageError: an address beyond this machine without a token; no such address.
+        PortInUseError: somebody listens there.
+        NotFoundError: the version that was named does not exist.
+        BundleError: the version is damaged, or its golden images fail.
+    """
+    check_token_rule(settings)
+    with listen(settings.serve.host, settings.serve.port) as listener:
+        importlib.import_module(_SERVER).run(
+            settings, model_ref, listener, lambda: ready and ready(url_of(listener))
+        )
+
+
+def check_token_rule(settings: Settings) -> None:
+    """Only a server of this machine alone may do without a token.
+
+    Raises:
+        UsageError: it needs one, or the one it has cannot be used.
+    """
+    serve = settings.serve
+    if serve.token_file is not None:
+        read_token(serve.token_file)
+    elif not is_loopback(serve.host):
+        raise UsageError(
+            f"[serve] host = {serve.host}: other machines could reach it, so it needs a token_file",
+            hint=_TOKEN_HINT,
+        )
+
+
+def read_token(path: Path) -> bytes:
+    """The token in a file: one line of visible ASCII characters.
+
+    Raises:
+        UsageError: the file cannot be read, or holds no token.
+    """
+    try:
+        token = path.read_bytes().strip()
+    except OSError as error:
+        raise UsageError(
+            f"[serve] token_file = {path}: {error.strerror}", hint=_TOKEN_HINT
+        ) from error
+    if not token or not all(0x21 <= byte <= 0x7E for byte in token):
+        raise UsageError(
+            f"[serve] token_file = {path}: must hold one line of visible ASCII characters",
+            hint=_TOKEN_HINT,
+        )
+    return token
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address can only mean this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load_or_wait(settings: Settings, model_ref: str | None) -> LoadedModel | None:
+    """The model to serve; None where nothing was named and nothing is registered yet.
+
+    Raises:
+        NotFoundError: the reference names nothing, or it is open which of several
+            models is meant.
+        BundleError: the version is damaged, or its golden images fail.
+        StoreError: the registry cannot be read.
+    """
+    try:
+        return predict.load_model(settings, model_ref)
+    except NotFoundError as error:
+        chosen = settings.registry.model_name is not None
+        ambiguous = error.kind == "model" and bool(error.known) and not chosen
+        if model_ref is not None or ambiguous:
+            raise
+        return None
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens already: who connects now is answered as soon as we can.
+
+    Raises:
+        PortInUseError: somebody listens there.
+        UsageError: no such address on this machine, or a port that only root may have.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise UsageError(f"[serve] host = {host}: no such address") from error
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUseError(host, port) from error
+        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where a client on this machine reaches a listening socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

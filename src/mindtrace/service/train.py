@@ -1,0 +1,259 @@
+"""The verb train: settings in, a registered version out.
+
+Everything that can be refused is refused before the first epoch: configuration,
+images, store. The MLflow run that was opened gets a true end whatever happens.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mindtrace.core.documents import document
+from mindtrace.core.interrupts import interruptible
+from mindtrace.core.machine import auto_device, hide_gpus
+from mindtrace.core.masking import masked
+from mindtrace.core.progress import Progress
+from mindtrace.core.settings import Settings
+from mindtrace.errors import UsageError
+from mindtrace.utils.system import available_cores
+
+if TYPE_CHECKING:
+    from mindtrace.registry.publish import Published
+    from mindtrace.training.fit import TrainResult
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """What `train` has to say; the version and its digests are None if none was registered.
+
+    `fit_s` is the wall time of `Trainer.fit`, `duration_s` that of the whole verb.
+    """
+
+    model_name: str
+    version: int | None
+    champion: bool
+    run_id: str
+    metrics: Mapping[str, float]
+    best_epoch: int
+    epochs: int
+    fit_s: float
+    duration_s: float
+    config_digest: str
+    data_digest: str
+    test_digest: str
+    weights_digest: str | None
+    bundle_digest: str | None
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document of `mindtrace train`."""
+        return document({**vars(self), "metrics": dict(self.metrics)})
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """What `train --dry-run` found: the training that would begin."""
+
+    model_name: str
+    source: str
+    network: str
+    max_epochs: int
+    images: Mapping[str, int]
+    class_names: tuple[str, ...]
+    device: str
+    precision: str
+    threads: int | None
+    tracking_uri: str
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document of `mindtrace train --dry-run`."""
+        return document(
+            {**vars(self), "images": dict(self.images), "class_names": list(self.class_names)}
+        )
+
+
+def own_this_process(settings: Settings) -> None:
+    """For a process that only trains, before torch is imported: hide GPUs it will not use."""
+    if resolved(settings).compute.device == "cpu":
+        hide_gpus()
+
+
+def resolved(settings: Settings) -> Settings:
+    """`settings` with every `auto` of `[compute]` as it is on this machine."""
+    compute = settings.compute
+    return settings.replace(
+        **{
+            "compute.device": auto_device() if compute.device == "auto" else compute.device,
+            "compute.precision": "32" if compute.precision == "auto" else compute.precision,
+            "compute.threads": compute.threads or available_cores(),
+        }
+    )
+
+
+def model_name_of(settings: Settings) -> str:
+    """Under which name a training registers: `[registry] model_name`, else its source's.
+
+    Raises:
+        UsageError: a folder whose own name is no name for a model.
+    """
+    if settings.registry.model_name is not None:
+        return settings.registry.model_name
+    if settings.data.source != "folder" or settings.data.dir is None:
+        return settings.data.source
+    name = settings.data.dir.name
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"the folder's name '{name}' cannot be the model's name",
+            hint="set [registry] model_name: letters, digits, '.', '_', '-'; 64 at most",
+        )
+    return name
+
+
+def plan(settings: Settings) -> TrainPlan:
+    """Check all that a training needs, images included, and train nothing.
+
+    Raises:
+        MindtraceError: what `train` would raise before its first epoch.
+    """
+    from mindtrace.data.build import build_data
+    from mindtrace.models import network_demand
+
+    name = model_name_of(settings)
+    settings = resolved(settings)
+    data = build_data(settings, network_demand(settings.model))
+    return TrainPlan(
+        model_name=name,
+        source=settings.data.source,
+        network=settings.model.name,
+        max_epochs=settings.train.max_epochs,
+        images=data.digests().counts,
+        class_names=data.class_names,
+        device=settings.compute.device,
+        precision=settings.compute.precision,
+        threads=settings.compute.threads,
+        tracking_uri=masked(settings.registry.tracking_uri),
+    )
+
+
+def train(
+    settings: Settings,
+    *,
+    progress: Progress | None = None,
+    register: bool = True,
+    job_id: str | None = None,
+    parent: str | None = None,
+) -> TrainOutcome:
+    """Train, test the best weights, register them as a version.
+
+    Args:
+        settings: what to train.
+        progress: hears of it.
+        register: False trains and logs the run, but makes no version.
+        job_id: the job that asked for it.
+        parent: the version it started from, `NAME/VERSION`.
+
+    Raises:
+        ConfigError, DataError, StoreError: before the first epoch.
+        TrainingError: the loss is no number any more.
+        InterruptedByUser: SIGINT or SIGTERM; the run is KILLED, nothing is registered.
+    """
+    began = time.perf_counter()
+    progress = progress or Progress()
+    name = model_name_of(settings)
+    with interruptible() as interrupts:
+        progress.stage("loading")
+        from mindtrace.data.build import build_data
+        from mindtrace.models import network_demand
+        from mindtrace.registry.callbacks import RunCallback, run_ends_truly
+        from mindtrace.registry.register import config_digest
+        from mindtrace.registry.store import Store
+        from mindtrace.training.callbacks import StopOnRequest
+        from mindtrace.training.fit import fit
+
+        settings = resolved(settings)
+        progress.stage(f"reading {settings.data.source}")
+        data = build_data(settings, network_demand(settings.model))
+        data.prepare_data()
+        data.setup()
+        for note in data.notes:
+            progress.note(note)
+        store = Store(settings.registry.tracking_uri, settings.dirs.root)
+        run = _start_run(store, settings, name, job_id)
+        with run_ends_truly(run):
+            beside = [RunCallback(run), StopOnRequest(interrupts.wanted)]
+            with interrupts.deferred():
+                result = fit(settings, data, callbacks=beside, progress=progress)
+            published = None
+            if register:
+                progress.stage(f"registering {name}")
+                published = _register(run, name, settings, result, job_id, parent)
+    digests = data.digests()
+    return TrainOutcome(
+        model_name=name,
+        version=published.version if published else None,
+        champion=published.champion if published else False,
+        run_id=run.run_id,
+        metrics=result.metrics,
+        best_epoch=result.best_epoch,
+        epochs=result.epochs,
+        fit_s=result.fit_s,
+        duration_s=time.perf_counter() - began,
+        config_digest=config_digest(settings),
+        data_digest=digests.data_digest,
+        test_digest=digests.test_digest,
+        weights_digest=published.weights_digest if published else None,
+        bundle_digest=published.bundle_digest if published else None,
+    )
+
+
+def _start_run(store: Any, settings: Settings, name: str, job_id: str | None) -> Any:
+    from mindtrace.registry.names import PREFIX
+    from mindtrace.registry.provenance import environment
+    from mindtrace.registry.tracking import Run
+
+    tags = {PREFIX + key: value for key, value in environment().items()}
+    if job_id is not None:
+        tags[PREFIX + "job_id"] = job_id
+    run = Run(store, settings.registry.experiment_name or name, None, tags)
+    travelling = ("data", "model", "train", "compute")
+    run.log_params(
+        {
+            f"{row.section}.{row.key}": row.value
+            for row in settings.rows()
+            if row.section in travelling and row.key != "mirror"
+        }
+    )
+    return run
+
+
+def _register(
+    run: Any,
+    name: str,
+    settings: Settings,
+    result: TrainResult,
+    job_id: str | None,
+    parent: str | None,
+) -> Published:
+    from mindtrace.registry.register import Training, register
+
+    return register(
+        run,
+        name,
+        Training(
+            model=result.model,
+            data=result.data,
+            test=result.test,
+            metrics=result.metrics,
+            best_epoch=result.best_epoch,
+            settings=settings,
+            started_at=result.started_at,
+            ended_at=result.ended_at,
+            parent=parent,
+            job_id=job_id,
+        ),
+    )

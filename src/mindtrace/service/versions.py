@@ -1,0 +1,185 @@
+"""The questions to the registry: which versions there are, and all about one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mindtrace.core.documents import document
+from mindtrace.core.settings import Settings
+from mindtrace.errors import BundleError, NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from mindtrace.registry.rows import VersionRow
+
+_ENVIRONMENT = ("mindtrace", "torch", "lightning", "python", "platform", "who")
+
+
+@dataclass(frozen=True)
+class VersionSummary:
+    """One line of `registry list`; digests are None for a version that is not ours."""
+
+    model_name: str
+    version: int
+    aliases: tuple[str, ...]
+    metrics: Mapping[str, float]
+    created_at: str
+    run_id: str | None
+    data_digest: str | None
+    test_digest: str | None
+    bundle_digest: str | None
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document of one version."""
+        return document(
+            {**vars(self), "aliases": list(self.aliases), "metrics": dict(self.metrics)}
+        )
+
+
+@dataclass(frozen=True)
+class VersionDetail:
+    """Everything known of a version.
+
+    `files` are its bundle's, name to size in bytes; empty if the bundle is not at hand.
+    """
+
+    summary: VersionSummary
+    params: Mapping[str, str]
+    environment: Mapping[str, str]
+    git: Mapping[str, Any]
+    parent: str | None
+    job_id: str | None
+    seed: int | None
+    best_epoch: int | None
+    started_at: str | None
+    ended_at: str | None
+    duration_s: float | None
+    config_digest: str | None
+    weights_digest: str | None
+    files: Mapping[str, int]
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document of `registry show`."""
+        own = {key: value for key, value in vars(self).items() if key != "summary"}
+        plain = {k: dict(v) if isinstance(v, Mapping) else v for k, v in own.items()}
+        return {**self.summary.document(), **plain}
+
+
+def list_models(settings: Settings) -> list[str]:
+    """Names of registered models, sorted; empty where there is no registry yet."""
+    from mindtrace.registry.lookup import open_reader
+
+    try:
+        return open_reader(settings).names()
+    except NotFoundError:
+        return []
+
+
+def list_versions(
+    settings: Settings, name: str | None = None, limit: int = 20
+) -> list[VersionSummary]:
+    """The newest versions, of one model or of all; empty where there is no registry yet.
+
+    Raises:
+        NotFoundError: no model of that name.
+        StoreError: the registry cannot be read.
+    """
+    from mindtrace.registry.lookup import open_reader
+
+    try:
+        reader = open_reader(settings)
+    except NotFoundError:
+        if name is None:
+            return []
+        raise
+    rows = reader.versions(name, limit)
+    if not rows and name is not None and name not in reader.names():
+        raise NotFoundError("model", name, reader.names())
+    return [_summary(row) for row in rows]
+
+
+def show_version(settings: Settings, ref: str) -> VersionDetail:
+    """All about the version that `ref` names.
+
+    Raises:
+        NotFoundError: no such version.
+        UsageError: a folder; it is no registered version.
+        StoreError: the registry cannot be read.
+    """
+    from mindtrace.registry.lookup import find, locate_row, open_reader
+    from mindtrace.registry.names import PREFIX
+    from mindtrace.registry.reference import parse_reference
+
+    reference = parse_reference(ref)
+    if reference.folder is not None:
+        raise UsageError(
+            f"{ref} is a folder, not a registered version",
+            hint="write NAME, NAME@ALIAS, NAME/VERSION or VERSION",
+        )
+    reader = open_reader(settings)
+    row = find(settings, reader, reference)
+    tags = {
+        key.removeprefix(PREFIX): value for key, value in row.tags.items() if key.startswith(PREFIX)
+    }
+    try:
+        files = _files(locate_row(settings, reader, row).folder)
+    except BundleError:
+        files = {}
+    return VersionDetail(
+        summary=_summary(row),
+        params=reader.params(row.run_id) if row.run_id else {},
+        environment={key: tags[key] for key in _ENVIRONMENT if key in tags},
+        git={"commit": tags.get("git_commit"), "dirty": tags.get("git_dirty") == "true"}
+        if "git_commit" in tags
+        else {},
+        parent=tags.get("parent"),
+        job_id=tags.get("job_id"),
+        seed=_integer(tags.get("seed")),
+        best_epoch=_integer(tags.get("best_epoch")),
+        started_at=tags.get("started_at"),
+        ended_at=tags.get("ended_at"),
+        duration_s=float(tags["duration_s"]) if "duration_s" in tags else None,
+        config_digest=tags.get("config_digest"),
+        weights_digest=tags.get("weights_digest"),
+        files=files,
+    )
+
+
+def _summary(row: VersionRow) -> VersionSummary:
+    from mindtrace.registry.names import METRIC, PREFIX
+
+    best = {
+        key.removeprefix(PREFIX + METRIC): float(value)
+        for key, value in row.tags.items()
+        if key.startswith(PREFIX + METRIC)
+    }
+    return VersionSummary(
+        model_name=row.name,
+        version=row.version,
+        aliases=row.aliases,
+        # Of the best epoch, whose weights these are. A run's own are of its last one.
+        metrics=dict(sorted((best or dict(row.metrics)).items())),
+        created_at=row.created_at,
+        run_id=row.run_id,
+        data_digest=row.tags.get(PREFIX + "data_digest"),
+        test_digest=row.tags.get(PREFIX + "test_digest"),
+        bundle_digest=row.tags.get(PREFIX + "bundle_digest"),
+    )
+
+
+def _files(folder: Path) -> dict[str, int]:
+    from mindtrace.bundle.manifest import MANIFEST
+
+    try:
+        entries = json.loads((folder / MANIFEST).read_bytes())["files"]
+        return {name: int(entry["size"]) for name, entry in sorted(entries.items())}
+    except (OSError, ValueError, KeyError, TypeError):
+        # A damaged bundle is `registry verify`'s to tell of; the rest is worth showing.
+        return {}
+
+
+def _integer(text: str | None) -> int | None:
+    return None if text is None else int(text)

@@ -1,0 +1,1 @@
+"""Floor 6: from settings and images to the best weights; knows no MLflow."""

@@ -1,0 +1,147 @@
+"""What happens beside the steps of a training: seeds, best weights, progress, stop.
+
+Each is a plain Lightning callback, so a training of one's own can use it too.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from mindtrace.core.progress import EpochReport, Progress
+from mindtrace.errors import TrainingError
+
+METRICS = ("train_loss", "val_loss", "val_acc")
+
+
+class BestWeights(pl.Callback):
+    """Keeps the weights of the best epoch, in memory.
+
+    Attributes:
+        monitor: `val_acc` (more is better) or `val_loss` (less is better).
+        epoch: the best one, from 1; 0 before there is one.
+        metrics: of that epoch.
+    """
+
+    def __init__(self, monitor: str = "val_acc") -> None:
+        self.monitor = monitor
+        self.epoch = 0
+        self.metrics: dict[str, float] = {}
+        self._weights: dict[str, Tensor] = {}
+        self._best = -math.inf
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare this epoch with the best one; the first of equals stays."""
+        value = metric(trainer, self.monitor)
+        score = value if self.monitor.endswith("acc") else -value
+        if score > self._best:
+            self._best = score
+            self.epoch = trainer.current_epoch + 1
+            self.metrics = epoch_metrics(trainer)
+            self._weights = {
+                name: tensor.detach().clone() for name, tensor in pl_module.state_dict().items()
+            }
+
+    def restore(self, pl_module: pl.LightningModule) -> None:
+        """Put the best weights back into the module; nothing if no epoch ended."""
+        if self._weights:
+            pl_module.load_state_dict(self._weights)
+
+
+class EpochSeeds(pl.Callback):
+    """Makes what an epoch draws depend on seed and epoch alone.
+
+    So a training that goes on after an interruption draws what it would have drawn,
+    without any random state in a checkpoint.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed torch's global generator."""
+        torch.manual_seed(self.seed * 1_000_003 + trainer.current_epoch + 1)
+
+
+class Relay(pl.Callback):
+    """Tells a `Progress` how far the training is."""
+
+    def __init__(self, progress: Progress, best: BestWeights, steps: int) -> None:
+        self._progress = progress
+        self._best = best
+        self._steps = steps
+        self._began = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the epoch's clock."""
+        self._began = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """Tell of the steps done."""
+        epoch = trainer.current_epoch
+        self._progress.advanced(epoch + 1, trainer.global_step - epoch * self._steps)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell of the epoch's metrics; the callback of the best weights comes before."""
+        epoch = trainer.current_epoch + 1
+        self._progress.epoch(
+            EpochReport(
+                epoch=epoch,
+                max_epochs=trainer.max_epochs or epoch,
+                metrics=epoch_metrics(trainer),
+                seconds=time.perf_counter() - self._began,
+                best=self._best.epoch == epoch,
+            )
+        )
+
+
+class StopOnRequest(pl.Callback):
+    """Raises what `wanted` returns, between two batches: never in the middle of a step."""
+
+    def __init__(self, wanted: Callable[[], BaseException | None]) -> None:
+        self._wanted = wanted
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        """Look whether somebody wants to stop."""
+        error = self._wanted()
+        if error is not None:
+            raise error
+
+
+class StopOnNonsense(pl.Callback):
+    """Ends a training whose loss is no number any more."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the epoch's losses."""
+        for name in ("train_loss", "val_loss"):
+            value = metric(trainer, name)
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"{name} = {value} in epoch {trainer.current_epoch + 1}: the training diverged",
+                    hint="try a smaller [train] lr; if it stays, look at the images",
+                )
+
+
+def metric(trainer: pl.Trainer, name: str) -> float:
+    """A logged metric of the epoch that ends; NaN if it was not logged."""
+    value = trainer.callback_metrics.get(name)
+    return math.nan if value is None else float(value)
+
+
+def epoch_metrics(trainer: pl.Trainer) -> dict[str, float]:
+    """All of `METRICS` of the epoch that ends."""
+    return {name: metric(trainer, name) for name in METRICS}

@@ -1,0 +1,99 @@
+"""From a trained network to the contents of its bundle.
+
+In: the model with its best weights, its images, its answers to the test images.
+Out: `bundle.folder.Contents`, in which no torch is left.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mindtrace.bundle.folder import Contents
+from mindtrace.bundle.golden import GOLDEN_COUNT, GoldenCase
+from mindtrace.bundle.ledger import Ledger
+from mindtrace.data.base import ImageDataModule
+from mindtrace.models import ImageClassifier
+from mindtrace.preprocess import ImageSpec, encode_png
+from mindtrace.training.evaluate import Evaluation
+
+
+def contents(
+    model: ImageClassifier, data: ImageDataModule, test: Evaluation, config: str
+) -> Contents:
+    """Everything a bundle holds, from a model on the CPU.
+
+    Args:
+        model: with the weights to keep.
+        data: whose test split `test` is about.
+        test: the model's answers.
+        config: INI text.
+    """
+    images = data.split("test").images
+    digests = np.frombuffer(b"".join(data.split("test").digests()), np.uint8).reshape(-1, 32)
+    return Contents(
+        card=model.card,
+        weights=model.weights(),
+        onnx=export_onnx(model.network, model.card.spec),
+        golden=[
+            GoldenCase(encode_png(pixels(images[index])), test.probabilities[index])
+            for index in range(min(GOLDEN_COUNT, len(images)))
+        ],
+        ledger=Ledger(digests, test.labels, test.probabilities),
+        config=config,
+        data={"source": data.source, **asdict(data.digests())},
+    )
+
+
+def pixels(image: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """An image of a split as `preprocess` has it.
+
+    Args:
+        image: uint8, (channels, height, width).
+
+    Returns:
+        uint8, (height, width) or (height, width, 3).
+    """
+    array = image.numpy()
+    return array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0))
+
+
+def export_onnx(network: nn.Module, spec: ImageSpec) -> bytes:
+    """The network as an ONNX graph with a free batch size.
+
+    Its input is `images`, float32, (batch, channels, height, width); its outputs are
+    `logits` and `probabilities`, float32, (batch, classes).
+    """
+    # Two, because the exporter would take a batch of one for a constant.
+    example = torch.zeros(2, spec.channels, spec.height, spec.width)
+    with warnings.catch_warnings():
+        # The exporter warns of its own deprecated calls.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            _Answering(network).eval(),
+            (example,),
+            dynamo=True,
+            verbose=False,
+            input_names=["images"],
+            output_names=["logits", "probabilities"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+        )
+    assert program is not None
+    graph: bytes = program.model_proto.SerializeToString()
+    return graph
+
+
+class _Answering(nn.Module):
+    """A network that gives probabilities beside its logits."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.network(images)
+        return logits, logits.softmax(1)

@@ -1,0 +1,141 @@
+"""The decorator that makes verbs: common options in, one line and an exit code out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from mindtrace.cli.common import Call, command
+from mindtrace.cli.main import Program
+from mindtrace.errors import ConfigError, Fault, NotFoundError
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def verb() -> Run:
+    """Runs a command line over a program whose verb `do` does what the test says."""
+
+    def run(work: Callable[[Call], None], *args: str) -> Any:
+        program = typer.Typer(cls=Program, pretty_exceptions_enable=False)
+
+        @program.callback()
+        def _root() -> None: ...
+
+        @command(program)
+        def do(
+            call: Call,
+            *,
+            size: Annotated[int, typer.Option(min=1, help="A number.")] = 1,
+        ) -> None:
+            """Do it."""
+            call.console.line(f"size {size}")
+            work(call)
+
+        return CliRunner().invoke(program, ["do", *args])
+
+    return run
+
+
+def _raising(error: BaseException) -> Callable[[Call], None]:
+    def work(call: Call) -> None:
+        raise error
+
+    return work
+
+
+def test_own_and_common_options_reach_the_verb(verb: Run) -> None:
+    seen: list[Call] = []
+    result = verb(
+        seen.append, "--size", "3", "--config", "a.ini", "--set", "train.lr=1", "--set", "x.y=2"
+    )
+    assert (result.exit_code, result.stdout) == (0, "size 3\n")
+    assert (seen[0].config, seen[0].sets) == ("a.ini", ("train.lr=1", "x.y=2"))
+
+
+def test_an_error_is_a_line_and_a_hint(verb: Run) -> None:
+    error = NotFoundError("model", "mnits", ["mnist"], hint="mindtrace registry list")
+    result = verb(_raising(error))
+    assert result.exit_code == 4
+    assert result.stderr.splitlines() == [
+        "error: no model 'mnits', did you mean 'mnist'? there are: mnist",
+        "hint: mindtrace registry list",
+    ]
+
+
+def test_an_error_as_json_is_the_last_line(verb: Run) -> None:
+    result = verb(_raising(NotFoundError("model", "x", hint="mindtrace train")), "--json")
+    assert json.loads(result.stderr.splitlines()[-1]) == {
+        "schema_version": 1,
+        "error": {
+            "type": "NotFoundError",
+            "message": "no model 'x'; there are: none",
+            "hint": "mindtrace train",
+        },
+    }
+
+
+def test_every_fault_of_a_configuration_is_a_line(verb: Run) -> None:
+    faults = [Fault("a.ini", 3, "train", "lr", "one"), Fault("--set", None, None, None, "two")]
+    assert verb(_raising(ConfigError(faults))).stderr.splitlines() == [
+        "error: a.ini:3: one",
+        "error: --set: two",
+    ]
+    last = json.loads(verb(_raising(ConfigError(faults)), "--json").stderr.splitlines()[-1])
+    assert last["error"]["faults"] == [
+        {"file": "a.ini", "line": 3, "section": "train", "key": "lr", "message": "one"},
+        {"file": "--set", "line": None, "section": None, "key": None, "message": "two"},
+    ]
+
+
+def test_a_bug_is_one_line_without_a_traceback(verb: Run) -> None:
+    result = verb(_raising(ValueError("two\nlines")))
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[0] == "error: internal: ValueError: two lines"
+    assert "--debug" in result.stderr.splitlines()[1]
+    assert len(result.stderr.splitlines()) == 2
+
+
+def test_debug_brings_the_traceback_and_changes_nothing_else(verb: Run) -> None:
+    result = verb(_raising(NotFoundError("model", "x")), "--debug")
+    assert result.exit_code == 4
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: no model 'x'")
+
+
+def test_ctrl_c_is_130(verb: Run) -> None:
+    result = verb(_raising(KeyboardInterrupt()))
+    assert (result.exit_code, result.stderr) == (130, "error: stopped by SIGINT\n")
+
+
+def test_an_exit_code_of_the_verbs_own_stays(verb: Run) -> None:
+    assert verb(_raising(typer.Exit(3))).exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--size", "0"], "--size"),
+        (["--size", "many"], "--size"),
+        (["--sise", "3"], "--sise"),
+        (["extra"], "extra"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_2(verb: Run, words: list[str], part: str) -> None:
+    result = verb(lambda call: None, *words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    error, hint = result.stderr.splitlines()
+    assert error.startswith("error: ")
+    assert part in error
+    assert hint.endswith("do --help")
+
+
+def test_wrong_usage_as_json(verb: Run) -> None:
+    result = verb(lambda call: None, "--json", "--size", "many")
+    document = json.loads(result.stderr)
+    assert (result.exit_code, document["error"]["type"]) == (2, "UsageError")

@@ -1,0 +1,89 @@
+"""What a person sees: the command on a real pseudo-terminal of 80 columns."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Mapping
+from fcntl import ioctl
+from pathlib import Path
+
+import pytest
+
+Terminal = Callable[..., str]
+
+_STYLES = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.fixture
+def terminal() -> Terminal:
+    """`terminal("config", "show")`: all that appears on a terminal."""
+
+    def run(*args: str, env: Mapping[str, str] | None = None) -> str:
+        ours, theirs = pty.openpty()
+        ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mindtrace", *args],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**os.environ, "TERM": "xterm-256color", **(env or {})},
+        )
+        os.close(theirs)
+        text = _all_of(ours)
+        process.wait(timeout=60)
+        return text
+
+    return run
+
+
+def _all_of(descriptor: int) -> str:
+    parts = []
+    try:
+        while part := os.read(descriptor, 65536):
+            parts.append(part)
+    except OSError:  # Linux says so when the other end is closed
+        pass
+    finally:
+        os.close(descriptor)
+    return b"".join(parts).decode().replace("\r\n", "\n")
+
+
+def test_help_is_drawn_in_colour_and_fits(terminal: Terminal) -> None:
+    text = terminal("train", "--help")
+    assert _STYLES.search(text)
+    lines = _STYLES.sub("", text).splitlines()
+    assert any("Common options" in line for line in lines)
+    assert max(len(line) for line in lines) <= 80
+    assert "(data.batch_size)" in text
+
+
+def test_no_color_is_honoured(terminal: Terminal, root: Path) -> None:
+    for args in (("config", "show"), ("--help",), ("registry", "show", "nobody/1")):
+        text = terminal(*args, env={"NO_COLOR": "1"})
+        coloured = [style for style in _STYLES.findall(text) if re.search(r"[34]\d", style)]
+        assert coloured == [], args
+
+
+def test_an_error_is_in_colour(terminal: Terminal) -> None:
+    text = terminal("config", "check", "nowhere.ini")
+    assert _STYLES.search(text)
+    assert _STYLES.sub("", text).startswith("error: ")
+
+
+def test_a_table_is_drawn_without_tabs(terminal: Terminal, root: Path) -> None:
+    text = _STYLES.sub("", terminal("config", "show"))
+    assert "\t" not in text
+    assert re.search(r"train +batch_size|data +batch_size +64", text)
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_a_dumb_terminal_gets_plain_lines(terminal: Terminal, root: Path) -> None:
+    text = terminal("config", "show", env={"TERM": "dumb"})
+    assert "\x1b" not in text
+    assert "data\tbatch_size\t64" in text

@@ -1,0 +1,155 @@
+"""Fixtures that every room's tests share: a clean environment, a ROOT, the command itself."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+from mindtrace.core.schema import SECTIONS
+
+RunCli = Callable[..., Any]
+Mindtrace = Callable[..., "subprocess.CompletedProcess[str]"]
+
+_SECTION_NAMES = frozenset(section.name.upper() for section in SECTIONS)
+_FOREIGN = ("MindtraceConfig", "COLUMNS", "FORCE_COLOR", "GITHUB_ACTIONS", "NO_COLOR", "PY_COLORS")
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "TERM": "dumb"}
+_TIMEOUT = 300  # seconds: a process that hangs fails its test, not the whole run
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--soak 10`: ten times the examples and rounds, for `make soak`."""
+    parser.addoption("--soak", type=int, default=1, help="multiply examples and rounds by N")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Property tests draw the same examples everywhere; load must not fail them."""
+    hypothesis.settings.register_profile(
+        "mindtrace",
+        deadline=None,
+        derandomize=True,
+        max_examples=100 * config.getoption("--soak"),
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+    hypothesis.settings.load_profile("mindtrace")
+
+
+@pytest.fixture(scope="session")
+def soak(pytestconfig: pytest.Config) -> int:
+    """By how much to multiply the rounds of an endurance test; 1 but for `make soak`."""
+    return int(pytestconfig.getoption("--soak"))
+
+
+def _is_ours(name: str) -> bool:
+    section, separator, _ = name.partition("__")
+    return (bool(separator) and section.upper() in _SECTION_NAMES) or name.startswith("MLFLOW_")
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without anything that would change what mindtrace does."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not _is_ours(name) and name not in _FOREIGN
+    }
+    return {**kept, **_QUIET}
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test starts from the clean environment and gives it back."""
+    clean = clean_environment()
+    for name in set(os.environ) - set(clean):
+        monkeypatch.delenv(name)
+    for name, value in _QUIET.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is ROOT for this test and the processes it starts."""
+    folder = tmp_path / "root"
+    folder.mkdir()
+    monkeypatch.setenv("DIR_PATHS__ROOT", str(folder))
+    return folder
+
+
+@pytest.fixture
+def run_cli() -> RunCli:
+    """`run_cli("predict", "a.png")`: the command in this process, through Typer's runner."""
+
+    def run(
+        *args: str, input: str | bytes | None = None, env: Mapping[str, str] | None = None
+    ) -> Any:
+        from typer.testing import CliRunner
+
+        from mindtrace.cli.main import app
+
+        return CliRunner().invoke(app, list(args), input=input, env=env, prog_name="mindtrace")
+
+    return run
+
+
+@pytest.fixture
+def mindtrace() -> Mindtrace:
+    """`mindtrace("predict", "a.png")`: the command as a real process."""
+
+    def run(
+        *args: str,
+        input: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        return _process(args, {**os.environ, **(env or {})}, input=input, cwd=cwd)
+
+    return run
+
+
+def _process(
+    args: tuple[str, ...],
+    environment: Mapping[str, str],
+    *,
+    input: str | None = None,
+    cwd: Path | None = None,
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mindtrace", *args],
+        input=input,
+        capture_output=True,
+        text=True,
+        env=dict(environment),
+        cwd=cwd,
+        timeout=_TIMEOUT,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ROOT with version 1 of `digits`; copy the folder before you change it.
+
+    The store of a copy still names the original's artifacts, so the copy can be read
+    and the original must stay. The processes of one test run share it: the first trains.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    folder, done = shared / "trained", shared / "trained.done"
+    with (shared / "trained.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            _train_digits(folder)
+            done.touch()
+    return folder
+
+
+def _train_digits(folder: Path) -> None:
+    args = ("train", "--source", "digits", "--max-epochs", "3", "--lr", "0.003", "--quiet")
+    finished = _process(args, {**clean_environment(), "DIR_PATHS__ROOT": str(folder)})
+    assert finished.returncode == 0, finished.stderr

@@ -1,0 +1,128 @@
+"""One image as PIL, as ASCII text and as a tensor."""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from mindtrace.errors import ImageError
+from mindtrace.utils import ascii_to_pil, pil_to_ascii, pil_to_tensor, tensor_to_pil
+
+
+def noise(mode: str, size: tuple[int, int] = (5, 3)) -> Image.Image:
+    """A picture of `size` (width, height) with every byte drawn at random."""
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    data = np.random.default_rng(0).integers(0, 256, (size[1], size[0], channels), dtype=np.uint8)
+    return Image.frombytes(mode, size, data.tobytes())
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA"])
+def test_ascii_carries_an_image_without_loss(mode: str) -> None:
+    image = noise(mode)
+    text = pil_to_ascii(image)
+    back = ascii_to_pil(text)
+    assert text.isascii()
+    assert (back.mode, back.size, back.tobytes()) == (image.mode, image.size, image.tobytes())
+
+
+def test_ascii_is_base64_of_a_png() -> None:
+    assert base64.b64decode(pil_to_ascii(noise("L"))).startswith(b"\x89PNG\r\n")
+
+
+@pytest.mark.parametrize("text", ["no base64!", "abc", "", base64.b64encode(b"words").decode()])
+def test_ascii_that_is_no_image_is_refused(text: str) -> None:
+    with pytest.raises(ImageError):
+        ascii_to_pil(text)
+
+
+def test_a_truncated_image_is_refused() -> None:
+    data = base64.b64decode(pil_to_ascii(noise("RGB", (64, 64))))
+    with pytest.raises(ImageError, match="not a whole image"):
+        ascii_to_pil(base64.b64encode(data[: len(data) // 2]).decode())
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), ("RGBA", 4)])
+def test_a_tensor_holds_the_pixels_channels_first(mode: str, channels: int) -> None:
+    image = noise(mode)
+    tensor = pil_to_tensor(image)
+    assert tensor.dtype == torch.uint8
+    assert tensor.shape == (channels, 3, 5)
+    pixels = np.asarray(image).reshape(3, 5, channels)
+    assert (tensor.permute(1, 2, 0).numpy() == pixels).all()
+
+
+def test_black_and_white_becomes_0_and_255() -> None:
+    image = Image.new("1", (2, 1))
+    image.putpixel((1, 0), 1)
+    assert pil_to_tensor(image).tolist() == [[[0, 255]]]
+
+
+def test_a_tensor_does_not_share_the_images_memory() -> None:
+    image = noise("L")
+    before = image.tobytes()
+    pil_to_tensor(image).zero_()
+    assert image.tobytes() == before
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_there_and_back_with_the_whole_range_is_the_same_image(mode: str) -> None:
+    image = noise(mode)
+    back = tensor_to_pil(pil_to_tensor(image), min_val=0, max_val=255)
+    assert (back.mode, back.tobytes()) == (mode, image.tobytes())
+
+
+def test_the_range_that_is_found_fills_black_to_white() -> None:
+    image = tensor_to_pil(torch.tensor([[-1.0, 0.0, 1.0]]))
+    assert [*image.tobytes()] == [0, 128, 255]
+
+
+def test_a_given_range_cuts_what_lies_beyond() -> None:
+    image = tensor_to_pil(torch.tensor([[-5.0, 0.0, 0.5, 1.0, 9.0]]), min_val=0, max_val=1)
+    assert [*image.tobytes()] == [0, 0, 128, 255, 255]
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, -3.0, 255.0])
+@pytest.mark.parametrize("given_range", [(None, None), (None, 7.0), (2.0, 2.0)])
+def test_a_constant_image_divides_by_nothing(
+    value: float, given_range: tuple[float | None, float | None]
+) -> None:
+    low, high = given_range
+    image = tensor_to_pil(torch.full((3, 2, 2), value), min_val=low, max_val=high)
+    assert image.getextrema() == ((0, 0),) * 3
+
+
+def test_a_mode_is_taken_if_the_channels_fit() -> None:
+    assert tensor_to_pil(torch.rand(3, 2, 2), mode="YCbCr").mode == "YCbCr"
+    assert tensor_to_pil(torch.rand(4, 2, 2)).mode == "RGBA"
+    with pytest.raises(ValueError, match="3 channels make RGB or .*, not L"):
+        tensor_to_pil(torch.rand(3, 2, 2), mode="L")
+
+
+@pytest.mark.parametrize("shape", [(5, 2, 2), (1, 1, 2, 2), (4,), (3, 0, 2)])
+def test_a_shape_that_is_no_images_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="an image is"):
+        tensor_to_pil(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_no_numbers_are_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        tensor_to_pil(torch.tensor([[0.0, value]]))
+
+
+def test_gradients_and_integers_are_no_obstacle() -> None:
+    assert tensor_to_pil(torch.rand(2, 2, requires_grad=True)).size == (2, 2)
+    assert tensor_to_pil(torch.tensor([[True, False]])).tobytes() == b"\xff\x00"
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20))
+def test_order_is_kept_whatever_the_range(values: list[float]) -> None:
+    shades = [*tensor_to_pil(torch.tensor([values])).tobytes()]
+    ranked = sorted(range(len(values)), key=values.__getitem__)
+    assert all(shades[a] <= shades[b] for a, b in zip(ranked, ranked[1:], strict=False))
