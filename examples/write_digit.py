@@ -1,6 +1,6 @@
 """Write one of the test images of `digits` as a PNG, to have something to predict.
 
-    python examples/write_digit.py digit.png [INDEX]
+python examples/write_digit.py digit.png [INDEX]
 """
 
 from __future__ import annotations

@@ -153,3 +153,4 @@ def _train_digits(folder: Path) -> None:
     args = ("train", "--source", "digits", "--max-epochs", "3", "--lr", "0.003", "--quiet")
     finished = _process(args, {**clean_environment(), "DIR_PATHS__ROOT": str(folder)})
     assert finished.returncode == 0, finished.stderr
+    assert finished.stdout == "digits/1\n"  # with --quiet, the version and nothing else

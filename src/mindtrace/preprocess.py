@@ -18,13 +18,14 @@ import functools
 import hashlib
 import io
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mindtrace.errors import ImageError
 
@@ -38,6 +39,20 @@ _FORMATS = ("PNG", "JPEG", "WEBP")
 _WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
 # What Pillow's decoders raise on damaged files, found by feeding them such files.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+# By the value of EXIF's tag; 1 is upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow remarks on damaged metadata, which would stand on stderr between our own
+# lines. What keeps an image from being read is an error, and that is told.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -117,9 +132,7 @@ def open_pixels(data: bytes, mode: Mode, max_pixels: int = MAX_PIXELS) -> Image.
                 hint="scale it down first",
             )
         image.load()
-        if image.format != "PNG" or "exif" in image.info:
-            ImageOps.exif_transpose(image, in_place=True)
-        return _to_mode(image, mode)
+        return adapted(image, mode)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"image of more than {max_pixels:,} pixels") from error
     except UnidentifiedImageError as error:
@@ -142,18 +155,37 @@ def decode(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> NDArra
     return np.asarray(resized(open_pixels(data, spec.mode, max_pixels), spec))
 
 
+def adapted(image: Image.Image, mode: Mode) -> Image.Image:
+    """`image` upright, in `mode`, 8 bits a channel; as it is if it is so already."""
+    # A PNG hardly ever has the tag, and asking takes a tenth of decoding a small one.
+    if image.format != "PNG" or "exif" in image.info:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        image = image if turn is None else image.transpose(turn)
+    return _to_mode(image, mode)
+
+
 def resized(image: Image.Image, spec: ImageSpec) -> Image.Image:
-    """`image` in the size of `spec`, bilinear with antialiasing; as it is if it fits."""
+    """`image` in the size of `spec`, bilinear with antialiasing; as it is if it fits.
+
+    The crop is, pixel for pixel, that of torchvision's `Resize` and `CenterCrop`.
+
+    Raises:
+        ImageError: so long and thin that it would take too many pixels to crop.
+    """
     if image.size == (spec.width, spec.height):
         return image
     if spec.resize == "stretch":
         return image.resize((spec.width, spec.height), Image.Resampling.BILINEAR)
     short = spec.short_side or min(spec.height, spec.width)
-    scale = short / min(image.size)
-    width = max(spec.width, round(image.width * scale))
-    height = max(spec.height, round(image.height * scale))
+    width = max(spec.width, short * image.width // min(image.size))
+    height = max(spec.height, short * image.height // min(image.size))
+    if width * height > max(MAX_PIXELS, image.width * image.height):
+        raise ImageError(
+            f"image of {image.width} x {image.height} pixels: too long and thin",
+            hint="cut the part out of it that matters",
+        )
     grown = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (grown.width - spec.width) // 2, (grown.height - spec.height) // 2
+    left, top = round((width - spec.width) / 2), round((height - spec.height) / 2)
     return grown.crop((left, top, left + spec.width, top + spec.height))
 
 

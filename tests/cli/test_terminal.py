@@ -14,6 +14,7 @@ from fcntl import ioctl
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 Terminal = Callable[..., str]
 
@@ -87,3 +88,27 @@ def test_a_dumb_terminal_gets_plain_lines(terminal: Terminal, root: Path) -> Non
     text = terminal("config", "show", env={"TERM": "dumb"})
     assert "\x1b" not in text
     assert "data\tbatch_size\t64" in text
+
+
+@pytest.mark.slow
+def test_many_images_have_a_bar_and_a_table(
+    terminal: Terminal, trained: Path, tmp_path: Path
+) -> None:
+    for number in range(120):
+        Image.new("L", (8, 8), 2 * number).save(tmp_path / f"{number:03}.png")
+    text = _STYLES.sub(
+        "", terminal("predict", str(tmp_path), env={"DIR_PATHS__ROOT": str(trained)})
+    )
+    assert "predicting" in text
+    assert "by digits/1" in text
+    assert re.search(r"class_name +confidence *\n", text)
+    assert len(re.findall(r"\d{3}\.png|\.png", text)) >= 120
+
+
+@pytest.mark.slow
+def test_a_training_has_a_bar_and_a_line_an_epoch(terminal: Terminal, root: Path) -> None:
+    text = _STYLES.sub("", terminal("train", "--source", "digits", "--max-epochs", "2"))
+    assert "━" in text  # the bar
+    assert re.search(r"epoch 2/2  .*val_acc 0\.\d{4}  .* s", text, re.MULTILINE)
+    assert re.search(r"^weights_digest +[0-9a-f]{12} *$", text, re.MULTILINE)
+    assert text.rstrip().endswith("next: mindtrace predict IMAGE --model digits/1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mindtrace.errors import ImageError
 from mindtrace.utils import ascii_to_pil, pil_to_ascii, pil_to_tensor, tensor_to_pil
 
 
@@ -37,13 +37,13 @@ def test_ascii_is_base64_of_a_png() -> None:
 
 @pytest.mark.parametrize("text", ["no base64!", "abc", "", base64.b64encode(b"words").decode()])
 def test_ascii_that_is_no_image_is_refused(text: str) -> None:
-    with pytest.raises(ImageError):
+    with pytest.raises(ValueError, match=r"not (base64|a whole image)"):
         ascii_to_pil(text)
 
 
 def test_a_truncated_image_is_refused() -> None:
     data = base64.b64decode(pil_to_ascii(noise("RGB", (64, 64))))
-    with pytest.raises(ImageError, match="not a whole image"):
+    with pytest.raises(ValueError, match="not a whole image"):
         ascii_to_pil(base64.b64encode(data[: len(data) // 2]).decode())
 
 
@@ -100,7 +100,7 @@ def test_a_constant_image_divides_by_nothing(
 def test_a_mode_is_taken_if_the_channels_fit() -> None:
     assert tensor_to_pil(torch.rand(3, 2, 2), mode="YCbCr").mode == "YCbCr"
     assert tensor_to_pil(torch.rand(4, 2, 2)).mode == "RGBA"
-    with pytest.raises(ValueError, match="3 channels make RGB or .*, not L"):
+    with pytest.raises(ValueError, match=r"3 channels make RGB or .*, not L"):
         tensor_to_pil(torch.rand(3, 2, 2), mode="L")
 
 
@@ -125,4 +125,4 @@ def test_gradients_and_integers_are_no_obstacle() -> None:
 def test_order_is_kept_whatever_the_range(values: list[float]) -> None:
     shades = [*tensor_to_pil(torch.tensor([values])).tobytes()]
     ranked = sorted(range(len(values)), key=values.__getitem__)
-    assert all(shades[a] <= shades[b] for a, b in zip(ranked, ranked[1:], strict=False))
+    assert all(shades[a] <= shades[b] for a, b in pairwise(ranked))

@@ -21,7 +21,7 @@ from mindtrace.application import guard, health, inference, jobs, models
 from mindtrace.application.envelope import Envelope
 from mindtrace.application.limits import BodyLimit
 from mindtrace.application.problems import Problem
-from mindtrace.application.schemas import problems
+from mindtrace.application.schemas import ProblemDocument, problems
 from mindtrace.application.slot import ModelSlot
 from mindtrace.core.settings import Settings, load_settings
 from mindtrace.service import retrain
@@ -46,7 +46,7 @@ def create_app(settings: Settings, model_ref: str | None = None) -> FastAPI:
     """
     serve = settings.serve
     token = None if serve.token_file is None else read_token(serve.token_file)
-    application = FastAPI(
+    application = _Application(
         title="mindtrace",
         version=VERSION,
         description=_ABOUT,
@@ -72,6 +72,16 @@ def create_app(settings: Settings, model_ref: str | None = None) -> FastAPI:
     for room in (inference, models, jobs, health):
         application.include_router(room.router)
     return application
+
+
+class _Application(FastAPI):
+    """FastAPI that knows the shape of our refusals, which no route returns itself."""
+
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        shapes = document["components"]["schemas"]
+        shapes[ProblemDocument.__name__] = ProblemDocument.model_json_schema()
+        return document
 
 
 @contextlib.asynccontextmanager

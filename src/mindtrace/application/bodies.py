@@ -92,7 +92,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise Problem(400, "the body is not JSON that we read: nested too deeply") from error
     except ValueError as error:
-        reason = str(error) if isinstance(error, json.JSONDecodeError) else "strange characters"
+        reason = "not UTF-8" if isinstance(error, UnicodeError) else str(error)
         raise Problem(400, f"the body is not JSON: {reason}") from error
     if not isinstance(fields, dict):
         raise Problem(422, "the body must be a JSON object")

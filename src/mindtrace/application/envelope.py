@@ -10,6 +10,7 @@ import re
 import secrets
 from typing import Any
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mindtrace.application.problems import MEDIA_TYPE, Problem, from_error, log
@@ -45,6 +46,8 @@ class Envelope:
 
         try:
             await self.app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            return  # nobody is left to be answered, and nothing of ours went wrong
         except Exception as error:
             if started:
                 raise

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from mindtrace.application import bodies
 from mindtrace.application.guard import media_type
 from mindtrace.application.problems import Problem
-from mindtrace.application.schemas import EXAMPLE_INI, Job, JobPage, problems
+from mindtrace.application.schemas import EXAMPLE_INI, Job, JobPage, problems, retrain_schema
 from mindtrace.core.settings import Settings
 from mindtrace.service import retrain as service
 from mindtrace.service.retrain import Overlay
@@ -28,10 +28,7 @@ _BODY: dict[str, Any] = {
     "required": True,
     "content": {
         "application/json": {
-            "schema": {
-                "type": "object",
-                "description": "sections with keys, or the same as INI text under 'config'",
-            },
+            "schema": retrain_schema(),
             "examples": {
                 "sections": {"value": {"data": {"source": "digits"}, "train": {"max_epochs": 1}}},
                 "INI text": {"value": {"config": EXAMPLE_INI}},

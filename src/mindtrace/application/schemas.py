@@ -6,9 +6,12 @@ prediction costs less than its validation would. The tests hold both to these sh
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from mindtrace.core.schema import PUBLISHED_KEYS, describe
 
 # A handwritten three of 8 x 8 pixels, from the digits data of scikit-learn (UCI).
 EXAMPLE_IMAGE = (
@@ -178,7 +181,40 @@ class ProblemDocument(_Shape):
     errors: list[dict[str, Any]] | None = None
 
 
+def retrain_schema() -> dict[str, Any]:
+    """What `POST /retrain` takes as JSON, from the one table of all keys."""
+    sections: dict[str, Any] = {}
+    for row in describe():
+        if f"{row.section}.{row.key}" in PUBLISHED_KEYS:
+            sections.setdefault(row.section, {})[row.key] = {
+                "type": ["string", "number", "boolean", "null"],
+                "description": f"{row.doc}; {row.allowed}",
+            }
+    by_section = {
+        name: {"type": "object", "properties": keys, "additionalProperties": False}
+        for name, keys in sections.items()
+    }
+    text = {
+        "type": "object",
+        "required": ["config"],
+        "properties": {"config": {"type": "string", "description": "the same as INI text"}},
+        "additionalProperties": False,
+    }
+    return {
+        "oneOf": [
+            {"type": "object", "properties": by_section, "additionalProperties": False},
+            text,
+        ]
+    }
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may answer with these problems."""
-    content: dict[str, Any] = {"application/problem+json": {}}
-    return {status: {"model": ProblemDocument, "content": content} for status in statuses}
+    schema = {"$ref": f"#/components/schemas/{ProblemDocument.__name__}"}
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {"application/problem+json": {"schema": schema}},
+        }
+        for status in statuses
+    }

@@ -76,7 +76,7 @@ def prepare(settings: Settings, model_ref: str | None) -> FastAPI:
 def _run_here(
     settings: Settings, application: FastAPI, listener: socket.socket, ready: Callable[[], object]
 ) -> None:
-    server = uvicorn.Server(_config(settings, application))
+    server = uvicorn.Server(uvicorn_config(settings, application))
     with _signals_end_in_peace():
         ready()
         server.run(sockets=[listener])
@@ -92,7 +92,7 @@ def _run_workers(
     load_or_wait(settings, model_ref)
     # Origins are a view that cannot be pickled, and a server needs none.
     plain = replace(settings, origins={})
-    config = _config(settings, _Worker(plain, model_ref), factory=True)
+    config = uvicorn_config(settings, _Worker(plain, model_ref), factory=True)
     workers = _Workers(config, [listener])
     ready()
     workers.run()
@@ -100,7 +100,10 @@ def _run_workers(
         raise MindtraceError("the workers could not start; their log says why")
 
 
-def _config(settings: Settings, application: Any, *, factory: bool = False) -> uvicorn.Config:
+def uvicorn_config(
+    settings: Settings, application: Any, *, factory: bool = False
+) -> uvicorn.Config:
+    """What uvicorn is told; `application` makes it where `factory` is set."""
     return uvicorn.Config(
         application,
         factory=factory,

@@ -70,7 +70,7 @@ class ModelCard:
             )
         except CardError:
             raise
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CardError(f"model.json cannot be read: {error!r}") from error
 
 

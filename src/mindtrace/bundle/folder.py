@@ -108,7 +108,7 @@ def weights_digest(weights: Mapping[str, NDArray[Any]]) -> str:
     """
     digest = hashlib.sha256()
     for name in sorted(weights):
-        tensor = np.ascontiguousarray(weights[name])
+        tensor = np.asarray(weights[name])
         digest.update(f"{name}\0{tensor.dtype.str}\0".encode())
         digest.update(struct.pack(f"<{tensor.ndim}q", *tensor.shape))
         digest.update(tensor.tobytes())

@@ -70,12 +70,15 @@ def largest_difference(
     """How far `predict` is from the recorded answers, over all images and classes.
 
     Returns:
-        A difference of probabilities; infinity if shapes differ or an answer is no number.
+        A difference of probabilities; infinity if shapes differ or a value is no number.
     """
     worst = 0.0
     for case in cases:
         found = predict(case.image)
-        if found.shape != case.probabilities.shape or not np.isfinite(found).all():
+        if found.shape != case.probabilities.shape:
             return float("inf")
-        worst = max(worst, float(np.abs(found - case.probabilities).max()))
+        difference = float(np.abs(found - case.probabilities).max())
+        if not np.isfinite(difference):
+            return float("inf")
+        worst = max(worst, difference)
     return worst

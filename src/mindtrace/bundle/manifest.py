@@ -109,12 +109,15 @@ def _entries(folder: Path, manifest: bytes) -> Iterator[tuple[str, int, str]]:
                 f"manifest format {parsed['format_version']}, this mindtrace reads 1",
                 hint="upgrade mindtrace",
             )
-        rows = [(name, row["size"], row["sha256"]) for name, row in parsed["files"].items()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(folder, f"{MANIFEST} cannot be read: {error}") from error
+        rows = [
+            (str(name), int(row["size"]), str(row["sha256"]))
+            for name, row in parsed["files"].items()
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise BundleError(folder, f"{MANIFEST} cannot be read: {error!r}") from error
     for name, size, sha256 in rows:
-        if Path(name).name != name or name in ("", ".", ".."):
-            raise BundleError(folder, f"{MANIFEST} names '{name}', which is no plain file name")
+        if name in ("", "..") or Path(name).name != name or not name.isprintable():
+            raise BundleError(folder, f"{MANIFEST} names {name!r}, which is no plain file name")
         yield name, size, sha256
 
 

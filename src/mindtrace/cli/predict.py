@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _MANY = 100  # from here on a bar is worth its room
 _TOO_MANY = 500  # from here on nobody reads a drawn table
 _COLUMNS = ("path", "label", "class_name", "confidence", "top_k", "model_name", "version", "error")
+_ON_TERMINAL = ("path", "class_name", "confidence", "then", "error")
 
 
 def predict(
@@ -102,26 +103,44 @@ def _show(console: Console, documents: Iterable[Mapping[str, Any]], total: int) 
 
 
 def _draw(console: Console, documents: Iterable[Mapping[str, Any]]) -> None:
+    """A table for eyes: what is the same in every row stands above it, once."""
     rows: list[list[Cell]] = []
+    asked: str | None = None
     try:
         for document in documents:
-            rows.append(_cells(document, "{:.4f}"))
+            asked = asked or _version(document)
+            rows.append(_short_cells(document))
     finally:  # with --fail-fast the answers before the failure are answers all the same
+        if asked:
+            console.note(f"by {asked}")
         if rows:
             console.table(*_without_empty(rows))
 
 
-def _cells(document: Mapping[str, Any], form: str = "{}") -> list[Cell]:
-    """One answer as a row; `form` writes probabilities."""
+def _version(document: Mapping[str, Any]) -> str | None:
+    if document.get("model_name") is None:
+        return None
+    return f"{document['model_name']}/{document['version']}"
+
+
+def _short_cells(document: Mapping[str, Any]) -> list[Cell]:
+    if "error" in document:
+        return [document["path"], None, None, None, document["error"]["message"]]
+    others = [f"{one['class_name']} {one['confidence']:.4f}" for one in document["top_k"][1:]]
+    confidence = f"{document['confidence']:.4f}"
+    return [document["path"], document["class_name"], confidence, ", ".join(others) or None, None]
+
+
+def _cells(document: Mapping[str, Any]) -> list[Cell]:
     if "error" in document:
         blank: list[Cell] = [None] * (len(_COLUMNS) - 2)
         return [document["path"], *blank, document["error"]["message"]]
-    ranked = [f"{one['class_name']}:{form.format(one['confidence'])}" for one in document["top_k"]]
+    ranked = [f"{one['class_name']}:{one['confidence']}" for one in document["top_k"]]
     return [
         document["path"],
         document["label"],
         document["class_name"],
-        form.format(document["confidence"]),
+        document["confidence"],
         " ".join(ranked) if len(ranked) > 1 else None,
         document["model_name"],
         document["version"],
@@ -132,6 +151,6 @@ def _cells(document: Mapping[str, Any], form: str = "{}") -> list[Cell]:
 def _without_empty(rows: Sequence[Sequence[Cell]]) -> tuple[list[str], list[list[Cell]]]:
     """The columns that say something; a terminal has no room for the others."""
     kept = [
-        index for index, _ in enumerate(_COLUMNS) if any(row[index] is not None for row in rows)
+        index for index, _ in enumerate(_ON_TERMINAL) if any(row[index] is not None for row in rows)
     ]
-    return [_COLUMNS[index] for index in kept], [[row[index] for index in kept] for row in rows]
+    return [_ON_TERMINAL[index] for index in kept], [[row[index] for index in kept] for row in rows]

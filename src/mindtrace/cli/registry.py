@@ -12,9 +12,10 @@ from mindtrace.cli.console import Cell
 from mindtrace.cli.light import LightGroup
 
 _METRICS = ("val_acc", "test_acc", "test_loss")
+_CREATED = "created_at (UTC)"
 _DIGESTS = ("data_digest", "test_digest", "bundle_digest")
 _COLUMNS = ("model_name", "version", "aliases", *_METRICS, "created_at", "run_id", *_DIGESTS)
-_ON_TERMINAL = ("model_name", "version", "aliases", "val_acc", "test_acc", "created_at")
+_ON_TERMINAL = ("model_name", "version", "aliases", "val_acc", "test_acc", _CREATED)
 
 app = typer.Typer(cls=LightGroup, help="Look at registered versions.", rich_markup_mode="rich")
 
@@ -80,11 +81,11 @@ def _cell(document: Mapping[str, Any], column: str, *, short: bool) -> Cell:
     if column in _METRICS:
         metric: float | None = document["metrics"].get(column)
         return f"{metric:.4f}" if short and metric is not None else metric
+    if column == _CREATED:
+        return str(document["created_at"])[:16].replace("T", " ")
     value = document.get(column)
     if column == "aliases":
         return ",".join(value or ())
-    if short and column == "created_at" and value:
-        return str(value)[:16].replace("T", " ")
     return value if isinstance(value, str | int | float | None) else str(value)
 
 

@@ -12,17 +12,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_NUMBERS = frozenset("0123456789.,-+eE% ")
-
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Draw a table on stdout; columns of numbers stand right, long cells fold."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
     for index, name in enumerate(columns):
-        cells = [row[index] for row in rows]
-        numeric = any(cells) and all(_NUMBERS.issuperset(cell) for cell in cells)
+        numbers = _are_numbers([row[index] for row in rows])
         table.add_column(
-            name.replace("_", " "), justify="right" if numeric else "left", overflow="fold"
+            name,
+            justify="right" if numbers else "left",
+            overflow="fold",
+            no_wrap=0 < index < len(columns) - 1,  # names and reasons fold, values do not
         )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
@@ -37,3 +37,10 @@ def print_fields(pairs: Sequence[tuple[str, str]]) -> None:
     for name, value in pairs:
         table.add_row(name, Text(value))
     Console(highlight=False).print(table)
+
+
+def _are_numbers(cells: Sequence[str]) -> bool:
+    try:
+        return [float(cell) for cell in cells if cell] != []
+    except ValueError:
+        return False

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from mindtrace.cli.common import Call
+from mindtrace.cli.console import Console
+from mindtrace.core.documents import document
 
 
 def serve(
@@ -53,4 +56,13 @@ def serve(
     )
     from mindtrace.service.serving import serve as service
 
-    service(settings, model)
+    service(settings, model, ready=lambda url: _say_where(call.console, url))
+
+
+def _say_where(console: Console, url: str) -> None:
+    """The address, for people to open and for programs that asked for port 0 to read."""
+    if console.json:
+        console.document(document({"url": url, "docs_url": f"{url}/docs"}))
+        sys.stdout.flush()
+    else:
+        console.note(f"serving at {url}, documentation at {url}/docs")

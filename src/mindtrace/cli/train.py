@@ -119,7 +119,8 @@ def _pairs(document: Mapping[str, Any], *, short: bool) -> Iterator[tuple[str, C
     """The document as names and values: as they are for a program, shortened for eyes."""
     for name, value in document.items():
         if isinstance(value, dict):
-            yield from _pairs(value, short=short)
+            prefix = "" if name == "metrics" else f"{name}."
+            yield from _pairs({prefix + key: inner for key, inner in value.items()}, short=short)
         elif name != "schema_version" and not (short and value is None):
             yield name, _shortened(name, value) if short else _text(value)
 

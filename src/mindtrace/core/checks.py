@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mindtrace.core.interpolation import Unfinished
 from mindtrace.core.layers import Entry, Layer, Place
 from mindtrace.core.masking import shown
 from mindtrace.core.schema import SECTIONS
@@ -38,27 +39,41 @@ def unknown_names(layer: Layer) -> list[Fault]:
     return faults
 
 
-def finish(place: Place, entry: Entry, text: str) -> str:
-    """A text as others may refer to it: without white space around, its paths absolute.
+class ValueReader:
+    """Reads texts as the schema says: `values`, and a fault for each that is none.
 
-    Raises:
-        ValueError: with a reason.
+    `finish` is for a Resolver: it sees a text before anybody refers to it, so what refers
+    to a bad value is not told as a second fault.
     """
-    text = text.strip()
-    anchor = _KEYS[place].kind.anchor
-    return text if anchor is None else anchor(text, entry.origin.base or Path.cwd())
 
+    def __init__(self) -> None:
+        self.values: Values = {}
+        self.faults: list[Fault] = []
 
-def parse(entries: Mapping[Place, Entry], texts: Mapping[Place, str]) -> tuple[Values, list[Fault]]:
-    """The typed value of each text that has one, and a fault for each that has none."""
-    values: Values = {}
-    faults = []
-    for place, text in texts.items():
+    def finish(self, place: Place, entry: Entry, text: str) -> str:
+        """Finish a text and keep its value.
+
+        Args:
+            place: section and key.
+            entry: where the text stands.
+            text: the entry's, after substitution.
+
+        Returns:
+            the text without white space around it, its paths absolute.
+
+        Raises:
+            Unfinished: it is no value of that key; the fault is noted.
+        """
+        kind = _KEYS[place].kind
+        text = text.strip()
         try:
-            values[place] = _KEYS[place].kind.parse(text)
+            if kind.anchor is not None:
+                text = kind.anchor(text, entry.origin.base or Path.cwd())
+            self.values[place] = kind.parse(text)
         except ValueError as reason:
-            faults.append(value_fault(place, entries[place], text, str(reason)))
-    return values, faults
+            self.faults.append(value_fault(place, entry, text, str(reason)))
+            raise Unfinished from None
+        return text
 
 
 def value_fault(place: Place, entry: Entry, text: str, reason: str) -> Fault:
@@ -86,19 +101,17 @@ def across(entries: Mapping[Place, Entry], values: Values) -> list[Fault]:
     source, folder = values.get(("data", "source")), values.get(("data", "dir"))
     if source == "folder" and folder is None and ("data", "dir") in values:
         reason = "needs the folder too; add dir = PATH to [data]"
-        faults.append(_together(entries, ("data", "source"), source, reason))
+        faults.append(value_fault(("data", "source"), entries[("data", "source")], source, reason))
     if source not in (None, "folder") and folder is not None:
         reason = f"is for source = folder, and source is {source}; change or remove one"
-        faults.append(_together(entries, ("data", "dir"), str(folder), reason))
+        faults.append(value_fault(("data", "dir"), entries[("data", "dir")], str(folder), reason))
     name, weights = values.get(("model", "name")), values.get(("model", "weights"))
     if weights == "default" and name in ("mlp", "cnn"):
         reason = f"there are none for {name}; use none, a path, or a torchvision network"
-        faults.append(_together(entries, ("model", "weights"), weights, reason))
+        faults.append(
+            value_fault(("model", "weights"), entries[("model", "weights")], weights, reason)
+        )
     return faults
-
-
-def _together(entries: Mapping[Place, Entry], place: Place, text: str, reason: str) -> Fault:
-    return value_fault(place, entries[place], text, reason)
 
 
 def without_stale_folder(layers: list[Layer]) -> None:

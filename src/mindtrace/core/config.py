@@ -14,13 +14,18 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from mindtrace.core.interpolation import Resolver
-from mindtrace.core.layers import Entry, Layer, Origin, Place, merged, packaged_layer, read_ini_file
+from mindtrace.core.layers import (
+    CONFIG_VARIABLE,
+    Entry,
+    Layer,
+    Origin,
+    Place,
+    merged,
+    packaged_layer,
+    read_ini_file,
+)
 from mindtrace.core.masking import masked
 from mindtrace.errors import ConfigError, listed
-
-#: The environment variable that names a user's INI.
-CONFIG_VARIABLE = "MindtraceConfig"
-
 
 T = TypeVar("T")
 
@@ -142,7 +147,7 @@ class Config(_Names[ConfigSection]):
 
 def _user_layer(path: Path) -> Layer:
     try:
-        layer = read_ini_file(path.expanduser(), Path.cwd())
+        layer = read_ini_file(path, Path.cwd())
     except FileNotFoundError:
         raise FileNotFoundError(f"no such configuration file: {path}") from None
     if layer.faults:

@@ -18,8 +18,12 @@ _TOKEN = re.compile(r"\$(?:\$|\{([^{}$\n]*)\})?")
 Finish = Callable[[Place, Entry, str], str]
 
 
-class _Trouble(Exception):  # noqa: N818 - caught where the fault is made
-    """A reference that cannot be followed; empty when its fault is told elsewhere."""
+class Unfinished(Exception):  # noqa: N818 - no error: its fault has been noted
+    """A text that cannot be had; whoever refers to it has no fault of his own."""
+
+
+class _BadReference(Exception):  # noqa: N818 - becomes a fault a few lines below
+    """Why a reference cannot be followed."""
 
 
 class Resolver:
@@ -27,8 +31,8 @@ class Resolver:
 
     Args:
         entries: the merged layers.
-        finish: what a text goes through before anyone refers to it (paths made absolute);
-            raises ValueError with a reason.
+        finish: what a text goes through before anyone refers to it, such as a path made
+            absolute; raises Unfinished if it noted a fault.
     """
 
     def __init__(self, entries: Mapping[Place, Entry], finish: Finish) -> None:
@@ -52,10 +56,11 @@ class Resolver:
         try:
             text = entry.text if entry.origin.literal else self._substitute(place, entry.text)
             self.texts[place] = self.finish(place, entry, text)
-        except (_Trouble, ValueError) as trouble:
+        except Unfinished:
             self._failed.add(place)
-            if str(trouble):
-                self._fault(place, entry, str(trouble))
+        except _BadReference as reason:
+            self._failed.add(place)
+            self._fault(place, entry, str(reason))
         finally:
             self._open.pop()
 
@@ -69,7 +74,7 @@ class Resolver:
             if match[0] == "$$":
                 return "$"
             if match[1] is None:
-                raise _Trouble("a reference is ${SECTION:KEY}, and a plain $ is written $$")
+                raise _BadReference("a reference is ${SECTION:KEY}, and a plain $ is written $$")
             return self._lookup(place, match[1])
 
         return _TOKEN.sub(replacement, text)
@@ -78,16 +83,16 @@ class Resolver:
         section, colon, key = reference.partition(":")
         target = (section, key) if colon else (place[0], reference)
         if target not in self.entries:
-            raise _Trouble(self._unknown(target))
+            raise _BadReference(self._unknown(target))
         if target in self._open:
             circle = [*self._open[self._open.index(target) :], target]
             self._failed.update(circle)
             steps = " -> ".join(f"[{section}] {key}" for section, key in circle)
-            raise _Trouble(f"refers to itself: {steps}")
+            raise _BadReference(f"refers to itself: {steps}")
         if target not in self.texts and target not in self._failed:
             self._finish(target)
         if target in self._failed:
-            raise _Trouble
+            raise Unfinished
         return self.texts[target]
 
     def _unknown(self, target: Place) -> str:

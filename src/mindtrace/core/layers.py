@@ -1,19 +1,22 @@
-"""Room core: one layer of configuration, from an INI, the environment, `--set` or options.
+"""Room core: one layer of configuration; an INI goes in, a `Layer` comes out.
 
-In go texts; out comes a `Layer`: entries that know where they stand, and the faults met
-on the way. `Config` and `Settings` both build on it; neither meaning nor type of a value
-is known here.
+A layer is entries that know where they stand, and the faults met on the way. `Config` and
+`Settings` both build on it; neither meaning nor type of a value is known here.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mindtrace.core.masking import shown
 from mindtrace.errors import Fault
+
+#: The environment variable that names a user's INI.
+CONFIG_VARIABLE = "MindtraceConfig"
 
 Place = tuple[str, str]  # section and key
 
@@ -132,7 +135,7 @@ class _IniReader:
         self.section = match[1]
         first = self.layer.sections.get(self.section)
         if first is not None:
-            message = f"[{self.section}]: section given twice, first in line {first.line}"
+            message = f"[{shown(self.section)}]: section given twice, first in line {first.line}"
             self.layer.fault(here, f"{message}; put both together", (self.section, None))
         self.layer.sections.setdefault(self.section, here)
 
@@ -158,8 +161,9 @@ class _IniReader:
             return
         first = self.layer.entries.get((section, self.key))
         if first is not None:
-            message = f"[{section}] {self.key}: given twice, first in line {first.origin.line}"
-            self.layer.fault(origin, f"{message}; keep one", (section, self.key))
+            message = f"[{shown(section)}] {shown(self.key)}: given twice"
+            message += f", first in line {first.origin.line}; keep one"
+            self.layer.fault(origin, message, (section, self.key))
             return
         text = "\n".join(self.lines).rstrip()
         self.layer.put(section, self.key, Entry(text, origin))
@@ -171,12 +175,19 @@ def read_ini(text: str, file: str, base: Path) -> Layer:
 
 
 def read_ini_file(path: Path, here: Path) -> Layer:
-    """The layer of the INI at `path`, relative to `here`; an unreadable file is one fault.
+    """Read the INI in a file; one that is there and cannot be read is one fault.
+
+    Args:
+        path: the file, named in faults as it is given here.
+        here: the folder that a relative `path` starts from.
+
+    Returns:
+        the file's layer; relative paths in it start from the file's own folder.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
-    file = here / path
+    file = located(path, here)
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
@@ -194,63 +205,6 @@ def read_ini_file(path: Path, here: Path) -> Layer:
     return read_ini(text, str(path), file.parent)
 
 
-def _own_spelling(name: str, known: Iterable[str]) -> str:
-    """The known name that is `name` but for case, or `name` itself."""
-    folded = name.casefold()
-    return next((own for own in known if own.casefold() == folded), name)
-
-
-def from_environment(
-    environ: Mapping[str, str], known: Mapping[str, Iterable[str]], base: Path
-) -> Layer:
-    """The layer of the variables `SECTION__KEY`, in any case, whose section is known.
-
-    A variable of another section belongs to somebody else.
-
-    Args:
-        environ: the environment.
-        known: section -> its keys, in their own spelling.
-        base: the folder that relative paths start from.
-    """
-    layer = Layer()
-    for name in sorted(environ):
-        head, separator, tail = name.partition("__")
-        section = _own_spelling(head, known)
-        if not separator or not tail or section not in known:
-            continue
-        key = _own_spelling(tail, known[section])
-        origin = Origin(f"environment {name}", literal=True, base=base)
-        first = layer.entries.get((section, key))
-        if first is not None and first.text != environ[name]:
-            message = f"[{section}] {key}: also given by {first.origin.file}; unset one"
-            layer.fault(origin, message, (section, key))
-            continue
-        layer.put(section, key, Entry(environ[name], origin))
-    return layer
-
-
-def from_sets(sets: Sequence[str], known: Mapping[str, Iterable[str]], base: Path) -> Layer:
-    """The layer of `section.key=value` arguments; of two for one key the later counts."""
-    layer = Layer()
-    for argument in sets:
-        name, equals, value = argument.partition("=")
-        head, dot, tail = (part.strip() for part in name.partition("."))
-        origin = Origin(f"--set {shown(name.strip())}", literal=True, base=base)
-        if not (equals and dot and head and tail):
-            message = "write it as section.key=value, such as train.lr=0.01"
-            layer.fault(origin, message, (None, None))
-            continue
-        section = _own_spelling(head, known)
-        key = _own_spelling(tail, known.get(section, ()))
-        layer.put(section, key, Entry(value.strip(), origin))
-    return layer
-
-
-def from_options(overrides: Mapping[str, str], base: Path) -> Layer:
-    """The layer of a command's own options: `{"train.max_epochs": "3"}` is `--max-epochs`."""
-    layer = Layer()
-    for name, value in overrides.items():
-        section, _, key = name.partition(".")
-        origin = Origin(f"--{key.replace('_', '-').lower()}", literal=True, base=base)
-        layer.put(section, key, Entry(value, origin))
-    return layer
+def located(path: Path | str, here: Path) -> Path:
+    """A user's path as an absolute one: `~` expanded, else below `here`."""
+    return here / os.path.expanduser(path)  # noqa: PTH111 - Path's own raises RuntimeError

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+_BETWEEN = re.compile(r"(\s+|,(?=[A-Za-z][A-Za-z0-9+.-]{0,31}://))")
 _SECRETS = ("pass", "pwd", "secret", "token", "key")
 
 
@@ -14,7 +15,7 @@ def masked(text: str) -> str:
     """`text` with the passwords of all URLs in it, and their secret parameters, as `***`."""
     if "://" not in text:
         return text
-    return "".join(_masked_word(word) for word in re.split(r"(\s+)", text))
+    return "".join(_masked_word(word) for word in _BETWEEN.split(text))
 
 
 def _masked_word(word: str) -> str:

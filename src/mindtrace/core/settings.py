@@ -20,13 +20,10 @@ from mindtrace.core.layers import (
     Layer,
     Origin,
     Place,
-    from_environment,
-    from_options,
-    from_sets,
+    located,
     merged,
-    read_ini,
-    read_ini_file,
 )
+from mindtrace.core.lower_layers import default_layer, ini_layer, mlflow_layer
 from mindtrace.core.masking import masked
 from mindtrace.core.schema import (
     KNOWN,
@@ -34,7 +31,6 @@ from mindtrace.core.schema import (
     SECTIONS,
     TRAVELLING,
     Key,
-    default_texts,
     section_of,
 )
 from mindtrace.core.sections import (
@@ -47,7 +43,8 @@ from mindtrace.core.sections import (
     ServeSettings,
     TrainSettings,
 )
-from mindtrace.errors import ConfigError, Fault, listed, nearest
+from mindtrace.core.upper_layers import from_environment, from_options, from_sets
+from mindtrace.errors import ConfigError, Fault
 
 __all__ = [
     "PUBLISHED_KEYS",
@@ -64,7 +61,6 @@ __all__ = [
     "load_settings",
 ]
 
-CONFIG_VARIABLE = "MindtraceConfig"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -121,7 +117,13 @@ class Settings:
         return "\n".join(blocks)
 
     def replace(self, **values: Any) -> Settings:
-        """A copy with other typed values: `replace(**{"compute.threads": 2})`.
+        """Copy the settings with other values in some places.
+
+        Args:
+            **values: typed values by `section.key`: `replace(**{"compute.threads": 2})`.
+
+        Returns:
+            the copy; its origins call those values `resolved`.
 
         Raises:
             KeyError: there is no such section or key.
@@ -163,15 +165,18 @@ def load_settings(
         environ: the environment; None is that of this process.
         cwd: where relative paths outside an INI start; None is the working directory.
 
+    Returns:
+        the settings in force.
+
     Raises:
         ConfigError: with every fault of every layer.
     """
     environ = os.environ if environ is None else environ
     here = Path.cwd() if cwd is None else cwd
     layers = [
-        _default_layer(),
-        _mlflow_layer(environ, here),
-        _ini_layer(path, text, environ, here),
+        default_layer(),
+        mlflow_layer(environ, here),
+        ini_layer(path, text, environ, here),
         from_environment(environ, KNOWN, here),
         from_sets(sets, KNOWN, here),
         from_options(overrides, here),
@@ -180,12 +185,13 @@ def load_settings(
     faults += [fault for layer in layers for fault in checks.unknown_names(layer)]
     checks.without_stale_folder(layers)
     entries = {place: e for place, e in merged(layers).items() if checks.is_known(place)}
-    resolver = Resolver(entries, checks.finish)
-    values, unreadable = checks.parse(entries, resolver.resolve())
-    faults += resolver.faults + unreadable + checks.across(entries, values)
+    reader = checks.ValueReader()
+    resolver = Resolver(entries, reader.finish)
+    resolver.resolve()
+    faults += resolver.faults + reader.faults + checks.across(entries, reader.values)
     if faults:
-        raise ConfigError(_in_order(faults, layers), hint=_hint(path))
-    return _built(entries, values)
+        raise ConfigError(_in_order(faults, layers), hint=_hint(path, here))
+    return _built(entries, reader.values)
 
 
 def _built(entries: Mapping[Place, Entry], values: Mapping[Place, Any]) -> Settings:
@@ -205,50 +211,6 @@ def _built(entries: Mapping[Place, Entry], values: Mapping[Place, Any]) -> Setti
     )
 
 
-def _default_layer() -> Layer:
-    layer = Layer()
-    for (section, key), text in default_texts().items():
-        layer.put(section, key, Entry(text, Origin("default")))
-    return layer
-
-
-def _mlflow_layer(environ: Mapping[str, str], here: Path) -> Layer:
-    """MLflow's own variable, honoured below everything that is meant for us."""
-    layer = Layer()
-    uri = environ.get("MLFLOW_TRACKING_URI")
-    if uri:
-        origin = Origin("environment MLFLOW_TRACKING_URI", literal=True, base=here)
-        layer.put("registry", "tracking_uri", Entry(uri, origin))
-    return layer
-
-
-def _ini_layer(
-    path: Path | str | None, text: str | None, environ: Mapping[str, str], here: Path
-) -> Layer:
-    if text is not None:
-        return read_ini(text, "config", here)
-    named = path if path is not None else environ.get(CONFIG_VARIABLE) or None
-    if named is None:
-        return Layer()
-    file = Path(named).expanduser()
-    try:
-        return read_ini_file(file, here)
-    except FileNotFoundError:
-        message = _missing(here / file)
-        if path is None:
-            message += f" (the variable {CONFIG_VARIABLE} names it)"
-        return Layer(faults=[Fault(str(file), None, None, None, message)])
-
-
-def _missing(file: Path) -> str:
-    if not file.parent.is_dir():
-        return f"no such file; there is no folder {file.parent}"
-    others = sorted(other.name for other in file.parent.glob("*.ini"))
-    close = nearest(file.name, others)
-    meant = f", did you mean '{close}'?" if close else ";"
-    return f"no such file{meant} INIs beside it: {listed(others)}"
-
-
 def _in_order(faults: Sequence[Fault], layers: Sequence[Layer]) -> list[Fault]:
     """By layer, then by line: the order in which a person mends them."""
     rank = {
@@ -262,7 +224,8 @@ def _in_order(faults: Sequence[Fault], layers: Sequence[Layer]) -> list[Fault]:
     return sorted(faults, key=lambda fault: (rank.get(fault.file, 0), fault.line or 0))
 
 
-def _hint(path: Path | str | None) -> str:
-    if path is not None and not os.path.exists(Path(path).expanduser()):  # noqa: PTH110 - never raises
+def _hint(path: Path | str | None, here: Path) -> str:
+    # os.path's own test, as Path's raises where a folder may not be entered
+    if path is not None and not os.path.exists(located(path, here)):  # noqa: PTH110
         return f"mindtrace config init {path}"
     return "mindtrace config init - shows every key, its default and what it takes"

@@ -6,6 +6,7 @@ whole batches and digests.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import get_args
 
@@ -175,12 +176,14 @@ class ImageDataModule(pl.LightningDataModule):
         Returns:
             float32 of the same shape.
         """
-        spec = self.spec
-        std = torch.tensor(spec.std, dtype=torch.float64)
-        mean = torch.tensor(spec.mean, dtype=torch.float64)
-        scale = (1 / (255 * std)).float().view(-1, 1, 1)
-        shift = (-mean / std).float().view(-1, 1, 1)
+        scale, shift = self._affine
         return images.float().mul_(scale).add_(shift)
+
+    @functools.cached_property
+    def _affine(self) -> tuple[Tensor, Tensor]:
+        """(level / 255 - mean) / std as a factor and a summand, each float32 (channels, 1, 1)."""
+        mean, std = (torch.tensor(v, dtype=torch.float64) for v in (self.spec.mean, self.spec.std))
+        return (1 / (255 * std)).float().view(-1, 1, 1), (-mean / std).float().view(-1, 1, 1)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the training images; epoch 0 is the first."""

@@ -80,12 +80,18 @@ class Decoded:
     digests: list[bytes]
 
 
+def processes_worth(files: int, pixels: int, limit: int) -> int:
+    """How many processes, up to `limit`, so much work is worth; 1 is the caller's own."""
+    worth = files * _FILE_S + pixels * _PIXEL_S > 2 * _START_S
+    return min(limit, files) if worth and sys.executable else 1
+
+
 def inspect_files(paths: Sequence[Path], workers: int) -> Facts:
     """Read the headers of image files.
 
     Args:
         paths: n files.
-        workers: processes, at most; few files are read in this one.
+        workers: processes that read; 1 for this one.
 
     Returns:
         What the headers say, in the order of `paths`.
@@ -95,7 +101,7 @@ def inspect_files(paths: Sequence[Path], workers: int) -> Facts:
     """
     facts = np.empty((len(paths), 3), np.int64)
     tasks: list[Task] = [(str(path), None) for path in paths]
-    _run(tasks, None, (facts,), _share(len(paths), 0, workers))
+    _run(tasks, None, (facts,), workers)
     return Facts(facts[:, 0].astype(bool), facts[:, 1:])
 
 
@@ -106,7 +112,7 @@ def decode_files(paths: Sequence[Path], facts: Facts, spec: ImageSpec, workers: 
         paths: n files.
         facts: of these files.
         spec: its mean and deviation are not used.
-        workers: processes, at most; small amounts are decoded in this one.
+        workers: processes that decode; 1 for this one.
 
     Returns:
         Pixels and digests in the order of `paths`.
@@ -120,19 +126,13 @@ def decode_files(paths: Sequence[Path], facts: Facts, spec: ImageSpec, workers: 
     tasks: list[Task] = [
         (str(path), "L" if grey else "RGB") for path, grey in zip(paths, facts.grey, strict=True)
     ]
-    share = _share(len(paths), int(facts.sizes.prod(axis=1).sum()), workers)
-    _run(tasks, spec, (pixels, digests), share)
+    _run(tasks, spec, (pixels, digests), workers)
     return Decoded(pixels, [row.tobytes() for row in digests])
-
-
-def _share(files: int, pixels: int, workers: int) -> int:
-    """How many processes the work is worth; 1 is this one."""
-    worth = files * _FILE_S + pixels * _PIXEL_S > 2 * _START_S
-    return min(workers, files) if worth and sys.executable else 1
 
 
 def _run(tasks: list[Task], spec: ImageSpec | None, sinks: Fields, workers: int) -> None:
     """Do each task and put its record into `sinks`, whose first axis is the tasks."""
+    workers = min(workers, len(tasks))
     if workers > 1:
         _run_in_children(tasks, spec, sinks, workers)
         return

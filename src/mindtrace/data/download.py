@@ -112,6 +112,10 @@ def fetch(
             partial is left.
     """
     patience = patience or Patience()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     reasons = []
     for mirror in mirrors:
         url = f"{mirror.rstrip('/')}/{remote.name}.gz"
@@ -123,10 +127,17 @@ def fetch(
         try:
             _store(content, folder / remote.name, patience.deadline)
         except OSError as error:
-            raise DownloadError(f"cannot write into {folder}: {error.strerror}") from error
+            raise _unwritable(folder, error) from error
         return content
     raise DownloadError(
         f"cannot download {remote.name}: {'; '.join(reasons)}", hint=_what_to_do(folder)
+    )
+
+
+def _unwritable(folder: Path, error: OSError) -> DownloadError:
+    return DownloadError(
+        f"cannot write into {folder}: {error.strerror}",
+        hint="choose another folder: --set dir_paths.data=DIR",
     )
 
 
@@ -215,7 +226,6 @@ def _verified(data: bytes, remote: RemoteFile) -> bytes:
 
 def _store(content: bytes, path: Path, deadline: float) -> None:
     """Old or new, never half: write beside, flush to the disk, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path.parent, deadline)
     part = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part"
     try:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mindtrace.data.base import ImageDataModule, SourceImages
-from mindtrace.data.decoding import Decoded, Facts, decode_files, inspect_files
+from mindtrace.data.decoding import Decoded, Facts, decode_files, inspect_files, processes_worth
 from mindtrace.data.images import STAGES, ImageSplit, Stage, to_images
 from mindtrace.data.spec import settle_spec
 from mindtrace.data.split import hold_out, seeded
@@ -85,15 +85,16 @@ class ImageFolder(ImageDataModule):
             ImageError: a file that cannot be decoded.
         """
         tree = read_tree(self.dir)
-        workers = self.num_workers or available_cores()
         paths = [path for stage in tree.files for path, _ in tree.files[stage]]
-        facts = inspect_files(paths, workers)
+        labels = torch.tensor([label for stage in tree.files for _, label in tree.files[stage]])
+        division = self._division(tree, labels)
+        limit = self.num_workers or available_cores()
+        facts = inspect_files(paths, processes_worth(len(paths), 0, limit))
         spec = self._spec(facts)
         # Three equal channels need not be decoded or kept.
         stored = replace(spec, mode="L") if facts.grey.all() else spec
-        decoded = decode_files(paths, facts, stored, workers)
-        labels = torch.tensor([label for stage in tree.files for _, label in tree.files[stage]])
-        division = self._division(tree, labels)
+        pixels = int(facts.sizes.prod(axis=1).sum())
+        decoded = decode_files(paths, facts, stored, processes_worth(len(paths), pixels, limit))
         splits = {
             stage: _split(decoded, labels, division[stage], spec.channels) for stage in STAGES
         }

@@ -17,7 +17,7 @@ from mindtrace.bundle import folder as bundle_folder
 from mindtrace.bundle import golden
 from mindtrace.bundle.card import ModelCard
 from mindtrace.bundle.folder import Bundle
-from mindtrace.errors import BundleError
+from mindtrace.errors import BundleError, ImageError
 from mindtrace.preprocess import MAX_PIXELS, decode, normalise
 
 INPUT = "images"
@@ -54,7 +54,10 @@ class Predictor:
         """
         bundle = bundle_folder.read(folder, expected_digest)
         predictor = cls(bundle, threads)
-        difference = golden.largest_difference(bundle.golden, predictor.predict)
+        try:
+            difference = golden.largest_difference(bundle.golden, predictor.predict)
+        except ImageError as error:
+            raise BundleError(folder, f"a golden image cannot be read: {error}") from error
         if difference > golden.TOLERANCE:
             raise BundleError(
                 folder,
@@ -112,7 +115,9 @@ def _session(bundle: Bundle, threads: int) -> Any:
     except Exception as error:
         raise BundleError(bundle.folder, f"model.onnx cannot be loaded: {error}") from error
     spec, classes = bundle.card.spec, len(bundle.card.class_names)
-    shapes = (session.get_inputs()[0].shape[1:], session.get_outputs()[-1].shape[1:])
+    inputs = {value.name: value.shape[1:] for value in session.get_inputs()}
+    outputs = {value.name: value.shape[1:] for value in session.get_outputs()}
+    shapes = (inputs.get(INPUT), outputs.get(OUTPUT))
     expected = ([spec.channels, spec.height, spec.width], [classes])
     if shapes != expected:
         raise BundleError(

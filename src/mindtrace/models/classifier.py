@@ -22,7 +22,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from mindtrace.bundle.card import ModelCard
 from mindtrace.models.schedule import one_cycle
-from mindtrace.preprocess import ImageSpec, normalise, resized
+from mindtrace.preprocess import ImageSpec, adapted, normalise, resized
 
 Batch = tuple[Tensor, Tensor]
 
@@ -175,7 +175,9 @@ class ImageClassifier(pl.LightningModule):
 
 def _prepared(image: Image.Image | np.ndarray[Any, Any], spec: ImageSpec) -> Tensor:
     if not isinstance(image, Image.Image):
-        image = Image.fromarray(np.asarray(image, np.uint8).squeeze())
-    if image.mode != spec.mode:
-        image = image.convert(spec.mode)
-    return torch.from_numpy(normalise(np.asarray(resized(image, spec))[None], spec))
+        pixels = np.asarray(image)
+        if pixels.dtype != np.uint8:
+            raise TypeError(f"an array of {pixels.dtype}: wants uint8, from 0 to 255")
+        image = Image.fromarray(pixels.squeeze())
+    image = resized(adapted(image, spec.mode), spec)
+    return torch.from_numpy(normalise(np.asarray(image)[None], spec))

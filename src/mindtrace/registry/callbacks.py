@@ -28,7 +28,7 @@ from mindtrace.registry.provenance import environment
 from mindtrace.registry.publish import Published
 from mindtrace.registry.register import Training, register
 from mindtrace.registry.store import Store
-from mindtrace.registry.tracking import End, Run
+from mindtrace.registry.tracking import End, Run, start_run
 from mindtrace.training.callbacks import BestWeights
 from mindtrace.training.evaluate import evaluate
 from mindtrace.utils.mappings import flatten_dict
@@ -120,7 +120,7 @@ class MlflowLightningCallback(pl.Callback):
         if self.job_id is not None:
             tags[PREFIX + "job_id"] = self.job_id
         store = Store(uri, self._settings.dirs.root)
-        run = Run(store, self.experiment_name, self.run_name, tags)
+        run = start_run(store, self.experiment_name, self.run_name, tags)
         self._run, self.run_id = run, run.run_id
         run.log_params({"max_epochs": trainer.max_epochs, **self.hyperparameters})
         run.log_text(self._resolved(trainer, pl_module).to_ini(), "config.ini")

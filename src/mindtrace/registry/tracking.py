@@ -23,6 +23,31 @@ _PARAM_LENGTH = 6000
 _PARAM_BATCH = 100
 
 
+def start_run(
+    store: Store, experiment_name: str, run_name: str | None, tags: Mapping[str, str]
+) -> Run:
+    """A new run.
+
+    Raises:
+        StoreError: the store is away.
+    """
+    experiment_id = store.experiment_id(experiment_name)
+    with store_errors(store.uri):
+        created = store.client.create_run(experiment_id, tags=dict(tags), run_name=run_name)
+    return Run(store, created.info.run_id)
+
+
+def resume_run(store: Store, run_id: str) -> Run:
+    """A run that was interrupted, running again.
+
+    Raises:
+        StoreError: the store is away, or has no such run.
+    """
+    with store_errors(store.uri):
+        store.client.update_run(run_id, status="RUNNING")
+    return Run(store, run_id)
+
+
 class Run:
     """An MLflow run of ours.
 
@@ -31,20 +56,11 @@ class Run:
         ended: the last word, or None while it runs.
     """
 
-    def __init__(
-        self, store: Store, experiment_name: str, run_name: str | None, tags: Mapping[str, str]
-    ) -> None:
-        """Start a run.
-
-        Raises:
-            StoreError: the store is away.
-        """
+    def __init__(self, store: Store, run_id: str) -> None:
+        """Take up a run that the store has; `start_run` makes one."""
         self.store = store
+        self.run_id = run_id
         self.ended: End | None = None
-        experiment_id = store.experiment_id(experiment_name)
-        with store_errors(store.uri):
-            run = store.client.create_run(experiment_id, tags=dict(tags), run_name=run_name)
-        self.run_id: str = run.info.run_id
         self._sender = ThreadPoolExecutor(1, thread_name_prefix="mlflow-metrics")
         self._sent: list[Future[None]] = []
 

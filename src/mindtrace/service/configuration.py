@@ -24,6 +24,9 @@ def check(path: Path | str, *, sets: Sequence[str] = ()) -> Settings:
         path: the INI.
         sets: `section.key=value`, laid over it.
 
+    Returns:
+        the settings that the file alone makes.
+
     Raises:
         ConfigError: with every fault; a missing file is one.
     """

@@ -34,6 +34,7 @@ _HINT = "GET /openapi.json lists what a request may set, with examples"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _KNOWN = {section.lower(): {key.lower() for key in keys} for section, keys in KNOWN.items()}
 _PUBLISHED = {name.lower() for name in PUBLISHED_KEYS}
+_STARTS = ("none", "default")
 _SECTIONS = ("DIR_PATHS", "data", "model", "train", "registry", "compute")
 
 
@@ -196,13 +197,14 @@ def _refusal(wish: Wish) -> str | None:
         return "not a name"
     section, key = wish.section.lower(), wish.key.lower()
     if f"{section}.{key}" in _PUBLISHED:
-        is_path = (section, key) == ("model", "weights") and wish.text not in ("none", "default")
+        is_path = (section, key) == ("model", "weights") and wish.text.strip() not in _STARTS
         return "a request may set none or default only" if is_path else None
     settable = sorted(
         name.partition(".")[2] for name in _PUBLISHED if name.startswith(f"{section}.")
     )
     if section in _KNOWN and (key in _KNOWN[section] or not settable):
-        return f"a request may not set this; in [{wish.section}] it may set: {listed(settable, 12)}"
+        instead = f"; in [{section}] it may set {listed(settable, 12)}" if settable else ""
+        return f"a request may not set this{instead}"
     return None
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindtrace.core.documents import document
@@ -18,11 +20,14 @@ from mindtrace.core.machine import auto_device, hide_gpus
 from mindtrace.core.masking import masked
 from mindtrace.core.progress import Progress
 from mindtrace.core.settings import Settings
-from mindtrace.errors import UsageError
+from mindtrace.errors import InterruptedByUser, UsageError
 from mindtrace.utils.system import available_cores
 
 if TYPE_CHECKING:
+    from mindtrace.data.base import ImageDataModule
     from mindtrace.registry.publish import Published
+    from mindtrace.registry.store import Store
+    from mindtrace.registry.tracking import Run
     from mindtrace.training.fit import TrainResult
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -147,6 +152,7 @@ def train(
     register: bool = True,
     job_id: str | None = None,
     parent: str | None = None,
+    resume: str | None = None,
 ) -> TrainOutcome:
     """Train, test the best weights, register them as a version.
 
@@ -156,9 +162,12 @@ def train(
         register: False trains and logs the run, but makes no version.
         job_id: the job that asked for it.
         parent: the version it started from, `NAME/VERSION`.
+        resume: `last` or a run id: go on from its checkpoint.
 
     Raises:
         ConfigError, DataError, StoreError: before the first epoch.
+        NotFoundError: no checkpoint to resume from.
+        UsageError: `resume` with another configuration; with the differences.
         TrainingError: the loss is no number any more.
         InterruptedByUser: SIGINT or SIGTERM; the run is KILLED, nothing is registered.
     """
@@ -172,6 +181,7 @@ def train(
         from mindtrace.registry.callbacks import RunCallback, run_ends_truly
         from mindtrace.registry.register import config_digest
         from mindtrace.registry.store import Store
+        from mindtrace.training import checkpoint
         from mindtrace.training.callbacks import StopOnRequest
         from mindtrace.training.fit import fit
 
@@ -183,15 +193,23 @@ def train(
         for note in data.notes:
             progress.note(note)
         store = Store(settings.registry.tracking_uri, settings.dirs.root)
-        run = _start_run(store, settings, name, job_id)
-        with run_ends_truly(run):
+        run, folder = _begun(store, settings, name, data, job_id, resume)
+        with run_ends_truly(run), _told_how_to_resume(run.run_id, folder):
             beside = [RunCallback(run), StopOnRequest(interrupts.wanted)]
             with interrupts.deferred():
-                result = fit(settings, data, callbacks=beside, progress=progress)
+                result = fit(
+                    settings,
+                    data,
+                    callbacks=beside,
+                    progress=progress,
+                    checkpoints=folder,
+                    resume=resume is not None,
+                )
             published = None
             if register:
                 progress.stage(f"registering {name}")
                 published = _register(run, name, settings, result, job_id, parent)
+        checkpoint.remove(folder)
     digests = data.digests()
     return TrainOutcome(
         model_name=name,
@@ -211,15 +229,49 @@ def train(
     )
 
 
-def _start_run(store: Any, settings: Settings, name: str, job_id: str | None) -> Any:
+def _begun(
+    store: Store,
+    settings: Settings,
+    name: str,
+    data: ImageDataModule,
+    job_id: str | None,
+    resume: str | None,
+) -> tuple[Run, Path]:
+    """A run and its folder of checkpoints: new ones, or those that `resume` names."""
+    from mindtrace.registry.tracking import resume_run
+    from mindtrace.training import checkpoint
+
+    config, digest = settings.to_ini(), data.digests().data_digest
+    if resume is None:
+        run = _start_run(store, settings, name, job_id)
+        wanted = checkpoint.Identity(run.run_id, name, config, digest)
+        return run, checkpoint.begin(settings.dirs.checkpoints, wanted)
+    folder, found = checkpoint.find(settings.dirs.checkpoints, resume)
+    checkpoint.demand_same(found, checkpoint.Identity(found.run_id, name, config, digest))
+    return resume_run(store, found.run_id), folder
+
+
+@contextmanager
+def _told_how_to_resume(run_id: str, folder: Path) -> Iterator[None]:
+    from mindtrace.training.checkpoint import LAST
+
+    try:
+        yield
+    except InterruptedByUser as error:
+        if (folder / LAST).exists():
+            error.hint = f"the same command with --resume {run_id} goes on from the last epoch"
+        raise
+
+
+def _start_run(store: Store, settings: Settings, name: str, job_id: str | None) -> Run:
     from mindtrace.registry.names import PREFIX
     from mindtrace.registry.provenance import environment
-    from mindtrace.registry.tracking import Run
+    from mindtrace.registry.tracking import start_run
 
     tags = {PREFIX + key: value for key, value in environment().items()}
     if job_id is not None:
         tags[PREFIX + "job_id"] = job_id
-    run = Run(store, settings.registry.experiment_name or name, None, tags)
+    run = start_run(store, settings.registry.experiment_name or name, None, tags)
     travelling = ("data", "model", "train", "compute")
     run.log_params(
         {
@@ -232,7 +284,7 @@ def _start_run(store: Any, settings: Settings, name: str, job_id: str | None) ->
 
 
 def _register(
-    run: Any,
+    run: Run,
     name: str,
     settings: Settings,
     result: TrainResult,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -46,6 +47,22 @@ class BestWeights(pl.Callback):
             self._weights = {
                 name: tensor.detach().clone() for name, tensor in pl_module.state_dict().items()
             }
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint: everything."""
+        return {
+            "best": self._best,
+            "epoch": self.epoch,
+            "metrics": self.metrics,
+            "weights": self._weights,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self._best = state_dict["best"]
+        self.epoch = state_dict["epoch"]
+        self.metrics = dict(state_dict["metrics"])
+        self._weights = dict(state_dict["weights"])
 
     def restore(self, pl_module: pl.LightningModule) -> None:
         """Put the best weights back into the module; nothing if no epoch ended."""

@@ -15,11 +15,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, Timer
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, Timer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from mindtrace.core.progress import Progress
@@ -28,6 +29,7 @@ from mindtrace.data.base import ImageDataModule
 from mindtrace.errors import InterruptedByUser
 from mindtrace.models import ImageClassifier, build_model
 from mindtrace.training.callbacks import BestWeights, EpochSeeds, Relay, StopOnNonsense
+from mindtrace.training.checkpoint import LAST, Checkpoints
 from mindtrace.training.evaluate import Evaluation, evaluate
 
 # Batches gathered by one indexing: a list of them costs Lightning's hooks once.
@@ -69,6 +71,8 @@ def fit(
     *,
     callbacks: Sequence[pl.Callback] = (),
     progress: Progress | None = None,
+    checkpoints: Path | None = None,
+    resume: bool = False,
 ) -> TrainResult:
     """Train `[model]` on `data` as `[train]` and `[compute]` say.
 
@@ -77,6 +81,8 @@ def fit(
         data: set up.
         callbacks: more Lightning callbacks, called after ours.
         progress: hears of every epoch.
+        checkpoints: the folder to keep `last.ckpt` in; None keeps none.
+        resume: go on from the `last.ckpt` in `checkpoints`.
 
     Raises:
         TrainingError: the loss is no number any more.
@@ -92,12 +98,21 @@ def fit(
         model.steps_per_epoch = steps
         data.seed, data.chunk = train.seed, CHUNK
         best = BestWeights(train.monitor)
-        own = [EpochSeeds(train.seed), best, Relay(progress, best, steps), StopOnNonsense()]
+        own: list[pl.Callback] = [
+            EpochSeeds(train.seed),
+            best,
+            Relay(progress, best, steps),
+            StopOnNonsense(),
+        ]
+        if checkpoints is not None:
+            own.append(Checkpoints(checkpoints))
         trainer = _trainer(settings, [*own, *_limits(settings), *callbacks])
+        start = checkpoints / LAST if checkpoints is not None and resume else None
         progress.started(train.max_epochs, steps)
         began = time.perf_counter()
         try:
-            trainer.fit(model, datamodule=data)
+            # weights_only: tensors and plain values; a checkpoint can run no code.
+            trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=True)
         except SIGTERMException as error:
             # Lightning heard the signal too, and was quicker.
             raise InterruptedByUser(signal.SIGTERM) from error
@@ -129,7 +144,8 @@ def _trainer(settings: Settings, callbacks: list[pl.Callback]) -> pl.Trainer:
         precision=precision,
         callbacks=callbacks,
         logger=False,
-        enable_checkpointing=False,
+        # Ours or none; True alone would add one of Lightning's own.
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

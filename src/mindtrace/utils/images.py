@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from mindtrace.errors import ImageError
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
@@ -33,25 +31,34 @@ def pil_to_ascii(image: Image.Image) -> str:
 
 
 def ascii_to_pil(text: str) -> Image.Image:
-    """The image that `pil_to_ascii` made a text of, fully read.
+    """Read an image from the text that `pil_to_ascii` made of it.
+
+    Args:
+        text: base64 of an image file.
+
+    Returns:
+        the image, with all its pixels read.
 
     Raises:
-        ImageError: the text is not base64, or what it holds is no whole image.
+        ValueError: the text is not base64, or what it holds is no whole image.
     """
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ImageError(f"not base64: {error}", hint="pil_to_ascii(image) makes it") from error
+        raise ValueError(f"not base64: {error}") from error
     try:
         image = Image.open(io.BytesIO(data))
         image.load()
     except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"not a whole image: {error}") from error
+        raise ValueError(f"not a whole image: {error}") from error
     return image
 
 
 def pil_to_tensor(image: Image.Image) -> Tensor:
-    """The pixels as they are.
+    """Take the pixels as they are.
+
+    Args:
+        image: of any mode; a palette's pixels are its indices.
 
     Returns:
         uint8 (other types for modes such as `F` and `I`), (channels, height, width).
@@ -80,6 +87,9 @@ def tensor_to_pil(
         min_val: the value that becomes black; None is the smallest one found.
         max_val: the value that becomes white; None is the largest one found. What lies
             beyond is cut. An image of one value, without a range, is black.
+
+    Returns:
+        the image, with 8 bits a channel.
 
     Raises:
         ValueError: the shape is no image's or does not fit the mode, or a value is not finite.

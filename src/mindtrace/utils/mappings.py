@@ -14,12 +14,15 @@ def ifnone(val: T | None, default: T) -> T:
 
 
 def flatten_dict(nested: Mapping[str, Any], parent_key: str = "", sep: str = ".") -> dict[str, Any]:
-    """One level in place of many: `{"a": {"b": 1}}` becomes `{"a.b": 1}`.
+    """Make one level of many: `{"a": {"b": 1}}` becomes `{"a.b": 1}`.
 
     Args:
         nested: mappings in mappings; an empty one inside leaves no key.
         parent_key: what every key begins with, if not empty.
         sep: what stands between a key and the one above it.
+
+    Returns:
+        a new dict, in the order in which the leaves stand.
     """
     flat: dict[str, Any] = {}
     for key, value in nested.items():

@@ -1,0 +1,136 @@
+"""A real server on loopback, with a small model that needs no training."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+import uvicorn
+from onnx import TensorProto, helper, numpy_helper
+
+from mindtrace.application.server import prepare, uvicorn_config
+from mindtrace.bundle import folder as bundle_folder
+from mindtrace.bundle import manifest
+from mindtrace.bundle.card import ModelCard
+from mindtrace.bundle.golden import GoldenCase
+from mindtrace.bundle.ledger import Ledger
+from mindtrace.core.settings import Settings, load_settings
+from mindtrace.preprocess import ImageSpec, encode_png, normalise
+from mindtrace.service.serving import listen, url_of
+
+SPEC = ImageSpec(mode="L", height=8, width=8, mean=(0.5,), std=(0.5,))
+CLASSES = ("dark", "bright", "other")
+
+Serve = Callable[..., contextlib.AbstractContextManager[httpx.Client]]
+
+
+def png(level: int, size: int = 8) -> bytes:
+    """An even grey square as a PNG file."""
+    return encode_png(np.full((size, size), level, np.uint8))
+
+
+def probabilities(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """What the small model answers: float32, (batch, 3)."""
+    logits = normalise(pixels, SPEC).reshape(len(pixels), -1) @ _weights()
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
+
+
+def _weights() -> np.ndarray[Any, Any]:
+    weights = np.zeros((64, 3), np.float32)
+    weights[:, 0], weights[:, 1] = -0.02, 0.02
+    return weights
+
+
+def write_bundle(folder: Path, *, golden_shift: float = 0.0) -> Path:
+    """A sealed bundle of a model that tells dark squares from bright ones."""
+    folder.mkdir(parents=True)
+    images = np.stack([np.full((8, 8), level, np.uint8) for level in (0, 60, 200, 255)])
+    answers = probabilities(images)
+    bundle_folder.write(
+        folder,
+        bundle_folder.Contents(
+            card=ModelCard("mlp", {"dim": [64, 3]}, SPEC, CLASSES),
+            weights={"weight": _weights()},
+            onnx=_graph(),
+            golden=[
+                GoldenCase(encode_png(image), answer + np.float32(golden_shift))
+                for image, answer in zip(images, answers, strict=True)
+            ],
+            ledger=Ledger(np.zeros((4, 32), np.uint8), np.zeros(4, np.int64), answers),
+            config="[data]\nsource = digits\n",
+            data={},
+        ),
+    )
+    manifest.seal(folder)
+    return folder
+
+
+def _graph() -> bytes:
+    nodes = [
+        helper.make_node("Flatten", ["images"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weight"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 1, 8, 8])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3])],
+        [numpy_helper.from_array(_weights(), "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a bundle that can be served."""
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "small")
+
+
+@pytest.fixture(scope="session")
+def serve() -> Serve:
+    """`with serve(settings, ref) as client`: a real uvicorn, a real socket."""
+    return _serving
+
+
+@contextlib.contextmanager
+def _serving(
+    settings: Settings, ref: str | None = None, *, change: Callable[[Any], None] | None = None
+) -> Iterator[httpx.Client]:
+    application = prepare(settings, ref)
+    if change is not None:
+        change(application)
+    with listen("127.0.0.1", 0) as listener:
+        server = uvicorn.Server(uvicorn_config(settings, application))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            with httpx.Client(base_url=url_of(listener), trust_env=False) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def module_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of an empty ROOT that the tests of a module share."""
+    folder = tmp_path_factory.mktemp("root")
+    return load_settings(sets=[f"DIR_PATHS.ROOT={folder}"], environ={})
+
+
+@pytest.fixture(scope="module")
+def client(module_settings: Settings, bundle: Path) -> Iterator[httpx.Client]:
+    """A client of a server that serves the small model."""
+    with _serving(module_settings, str(bundle)) as client:
+        yield client

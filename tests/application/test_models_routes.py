@@ -1,0 +1,115 @@
+"""`/models`: what is registered, as the command line tells it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import TypeAdapter
+from tests.application.conftest import Serve, png
+
+from mindtrace.application import models
+from mindtrace.application.schemas import ModelPage, VersionItem, VersionPage
+from mindtrace.core.settings import Settings, load_settings
+from mindtrace.errors import NotFoundError
+from mindtrace.service.versions import VersionSummary
+
+
+def test_nothing_registered_is_an_empty_list(client: httpx.Client) -> None:
+    assert client.get("/models").json() == {"items": [], "next_cursor": None}
+    missing = client.get("/models/digits/versions")
+    assert missing.status_code == 404
+    assert "root" not in missing.text
+    assert client.get("/models/digits/versions/1").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["..", "%2e%2e", "a~history", "a%2Fb", "-x", "x" * 65, "%00"])
+def test_strange_names_name_nothing(client: httpx.Client, name: str) -> None:
+    for path in (f"/models/{name}/versions", f"/models/{name}/versions/1"):
+        assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize("version", ["0", "-1", "x", "99999999999999999999"])
+def test_strange_versions_are_422(client: httpx.Client, version: str) -> None:
+    assert client.get(f"/models/digits/versions/{version}").status_code == 422
+
+
+def test_pages_lead_to_the_end(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = [version for version in range(25, 0, -1) if version != 13]
+
+    def list_versions(_: Settings, name: str, limit: int) -> list[VersionSummary]:
+        return [_summary(name, version) for version in everything[:limit]]
+
+    monkeypatch.setattr(models.service, "list_versions", list_versions)
+    seen: list[int] = []
+    cursor: str | None = None
+    for _ in range(10):
+        query = {"limit": "10", **({"cursor": cursor} if cursor else {})}
+        page = client.get("/models/m/versions", params=query).json()
+        seen += [item["version"] for item in page["items"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert seen == everything
+
+
+def test_names_come_in_pages(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_version(*_: object) -> None:
+        raise NotFoundError("alias", "x")
+
+    monkeypatch.setattr(models.service, "list_models", lambda _: ["a", "b", "c"])
+    monkeypatch.setattr(models.service, "list_versions", lambda *_, **__: [])
+    monkeypatch.setattr(models.service, "show_version", no_version)
+    first = client.get("/models?limit=2").json()
+    TypeAdapter(ModelPage).validate_python(first, strict=True)
+    assert [item["model_name"] for item in first["items"]] == ["a", "b"]
+    second = client.get("/models", params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    assert [item["model_name"] for item in second["items"]] == ["c"]
+    assert second["next_cursor"] is None
+
+
+def _summary(name: str, version: int) -> VersionSummary:
+    return VersionSummary(name, version, (), {}, "2025-01-01T00:00:00.000+00:00", *[None] * 4)
+
+
+@pytest.mark.slow
+def test_a_trained_version(trained: Path, serve: Serve) -> None:
+    settings = load_settings(sets=[f"DIR_PATHS.ROOT={trained}"], environ={})
+    with serve(settings) as client:
+        names = client.get("/models").json()
+        assert names["items"][0] == {
+            "schema_version": 1,
+            "model_name": "digits",
+            "champion": 1,
+            "latest": 1,
+        }
+        page = client.get("/models/digits/versions").json()
+        TypeAdapter(VersionPage).validate_python(page, strict=True)
+        assert page["items"][0]["aliases"] == ["champion"]
+        shown = client.get("/models/digits/versions/1").json()
+        TypeAdapter(VersionItem).validate_python(shown, strict=True)
+        assert shown["params"]["data.source"] == "digits"
+        unknown = client.get("/models/digits/versions/9")
+        assert unknown.status_code == 404
+        assert "digits/1" in unknown.json()["detail"]
+        answer = client.post(
+            "/inference", content=png(200), headers={"content-type": "image/png"}
+        ).json()
+        assert (answer["model_name"], answer["version"]) == ("digits", 1)
+
+
+@pytest.mark.slow
+def test_a_server_takes_the_champion_of_a_registry_that_appears(
+    trained: Path, tmp_path: Path, serve: Serve
+) -> None:
+    settings = load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}"], environ={})
+
+    def no_pause(application: object) -> None:
+        application.state.slot._clock = iter(range(1000)).__next__  # type: ignore[attr-defined]
+
+    with serve(settings, change=no_pause) as client:
+        assert client.get("/healthz/ready").status_code == 503
+        shutil.copy(trained / "mlflow.db", tmp_path / "mlflow.db")
+        assert client.get("/healthz/ready").json()["version"] == 1

@@ -1,0 +1,123 @@
+"""Every refusal is a problem document, and none tells what is not the client's."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.application.conftest import Serve
+
+from mindtrace import errors
+from mindtrace.application.problems import STATUS, Problem, from_error, status_of
+from mindtrace.core.settings import Settings
+from mindtrace.errors import MindtraceError
+
+
+def _family(kind: type[MindtraceError]) -> Iterator[type[MindtraceError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _family(child)
+
+
+def test_every_error_of_the_tree_has_a_status() -> None:
+    own = [kind for kind in _family(MindtraceError) if kind.__module__ == errors.__name__]
+    assert {kind for kind in own if kind not in STATUS} == set()
+    assert all(400 <= status_of(kind) < 600 for kind in own)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.BundleError("/srv/secret/bundle", "model.onnx is missing"),
+        errors.StoreError("registry /srv/secret/mlflow.db: disk I/O error"),
+        errors.DataFolderError(Path("/srv/secret"), "empty"),
+        errors.NotFoundError("registry", "/srv/secret/mlflow.db"),
+        errors.TrainingError("/srv/secret went wrong"),
+    ],
+)
+def test_paths_stay_on_the_server(error: MindtraceError) -> None:
+    assert b"/srv" not in from_error(error).body("id")
+
+
+def test_configuration_faults_are_told_one_by_one() -> None:
+    faults = [errors.Fault("config", n, "train", "lr", f"fault {n}") for n in (1, 2)]
+    document = from_error(errors.ConfigError(faults, hint="mend it")).document("id")
+    assert document["status"] == 422
+    assert document["hint"] == "mend it"
+    assert [row["line"] for row in document["errors"]] == [1, 2]
+
+
+def test_unknown_routes_and_methods(client: httpx.Client) -> None:
+    missing = client.get("/nothing")
+    assert missing.status_code == 404
+    assert missing.json()["type"] == "urn:mindtrace:problem:not-found"
+    wrong = client.get("/inference")
+    assert wrong.status_code == 405
+    assert wrong.headers["allow"] == "POST"
+    fits_not = client.get("/jobs?limit=0")
+    assert fits_not.status_code == 422
+    assert fits_not.json()["errors"][0]["name"] == "limit"
+    for answer in (missing, wrong, fits_not):
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+        assert answer.json()["status"] == answer.status_code
+
+
+def test_request_ids_are_echoed_or_made(client: httpx.Client) -> None:
+    given = client.get("/healthz/live", headers={"x-request-id": "abc-1.2_3"})
+    assert given.headers["x-request-id"] == "abc-1.2_3"
+    for bad in ("x" * 129, "a b", "ä".encode(), ""):
+        answer = client.get("/healthz/live", headers={"x-request-id": bad})
+        assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
+
+
+def test_an_accident_is_500_and_the_log_says_more(
+    module_settings: Settings, bundle: Path, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    def add_accident(application: Any) -> None:
+        @application.get("/accident")
+        def accident() -> None:
+            raise RuntimeError("secret of /srv/x")
+
+        logging.getLogger("mindtrace").propagate = True
+
+    with serve(module_settings, str(bundle), change=add_accident) as client:
+        logging.getLogger("mindtrace").propagate = True
+        answer = client.get("/accident", headers={"x-request-id": "accident-7"})
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["request_id"] == "accident-7"
+    assert "secret" not in answer.text
+    assert "secret" in caplog.text
+    assert "accident-7" in caplog.text
+
+
+def test_a_client_that_leaves_is_no_accident(
+    module_settings: Settings, bundle: Path, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = b"POST /inference HTTP/1.1\r\nHost: %s\r\nContent-Type: image/png\r\n"
+    with serve(module_settings, str(bundle)) as client:
+        logging.getLogger("mindtrace").propagate = True
+        url = client.base_url
+        with socket.create_connection((url.host, url.port or 80)) as connection:
+            connection.sendall(head % url.netloc + b"Content-Length: 1000\r\n\r\nhalf")
+        assert client.get("/healthz/live").status_code == 200
+    assert "failed" not in caplog.text
+
+
+def test_a_problem_leaves_out_what_it_does_not_have() -> None:
+    document = json.loads(Problem(404, "no").body("id"))
+    assert document == {
+        "type": "urn:mindtrace:problem:not-found",
+        "title": "Not Found",
+        "status": 404,
+        "detail": "no",
+        "request_id": "id",
+    }

@@ -1,0 +1,90 @@
+"""`model.json` is declarative, checked, and says where it is strange."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mindtrace.bundle.card import CardError, ModelCard
+from mindtrace.preprocess import ImageSpec
+
+CARD = ModelCard(
+    "mlp",
+    {"dim": [784, 100, 2], "dropout": 0.2},
+    ImageSpec("L", 28, 28, (0.1307,), (0.3081,)),
+    ("Äpfel", "日本"),
+)
+
+
+def said(**changes: Any) -> str:
+    return json.dumps({**json.loads(CARD.to_json()), **changes})
+
+
+def with_input(**changes: Any) -> str:
+    fields = json.loads(CARD.to_json())
+    return json.dumps({**fields, "input": {**fields["input"], **changes}})
+
+
+def test_a_card_comes_back_as_it_went() -> None:
+    colour = ModelCard(
+        "resnet18",
+        {"channels": 3, "classes": 1},
+        ImageSpec("RGB", 224, 200, (0.1, 0.2, 0.3), (1.0, 2.0, 3.0), "crop", 256),
+        ("only",),
+    )
+
+    assert ModelCard.from_json(CARD.to_json()) == CARD
+    assert ModelCard.from_json(colour.to_json()) == colour
+
+
+def test_its_text_is_for_people_too() -> None:
+    assert "Äpfel" in CARD.to_json()
+    assert '"mode": "L"' in CARD.to_json()
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_another_format_is_refused_by_name(version: Any) -> None:
+    with pytest.raises(CardError, match="upgrade mindtrace"):
+        ModelCard.from_json(said(format_version=version))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "null",
+        said(class_names=None),
+        said(arguments="abc"),
+        said(input=None),
+        with_input(mode="CMYK"),
+        with_input(resize="guess"),
+        with_input(mean=[0.1, 0.2]),
+        with_input(mean=[], std=[]),
+        with_input(std=[0.0]),
+        with_input(std=[-1.0]),
+        with_input(mode="RGB"),
+        with_input(height="tall"),
+        with_input(height=float("inf")),
+        with_input(std=[float("nan")]),
+        with_input(mean=[float("inf")]),
+        with_input(height=0),
+    ],
+)
+def test_a_strange_card_is_refused(text: str) -> None:
+    with pytest.raises(CardError):
+        ModelCard.from_json(text)
+
+
+@given(
+    st.text()
+    | st.dictionaries(st.sampled_from(list(json.loads(CARD.to_json()))), st.none()).map(json.dumps)
+)
+def test_whatever_it_says_the_answer_is_a_card_error(text: str) -> None:
+    with pytest.raises(CardError):
+        ModelCard.from_json(text)

@@ -1,0 +1,60 @@
+"""The ledger keeps every answer to the test set, without pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mindtrace.bundle.ledger import Ledger
+
+RANDOM = np.random.default_rng(0)
+LEDGER = Ledger(
+    RANDOM.integers(0, 256, (5, 32), np.uint8),
+    RANDOM.integers(0, 3, 5),
+    RANDOM.random((5, 3), np.float32),
+)
+
+
+def test_a_ledger_comes_back_as_it_went(tmp_path: Path) -> None:
+    LEDGER.write(tmp_path / "l.npz")
+
+    found = Ledger.read(tmp_path / "l.npz")
+
+    for name in ("digests", "labels", "probabilities"):
+        expected, array = getattr(LEDGER, name), getattr(found, name)
+        assert array.dtype == expected.dtype
+        np.testing.assert_array_equal(array, expected)
+
+
+def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
+    objects = np.array([{"run": "me"}] * 5, object)
+    np.savez(tmp_path / "l.npz", digests=objects, labels=LEDGER.labels, probabilities=objects)
+
+    with pytest.raises(ValueError, match="pickle"):
+        Ledger.read(tmp_path / "l.npz")
+
+
+def test_a_missing_array_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "l.npz", digests=LEDGER.digests, labels=LEDGER.labels)
+
+    with pytest.raises(ValueError, match="probabilities"):
+        Ledger.read(tmp_path / "l.npz")
+
+
+def test_arrays_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
+    Ledger(LEDGER.digests, LEDGER.labels[:4], LEDGER.probabilities).write(tmp_path / "l.npz")
+
+    with pytest.raises(ValueError, match="length"):
+        Ledger.read(tmp_path / "l.npz")
+
+
+def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
+    LEDGER.write(tmp_path / "l.npz")
+    whole = (tmp_path / "l.npz").read_bytes()
+
+    for damage in (b"", b"PK", whole[:50], whole[: len(whole) // 2], whole[:60] + whole[90:]):
+        (tmp_path / "l.npz").write_bytes(damage)
+        with pytest.raises(ValueError):
+            Ledger.read(tmp_path / "l.npz")

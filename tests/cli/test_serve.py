@@ -1,0 +1,61 @@
+"""`mindtrace serve` as a real process on a real port."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RunCli = Callable[..., Any]
+
+
+def test_a_port_in_use(run_cli: RunCli, root: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run_cli("serve", "--port", str(port))
+    assert result.exit_code == 5
+    assert result.stderr.splitlines() == [
+        f"error: cannot listen on 127.0.0.1:{port}: the port is in use",
+        f"hint: mindtrace serve --port {port + 1}",
+    ]
+
+
+def test_beyond_loopback_a_token_is_a_must(run_cli: RunCli, root: Path) -> None:
+    result = run_cli("serve", "--host", "0.0.0.0")
+    assert result.exit_code == 2
+    assert "token" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--port", "--workers"])
+def test_options_are_checked_like_settings(run_cli: RunCli, root: Path, option: str) -> None:
+    result = run_cli("serve", option, "many")
+    assert result.exit_code == 2
+    assert option in result.stderr.splitlines()[0]
+
+
+@pytest.mark.slow
+def test_a_server_says_where_it_is_and_ends_in_peace(root: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mindtrace", "serve", "--port", "0", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+    )
+    assert process.stdout is not None
+    said = json.loads(process.stdout.readline())
+    with urllib.request.urlopen(f"{said['url']}/healthz/live", timeout=30) as answer:
+        assert answer.status == 200
+    assert said["docs_url"] == f"{said['url']}/docs"
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err

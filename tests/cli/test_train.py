@@ -1,0 +1,106 @@
+"""`mindtrace train` as a real process, on digits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Mindtrace = Callable[..., "subprocess.CompletedProcess[str]"]
+RunCli = Callable[..., Any]
+
+QUICK = ("train", "--source", "digits", "--max-epochs", "2")
+FIELDS = {
+    *("schema_version", "model_name", "version", "run_id", "metrics", "epochs", "fit_s"),
+    *("duration_s", "config_digest", "data_digest", "test_digest", "weights_digest"),
+    "bundle_digest",
+}
+
+
+def test_every_wrong_option_is_told_at_once(run_cli: RunCli, root: Path) -> None:
+    result = run_cli("train", "--max-epochs", "-3", "--source", "mnits", "--lr", "fast")
+    assert result.exit_code == 2
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 3
+    assert any("--max-epochs" in line and "1 or more" in line for line in errors)
+    assert list(root.iterdir()) == []
+
+
+def test_a_missing_configuration(run_cli: RunCli, root: Path) -> None:
+    result = run_cli("train", "--config", "nowhere.ini")
+    assert result.exit_code == 2
+    assert "nowhere.ini" in result.stderr.splitlines()[0]
+
+
+def test_hidden_options_stay_hidden(run_cli: RunCli) -> None:
+    text = run_cli("train", "--help").stdout
+    assert "--job-id" not in text
+    assert "--parent" not in text
+
+
+@pytest.mark.slow
+def test_train_as_json(mindtrace: Mindtrace, root: Path) -> None:
+    done = mindtrace(*QUICK, "--json", "--model-name", "tried")
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert set(outcome) >= FIELDS
+    assert (outcome["model_name"], outcome["version"], outcome["epochs"]) == ("tried", 1, 2)
+    assert set(outcome["metrics"]) >= {"train_loss", "val_loss", "val_acc", "test_loss", "test_acc"}
+    events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    epochs = [event for event in events if event["event"] == "epoch"]
+    assert [event["epoch"] for event in epochs] == [1, 2]
+    assert all(event["schema_version"] == 1 for event in events)
+
+
+@pytest.mark.slow
+def test_train_in_a_pipe(mindtrace: Mindtrace, root: Path) -> None:
+    done = mindtrace(*QUICK)
+    assert done.returncode == 0, done.stderr
+    outcome = dict(line.split("\t") for line in done.stdout.splitlines())
+    assert outcome["version"] == "1"
+    assert len(outcome["weights_digest"]) == 64
+    lines = [line for line in done.stderr.splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 2
+    assert done.stderr.splitlines()[-1] == "next: mindtrace predict IMAGE --model digits/1"
+
+
+@pytest.mark.slow
+def test_without_registering(run_cli: RunCli, root: Path) -> None:
+    """In this process: what a dry run checks, a training goes on to use."""
+    plan = run_cli(*QUICK, "--dry-run", "--json")
+    assert plan.exit_code == 0, plan.stderr
+    assert json.loads(plan.stdout)["max_epochs"] == 2
+    assert list(root.rglob("*.db")) == []
+
+    done = run_cli(*QUICK, "--no-register", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["version"] is None
+    assert run_cli("registry", "list", "--json").stdout == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_training(signum: signal.Signals, code: int, root: Path) -> None:
+    words = ("train", "--source", "digits", "--max-epochs", "100000", "--json")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mindtrace", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+    )
+    assert process.stderr is not None
+    while '"event": "epoch"' not in (line := process.stderr.readline()):
+        assert line, "the process ended before its first epoch"
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=60)
+    last = json.loads(err.splitlines()[-1])
+    assert (process.returncode, out) == (code, "")
+    assert last["error"]["type"] == "InterruptedByUser"

@@ -1,0 +1,318 @@
+"""Every kind of fault: where it stands, what is wrong, what to write instead."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mindtrace.core.schema import SECTIONS, describe
+from mindtrace.core.settings import load_settings
+from mindtrace.errors import ConfigError, Fault
+
+HERE = Path("/here")
+
+
+def faults(text: str = "", environ: Mapping[str, str] | None = None, **given: Any) -> list[Fault]:
+    """All that is wrong with a configuration."""
+    try:
+        load_settings(text=text, environ=environ or {}, cwd=HERE, **given)
+    except ConfigError as error:
+        return [*error.faults]
+    return []
+
+
+def lines(*args: Any, **given: Any) -> list[str]:
+    return [str(fault) for fault in faults(*args, **given)]
+
+
+def test_all_faults_of_all_layers_come_at_once_in_the_order_of_reading() -> None:
+    text = "[train]\nmax_epoch = 5\nlr = fast\nnonsense\n[dato]\nx = 1\n[data]\nbatch_size = 0\n"
+    found = lines(
+        text,
+        {"TRAIN__SEED": "-1", "TRAIN__EPOCHS": "1"},
+        sets=["train.patience=0", "oops"],
+        overrides={"train.max_epochs": "many"},
+    )
+    assert found == [
+        "config:2: [train] max_epoch: unknown key, did you mean 'max_epochs'?",
+        "config:3: [train] lr = fast: must be a number above 0",
+        "config:4: nonsense: not a line of an INI, write key = value or # comment",
+        "config:5: [dato]: unknown section, did you mean [data]?",
+        "config:8: [data] batch_size = 0: must be 1 or more",
+        "environment TRAIN__EPOCHS: [train] EPOCHS: unknown key, did you mean 'max_epochs'?",
+        "environment TRAIN__SEED: [train] seed = -1: must be between 0 and 4294967295",
+        "--set oops: write it as section.key=value, such as train.lr=0.01",
+        "--set train.patience: [train] patience = 0: must be 1 or more",
+        "--max-epochs: [train] max_epochs = many: must be a whole number, 1 or more",
+    ]
+
+
+def test_a_fault_holds_its_parts(tmp_path: Path) -> None:
+    ini = tmp_path / "cfg.ini"
+    ini.write_text("# one\n[train]\nmax_epochs = -3\n")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(ini, environ={})
+    (fault,) = caught.value.faults
+    assert (fault.file, fault.line, fault.section, fault.key) == (
+        str(ini),
+        3,
+        "train",
+        "max_epochs",
+    )
+    assert fault.message == "[train] max_epochs = -3: must be 1 or more"
+    assert str(caught.value) == f"{ini}:3: [train] max_epochs = -3: must be 1 or more"
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "meant"),
+    [
+        ("train", "epochs", "'max_epochs'?"),
+        ("train", "learning_rate", "'lr'?"),
+        ("train", "Learning-Rate", "'lr'?"),
+        ("train", "MAX_EPOCHS", "'max_epochs'?"),
+        ("data", "batch", "'batch_size'?"),
+        ("data", "workers", "'num_workers'?"),
+        ("data", "sorce", "'source'?"),
+        ("train", "batch_size", "'batch_size' in [data]?"),
+        ("train", "workers", "'num_workers' in [data]?"),
+        ("data", "epochs", "'max_epochs' in [train]?"),
+        ("DIR_PATHS", "root", "'ROOT'?"),
+        ("compute", "gpu", "'device'?"),
+    ],
+)
+def test_an_unknown_key_leads_to_the_one_that_was_meant(section: str, key: str, meant: str) -> None:
+    (line,) = lines(f"[{section}]\n{key} = 1")
+    assert line == f"config:2: [{section}] {key}: unknown key, did you mean {meant}"
+
+
+def test_a_key_like_no_other_is_answered_with_all_there_are() -> None:
+    (line,) = lines("[jobs]\nzzz = 1")
+    assert line.endswith("unknown key; [jobs] has: database_url, promote, max_queued")
+
+
+@pytest.mark.parametrize(
+    ("section", "meant"),
+    [
+        *(("training", "train"), ("Train", "train"), ("dataset", "data"), ("mlflow", "registry")),
+        *(("dir_paths", "DIR_PATHS"), ("servr", "serve"), ("network", "model")),
+    ],
+)
+def test_an_unknown_section_is_one_fault_whatever_it_holds(section: str, meant: str) -> None:
+    (line,) = lines(f"[{section}]\na = 1\nb = 2")
+    assert line == f"config:1: [{section}]: unknown section, did you mean [{meant}]?"
+
+
+def test_a_section_like_no_other_is_answered_with_all_there_are() -> None:
+    (line,) = lines("[xyzzy]")
+    assert line.endswith(f"there are: {', '.join(section.name for section in SECTIONS)}")
+
+
+def test_other_layers_have_unknown_names_too() -> None:
+    assert lines(sets=["trane.lr=1"]) == [
+        "--set trane.lr: [trane]: unknown section, did you mean [train]?"
+    ]
+    assert lines(environ={"DATA__BATCH": "1", "ELSEWHERE__BATCH": "1"}) == [
+        "environment DATA__BATCH: [data] BATCH: unknown key, did you mean 'batch_size'?"
+    ]
+
+
+VALUES = [
+    ("data", "source", "minst", "must be one of mnist, fashion_mnist, digits, folder, did you"),
+    ("data", "source", "MNIST", "did you mean 'mnist'?"),
+    ("data", "mirror", "mirror.org", "must be a URL that begins with http:// or https://"),
+    ("data", "batch_size", "64.0", "must be a whole number, 1 or more"),
+    ("data", "batch_size", "", "must be a whole number, 1 or more"),
+    ("data", "num_workers", "-1", "must be between 0 and 1024"),
+    ("data", "num_val", "1.5", "must be a whole number of images, or a fraction"),
+    ("data", "num_val", "0", "must be a whole number of images, or a fraction"),
+    ("data", "test_fraction", "1", "must be above 0 and below 1"),
+    ("data", "test_fraction", "0", "must be above 0 and below 1"),
+    ("data", "image_size", "0", "must be between 1 and 1024"),
+    ("data", "image_size", "1025", "must be between 1 and 1024"),
+    ("data", "augment", "heavy", "must be one of none, light"),
+    ("model", "name", "resnet81", "did you mean 'resnet18'?"),
+    ("model", "hidden", "0", "must be between 1 and 65536"),
+    ("model", "dropout", "1", "must be 0 or more and below 1"),
+    ("model", "dropout", "-0.1", "must be 0 or more and below 1"),
+    ("model", "weights", "", "must be none, default or a path"),
+    ("model", "weights", "default", "there are none for mlp"),
+    ("model", "freeze", "maybe", "must be true or false"),
+    ("train", "lr", "0", "must be above 0"),
+    ("train", "lr", "inf", "must be a number above 0"),
+    ("train", "lr", "nan", "must be a number above 0"),
+    ("train", "lr", "0,1", "must be a number above 0"),
+    ("train", "schedule", "one-cycle", "did you mean 'one_cycle'?"),
+    ("train", "monitor", "acc", "must be one of val_acc, val_loss"),
+    ("train", "seed", "4294967296", "must be between 0 and 4294967295"),
+    ("train", "max_minutes", "-1", "must be above 0"),
+    ("registry", "model_name", "-x", "must be 1 to 64 letters, digits"),
+    ("registry", "model_name", "a/b", "must be 1 to 64 letters, digits"),
+    ("registry", "model_name", "x" * 65, "must be 1 to 64 letters, digits"),
+    ("registry", "experiment_name", "a/b", "must be one line"),
+    ("registry", "tracking_uri", "./mlruns", "must be a URL that begins with sqlite://"),
+    ("registry", "tracking_uri", "file:///mlruns", "must be a URL that begins with sqlite://"),
+    ("registry", "tracking_uri", "sqlite://", "must be a URL"),
+    ("registry", "tracking_uri", "sqlite:///:memory:", "must name a file: sqlite:///FILE"),
+    ("registry", "tracking_uri", "https://a b", "must not hold a blank; write it as %20"),
+    ("serve", "port", "65536", "must be between 0 and 65535"),
+    ("serve", "host", "a b", "must be a host name or an address"),
+    ("serve", "workers", "0", "must be between 1 and 256"),
+    ("serve", "allowed_hosts", "*.example.org", "'*.example.org' is no host name"),
+    ("serve", "max_body", "16 MB", "must be a size such as"),
+    ("serve", "max_body", "10", "must be 1 KiB or more"),
+    ("serve", "header_timeout", "0", "must be above 0"),
+    ("jobs", "database_url", "mysql://h/d", "must be a URL that begins with sqlite:// or"),
+    ("jobs", "promote", "yes", "must be one of never, gate, always"),
+    ("compute", "device", "gpu0", "must be auto, cpu, mps, cuda or cuda:N"),
+    ("compute", "precision", "16", "must be one of auto, 32, bf16"),
+    ("compute", "threads", "0", "must be between 1 and 1024"),
+    ("DIR_PATHS", "ROOT", "", "must be a path"),
+    ("DIR_PATHS", "ROOT", "~nobody-of-that-name/x", "that home folder is not known"),
+]
+
+
+@pytest.mark.parametrize(("section", "key", "text", "words"), VALUES)
+def test_a_value_that_cannot_be_is_told_with_what_can(
+    section: str, key: str, text: str, words: str
+) -> None:
+    (fault,) = faults(f"[{section}]\n{key} = {text}")
+    assert (fault.line, fault.section, fault.key) == (2, section, key)
+    assert words in fault.message
+
+
+def test_every_key_that_can_be_wrong_has_been() -> None:
+    always_right = {("data", "split_seed"), ("data", "dir"), ("train", "patience")}
+    always_right |= {("train", "max_epochs"), ("serve", "token_file"), ("compute", "pin_memory")}
+    tried = {(section, key) for section, key, _, _ in VALUES} | always_right
+    kinds = {row.allowed for row in describe() if (row.section, row.key) in tried}
+    assert kinds == {row.allowed for row in describe()}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[train]\nlr = 0.1  # high", "; a comment stands on a line of its own"),
+        ("[data]\nsource = 'digits'", "; write it without quotes"),
+        ("[train]\nlr = 0.1\n  seed = 1", "; an indented line belongs to the value above it"),
+    ],
+)
+def test_habits_of_other_dialects_are_recognised(text: str, words: str) -> None:
+    (line,) = lines(text)
+    assert line.endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("${DIR_PATHS:ROT}", "there is no key 'ROT' in [DIR_PATHS], did you mean 'ROOT'?"),
+        ("${DIR_PATH:ROOT}", "there is no section [DIR_PATH], did you mean [DIR_PATHS]?"),
+        ("${nothing}", "there is no key 'nothing' in [DIR_PATHS]"),
+        ("${ROOT", "a reference is ${SECTION:KEY}, and a plain $ is written $$"),
+        ("5$", "a plain $ is written $$"),
+        ("$ROOT", "a plain $ is written $$"),
+    ],
+)
+def test_a_reference_that_leads_nowhere(value: str, words: str) -> None:
+    (fault,) = faults(f"[DIR_PATHS]\nDATA = {value}")
+    assert (fault.line, fault.key) == (2, "DATA")
+    assert fault.message.startswith(f"[DIR_PATHS] DATA = {value}: ")
+    assert words in fault.message
+
+
+def test_a_circle_is_one_fault_that_shows_it() -> None:
+    (line,) = lines("[DIR_PATHS]\nROOT = ${DATA}/x\nDATA = ${CHECKPOINTS}\nCHECKPOINTS = ${ROOT}")
+    steps = ["ROOT", "DATA", "CHECKPOINTS", "ROOT"]
+    assert line.endswith("refers to itself: " + " -> ".join(f"[DIR_PATHS] {s}" for s in steps))
+
+
+def test_what_refers_to_something_broken_is_not_a_second_fault() -> None:
+    assert len(faults("[DIR_PATHS]\nROOT = ${nothing}")) == 1
+
+
+def test_source_and_folder_belong_together() -> None:
+    assert lines("[data]\nsource = folder") == [
+        "config:2: [data] source = folder: needs the folder too; add dir = PATH to [data]"
+    ]
+    (line,) = lines("[data]\nsource = digits\ndir = /x")
+    assert line.startswith("config:3: [data] dir = /x: is for source = folder, and source is dig")
+    assert len(faults(sets=["data.dir=/x"])) == 1
+    assert not faults("[data]\ndir = /x", sets=["data.source=folder"])
+
+
+def test_a_file_that_is_missing_is_one_fault_with_those_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "mnist.ini").touch()
+    (tmp_path / "other.ini").touch()
+    with pytest.raises(ConfigError) as caught:
+        load_settings("minst.ini", environ={}, cwd=tmp_path)
+    (fault,) = caught.value.faults
+    assert (fault.file, fault.line) == ("minst.ini", None)
+    assert fault.message.startswith("no such file, did you mean 'mnist.ini'?")
+    assert "mnist.ini, other.ini" in fault.message
+    assert caught.value.hint == "mindtrace config init minst.ini"
+
+
+def test_a_missing_file_of_the_variable_says_who_named_it(tmp_path: Path) -> None:
+    environ = {"MindtraceConfig": str(tmp_path / "no" / "cfg.ini")}
+    with pytest.raises(ConfigError, match=r"there is no folder .*MindtraceConfig names it"):
+        load_settings(environ=environ)
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, os.strerror(13))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # root may read everything
+    with pytest.raises(ConfigError, match=r"cfg\.ini: cannot be read: Permission denied"):
+        load_settings("cfg.ini", environ={}, cwd=tmp_path)
+
+
+def test_faults_show_no_passwords_and_stay_on_one_line() -> None:
+    found = lines(
+        "[registry]\ntracking_uri = ftp://me:hush@host/x\n[data]\nmirror = x://a:hush@b\n  c\n"
+        "[model]\nhttps://me:hush@host/x\n",
+        sets=["jobs.database_url=mysql://me:hush@h/d", "https://me:hush@host"],
+    )
+    assert len(found) == 5
+    assert not any("hush" in line or "\n" in line for line in found)
+
+
+def test_a_very_long_value_is_cut() -> None:
+    (line,) = lines(f"[train]\nlr = {'x' * 5000}")
+    assert len(line) < 200
+
+
+def test_a_value_that_nobody_uses_does_no_harm() -> None:
+    assert not faults("[train]\nlr = wrong", sets=["train.lr=0.1"])
+
+
+@given(st.text(), st.dictionaries(st.sampled_from(["TRAIN__LR", "DATA__X"]), st.text()))
+def test_whatever_is_written_ends_in_settings_or_in_faults(
+    text: str, environ: dict[str, str]
+) -> None:
+    for fault in faults(text, environ, sets=[text]):
+        assert "\n" not in str(fault)
+
+
+TEXTS = st.text(max_size=30) | st.sampled_from(["", "0", "-1", "1e400", "${a}", "~", "sqlite:///"])
+KEYS = [(section.name, key.name) for section in SECTIONS for key in section.keys]
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), TEXTS, max_size=6))
+def test_any_text_for_any_key_ends_in_settings_or_in_faults(
+    values: dict[tuple[str, str], str],
+) -> None:
+    sets = [f"{section}.{key}={text}" for (section, key), text in values.items()]
+    for fault in faults(sets=sets):
+        assert fault.section and fault.key and fault.file.startswith("--set")
+
+
+def test_a_home_folder_that_nobody_has_is_a_missing_file() -> None:
+    with pytest.raises(ConfigError, match=r"^~nobody-of-that-name/a\.ini: no such file; there is"):
+        load_settings("~nobody-of-that-name/a.ini", environ={}, cwd=HERE)

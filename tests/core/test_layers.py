@@ -1,0 +1,189 @@
+"""Reading one layer: an INI's lines, the environment, --set, options."""
+
+from __future__ import annotations
+
+import configparser
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mindtrace.core.layers import Layer, read_ini, read_ini_file
+from mindtrace.core.upper_layers import from_environment, from_options, from_sets
+
+HERE = Path("/here")
+KNOWN = {"train": ("lr", "max_epochs"), "DIR_PATHS": ("ROOT",)}
+
+
+def texts(layer: Layer) -> dict[str, dict[str, str]]:
+    sections: dict[str, dict[str, str]] = {name: {} for name in layer.sections}
+    for (section, key), entry in layer.entries.items():
+        sections[section][key] = entry.text
+    return sections
+
+
+def read(text: str) -> Layer:
+    return read_ini(text, "a.ini", HERE)
+
+
+def test_a_value_knows_its_line() -> None:
+    layer = read("# first\n[train]\n\nlr = 0.1\nmax_epochs: 3\n")
+    origins = {key: str(entry.origin) for (_, key), entry in layer.entries.items()}
+    assert origins == {"lr": "a.ini:4", "max_epochs": "a.ini:5"}
+    assert not layer.faults
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("[a]\nK = v", {"K": "v"}),
+        ("[a]\nk=v=w:x", {"k": "v=w:x"}),
+        ("[a]\nk =", {"k": ""}),
+        ("[a]\nk = v ; no comment", {"k": "v ; no comment"}),
+        ("[a]\n ; comment\n  # comment\nk = v", {"k": "v"}),
+        ("[a]\nk = one\n   two\n\tthree\nl = w", {"k": "one\ntwo\nthree", "l": "w"}),
+        ("[a]\n  k = v\n  l = w", {"k": "v", "l": "w"}),
+        ("[a]\r\nk = v\r\nl = w\r\n", {"k": "v", "l": "w"}),
+        ("[a] # comment\nk = v", {"k": "v"}),
+        ("[a]\nk = größe ✓", {"k": "größe ✓"}),
+    ],
+)
+def test_the_dialect(text: str, values: dict[str, str]) -> None:
+    layer = read(text)
+    assert texts(layer) == {"a": values}
+    assert not layer.faults
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("k = v", 1, "k: stands before any [section]"),
+        ("[a]\nwords", 2, "words: not a line of an INI, write key = value or # comment"),
+        ("[a]\n= v", 2, "= v: not a line of an INI"),
+        ("[a\nk = v", 1, "[a: a section is written [name]"),
+        ("[]", 1, "[]: a section is written [name]"),
+        ("[a] b", 1, "[a] b: a section is written [name]"),
+        ("[a]\nk = 1\nk = 2", 3, "[a] k: given twice, first in line 2; keep one"),
+        ("[a]\n[b]\n[a]", 3, "[a]: section given twice, first in line 1; put both together"),
+    ],
+)
+def test_a_broken_line_is_one_fault_with_its_line(text: str, line: int, words: str) -> None:
+    faults = read(text).faults
+    assert [(fault.file, fault.line) for fault in faults] == [("a.ini", line)]
+    assert words in faults[0].message
+
+
+def test_reading_goes_on_behind_a_fault() -> None:
+    layer = read("x = 1\n[a]\nnonsense\nk = v\n[b\nhidden = 1\n[c]\nk = v")
+    assert [fault.line for fault in layer.faults] == [1, 3, 5]
+    assert texts(layer) == {"a": {"k": "v"}, "c": {"k": "v"}}
+
+
+def test_of_a_key_given_twice_the_first_counts_whole() -> None:
+    layer = read("[a]\nk = 1\n 2\nk = 3\n 4\nl = 5")
+    assert texts(layer) == {"a": {"k": "1\n2", "l": "5"}}
+
+
+LINES = st.lists(
+    st.one_of(
+        st.sampled_from(["[a]", "[b c]", "", "   ", "# note", "  ; note", "  more", "\tmore = x"]),
+        st.builds(
+            "{}{}{}{}".format,
+            st.sampled_from(["", "  ", "    "]),
+            st.sampled_from(["k", "Key", "two words"]),
+            st.sampled_from(["=", " = ", ":", "  :  "]),
+            st.text("ab =:#;$[]é", max_size=6),
+        ),
+    ),
+    max_size=12,
+)
+
+
+@given(LINES)
+def test_what_we_take_is_what_the_standard_library_reads(lines: list[str]) -> None:
+    text = "\n".join(lines)
+    standard = configparser.RawConfigParser(default_section="\0", interpolation=None)
+    standard.optionxform = str  # type: ignore[assignment, method-assign]
+    layer = read(text)
+    try:
+        standard.read_string(text)
+    except configparser.Error:
+        assert layer.faults
+    else:
+        expected = {name: dict(standard.items(name)) for name in standard.sections()}
+        assert (texts(layer), layer.faults) == (expected, [])
+
+
+@given(st.text())
+def test_no_text_whatever_ends_in_an_exception(text: str) -> None:
+    layer = read(text)
+    assert all(fault.line and "\n" not in str(fault) for fault in layer.faults)
+
+
+def test_a_long_line_takes_no_time() -> None:
+    blanks = " " * 1_000_000
+    assert read(f"[a]\nx{blanks}y").faults[0].line == 2
+
+
+def test_a_file_is_read_as_utf8_with_or_without_a_mark(tmp_path: Path) -> None:
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / "a.ini").write_text("[a]\nk = ü\n", encoding=encoding)
+        layer = read_ini_file(Path("a.ini"), tmp_path)
+        assert texts(layer) == {"a": {"k": "ü"}}
+        assert layer.entries["a", "k"].origin.base == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "words"),
+    [
+        (b"[a]\nk = \xff\n", 2, "not UTF-8 text"),
+        (b"[a]\n\nk = \0\n", 3, "not a text file"),
+    ],
+)
+def test_a_file_that_is_no_text(tmp_path: Path, content: bytes, line: int, words: str) -> None:
+    (tmp_path / "a.ini").write_bytes(content)
+    (fault,) = read_ini_file(Path("a.ini"), tmp_path).faults
+    assert fault.line == line
+    assert words in fault.message
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (fault,) = read_ini_file(tmp_path, tmp_path).faults
+    assert str(fault) == f"{tmp_path}: cannot be read: Is a directory"
+
+
+def test_the_environment_in_any_case() -> None:
+    environ = {"TRAIN__LR": "1", "Train__Max_Epochs": "2", "dir_paths__root": "/r"}
+    layer = from_environment(environ, KNOWN, HERE)
+    assert texts(layer) == {"train": {"lr": "1", "max_epochs": "2"}, "DIR_PATHS": {"ROOT": "/r"}}
+    assert str(layer.entries["train", "lr"].origin) == "environment TRAIN__LR"
+
+
+def test_variables_of_others_are_let_alone() -> None:
+    environ = {"PATH": "x", "OTHER__LR": "1", "TRAIN_LR": "1", "TRAIN__": "1", "__LR": "1"}
+    assert not from_environment(environ, KNOWN, HERE).entries
+
+
+def test_two_variables_that_disagree_are_a_fault() -> None:
+    environ = {"TRAIN__LR": "1", "train__lr": "2"}
+    (fault,) = from_environment(environ, KNOWN, HERE).faults
+    assert "also given by environment TRAIN__LR" in str(fault)
+    assert not from_environment({**environ, "train__lr": "1"}, KNOWN, HERE).faults
+
+
+def test_sets_in_any_case_and_the_last_one_counts() -> None:
+    layer = from_sets(["TRAIN.LR=1", "train.lr = a=b ", "dir_paths.root=/x"], KNOWN, HERE)
+    assert texts(layer) == {"train": {"lr": "a=b"}, "DIR_PATHS": {"ROOT": "/x"}}
+    assert str(layer.entries["train", "lr"].origin) == "--set train.lr"
+
+
+@pytest.mark.parametrize("argument", ["", "lr", "lr=1", "train.lr", "train.=1", ".lr=1", "=1"])
+def test_a_set_that_is_none(argument: str) -> None:
+    (fault,) = from_sets([argument], KNOWN, HERE).faults
+    assert "write it as section.key=value" in fault.message
+
+
+def test_options_are_named_as_they_are_typed() -> None:
+    layer = from_options({"train.max_epochs": "3"}, HERE)
+    assert str(layer.entries["train", "max_epochs"].origin) == "--max-epochs"

@@ -1,0 +1,290 @@
+"""Settings: defaults, precedence, substitution, paths, and what can be made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mindtrace.core.settings import Settings, load_settings
+from mindtrace.errors import ConfigError
+
+HERE = Path("/here")
+
+
+def load(text: str = "", environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
+    """Settings of an INI text, in an environment of nothing else."""
+    return load_settings(text=text, environ=environ or {}, cwd=HERE, **given)
+
+
+def origin(settings: Settings, section: str, key: str) -> str:
+    return next(row.origin for row in settings.rows() if (row.section, row.key) == (section, key))
+
+
+def test_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    settings = load_settings(environ={})
+    root = Path("/home/me/.cache/mindtrace")
+    assert dataclasses.astuple(settings.dirs) == (root, root / "data", root / "checkpoints")
+    assert dataclasses.astuple(settings.data) == (
+        *("mnist", None, None, 64, 0, None, 0.2, 0, None, "none"),
+    )
+    assert dataclasses.astuple(settings.model) == ("mlp", 100, 0.2, "none", False)
+    assert dataclasses.astuple(settings.train) == (10, 1e-3, "constant", "val_acc", None, 0, None)
+    assert settings.registry.model_name is None
+    assert settings.registry.tracking_uri == f"sqlite:///{root}/mlflow.db"
+    assert dataclasses.astuple(settings.serve) == (
+        *("127.0.0.1", 8000, 1, None, ()),
+        *(16 * 2**20, 256 * 2**10, 16 * 2**10, 25_000_000, 1024, 64),
+        *(10.0, 30.0, 10.0, 30.0),
+    )
+    assert dataclasses.astuple(settings.jobs) == (None, "never", 8)
+    assert dataclasses.astuple(settings.compute) == ("auto", "auto", None, False)
+
+
+def test_texts_become_values() -> None:
+    settings = load(
+        "[data]\nnum_val = 0.25\nimage_size = 32\n"
+        "[train]\npatience = 3\nmax_minutes = 1.5\n"
+        "[serve]\nallowed_hosts = a.org, b.org:80\n  c.org\nmax_body = 1 MiB\n"
+        "[compute]\npin_memory = Yes\n"
+    )
+    assert (settings.data.num_val, settings.data.image_size) == (0.25, 32)
+    assert (settings.train.patience, settings.train.max_minutes) == (3, 1.5)
+    assert settings.serve.allowed_hosts == ("a.org", "b.org:80", "c.org")
+    assert settings.serve.max_body == 2**20
+    assert settings.compute.pin_memory is True
+
+
+def test_a_number_of_images_stays_a_whole_number() -> None:
+    assert load("[data]\nnum_val = 300").data.num_val == 300
+    assert isinstance(load("[data]\nnum_val = 300").data.num_val, int)
+
+
+LAYERS = ("ini", "environment", "set", "option")
+
+
+@given(st.dictionaries(st.sampled_from(LAYERS), st.integers(1, 99)))
+def test_each_layer_comes_before_the_one_below(values: dict[str, int]) -> None:
+    text = f"[train]\nmax_epochs = {values['ini']}" if "ini" in values else ""
+    environ = {"TRAIN__MAX_EPOCHS": str(values["environment"])} if "environment" in values else {}
+    sets = [f"train.max_epochs={values['set']}"] if "set" in values else []
+    options = {"train.max_epochs": str(values["option"])} if "option" in values else {}
+    settings = load(text, environ, sets=sets, overrides=options)
+    highest = next((name for name in reversed(LAYERS) if name in values), None)
+    assert settings.train.max_epochs == (10 if highest is None else values[highest])
+    origins = {
+        "ini": "config:2",
+        "environment": "environment TRAIN__MAX_EPOCHS",
+        "set": "--set train.max_epochs",
+        "option": "--max-epochs",
+        None: "default",
+    }
+    assert origin(settings, "train", "max_epochs") == origins[highest]
+
+
+def test_mlflows_own_variable_comes_before_the_default_only() -> None:
+    environ = {"MLFLOW_TRACKING_URI": "http://mlflow:5000"}
+    settings = load(environ=environ)
+    assert settings.registry.tracking_uri == "http://mlflow:5000"
+    assert origin(settings, "registry", "tracking_uri") == "environment MLFLOW_TRACKING_URI"
+    ours = load("[registry]\ntracking_uri = https://ours", environ)
+    assert ours.registry.tracking_uri == "https://ours"
+    assert load(environ={"MLFLOW_TRACKING_URI": ""}).registry.tracking_uri.startswith("sqlite")
+
+
+def test_layers_are_merged_before_substitution() -> None:
+    settings = load(environ={"DIR_PATHS__ROOT": "/moved"})
+    assert settings.dirs.data == Path("/moved/data")
+    assert settings.dirs.checkpoints == Path("/moved/checkpoints")
+    assert settings.registry.tracking_uri == "sqlite:////moved/mlflow.db"
+
+
+def test_any_value_can_be_referred_to() -> None:
+    settings = load(
+        "[registry]\nmodel_name = ${data:source}-${model:name}\n"
+        "experiment_name = ${model_name}, 5 $$\n"
+    )
+    assert settings.registry.model_name == "mnist-mlp"
+    assert settings.registry.experiment_name == "mnist-mlp, 5 $"
+
+
+def test_values_of_the_environment_and_of_sets_are_literal() -> None:
+    uri = "postgresql://me:a$b${c}@host/db"
+    settings = load(environ={"REGISTRY__TRACKING_URI": uri})
+    assert settings.registry.tracking_uri == uri
+    assert load(sets=[f"registry.tracking_uri={uri}"]).registry.tracking_uri == uri
+
+
+def test_a_dollar_in_a_literal_root_survives_substitution() -> None:
+    assert load(environ={"DIR_PATHS__ROOT": "/a$b/${c}"}).dirs.data == Path("/a$b/${c}/data")
+
+
+def test_relative_paths_of_a_file_start_at_the_file(tmp_path: Path) -> None:
+    folder = tmp_path / "a $b ü"
+    folder.mkdir()
+    ini = folder / "my.ini"
+    ini.write_text(
+        "[DIR_PATHS]\nROOT = root\nCHECKPOINTS = ${data:source}/x\n"
+        "[data]\nsource = folder\ndir = ./images\n[model]\nweights = w.safetensors\n"
+        "[jobs]\ndatabase_url = sqlite:///jobs.db\n",
+        encoding="utf-8",
+    )
+    settings = load_settings(ini, environ={}, cwd=HERE)
+    assert settings.dirs.root == folder / "root"
+    assert settings.dirs.data == folder / "root" / "data"
+    assert settings.dirs.checkpoints == folder / "folder" / "x"
+    assert settings.data.dir == folder / "images"
+    assert settings.model.weights == str(folder / "w.safetensors")
+    assert settings.jobs.database_url == f"sqlite:///{folder}/jobs.db"
+    assert settings.registry.tracking_uri == f"sqlite:///{folder}/root/mlflow.db"
+
+
+def test_a_relative_file_is_found_from_the_working_folder(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "my.ini").write_text("[DIR_PATHS]\nROOT = r\n")
+    for path, environ in (("sub/my.ini", {}), (None, {"MindtraceConfig": "sub/my.ini"})):
+        settings = load_settings(path, environ=environ, cwd=tmp_path)
+        assert settings.dirs.root == tmp_path / "sub" / "r"
+        assert origin(settings, "DIR_PATHS", "ROOT") == "sub/my.ini:2"
+
+
+def test_relative_paths_elsewhere_start_at_the_working_folder() -> None:
+    settings = load(
+        environ={"DIR_PATHS__ROOT": "r"},
+        sets=["serve.token_file=t", "registry.tracking_uri=sqlite:///m.db"],
+    )
+    assert settings.dirs.data == HERE / "r" / "data"
+    assert settings.serve.token_file == HERE / "t"
+    assert settings.registry.tracking_uri == f"sqlite:///{HERE}/m.db"
+
+
+def test_a_tilde_is_the_home_folder_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    settings = load(
+        "[registry]\ntracking_uri = sqlite:///~/m.db",
+        {"DIR_PATHS__ROOT": "~/r"},
+        sets=["serve.token_file=~/t"],
+    )
+    assert settings.dirs.data == Path("/home/me/r/data")
+    assert settings.serve.token_file == Path("/home/me/t")
+    assert settings.registry.tracking_uri == "sqlite:////home/me/m.db"
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////abs/m.db", "sqlite:///rel.db?timeout=5", "https://h"])
+def test_only_relative_sqlite_urls_move(uri: str) -> None:
+    moved = uri.replace("///rel", "////here/rel")
+    assert load(f"[registry]\ntracking_uri = {uri}").registry.tracking_uri == moved
+
+
+def test_another_source_lets_go_of_the_folder_below() -> None:
+    ini = "[data]\nsource = folder\ndir = /images"
+    settings = load(ini, sets=["data.source=digits"])
+    assert (settings.data.source, settings.data.dir) == ("digits", None)
+    assert load(ini, sets=["data.dir=/others"]).data.dir == Path("/others")
+    assert load(ini, sets=["data.source=folder"]).data.dir == Path("/images")
+
+
+@pytest.mark.parametrize("word", ["", "none"])
+def test_blank_and_none_take_a_value_back(word: str) -> None:
+    ini = "[train]\npatience = 3\n[serve]\ntoken_file = t\n[compute]\nthreads = 2"
+    names = ("train.patience", "serve.token_file", "compute.threads")
+    settings = load(ini, sets=[f"{name}={word}" for name in names])
+    assert settings == load()
+
+
+def test_none_is_a_name_like_any_other() -> None:
+    assert load("[registry]\nmodel_name = none").registry.model_name == "none"
+
+
+def test_rows_show_everything_in_force_as_text() -> None:
+    rows = load("[serve]\nmax_body = 2048\nallowed_hosts = a,b").rows()
+    values = {(row.section, row.key): row.value for row in rows}
+    assert len(values) == len(rows)
+    assert values["serve", "max_body"] == "2 KiB"
+    assert values["serve", "allowed_hosts"] == "a, b"
+    assert values["compute", "threads"] == "auto"
+    assert values["serve", "body_timeout"] == "30"
+
+
+def test_passwords_are_neither_shown_nor_sent_along() -> None:
+    settings = load(
+        "[data]\nmirror = https://me:hush@mirror/x\n"
+        "[registry]\ntracking_uri = postgresql://me:hush@host/db\n"
+        "[jobs]\ndatabase_url = postgresql://me:hush@host/db?sslpassword=hush\n"
+    )
+    assert settings.data.mirror == "https://me:hush@mirror/x"
+    shown = [str(settings.rows()), repr(settings), settings.to_ini(("data", "registry", "jobs"))]
+    assert "hush" not in "".join(shown)
+    assert "mirror = https://me:***@mirror/x" in settings.to_ini()
+
+
+def test_only_what_makes_a_version_travels() -> None:
+    text = load("[registry]\nmodel_name = mine").to_ini()
+    headers = [line for line in text.splitlines() if line.startswith("[")]
+    assert headers == ["[data]", "[model]", "[train]", "[compute]"]
+    assert "mine" not in text
+
+
+PATHS = st.text(
+    st.characters(exclude_categories=("C", "Z")) | st.sampled_from(" $"), min_size=1
+).map(lambda text: "/" + text.strip())
+GIVEN = st.fixed_dictionaries(
+    {},
+    optional={
+        "data.num_val": st.one_of(st.integers(1, 10**6), st.floats(0.001, 0.999)),
+        "data.batch_size": st.integers(1, 4096),
+        "data.image_size": st.integers(1, 1024),
+        "model.dropout": st.floats(0, 0.99),
+        "model.weights": PATHS,
+        "model.freeze": st.booleans(),
+        "train.lr": st.floats(1e-9, 1e3),
+        "train.patience": st.integers(1, 50),
+        "train.max_minutes": st.floats(1e-3, 1e4),
+        "compute.threads": st.integers(1, 64),
+        "DIR_PATHS.ROOT": PATHS,
+        "serve.max_body": st.integers(1024, 2**40),
+        "serve.token_file": PATHS.map(Path),
+    },
+)
+ALL = ("DIR_PATHS", "data", "model", "train", "registry", "serve", "jobs", "compute")
+
+
+@given(GIVEN)
+def test_what_is_written_is_read_back_the_same(values: dict[str, Any]) -> None:
+    if "DIR_PATHS.ROOT" in values:
+        values["DIR_PATHS.ROOT"] = Path(values["DIR_PATHS.ROOT"])
+    settings = load().replace(**values)
+    assert load(settings.to_ini(ALL)) == settings
+    assert load(settings.to_ini(ALL)).to_ini(ALL) == settings.to_ini(ALL)
+
+
+def test_a_replaced_value_says_so() -> None:
+    settings = load().replace(**{"compute.threads": 2, "compute.device": "cpu", "dirs.root": HERE})
+    assert (settings.compute.threads, settings.compute.device) == (2, "cpu")
+    assert settings.dirs.root == HERE
+    assert origin(settings, "compute", "threads") == "resolved"
+    assert origin(settings, "compute", "precision") == "default"
+
+
+def test_a_replaced_value_obeys_the_schema() -> None:
+    with pytest.raises(ValueError, match="between 1 and 1024"):
+        load().replace(**{"compute.threads": 0})
+    with pytest.raises(KeyError, match="thread"):
+        load().replace(**{"compute.thread": 1})
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load().train.lr = 1  # type: ignore[misc]
+
+
+def test_no_layer_of_another_test_is_left() -> None:
+    with pytest.raises(ConfigError):
+        load("[train]\nlr = x")
+    assert load().train.lr == 1e-3

@@ -1,0 +1,306 @@
+"""One path from a file's bytes to the network's input, for every kind of file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision.transforms import CenterCrop, Compose, Resize
+
+from mindtrace.errors import ImageError
+from mindtrace.preprocess import (
+    MAX_PIXELS,
+    ImageSpec,
+    decode,
+    encode_png,
+    image_digest,
+    normalise,
+    open_pixels,
+    resized,
+)
+
+GREY = ImageSpec("L", 28, 28, (0.1307,), (0.3081,))
+COLOUR = ImageSpec("RGB", 32, 24, (0.4, 0.5, 0.6), (0.1, 0.2, 0.3))
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
+PICTURE = Image.fromarray(PIXELS)
+
+
+def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def pixels(data: bytes, mode: Any = "RGB") -> NDArray[np.uint8]:
+    return np.asarray(open_pixels(data, mode))
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has no pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    body = chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body
+
+
+def test_a_grey_png_comes_back_as_it_is() -> None:
+    grey = PIXELS[..., 0]
+
+    assert (pixels(encoded(Image.fromarray(grey)), "L") == grey).all()
+    assert (pixels(encoded(Image.fromarray(grey)), "RGB") == grey[..., None]).all()
+
+
+def test_a_colour_png_becomes_the_grey_of_its_luminance() -> None:
+    assert (pixels(encoded(PICTURE)) == PIXELS).all()
+    luminance = PIXELS @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(pixels(encoded(PICTURE), "L") - luminance).max() <= 1
+
+
+def test_a_palette_is_looked_up() -> None:
+    palette = PICTURE.quantize(16)
+
+    assert (pixels(encoded(palette)) == np.asarray(palette.convert("RGB"))).all()
+
+
+def test_bilevel_means_black_and_white() -> None:
+    checks = Image.fromarray((np.indices((8, 8)).sum(0) % 2 * 255).astype(np.uint8)).convert("1")
+
+    assert set(np.unique(pixels(encoded(checks), "L"))) == {0, 255}
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_transparent_pixel_is_black_whatever_colour_it_hides(mode: str) -> None:
+    rgba = np.dstack([PIXELS, np.full((20, 24), 255, np.uint8)])
+    rgba[:5, :, 3] = 0
+
+    found = pixels(encoded(Image.fromarray(rgba)), mode)
+
+    assert (found[:5] == 0).all()
+    assert (found[5:] == pixels(encoded(PICTURE), mode)[5:]).all()
+
+
+def test_transparency_counts_in_grey_palette_and_webp_too() -> None:
+    grey_alpha = np.dstack([PIXELS[..., 0], np.zeros((20, 24), np.uint8)])
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([255] * 6)
+
+    assert (pixels(encoded(Image.fromarray(grey_alpha, "LA")), "L") == 0).all()
+    assert (pixels(encoded(palette, transparency=1)) == 0).all()
+    assert (pixels(encoded(palette)) == 255).all()
+    clear = Image.new("RGBA", (4, 4), (255, 255, 255, 0))
+    assert (pixels(encoded(clear, "WEBP", lossless=True, exact=True)) == 0).all()
+
+
+def test_half_transparency_is_half_as_bright() -> None:
+    half = Image.new("RGBA", (2, 2), (200, 100, 50, 128))
+
+    assert np.abs(pixels(encoded(half)).astype(int) - [100, 50, 25]).max() <= 1
+
+
+def test_16_bits_are_scaled_and_not_clipped() -> None:
+    deep = np.array([[0, 128, 257, 32896, 65535]], np.uint16)
+
+    assert pixels(encoded(Image.fromarray(deep)), "L").tolist() == [[0, 0, 1, 128, 255]]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_the_rotation_in_exif_is_carried_out(format: str, orientation: int) -> None:
+    upright = np.zeros((8, 16), np.uint8)
+    upright[:4, :8] = 255
+    turned = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.T,
+        6: np.rot90(upright, -1),
+        7: upright[::-1, ::-1].T,
+        8: np.rot90(upright),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+
+    found = pixels(encoded(Image.fromarray(upright), format, exif=exif), "L")
+
+    assert found.shape == turned.shape
+    assert (found.astype(int) // 128 == turned // 128).all()
+
+
+@pytest.mark.parametrize("format", ["WEBP", "PNG"])
+def test_of_an_animation_the_first_frame_counts(format: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("white", "black")]
+    data = encoded(frames[0], format, save_all=True, append_images=frames[1:], duration=100)
+
+    assert (pixels(data) == 255).all()
+
+
+def test_cmyk_and_progressive_jpegs_are_read() -> None:
+    smooth = PICTURE.resize((4, 4)).resize((64, 64), Image.Resampling.BICUBIC)
+    expected = pixels(encoded(smooth, "JPEG", quality=95)).astype(int)
+
+    for data in (
+        encoded(smooth, "JPEG", quality=95, progressive=True),
+        encoded(smooth.convert("CMYK"), "JPEG", quality=95),
+    ):
+        assert np.abs(pixels(data) - expected).mean() < 3
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_a_truncated_image_is_damaged_and_not_half_an_image(format: str) -> None:
+    data = encoded(PICTURE.resize((200, 200)), format)
+
+    for length in (len(data) // 2, len(data) * 9 // 10):
+        with pytest.raises(ImageError):
+            open_pixels(data[:length], "L")
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (b"", "empty"),
+        (b"a letter to grandmother", "a letter"),
+        (encoded(PICTURE, "GIF"), "GIF8"),
+        (encoded(PICTURE, "BMP"), "BM"),
+        (encoded(PICTURE, "TIFF"), "not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+    ],
+)
+def test_what_is_no_png_jpeg_or_webp_is_said_to_be_none(data: bytes, word: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        open_pixels(data, "L")
+
+    assert word in caught.value.message
+    assert "\n" not in caught.value.message
+    assert caught.value.hint == "PNG, JPEG and WebP are read"
+
+
+@pytest.mark.parametrize(
+    "size", [(5001, 5000), (12_000, 12_000), (30_000, 30_000), (65_535, 65_535)]
+)
+def test_a_bomb_is_refused_before_it_is_unpacked(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError) as caught:
+        open_pixels(png_header(*size), "L")
+
+    assert f"{MAX_PIXELS:,}" in caught.value.message
+
+
+def test_the_limit_of_pixels_is_the_callers() -> None:
+    data = encoded(PICTURE)
+
+    assert open_pixels(data, "L", max_pixels=480).size == (24, 20)
+    with pytest.raises(ImageError) as caught:
+        open_pixels(data, "L", max_pixels=479)
+    assert "24 x 20" in caught.value.message
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+@given(st.sampled_from(["PNG", "JPEG", "WEBP"]), st.data())
+def test_damage_is_an_image_error_or_an_image(format: str, draw: st.DataObject) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = 6, 72.5
+    data = bytearray(encoded(PICTURE, format, exif=exif))
+    for _ in range(draw.draw(st.integers(1, 4))):
+        data[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))
+
+    try:
+        found = decode(bytes(data), GREY)
+    except ImageError as error:
+        assert "\n" not in error.message
+    else:
+        assert found.shape == (28, 28)
+
+
+def test_damaged_metadata_leaves_stderr_clean() -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "x" * 50
+    data = encoded(PICTURE, "JPEG", exif=exif).replace(b"\x00\x00\x003", b"\x00\x00\xff3", 1)
+    script = (
+        "import sys; from mindtrace.preprocess import open_pixels;"
+        "open_pixels(sys.stdin.buffer.read(), 'L')"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=data, capture_output=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("spec", [GREY, COLOUR])
+def test_decode_gives_the_size_and_the_channels_of_the_spec(spec: ImageSpec) -> None:
+    found = decode(encoded(PICTURE), spec)
+
+    assert found.dtype == np.uint8
+    assert found.shape == ((28, 28) if spec is GREY else (32, 24, 3))
+
+
+def test_a_png_made_here_is_read_back_the_same() -> None:
+    for spec, image in ((GREY, PIXELS[..., 0]), (COLOUR, PIXELS)):
+        assert (pixels(encode_png(image), spec.mode) == image).all()
+
+
+@pytest.mark.parametrize(
+    "size", [(300, 200), (201, 317), (256, 256), (223, 999), (50, 60), (640, 481)]
+)
+def test_the_crop_is_torchvisions_to_the_pixel(size: tuple[int, int]) -> None:
+    image = PICTURE.resize(size, Image.Resampling.NEAREST)
+    spec = ImageSpec("RGB", 224, 224, (0.0,) * 3, (1.0,) * 3, "crop", short_side=232)
+
+    expected = Compose([Resize(232), CenterCrop(224)])(image)
+
+    assert (np.asarray(resized(image, spec)) == np.asarray(expected)).all()
+
+
+def test_an_image_that_fits_is_left_alone() -> None:
+    image = PICTURE.resize((224, 224))
+
+    assert resized(image, ImageSpec("RGB", 224, 224, (0.0,) * 3, (1.0,) * 3, "crop", 256)) is image
+
+
+def test_a_thread_of_an_image_is_refused_and_not_blown_up() -> None:
+    spec = ImageSpec("L", 224, 224, (0.0,), (1.0,), "crop", short_side=256)
+
+    with pytest.raises(ImageError) as caught:
+        resized(Image.new("L", (1_000_000, 2)), spec)
+
+    assert "1000000 x 2" in caught.value.message
+
+
+@pytest.mark.parametrize("spec", [GREY, COLOUR])
+def test_normalise_is_the_plain_formula(spec: ImageSpec) -> None:
+    shape = (3, spec.height, spec.width) + ((3,) if spec.mode == "RGB" else ())
+    images = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    planes = images[..., None] if spec.mode == "L" else images
+
+    expected = (planes / 255 - np.array(spec.mean)) / np.array(spec.std)
+
+    found = normalise(images, spec)
+    assert found.dtype == np.float32
+    assert found.flags.c_contiguous
+    np.testing.assert_allclose(found, expected.transpose(0, 3, 1, 2), atol=1e-6)
+
+
+def test_the_digest_is_sha256_of_shape_and_pixels() -> None:
+    image = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    words = struct.pack("<2q", 2, 3) + bytes(range(6))
+
+    assert image_digest(image) == hashlib.sha256(words).digest()
+    assert image_digest(image) != image_digest(image.reshape(3, 2))
+    assert image_digest(image[:, ::-1]) == image_digest(image[:, ::-1].copy())

@@ -1,0 +1,115 @@
+"""A training that was interrupted ends as one that was not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+
+from mindtrace.bundle.folder import weights_digest
+from mindtrace.core.settings import Settings, load_settings
+from mindtrace.data.build import build_data
+from mindtrace.errors import NotFoundError, UsageError
+from mindtrace.training import checkpoint
+from mindtrace.training.checkpoint import Identity
+from mindtrace.training.fit import TrainResult, fit
+
+
+def settings(*sets: str) -> Settings:
+    return load_settings(
+        sets=["data.source=digits", "train.max_epochs=5", "train.schedule=one_cycle"]
+        + [
+            "train.lr=0.01",
+            "compute.threads=1",
+            "compute.device=cpu",
+            "compute.precision=32",
+            *sets,
+        ]
+    )
+
+
+def trained(what: Settings, **options: object) -> TrainResult:
+    return fit(what, build_data(what), **options)  # type: ignore[arg-type]
+
+
+class Interrupted(Exception):
+    pass
+
+
+class InterruptAt(pl.Callback):
+    """Raises in the middle of an epoch, after some of its steps were done."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch + 1 == self.epoch:
+            raise Interrupted
+
+
+@pytest.mark.parametrize("epoch", [2, 4, 5])
+def test_resumed_weights_are_those_of_an_uninterrupted_training(
+    root: Path, tmp_path: Path, epoch: int
+) -> None:
+    whole = trained(settings())
+    with pytest.raises(Interrupted):
+        trained(settings(), callbacks=[InterruptAt(epoch)], checkpoints=tmp_path)
+
+    resumed = trained(settings(), checkpoints=tmp_path, resume=True)
+
+    assert weights_digest(resumed.model.weights()) == weights_digest(whole.model.weights())
+    assert resumed.metrics == whole.metrics
+    assert resumed.steps == whole.steps
+    assert resumed.best_epoch == whole.best_epoch
+
+
+def test_a_training_that_was_stopped_after_its_last_epoch_needs_no_more_steps(
+    root: Path, tmp_path: Path
+) -> None:
+    whole = trained(settings(), checkpoints=tmp_path)
+
+    resumed = trained(settings(), checkpoints=tmp_path, resume=True)
+
+    assert weights_digest(resumed.model.weights()) == weights_digest(whole.model.weights())
+    assert resumed.metrics == whole.metrics
+
+
+def test_patience_is_counted_across_an_interruption(root: Path, tmp_path: Path) -> None:
+    impatient = settings("train.patience=1", "train.lr=0.3", "train.max_epochs=30")
+    whole = trained(impatient)
+    assert whole.epochs < 30, "the test wants a training that stops early"
+    with pytest.raises(Interrupted):
+        trained(impatient, callbacks=[InterruptAt(whole.epochs)], checkpoints=tmp_path)
+
+    resumed = trained(impatient, checkpoints=tmp_path, resume=True)
+
+    assert resumed.epochs == whole.epochs
+    assert weights_digest(resumed.model.weights()) == weights_digest(whole.model.weights())
+
+
+def test_last_is_the_newest_checkpoint(tmp_path: Path) -> None:
+    for age, run_id in ((10, "old"), (5, "new"), (20, "oldest")):
+        folder = checkpoint.begin(tmp_path, Identity(run_id, "m", "", "d"))
+        (folder / checkpoint.LAST).write_bytes(b"")
+        os.utime(folder / checkpoint.LAST, (1000 - age, 1000 - age))
+    checkpoint.begin(tmp_path, Identity("without", "m", "", "d"))
+
+    assert checkpoint.find(tmp_path, "last")[1].run_id == "new"
+    assert checkpoint.find(tmp_path, "oldest")[1].run_id == "oldest"
+    with pytest.raises(NotFoundError) as caught:
+        checkpoint.find(tmp_path, "without")
+    assert caught.value.known == ("new", "old", "oldest")
+
+
+def test_another_configuration_is_refused_with_every_difference() -> None:
+    found = Identity("r", "m", "[train]\nlr = 0.1\nseed = 0\n", "d")
+
+    with pytest.raises(UsageError) as caught:
+        checkpoint.demand_same(found, Identity("r", "n", "[train]\nlr = 0.2\nseed = 0\n", "e"))
+
+    assert "[train] lr was 0.1, is 0.2" in caught.value.message
+    assert "model_name was m, is n" in caught.value.message
+    assert "images" in caught.value.message
+    assert "seed" not in caught.value.message
