@@ -46,7 +46,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pydoclint --quiet src
+	$(BIN)/python .ci/docstrings.py
 
 # `network` tests need more than loopback, which a machine that builds may not have.
 test: lint

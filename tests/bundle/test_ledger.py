@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mindtrace.bundle.ledger import Ledger
 
@@ -58,3 +61,25 @@ def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
         (tmp_path / "l.npz").write_bytes(damage)
         with pytest.raises(ValueError):
             Ledger.read(tmp_path / "l.npz")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ledger") / "l.npz"
+    LEDGER.write(path)
+    return path
+
+
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=3))
+def test_flipped_bytes_are_refused_or_change_nothing(
+    written: Path, changes: list[tuple[int, int]]
+) -> None:
+    content = bytearray(written.read_bytes())
+    for at, value in changes:
+        content[at % len(content)] = value
+    damaged = written.with_name("damaged.npz")
+    damaged.write_bytes(content)
+
+    with contextlib.suppress(ValueError):
+        found = Ledger.read(damaged)
+        np.testing.assert_array_equal(found.probabilities, LEDGER.probabilities)

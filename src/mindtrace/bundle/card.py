@@ -7,6 +7,7 @@ a class, a module or a path, so reading one can run nothing.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -87,6 +88,9 @@ def _spec(fields: Mapping[str, Any]) -> ImageSpec:
         resize=resize,
         short_side=None if fields["short_side"] is None else int(fields["short_side"]),
     )
-    if not len(spec.mean) == len(spec.std) == spec.channels or min(spec.std) <= 0:
+    if not len(spec.mean) == len(spec.std) == spec.channels:
         raise CardError(f"model.json: mean and std do not fit mode '{mode}'")
+    positive = (spec.height, spec.width, *spec.std)
+    if min(positive) <= 0 or not all(map(math.isfinite, (*positive, *spec.mean))):
+        raise CardError("model.json: height, width and std must be above 0, mean finite")
     return spec

@@ -6,11 +6,29 @@ alone, without the images and without running a model again.
 
 from __future__ import annotations
 
+import io
+import struct
+import tokenize
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+# What NumPy's reader raises on damaged files, found by feeding it such files.
+_DAMAGE = (
+    KeyError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    SyntaxError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -38,13 +56,14 @@ class Ledger:
         """Read what `write` wrote.
 
         Raises:
-            ValueError: an array is missing, pickled, or does not fit the others.
+            ValueError: damaged; an array is missing, pickled, or does not fit the others.
         """
-        with np.load(path, allow_pickle=False) as arrays:
-            try:
+        content = io.BytesIO(path.read_bytes())
+        try:
+            with np.load(content, allow_pickle=False) as arrays:
                 ledger = cls(arrays["digests"], arrays["labels"], arrays["probabilities"])
-            except KeyError as error:
-                raise ValueError(f"predictions.npz has no array {error}") from error
+        except _DAMAGE as error:
+            raise ValueError(f"predictions.npz cannot be read: {error!r}") from error
         if not len(ledger.digests) == len(ledger.labels) == len(ledger.probabilities):
             raise ValueError("predictions.npz: its arrays differ in length")
         return ledger

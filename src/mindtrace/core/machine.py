@@ -18,6 +18,25 @@ def auto_device() -> str:
     return "cpu"
 
 
+def processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    for line in _cpuinfo().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware."""
+    text = _cpuinfo()
+    return "avx512_bf16" in text or "amx_bf16" in text
+
+
+def _cpuinfo() -> str:
+    file = Path("/proc/cpuinfo")
+    return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+
+
 def hide_gpus() -> None:
     """Tell torch that there is no GPU; before it is imported, in a process of our own.
 

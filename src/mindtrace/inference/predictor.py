@@ -110,10 +110,14 @@ def _session(bundle: Bundle, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(
-            bundle.onnx, options, providers=["CPUExecutionProvider"]
+            bundle.onnx,
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # or it prints its complaint and tries the same again
         )
     except Exception as error:
-        raise BundleError(bundle.folder, f"model.onnx cannot be loaded: {error}") from error
+        reason = " ".join(str(error).split())
+        raise BundleError(bundle.folder, f"model.onnx cannot be loaded: {reason}") from error
     spec, classes = bundle.card.spec, len(bundle.card.class_names)
     inputs = {value.name: value.shape[1:] for value in session.get_inputs()}
     outputs = {value.name: value.shape[1:] for value in session.get_outputs()}

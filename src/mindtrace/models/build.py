@@ -11,6 +11,7 @@ from mindtrace.bundle.card import ModelCard
 from mindtrace.core.settings import ModelSettings, TrainSettings
 from mindtrace.models.classifier import ImageClassifier
 from mindtrace.models.cnn import cnn
+from mindtrace.models.layout import fit_layout
 from mindtrace.models.mlp import mlp
 from mindtrace.models.vision import network_demand, vision
 from mindtrace.preprocess import ImageSpec
@@ -25,9 +26,9 @@ def build_model(
 
     Draws from torch's global random state: seed it first.
     """
-    arguments = _arguments(settings, spec, len(class_names))
+    arguments = network_arguments(settings, spec, len(class_names))
     card = ModelCard(settings.name, arguments, spec, tuple(class_names))
-    network = build_network(settings.name, arguments)
+    network = fit_layout(build_network(settings.name, arguments))
     return ImageClassifier(network, card, lr=train.lr, schedule=train.schedule)
 
 
@@ -40,7 +41,8 @@ def build_network(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
     return vision(architecture, **arguments)
 
 
-def _arguments(settings: ModelSettings, spec: ImageSpec, classes: int) -> dict[str, Any]:
+def network_arguments(settings: ModelSettings, spec: ImageSpec, classes: int) -> dict[str, Any]:
+    """What the network of `[model]` is built with for these images."""
     if settings.name == "mlp":
         inputs = spec.channels * spec.height * spec.width
         return {"dim": [inputs, settings.hidden, classes], "dropout": settings.dropout}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal
 
 from mlflow.entities import Metric, Param, RunTag
@@ -75,6 +76,11 @@ class Run:
         """Keep a text as an artifact of the run."""
         with store_errors(self.store.uri):
             self.store.client.log_text(self.run_id, text, file)
+
+    def log_folder(self, folder: Path, name: str) -> None:
+        """Keep the files of a folder as artifacts of the run, under `name`."""
+        with store_errors(self.store.uri):
+            self.store.client.log_artifacts(self.run_id, str(folder), name)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Send metrics in the background; `end` waits for them."""

@@ -7,6 +7,7 @@ images, store. The MLflow run that was opened gets a true end whatever happens.
 from __future__ import annotations
 
 import re
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,6 @@ from mindtrace.core.masking import masked
 from mindtrace.core.progress import Progress
 from mindtrace.core.settings import Settings
 from mindtrace.errors import InterruptedByUser, UsageError
-from mindtrace.utils.system import available_cores
 
 if TYPE_CHECKING:
     from mindtrace.data.base import ImageDataModule
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mindtrace.registry.store import Store
     from mindtrace.registry.tracking import Run
     from mindtrace.training.fit import TrainResult
+    from mindtrace.training.report import ClassScore, Report
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -54,10 +55,13 @@ class TrainOutcome:
     test_digest: str
     weights_digest: str | None
     bundle_digest: str | None
+    calibration_error: float
+    classes: tuple[ClassScore, ...]
 
     def document(self) -> dict[str, Any]:
         """The JSON document of `mindtrace train`."""
-        return document({**vars(self), "metrics": dict(self.metrics)})
+        classes = [dict(vars(score)) for score in self.classes]
+        return document({**vars(self), "metrics": dict(self.metrics), "classes": classes})
 
 
 @dataclass(frozen=True)
@@ -84,20 +88,9 @@ class TrainPlan:
 
 def own_this_process(settings: Settings) -> None:
     """For a process that only trains, before torch is imported: hide GPUs it will not use."""
-    if resolved(settings).compute.device == "cpu":
+    device = settings.compute.device
+    if (auto_device() if device == "auto" else device) == "cpu":
         hide_gpus()
-
-
-def resolved(settings: Settings) -> Settings:
-    """`settings` with every `auto` of `[compute]` as it is on this machine."""
-    compute = settings.compute
-    return settings.replace(
-        **{
-            "compute.device": auto_device() if compute.device == "auto" else compute.device,
-            "compute.precision": "32" if compute.precision == "auto" else compute.precision,
-            "compute.threads": compute.threads or available_cores(),
-        }
-    )
 
 
 def model_name_of(settings: Settings) -> str:
@@ -127,10 +120,11 @@ def plan(settings: Settings) -> TrainPlan:
     """
     from mindtrace.data.build import build_data
     from mindtrace.models import network_demand
+    from mindtrace.training.compute import resolve
 
     name = model_name_of(settings)
-    settings = resolved(settings)
     data = build_data(settings, network_demand(settings.model))
+    settings = resolve(settings, data.spec, len(data.class_names))
     return TrainPlan(
         model_name=name,
         source=settings.data.source,
@@ -183,15 +177,16 @@ def train(
         from mindtrace.registry.store import Store
         from mindtrace.training import checkpoint
         from mindtrace.training.callbacks import StopOnRequest
+        from mindtrace.training.compute import resolve
         from mindtrace.training.fit import fit
 
-        settings = resolved(settings)
         progress.stage(f"reading {settings.data.source}")
         data = build_data(settings, network_demand(settings.model))
         data.prepare_data()
         data.setup()
         for note in data.notes:
             progress.note(note)
+        settings = resolve(settings, data.spec, len(data.class_names))
         store = Store(settings.registry.tracking_uri, settings.dirs.root)
         run, folder = _begun(store, settings, name, data, job_id, resume)
         with run_ends_truly(run), _told_how_to_resume(run.run_id, folder):
@@ -205,6 +200,8 @@ def train(
                     checkpoints=folder,
                     resume=resume is not None,
                 )
+            progress.stage("writing the report")
+            findings = _report(run, result)
             published = None
             if register:
                 progress.stage(f"registering {name}")
@@ -226,6 +223,8 @@ def train(
         test_digest=digests.test_digest,
         weights_digest=published.weights_digest if published else None,
         bundle_digest=published.bundle_digest if published else None,
+        calibration_error=findings.calibration_error,
+        classes=findings.classes,
     )
 
 
@@ -281,6 +280,19 @@ def _start_run(store: Store, settings: Settings, name: str, job_id: str | None) 
         }
     )
     return run
+
+
+def _report(run: Run, result: TrainResult) -> Report:
+    """Pictures and numbers of the test, kept with the run."""
+    from mindtrace.training.pictures import write_report
+    from mindtrace.training.report import report
+
+    names = result.data.class_names
+    findings = report(result.test, names)
+    with tempfile.TemporaryDirectory(prefix="mindtrace-") as folder:
+        write_report(Path(folder), findings, result.course, result.data.split("test"), names)
+        run.log_folder(Path(folder), "report")
+    return findings
 
 
 def _register(

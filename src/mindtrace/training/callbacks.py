@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytorch_lightning as pl
@@ -86,13 +87,26 @@ class EpochSeeds(pl.Callback):
 
 
 class Relay(pl.Callback):
-    """Tells a `Progress` how far the training is."""
+    """Tells a `Progress` how far the training is, and remembers the course of it.
+
+    Attributes:
+        course: a report of each epoch so far, those before an interruption included.
+    """
 
     def __init__(self, progress: Progress, best: BestWeights, steps: int) -> None:
+        self.course: list[EpochReport] = []
         self._progress = progress
         self._best = best
         self._steps = steps
         self._began = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint: the course."""
+        return {"course": [asdict(report) for report in self.course]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self.course = [EpochReport(**fields) for fields in state_dict["course"]]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's clock."""
@@ -113,15 +127,15 @@ class Relay(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell of the epoch's metrics; the callback of the best weights comes before."""
         epoch = trainer.current_epoch + 1
-        self._progress.epoch(
-            EpochReport(
-                epoch=epoch,
-                max_epochs=trainer.max_epochs or epoch,
-                metrics=epoch_metrics(trainer),
-                seconds=time.perf_counter() - self._began,
-                best=self._best.epoch == epoch,
-            )
+        report = EpochReport(
+            epoch=epoch,
+            max_epochs=trainer.max_epochs or epoch,
+            metrics=epoch_metrics(trainer),
+            seconds=time.perf_counter() - self._began,
+            best=self._best.epoch == epoch,
         )
+        self.course.append(report)
+        self._progress.epoch(report)
 
 
 class StopOnRequest(pl.Callback):

@@ -23,7 +23,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, Timer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from mindtrace.core.progress import Progress
+from mindtrace.core.progress import EpochReport, Progress
 from mindtrace.core.settings import Settings
 from mindtrace.data.base import ImageDataModule
 from mindtrace.errors import InterruptedByUser
@@ -45,6 +45,7 @@ class TrainResult:
         data: the images it saw.
         metrics: train_loss, val_loss, val_acc of the best epoch; test_loss, test_acc.
         test: the answers to the test images.
+        course: a report of each epoch.
         best_epoch: from 1.
         epochs: how many were run.
         steps: optimizer steps, as Lightning counted them.
@@ -57,6 +58,7 @@ class TrainResult:
     data: ImageDataModule
     metrics: dict[str, float]
     test: Evaluation
+    course: tuple[EpochReport, ...]
     best_epoch: int
     epochs: int
     steps: int
@@ -98,12 +100,8 @@ def fit(
         model.steps_per_epoch = steps
         data.seed, data.chunk = train.seed, CHUNK
         best = BestWeights(train.monitor)
-        own: list[pl.Callback] = [
-            EpochSeeds(train.seed),
-            best,
-            Relay(progress, best, steps),
-            StopOnNonsense(),
-        ]
+        relay = Relay(progress, best, steps)
+        own: list[pl.Callback] = [EpochSeeds(train.seed), best, relay, StopOnNonsense()]
         if checkpoints is not None:
             own.append(Checkpoints(checkpoints))
         trainer = _trainer(settings, [*own, *_limits(settings), *callbacks])
@@ -126,6 +124,7 @@ def fit(
         data=data,
         metrics={**best.metrics, "test_loss": test.loss, "test_acc": test.accuracy},
         test=test,
+        course=tuple(relay.course),
         best_epoch=best.epoch,
         epochs=trainer.current_epoch,
         steps=trainer.global_step,

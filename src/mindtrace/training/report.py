@@ -1,0 +1,184 @@
+"""What the test images say of a network, beyond one number.
+
+In: its probabilities and the true labels. Out: a `Report` of precision, recall,
+confusion, calibration and the worst mistakes, ready for JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mindtrace.training.evaluate import Evaluation
+
+BINS = 15
+MISTAKES = 25
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class on the test images.
+
+    Attributes:
+        class_name: its name.
+        images: how many there are of it.
+        precision: of the images called so, the fraction that are; None if none was.
+        recall: of the images that are, the fraction called so; None if there is none.
+    """
+
+    class_name: str
+    images: int
+    precision: float | None
+    recall: float | None
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Answers of about one confidence: `accuracy` should be `confidence`.
+
+    Attributes:
+        low: of the bin, exclusive.
+        high: of the bin, inclusive.
+        images: how many answers fall into it.
+        confidence: their mean; None for an empty bin.
+        accuracy: the fraction of right ones; None for an empty bin.
+    """
+
+    low: float
+    high: float
+    images: int
+    confidence: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One wrong answer: `index` in the test split, what it is, what it was called."""
+
+    index: int
+    label: int
+    predicted: int
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of it.
+
+    Attributes:
+        accuracy: fraction of right answers.
+        classes: a score each, by label.
+        confusion: rows are true classes, columns are answers, values are counts.
+        calibration_error: expected calibration error, a fraction.
+        bins: of the reliability diagram.
+        mistakes: the most confident ones, worst first.
+    """
+
+    accuracy: float
+    classes: tuple[ClassScore, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    calibration_error: float
+    bins: tuple[Bin, ...]
+    mistakes: tuple[Mistake, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def report(test: Evaluation, class_names: Sequence[str]) -> Report:
+    """Look at the answers to the test images from all sides."""
+    predicted = test.probabilities.argmax(1)
+    confidence = test.probabilities.max(1)
+    right = predicted == test.labels
+    confusion = confusion_matrix(test.labels, predicted, len(class_names))
+    bins = reliability(confidence, right)
+    return Report(
+        accuracy=float(right.mean()),
+        classes=tuple(_scores(confusion, class_names)),
+        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+        calibration_error=calibration_error(bins),
+        bins=bins,
+        mistakes=tuple(_mistakes(test.labels, predicted, confidence)),
+    )
+
+
+def confusion_matrix(
+    labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
+) -> NDArray[np.int64]:
+    """Counts: int64, (classes, classes); rows are labels, columns are answers."""
+    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(
+        classes, classes
+    )
+
+
+def reliability(
+    confidence: NDArray[np.floating[Any]], right: NDArray[np.bool_], count: int = BINS
+) -> tuple[Bin, ...]:
+    """Group answers by confidence into `count` bins of equal width.
+
+    Args:
+        confidence: of each answer, in (0, 1].
+        right: whether it was.
+        count: how many bins.
+    """
+    edges = np.linspace(0, 1, count + 1)
+    where = np.clip(np.ceil(confidence * count).astype(int) - 1, 0, count - 1)
+    bins = []
+    for index in range(count):
+        inside = where == index
+        filled = bool(inside.any())
+        bins.append(
+            Bin(
+                low=float(edges[index]),
+                high=float(edges[index + 1]),
+                images=int(inside.sum()),
+                confidence=float(confidence[inside].mean()) if filled else None,
+                accuracy=float(right[inside].mean()) if filled else None,
+            )
+        )
+    return tuple(bins)
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """Expected calibration error: the mean gap of the bins, weighted by their images.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks" (2017), equation 5.
+    """
+    total = sum(one.images for one in bins)
+    gaps = [
+        one.images * abs(one.accuracy - one.confidence)
+        for one in bins
+        if one.accuracy is not None and one.confidence is not None
+    ]
+    return sum(gaps) / total if total else 0.0
+
+
+def _scores(confusion: NDArray[np.int64], class_names: Sequence[str]) -> list[ClassScore]:
+    right, called, real = np.diag(confusion), confusion.sum(0), confusion.sum(1)
+    return [
+        ClassScore(
+            class_name=name,
+            images=int(real[label]),
+            precision=float(right[label] / called[label]) if called[label] else None,
+            recall=float(right[label] / real[label]) if real[label] else None,
+        )
+        for label, name in enumerate(class_names)
+    ]
+
+
+def _mistakes(
+    labels: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    confidence: NDArray[np.floating[Any]],
+) -> list[Mistake]:
+    wrong = np.flatnonzero(labels != predicted)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
+    return [
+        Mistake(int(index), int(labels[index]), int(predicted[index]), float(confidence[index]))
+        for index in worst
+    ]

@@ -1,0 +1,143 @@
+"""What ONNX Runtime answers is what the trained PyTorch network answers."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mindtrace.bundle import folder as bundle_folder
+from mindtrace.bundle import manifest
+from mindtrace.core.settings import load_settings
+from mindtrace.data import Digits, build_data
+from mindtrace.errors import ImageError
+from mindtrace.inference.predictor import Predictor
+from mindtrace.models import build_model, network_demand
+from mindtrace.preprocess import encode_png
+from mindtrace.training.evaluate import evaluate
+from mindtrace.training.package import contents, pixels
+
+TOLERANCE = 1e-4
+
+
+def pngs(digits: Digits) -> list[bytes]:
+    return [encode_png(pixels(image)) for image in digits.split("test").images]
+
+
+def test_every_test_digit_as_a_png_gets_pytorchs_answer(
+    predictor: Predictor, digits: Digits, expected: torch.Tensor
+) -> None:
+    found = np.stack([predictor.predict(data) for data in pngs(digits)])
+
+    assert len(found) >= 100
+    assert found.dtype == np.float32
+    assert np.abs(found - expected.numpy()).max() <= TOLERANCE
+    assert (found.argmax(1) == expected.argmax(1).numpy()).all()
+
+
+def test_most_answers_are_right(predictor: Predictor, digits: Digits) -> None:
+    labels = digits.split("test").labels.numpy()
+    found = np.stack([predictor.predict(data) for data in pngs(digits)]).argmax(1)
+
+    assert (found == labels).mean() > 0.85
+
+
+def test_a_batch_is_answered_like_its_images_one_by_one(
+    predictor: Predictor, digits: Digits
+) -> None:
+    batch = digits.split("test").images[:65, 0].numpy()
+
+    together = predictor.run(batch)
+    alone = np.concatenate([predictor.run(one[None]) for one in batch])
+
+    assert together.shape == (65, 10)
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    np.testing.assert_allclose(together.sum(1), 1, atol=1e-5)
+
+
+def test_threads_and_processes_do_not_change_the_answer(bundle: Path, digits: Digits) -> None:
+    batch = digits.split("test").images[:100, 0].numpy()
+
+    one, two = Predictor.open(bundle, threads=1), Predictor.open(bundle, threads=2)
+
+    np.testing.assert_allclose(one.run(batch), two.run(batch), atol=1e-6)
+
+
+def test_the_same_picture_in_other_clothes_gets_the_same_answer(
+    predictor: Predictor, digits: Digits
+) -> None:
+    grey = Image.fromarray(digits.split("test").images[3, 0].numpy())
+    expected = predictor.predict(encode_png(np.asarray(grey)))
+
+    for clothes in (
+        grey.convert("RGB"),
+        grey.convert("RGBA"),
+        grey.convert("P"),
+        grey.convert("LA"),
+    ):
+        buffer = io.BytesIO()
+        clothes.save(buffer, "PNG")
+        np.testing.assert_allclose(predictor.predict(buffer.getvalue()), expected, atol=1e-6)
+    buffer = io.BytesIO()
+    grey.convert("RGB").save(buffer, "WEBP", lossless=True)
+    np.testing.assert_allclose(predictor.predict(buffer.getvalue()), expected, atol=1e-6)
+
+
+def test_a_larger_picture_is_scaled_like_the_training_images(
+    predictor: Predictor, digits: Digits
+) -> None:
+    image = digits.split("test").images[0, 0].numpy()
+    large = Image.fromarray(image).resize((80, 80), Image.Resampling.BOX)
+
+    found = predictor.predict(encode_png(np.asarray(large)))
+
+    assert found.argmax() == predictor.run(image[None]).argmax()
+
+
+def test_what_is_no_image_is_an_image_error(predictor: Predictor) -> None:
+    with pytest.raises(ImageError):
+        predictor.predict(b"no image")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "sets"),
+    [
+        ("cnn", []),
+        ("cnn", ["data.image_size=13"]),
+        ("resnet18", []),
+        ("mobilenet_v3_small", []),
+        ("shufflenet_v2_x1_0", []),
+    ],
+)
+def test_every_kind_of_network_is_exported_as_it_is(
+    tmp_path: Path, name: str, sets: list[str]
+) -> None:
+    settings = load_settings(sets=["data.source=digits", f"model.name={name}", *sets])
+    torch.manual_seed(0)
+    data = build_data(settings, network_demand(settings.model))
+    model = build_model(settings.model, settings.train, data.spec, data.class_names)
+    _settle_running_statistics(model.network, data)
+    test = evaluate(model, data, "test")
+    bundle_folder.write(tmp_path, contents(model, data, test, settings.to_ini()))
+    digest = manifest.seal(tmp_path)
+
+    predictor = Predictor.open(tmp_path, digest)
+
+    images = data.split("test").images[:100]
+    found = np.stack([predictor.predict(encode_png(pixels(image))) for image in images])
+    assert np.abs(found - test.probabilities[:100]).max() <= TOLERANCE
+    assert (found.argmax(1) == test.probabilities[:100].argmax(1)).all()
+    assert found.std(0).max() > 1e-6, "an answer that depends on nothing proves nothing"
+
+
+def _settle_running_statistics(network: torch.nn.Module, data: Digits) -> None:
+    """Let batch normalisation see images, so that evaluation mode is not all zeros."""
+    network.train()
+    with torch.no_grad():
+        for _ in range(3):
+            network(data.normalise(data.split("train").images[:64]))
