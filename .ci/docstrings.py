@@ -11,8 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Too few parameters; no returns section; parameters differ (kept if the docstring has more).
-_SHORT = re.compile(r"\bDOC(101|201)\b|\bDOC103\b(?!.*in the docstring but not)")
+# Too few parameters; no returns or yields; parameters differ (kept if the docstring has more).
+_SHORT = re.compile(r"\bDOC(101|201|402|404)\b|\bDOC103\b(?!.*in the docstring but not)")
 _FINDING = re.compile(r"^\s+\d+: DOC\d+")
 
 

@@ -54,7 +54,7 @@ def test_a_file_name_that_is_no_text_can_be_printed(capfdbinary: object) -> None
 
 
 def test_an_epoch_in_one_line() -> None:
-    assert epoch_line(REPORT) == "epoch  2/10  val_loss 0.5000  val_acc 0.9711  1.2 s  best"
+    assert epoch_line(REPORT) == "epoch  2/10  val_loss 0.5000  val_acc 0.9711  1.23 s  best"
 
 
 def test_progress_in_a_log_is_one_line_an_epoch(capsys: Capture) -> None:

@@ -132,12 +132,14 @@ def test_every_kind_of_network_is_exported_as_it_is(
     found = np.stack([predictor.predict(encode_png(pixels(image))) for image in images])
     assert np.abs(found - test.probabilities[:100]).max() <= TOLERANCE
     assert (found.argmax(1) == test.probabilities[:100].argmax(1)).all()
-    assert found.std(0).max() > 1e-6, "an answer that depends on nothing proves nothing"
+    assert found.std(0).max() > 1e-3, "an answer that depends on nothing proves nothing"
 
 
 def _settle_running_statistics(network: torch.nn.Module, data: Digits) -> None:
-    """Let batch normalisation see images, so that evaluation mode is not all zeros."""
+    """Let batch normalisation learn the images' statistics, or every answer is the same."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the plain average of what it sees
     network.train()
     with torch.no_grad():
-        for _ in range(3):
-            network(data.normalise(data.split("train").images[:64]))
+        network(data.normalise(data.split("train").images[:128]))

@@ -133,8 +133,10 @@ class _Worker:
             return prepare(self.settings, self.model_ref)
         except MindtraceError as error:
             log.error("%s", error.message)
-            # The one status that keeps the parent from starting us again and again.
-            sys.exit(STARTUP_FAILURE)
+        except Exception:
+            log.exception("a worker could not start")
+        # The one status that keeps the parent from starting us again and again.
+        sys.exit(STARTUP_FAILURE)
 
 
 class _Workers(Multiprocess):

@@ -43,6 +43,8 @@ def _finite(value: Any) -> Any:
 
 def plain(cell: Cell) -> str:
     """A cell as text without tabs and line ends; nothing for None."""
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
     return "" if cell is None else str(cell).translate(_ESCAPES)
 
 

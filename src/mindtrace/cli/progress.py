@@ -25,11 +25,11 @@ def progress_for(console: Console) -> Progress:
 
 
 def epoch_line(report: EpochReport) -> str:
-    """One epoch in one line: `epoch 2/10  val_acc 0.9711  ...  1.2 s  best`."""
+    """One epoch in one line: `epoch 2/10  val_acc 0.9711  ...  1.23 s  best`."""
     width = len(str(report.max_epochs))
     parts = [f"epoch {report.epoch:>{width}}/{report.max_epochs}"]
     parts += [f"{name} {value:.4f}" for name, value in report.metrics.items()]
-    parts.append(f"{report.seconds:.1f} s")
+    parts.append(f"{report.seconds:.2f} s")
     return "  ".join([*parts, "best"] if report.best else parts)
 
 

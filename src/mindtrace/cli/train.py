@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -109,10 +110,20 @@ def _reference(document: Mapping[str, Any]) -> str:
 def _show(console: Console, document: Mapping[str, Any]) -> None:
     if console.json:
         console.document(document)
-    elif console.quiet and document.get("version") is not None:
+        return
+    if console.quiet and document.get("version") is not None:
         console.line(_reference(document))
-    else:
-        console.fields(list(_pairs(document, short=console.terminal)))
+        return
+    console.fields(list(_pairs(document, short=console.terminal)))
+    if console.terminal and console.verbose:
+        for rows in filter(_is_table, document.values()):
+            console.table(
+                list(rows[0]), [[_shortened("", v) for v in row.values()] for row in rows]
+            )
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def _pairs(document: Mapping[str, Any], *, short: bool) -> Iterator[tuple[str, Cell]]:
@@ -121,11 +132,13 @@ def _pairs(document: Mapping[str, Any], *, short: bool) -> Iterator[tuple[str, C
         if isinstance(value, dict):
             prefix = "" if name == "metrics" else f"{name}."
             yield from _pairs({prefix + key: inner for key, inner in value.items()}, short=short)
-        elif name != "schema_version" and not (short and value is None):
+        elif name != "schema_version" and not (short and (value is None or _is_table(value))):
             yield name, _shortened(name, value) if short else _text(value)
 
 
 def _text(value: Any) -> Cell:
+    if _is_table(value):
+        return json.dumps(value)
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
     return value if isinstance(value, str | int | float | None) else str(value)
@@ -136,6 +149,4 @@ def _shortened(name: str, value: Any) -> Cell:
         return str(value)[:_SHORT]
     if isinstance(value, float):
         return f"{value:.1f} s" if name.endswith("_s") else f"{value:.4f}"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     return _text(value)

@@ -48,6 +48,7 @@ class TrainOutcome:
     metrics: Mapping[str, float]
     best_epoch: int
     epochs: int
+    steps: int
     fit_s: float
     duration_s: float
     config_digest: str
@@ -216,6 +217,7 @@ def train(
         metrics=result.metrics,
         best_epoch=result.best_epoch,
         epochs=result.epochs,
+        steps=result.steps,
         fit_s=result.fit_s,
         duration_s=time.perf_counter() - began,
         config_digest=config_digest(settings),
