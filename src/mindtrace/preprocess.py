@@ -36,7 +36,6 @@ Mode = Literal["L", "RGB"]
 Resize = Literal["stretch", "crop"]
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
-_WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
 # What Pillow's decoders raise on damaged files, found by feeding them such files.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 # By the value of EXIF's tag; 1 is upright.
@@ -243,7 +242,7 @@ def _to_mode(image: Image.Image, mode: Mode) -> Image.Image:
         return image
     if image.mode.startswith("I"):
         image = _from_16_bits(image)
-    if image.mode in _WITH_ALPHA or "transparency" in image.info:
+    if image.has_transparency_data:
         rgba = image.convert("RGBA")
         black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, rgba).convert("RGB")

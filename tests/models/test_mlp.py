@@ -91,23 +91,19 @@ def test_a_picture_and_its_array_go_through_mnists_preprocessing(
     assert model.predict(image).tolist() == [int(expected.argmax())]
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "1", "CMYK", "I;16"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "1"])
 def test_a_picture_of_any_mode_is_read_as_its_file_is(model: MLP, mode: str) -> None:
-    random = np.random.default_rng(1)
-    if mode == "I;16":
-        picture = Image.fromarray(random.integers(0, 65536, (40, 30)).astype(np.uint16))
-    else:
-        channels = len(Image.new(mode, (1, 1)).getbands())
-        shape = (40, 30, 4) if mode == "CMYK" else (40, 30, channels)
-        if mode in ("P", "1"):
-            picture = Image.fromarray(random.integers(0, 256, (40, 30), np.uint8)).convert(mode)
-        else:
-            picture = Image.fromarray(random.integers(0, 256, shape, np.uint8), mode)
-    data = encoded(picture, "TIFF") if mode == "CMYK" else encoded(picture)
-    if mode == "CMYK":
-        data = encoded(picture.convert("RGB"))
+    noise = np.random.default_rng(1).integers(0, 256, (40, 30, 4), np.uint8)
+    picture = Image.fromarray(noise).convert(mode)
 
-    torch.testing.assert_close(model(picture), by_the_one_path(model, data))
+    torch.testing.assert_close(model(picture), by_the_one_path(model, encoded(picture)))
+
+
+def test_a_picture_of_16_bits_is_read_as_its_file_is(model: MLP) -> None:
+    deep = np.random.default_rng(1).integers(0, 65536, (40, 30)).astype(np.uint16)
+    picture = Image.fromarray(deep)
+
+    torch.testing.assert_close(model(picture), by_the_one_path(model, encoded(picture)))
 
 
 def test_the_rotation_in_exif_counts_for_an_opened_picture_too(

@@ -133,7 +133,7 @@ class _Worker:
             return prepare(self.settings, self.model_ref)
         except MindtraceError as error:
             log.error("%s", error.message)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, trying again would not mend it
             log.exception("a worker could not start")
         # The one status that keeps the parent from starting us again and again.
         sys.exit(STARTUP_FAILURE)

@@ -49,7 +49,7 @@ class MLP(ImageClassifier):
         Raises:
             ValueError: `dim` has no input and output, or its input is no square.
         """
-        side = round(dim[0] ** 0.5)
+        side = round(dim[0] ** 0.5) if dim else 0
         if len(dim) < 2 or side * side != dim[0]:
             raise ValueError(f"dim = {list(dim)}: wants [side * side, ..., classes]")
         spec = ImageSpec("L", side, side, _MNIST.mean, _MNIST.std)

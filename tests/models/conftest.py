@@ -1,0 +1,52 @@
+"""Digits, and trainings of them that take a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from mindtrace.core.settings import load_settings
+from mindtrace.data import Digits
+from mindtrace.models import ImageClassifier, build_model
+
+Fitted = tuple[ImageClassifier, pl.Trainer]
+Train = Callable[..., Fitted]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small networks are quickest with one, above all where other tests run beside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def train() -> Train:
+    """`train("train.lr=0.1", chunk=32)`: an MLP on digits, through a plain Trainer."""
+
+    def train(*sets: str, chunk: int = 1, max_epochs: int = 2) -> Fitted:
+        settings = load_settings(sets=["data.source=digits", "model.dropout=0", *sets])
+        data = Digits(batch_size=settings.data.batch_size)
+        torch.manual_seed(settings.train.seed)
+        model = build_model(settings.model, settings.train, data.spec, data.class_names)
+        if chunk > 1:
+            data.chunk = chunk
+            model.automatic_optimization = False
+            model.steps_per_epoch = -(-len(data.split("train")) // data.batch_size)
+        trainer = pl.Trainer(
+            max_epochs=max_epochs,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(model, datamodule=data)
+        return model, trainer
+
+    return train
