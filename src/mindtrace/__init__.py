@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mindtrace.version import VERSION as __version__
+from mindtrace.version import VERSION
 
 if TYPE_CHECKING:
     from mindtrace.core.config import Config
@@ -18,6 +18,8 @@ _HOMES = {
     "Config": "mindtrace.core.config",
     "MindtraceError": "mindtrace.errors",
 }
+
+__version__ = VERSION
 
 __all__ = ["Config", "MindtraceError", "__version__"]
 

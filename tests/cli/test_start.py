@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.main import get_command
 
 from mindtrace.cli.exits import MEANINGS
@@ -55,6 +56,17 @@ def _loaded_by(*args: str) -> set[str]:
 def test_a_light_start(args: list[str], root: Path) -> None:
     allowed = {"pydantic", "asyncio", "numpy"} if args == ["predict"] else set()  # refused slowly
     assert _loaded_by(*args) & (HEAVY - allowed) == set()
+
+
+@pytest.mark.slow
+def test_a_light_prediction(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIR_PATHS__ROOT", str(trained))
+    image = tmp_path / "grey.png"
+    Image.new("L", (8, 8), 90).save(image)
+    needed = {"numpy", "PIL", "onnxruntime"}
+    loaded = _loaded_by("predict", str(image))
+    assert loaded >= needed
+    assert loaded & (HEAVY - needed) == set()
 
 
 def test_a_pipe_needs_no_rich(root: Path) -> None:

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 
 from mindtrace.core.settings import load_settings
-from mindtrace.data import Digits
+from mindtrace.data import build_data
 from mindtrace.models import ImageClassifier, build_model
 
 Fitted = tuple[ImageClassifier, pl.Trainer]
@@ -31,7 +31,7 @@ def train() -> Train:
 
     def train(*sets: str, chunk: int = 1, max_epochs: int = 2) -> Fitted:
         settings = load_settings(sets=["data.source=digits", "model.dropout=0", *sets])
-        data = Digits(batch_size=settings.data.batch_size)
+        data = build_data(settings)
         torch.manual_seed(settings.train.seed)
         model = build_model(settings.model, settings.train, data.spec, data.class_names)
         if chunk > 1:

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from mindtrace.core.settings import load_settings
-from mindtrace.data import Digits
+from mindtrace.data import Digits, build_data
 from mindtrace.models import ImageClassifier, build_model
 
 Train = Callable[..., tuple[ImageClassifier, pl.Trainer]]
@@ -27,7 +27,7 @@ ONE_CYCLE = ("train.lr=0.01", "train.schedule=one_cycle")
 def plain_loop(*sets: str, epochs: int, rates: list[float] | None = None) -> torch.nn.Module:
     """What anybody would write without Lightning and without us."""
     settings = load_settings(sets=["data.source=digits", "model.dropout=0", *sets])
-    data = Digits(batch_size=settings.data.batch_size)
+    data = build_data(settings)
     torch.manual_seed(settings.train.seed)
     model = build_model(settings.model, settings.train, data.spec, data.class_names)
     network = model.network.train()
@@ -84,8 +84,9 @@ def test_the_schedule_moves_with_every_step_in_chunks_too(train: Train) -> None:
 
 
 def test_an_epoch_logs_the_mean_over_its_images(train: Train) -> None:
-    model, trainer = train(*CONSTANT, chunk=32, max_epochs=1)
-    data = Digits()
+    """Of all images, though the last batch of the validation is smaller than the others."""
+    model, trainer = train(*CONSTANT, "data.num_val=700", chunk=32, max_epochs=1)
+    data = Digits(num_val=700)
     val = data.split("val")
     with torch.inference_mode():
         logits = model.eval()(data.normalise(val.images))

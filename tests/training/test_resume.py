@@ -19,8 +19,10 @@ from mindtrace.training.fit import TrainResult, fit
 
 def settings(*sets: str) -> Settings:
     return load_settings(
-        sets=["data.source=digits", "train.max_epochs=5", "train.schedule=one_cycle"]
-        + [
+        sets=[
+            "data.source=digits",
+            "train.max_epochs=5",
+            "train.schedule=one_cycle",
             "train.lr=0.01",
             "compute.threads=1",
             "compute.device=cpu",
@@ -34,7 +36,7 @@ def trained(what: Settings, **options: object) -> TrainResult:
     return fit(what, build_data(what), **options)  # type: ignore[arg-type]
 
 
-class Interrupted(Exception):
+class PowerCutError(Exception):
     pass
 
 
@@ -46,7 +48,7 @@ class InterruptAt(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.current_epoch + 1 == self.epoch:
-            raise Interrupted
+            raise PowerCutError
 
 
 @pytest.mark.parametrize("epoch", [2, 4, 5])
@@ -54,7 +56,7 @@ def test_resumed_weights_are_those_of_an_uninterrupted_training(
     root: Path, tmp_path: Path, epoch: int
 ) -> None:
     whole = trained(settings())
-    with pytest.raises(Interrupted):
+    with pytest.raises(PowerCutError):
         trained(settings(), callbacks=[InterruptAt(epoch)], checkpoints=tmp_path)
 
     resumed = trained(settings(), checkpoints=tmp_path, resume=True)
@@ -80,7 +82,7 @@ def test_patience_is_counted_across_an_interruption(root: Path, tmp_path: Path) 
     impatient = settings("train.patience=1", "train.lr=0.3", "train.max_epochs=30")
     whole = trained(impatient)
     assert whole.epochs < 30, "the test wants a training that stops early"
-    with pytest.raises(Interrupted):
+    with pytest.raises(PowerCutError):
         trained(impatient, callbacks=[InterruptAt(whole.epochs)], checkpoints=tmp_path)
 
     resumed = trained(impatient, checkpoints=tmp_path, resume=True)

@@ -62,7 +62,7 @@ def init(
     call: Call,
     *,
     file: Annotated[
-        str, typer.Argument(metavar="[FILE]", help="The file to write; - for stdout.")
+        str, typer.Argument(metavar="FILE", help="The file to write; - for stdout.")
     ] = _NEW_FILE,
 ) -> None:
     """Write a file with every setting, its default and what it means."""

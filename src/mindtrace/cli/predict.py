@@ -27,7 +27,7 @@ def predict(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATH...",
+            metavar="PATH",
             help="Image files, folders (searched to their depth), globs; - for one on stdin.",
         ),
     ],

@@ -25,7 +25,7 @@ def list_versions(
     call: Call,
     *,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="One model; all of them without it.")
+        str | None, typer.Argument(metavar="NAME", help="One model; all of them without it.")
     ] = None,
     limit: Annotated[
         int, typer.Option(metavar="N", min=1, help="At most N versions, the newest first.")

@@ -63,6 +63,13 @@ def train(
     no_register: Annotated[
         bool, typer.Option("--no-register", help="Train and test, register no version.")
     ] = False,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on from the last epoch of an interrupted training: last, or a run id.",
+        ),
+    ] = None,
     job_id: Annotated[str | None, typer.Option(hidden=True, help="The job this is.")] = None,
     parent: Annotated[
         str | None, typer.Option(hidden=True, help="The version this starts from.")
@@ -94,7 +101,12 @@ def train(
     progress = progress_for(call.console)
     try:
         outcome = service.train(
-            settings, progress=progress, register=not no_register, job_id=job_id, parent=parent
+            settings,
+            progress=progress,
+            register=not no_register,
+            job_id=job_id,
+            parent=parent,
+            resume=resume,
         )
     finally:
         progress.closed()

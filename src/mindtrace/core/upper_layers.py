@@ -72,6 +72,8 @@ def from_options(overrides: Mapping[str, str], base: Path) -> Layer:
     layer = Layer()
     for name, value in overrides.items():
         section, _, key = name.partition(".")
-        origin = Origin(f"--{key.replace('_', '-').lower()}", literal=True, base=base)
+        # The network's name is chosen by `--model`; a `--name` alone would say nothing.
+        flag = section if key == "name" else key
+        origin = Origin(f"--{flag.replace('_', '-').lower()}", literal=True, base=base)
         layer.put(section, key, Entry(value, origin))
     return layer

@@ -53,7 +53,8 @@ class ImageClassifier(pl.LightningModule):
         self.schedule = schedule
         self.steps_per_epoch: int | None = None
         self._rate: Callable[[int], float] | None = None
-        self.val_loss = MeanMetric()
+        # A loss that is no number stays one; by default the mean leaves it out.
+        self.val_loss = MeanMetric(nan_strategy=math.nan)
         self.val_acc = MulticlassAccuracy(len(card.class_names), average="micro")
         self._loss_sum = torch.zeros(())
         self._seen = 0

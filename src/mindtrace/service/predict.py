@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mindtrace.core.documents import document
 from mindtrace.core.settings import Settings
-from mindtrace.errors import ImageError, MindtraceError, NotFoundError, UsageError
+from mindtrace.errors import ImageError, MindtraceError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,22 +112,21 @@ def load_model(settings: Settings, ref: str | None = None) -> LoadedModel:
 def collect(paths: Sequence[str]) -> list[str]:
     """The files that arguments mean: files, folders to their depth, globs, `-`.
 
-    A file that was named itself is taken whatever it is, so that it gets its answer.
+    A file that was named itself is taken whatever it is, missing too: it gets its answer.
 
     Raises:
-        NotFoundError: nothing is there.
-        UsageError: a folder without images.
+        UsageError: a folder without images, a glob without matches.
     """
     found: list[str] = []
     for text in paths:
-        if text == STDIN or Path(text).is_file():
-            found.append(text)
-        elif Path(text).is_dir():
+        if Path(text).is_dir():
             found += _images_below(text)
+        elif text == STDIN or Path(text).is_file() or not glob.has_magic(text):
+            found.append(text)
         else:
             matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - keeps the text
             if not matches:
-                raise NotFoundError("file", text, _beside(text))
+                raise UsageError(f"nothing matches '{text}'")
             found += [match for match in matches if Path(match).is_file()]
     return found
 
@@ -209,11 +208,6 @@ def _images_below(folder: str) -> list[str]:
             f"no images in folder '{folder}'", hint=f"files read are {', '.join(SUFFIXES)}"
         )
     return sorted(found)
-
-
-def _beside(text: str) -> list[str]:
-    folder = Path(text).parent
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
 def _read(path: str) -> bytes:

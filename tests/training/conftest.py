@@ -1,0 +1,61 @@
+"""Trainings of digits that take a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from mindtrace.core.settings import Settings, load_settings
+from mindtrace.data.build import build_data
+from mindtrace.training.fit import TrainResult, fit
+
+Fit = Callable[..., TrainResult]
+
+_SMALL = (
+    "data.source=digits",
+    "train.max_epochs=3",
+    "train.lr=0.005",
+    "compute.threads=1",
+    "compute.device=cpu",
+    "compute.precision=32",
+)
+
+
+@pytest.fixture
+def settings_of() -> Callable[..., Settings]:
+    """`settings_of("train.seed=1")`: of a small training, everything resolved."""
+    return lambda *sets: load_settings(sets=[*_SMALL, *sets])
+
+
+@pytest.fixture
+def fitted(settings_of: Callable[..., Settings]) -> Fit:
+    """`fitted("train.seed=1", callbacks=[...])`: a whole training."""
+
+    def train(*sets: str, **options: Any) -> TrainResult:
+        settings = settings_of(*sets)
+        return fit(settings, build_data(settings), **options)
+
+    return train
+
+
+class SpoilFrom(pl.Callback):
+    """From the epoch `epoch` on, what the network has learnt is lost before it is validated."""
+
+    def __init__(self, epoch: int, value: float = 0.0) -> None:
+        self.epoch = epoch
+        self.value = value
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch + 1 >= self.epoch:
+            with torch.no_grad():
+                for parameter in pl_module.parameters():
+                    parameter.fill_(self.value)
+
+
+@pytest.fixture
+def spoil() -> type[SpoilFrom]:
+    return SpoilFrom
