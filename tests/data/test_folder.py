@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mindtrace.data import ImageFolder, SpecDemand
-from mindtrace.data.folder import channel_statistics
+from mindtrace.data.images import channel_statistics
 from mindtrace.errors import DataFolderError, ImageError
 from mindtrace.preprocess import decode, image_digest, normalise
 
@@ -90,7 +90,7 @@ def test_grey_images_in_a_colour_network_take_no_more_memory(make_folder: Any) -
     data = ImageFolder(make_folder("a", "b"), demand=SpecDemand(mode="RGB"))
     images = data.split("train").images
     assert images.shape == (14, 3, 6, 8)
-    assert images.untyped_storage().nbytes() == 14 * 6 * 8
+    assert images.untyped_storage().nbytes() == 20 * 6 * 8
     assert len(data.spec.mean) == 3
     assert next(iter(data.val))[0].shape == (2, 3, 6, 8)
 
@@ -151,7 +151,10 @@ def test_a_class_with_one_image_keeps_it_for_training(make_folder: Any) -> None:
     make_folder("rare", count=1)
     data = ImageFolder(folder)
     assert 2 in data.split("train").labels.tolist()
-    assert data.notes == ("val has no image of class rare", "test has no image of class rare")
+    assert data.notes == (
+        "class rare has one image, to train on, and none to judge it by: "
+        "add images or remove the class",
+    )
 
 
 def test_sub_folders_suffixes_in_capitals_and_hidden_files(make_folder: Any) -> None:

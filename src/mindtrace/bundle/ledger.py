@@ -58,9 +58,13 @@ class Ledger:
         Raises:
             ValueError: damaged; an array is missing, pickled, or does not fit the others.
         """
-        content = io.BytesIO(path.read_bytes())
+        return cls.parse(path.read_bytes())
+
+    @classmethod
+    def parse(cls, content: bytes) -> Ledger:
+        """Read the bytes of such a file; see `read`."""
         try:
-            with np.load(content, allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 ledger = cls(arrays["digests"], arrays["labels"], arrays["probabilities"])
         except _DAMAGE as error:
             raise ValueError(f"predictions.npz cannot be read: {error!r}") from error

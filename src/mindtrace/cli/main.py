@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
-from mindtrace.cli import config, registry
+from mindtrace.cli import config, data, registry
 from mindtrace.cli.common import command, guarded
 from mindtrace.cli.console import Console
 from mindtrace.cli.exits import MEANINGS, epilog
 from mindtrace.cli.light import LightGroup
 from mindtrace.cli.predict import predict
+from mindtrace.cli.reproduce import reproduce
 from mindtrace.cli.serve import serve
 from mindtrace.cli.train import train
 from mindtrace.errors import UsageError
@@ -93,8 +94,10 @@ def _root(
 command(app)(train)
 command(app)(predict)
 app.add_typer(registry.app, name="registry")
+command(app)(reproduce)
 command(app)(serve)
 app.add_typer(config.app, name="config")
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ import typer
 from mindtrace.cli.common import Call, command
 from mindtrace.cli.console import Cell
 from mindtrace.cli.light import LightGroup
+from mindtrace.cli.registry_compare import compare
+from mindtrace.cli.registry_promote import history, promote, rollback
 
 _METRICS = ("val_acc", "test_acc", "test_loss")
 _CREATED = "created_at (UTC)"
@@ -71,6 +73,12 @@ def show_version(
         call.console.document(document)
     else:
         call.console.fields(_flat(document))
+
+
+command(app)(compare)
+command(app)(promote)
+command(app)(rollback)
+command(app)(history)
 
 
 def _cells(document: Mapping[str, Any], columns: tuple[str, ...], *, short: bool) -> list[Cell]:

@@ -15,8 +15,10 @@ def sqlite_path(url: str) -> Path | None:
 def file_path(uri: str) -> Path | None:
     """The local path of a `file:` URI or a plain path; None for any other place."""
     if uri.startswith("file:"):
-        return Path(_unquoted(uri.removeprefix("file:").removeprefix("//")))
-    return None if "://" in uri or uri.startswith("runs:/") else Path(uri)
+        path = uri.removeprefix("file:").removeprefix("//localhost").removeprefix("//")
+        return Path(_unquoted(path))
+    # Not `://`: MLflow's own schemes have one slash, as in `mlflow-artifacts:/1/2`.
+    return None if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", uri) else Path(uri)
 
 
 def _unquoted(text: str) -> str:

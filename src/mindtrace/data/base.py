@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from mindtrace.core.progress import Progress
 from mindtrace.data.batches import EvalBatches, TrainBatches, TrainChunks, TrainOrder, fitting
 from mindtrace.data.images import STAGES, DataDigests, ImageSplit, Stage, pairs_digest
 from mindtrace.preprocess import ImageSpec, SpecDemand
@@ -47,8 +48,7 @@ class SourceImages:
 class ImageDataModule(pl.LightningDataModule):
     """Images of one source in memory, for Lightning's Trainer and for a loop of one's own.
 
-    Its arguments are attributes too. `chunk` is 1 for loaders that yield (x, y); more,
-    and the training loader yields lists of up to that many (x, y).
+    Its arguments are attributes too.
 
     Args:
         batch_size: training images a step.
@@ -60,6 +60,10 @@ class ImageDataModule(pl.LightningDataModule):
 
     Attributes:
         source: the name that `[data] source` knows it by.
+        augment: `light` shifts and turns the images that train; `none` does not.
+        chunk: 1 for loaders that yield (x, y); more, and the training loader yields
+            lists of up to that many (x, y).
+        progress: hears of work that takes long.
     """
 
     source: str = ""
@@ -81,7 +85,9 @@ class ImageDataModule(pl.LightningDataModule):
         self.split_seed = split_seed
         self.image_size = image_size
         self.demand = demand or SpecDemand()
+        self.augment = "none"
         self.chunk = 1
+        self.progress = Progress()
         self.order = TrainOrder()
         self._images: SourceImages | None = None
         self._digests: DataDigests | None = None
@@ -171,13 +177,13 @@ class ImageDataModule(pl.LightningDataModule):
         """Subtract the spec's mean, divide by its deviation.
 
         Args:
-            images: uint8, (n, channels, height, width).
+            images: uint8 or float32, 0 to 255, (n, channels, height, width).
 
         Returns:
             float32 of the same shape.
         """
         scale, shift = self._affine
-        return images.float().mul_(scale).add_(shift)
+        return images.to(torch.float32, copy=True).mul_(scale).add_(shift)
 
     @functools.cached_property
     def _affine(self) -> tuple[Tensor, Tensor]:
@@ -190,11 +196,22 @@ class ImageDataModule(pl.LightningDataModule):
         self.order.set_epoch(epoch)
 
     def train_dataloader(self) -> TrainBatches | TrainChunks:
-        """Shuffled training batches, nothing dropped."""
-        split, pin = self.split("train"), self._pins()
-        if self.chunk == 1:
-            return TrainBatches(split, self.normalise, self.batch_size, pin, self.order)
-        return TrainChunks(split, self.normalise, self.batch_size, pin, self.order, self.chunk)
+        """Shuffled training batches, nothing dropped, augmented as `augment` says.
+
+        Raises:
+            ValueError: `augment` is neither none nor light.
+        """
+        if self.augment not in ("none", "light"):
+            raise ValueError(f"augment = {self.augment!r}: none or light")
+        shared = (
+            self.split("train"),
+            self.normalise,
+            self.batch_size,
+            self._pins(),
+            self.order,
+            self.augment,
+        )
+        return TrainBatches(*shared) if self.chunk == 1 else TrainChunks(*shared, self.chunk)
 
     def val_dataloader(self) -> EvalBatches:
         """Validation batches of 512 (fewer where images are large), in order."""

@@ -30,6 +30,12 @@ def build_data(settings: Settings, demand: SpecDemand | None = None) -> ImageDat
     Raises:
         UsageError: no such source, or `folder` without `[data] dir`.
     """
+    module = _module(settings, demand)
+    module.augment = settings.data.augment
+    return module
+
+
+def _module(settings: Settings, demand: SpecDemand | None) -> ImageDataModule:
     data, pin_memory = settings.data, settings.compute.pin_memory
     if data.source in _MNIST_KINDS:
         return _MNIST_KINDS[data.source](
@@ -71,4 +77,5 @@ def build_data(settings: Settings, demand: SpecDemand | None = None) -> ImageDat
         split_seed=data.split_seed,
         image_size=data.image_size,
         demand=demand,
+        cache_dir=settings.dirs.data / "cache",
     )

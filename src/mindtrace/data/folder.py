@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from mindtrace.data.base import ImageDataModule, SourceImages
-from mindtrace.data.decoding import Decoded, Facts, decode_files, inspect_files, processes_worth
-from mindtrace.data.images import STAGES, ImageSplit, Stage, to_images
-from mindtrace.data.spec import settle_spec
+from mindtrace.data.cache import ImageCache
+from mindtrace.data.images import STAGES, ImageSplit, Stage
+from mindtrace.data.loading import Loading, Rows
 from mindtrace.data.split import hold_out, seeded
 from mindtrace.data.tree import ImageTree, read_tree
 from mindtrace.errors import DataFolderError
-from mindtrace.preprocess import ImageSpec, Mode, SpecDemand
+from mindtrace.preprocess import SpecDemand
 from mindtrace.utils.system import available_cores
-
-# Images of one size up to this many pixels a side keep it; others become DEFAULT_SIDE.
-LARGEST_OWN_SIDE = 224
-DEFAULT_SIDE = 64
 
 
 class ImageFolder(ImageDataModule):
@@ -42,6 +38,8 @@ class ImageFolder(ImageDataModule):
         split_seed: decides what is drawn.
         image_size: pixels a side to scale to.
         demand: what a network insists on.
+        cache_dir: where decoded images are kept and, the next time, mapped from, so that
+            they need not fit into memory; None decodes them into memory each time.
 
     Attributes:
         source: the name that `[data] source` knows it by.
@@ -61,6 +59,7 @@ class ImageFolder(ImageDataModule):
         split_seed: int = 0,
         image_size: int | None = None,
         demand: SpecDemand | None = None,
+        cache_dir: str | Path | None = None,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -73,6 +72,7 @@ class ImageFolder(ImageDataModule):
         self.dir = Path(dir).expanduser().absolute()
         self.num_val = num_val
         self.test_fraction = test_fraction
+        self.cache_dir = None if cache_dir is None else Path(cache_dir)
 
     def read(self) -> SourceImages:
         """Find, inspect, decode and split the images.
@@ -83,47 +83,48 @@ class ImageFolder(ImageDataModule):
         Raises:
             DataFolderError: the folder does not hold what it must.
             ImageError: a file that cannot be decoded.
+            DataError: the decoded images could not be kept.
         """
         tree = read_tree(self.dir)
-        paths = [path for stage in tree.files for path, _ in tree.files[stage]]
-        labels = torch.tensor([label for stage in tree.files for _, label in tree.files[stage]])
-        division = self._division(tree, labels)
-        limit = self.num_workers or available_cores()
-        facts = inspect_files(paths, processes_worth(len(paths), 0, limit))
-        spec = self._spec(facts)
-        # Three equal channels need not be decoded or kept.
-        stored = replace(spec, mode="L") if facts.grey.all() else spec
-        pixels = int(facts.sizes.prod(axis=1).sum())
-        decoded = decode_files(paths, facts, stored, processes_worth(len(paths), pixels, limit))
+        rows = self.rows(tree)
+        loading = Loading(
+            folder=self.dir,
+            demand=self.demand,
+            image_size=self.image_size,
+            workers=self.num_workers or available_cores(),
+            progress=self.progress,
+        )
+        cache = None if self.cache_dir is None else ImageCache(self.cache_dir)
+        loaded = loading.load(rows, cache)
         splits = {
-            stage: _split(decoded, labels, division[stage], spec.channels) for stage in STAGES
+            stage: ImageSplit(loaded.images[part], rows.labels[part], loaded.digests[part])
+            for stage, part in rows.parts().items()
         }
+        labels = {stage: split.labels for stage, split in splits.items()}
         return SourceImages(
             train=splits["train"],
             val=splits["val"],
             test=splits["test"],
-            spec=self._with_statistics(spec, splits["train"]),
+            spec=loaded.spec,
             class_names=tree.class_names,
-            notes=_notes(tree.class_names, splits),
+            notes=(*class_notes(tree.class_names, labels), *loaded.notes),
         )
 
-    def _spec(self, facts: Facts) -> ImageSpec:
-        """The spec but for mean and deviation, which need the pixels."""
-        mode: Mode = "L" if facts.grey.all() else "RGB"
-        height, width = (int(side) for side in facts.sizes[0])
-        alike = bool((facts.sizes == facts.sizes[0]).all())
-        if not alike or max(height, width) > LARGEST_OWN_SIDE:
-            height = width = DEFAULT_SIDE
-        return settle_spec(
-            mode, (height, width), (0.0,), (1.0,), demand=self.demand, image_size=self.image_size
-        )
+    def rows(self, tree: ImageTree) -> Rows:
+        """Share out the images of a tree: what has no folder of its own is drawn.
 
-    def _with_statistics(self, spec: ImageSpec, train: ImageSplit) -> ImageSpec:
-        mean, std = channel_statistics(train.images)
-        return replace(
-            spec,
-            mean=mean if self.demand.mean is None else spec.mean,
-            std=std if self.demand.std is None else spec.std,
+        Raises:
+            UsageError: an amount that leaves nothing.
+            DataFolderError: too few images.
+        """
+        files = [file for stage in tree.files for file in tree.files[stage]]
+        labels = torch.tensor([label for _, label in files])
+        division = self._division(tree, labels)
+        order = torch.cat([division[stage] for stage in STAGES])
+        return Rows(
+            paths=[files[index][0] for index in order.tolist()],
+            labels=labels[order],
+            counts={stage: len(division[stage]) for stage in STAGES},
         )
 
     def _division(self, tree: ImageTree, labels: Tensor) -> dict[Stage, Tensor]:
@@ -142,55 +143,42 @@ class ImageFolder(ImageDataModule):
                 division[stage], division["train"] = hold_out(
                     labels, division["train"], amount, key, generator
                 )
-            if not len(division[stage]):
-                raise DataFolderError(
-                    self.dir,
-                    f"{len(labels):,} images are too few to split",
-                    hint="a class needs two images to give one to another split",
-                )
+                if not len(division[stage]):
+                    raise DataFolderError(
+                        self.dir,
+                        f"{len(labels):,} images are too few to split",
+                        hint="a class needs two images to give one to another split",
+                    )
         return division
 
 
-def _split(decoded: Decoded, labels: Tensor, indices: Tensor, channels: int) -> ImageSplit:
-    images = to_images(decoded.pixels[indices.numpy()])
-    return ImageSplit(
-        images.expand(-1, channels, -1, -1),
-        labels[indices],
-        tuple(decoded.digests[index] for index in indices.tolist()),
-    )
-
-
-def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation a channel, on the scale of [0, 1], rounded to six digits.
-
-    From counts of the 256 levels, so that they do not depend on threads or order. The
-    deviation of images that are all of one level is given as 1.
+def class_notes(
+    class_names: Sequence[str], labels: Mapping[Stage, Tensor], stages: Collection[Stage] = STAGES
+) -> tuple[str, ...]:
+    """What there is too little of, one line each.
 
     Args:
-        images: uint8, (n, channels, height, width).
+        class_names: by label.
+        labels: int64, of the images of every stage.
+        stages: where a class that is missing is worth a line.
 
     Returns:
-        Means and deviations.
+        The classes of one image, then those that a split does not have.
     """
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    means, stds = [], []
-    for channel in range(images.shape[1]):
-        counts = torch.zeros(256, dtype=torch.int64)
-        for part in torch.split(images[:, channel], 1024):
-            counts += torch.bincount(part.flatten(), minlength=256)
-        share = counts / counts.sum()
-        mean = (share * levels).sum()
-        means.append(round(mean.item(), 6))
-        stds.append(round((share * (levels - mean) ** 2).sum().sqrt().item(), 6) or 1.0)
-    return tuple(means), tuple(stds)
-
-
-def _notes(class_names: tuple[str, ...], splits: dict[Stage, ImageSplit]) -> tuple[str, ...]:
-    """The classes that a split does not have."""
-    notes = []
-    for stage, split in splits.items():
-        counts = torch.bincount(split.labels, minlength=len(class_names)).tolist()
-        missing = [name for name, count in zip(class_names, counts, strict=True) if not count]
+    counts = {
+        stage: torch.bincount(of_stage, minlength=len(class_names))
+        for stage, of_stage in labels.items()
+    }
+    single = sum(counts.values(), torch.tensor(0)) == 1
+    notes = [
+        f"class {name} has one image, to train on, and none to judge it by: "
+        "add images or remove the class"
+        for name, alone in zip(class_names, single.tolist(), strict=True)
+        if alone
+    ]
+    for stage in stages:
+        lacking = ((counts[stage] == 0) & ~single).tolist()
+        missing = [name for name, lacks in zip(class_names, lacking, strict=True) if lacks]
         if missing:
             notes.append(f"{stage} has no image of class {', '.join(missing)}")
     return tuple(notes)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import struct
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,14 +29,14 @@ class ImageSplit:
     Attributes:
         images: uint8, (n, channels, height, width), in the size the network reads.
         labels: int64, (n,), indices into the module's `class_names`.
-        known_digests: the image digests where they are known already: of the images in
-            their own size and mode, so that networks of different input sizes still
-            share a test set. None where `images` are as they came.
+        known_digests: uint8, (n, 32), the image digests where they are known already:
+            of the images in their own size and mode, so that networks of different
+            input sizes still share a test set. None where `images` are as they came.
     """
 
     images: Tensor
     labels: Tensor
-    known_digests: tuple[bytes, ...] | None = None
+    known_digests: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,7 +48,7 @@ class ImageSplit:
     @functools.cached_property
     def _digests(self) -> tuple[bytes, ...]:
         if self.known_digests is not None:
-            return self.known_digests
+            return tuple(digest.tobytes() for digest in self.known_digests)
         return tuple(image_digests(to_pixels(self.images)))
 
 
@@ -99,9 +100,16 @@ def to_pixels(images: Tensor) -> NDArray[np.uint8]:
 
 
 def to_images(pixels: NDArray[np.uint8]) -> Tensor:
-    """(n, h, w) to (n, 1, h, w), (n, h, w, 3) to a contiguous (n, 3, h, w)."""
-    images = torch.from_numpy(pixels)
-    return images[:, None] if pixels.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+    """A tensor over the same memory, which may be a file that is mapped to be read only."""
+    with warnings.catch_warnings():
+        # torch knows no read-only tensors; nobody writes into these.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(pixels)
+
+
+def digest_rows(digests: Sequence[bytes]) -> NDArray[np.uint8]:
+    """Digests as uint8, (n, 32)."""
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
 
 def grey_split(pixels: NDArray[np.uint8], labels: NDArray[np.int64], spec: ImageSpec) -> ImageSplit:
@@ -118,10 +126,10 @@ def grey_split(pixels: NDArray[np.uint8], labels: NDArray[np.int64], spec: Image
         The split, with the digests of the images as they came.
     """
     as_they_came = spec.mode == "L" and pixels.shape[1:] == (spec.height, spec.width)
-    known = None if as_they_came else tuple(image_digests(pixels))
+    known = None if as_they_came else digest_rows(image_digests(pixels))
     if pixels.shape[1:] != (spec.height, spec.width):
         pixels = _scaled(pixels, spec)
-    images = to_images(pixels).expand(-1, spec.channels, -1, -1)
+    images = to_images(pixels)[:, None].expand(-1, spec.channels, -1, -1)
     return ImageSplit(images, torch.from_numpy(labels), known)
 
 
@@ -131,3 +139,28 @@ def _scaled(pixels: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.uint8]:
     for position, image in enumerate(pixels):
         scaled[position] = np.asarray(resized(Image.fromarray(image), spec))
     return scaled
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation a channel, on the scale of [0, 1], rounded to six digits.
+
+    From counts of the 256 levels, so that they do not depend on threads or order. The
+    deviation of images that are all of one level is given as 1.
+
+    Args:
+        images: uint8, (n, channels, height, width).
+
+    Returns:
+        Means and deviations.
+    """
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for channel in range(images.shape[1]):
+        counts = torch.zeros(256, dtype=torch.int64)
+        for part in torch.split(images[:, channel], 1024):
+            counts += torch.bincount(part.flatten(), minlength=256)
+        share = counts / counts.sum()
+        mean = (share * levels).sum()
+        means.append(round(mean.item(), 6))
+        stds.append(round((share * (levels - mean) ** 2).sum().sqrt().item(), 6) or 1.0)
+    return tuple(means), tuple(stds)

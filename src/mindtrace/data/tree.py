@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,56 @@ from mindtrace.errors import DataFolderError, listed
 from mindtrace.preprocess import IMAGE_SUFFIXES
 
 _LAYOUT = "one sub-folder a class, in the folder itself or in train, val and test"
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is in a folder of classes, fit to be trained on or not.
+
+    Attributes:
+        homes: the folder with the classes of each stage that has one of its own.
+        class_names: sorted; those of the training images.
+        images: of the same stages, the files of each class, sorted; a tree without
+            stages is all `train`.
+    """
+
+    homes: Mapping[Stage, Path]
+    class_names: tuple[str, ...]
+    images: Mapping[Stage, Mapping[str, Sequence[str]]]
+
+    @property
+    def added(self) -> list[tuple[Stage, str]]:
+        """The classes that val or test has and train does not."""
+        return [
+            (stage, name)
+            for stage, classes in self.images.items()
+            for name in classes
+            if name not in self.class_names
+        ]
+
+    @property
+    def missing(self) -> list[tuple[Stage, str]]:
+        """The classes that a stage with a folder of its own has no image of."""
+        return [
+            (stage, name)
+            for stage, classes in self.images.items()
+            for name in self.class_names
+            if not classes.get(name)
+        ]
+
+    def tree(self) -> ImageTree:
+        """The images that have a label."""
+        labels = {name: label for label, name in enumerate(self.class_names)}
+        files: dict[Stage, list[tuple[str, int]]] = {
+            stage: [
+                (path, labels[name])
+                for name, paths in classes.items()
+                if name in labels
+                for path in paths
+            ]
+            for stage, classes in self.images.items()
+        }
+        return ImageTree(self.class_names, files)
 
 
 @dataclass(frozen=True)
@@ -25,13 +75,11 @@ class ImageTree:
     """
 
     class_names: tuple[str, ...]
-    files: dict[Stage, list[tuple[Path, int]]]
+    files: dict[Stage, list[tuple[str, int]]]
 
 
 def read_tree(folder: Path) -> ImageTree:
-    """Find the images under `folder`.
-
-    Sub-folders of a class belong to the class; hidden names are passed over.
+    """Find the images under `folder`, to train on them.
 
     Args:
         folder: has one sub-folder a class, or such trees in train, val and test.
@@ -40,8 +88,51 @@ def read_tree(folder: Path) -> ImageTree:
         Classes and files; nothing is opened yet.
 
     Raises:
-        DataFolderError: no such folder, no images, a class without any, a single class,
-            a class that only val or test has.
+        DataFolderError: see `survey`; also a class without images, and one that only
+            val or test has.
+    """
+    found = survey(folder)
+    demand_trainable(folder, found)
+    return found.tree()
+
+
+def demand_trainable(folder: Path, found: Survey) -> None:
+    """Refuse a folder that lacks images where there should be some.
+
+    Raises:
+        DataFolderError: see `read_tree`.
+    """
+    for stage, classes in found.images.items():
+        home = found.homes[stage]
+        if foreign := [name for name in classes if name not in found.class_names]:
+            raise DataFolderError(
+                folder,
+                f"class {listed(foreign)} is in {stage} and not in train",
+                hint=f"train has {listed(found.class_names)}",
+            )
+        if not classes:
+            raise DataFolderError(
+                folder, f"{stage} has no classes", hint=f"fill {home}, or remove it"
+            )
+        for name, images in classes.items():
+            if not images:
+                raise _empty_class(folder, home / name)
+
+
+def survey(folder: Path) -> Survey:
+    """Find the images under `folder`.
+
+    Sub-folders of a class belong to the class; hidden names are passed over.
+
+    Args:
+        folder: as for `read_tree`.
+
+    Returns:
+        What is there.
+
+    Raises:
+        DataFolderError: no such folder, no images, a single class, no train folder
+            beside val or test, another folder beside them.
     """
     names = _subfolders(folder)
     staged = [stage for stage in STAGES if stage in names and _subfolders(folder / stage)]
@@ -50,17 +141,17 @@ def read_tree(folder: Path) -> ImageTree:
             raise DataFolderError(
                 folder, f"has {listed(staged)} but no train", hint=f"expected {_LAYOUT}"
             )
-        return _tree_of(folder, {"train": folder})
+        return _survey(folder, {"train": folder})
     if foreign := [name for name in names if name not in STAGES]:
         raise DataFolderError(
             folder,
             f"beside train there is {listed(foreign)}",
             hint="with a train folder the others are val and test; rename or move what is not",
         )
-    return _tree_of(folder, {stage: folder / stage for stage in STAGES if stage in names})
+    return _survey(folder, {stage: folder / stage for stage in STAGES if stage in names})
 
 
-def _tree_of(folder: Path, homes: dict[Stage, Path]) -> ImageTree:
+def _survey(folder: Path, homes: Mapping[Stage, Path]) -> Survey:
     class_names = _subfolders(homes["train"])
     if len(class_names) < 2:
         raise DataFolderError(
@@ -68,24 +159,11 @@ def _tree_of(folder: Path, homes: dict[Stage, Path]) -> ImageTree:
             _too_few_classes(homes["train"], class_names),
             hint=f"two or more classes are needed: {_LAYOUT}",
         )
-    labels = {name: label for label, name in enumerate(class_names)}
-    files: dict[Stage, list[tuple[Path, int]]] = {}
-    for stage, home in homes.items():
-        found = _subfolders(home)
-        if foreign := [name for name in found if name not in labels]:
-            raise DataFolderError(
-                folder,
-                f"class {listed(foreign)} is in {stage} and not in train",
-                hint=f"train has {listed(class_names)}",
-            )
-        if not found:
-            raise DataFolderError(
-                folder, f"{stage} has no classes", hint=f"fill {home}, or remove it"
-            )
-        files[stage] = [
-            (path, labels[name]) for name in found for path in _images(folder, home / name)
-        ]
-    return ImageTree(tuple(class_names), files)
+    images = {
+        stage: {name: _images(home / name) for name in _subfolders(home)}
+        for stage, home in homes.items()
+    }
+    return Survey(homes, tuple(class_names), images)
 
 
 def _too_few_classes(home: Path, class_names: Sequence[str]) -> str:
@@ -113,24 +191,27 @@ def _neighbours(folder: Path) -> str:
     return f"{parent} has {listed(names)}"
 
 
-def _images(folder: Path, home: Path) -> list[Path]:
+def _images(home: Path) -> list[str]:
     """All image files of one class, sorted."""
     images: list[str] = []
-    others = 0
     for place, below, names in os.walk(home, onerror=_raise):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        shown = [name for name in names if not name.startswith(".")]
-        chosen = [name for name in shown if name.lower().endswith(IMAGE_SUFFIXES)]
-        others += len(shown) - len(chosen)
-        images += [os.path.join(place, name) for name in chosen]  # noqa: PTH118 - 70,000 times
-    if not images:
-        reason = f"class '{home.name}' has no images"
-        raise DataFolderError(
-            folder,
-            f"{reason}: {others:,} other files in {home}" if others else f"{reason} in {home}",
-            hint=f"fill or remove it; images end in {' '.join(IMAGE_SUFFIXES)}",
-        )
-    return [Path(path) for path in sorted(images)]
+        below[:] = [name for name in below if not name.startswith(".")]
+        images += [
+            os.path.join(place, name)  # noqa: PTH118 - 70,000 times
+            for name in names
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+        ]
+    return sorted(images)
+
+
+def _empty_class(folder: Path, home: Path) -> DataFolderError:
+    others = sum(path.is_file() and not path.name.startswith(".") for path in home.rglob("*"))
+    reason = f"class '{home.name}' has no images"
+    return DataFolderError(
+        folder,
+        f"{reason}: {others:,} other files in {home}" if others else f"{reason} in {home}",
+        hint=f"fill or remove it; images end in {' '.join(IMAGE_SUFFIXES)}",
+    )
 
 
 def _raise(error: OSError) -> None:

@@ -1,4 +1,4 @@
-"""A small convolutional network: quick on two cores, 99 % on MNIST after seconds."""
+"""A small convolutional network: quick on two cores, 99 % on MNIST after one epoch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def cnn(channels: int, classes: int, dropout: float) -> nn.Sequential:
-    """Three blocks of convolution, normalisation and ReLU; any input of 8 pixels or more.
+    """Three blocks of convolution, normalisation and ReLU; any input of 4 pixels or more.
 
     Args:
         channels: of the images, 1 or 3.
@@ -14,12 +14,9 @@ def cnn(channels: int, classes: int, dropout: float) -> nn.Sequential:
         dropout: the fraction of the last features dropped in training.
     """
     return nn.Sequential(
-        *_block(channels, 32),
-        *_block(32, 64),
-        nn.MaxPool2d(2),
-        *_block(64, 64),
-        nn.MaxPool2d(2),
-        *_block(64, 128),
+        *_block(channels, 32, nn.MaxPool2d(2)),
+        *_block(32, 64, nn.MaxPool2d(2)),
+        *_block(64, 128, nn.Identity()),
         nn.AdaptiveMaxPool2d(1),
         nn.Flatten(),
         nn.Dropout(dropout),
@@ -27,10 +24,12 @@ def cnn(channels: int, classes: int, dropout: float) -> nn.Sequential:
     )
 
 
-def _block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
-    # The bias would be taken out again by the normalisation.
+def _block(inputs: int, outputs: int, pool: nn.Module) -> tuple[nn.Module, ...]:
+    # Pooling comes first, so that normalisation and ReLU see a quarter of the values.
+    # The convolution has no bias: the normalisation would take it out again.
     return (
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        pool,
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )

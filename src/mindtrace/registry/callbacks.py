@@ -19,11 +19,12 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.core.settings import load_settings
 from mindtrace.data.base import ImageDataModule
-from mindtrace.errors import InterruptedByUser
+from mindtrace.errors import InterruptedByUser, StoreError
 from mindtrace.models import ImageClassifier
-from mindtrace.registry.names import PREFIX
+from mindtrace.registry.names import PREFIX, model_name_of
+from mindtrace.registry.observed import observed
 from mindtrace.registry.provenance import environment
 from mindtrace.registry.publish import Published
 from mindtrace.registry.register import Training, register
@@ -48,9 +49,17 @@ def run_ends_truly(run: Run) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        run.end(end_of(error))
+        _end_after(error, run)
         raise
     run.end("FINISHED")
+
+
+def _end_after(error: BaseException, run: Run) -> None:
+    """The caller must hear of `error`, also where the store is away by now."""
+    try:
+        run.end(end_of(error))
+    except StoreError as away:
+        error.add_note(f"nor could its run be ended: {away}")
 
 
 class RunCallback(pl.Callback):
@@ -113,7 +122,10 @@ class MlflowLightningCallback(pl.Callback):
         if stage != "fit":
             return
         self._started_at = datetime.now(UTC)
-        self._settings = load_settings()
+        self.run_id = self.published = None
+        self._settings = observed(load_settings(), trainer, pl_module)
+        # Now, not after the last epoch: a name that cannot be is refused at once.
+        self._model_name = model_name_of(self._settings)
         self._best = BestWeights(self._settings.train.monitor)
         uri = self.tracking_uri or self._settings.registry.tracking_uri
         tags = {PREFIX + key: value for key, value in environment().items()}
@@ -123,7 +135,7 @@ class MlflowLightningCallback(pl.Callback):
         run = start_run(store, self.experiment_name, self.run_name, tags)
         self._run, self.run_id = run, run.run_id
         run.log_params({"max_epochs": trainer.max_epochs, **self.hyperparameters})
-        run.log_text(self._resolved(trainer, pl_module).to_ini(), "config.ini")
+        run.log_text(self._settings.to_ini(), "config.ini")
         if self.log_system_metrics:
             self._start_monitor(store, run)
 
@@ -140,20 +152,24 @@ class MlflowLightningCallback(pl.Callback):
         try:
             self.published = self._register(trainer, pl_module, self._run)
         except BaseException as error:
-            self._end(end_of(error))
+            self.on_exception(trainer, pl_module, error)
             raise
-        self._end("FINISHED")
+        self._closed().end("FINISHED")
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """The run ends as the training did."""
-        self._end(end_of(exception))
+        if self._run is not None:
+            _end_after(exception, self._closed())
 
     def _register(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, run: Run
     ) -> Published | None:
         data = getattr(trainer, "datamodule", None)
+        if getattr(trainer, "fast_dev_run", False):
+            _LOG.warning("run %s was a fast_dev_run: no version is registered", run.run_id)
+            return None
         if not isinstance(data, ImageDataModule) or not isinstance(pl_module, ImageClassifier):
             _LOG.warning(
                 "run %s is logged, no version is registered: only a model and a data module of "
@@ -163,7 +179,6 @@ class MlflowLightningCallback(pl.Callback):
             return None
         best = self._best_model(pl_module, data)
         test = evaluate(best, data, "test")
-        settings = self._resolved(trainer, pl_module)
         training = Training(
             model=best,
             data=data,
@@ -174,12 +189,12 @@ class MlflowLightningCallback(pl.Callback):
                 "test_acc": test.accuracy,
             },
             best_epoch=self._best.epoch,
-            settings=settings,
+            settings=self._settings,
             started_at=self._started_at,
             ended_at=datetime.now(UTC),
             job_id=self.job_id,
         )
-        return register(run, settings.registry.model_name or data.source, training)
+        return register(run, self._model_name, training)
 
     def _best_model(self, module: ImageClassifier, data: ImageDataModule) -> ImageClassifier:
         """A copy with the best weights: the caller's own model is left as it ended."""
@@ -188,33 +203,17 @@ class MlflowLightningCallback(pl.Callback):
         self._best.restore(model)
         return model.cpu()
 
-    def _resolved(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Settings:
-        """The configuration with what trainer, model and images really are."""
-        found: dict[str, Any] = {}
-        if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            found["train.max_epochs"] = trainer.max_epochs
-        data = getattr(trainer, "datamodule", None)
-        if isinstance(data, ImageDataModule):
-            found |= {"data.source": data.source, "data.batch_size": data.batch_size}
-        if isinstance(pl_module, ImageClassifier):
-            found |= {"model.name": pl_module.card.architecture, "train.lr": pl_module.lr}
-            arguments = pl_module.card.arguments
-            if "dropout" in arguments:
-                found["model.dropout"] = arguments["dropout"]
-            if "dim" in arguments and len(arguments["dim"]) == 3:
-                found["model.hidden"] = arguments["dim"][1]
-        return self._settings.replace(**found)
-
     def _start_monitor(self, store: Store, run: Run) -> None:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         self._monitor = SystemMetricsMonitor(run.run_id, tracking_uri=store.uri)
         self._monitor.start()
 
-    def _end(self, status: End) -> None:
+    def _closed(self) -> Run:
+        """The open run, which nobody writes to any more."""
+        assert self._run is not None
+        run, self._run = self._run, None
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None
-        if self._run is not None:
-            self._run.end(status)
-            self._run = None
+        return run

@@ -12,12 +12,14 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mindtrace.errors import StoreError
+from mindtrace.errors import StoreError, UsageError
+from mindtrace.registry.query import Query, parse_query
 from mindtrace.registry.rows import VersionRow
 
 _URI = "MINDTRACE_CHILD_READER_URI"
@@ -47,9 +49,25 @@ class ChildReader:
         answer = self._ask("version", name, number)
         return None if answer is None else _row(answer)
 
-    def versions(self, name: str | None, limit: int) -> Sequence[VersionRow]:
+    def aliases(self, name: str) -> dict[str, int]:
         """See `Reader`."""
-        return [_row(answer) for answer in self._ask("versions", name, limit)]
+        return {alias: int(number) for alias, number in self._ask("aliases", name).items()}
+
+    def versions(
+        self,
+        name: str | None,
+        limit: int,
+        *,
+        query: Query | None = None,
+        after: int | None = None,
+    ) -> Sequence[VersionRow]:
+        """See `Reader`; a query travels as its texts."""
+        texts = (query or Query()).texts
+        return [_row(answer) for answer in self._ask("versions", name, limit, *texts, after)]
+
+    def log(self, model_name: str) -> Sequence[tuple[int, Mapping[str, str]]]:
+        """See `Reader`."""
+        return [(int(number), tags) for number, tags in self._ask("log", model_name)]
 
     def params(self, run_id: str) -> dict[str, str]:
         """See `Reader`."""
@@ -75,20 +93,30 @@ class ChildReader:
                 raise StoreError(f"the reader of the registry ended with code {child.wait()}")
         answer = json.loads(line)
         if "error" in answer:
-            raise StoreError(answer["error"], hint=answer["hint"])
+            kind = UsageError if answer.get("usage") else StoreError
+            raise kind(answer["error"], hint=answer["hint"])
         return answer["result"]
 
     def _started(self) -> subprocess.Popen[str]:
         if self._child is None or self._child.poll() is not None:
             # The URI may hold a password: the environment is private, a command line is not.
+            # -P: a file of the working directory must not stand in for a module.
             self._child = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(self._root)],
+                [sys.executable, "-P", "-m", __name__, str(self._root)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
                 env={**os.environ, _URI: self._uri},
             )
+            weakref.finalize(self, _dismiss, self._child).atexit = False
         return self._child
+
+
+def _dismiss(child: subprocess.Popen[str]) -> None:
+    """A reader has nothing to put away."""
+    child.kill()
+    with child:
+        pass
 
 
 def _row(fields: dict[str, Any]) -> VersionRow:
@@ -97,13 +125,17 @@ def _row(fields: dict[str, Any]) -> VersionRow:
 
 def answer(reader: Any, message: dict[str, Any]) -> dict[str, Any]:
     """The child's answer to one message."""
-    arguments = message["arguments"]
+    arguments, more = message["arguments"], {}
     if message["call"] == "fetch":
         arguments = [arguments[0], Path(arguments[1])]
+    if message["call"] == "versions":
+        *arguments, where, sort, after = arguments
+        more = {"query": parse_query(where, sort), "after": after}
     try:
-        result = getattr(reader, message["call"])(*arguments)
-    except StoreError as error:
-        return {"error": error.message, "hint": error.hint}
+        result = getattr(reader, message["call"])(*arguments, **more)
+    except (StoreError, UsageError) as error:
+        usage = isinstance(error, UsageError)
+        return {"error": error.message, "hint": error.hint, "usage": usage}
     if isinstance(result, list):
         result = [asdict(one) if isinstance(one, VersionRow) else one for one in result]
     return {"result": asdict(result) if isinstance(result, VersionRow) else result}

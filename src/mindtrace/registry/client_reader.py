@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mlflow.artifacts import download_artifacts
@@ -10,6 +12,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from mindtrace.registry.names import is_log
+from mindtrace.registry.promotion import written
+from mindtrace.registry.query import Query, behind
 from mindtrace.registry.rows import VersionRow
 from mindtrace.registry.sqlite_reader import iso
 from mindtrace.registry.store import Store, store_errors
@@ -57,22 +61,82 @@ class ClientReader:
                     return None
                 raise
 
-    def versions(self, name: str | None, limit: int) -> Sequence[VersionRow]:
+    def aliases(self, name: str) -> dict[str, int]:
         """See `Reader`."""
-        where = None if name is None else f"name = '{name}'"
-        order = ["creation_timestamp DESC"] if name is None else ["version_number DESC"]
-        rows: list[VersionRow] = []
-        token = None
         with store_errors(self._store.uri):
-            while len(rows) < limit:
-                page = self._client.search_model_versions(
-                    where, max_results=min(_PAGE, limit), order_by=order, page_token=token
-                )
-                rows += [self._row(found) for found in page if not is_log(found.name)]
-                token = page.token
-                if not token:
-                    break
-        return rows[:limit]
+            try:
+                found = self._client.get_registered_model(name).aliases
+            except MlflowException as error:
+                if error.error_code in _MISSING:
+                    return {}
+                raise
+        return {alias: int(number) for alias, number in sorted(found.items())}
+
+    def versions(
+        self,
+        name: str | None,
+        limit: int,
+        *,
+        query: Query | None = None,
+        after: int | None = None,
+    ) -> Sequence[VersionRow]:
+        """See `Reader`; MLflow knows no such query, so each version is judged here."""
+        if name is not None and is_log(name):
+            return []
+        query = query or Query()
+        with store_errors(self._store.uri):
+            if query.sort:
+                judged = list(self._judged(self._newest(name, None, _PAGE), query))
+                params = {row.run_id or "": found for row, found in judged}
+                rows: Sequence[VersionRow] = query.ordered([row for row, _ in judged], params)
+                if after is not None:
+                    rows = behind(after, rows, key=lambda row: row.version)
+            else:
+                size = _PAGE if query.where else min(_PAGE, limit)
+                kept = self._judged(self._newest(name, after, size), query)
+                rows = [row for row, _ in itertools.islice(kept, limit)]
+            return [
+                self._row(self._client.get_model_version(row.name, str(row.version)))
+                for row in rows[:limit]
+            ]
+
+    def _newest(self, name: str | None, after: int | None, size: int) -> Iterator[ModelVersion]:
+        quote = '"' if "'" in (name or "") else "'"
+        where = None if name is None else f"name = {quote}{name}{quote}"
+        if where is not None and after is not None:
+            where += f" and version_number < {after}"
+        order = ["creation_timestamp DESC"] if name is None else ["version_number DESC"]
+        token = None
+        while True:
+            page = self._client.search_model_versions(
+                where, max_results=size, order_by=order, page_token=token
+            )
+            yield from (found for found in page if not is_log(found.name))
+            token = page.token
+            if not token:
+                return
+
+    def _judged(
+        self, versions: Iterable[ModelVersion], query: Query
+    ) -> Iterator[tuple[VersionRow, Mapping[str, str]]]:
+        """Those that the query means, each with the parameters of its run."""
+        # A search returns no aliases; a model returns all of its own at once.
+        aliases: dict[str, dict[str, int]] = {}
+        for found in versions:
+            if found.name not in aliases:
+                aliases[found.name] = self.aliases(found.name)
+            number = int(found.version)
+            own = [alias for alias, at in aliases[found.name].items() if at == number]
+            row, params = _row(found, tuple(own), {}), {}
+            if row.run_id and query.wants_run(row):
+                data = self._client.get_run(row.run_id).data
+                row, params = _row(found, tuple(own), data.metrics), dict(data.params)
+            if query.holds(row, params):
+                yield row, params
+
+    def log(self, model_name: str) -> Sequence[tuple[int, Mapping[str, str]]]:
+        """See `Reader`."""
+        return written(self._store, model_name)
 
     def params(self, run_id: str) -> dict[str, str]:
         """See `Reader`."""
@@ -94,17 +158,19 @@ class ClientReader:
                 path.replace(folder / path.name)
             written.rmdir()
 
-    def _row(self, found: ModelVersion) -> VersionRow:
-        # A search returns no aliases, so each is asked for; a page is small.
-        version = self._client.get_model_version(found.name, found.version)
+    def _row(self, version: ModelVersion) -> VersionRow:
         metrics = self._client.get_run(version.run_id).data.metrics if version.run_id else {}
-        return VersionRow(
-            name=version.name,
-            version=int(version.version),
-            aliases=tuple(sorted(version.aliases)),
-            run_id=version.run_id or None,
-            created_at=iso(version.creation_timestamp),
-            tags=dict(version.tags),
-            metrics=dict(metrics),
-            location=version.source or None,
-        )
+        return _row(version, version.aliases, metrics)
+
+
+def _row(version: ModelVersion, aliases: Iterable[str], metrics: Mapping[str, float]) -> VersionRow:
+    return VersionRow(
+        name=version.name,
+        version=int(version.version),
+        aliases=tuple(sorted(aliases)),
+        run_id=version.run_id or None,
+        created_at=iso(version.creation_timestamp),
+        tags=dict(version.tags),
+        metrics={key: value for key, value in metrics.items() if not math.isnan(value)},
+        location=version.source or None,
+    )

@@ -6,6 +6,7 @@ Out: the version's row, and a local folder with its bundle.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ from mindtrace.registry.rows import Reader, VersionRow
 from mindtrace.registry.sqlite_reader import SqliteReader, UnknownSchemaError
 
 _TRAIN = "mindtrace train --config cfg.ini"
-_ENOUGH = 1000
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,14 @@ def open_reader(settings: Settings) -> Reader:
         try:
             return SqliteReader(database)
         except UnknownSchemaError:
-            return ChildReader(uri, settings.dirs.root)
-    return ChildReader(uri, settings.dirs.root)
+            return _child(uri, settings.dirs.root, os.getpid())
+    return _child(uri, settings.dirs.root, os.getpid())
+
+
+@functools.lru_cache(maxsize=2)
+def _child(uri: str, root: Path, _pid: int) -> ChildReader:
+    """One child for a store, which takes seconds to start; not shared with a forked process."""
+    return ChildReader(uri, root)
 
 
 def find(settings: Settings, reader: Reader, reference: Reference) -> VersionRow:
@@ -164,5 +170,4 @@ def _demand_model(reader: Reader, name: str) -> None:
 
 
 def _aliases(reader: Reader, name: str) -> list[str]:
-    rows = reader.versions(name, _ENOUGH)
-    return sorted(f"{name}@{alias}" for row in rows for alias in row.aliases)
+    return sorted(f"{name}@{alias}" for alias in reader.aliases(name))

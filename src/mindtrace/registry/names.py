@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING
+
+from mindtrace.errors import UsageError
+
+if TYPE_CHECKING:
+    from mindtrace.core.settings import Settings
+
+# Of a registered model, and of an alias.
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 CHAMPION = "champion"
+LATEST = "latest"  # an alias that MLflow keeps for itself
 ARTIFACTS = "mlartifacts"
 BUNDLE = "bundle"
 # Of the tags that are ours; of those among them that are metrics of the best epoch.
@@ -10,6 +21,25 @@ PREFIX = "mindtrace."
 METRIC = "metric."
 
 _LOG_SUFFIX = "~history"
+
+
+def model_name_of(settings: Settings) -> str:
+    """Under which name a training registers: `[registry] model_name`, else its source's.
+
+    Raises:
+        UsageError: a folder whose own name is no name for a model.
+    """
+    if settings.registry.model_name is not None:
+        return settings.registry.model_name
+    if settings.data.source != "folder" or settings.data.dir is None:
+        return settings.data.source
+    name = settings.data.dir.name
+    if not re.fullmatch(NAME, name):
+        raise UsageError(
+            f"the folder's name '{name}' cannot be the model's name",
+            hint="set [registry] model_name: letters, digits, '.', '_', '-'; 64 at most",
+        )
+    return name
 
 
 def log_name(model_name: str) -> str:

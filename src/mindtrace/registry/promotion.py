@@ -1,4 +1,4 @@
-"""The history of champions: an append-only log with dense revisions.
+"""The writer of the history of champions: an append-only log with dense revisions.
 
 In: who wants which version to be champion, and which revision they looked at. Out:
 the next revision, or `ConflictError` if somebody was quicker.
@@ -14,59 +14,140 @@ alias `champion` mirrors the log and is repaired from it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from uuid import uuid4
 
 from mlflow.exceptions import MlflowException
 
 from mindtrace.errors import ConflictError
+from mindtrace.registry.history import Entry, Written, champion, counted
 from mindtrace.registry.names import BUNDLE, CHAMPION, PREFIX, log_name
 from mindtrace.registry.store import Store, store_errors
 
+__all__ = ["Entry", "Log", "append", "champion", "ensure_model", "history", "written"]
+
 PAGE = 1000
+# What MLflow says when others created versions of this name in each of its attempts.
+_CROWDED = "Giving up after"
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One counted line of the history.
+class Log:
+    """The history of one name; reads only what was written since it last looked."""
 
-    Attributes:
-        revision: 1 for the first.
-        at: UTC, ISO 8601.
-        by: who.
-        action: `promote`, `rollback` or `refuse`.
-        origin: the champion before, or None.
-        to: the version it is about.
-        reason: free text, or None.
-        verdict: the gate's, or None.
+    def __init__(self, store: Store, model_name: str) -> None:
+        self.model_name = model_name
+        self._store = store
+        self._entries: list[Entry] = []
+        self._seen = 0
+
+    def read(self) -> Sequence[Entry]:
+        """All counted entries as of now, oldest first.
+
+        Numbers are dense and given in order, so what was seen is never added to.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        rows = written(self._store, self.model_name, self._seen)
+        self._entries = counted(rows, self._entries)
+        self._seen = rows[-1][0] if rows else self._seen
+        return tuple(self._entries)
+
+    def append(
+        self,
+        *,
+        expected: int,
+        action: str,
+        to: int,
+        by: str,
+        run_id: str | None,
+        reason: str | None = None,
+        verdict: str | None = None,
+        test_digest: str | None = None,
+    ) -> Entry:
+        """Add an entry, if `expected` is still the last revision, and set the alias.
+
+        Args:
+            expected: the revision the caller looked at; 0 for none.
+            action: see `Entry`.
+            to: the version.
+            by: who.
+            run_id: the run of `to`; an MLflow server refuses a version without one.
+            reason: free text.
+            verdict: the gate's.
+            test_digest: of the gate's test set.
+
+        Raises:
+            ConflictError: somebody else added one meanwhile.
+            StoreError: the store is away.
+        """
+        before = self.read()
+        if len(before) != expected:
+            raise _stale(self.model_name, expected, len(before))
+        entry = Entry(
+            revision=expected + 1,
+            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            by=by,
+            action=action,
+            origin=champion(before),
+            to=to,
+            reason=reason,
+            verdict=verdict,
+            test_digest=test_digest,
+            token=uuid4().hex,
+        )
+        _write(self._store, self.model_name, entry, run_id)
+        after = self.read()
+        # By its token: others may write the very same words, and a request whose answer
+        # was lost on the way is sent again, so the number that came back may be another's.
+        if len(after) <= expected or after[expected].token != entry.token:
+            raise _stale(self.model_name, expected, len(after))
+        self.mirror()
+        return entry
+
+    def mirror(self) -> int | None:
+        """Make the alias say what the log says.
+
+        Each writer looks at the log once more after it wrote the alias: so the last one
+        to write it, whoever that is, leaves it as the log has it then.
+
+        Returns:
+            The champion, or None.
+        """
+        client, told = self._store.client, None
+        while True:
+            version = champion(self.read())
+            if version is None or version == told:
+                return version
+            with store_errors(self._store.uri):
+                client.set_registered_model_alias(self.model_name, CHAMPION, str(version))
+            told = version
+
+
+def written(store: Store, model_name: str, after: int = 0) -> list[Written]:
+    """Number and tags of all in the companion model behind a number, in order.
+
+    Raises:
+        StoreError: the store is away.
     """
-
-    revision: int
-    at: str
-    by: str
-    action: str
-    origin: int | None
-    to: int
-    reason: str | None = None
-    verdict: str | None = None
+    where = f"name = '{log_name(model_name)}' and version_number > {after}"
+    rows: list[Written] = []
+    token = None
+    with store_errors(store.uri):
+        while True:
+            page = store.client.search_model_versions(
+                where, max_results=PAGE, order_by=["version_number ASC"], page_token=token
+            )
+            rows += [(int(version.version), version.tags) for version in page]
+            token = page.token
+            if not token:
+                return sorted(rows, key=lambda row: row[0])
 
 
 def history(store: Store, model_name: str) -> list[Entry]:
     """All counted entries, oldest first; empty for a model without a champion."""
-    entries: list[Entry] = []
-    for tags in _raw_entries(store, model_name):
-        if int(tags["expected"]) == len(entries):
-            entries.append(_entry(len(entries) + 1, tags))
-    return entries
-
-
-def champion(entries: Sequence[Entry]) -> int | None:
-    """The version that the log names, or None."""
-    for entry in reversed(entries):
-        if entry.action != "refuse":
-            return entry.to
-    return None
+    return list(Log(store, model_name).read())
 
 
 def append(
@@ -81,62 +162,16 @@ def append(
     reason: str | None = None,
     verdict: str | None = None,
 ) -> Entry:
-    """Add an entry, if `expected` is still the last revision.
-
-    Args:
-        store: where.
-        model_name: whose history.
-        expected: the revision the caller looked at; 0 for none.
-        action: see `Entry`.
-        to: the version.
-        by: who.
-        run_id: the run of `to`; an MLflow server refuses a version without one.
-        reason: free text.
-        verdict: the gate's.
-
-    Raises:
-        ConflictError: somebody else added one meanwhile.
-        StoreError: the store is away.
-    """
-    before = history(store, model_name)
-    if len(before) != expected:
-        raise _stale(model_name, expected, len(before))
-    entry = Entry(
-        revision=expected + 1,
-        at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        by=by,
+    """`Log.append` for whoever adds a single entry."""
+    return Log(store, model_name).append(
+        expected=expected,
         action=action,
-        origin=champion(before),
         to=to,
+        by=by,
+        run_id=run_id,
         reason=reason,
         verdict=verdict,
     )
-    _write(store, model_name, entry, run_id)
-    after = history(store, model_name)
-    if len(after) <= expected or after[expected] != entry:
-        raise _stale(model_name, expected, len(after))
-    mirror(store, model_name, after)
-    return entry
-
-
-def mirror(store: Store, model_name: str, entries: Sequence[Entry]) -> None:
-    """Make the alias say what the log says."""
-    version = champion(entries)
-    if version is not None:
-        with store_errors(store.uri):
-            store.client.set_registered_model_alias(model_name, CHAMPION, str(version))
-
-
-def _write(store: Store, model_name: str, entry: Entry, run_id: str) -> None:
-    fields = {**asdict(entry), "expected": entry.revision - 1}
-    del fields["revision"]
-    tags = {PREFIX + key: str(value) for key, value in fields.items() if value is not None}
-    name = log_name(model_name)
-    with store_errors(store.uri):
-        ensure_model(store, name, "history of champions, kept by mindtrace")
-        store.client.create_model_version(
-            name, f"runs:/{run_id}/{BUNDLE}", run_id, tags=tags, await_creation_for=0
-        )
 
 
 def ensure_model(store: Store, name: str, description: str | None = None) -> None:
@@ -148,41 +183,33 @@ def ensure_model(store: Store, name: str, description: str | None = None) -> Non
             raise
 
 
-def _raw_entries(store: Store, model_name: str) -> list[dict[str, str]]:
-    rows = []
-    token = None
+def _write(store: Store, model_name: str, entry: Entry, run_id: str | None) -> None:
+    """Write an entry; whether it counts is told by reading."""
+    fields = {**asdict(entry), "expected": entry.revision - 1}
+    del fields["revision"]
+    tags = {PREFIX + key: str(value) for key, value in fields.items() if value is not None}
+    name = log_name(model_name)
+    source = f"runs:/{run_id}/{BUNDLE}" if run_id else "mindtrace"
     with store_errors(store.uri):
-        while True:
-            page = store.client.search_model_versions(
-                f"name = '{log_name(model_name)}'",
-                max_results=PAGE,
-                order_by=["version_number ASC"],
-                page_token=token,
-            )
-            rows += [(int(version.version), version.tags) for version in page]
-            token = page.token
-            if not token:
-                break
-    rows.sort(key=lambda row: row[0])
-    return [{key.removeprefix(PREFIX): tag for key, tag in tags.items()} for _, tags in rows]
-
-
-def _entry(revision: int, tags: dict[str, str]) -> Entry:
-    values: dict[str, Any] = {
-        key: tags.get(key) for key in ("at", "by", "action", "reason", "verdict")
-    }
-    origin = tags.get("origin")
-    return Entry(
-        revision=revision,
-        origin=None if origin is None else int(origin),
-        to=int(tags["to"]),
-        **values,
-    )
+        if entry.revision == 1:
+            ensure_model(store, name, "history of champions, kept by mindtrace")
+        try:
+            store.client.create_model_version(name, source, run_id, tags=tags, await_creation_for=0)
+        except MlflowException as error:
+            if _CROWDED in str(error):
+                raise _crowded(model_name) from error
+            raise
 
 
 def _stale(model_name: str, expected: int, found: int) -> ConflictError:
     return ConflictError(
         f"{model_name}: its history is at revision {found}, not {expected}: "
         "somebody else changed the champion",
-        hint=f"look again with mindtrace registry show {model_name}, then repeat",
+        hint=f"look again with mindtrace registry history {model_name}, then repeat",
+    )
+
+
+def _crowded(model_name: str) -> ConflictError:
+    return ConflictError(
+        f"{model_name}: others change its champion at this very moment", hint="repeat"
     )

@@ -12,6 +12,7 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from mindtrace.core.machine import processor
 from mindtrace.version import VERSION
 
 GIT_TIMEOUT = 5.0  # seconds
@@ -26,13 +27,14 @@ def who() -> str:
 
 
 def environment() -> dict[str, str]:
-    """Versions of what trains, and the platform."""
+    """Versions of what trains, the platform and the processor."""
     return {
         "mindtrace": VERSION,
         "torch": version("torch"),
         "lightning": version("pytorch-lightning"),
         "python": platform.python_version(),
         "platform": f"{platform.system()}-{platform.machine()}",
+        "processor": processor(),
     }
 
 

@@ -66,23 +66,23 @@ def publish(
 
     Raises:
         BundleError: the bundle does not give the answers of its training.
-        StoreError: the store is away; nothing was registered.
+        StoreError: the store is away, or ROOT cannot be written; nothing was registered.
     """
     weights_digest = bundle_folder.weights_digest(contents.weights)
     staging = store.root / "staging"
-    staging.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{run_id}-", dir=staging))
-    try:
-        bundle_folder.write(folder, contents)
-        add_mlflow_files(folder, contents.card.spec, len(contents.card.class_names))
-        bundle_digest = manifest.seal(folder)
-        Predictor.open(folder, bundle_digest)
-        digests = {"bundle_digest": bundle_digest, "weights_digest": weights_digest}
-        with store_errors(store.uri):
+    with store_errors(store.uri):
+        staging.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{run_id}-", dir=staging))
+        try:
+            bundle_folder.write(folder, contents)
+            add_mlflow_files(folder, contents.card.spec, len(contents.card.class_names))
+            bundle_digest = manifest.seal(folder)
+            Predictor.open(folder, bundle_digest)
+            digests = {"bundle_digest": bundle_digest, "weights_digest": weights_digest}
             _upload(store, run_id, folder)
             version = _create(store, model_name, run_id, {**metadata, **digests})
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     champion = _crown_first(store, model_name, version, run_id, by)
     return Published(model_name, version, champion, bundle_digest, weights_digest)
 

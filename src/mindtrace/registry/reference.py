@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from mindtrace.bundle.manifest import MANIFEST
 from mindtrace.errors import UsageError
-from mindtrace.registry.names import CHAMPION
+from mindtrace.registry.names import CHAMPION, NAME
 
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-_FORM = re.compile(rf"(?P<name>{_NAME})(?:@(?P<alias>{_NAME})|/(?P<version>[1-9]\d{{0,9}}))?")
+# More digits than a version will ever have are a name, or nothing.
+_NUMBER = r"[1-9][0-9]{0,9}"
+_FORM = re.compile(rf"(?P<name>{NAME})(?:@(?P<alias>{NAME})|/(?P<version>{_NUMBER}))?")
 _FORMS = "NAME, NAME@ALIAS, NAME/VERSION, VERSION or a bundle folder"
 
 
@@ -42,9 +44,9 @@ def parse_reference(text: str | None) -> Reference:
     """
     if text is None:
         return Reference(alias=CHAMPION)
-    if (Path(text) / MANIFEST).is_file() or text.startswith((".", "/", "~")):
-        return Reference(folder=Path(text).expanduser())
-    if text.isascii() and text.isdigit() and int(text) > 0:
+    if text.startswith((".", "/", "~")) or _is_bundle(text):
+        return Reference(folder=Path(os.path.expanduser(text)))  # noqa: PTH111 - never raises
+    if re.fullmatch(_NUMBER, text):
         return Reference(version=int(text))
     match = _FORM.fullmatch(text)
     if match is None:
@@ -52,3 +54,11 @@ def parse_reference(text: str | None) -> Reference:
     if match["version"]:
         return Reference(name=match["name"], version=int(match["version"]))
     return Reference(name=match["name"], alias=match["alias"] or CHAMPION)
+
+
+def _is_bundle(text: str) -> bool:
+    try:
+        return (Path(text) / MANIFEST).is_file()
+    except (OSError, ValueError):
+        # Too long for a path, or with characters that none can have.
+        return False

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from mindtrace.registry.query import Query
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,31 @@ class Reader(Protocol):
     def version(self, name: str, number: int) -> VersionRow | None:
         """One version."""
 
-    def versions(self, name: str | None, limit: int) -> Sequence[VersionRow]:
-        """The newest versions, of one model or of all."""
+    def aliases(self, name: str) -> dict[str, int]:
+        """Every alias of a model, and the version it points at, which may be gone."""
+
+    def versions(
+        self,
+        name: str | None,
+        limit: int,
+        *,
+        query: Query | None = None,
+        after: int | None = None,
+    ) -> Sequence[VersionRow]:
+        """The first versions, of one model or of all; newest first unless `query` says else.
+
+        Args:
+            name: of the model; None for all.
+            limit: at most so many.
+            query: which ones, in which order.
+            after: of one model only: what follows this version in that order.
+
+        Raises:
+            UsageError: `after` is not among them any more.
+        """
+
+    def log(self, model_name: str) -> Sequence[tuple[int, Mapping[str, str]]]:
+        """Number and tags of all in the companion that holds a name's history, in order."""
 
     def params(self, run_id: str) -> dict[str, str]:
         """The parameters of a run."""

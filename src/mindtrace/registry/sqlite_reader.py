@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import Any
 
 from mindtrace.core.urls import file_path
 from mindtrace.errors import StoreError
-from mindtrace.registry.names import is_log
+from mindtrace.registry import fields, query_sql
+from mindtrace.registry.names import LATEST, is_log, log_name
+from mindtrace.registry.query import Query, behind
 from mindtrace.registry.rows import VersionRow
 
 # alembic_version of MLflow 3.17.
@@ -24,9 +27,8 @@ KNOWN_REVISIONS = frozenset({"dc11669786a5"})
 BUSY_TIMEOUT = 5.0  # seconds
 
 _VERSIONS = """
-    select v.name, v.version, v.run_id, v.creation_time, v.source, v.storage_location,
-           r.artifact_uri
-    from model_versions v left join runs r on r.run_uuid = v.run_id
+    select v.name, v.version, v.run_id, v.creation_time, v.source, v.storage_location
+    from model_versions v
     where v.workspace = 'default' and v.current_stage <> 'Deleted_Internal'
 """
 
@@ -48,6 +50,8 @@ class SqliteReader:
         self._database = database
         with _errors(database):
             self._connection = _open(database)
+            weakref.finalize(self, self._connection.close)
+            self._connection.create_function(query_sql.NUMBER, 1, fields.number, deterministic=True)
             revision = self._revision()
         if revision not in KNOWN_REVISIONS:
             raise UnknownSchemaError(
@@ -61,7 +65,10 @@ class SqliteReader:
         return sorted(name for (name,) in rows if not is_log(name))
 
     def aliased(self, name: str, alias: str) -> int | None:
-        """See `Reader`."""
+        """See `Reader`; `latest` is no row, MLflow works it out."""
+        if alias.lower() == LATEST:
+            newest = self.versions(name, 1)
+            return newest[0].version if newest else None
         rows = self._rows(
             "select version from registered_model_aliases"
             " where workspace = 'default' and name = ? and alias = ?",
@@ -75,15 +82,63 @@ class SqliteReader:
         rows = self._rows(_VERSIONS + " and v.name = ? and v.version = ?", name, number)
         return self._complete(rows[0]) if rows else None
 
-    def versions(self, name: str | None, limit: int) -> Sequence[VersionRow]:
+    def aliases(self, name: str) -> dict[str, int]:
         """See `Reader`."""
-        if name is not None:
-            order = " and v.name = ? order by v.version desc limit ?"
-            rows = self._rows(_VERSIONS + order, name, limit)
+        rows = self._rows(
+            "select alias, version from registered_model_aliases"
+            " where workspace = 'default' and name = ? order by alias",
+            name,
+        )
+        return {alias: int(number) for alias, number in rows}
+
+    def versions(
+        self,
+        name: str | None,
+        limit: int,
+        *,
+        query: Query | None = None,
+        after: int | None = None,
+    ) -> Sequence[VersionRow]:
+        """See `Reader`."""
+        if name is not None and is_log(name):
+            return []
+        query = query or Query()
+        where, order = query_sql.condition(query), query_sql.order(query)
+        text = f"{_VERSIONS} and {where.text}"
+        values = list(where.values)
+        if name is None:
+            text += f" and v.name not like '%~history' order by {order.text}"
+            text += "v.creation_time desc, v.name, v.version desc"
         else:
-            order = " and v.name not like '%~history' order by v.creation_time desc limit ?"
-            rows = self._rows(_VERSIONS + order, limit)
+            text += " and v.name = ?"
+            values.append(name)
+            if after is not None and not query.sort:
+                text += " and v.version < ?"
+                values.append(after)
+            text += f" order by {order.text} v.version desc"
+        rows: Sequence[tuple[Any, ...]]
+        if after is not None and query.sort:
+            rows = self._rows(text, *values, *order.values)
+            rows = behind(after, rows, key=lambda row: int(row[1]))[:limit]
+        else:
+            rows = self._rows(f"{text} limit ?", *values, *order.values, limit)
         return [self._complete(row) for row in rows]
+
+    def log(self, model_name: str) -> Sequence[tuple[int, Mapping[str, str]]]:
+        """See `Reader`."""
+        found: dict[int, dict[str, str]] = {}
+        for version, key, value in self._rows(
+            "select v.version, t.key, t.value from model_versions v"
+            " left join model_version_tags t"
+            " on t.workspace = v.workspace and t.name = v.name and t.version = v.version"
+            " where v.workspace = 'default' and v.name = ?"
+            " and v.current_stage <> 'Deleted_Internal' order by v.version",
+            log_name(model_name),
+        ):
+            tags = found.setdefault(int(version), {})
+            if key is not None:
+                tags[key] = value
+        return list(found.items())
 
     def params(self, run_id: str) -> dict[str, str]:
         """See `Reader`."""
@@ -98,7 +153,8 @@ class SqliteReader:
             shutil.copytree(source, folder)
 
     def _complete(self, row: tuple[Any, ...]) -> VersionRow:
-        name, number, run_id, created, source, storage, artifact_uri = row
+        name, number, run_id, created, source, storage = row
+        places = self._rows("select artifact_uri from runs where run_uuid = ?", run_id)
         aliases = self._rows(
             "select alias from registered_model_aliases"
             " where workspace = 'default' and name = ? and version = ? order by alias",
@@ -122,7 +178,7 @@ class SqliteReader:
             created_at=iso(created),
             tags=dict(tags),
             metrics={key: float(value) for key, value in metrics},
-            location=_location(storage or source, run_id, artifact_uri),
+            location=_location(storage or source, run_id, places[0][0] if places else None),
         )
 
     def _revision(self) -> str | None:

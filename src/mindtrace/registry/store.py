@@ -19,12 +19,14 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from mindtrace.core.masking import masked
 from mindtrace.core.urls import sqlite_path
 from mindtrace.errors import StoreError
 from mindtrace.registry.names import ARTIFACTS
+from mindtrace.registry.reach import reach
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.WARNING)
@@ -45,13 +47,14 @@ class Store:
         Raises:
             StoreError: it cannot be reached or written.
         """
-        self.uri = uri
+        database = sqlite_path(uri)
+        self.uri = uri if database is None else _as_sqlalchemy_reads_it(database, uri)
         self.root = root
-        with store_errors(uri):
-            database = sqlite_path(uri)
+        with store_errors(self.uri):
+            reach(uri)
             if database is not None:
-                _prepare(database, uri)
-            self.client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+                _prepare(database, self.uri)
+            self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def experiment_id(self, name: str) -> str:
         """The id of an experiment, made where it does not exist."""
@@ -83,15 +86,26 @@ def store_errors(uri: str) -> Iterator[None]:
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise StoreError(
-            f"registry {masked(uri)}: {lines[0]}",
+            f"registry {masked(uri)}: {masked(lines[0])}",
             hint="check [registry] tracking_uri and that its store can be written",
         ) from error
 
 
+def _as_sqlalchemy_reads_it(database: Path, uri: str) -> str:
+    """A URI that means this file; `%20` and `?` in a path mean something else in one."""
+    quoted = "sqlite:///" + str(database).replace("%", "%25").replace("?", "%3F")
+    for text in (uri, quoted):
+        if make_url(text).database == str(database):
+            return text
+    raise StoreError(
+        f"registry {database}: this path cannot be written as a URL",
+        hint="set [DIR_PATHS] ROOT to a folder without % and ? in its name",
+    )
+
+
 def _prepare(database: Path, uri: str) -> None:
     """Make the tables once, however many processes begin together, and set WAL."""
-    database.parent.mkdir(parents=True, exist_ok=True)
-    if database.exists() and database.stat().st_size > 0 and _is_wal(database):
+    if database.stat().st_size > 0 and _is_wal(database):
         return
     with (database.parent / f".{database.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

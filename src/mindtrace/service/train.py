@@ -6,7 +6,6 @@ images, store. The MLflow run that was opened gets a true end whatever happens.
 
 from __future__ import annotations
 
-import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,8 @@ from mindtrace.core.machine import auto_device, hide_gpus
 from mindtrace.core.masking import masked
 from mindtrace.core.progress import Progress
 from mindtrace.core.settings import Settings
-from mindtrace.errors import InterruptedByUser, UsageError
+from mindtrace.errors import InterruptedByUser
+from mindtrace.registry.names import model_name_of
 
 if TYPE_CHECKING:
     from mindtrace.data.base import ImageDataModule
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from mindtrace.registry.tracking import Run
     from mindtrace.training.fit import TrainResult
     from mindtrace.training.report import ClassScore, Report
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -92,25 +90,6 @@ def own_this_process(settings: Settings) -> None:
     device = settings.compute.device
     if (auto_device() if device == "auto" else device) == "cpu":
         hide_gpus()
-
-
-def model_name_of(settings: Settings) -> str:
-    """Under which name a training registers: `[registry] model_name`, else its source's.
-
-    Raises:
-        UsageError: a folder whose own name is no name for a model.
-    """
-    if settings.registry.model_name is not None:
-        return settings.registry.model_name
-    if settings.data.source != "folder" or settings.data.dir is None:
-        return settings.data.source
-    name = settings.data.dir.name
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"the folder's name '{name}' cannot be the model's name",
-            hint="set [registry] model_name: letters, digits, '.', '_', '-'; 64 at most",
-        )
-    return name
 
 
 def plan(settings: Settings) -> TrainPlan:

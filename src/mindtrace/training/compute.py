@@ -51,7 +51,7 @@ def resolve(settings: Settings, spec: ImageSpec, classes: int) -> Settings:
     architecture = settings.model.name
     arguments = network_arguments(settings.model, spec, classes)
     compute = settings.compute
-    device = auto_device() if compute.device == "auto" else compute.device
+    device = _usable_device() if compute.device == "auto" else compute.device
     candidates = _candidates(device, compute.threads, compute.precision, architecture)
     file = settings.dirs.root / FILE
     batch = min(settings.data.batch_size, LARGEST_BATCH)
@@ -67,6 +67,16 @@ def resolve(settings: Settings, spec: ImageSpec, classes: int) -> Settings:
             "compute.threads": choice.threads,
         }
     )
+
+
+def _usable_device() -> str:
+    """The machine's best device, or the processor if this build of torch cannot use that."""
+    device = auto_device()
+    if device == "cuda" and not torch.cuda.is_available():
+        return "cpu"
+    if device == "mps" and not torch.backends.mps.is_available():
+        return "cpu"
+    return device
 
 
 def _candidates(

@@ -1,0 +1,222 @@
+"""The verb reproduce: train a version again from its bundle, and say how near it comes.
+
+In: a reference. Out: EXACT, NUMERIC or DIVERGED, and what is different here. Nothing is
+registered and no run is opened.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mindtrace.core.documents import document
+from mindtrace.core.interrupts import interruptible
+from mindtrace.core.progress import Progress
+from mindtrace.core.settings import Settings
+from mindtrace.errors import BundleError, UsageError, VerdictError, listed
+
+if TYPE_CHECKING:
+    from mindtrace.data.base import ImageDataModule
+    from mindtrace.registry.compare import Side
+    from mindtrace.registry.lookup import Located
+    from mindtrace.training.fit import TrainResult
+
+EXACT, NUMERIC, DIVERGED = "EXACT", "NUMERIC", "DIVERGED"
+# Of a probability. Sums in another order differ by 1e-7 at first, and more each epoch.
+TOLERANCE = 0.01
+_DIGESTS = ("data_digest", "test_digest")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something that is not here as it was at the training; None is unknown or absent."""
+
+    what: str
+    registered: str | None
+    here: str | None
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How near a second training came.
+
+    Attributes:
+        name: of the version, or the bundle's folder.
+        verdict: `EXACT`, the same weights; `NUMERIC`, the same probabilities within the
+            tolerance; else `DIVERGED`.
+        registered_digest: of the registered weights.
+        weights_digest: of the weights trained now.
+        max_difference: the largest of a probability; None on other test images.
+        changed_answers: test images with another answer; None on other test images.
+        tolerance: of a probability.
+        differences: what is different here.
+        metrics: of the second training.
+        fit_s: its wall time, seconds.
+    """
+
+    name: str
+    verdict: str
+    registered_digest: str
+    weights_digest: str
+    max_difference: float | None
+    changed_answers: int | None
+    tolerance: float
+    differences: tuple[Difference, ...]
+    metrics: Mapping[str, float]
+    fit_s: float
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document of `mindtrace reproduce`."""
+        rows = [dict(vars(one)) for one in self.differences]
+        return document({**vars(self), "differences": rows, "metrics": dict(self.metrics)})
+
+    def demand(self) -> None:
+        """Raise if the second training is another model.
+
+        Raises:
+            VerdictError: DIVERGED.
+        """
+        if self.verdict == DIVERGED:
+            what = listed([one.what for one in self.differences])
+            raise VerdictError(f"DIVERGED: {self.name} was not made again; different here: {what}")
+
+
+def reproduce(
+    settings: Settings,
+    ref: str | None = None,
+    *,
+    tolerance: float = TOLERANCE,
+    progress: Progress | None = None,
+) -> Reproduction:
+    """Train a version again as its bundle says.
+
+    Args:
+        settings: which registry, and where the images are.
+        ref: the version; None is the champion of the only model.
+        tolerance: how far a probability may be off for NUMERIC.
+        progress: hears of it.
+
+    Raises:
+        NotFoundError: no such version.
+        BundleError: it is not what was registered.
+        ConfigError, DataError: it cannot be trained here.
+        InterruptedByUser: SIGINT or SIGTERM.
+    """
+    if not 0 <= tolerance <= 1:
+        raise UsageError(f"tolerance {tolerance}: must be between 0 and 1")
+    progress = progress or Progress()
+    from mindtrace.registry.compare import read_side
+    from mindtrace.registry.lookup import locate
+
+    located = locate(settings, ref)
+    registered = read_side(located)
+    made = made_with(settings, located)
+    with interruptible() as interrupts:
+        progress.stage("loading")
+        from mindtrace.bundle.folder import weights_digest
+        from mindtrace.data.build import build_data
+        from mindtrace.models import network_demand
+        from mindtrace.training.callbacks import StopOnRequest
+        from mindtrace.training.compute import resolve
+        from mindtrace.training.fit import fit
+
+        progress.stage(f"reading {made.data.source}")
+        data = build_data(made, network_demand(made.model))
+        made = resolve(made, data.spec, len(data.class_names))
+        with interrupts.deferred():
+            stop = StopOnRequest(interrupts.wanted)
+            result = fit(made, data, callbacks=[stop], progress=progress)
+    expected, found = _registered_weights(located), weights_digest(result.model.weights())
+    largest, changed = _distance(registered, result, data)
+    verdict = DIVERGED
+    if found == expected:
+        verdict = EXACT
+    elif largest is not None and largest <= tolerance:
+        verdict = NUMERIC
+    return Reproduction(
+        name=registered.name,
+        verdict=verdict,
+        registered_digest=expected,
+        weights_digest=found,
+        max_difference=largest,
+        changed_answers=changed,
+        tolerance=tolerance,
+        differences=tuple(_differences(located, data, made)),
+        metrics=result.metrics,
+        fit_s=result.fit_s,
+    )
+
+
+def made_with(settings: Settings, located: Located) -> Settings:
+    """What a bundle was trained with, in the folders and the registry of `settings`.
+
+    Raises:
+        ConfigError: this mindtrace does not read its configuration.
+    """
+    from mindtrace.service.compare import settings_of
+
+    return settings_of(settings, (located.folder / "config.ini").read_text(encoding="utf-8"))
+
+
+def _registered_weights(located: Located) -> str:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    from mindtrace.bundle.folder import WEIGHTS, weights_digest
+
+    try:
+        return weights_digest(load((located.folder / WEIGHTS).read_bytes()))
+    except (OSError, SafetensorError) as error:
+        raise BundleError(located.folder, f"{WEIGHTS}: {error}") from error
+
+
+def _distance(
+    registered: Side, result: TrainResult, data: ImageDataModule
+) -> tuple[float | None, int | None]:
+    """Largest difference of a probability and count of other answers; None if not comparable."""
+    import numpy as np
+
+    from mindtrace.bundle.ledger import Ledger
+    from mindtrace.registry.compare import ordered
+
+    digests = np.frombuffer(b"".join(data.split("test").digests()), np.uint8).reshape(-1, 32)
+    now = ordered(Ledger(digests, result.test.labels, result.test.probabilities))
+    then = registered.ledger
+    if not (
+        np.array_equal(now.digests, then.digests)
+        and np.array_equal(now.labels, then.labels)
+        and now.probabilities.shape == then.probabilities.shape
+    ):
+        return None, None
+    changed = now.probabilities.argmax(axis=1) != then.probabilities.argmax(axis=1)
+    return float(np.abs(now.probabilities - then.probabilities).max()), int(changed.sum())
+
+
+def _differences(located: Located, data: ImageDataModule, made: Settings) -> list[Difference]:
+    """Versions, processor, threads, code and data, where they are not what they were."""
+    from mindtrace.registry.names import PREFIX
+    from mindtrace.registry.provenance import environment, git_state
+    from mindtrace.utils.system import available_cores
+
+    recorded = json.loads((located.folder / "data.json").read_bytes())
+    then = {name: str(recorded.get(name)) for name in _DIGESTS}
+    digests = data.digests()
+    now = {"data_digest": digests.data_digest, "test_digest": digests.test_digest}
+    names = list(_DIGESTS)
+    if located.row is not None:
+        tags = {key.removeprefix(PREFIX): value for key, value in located.row.tags.items()}
+        then, now = {**tags, **then}, {**environment(), **git_state(Path.cwd()), **now}
+        names += [name for name in (*environment(), "git_commit", "git_dirty") if name in tags]
+    found = [
+        Difference(name, then.get(name), now.get(name))
+        for name in names
+        # Uncommitted changes may be others each time.
+        if then.get(name) != now.get(name) or (name, then[name]) == ("git_dirty", "true")
+    ]
+    threads, cores = made.compute.threads or 1, available_cores()
+    if threads > cores:
+        found.append(Difference("threads", str(threads), f"{cores} cores"))
+    return found

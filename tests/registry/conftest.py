@@ -1,0 +1,107 @@
+"""A store with tables, the contents of a bundle, and what it takes to register it."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow warns of classes of its own while it is imported
+    import mlflow.pyfunc  # noqa: F401
+
+from mindtrace.bundle.folder import Contents
+from mindtrace.core.settings import Settings, load_settings
+from mindtrace.data.build import build_data
+from mindtrace.registry.names import PREFIX
+from mindtrace.registry.publish import Published, publish
+from mindtrace.registry.store import Store
+from mindtrace.registry.tracking import start_run
+from mindtrace.training.fit import fit
+from mindtrace.training.package import contents
+
+Publish = Callable[..., Published]
+Version = Callable[..., int]
+
+_SMALL = ["data.source=digits", "train.max_epochs=1", "train.lr=0.01", "compute.device=cpu"]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small networks are quickest with one, above all where other tests run beside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def packed() -> Contents:
+    """What a training of one epoch has to register."""
+    settings = load_settings(sets=[*_SMALL, "compute.threads=1", "compute.precision=32"])
+    result = fit(settings, build_data(settings))
+    return contents(result.model, result.data, result.test, settings.to_ini())
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables, which take it more than a second to make."""
+    folder = tmp_path_factory.mktemp("tables")
+    Store(f"sqlite:///{folder / 'mlflow.db'}", folder)
+    with sqlite3.connect(folder / "mlflow.db") as connection:
+        connection.execute("pragma wal_checkpoint(truncate)")
+    connection.close()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def store(root: Path, empty_database: Path) -> Store:
+    """An empty store in ROOT."""
+    shutil.copy(empty_database, root / "mlflow.db")
+    return Store(f"sqlite:///{root / 'mlflow.db'}", root)
+
+
+@pytest.fixture
+def settings(root: Path) -> Settings:
+    return load_settings()
+
+
+@pytest.fixture
+def register(store: Store, packed: Contents) -> Publish:
+    """`register("digits", contents=...)`: a version with its bundle."""
+
+    def register(name: str = "digits", **changes: object) -> Published:
+        run = start_run(store, name, None, {})
+        options = {"contents": packed, "metadata": {"seed": "0"}, "by": "tester", **changes}
+        published = publish(store, model_name=name, run_id=run.run_id, **options)
+        run.end("FINISHED")
+        return published
+
+    return register
+
+
+@pytest.fixture
+def version(store: Store) -> Version:
+    """`version("digits", tags={...})`: a version without a bundle, in a moment."""
+
+    def version(name: str = "digits", **tags: str) -> int:
+        from mindtrace.registry.promotion import ensure_model
+
+        run = start_run(store, name, None, {})
+        ensure_model(store, name)
+        created = store.client.create_model_version(
+            name,
+            f"runs:/{run.run_id}/bundle",
+            run.run_id,
+            tags={PREFIX + key: value for key, value in tags.items()},
+            await_creation_for=0,
+        )
+        run.end("FINISHED")
+        return int(created.version)
+
+    return version

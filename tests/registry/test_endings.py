@@ -1,0 +1,138 @@
+"""However a training ends, its run says so, and only a good end makes a version."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mindtrace.core.progress import EpochReport, Progress
+from mindtrace.core.settings import Settings, load_settings
+from mindtrace.errors import InterruptedByUser, MindtraceError, StoreError, TrainingError
+from mindtrace.registry.sqlite_reader import SqliteReader
+from mindtrace.registry.store import Store
+from mindtrace.service.train import train
+
+SMALL = ("data.source=digits", "train.max_epochs=3", "compute.threads=1", "compute.precision=32")
+
+
+def settings_of(*sets: str) -> Settings:
+    return load_settings(sets=[*SMALL, *sets])
+
+
+def statuses(store: Store) -> list[str]:
+    experiment = store.client.get_experiment_by_name("digits")
+    found = store.client.search_runs([experiment.experiment_id])
+    return [run.info.status for run in found]
+
+
+def names(store: Store) -> list[str]:
+    return SqliteReader(store.root / "mlflow.db").names()
+
+
+class SignalAt(Progress):
+    """Sends a signal to this process at the end of an epoch, or at a stage."""
+
+    def __init__(self, signum: int, *, epoch: int = 0, stage: str = "-") -> None:
+        self.signum = signum
+        self.at_epoch = epoch
+        self.at_stage = stage
+        self.epochs = 0
+
+    def epoch(self, report: EpochReport) -> None:
+        self.epochs = report.epoch
+        if report.epoch == self.at_epoch:
+            os.kill(os.getpid(), self.signum)
+
+    def stage(self, text: str) -> None:
+        if text.startswith(self.at_stage):
+            os.kill(os.getpid(), self.signum)
+
+
+def test_a_good_end_is_a_finished_run_and_a_version(store: Store) -> None:
+    outcome = train(settings_of())
+
+    assert statuses(store) == ["FINISHED"]
+    assert (outcome.model_name, outcome.version, outcome.champion) == ("digits", 1, True)
+    assert names(store) == ["digits"]
+    run = store.client.get_run(outcome.run_id)
+    assert run.data.params["train.max_epochs"] == "3"
+    assert run.data.params["compute.threads"] == "1"
+    history = store.client.get_metric_history(outcome.run_id, "val_acc")
+    assert [point.step for point in history] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_an_epoch_makes_a_killed_run_and_no_version(store: Store, signum: int) -> None:
+    progress = SignalAt(signum, epoch=2)
+
+    with pytest.raises(InterruptedByUser) as caught:
+        train(settings_of("train.max_epochs=50"), progress=progress)
+
+    assert caught.value.signum == signum
+    assert progress.epochs == 2, "no further epoch was run"
+    assert statuses(store) == ["KILLED"]
+    assert names(store) == []
+
+
+@pytest.mark.parametrize("stage", ["testing", "registering"])
+def test_a_signal_after_the_last_epoch_makes_no_version_either(store: Store, stage: str) -> None:
+    with pytest.raises(InterruptedByUser):
+        train(settings_of(), progress=SignalAt(signal.SIGTERM, stage=stage))
+
+    assert statuses(store) == ["KILLED"]
+    assert names(store) == []
+
+
+def test_a_training_that_diverges_is_a_failed_run_and_no_version(store: Store) -> None:
+    with pytest.raises(TrainingError):
+        train(settings_of("train.lr=1e30"))
+
+    assert statuses(store) == ["FAILED"]
+    assert names(store) == []
+
+
+def test_a_registration_that_fails_is_a_failed_run(store: Store) -> None:
+    (store.root / "staging").write_text("a file")
+
+    with pytest.raises(StoreError):
+        train(settings_of())
+
+    assert statuses(store) == ["FAILED"]
+    assert names(store) == []
+
+
+def test_a_store_that_cannot_be_had_is_told_before_the_first_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "occupied").write_text("a file")
+    monkeypatch.setenv("DIR_PATHS__ROOT", str(tmp_path / "occupied"))
+
+    class Never(Progress):
+        def started(self, *arguments: Any) -> None:
+            raise AssertionError("an epoch began")
+
+    with pytest.raises(MindtraceError) as caught:
+        train(settings_of(), progress=Never())
+    assert str(tmp_path / "occupied") in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_without_registering_there_is_a_run_and_no_version(store: Store) -> None:
+    outcome = train(settings_of(), register=False)
+
+    assert (outcome.version, outcome.bundle_digest) == (None, None)
+    assert statuses(store) == ["FINISHED"]
+    assert names(store) == []
+
+
+def test_handlers_of_signals_are_given_back(store: Store) -> None:
+    before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+
+    with pytest.raises(TrainingError):
+        train(settings_of("train.lr=1e30"))
+
+    assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before

@@ -1,0 +1,116 @@
+"""A registry behind a real `mlflow server`: the same behaviour, by URL."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mindtrace.bundle import manifest
+from mindtrace.bundle.folder import Contents
+from mindtrace.core.settings import load_settings
+from mindtrace.errors import ConflictError, NotFoundError
+from mindtrace.inference.predictor import Predictor
+from mindtrace.registry import promotion
+from mindtrace.registry.lookup import find, locate, open_reader
+from mindtrace.registry.publish import publish
+from mindtrace.registry.reference import parse_reference
+from mindtrace.registry.store import Store
+from mindtrace.registry.tracking import start_run
+
+pytestmark = pytest.mark.slow
+
+PATIENCE = 120.0  # seconds: until a server that does not start fails its test
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=1) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    words = f"--host 127.0.0.1 --port {port} --workers 1 --backend-store-uri sqlite:///s.db"
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *words.split()]
+            + ["--artifacts-destination", str(folder / "artifacts")],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "no_proxy": "127.0.0.1"},
+        )
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not answers(url):
+                assert process.poll() is None, (folder / "log.txt").read_text()
+                assert time.monotonic() < deadline, (folder / "log.txt").read_text()
+                time.sleep(0.2)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(timeout=PATIENCE)
+
+
+@pytest.fixture
+def store(server: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("REGISTRY__TRACKING_URI", server)
+    return Store(server, root)
+
+
+def test_a_version_goes_there_and_comes_back_whole(
+    store: Store, packed: Contents, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    run = start_run(store, "remote", None, {})
+    published = publish(
+        store,
+        model_name="remote",
+        run_id=run.run_id,
+        contents=packed,
+        metadata={"seed": "1"},
+        by="t",
+    )
+    run.end("FINISHED")
+    settings = load_settings()
+
+    located = locate(settings, "remote")
+
+    assert (published.version, published.champion) == (1, True)
+    assert located.folder == root / "bundles" / published.bundle_digest
+    assert manifest.check(located.folder, published.bundle_digest)
+    assert Predictor.open(located.folder, located.digest).card == packed.card
+    assert located.row is not None
+    assert located.row.tags["mindtrace.seed"] == "1"
+    assert located.row.aliases == ("champion",)
+    assert [entry.to for entry in promotion.history(store, "remote")] == [1]
+    with pytest.raises(ConflictError):
+        promotion.append(
+            store, "remote", expected=0, action="promote", to=1, by="t", run_id=run.run_id
+        )
+    reader = open_reader(settings)
+    assert reader.names() == ["remote"]
+    assert [row.version for row in reader.versions("remote", 5)] == [1]
+    with pytest.raises(NotFoundError) as caught:
+        find(settings, reader, parse_reference("remote/7"))
+    assert caught.value.known == ("remote/1",)
+    assert list((tmp_path / "cwd").iterdir()) == [], "nothing lands in the working directory"
+    assert not (root / "mlflow.db").exists()
