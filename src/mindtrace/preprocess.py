@@ -238,7 +238,7 @@ def _tables(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float
 
 
 def _to_mode(image: Image.Image, mode: Mode) -> Image.Image:
-    if image.mode == mode:
+    if image.mode == mode and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):
         image = _from_16_bits(image)

@@ -47,14 +47,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         port = listener.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     words = f"--host 127.0.0.1 --port {port} --workers 1 --backend-store-uri sqlite:///s.db"
+    place = ["--artifacts-destination", str(folder / "artifacts")]
+    quiet = {"no_proxy": "127.0.0.1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (folder / "log.txt").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *words.split()]
-            + ["--artifacts-destination", str(folder / "artifacts")],
+            [sys.executable, "-m", "mlflow", "server", *words.split(), *place],
             cwd=folder,
             stdout=log,
             stderr=log,
-            env={**os.environ, "no_proxy": "127.0.0.1"},
+            env={**os.environ, **quiet},
         )
         try:
             deadline = time.monotonic() + PATIENCE

@@ -17,7 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from mindtrace.application import guard, health, inference, jobs, models
+from mindtrace.application import guard, health, inference, jobs, models, promotion
 from mindtrace.application.envelope import Envelope
 from mindtrace.application.limits import BodyLimit
 from mindtrace.application.problems import Problem
@@ -69,7 +69,7 @@ def create_app(settings: Settings, model_ref: str | None = None) -> FastAPI:
     application.state.settings = settings
     application.state.slot = ModelSlot(settings, model_ref)
     application.state.runner = retrain.runner(settings)
-    for room in (inference, models, jobs, health):
+    for room in (inference, models, promotion, jobs, health):
         application.include_router(room.router)
     return application
 

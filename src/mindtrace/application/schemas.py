@@ -22,6 +22,9 @@ EXAMPLE_IMAGE = (
 EXAMPLE_INI = "[data]\nsource = digits\n\n[train]\nmax_epochs = 1\n"
 
 
+_ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
+
+
 class _Shape(BaseModel):
     # `model_name` is a word of ours; pydantic would keep the prefix for itself.
     model_config = ConfigDict(protected_namespaces=())
@@ -126,6 +129,62 @@ class ModelPage(_Shape):
 
     items: list[ModelItem]
     next_cursor: str | None
+
+
+class HistoryItem(_Shape):
+    """A line of the history of champions."""
+
+    schema_version: int
+    revision: int
+    model_name: str
+    at: str
+    by: str
+    action: Literal["promote", "rollback", "refuse"]
+    origin: int | None = Field(alias="from", description="champion before")
+    to: int = Field(description="version it is about")
+    reason: str | None
+    verdict: str | None
+
+
+class HistoryPage(_Shape):
+    """The history of champions, newest first."""
+
+    items: list[HistoryItem]
+    next_cursor: str | None
+
+
+class PromoteWish(_Shape):
+    """Who shall be champion."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    version: int = Field(ge=1, le=1 << 31)
+    margin: float = Field(default=0.01, ge=0, le=1, description="how much worse is as good")
+    dry_run: bool = False
+    force: bool = Field(default=False, description="promote whatever the gate says")
+    reason: str | None = Field(default=None, max_length=1000, pattern=_ONE_LINE)
+
+
+class RollbackWish(_Shape):
+    """Why the champion before shall be back."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    reason: str | None = Field(default=None, max_length=1000, pattern=_ONE_LINE)
+
+
+class PromotionItem(_Shape):
+    """What became of a wish; the fields of `mindtrace registry promote --json`."""
+
+    model_config = ConfigDict(extra="allow")
+    schema_version: int
+    model_name: str
+    version: int
+    champion: int | None = Field(description="champion before")
+    promoted: bool
+    dry_run: bool
+    revision: int
+    verdict: str | None
+    reasons: list[str]
+    comparison: dict[str, Any] | None
 
 
 class Progress(_Shape):

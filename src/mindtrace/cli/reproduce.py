@@ -46,7 +46,8 @@ def reproduce(
         console.line(outcome.verdict)
     else:
         pairs: list[tuple[str, Cell]] = [
-            ("version", outcome.name),
+            ("model_name", outcome.model_name),
+            ("version", outcome.version),
             ("verdict", outcome.verdict),
             ("registered_digest", outcome.registered_digest),
             ("weights_digest", outcome.weights_digest),

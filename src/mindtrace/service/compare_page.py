@@ -166,10 +166,15 @@ def _gallery(title: str, flips: Sequence[Flip]) -> Iterable[str]:
         was, now = ("down", "up") if flip.gained else ("up", "down")
         yield (
             f'<div class="flip">{_image(flip)}<span>is <b>{escape(flip.class_name)}</b></span>'
-            f'<span class="{was}">before: {escape(flip.answer_a)} ({flip.confidence_a:.0%})</span>'
-            f'<span class="{now}">now: {escape(flip.answer_b)} ({flip.confidence_b:.0%})</span></div>'
+            + _answer(was, "before", flip.answer_a, flip.confidence_a)
+            + _answer(now, "now", flip.answer_b, flip.confidence_b)
+            + "</div>"
         )
     yield "</div>"
+
+
+def _answer(side: str, when: str, answer: str, confidence: float) -> str:
+    return f'<span class="{side}">{when}: {escape(answer)} ({confidence:.0%})</span>'
 
 
 def _image(flip: Flip) -> str:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # Somebody wins each revision, so only a crowd makes one writer lose this often.
 _ATTEMPTS = 40
 _LONGEST_PAUSE = 0.05  # seconds
+_LONGEST_REASON = 1000  # MLflow's limit for a tag is above
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,7 @@ def rollback(
         ConflictError: nothing to roll back, or somebody else changed the champion.
         StoreError: the registry cannot be read or written.
     """
+    _check_reason(reason)
     from mindtrace.inference.predictor import Predictor
     from mindtrace.registry.history import ROLLBACK, to_undo
     from mindtrace.registry.lookup import locate_row, open_reader
@@ -409,6 +411,12 @@ def _check(margin: float, force: bool, reason: str | None) -> None:
         raise UsageError(f"margin {margin}: must be between 0 and 1")
     if force and not (reason or "").strip():
         raise UsageError("force wants a reason for the history", hint="--force --reason TEXT")
+    _check_reason(reason)
+
+
+def _check_reason(reason: str | None) -> None:
+    if reason is not None and len(reason) > _LONGEST_REASON:
+        raise UsageError(f"a reason has at most {_LONGEST_REASON} characters, not {len(reason)}")
 
 
 def _crowd(model_name: str) -> MindtraceError:

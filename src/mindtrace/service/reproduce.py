@@ -44,7 +44,8 @@ class Reproduction:
     """How near a second training came.
 
     Attributes:
-        name: of the version, or the bundle's folder.
+        model_name: of the version; None for a bundle's folder.
+        version: its number, or None.
         verdict: `EXACT`, the same weights; `NUMERIC`, the same probabilities within the
             tolerance; else `DIVERGED`.
         registered_digest: of the registered weights.
@@ -57,7 +58,8 @@ class Reproduction:
         fit_s: its wall time, seconds.
     """
 
-    name: str
+    model_name: str | None
+    version: int | None
     verdict: str
     registered_digest: str
     weights_digest: str
@@ -80,8 +82,9 @@ class Reproduction:
             VerdictError: DIVERGED.
         """
         if self.verdict == DIVERGED:
+            name = "the bundle" if self.model_name is None else f"{self.model_name}/{self.version}"
             what = listed([one.what for one in self.differences])
-            raise VerdictError(f"DIVERGED: {self.name} was not made again; different here: {what}")
+            raise VerdictError(f"DIVERGED: {name} was not made again; different here: {what}")
 
 
 def reproduce(
@@ -137,7 +140,8 @@ def reproduce(
     elif largest is not None and largest <= tolerance:
         verdict = NUMERIC
     return Reproduction(
-        name=registered.name,
+        model_name=located.row.name if located.row else None,
+        version=located.row.version if located.row else None,
         verdict=verdict,
         registered_digest=expected,
         weights_digest=found,

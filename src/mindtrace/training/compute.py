@@ -9,6 +9,7 @@ other weights than one, and the same configuration shall give the same weights.
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,10 @@ from mindtrace.preprocess import ImageSpec
 from mindtrace.utils.system import available_cores
 
 FILE = "machine.json"
-STEPS = 6
-LARGEST_BATCH = 512
+TURNS = 8
+SECONDS = 3.0  # a network that needs longer than this for two turns gets no third
+# Values in a batch to race with: enough to keep two cores busy, little enough to be quick.
+LARGEST_INPUT = 2**20
 # A candidate must be this much quicker to win over the plainer one before it.
 GAIN = 0.9
 
@@ -54,7 +57,8 @@ def resolve(settings: Settings, spec: ImageSpec, classes: int) -> Settings:
     device = _usable_device() if compute.device == "auto" else compute.device
     candidates = _candidates(device, compute.threads, compute.precision, architecture)
     file = settings.dirs.root / FILE
-    batch = min(settings.data.batch_size, LARGEST_BATCH)
+    values = spec.channels * spec.height * spec.width
+    batch = max(2, min(settings.data.batch_size, LARGEST_INPUT // values))
     key = _key(architecture, arguments, spec, batch)
     choice = candidates[0] if len(candidates) == 1 else _remembered(file, key)
     if choice not in candidates:
@@ -104,39 +108,57 @@ def _race(
     spec: ImageSpec,
     batch: int,
 ) -> Choice:
-    """The quickest candidate, by the best of a few real training steps of each."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        times = [_step_seconds(one, architecture, arguments, spec, batch) for one in candidates]
-    best = 0
-    for index, seconds in enumerate(times):
-        if seconds < GAIN * times[best]:
-            best = index
-    return candidates[best]
+    """The quickest candidate, by the best of a few real training steps of each.
 
-
-def _step_seconds(
-    choice: Choice, architecture: str, arguments: dict[str, Any], spec: ImageSpec, batch: int
-) -> float:
+    They take turns and only their best times count, so that somebody else's work on the
+    same cores delays all of them alike and decides nothing.
+    """
+    began = time.perf_counter()
     before = torch.get_num_threads()
-    torch.set_num_threads(choice.threads)
+    best = [math.inf] * len(candidates)
     try:
-        network = fit_layout(build_network(architecture, arguments)).train()
-        optimizer = torch.optim.AdamW(network.parameters(), fused=True)
-        images = torch.randn(batch, spec.channels, spec.height, spec.width)
-        labels = torch.zeros(batch, dtype=torch.int64)
-        best = float("inf")
-        for _ in range(STEPS):
-            began = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=choice.precision == "bf16"):
-                loss = functional.cross_entropy(network(images), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            best = min(best, time.perf_counter() - began)
-        return best
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            runners = [_Runner(architecture, arguments, spec, batch) for _ in candidates]
+            for turn in range(TURNS):
+                for index, (choice, runner) in enumerate(zip(candidates, runners, strict=True)):
+                    best[index] = min(best[index], runner.seconds(choice))
+                if turn and time.perf_counter() - began > SECONDS:
+                    break
     finally:
         torch.set_num_threads(before)
+    winner = 0
+    for index, seconds in enumerate(best):
+        if seconds < GAIN * best[winner]:
+            winner = index
+    return candidates[winner]
+
+
+class _Runner:
+    """A network that can be asked for the time of a training step."""
+
+    def __init__(
+        self, architecture: str, arguments: dict[str, Any], spec: ImageSpec, batch: int
+    ) -> None:
+        self._network = fit_layout(build_network(architecture, arguments)).train()
+        self._optimizer = torch.optim.AdamW(self._network.parameters(), fused=True)
+        self._images = torch.randn(batch, spec.channels, spec.height, spec.width)
+        self._labels = torch.zeros(batch, dtype=torch.int64)
+
+    def seconds(self, choice: Choice) -> float:
+        """Of the second of two steps: the first wakes the threads."""
+        torch.set_num_threads(choice.threads)
+        self._step(choice)
+        began = time.perf_counter()
+        self._step(choice)
+        return time.perf_counter() - began
+
+    def _step(self, choice: Choice) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=choice.precision == "bf16"):
+            loss = functional.cross_entropy(self._network(self._images), self._labels)
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
 
 
 def _key(architecture: str, arguments: dict[str, Any], spec: ImageSpec, batch: int) -> str:

@@ -1,0 +1,190 @@
+"""Floor 10: who is champion, who was, and the wish to change it.
+
+Reads are answered here; a change is made by a child process, so that the server never
+imports MLflow. ETag is the revision of a model's history, and a change demands If-Match:
+nobody changes a champion that he has not seen.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse
+
+from mindtrace.application import bodies
+from mindtrace.application.guard import media_type
+from mindtrace.application.problems import Problem
+from mindtrace.application.schemas import (
+    HistoryItem,
+    HistoryPage,
+    PromoteWish,
+    PromotionItem,
+    RollbackWish,
+    problems,
+)
+from mindtrace.core.settings import Settings
+from mindtrace.errors import NotFoundError, StoreError
+from mindtrace.service import promote as service
+from mindtrace.service import writing
+
+router = APIRouter(prefix="/models/{name}", tags=["models"])
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_TAGS = re.compile(r'\s*(?:W/)?"[\x21\x23-\x7e]*"\s*(?:,\s*(?:W/)?"[\x21\x23-\x7e]*"\s*)*')
+_CHANGES = problems(404, 409, 412, 413, 415, 428, 429, 503)
+_IF_MATCH: dict[str, Any] = {
+    "name": "If-Match",
+    "in": "header",
+    "required": True,
+    "description": 'the ETag of GET /models/{name}/history, such as `"3"`; `*` for any',
+    "schema": {"type": "string"},
+}
+
+
+def _wants(shape: type[PromoteWish | RollbackWish], example: dict[str, Any]) -> dict[str, Any]:
+    content = {"application/json": {"schema": shape.model_json_schema(), "example": example}}
+    return {"requestBody": {"content": content}, "parameters": [_IF_MATCH]}
+
+
+@router.get(
+    "/history", summary="Champions", response_model=HistoryPage, responses=problems(404, 503)
+)
+def history(
+    request: Request,
+    name: str,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[int | None, Query(ge=1, le=1 << 31)] = None,
+) -> JSONResponse:
+    """Who made which version champion, newest first; the ETag is for If-Match."""
+    entries = _history(request, name)
+    rows = [entry for entry in reversed(entries) if cursor is None or entry.revision < cursor]
+    page = rows[:limit]
+    return JSONResponse(
+        {
+            "items": [entry.document() for entry in page],
+            "next_cursor": str(page[-1].revision) if len(rows) > limit else None,
+        },
+        headers=_etag(len(entries)),
+    )
+
+
+@router.post(
+    "/promote",
+    summary="Make a version champion",
+    response_model=PromotionItem,
+    responses=_CHANGES,
+    openapi_extra=_wants(PromoteWish, {"version": 2}),
+)
+async def promote(request: Request, name: str) -> JSONResponse:
+    """Champion against challenger; 409 with the verdict where the gate says no."""
+    wish = await _wish(request, PromoteWish)
+    words = [f"{name}/{wish.version}", "--margin", str(wish.margin)]
+    words += ["--dry-run"] * wish.dry_run + ["--force"] * wish.force
+    return await run_in_threadpool(_change, request, name, "promote", wish.reason, words)
+
+
+@router.post(
+    "/rollback",
+    summary="Put the champion before back",
+    response_model=HistoryItem,
+    responses=_CHANGES,
+    openapi_extra=_wants(RollbackWish, {}),
+)
+async def rollback(request: Request, name: str) -> JSONResponse:
+    """Undo the latest promotion not yet undone; 409 where there is none."""
+    wish = await _wish(request, RollbackWish)
+    return await run_in_threadpool(_change, request, name, "rollback", wish.reason, [name])
+
+
+def _change(
+    request: Request, name: str, verb: str, reason: str | None, words: list[str]
+) -> JSONResponse:
+    """Check the precondition, let the child do it, turn its answer into ours."""
+    seen = len(_history(request, name))
+    given = [] if reason is None else [f"--reason={reason}"]
+    if not _any_matches(request.headers.getlist("if-match"), seen):
+        given += ["--if-revision", str(seen)]
+    answer = writing.change(_settings(request), verb, [*words, *given])
+    if answer.error is None:
+        return JSONResponse(dict(answer.document), headers=_etag(answer.document["revision"]))
+    if answer.error == "NotFoundError":
+        raise NotFoundError("version", words[0])
+    if answer.error == "VerdictError":
+        verdict = {"message": answer.message, **answer.document}
+        raise Problem(409, answer.message, errors=[verdict], kind="verdict")
+    if answer.error == "UsageError":
+        raise Problem(422, answer.message, kind="usage")
+    if answer.error == "ConflictError":
+        now = len(_history(request, name))
+        if now != seen:
+            raise _stale(now)
+        raise Problem(409, answer.message, kind="conflict")
+    raise StoreError(f"{answer.error}: {answer.message}")
+
+
+def _any_matches(headers: list[str], revision: int) -> bool:
+    """RFC 9110, 13.1.1: one of the tags must be ours, compared strongly; true for `*`.
+
+    Raises:
+        Problem: 428 without the header, 400 for what is none, 412 where none fits.
+    """
+    given = ", ".join(headers).strip()
+    if not given:
+        raise Problem(
+            428,
+            "a change of the champion wants If-Match",
+            hint="send the ETag of GET /models/{name}/history",
+        )
+    if given == "*":
+        return True
+    if not _TAGS.fullmatch(given):
+        raise Problem(400, 'If-Match must be * or a list of tags such as "3"')
+    if f'"{revision}"' not in [tag.strip() for tag in given.split(",")]:
+        raise _stale(revision)
+    return False
+
+
+def _stale(revision: int) -> Problem:
+    return Problem(
+        412,
+        f"somebody else changed the champion: the history is at revision {revision}",
+        hint="look at GET /models/{name}/history, then repeat with its ETag",
+        headers=_etag(revision),
+        kind="stale",
+    )
+
+
+async def _wish(request: Request, shape: Any) -> Any:
+    """The body as `shape`; nothing at all is a wish without fields."""
+    body = await request.body()
+    kind = media_type(request.headers.get("content-type", "").encode("latin-1"))
+    if kind != "application/json":
+        raise bodies.unsupported(kind, ("application/json",))
+    from pydantic import ValidationError
+
+    try:
+        return shape.model_validate(bodies.parse_object(body) if body.strip() else {})
+    except ValidationError as error:
+        faults = [
+            {"message": fault["msg"], "in": "body", "name": ".".join(map(str, fault["loc"]))}
+            for fault in error.errors()
+        ]
+        raise Problem(422, "the request does not fit", errors=faults) from error
+
+
+def _history(request: Request, name: str) -> list[service.HistoryEntry]:
+    if not _NAME.fullmatch(name):
+        raise NotFoundError("model", name[:64])
+    return service.history(_settings(request), name, repair=False)
+
+
+def _etag(revision: int) -> dict[str, str]:
+    return {"ETag": f'"{revision}"'}
+
+
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings

@@ -1,0 +1,230 @@
+"""Two ledgers side by side: the numbers agree with scipy and with counting by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from mindtrace.bundle.folder import Contents
+from mindtrace.bundle.ledger import Ledger
+from mindtrace.core.settings import Settings
+from mindtrace.errors import BundleError, NotFoundError, UsageError
+from mindtrace.registry import paired
+from mindtrace.registry.compare import Side, compare, ordered
+from mindtrace.registry.publish import Published
+from mindtrace.service import compare as service
+
+Publish = Callable[..., Published]
+
+counts = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(1, 500))
+
+
+@given(counts)
+def test_p_is_the_exact_binomial_test(drawn: tuple[int, int, int]) -> None:
+    gained, lost, _ = drawn
+    changed = gained + lost
+    expected = scipy.stats.binomtest(gained, changed).pvalue if changed else 1.0
+    assert paired.mcnemar_p(gained, lost) == pytest.approx(expected, abs=1e-12)
+
+
+def test_p_of_many_changes_is_no_overflow() -> None:
+    assert paired.mcnemar_p(6000, 4000) == pytest.approx(
+        scipy.stats.binomtest(6000, 10000).pvalue, rel=1e-9
+    )
+    assert paired.mcnemar_p(5000, 5000) == 1.0
+
+
+@pytest.mark.parametrize(("n", "gained", "lost"), [(500, 40, 20), (1000, 3, 12), (200, 5, 5)])
+def test_the_interval_is_that_of_resampling_images(n: int, gained: int, lost: int) -> None:
+    """Direct: draw images with replacement, look at the difference of accuracies."""
+    change = np.repeat([1.0, -1.0, 0.0], [gained, lost, n - gained - lost])
+    drawn = np.random.default_rng(1).integers(0, n, (10_000, n))
+    direct = np.quantile(change[drawn].mean(axis=1), [0.025, 0.975])
+    assert paired.bootstrap_interval(n, gained, lost) == pytest.approx(direct, abs=2 / n)
+
+
+def test_the_interval_agrees_with_scipy() -> None:
+    change = np.repeat([1.0, -1.0, 0.0], [40, 20, 440])
+    interval = scipy.stats.bootstrap(
+        (change,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(2)
+    ).confidence_interval
+    assert paired.bootstrap_interval(500, 40, 20) == pytest.approx(
+        (interval.low, interval.high), abs=2 / 500
+    )
+
+
+@given(counts)
+def test_the_interval_is_always_the_same_and_holds_the_difference(
+    drawn: tuple[int, int, int],
+) -> None:
+    gained, lost, same = drawn
+    n = gained + lost + same
+    low, high = paired.bootstrap_interval(n, gained, lost)
+    assert (low, high) == paired.bootstrap_interval(n, gained, lost)
+    assert -1 <= low <= (gained - lost) / n + 1 / n
+    assert high <= 1
+
+
+def test_equal_answers_leave_nothing_open() -> None:
+    assert paired.bootstrap_interval(100, 0, 0) == (0.0, 0.0)
+    assert paired.mcnemar_p(0, 0) == 1.0
+    assert paired.minimum_detectable(100, 0, 0) == 0.06
+
+
+@given(counts)
+def test_the_smallest_difference_solves_its_equation(drawn: tuple[int, int, int]) -> None:
+    gained, lost, same = drawn
+    n = gained + lost + same
+    found = paired.minimum_detectable(n, gained, lost)
+    share = (gained + lost) / n
+    assert 6 / n <= found or found == 1.0
+    if 6 / n < found < 1 and found**2 <= share:
+        needed = (1.959964 * math.sqrt(share) + 0.841621 * math.sqrt(share - found**2)) ** 2
+        assert needed / found**2 == pytest.approx(n, rel=1e-4)
+
+
+def test_the_smallest_difference_is_found_four_times_in_five() -> None:
+    """Simulated: a true difference of that size is called significant in 80 % of the sets."""
+    n, share = 2000, 0.05
+    size = paired.minimum_detectable(n, 60, 40)
+    up, down = (share + size) / 2, (share - size) / 2
+    drawn = np.random.default_rng(0).multinomial(n, [up, down, 1 - share], size=2000)
+    called = [paired.mcnemar_p(int(gain), int(loss)) < 0.05 for gain, loss, _ in drawn]
+    assert np.mean(called) == pytest.approx(0.8, abs=0.05)
+
+
+def side(name: str, right: list[bool], *, seed: int | None = None, **changes: object) -> Side:
+    """Answers to images 0.. of two classes; a class is the image's last bit."""
+    n = len(right)
+    digests = np.zeros((n, 32), np.uint8)
+    digests[:, 7], digests[:, 31] = np.arange(n) % 251, np.arange(n) // 251
+    labels = np.arange(n) % 2
+    answers = np.where(right, labels, 1 - labels)
+    probabilities = np.eye(2, dtype=np.float32)[answers] * 0.5 + 0.25
+    order = np.arange(n) if seed is None else np.random.default_rng(seed).permutation(n)
+    ledger = ordered(Ledger(digests[order], labels[order], probabilities[order]))
+    return dataclasses.replace(Side(name, "t" * 64, ("even", "odd"), ledger), **changes)
+
+
+def drawn_rights(seed: int, share: float, n: int = 400) -> list[bool]:
+    return [bool(one) for one in np.random.default_rng(seed).random(n) < share]
+
+
+def test_images_are_matched_by_digest_and_counted() -> None:
+    right_a, right_b = drawn_rights(0, 0.8), drawn_rights(1, 0.9)
+    found = compare(side("m/1", right_a, seed=3), side("m/2", right_b, seed=4))
+
+    pairs = list(zip(right_a, right_b, strict=True))
+    assert found.wrong_to_right == pairs.count((False, True))
+    assert found.right_to_wrong == pairs.count((True, False))
+    assert (found.acc_a, found.acc_b) == (sum(right_a) / 400, sum(right_b) / 400)
+    assert found.diff == pytest.approx(found.acc_b - found.acc_a)
+    even = found.per_class[0]
+    assert (even.class_name, even.n) == ("even", 200)
+    assert even.acc_b == sum(right_b[::2]) / 200
+    assert found.ci[0] <= found.diff <= found.ci[1]
+
+
+def test_turned_round_everything_changes_its_sign() -> None:
+    a, b = side("m/1", drawn_rights(0, 0.8)), side("m/2", drawn_rights(1, 0.9))
+    there, back = compare(a, b), compare(b, a)
+    assert there.diff == -back.diff
+    assert there.mcnemar_p == back.mcnemar_p
+    assert there.minimum_detectable == back.minimum_detectable
+
+
+def test_other_test_images_are_refused_with_the_way_out() -> None:
+    a = side("m/1", [True, False])
+    with pytest.raises(UsageError) as caught:
+        compare(a, dataclasses.replace(a, name="m/2", test_digest="u" * 64))
+    assert "different images" in caught.value.message
+    assert "registry evaluate" in (caught.value.hint or "")
+
+
+def test_other_classes_are_refused() -> None:
+    a = side("m/1", [True, False])
+    with pytest.raises(UsageError, match="different classes"):
+        compare(a, dataclasses.replace(a, class_names=("a", "b")))
+
+
+def test_a_ledger_that_lies_about_its_images_is_refused() -> None:
+    a = side("m/1", [True, False])
+    digests: NDArray[np.uint8] = a.ledger.digests.copy()
+    digests[0, 0] ^= 1
+    other = dataclasses.replace(a, ledger=dataclasses.replace(a.ledger, digests=digests))
+    with pytest.raises(BundleError, match="other images"):
+        compare(a, other)
+
+
+def worse(packed: Contents, flips: int) -> Contents:
+    """The same bundle, with this many of its right answers wrong in the ledger."""
+    ledger = packed.ledger
+    probabilities = ledger.probabilities.copy()
+    right = (probabilities.argmax(axis=1) == ledger.labels).nonzero()[0][:flips]
+    probabilities[right] = np.roll(probabilities[right], 1, axis=1)
+    return dataclasses.replace(
+        packed, ledger=dataclasses.replace(ledger, probabilities=probabilities)
+    )
+
+
+@pytest.mark.slow
+def test_registered_versions_are_compared_by_their_ledgers(
+    register: Publish, packed: Contents, settings: Settings
+) -> None:
+    register()
+    register(contents=worse(packed, 7))
+    found = service.compare(settings, "digits/1", "2")
+    assert (found.a, found.b) == ("digits/1", "digits/2")
+    assert (found.right_to_wrong, found.wrong_to_right) == (7, 0)
+    assert json.loads(json.dumps(found.document()))["ci"] == list(found.ci)
+    with pytest.raises(NotFoundError):
+        service.compare(settings, "digits/1", "3")
+
+
+@pytest.mark.slow
+def test_a_changed_byte_in_a_ledger_is_refused(
+    register: Publish, packed: Contents, settings: Settings
+) -> None:
+    register(), register()
+    files = settings.dirs.root.glob("mlartifacts/**/bundle/predictions.npz")
+    path = next(iter(files))
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(BundleError, match=r"predictions\.npz"):
+        service.compare(settings, "digits/1", "digits/2")
+
+
+@pytest.mark.slow
+def test_the_page_holds_the_images_that_changed_and_needs_nothing_else(
+    register: Publish, packed: Contents, settings: Settings
+) -> None:
+    register()
+    register(contents=worse(packed, 7))
+    _, page = service.compare_page(settings, "digits/1", "digits/2")
+    assert page.count("data:image/png;base64,") == 7
+    assert "prefers-color-scheme:dark" in page
+    assert 'name="viewport"' in page
+    assert not re.search(r"<script|https?://|<link|@import|url\(", page)
+
+
+@pytest.mark.slow
+def test_a_page_without_images_says_why(
+    register: Publish, packed: Contents, settings: Settings, tmp_path: Path
+) -> None:
+    config = f"[data]\nsource = folder\ndir = {tmp_path / 'gone'}\n"
+    register()
+    register(contents=dataclasses.replace(worse(packed, 3), config=config))
+    comparison, page = service.compare_page(settings, "digits/1", "digits/2")
+    assert comparison.right_to_wrong == 3
+    assert "The images cannot be shown" in page
+    assert "data:image/png" not in page

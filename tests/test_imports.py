@@ -1,0 +1,141 @@
+"""What must be quick loads nothing heavy; shown by processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mindtrace
+
+SOURCE = Path(mindtrace.__file__).parent
+TRAINING = {"torch", "torchvision", "torchmetrics", "pytorch_lightning", "lightning", "mlflow"}
+HEAVY = TRAINING | {"onnx", "sklearn", "scipy", "pandas", "sqlalchemy", "matplotlib", "dbos"}
+SERVING = {
+    "numpy",
+    "PIL",
+    "onnxruntime",
+    "pydantic",
+    "fastapi",
+    "uvicorn",
+    "asyncio",
+    "safetensors",
+}
+# Floors below training, and what of the registry reads: nothing heavy as they are imported.
+LIGHT_ROOMS = ("core", "utils", "bundle", "inference", "jobs", "service", "cli")
+LIGHT_READERS = ("lookup", "reference", "names", "rows", "sqlite_reader", "child_reader")
+
+# Runs a statement and tells, whatever its end, which packages it left loaded.
+TELL = """
+import json, sys
+code = 0
+try:
+    exec(sys.argv[1])
+except SystemExit as leaving:
+    code = leaving.code or 0
+sys.stdout = sys.__stdout__
+found = sorted({name.partition(".")[0] for name in sys.modules})
+print("\\n" + json.dumps([code, found]))
+"""
+
+
+def loaded(statement: str, root: Path) -> set[str]:
+    """The packages that a fresh process has loaded after `statement`."""
+    done = subprocess.run(
+        [sys.executable, "-c", TELL, statement],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "DIR_PATHS__ROOT": str(root)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    code, found = json.loads(done.stdout.splitlines()[-1])
+    assert code == 0, done.stderr
+    return set(found)
+
+
+def command(*words: str) -> str:
+    return f"from mindtrace.cli.main import main; sys.argv = {['mindtrace', *words]!r}; main()"
+
+
+def modules(room: str) -> list[str]:
+    paths = sorted((SOURCE / room).glob("*.py"))
+    return [f"mindtrace.{room}.{path.stem}" for path in paths if path.stem != "__init__"]
+
+
+def test_the_package_itself_is_names_only(root: Path) -> None:
+    own = "[name for name in sys.modules if name.startswith('mindtrace.')]"
+
+    found = loaded(f"import mindtrace; assert {own} == ['mindtrace.version'], {own}", root)
+
+    assert not found & (HEAVY | SERVING)
+
+
+@pytest.mark.parametrize("words", [("--help",), ("--version",), ("train", "--help")])
+def test_help_loads_neither_what_trains_nor_what_serves(root: Path, words: tuple[str, ...]) -> None:
+    assert not loaded(command(*words), root) & (HEAVY | SERVING)
+
+
+def test_registry_list_is_no_heavier_than_help(trained: Path) -> None:
+    assert not loaded(command("registry", "list"), trained) & (HEAVY | SERVING)
+
+
+def test_predict_loads_neither_torch_nor_lightning_nor_mlflow(
+    trained: Path, tmp_path: Path
+) -> None:
+    from mindtrace.bundle.golden import from_json
+
+    (golden,) = trained.glob("mlartifacts/*/artifacts/bundle/golden.json")
+    (tmp_path / "digit.png").write_bytes(from_json(golden.read_text())[0].image)
+
+    found = loaded(command("predict", str(tmp_path / "digit.png")), trained)
+
+    assert not found & HEAVY
+    assert not found & {"pydantic", "fastapi", "uvicorn"}
+    assert found >= {"numpy", "PIL", "onnxruntime"}
+
+
+def test_serving_a_model_loads_neither_torch_nor_lightning_nor_mlflow(trained: Path) -> None:
+    """As far as a server goes before it listens: application, server, a loaded model."""
+    statement = (
+        "from mindtrace.core.settings import load_settings;"
+        "from mindtrace.service.serving import load_or_wait;"
+        "from mindtrace.application.api import app;"
+        "import mindtrace.application.server;"
+        "assert load_or_wait(load_settings(), None) is not None"
+    )
+
+    found = loaded(statement, trained)
+
+    assert not found & HEAVY
+    assert found >= {"fastapi", "uvicorn", "onnxruntime"}
+
+
+@pytest.mark.parametrize("room", LIGHT_ROOMS)
+def test_importing_a_light_room_loads_nothing_heavy(root: Path, room: str) -> None:
+    found = loaded(f"import {', '.join(modules(room))}", root)
+
+    assert not found & HEAVY
+    if room in ("core", "service", "cli"):
+        assert not found & SERVING
+
+
+def test_reading_the_registry_loads_nothing_heavy(root: Path) -> None:
+    names = ", ".join(f"mindtrace.registry.{name}" for name in LIGHT_READERS)
+
+    assert not loaded(f"import {names}", root) & (HEAVY | SERVING)
+
+
+@pytest.mark.parametrize("room", ["utils", "registry", "data", "application"])
+def test_a_package_loads_its_names_when_they_are_asked_for(root: Path, room: str) -> None:
+    assert not loaded(f"import mindtrace.{room}", root) & (HEAVY | SERVING)
+
+
+def test_a_configuration_is_read_without_anything_heavy(root: Path) -> None:
+    assert not loaded("from mindtrace import Config; Config()", root) & (HEAVY | SERVING)
+    faulty = "from mindtrace.core.settings import load_settings; load_settings(sets=['train.lr=1'])"
+    assert not loaded(faulty, root) & (HEAVY | SERVING)

@@ -1,0 +1,131 @@
+"""The names that other people's code is written against."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import pytorch_lightning as pl
+
+import mindtrace
+
+SOURCE = Path(mindtrace.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+PACKAGES = [
+    "mindtrace",
+    *(f"mindtrace.{path.parent.name}" for path in SOURCE.glob("*/__init__.py")),
+]
+WITH_EXPORTS = [name for name in PACKAGES if hasattr(importlib.import_module(name), "__all__")]
+
+
+def signature(thing: object) -> dict[str, object]:
+    """Parameters of a call, and their defaults; those that only we know are left out."""
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(thing).parameters.items()  # type: ignore[arg-type]
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("mindtrace", ["Config"]),
+        ("mindtrace.data", ["MNIST"]),
+        ("mindtrace.models", ["MLP"]),
+        ("mindtrace.registry", ["MlflowLightningCallback"]),
+        ("mindtrace.utils", ["ifnone", "flatten_dict", "available_cores", "num_cores"]),
+        ("mindtrace.utils", ["pil_to_ascii", "ascii_to_pil", "pil_to_tensor", "tensor_to_pil"]),
+        ("mindtrace.application.api", ["app"]),
+    ],
+)
+def test_every_name_of_the_starter_can_be_imported(
+    root: Path, module: str, names: list[str]
+) -> None:
+    for name in names:
+        assert getattr(importlib.import_module(module), name) is not None
+
+
+def test_signatures_are_those_of_the_starter() -> None:
+    from mindtrace.data import MNIST
+    from mindtrace.models import MLP
+    from mindtrace.registry import MlflowLightningCallback
+    from mindtrace.utils import flatten_dict, tensor_to_pil
+
+    assert signature(MNIST) == {
+        "batch_size": 64,
+        "num_workers": None,
+        "num_train": 55_000,
+        "num_val": 5_000,
+        "pin_memory": False,
+        "data_dir": None,
+    }
+    assert list(signature(MLP)) == ["dim", "dropout"]
+    assert list(signature(MLP)["dim"]) == [784, 100, 10]  # type: ignore[call-overload]
+    assert signature(MLP)["dropout"] == 0.2
+    callback = signature(MlflowLightningCallback)
+    assert callback.pop("kwargs") is inspect.Parameter.empty
+    assert callback == {
+        "experiment_name": "default_experiment",
+        "run_name": None,
+        "tracking_uri": None,
+        "job_id": None,
+        "log_system_metrics": True,
+    }
+    assert list(signature(flatten_dict)) == ["nested", "parent_key", "sep"]
+    assert list(signature(tensor_to_pil)) == ["image", "mode", "min_val", "max_val"]
+
+
+def test_lightnings_own_kinds_are_what_the_starters_users_expect() -> None:
+    from mindtrace.data import MNIST
+    from mindtrace.models import MLP
+    from mindtrace.registry import MlflowLightningCallback
+
+    assert issubclass(MNIST, pl.LightningDataModule)
+    assert issubclass(MLP, pl.LightningModule)
+    assert issubclass(MlflowLightningCallback, pl.Callback)
+    assert {"prepare_data", "setup", "train", "val", "test", "sample"} <= set(dir(MNIST))
+    assert {"forward", "predict"} <= set(dir(MLP))
+
+
+def public(module: ModuleType) -> set[str]:
+    """What a person sees: no private names, no rooms, nothing of `__future__`."""
+    return {
+        name
+        for name in dir(module)
+        if not name.startswith("_")
+        and not isinstance(getattr(module, name), ModuleType)
+        and name not in ("annotations", "TYPE_CHECKING", "Any")
+    }
+
+
+@pytest.mark.parametrize("name", WITH_EXPORTS)
+def test_what_is_visible_is_what_is_exported(name: str) -> None:
+    module = importlib.import_module(name)
+    exported = [one for one in module.__all__ if not one.startswith("_")]
+
+    assert public(module) == set(exported)
+    assert len(exported) == len(set(exported))
+
+
+@pytest.mark.parametrize("name", WITH_EXPORTS)
+def test_a_name_that_is_not_there_is_an_attribute_error(name: str) -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = importlib.import_module(name).no_such_name
+
+
+def test_the_version_is_a_version() -> None:
+    assert mindtrace.__version__.count(".") == 2
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_every_module_says_what_it_is(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    text = ast.get_docstring(tree)
+
+    assert text, "a module docstring"
+    assert text.splitlines()[0].endswith((".", ":"))
