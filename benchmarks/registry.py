@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROUNDS = 7
 VERSIONS = 100_000
@@ -61,16 +62,13 @@ def build(folder: Path, versions: int) -> str:
     client.create_model_version(NAME, f"runs:/{run_id}/bundle", run_id, await_creation_for=0)
     draw = random.Random(0)
     with sqlite3.connect(folder / "mlflow.db") as database:
-        database.execute("pragma journal_mode = wal")
+        for setting in ("journal_mode = wal", "synchronous = off", "cache_size = -500000"):
+            database.execute(f"pragma {setting}")
         columns = [row[1] for row in database.execute("pragma table_info(model_versions)")]
-        chosen = [
-            {"version": "?", "creation_time": "creation_time + ?"}.get(column, column)
-            for column in columns
-        ]
+        (first,) = database.execute("select * from model_versions").fetchall()
         database.executemany(
-            f"insert into model_versions ({', '.join(columns)}) select {', '.join(chosen)}"
-            " from model_versions where version = 1",
-            [_ordered(columns, number) for number in range(2, versions + 1)],
+            f"insert into model_versions values ({', '.join('?' * len(columns))})",
+            (_like(dict(zip(columns, first, strict=True)), n) for n in range(2, versions + 1)),
         )
         database.executemany(
             "insert into model_version_tags (workspace, name, version, key, value)"
@@ -86,10 +84,10 @@ def build(folder: Path, versions: int) -> str:
     return uri
 
 
-def _ordered(columns: list[str], number: int) -> tuple[int, ...]:
-    """The values to bind, in the order of the columns; a version a second."""
-    later = {"version": number, "creation_time": 1000 * number}
-    return tuple(later[column] for column in columns if column in later)
+def _like(first: dict[str, Any], number: int) -> tuple[Any, ...]:
+    """A row like the first version's; a version a second."""
+    created = first["creation_time"] + 1000 * number
+    return tuple({**first, "version": number, "creation_time": created}.values())
 
 
 def _seconds(command: list[str]) -> float:

@@ -43,24 +43,25 @@ def list_models(
     "/{name}/versions",
     summary="Versions of a model",
     response_model=VersionPage,
-    responses=problems(404, 503),
+    responses=problems(404, 422, 503),
 )
 def list_versions(
     request: Request,
     name: str,
     limit: Limit = 20,
     cursor: Annotated[int | None, Query(ge=1, le=1 << 31)] = None,
+    where: Annotated[str | None, Query(max_length=2000, examples=["val_acc > 0.97"])] = None,
+    sort: Annotated[str | None, Query(max_length=500, examples=["-val_acc"])] = None,
 ) -> JSONResponse:
-    """Versions, newest first; the cursor is the last version that was seen."""
+    """Versions, newest first or as `sort` says; the cursor is the last version that was seen.
+
+    `where` and `sort` are those of `mindtrace registry list`.
+    """
     settings = _settings(request)
     _demand_name(name)
-    wanted = limit + 1
-    if cursor is not None:
-        # Versions are dense integers: no more than these lie before the cursor's page.
-        newest = service.list_versions(settings, name, limit=1)
-        wanted += max(0, newest[0].version - cursor + 1) if newest else 0
-    rows = service.list_versions(settings, name, limit=wanted)
-    rows = [row for row in rows if cursor is None or row.version < cursor]
+    rows = service.list_versions(
+        settings, name, limit + 1, where=where, sort=sort, after=cursor
+    )
     return JSONResponse(
         {
             "items": [row.document() for row in rows[:limit]],

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from mindtrace.cli.common import Call, command
-from mindtrace.cli.console import Cell
+from mindtrace.cli.console import Cell, Console
 from mindtrace.cli.light import LightGroup
 from mindtrace.cli.registry_compare import compare
 from mindtrace.cli.registry_promote import history, promote, rollback
+from mindtrace.core.documents import document as document_of
 
 _METRICS = ("val_acc", "test_acc", "test_loss")
 _CREATED = "created_at (UTC)"
 _DIGESTS = ("data_digest", "test_digest", "bundle_digest")
 _COLUMNS = ("model_name", "version", "aliases", *_METRICS, "created_at", "run_id", *_DIGESTS)
-_ON_TERMINAL = ("model_name", "version", "aliases", "val_acc", "test_acc", _CREATED)
+# A version that plain MLflow registered has no bundle: `-`.
+_BUNDLE = "bundle"
+_ON_TERMINAL = ("model_name", "version", "aliases", "val_acc", "test_acc", _CREATED, _BUNDLE)
 
 app = typer.Typer(cls=LightGroup, help="Look at registered versions.", rich_markup_mode="rich")
 
@@ -29,16 +32,45 @@ def list_versions(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="One model; all of them without it.")
     ] = None,
-    limit: Annotated[
-        int, typer.Option(metavar="N", min=1, help="At most N versions, the newest first.")
-    ] = 20,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="QUERY",
+            help="Only these, as in 'val_acc > 0.97 and not alias = champion'; see below.",
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(metavar="FIELDS", help="Another order, as in -val_acc,version; - is down."),
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most N versions.")] = 20,
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="FIELDS", help="These columns, as in version,val_acc,aliases."),
+    ] = None,
 ) -> None:
-    """List versions, the newest first."""
+    """List versions, the newest first.
+
+    A QUERY compares fields with values by = != > >= < <= and joins comparisons with and,
+    or, not and parentheses; a value with blanks wants quotes. Fields are model_name,
+    version, alias, created_at (ISO 8601, UTC), run_id; the metrics of the weights, such as
+    val_acc and test_acc; data_digest, test_digest, bundle_digest, weights_digest,
+    config_digest, seed, best_epoch, duration_s, parent, job_id, who, git_commit, platform;
+    and metrics.NAME, params.NAME (params.train.lr), tags.NAME. What a version does not
+    have equals nothing, and comes last in any order.
+    """
     settings = call.settings()
+    console = call.console
+    if columns is not None:
+        from mindtrace.service.versions import list_columns
+
+        names, table = list_columns(settings, columns, name, limit, where=where, sort=sort)
+        _print_columns(console, names, table)
+        return
     from mindtrace.service.versions import list_versions as service
 
-    documents = [version.document() for version in service(settings, name, limit)]
-    console = call.console
+    found = service(settings, name, limit, where=where, sort=sort)
+    documents = [version.document() for version in found]
     if console.json:
         for document in documents:
             console.document(document)
@@ -47,7 +79,9 @@ def list_versions(
     rows = [_cells(document, columns, short=console.terminal) for document in documents]
     if rows or not console.terminal:
         console.table(columns, rows)
-    if not rows:
+    if not rows and where is not None:
+        console.note("no version is like that")
+    elif not rows:
         console.note("no versions yet")
         console.next_step("mindtrace train")
 
@@ -81,6 +115,16 @@ command(app)(rollback)
 command(app)(history)
 
 
+def _print_columns(
+    console: Console, names: Sequence[str], table: Sequence[Sequence[Cell]]
+) -> None:
+    if not console.json:
+        console.table(names, table)
+        return
+    for row in table:
+        console.document(document_of(dict(zip(names, row, strict=True))))
+
+
 def _cells(document: Mapping[str, Any], columns: tuple[str, ...], *, short: bool) -> list[Cell]:
     return [_cell(document, column, short=short) for column in columns]
 
@@ -91,6 +135,9 @@ def _cell(document: Mapping[str, Any], column: str, *, short: bool) -> Cell:
         return f"{metric:.4f}" if short and metric is not None else metric
     if column == _CREATED:
         return str(document["created_at"])[:16].replace("T", " ")
+    if column in (_BUNDLE, "bundle_digest"):
+        digest: str | None = document["bundle_digest"]
+        return "-" if digest is None else digest[: 12 if column == _BUNDLE else None]
     value = document.get(column)
     if column == "aliases":
         return ",".join(value or ())

@@ -207,18 +207,17 @@ def behind(after: int, rows: Sequence[Row], *, key: Callable[[Row], int]) -> Seq
     )
 
 
-def parse_columns(text: str) -> list[str]:
-    """The names in `--columns a,b`, each of which is a field, or `aliases`.
+def parse_columns(text: str) -> list[tuple[str, Field | None]]:
+    """The names in `--columns a,b` and their fields; None for `aliases`, which are many.
 
     Raises:
         QueryError: one that is not.
     """
-    names = []
+    columns: list[tuple[str, Field | None]] = []
     for name, column in _listed_names(text):
-        if name != "aliases":
-            _known_field(name, "columns", text, column)
-        names.append(name)
-    return names
+        aliases = name in ("alias", "aliases")
+        columns.append((name, None if aliases else _known_field(name, "columns", text, column)))
+    return columns
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from mindtrace.core.settings import Settings
 from mindtrace.errors import BundleError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from mindtrace.registry.rows import VersionRow
+    from mindtrace.registry.rows import Reader, VersionRow
 
 _ENVIRONMENT = ("mindtrace", "torch", "lightning", "python", "platform", "who")
 
@@ -79,26 +79,104 @@ def list_models(settings: Settings) -> list[str]:
 
 
 def list_versions(
-    settings: Settings, name: str | None = None, limit: int = 20
+    settings: Settings,
+    name: str | None = None,
+    limit: int = 20,
+    *,
+    where: str | None = None,
+    sort: str | None = None,
+    after: int | None = None,
 ) -> list[VersionSummary]:
-    """The newest versions, of one model or of all; empty where there is no registry yet.
+    """Versions of one model or of all, newest first; empty where there is no registry yet.
+
+    Args:
+        settings: which registry.
+        name: one model; None for all.
+        limit: at most so many.
+        where: only these, such as `val_acc > 0.97 and alias = champion`.
+        sort: another order, such as `-val_acc,version`.
+        after: with `name`: what follows this version in that order.
 
     Raises:
+        QueryError: `where` or `sort` cannot be read; a UsageError.
+        UsageError: version `after` is not among them.
         NotFoundError: no model of that name.
         StoreError: the registry cannot be read.
     """
-    from mindtrace.registry.lookup import open_reader
+    _, rows = _select(settings, name, limit, where, sort, after)
+    return [_summary(row) for row in rows]
 
+
+def list_columns(
+    settings: Settings,
+    columns: str,
+    name: str | None = None,
+    limit: int = 20,
+    *,
+    where: str | None = None,
+    sort: str | None = None,
+) -> tuple[list[str], list[list[str | float | None]]]:
+    """Chosen columns of the versions that `list_versions` gives.
+
+    Args:
+        settings: which registry.
+        columns: names of fields, with commas between, such as `version,val_acc,params.train.lr`.
+        name: see `list_versions`, as for the others.
+        limit: at most so many.
+        where: only these.
+        sort: another order.
+
+    Returns:
+        The names of the columns, and a row for each version; None for what it has not.
+
+    Raises:
+        QueryError, NotFoundError, StoreError: see `list_versions`.
+    """
+    from mindtrace.registry.fields import value_of
+    from mindtrace.registry.query import parse_columns
+
+    chosen = parse_columns(columns)
+    reader, rows = _select(settings, name, limit, where, sort, None)
+    table: list[list[str | float | None]] = []
+    for row in rows:
+        wants_params = any(field is not None and field.group == "param" for _, field in chosen)
+        params = reader.params(row.run_id) if reader and wants_params and row.run_id else {}
+        table.append(
+            [
+                ",".join(row.aliases)
+                if field is None
+                else row.created_at
+                if field.kind == "time"
+                else value_of(field, row, params)
+                for _, field in chosen
+            ]
+        )
+    return [column for column, _ in chosen], table
+
+
+def _select(
+    settings: Settings,
+    name: str | None,
+    limit: int,
+    where: str | None,
+    sort: str | None,
+    after: int | None,
+) -> tuple[Reader | None, Sequence[VersionRow]]:
+    """Rows and who read them; no reader where there is no registry yet."""
+    from mindtrace.registry.lookup import open_reader
+    from mindtrace.registry.query import parse_query
+
+    query = parse_query(where, sort)
     try:
         reader = open_reader(settings)
     except NotFoundError:
         if name is None:
-            return []
+            return None, []
         raise
-    rows = reader.versions(name, limit)
+    rows = reader.versions(name, limit, query=query, after=after)
     if not rows and name is not None and name not in reader.names():
         raise NotFoundError("model", name, reader.names())
-    return [_summary(row) for row in rows]
+    return reader, rows
 
 
 def show_version(settings: Settings, ref: str) -> VersionDetail:
@@ -149,19 +227,14 @@ def show_version(settings: Settings, ref: str) -> VersionDetail:
 
 
 def _summary(row: VersionRow) -> VersionSummary:
-    from mindtrace.registry.names import METRIC, PREFIX
+    from mindtrace.registry.fields import metrics_of
+    from mindtrace.registry.names import PREFIX
 
-    best = {
-        key.removeprefix(PREFIX + METRIC): float(value)
-        for key, value in row.tags.items()
-        if key.startswith(PREFIX + METRIC)
-    }
     return VersionSummary(
         model_name=row.name,
         version=row.version,
         aliases=row.aliases,
-        # Of the best epoch, whose weights these are. A run's own are of its last one.
-        metrics=dict(sorted((best or dict(row.metrics)).items())),
+        metrics=metrics_of(row),
         created_at=row.created_at,
         run_id=row.run_id,
         data_digest=row.tags.get(PREFIX + "data_digest"),
