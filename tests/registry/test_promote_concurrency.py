@@ -41,8 +41,9 @@ for turn in range(rounds):
             note["revision"] = service.rollback(settings, "digits").revision
         else:
             note["to"] = draw.randint(1, versions)
-            done = service.promote(settings, f"digits/{note['to']}", force=True, reason=f"{seed}-{turn}")
-            note["reason"] = f"{seed}-{turn}"
+            ref, why = f"digits/{note['to']}", f"{seed}-{turn}"
+            done = service.promote(settings, ref, force=True, reason=why)
+            note["reason"] = why
             note["revision"] = done.revision if done.champion != note["to"] else None
     except ConflictError as error:
         note["lost"] = error.message

@@ -59,9 +59,7 @@ def list_versions(
     """
     settings = _settings(request)
     _demand_name(name)
-    rows = service.list_versions(
-        settings, name, limit + 1, where=where, sort=sort, after=cursor
-    )
+    rows = service.list_versions(settings, name, limit + 1, where=where, sort=sort, after=cursor)
     return JSONResponse(
         {
             "items": [row.document() for row in rows[:limit]],

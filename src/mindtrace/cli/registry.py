@@ -115,9 +115,7 @@ command(app)(rollback)
 command(app)(history)
 
 
-def _print_columns(
-    console: Console, names: Sequence[str], table: Sequence[Sequence[Cell]]
-) -> None:
+def _print_columns(console: Console, names: Sequence[str], table: Sequence[Sequence[Cell]]) -> None:
     if not console.json:
         console.table(names, table)
         return

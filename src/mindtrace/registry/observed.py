@@ -15,7 +15,7 @@ from mindtrace.core.settings import Settings
 from mindtrace.data.base import ImageDataModule
 from mindtrace.models import ImageClassifier
 
-_DATA = ("batch_size", "num_val", "test_fraction", "split_seed", "image_size", "dir")
+_DATA = ("batch_size", "num_val", "test_fraction", "split_seed", "image_size", "dir", "augment")
 _PRECISIONS = {"32-true": "32", "bf16-mixed": "bf16"}
 _DEVICES = ("cpu", "cuda", "mps")
 
