@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 with warnings.catch_warnings():
@@ -17,7 +18,10 @@ with warnings.catch_warnings():
 
 from mindtrace.bundle.folder import Contents
 from mindtrace.core.settings import Settings, load_settings
+from mindtrace.data import Digits
 from mindtrace.data.build import build_data
+from mindtrace.models import MLP
+from mindtrace.registry import MlflowLightningCallback
 from mindtrace.registry.names import PREFIX
 from mindtrace.registry.publish import Published, publish
 from mindtrace.registry.store import Store
@@ -26,6 +30,8 @@ from mindtrace.training.fit import fit
 from mindtrace.training.package import contents
 
 Publish = Callable[..., Published]
+Track = Callable[..., MlflowLightningCallback]
+Fit = Callable[..., None]
 Version = Callable[..., int]
 
 _SMALL = ["data.source=digits", "train.max_epochs=1", "train.lr=0.01", "compute.device=cpu"]
@@ -105,3 +111,41 @@ def version(store: Store) -> Version:
         return int(created.version)
 
     return version
+
+
+@pytest.fixture
+def track() -> Track:
+    """`track(job_id="j1")`: the callback as anybody makes it."""
+    return lambda **more: MlflowLightningCallback("starter", log_system_metrics=False, **more)
+
+
+@pytest.fixture
+def mlp() -> MLP:
+    torch.manual_seed(0)
+    return MLP(dim=[64, 100, 10], dropout=0.1)
+
+
+@pytest.fixture
+def fit_with(mlp: MLP) -> Fit:
+    """`fit_with(callback, max_epochs=1)`: of digits, by a trainer of one's own."""
+
+    def train(
+        *callbacks: pl.Callback,
+        model: pl.LightningModule = mlp,
+        data: pl.LightningDataModule | None = None,
+        max_epochs: int = 2,
+        **options: object,
+    ) -> None:
+        trainer = pl.Trainer(
+            max_epochs=max_epochs,
+            callbacks=list(callbacks),
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **options,  # type: ignore[arg-type]
+        )
+        trainer.fit(model, Digits() if data is None else data)
+
+    return train

@@ -75,10 +75,10 @@ def list_versions(
         for document in documents:
             console.document(document)
         return
-    columns = _ON_TERMINAL if console.terminal else _COLUMNS
-    rows = [_cells(document, columns, short=console.terminal) for document in documents]
+    shown = _ON_TERMINAL if console.terminal else _COLUMNS
+    rows = [_cells(document, shown, short=console.terminal) for document in documents]
     if rows or not console.terminal:
-        console.table(columns, rows)
+        console.table(shown, rows)
     if not rows and where is not None:
         console.note("no version is like that")
     elif not rows:

@@ -101,7 +101,7 @@ def _facts(settings: Settings, ref: str, model_name: str | None) -> _Facts:
         if not reference.folder.is_dir():
             raise NotFoundError("bundle folder", str(reference.folder))
         read = _bundle_facts(Located(reference.folder, None, None))
-        return _Facts(ref, None, {**dict.fromkeys(PARTS, {}), **read})
+        return _Facts(ref, None, {**{part: {} for part in PARTS}, **read})
     if reference.name is None:
         reference = dataclasses.replace(reference, name=model_name)
     reader = open_reader(settings)
