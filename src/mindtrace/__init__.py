@@ -13,15 +13,18 @@ from mindtrace.version import VERSION
 if TYPE_CHECKING:
     from mindtrace.core.config import Config
     from mindtrace.errors import MindtraceError
+    from mindtrace.service.registry_api import Registry, load
 
 _HOMES = {
     "Config": "mindtrace.core.config",
     "MindtraceError": "mindtrace.errors",
+    "Registry": "mindtrace.service.registry_api",
+    "load": "mindtrace.service.registry_api",
 }
 
 __version__ = VERSION
 
-__all__ = ["Config", "MindtraceError", "__version__"]
+__all__ = ["Config", "MindtraceError", "Registry", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -39,20 +39,42 @@ def test_strange_versions_are_422(client: httpx.Client, version: str) -> None:
 def test_pages_lead_to_the_end(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     everything = [version for version in range(25, 0, -1) if version != 13]
 
-    def list_versions(_: Settings, name: str, limit: int) -> list[VersionSummary]:
-        return [_summary(name, version) for version in everything[:limit]]
+    def list_versions(
+        _: Settings, name: str, limit: int, *, after: int | None, **query: str | None
+    ) -> list[VersionSummary]:
+        assert query == {"where": "version > 0", "sort": None}
+        behind = [version for version in everything if after is None or version < after]
+        return [_summary(name, version) for version in behind[:limit]]
 
     monkeypatch.setattr(models.service, "list_versions", list_versions)
     seen: list[int] = []
     cursor: str | None = None
     for _ in range(10):
-        query = {"limit": "10", **({"cursor": cursor} if cursor else {})}
+        query = {"limit": "10", "where": "version > 0", **({"cursor": cursor} if cursor else {})}
         page = client.get("/models/m/versions", params=query).json()
         seen += [item["version"] for item in page["items"]]
         cursor = page["next_cursor"]
         if cursor is None:
             break
     assert seen == everything
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ({"where": "val_ac > 1"}, "did you mean 'val_acc'"),
+        ({"where": "(" * 300}, "nested"),
+        ({"sort": "aliass"}, "did you mean 'alias'"),
+    ],
+)
+def test_a_query_that_cannot_be_read_is_422(
+    client: httpx.Client, query: dict[str, str], told: str
+) -> None:
+    answer = client.get("/models/digits/versions", params=query)
+
+    assert answer.status_code == 422
+    assert told in answer.json()["detail"]
+    assert answer.json()["hint"]
 
 
 def test_names_come_in_pages(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +110,16 @@ def test_a_trained_version(trained: Path, serve: Serve) -> None:
         page = client.get("/models/digits/versions").json()
         TypeAdapter(VersionPage).validate_python(page, strict=True)
         assert page["items"][0]["aliases"] == ["champion"]
+        assert (
+            client.get(
+                "/models/digits/versions", params={"where": "val_acc > 0 and alias = champion"}
+            ).json()["items"]
+            == page["items"]
+        )
+        none = client.get("/models/digits/versions", params={"where": "val_acc > 1"}).json()
+        assert none == {"items": [], "next_cursor": None}
+        stale = client.get("/models/digits/versions", params={"cursor": 9, "sort": "val_acc"})
+        assert (stale.status_code, "cursor" in stale.json()["detail"]) == (422, True)
         shown = client.get("/models/digits/versions/1").json()
         TypeAdapter(VersionItem).validate_python(shown, strict=True)
         assert shown["params"]["data.source"] == "digits"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+from mlflow.entities import Metric
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow warns of classes of its own while it is imported
@@ -149,3 +150,31 @@ def fit_with(mlp: MLP) -> Fit:
         trainer.fit(model, Digits() if data is None else data)
 
     return train
+
+
+@pytest.fixture
+def database(root: Path) -> Path:
+    return root / "mlflow.db"
+
+
+@pytest.fixture
+def filled(store: Store, register: Publish, version: Version) -> Store:
+    """Two models, a deleted version, aliases, odd metrics and tags, a version without a run."""
+    register("digits", metadata={"seed": "3", "who": "Jörg 'x' \"y\"", "metric.val_acc": "0.5"})
+    for number in range(11):
+        version("mnist", seed=str(number))
+    client = store.client
+    client.set_registered_model_alias("mnist", "champion", "3")
+    client.set_registered_model_alias("mnist", "zweite", "3")
+    client.set_registered_model_alias("mnist", "gone", "5")
+    client.delete_model_version("mnist", "5")
+    client.delete_model_version("mnist", "11")
+    run = start_run(store, "odd", None, {})
+    values = {"val_acc": 0.25, "nan": float("nan"), "big": 1e300, "inf": float("inf")}
+    client.log_batch(run.run_id, metrics=[Metric(k, v, 1, 1) for k, v in values.items()])
+    client.log_batch(run.run_id, metrics=[Metric("val_acc", 0.75, 2, 2)])
+    run.log_params({"train.lr": 0.1, "umlaut": "ü"})
+    run.end("FAILED")
+    client.create_model_version("mnist", f"runs:/{run.run_id}/bundle", run.run_id, tags={"a": "b"})
+    client.create_model_version("mnist", "/somewhere/else", await_creation_for=0)
+    return store

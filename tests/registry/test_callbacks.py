@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch.nn import functional
-from torch.utils.data import DataLoader, TensorDataset
 
 from mindtrace.bundle import folder as bundle_folder
 from mindtrace.core.settings import Settings, load_settings
 from mindtrace.data import Digits
-from mindtrace.errors import StoreError
 from mindtrace.inference.predictor import Predictor
 from mindtrace.models import MLP
 from mindtrace.registry import MlflowLightningCallback
@@ -27,42 +23,21 @@ from mindtrace.registry.lookup import locate
 from mindtrace.registry.sqlite_reader import SqliteReader
 from mindtrace.registry.store import Store
 
+Track = Callable[..., MlflowLightningCallback]
+Fit = Callable[..., None]
+
 # Lightning 2.6 calls torch 2.14 in a way that torch would like changed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated")
 
 
-def trainer(*callbacks: pl.Callback, max_epochs: int = 2, **options: Any) -> pl.Trainer:
-    return pl.Trainer(
-        max_epochs=max_epochs,
-        callbacks=list(callbacks),
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **options,
-    )
+def test_a_training_is_tracked_and_its_version_registered(
+    store: Store, settings: Settings, track: Track, fit_with: Fit, mlp: MLP
+) -> None:
+    tracked = track(run_name="mlp", job_id="j7", params={"dropout": 0.1, "nested": {"a": 1}})
 
+    fit_with(tracked)
 
-def model() -> MLP:
-    torch.manual_seed(0)
-    return MLP(dim=[64, 100, 10], dropout=0.1)
-
-
-def callback(**more: Any) -> MlflowLightningCallback:
-    return MlflowLightningCallback("starter", log_system_metrics=False, **more)
-
-
-def run_of(store: Store, callback: MlflowLightningCallback) -> Any:
-    return store.client.get_run(callback.run_id)
-
-
-def test_a_training_is_tracked_and_its_version_registered(store: Store, settings: Settings) -> None:
-    tracked = callback(run_name="mlp", job_id="j7", params={"dropout": 0.1, "nested": {"a": 1}})
-
-    trainer(tracked).fit(model(), Digits())
-
-    run = run_of(store, tracked)
+    run = store.client.get_run(tracked.run_id)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "mlp"
     assert store.client.get_experiment(run.info.experiment_id).name == "starter"
@@ -79,15 +54,17 @@ def test_a_training_is_tracked_and_its_version_registered(store: Store, settings
     assert located.row.run_id == run.info.run_id
 
 
-def test_what_is_registered_answers_as_the_model_does(store: Store, settings: Settings) -> None:
-    data, network = Digits(), model()
-    trainer(callback()).fit(network, data)
+def test_what_is_registered_answers_as_the_model_does(
+    store: Store, settings: Settings, track: Track, fit_with: Fit, mlp: MLP
+) -> None:
+    data = Digits()
+    fit_with(track(), data=data)
 
     located = locate(settings, "digits")
     predictor = Predictor.open(located.folder, located.digest)
 
     images = data.split("test").images[:50]
-    expected = network.predict(data.normalise(images))
+    expected = mlp.predict(data.normalise(images))
     assert predictor.run(images[:, 0].numpy()).argmax(1).tolist() == expected.tolist()
     assert predictor.card.class_names == data.class_names
     assert predictor.card.spec == data.spec
@@ -104,24 +81,23 @@ class Forget(pl.Callback):
 
 
 def test_the_best_weights_are_registered_and_the_callers_model_is_left_as_it_ended(
-    store: Store, settings: Settings
+    store: Store, settings: Settings, track: Track, fit_with: Fit, mlp: MLP
 ) -> None:
-    network = model()
-    tracked = callback()
-    trainer(tracked, Forget(), max_epochs=3).fit(network, Digits())
+    tracked = track()
+    fit_with(tracked, Forget(), max_epochs=3)
 
     located = locate(settings, "digits")
     assert located.row is not None
     assert located.row.tags["mindtrace.best_epoch"] == "2"
     assert float(located.row.tags["mindtrace.metric.test_acc"]) > 0.7
-    assert all((parameter == 0).all() for parameter in network.parameters())
+    assert all((parameter == 0).all() for parameter in mlp.parameters())
 
 
 def test_the_configuration_of_the_bundle_is_what_was_really_trained(
-    store: Store, settings: Settings
+    store: Store, settings: Settings, track: Track, fit_with: Fit, mlp: MLP
 ) -> None:
     data = Digits(batch_size=32, num_val=0.2, test_fraction=0.1, split_seed=5)
-    trainer(callback(), max_epochs=1).fit(model(), data)
+    fit_with(track(), max_epochs=1, data=data)
 
     text = (locate(settings, "digits").folder / "config.ini").read_text()
     said = load_settings(text=text)
@@ -129,150 +105,37 @@ def test_the_configuration_of_the_bundle_is_what_was_really_trained(
     assert (said.data.source, said.data.batch_size, said.data.split_seed) == ("digits", 32, 5)
     assert (said.data.num_val, said.data.test_fraction) == (0.2, 0.1)
     assert (said.model.name, said.model.hidden, said.model.dropout) == ("mlp", 100, 0.1)
-    assert (said.train.max_epochs, said.train.lr) == (1, model().lr)
-    assert said.train.schedule == model().schedule
+    assert (said.train.max_epochs, said.train.lr) == (1, mlp.lr)
+    assert said.train.schedule == mlp.schedule
     assert (said.compute.device, said.compute.precision) == ("cpu", "32")
     assert "auto" not in text
 
 
 def test_a_configured_name_is_the_models_name(
-    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch, track: Track, fit_with: Fit
 ) -> None:
     monkeypatch.setenv("REGISTRY__MODEL_NAME", "mine")
 
-    trainer(callback(), max_epochs=1).fit(model(), Digits())
+    fit_with(track(), max_epochs=1)
 
     assert SqliteReader(store.root / "mlflow.db").names() == ["mine"]
 
 
-def test_a_second_fit_is_a_second_run_and_version(store: Store) -> None:
-    tracked = callback()
-    trainer(tracked, max_epochs=1).fit(model(), Digits())
+def test_a_second_fit_is_a_second_run_and_version(
+    store: Store, track: Track, fit_with: Fit
+) -> None:
+    tracked = track()
+    fit_with(tracked, max_epochs=1)
     first = tracked.run_id
-    trainer(tracked, max_epochs=1).fit(model(), Digits())
+    fit_with(tracked, max_epochs=1)
 
     assert tracked.run_id != first
     assert tracked.published is not None and tracked.published.version == 2
     assert not tracked.published.champion
 
 
-class Loaders(pl.LightningDataModule):
-    """Somebody else's images."""
-
-    def train_dataloader(self) -> Any:
-        return DataLoader(TensorDataset(torch.randn(8, 1, 8, 8), torch.arange(8)), batch_size=4)
-
-    val_dataloader = train_dataloader
-
-
-class Linear(pl.LightningModule):
-    """Somebody else's model."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(64, 10)
-
-    def validation_step(self, batch: Any, index: int) -> None:
-        """Nothing to say."""
-
-    def training_step(self, batch: Any, index: int) -> torch.Tensor:
-        loss = functional.cross_entropy(self.layer(batch[0].flatten(1)), batch[1])
-        self.log("my_loss", loss)
-        return loss
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
-@pytest.mark.filterwarnings("ignore:.*The number of training batches")
-@pytest.mark.parametrize("network", [model, Linear])
-def test_with_images_that_are_not_ours_the_run_is_logged_and_nothing_registered(
-    store: Store, network: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    tracked = callback(params={"a": 1})
-
-    with caplog.at_level(logging.WARNING, "mindtrace"):
-        trainer(tracked, max_epochs=1, limit_val_batches=0).fit(network(), Loaders())
-
-    run = run_of(store, tracked)
-    assert run.info.status == "FINISHED"
-    assert run.data.params["params.a"] == "1"
-    assert {"my_loss", "train_loss"} & set(run.data.metrics)
-    assert tracked.published is None
-    assert SqliteReader(store.root / "mlflow.db").names() == []
-    assert "no version is registered" in caplog.text
-
-
-def test_a_fast_dev_run_makes_no_champion(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    tracked = callback()
-
-    trainer(tracked, fast_dev_run=True).fit(model(), Digits())
-
-    assert tracked.published is None
-    assert run_of(store, tracked).info.status == "FINISHED"
-
-
-class Break(pl.Callback):
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-    def on_train_batch_start(self, trainer: pl.Trainer, *rest: Any) -> None:
-        if trainer.global_step == 25:
-            raise self.error
-
-
-@pytest.mark.parametrize(
-    ("error", "raised", "status"),
-    [
-        (ZeroDivisionError("x"), ZeroDivisionError, "FAILED"),
-        (KeyboardInterrupt(), SystemExit, "KILLED"),
-    ],
-)
-def test_a_run_ends_as_the_training_did(
-    store: Store,
-    monkeypatch: pytest.MonkeyPatch,
-    error: BaseException,
-    raised: type[BaseException],
-    status: str,
-) -> None:
-    # Lightning would have this process ignore SIGINT from then on.
-    monkeypatch.setattr("signal.signal", lambda signum, handler: None)
-    tracked = callback()
-
-    with pytest.raises(raised):
-        trainer(tracked, Break(error)).fit(model(), Digits())
-
-    run = run_of(store, tracked)
-    assert run.info.status == status
-    assert "val_acc" in run.data.metrics, "the epoch that ended is known"
-    assert tracked.published is None
-    assert SqliteReader(store.root / "mlflow.db").names() == []
-
-
-def test_a_registration_that_fails_fails_the_run(store: Store) -> None:
-    (store.root / "staging").write_text("a file")
-    tracked = callback()
-
-    with pytest.raises(StoreError):
-        trainer(tracked, max_epochs=1).fit(model(), Digits())
-
-    assert run_of(store, tracked).info.status == "FAILED"
-
-
-def test_a_model_that_does_not_fit_the_images_registers_nothing(store: Store) -> None:
-    torch.manual_seed(0)
-    tracked = callback()
-
-    with pytest.raises(Exception, match=r"\[12\]"):
-        trainer(tracked, max_epochs=1).fit(MLP(dim=[64, 20, 12]), Digits())
-
-    assert run_of(store, tracked).info.status == "FAILED"
-    assert SqliteReader(store.root / "mlflow.db").names() == []
-
-
-def test_nothing_is_opened_before_the_training_begins(root: Path) -> None:
-    callback(tracking_uri="postgresql://u:p@nowhere.invalid/db")
+def test_nothing_is_opened_before_the_training_begins(root: Path, track: Track) -> None:
+    track(tracking_uri="postgresql://u:p@nowhere.invalid/db")
 
     assert list(root.iterdir()) == []
 

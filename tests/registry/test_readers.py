@@ -4,61 +4,46 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import os
-import shutil
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow.entities import Metric
 
 from mindtrace.bundle import manifest
-from mindtrace.core.settings import Settings
-from mindtrace.errors import NotFoundError, StoreError
+from mindtrace.errors import StoreError, UsageError
 from mindtrace.registry import promotion
 from mindtrace.registry.child_reader import ChildReader
 from mindtrace.registry.client_reader import ClientReader
-from mindtrace.registry.lookup import open_reader
+from mindtrace.registry.query import Query, parse_query
 from mindtrace.registry.rows import Reader, VersionRow
-from mindtrace.registry.sqlite_reader import SqliteReader, UnknownSchemaError
+from mindtrace.registry.sqlite_reader import SqliteReader
 from mindtrace.registry.store import Store
-from mindtrace.registry.tracking import start_run
 
 Publish = Callable[..., Any]
 Version = Callable[..., int]
 
 
-@pytest.fixture
-def database(root: Path) -> Path:
-    return root / "mlflow.db"
+QUERIES = [
+    (None, "-seed"),
+    (None, "val_acc,-version"),
+    ("seed > 3", None),
+    ("alias = champion or version >= 12", None),
+    ("val_acc > 0.3", "-val_acc"),
+    ("params.train.lr = 0.1", None),
+    ("params.umlaut = ü or tags.a = b", "params.umlaut"),
+    ("who != nobody and not run_id = x", "model_name,-created_at"),
+    ("version > 99", "version"),
+]
 
 
-@pytest.fixture
-def filled(store: Store, register: Publish, version: Version) -> Store:
-    """Two models, a deleted version, aliases, odd metrics and tags, a version without a run."""
-    register("digits", metadata={"seed": "3", "who": "Jörg 'x' \"y\"", "metric.val_acc": "0.5"})
-    for number in range(11):
-        version("mnist", seed=str(number))
-    client = store.client
-    client.set_registered_model_alias("mnist", "champion", "3")
-    client.set_registered_model_alias("mnist", "zweite", "3")
-    client.set_registered_model_alias("mnist", "gone", "5")
-    client.delete_model_version("mnist", "5")
-    client.delete_model_version("mnist", "11")
-    run = start_run(store, "odd", None, {})
-    values = {"val_acc": 0.25, "nan": float("nan"), "big": 1e300, "inf": float("inf")}
-    client.log_batch(run.run_id, metrics=[Metric(k, v, 1, 1) for k, v in values.items()])
-    client.log_batch(run.run_id, metrics=[Metric("val_acc", 0.75, 2, 2)])
-    run.log_params({"train.lr": 0.1, "umlaut": "ü"})
-    run.end("FAILED")
-    client.create_model_version("mnist", f"runs:/{run.run_id}/bundle", run.run_id, tags={"a": "b"})
-    client.create_model_version("mnist", "/somewhere/else", await_creation_for=0)
-    return store
+def answered(reader: Reader, name: str | None, query: Query, after: int | None) -> Any:
+    """Rows, or why there are none."""
+    try:
+        return without_place(list(reader.versions(name, 5, query=query, after=after)))
+    except UsageError as error:
+        return error.message
 
 
 def without_place(rows: Any) -> Any:
@@ -84,6 +69,12 @@ def everything(reader: Reader) -> dict[str, Any]:
             found[f"version {name}/{number}"] = without_place(reader.version(name, number))
     for limit in (1, 4, 100):
         found[f"all {limit}"] = without_place(list(reader.versions(None, limit)))
+    for name in ("digits", "mnist", "nobody"):
+        found[f"aliases {name}"] = reader.aliases(name)
+    for where, sort in QUERIES:
+        for name, after in ((None, None), ("mnist", None), ("mnist", 10)):
+            asked = f"{where} by {sort} of {name} after {after}"
+            found[asked] = answered(reader, name, parse_query(where, sort), after)
     run_id = next(row.run_id for row in reader.versions("mnist", 10) if row.version == 12)
     found["params"] = reader.params(str(run_id))
     return found
@@ -187,98 +178,6 @@ def test_reading_goes_on_while_somebody_writes(filled: Store, database: Path) ->
     finally:
         writer.execute("rollback")
         writer.close()
-
-
-@pytest.fixture
-def of_another_mlflow(filled: Store, database: Path) -> Iterator[Path]:
-    with sqlite3.connect(database) as connection:
-        connection.execute("update alembic_version set version_num = '0123456789ab'")
-    connection.close()
-    yield database
-
-
-def test_an_unknown_schema_is_not_read_but_left_to_mlflow(
-    of_another_mlflow: Path, settings: Settings
-) -> None:
-    with pytest.raises(UnknownSchemaError) as caught:
-        SqliteReader(of_another_mlflow)
-
-    assert "0123456789ab" in caught.value.message
-    assert "upgrade" in str(caught.value.hint)
-    assert isinstance(open_reader(settings), ChildReader)
-
-
-@pytest.mark.slow
-def test_a_schema_that_mlflow_does_not_know_either_is_one_line_and_a_hint(
-    of_another_mlflow: Path, settings: Settings, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(StoreError) as caught:
-        open_reader(settings).names()
-
-    assert "\n" not in caught.value.message
-    assert str(of_another_mlflow) in caught.value.message
-    assert caught.value.hint
-    assert "Traceback" not in capfd.readouterr().err
-
-
-@pytest.mark.parametrize("content", [b"", b"no database at all" * 100, b"SQLite format 3\0" * 10])
-def test_a_file_that_is_no_database_is_a_store_error(root: Path, content: bytes) -> None:
-    (root / "other.db").write_bytes(content)
-
-    with pytest.raises(StoreError) as caught:
-        SqliteReader(root / "other.db")
-    assert "other.db" in caught.value.message
-
-
-def test_a_database_that_is_not_there_says_what_makes_it(settings: Settings, root: Path) -> None:
-    with pytest.raises(NotFoundError) as caught:
-        open_reader(settings)
-
-    assert (caught.value.kind, caught.value.name) == ("registry", str(root / "mlflow.db"))
-    assert "mindtrace train" in str(caught.value.hint)
-    assert not (root / "mlflow.db").exists(), "looking makes none"
-
-
-def test_odd_names_of_folders_are_no_hindrance(
-    filled: Store, database: Path, tmp_path: Path
-) -> None:
-    odd = tmp_path / "wörk %20 #1 ?x=y & z"
-    odd.mkdir()
-    for file in database.parent.glob("mlflow.db*"):
-        shutil.copy(file, odd)
-
-    assert SqliteReader(odd / "mlflow.db").names() == ["digits", "mnist"]
-
-
-@pytest.mark.slow
-def test_a_module_of_the_working_directory_does_not_stand_in_for_mlflow(
-    filled: Store, root: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "mlflow.py").write_text("raise SystemExit('the wrong one')")
-    script = (
-        "import sys, pathlib; sys.path.pop(0);"
-        "from mindtrace.registry.child_reader import ChildReader;"
-        f"print(ChildReader({filled.uri!r}, pathlib.Path({str(root)!r})).names())"
-    )
-
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-
-    assert (done.returncode, done.stdout) == (0, "['digits', 'mnist']\n"), done.stderr
-
-
-def test_the_child_is_not_told_the_uri_on_its_command_line(root: Path) -> None:
-    """A URI may hold a password, and everybody may read command lines."""
-    child = ChildReader("postgresql://user:geheim@nowhere.invalid/db", root)
-
-    process = child._started()
-
-    assert "geheim" not in json.dumps(process.args)
-    command = Path(f"/proc/{process.pid}/cmdline")
-    if command.exists():
-        assert b"geheim" not in command.read_bytes()
-    assert os.environ.get("MINDTRACE_CHILD_READER_URI") is None
 
 
 def test_the_log_of_champions_is_in_no_answer(filled: Store, database: Path) -> None:

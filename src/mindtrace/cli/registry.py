@@ -11,6 +11,8 @@ from mindtrace.cli.common import Call, command
 from mindtrace.cli.console import Cell, Console
 from mindtrace.cli.light import LightGroup
 from mindtrace.cli.registry_compare import compare
+from mindtrace.cli.registry_files import export, gc, verify
+from mindtrace.cli.registry_look import diff, evaluate
 from mindtrace.cli.registry_promote import history, promote, rollback
 from mindtrace.core.documents import document as document_of
 
@@ -113,6 +115,11 @@ command(app)(compare)
 command(app)(promote)
 command(app)(rollback)
 command(app)(history)
+command(app)(diff)
+command(app)(evaluate)
+command(app)(export)
+command(app)(verify)
+command(app)(gc)
 
 
 def _print_columns(console: Console, names: Sequence[str], table: Sequence[Sequence[Cell]]) -> None:

@@ -73,9 +73,7 @@ def gc(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="One model; all of them without it.")
     ] = None,
-    keep: Annotated[
-        int, typer.Option(metavar="N", min=1, help="The newest N of each model stay.")
-    ],
+    keep: Annotated[int, typer.Option(metavar="N", min=1, help="The newest N of each model stay.")],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would go, delete nothing.")
     ] = False,

@@ -10,10 +10,11 @@ from torch import nn
 from mindtrace.bundle.card import ModelCard
 from mindtrace.core.settings import ModelSettings, TrainSettings
 from mindtrace.models.classifier import ImageClassifier
-from mindtrace.models.cnn import cnn
+from mindtrace.models.cnn import CNN_WIDTHS, cnn
 from mindtrace.models.layout import fit_layout
 from mindtrace.models.mlp import mlp
 from mindtrace.models.vision import network_demand, vision
+from mindtrace.models.weights import freeze, start_from
 from mindtrace.preprocess import ImageSpec
 
 __all__ = ["build_model", "build_network", "network_demand"]
@@ -22,14 +23,22 @@ __all__ = ["build_model", "build_network", "network_demand"]
 def build_model(
     settings: ModelSettings, train: TrainSettings, spec: ImageSpec, class_names: Sequence[str]
 ) -> ImageClassifier:
-    """A network of `[model]`, to be trained as `[train]` says, with fresh weights.
+    """A network of `[model]`, to be trained as `[train]` says.
 
-    Draws from torch's global random state: seed it first.
+    Fresh weights are drawn from torch's global random state: seed it first.
+
+    Raises:
+        UsageError: `[model] weights` are missing, or of another network.
+        DownloadError: `weights = default` cannot be fetched.
     """
     arguments = network_arguments(settings, spec, len(class_names))
     card = ModelCard(settings.name, arguments, spec, tuple(class_names))
     network = fit_layout(build_network(settings.name, arguments))
-    return ImageClassifier(network, card, lr=train.lr, schedule=train.schedule)
+    start_from(network, settings)
+    model = ImageClassifier(network, card, lr=train.lr, schedule=train.schedule)
+    if settings.freeze:
+        model.frozen = freeze(network)
+    return model
 
 
 def build_network(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -47,5 +56,10 @@ def network_arguments(settings: ModelSettings, spec: ImageSpec, classes: int) ->
         inputs = spec.channels * spec.height * spec.width
         return {"dim": [inputs, settings.hidden, classes], "dropout": settings.dropout}
     if settings.name == "cnn":
-        return {"channels": spec.channels, "classes": classes, "dropout": settings.dropout}
+        return {
+            "channels": spec.channels,
+            "classes": classes,
+            "dropout": settings.dropout,
+            "widths": list(CNN_WIDTHS),
+        }
     return {"channels": spec.channels, "classes": classes}

@@ -35,6 +35,7 @@ class ImageClassifier(pl.LightningModule):
         card: what the bundle's `model.json` will say.
         lr: of AdamW; with `one_cycle` the peak.
         schedule: `constant` or `one_cycle`, over all steps of the trainer.
+        frozen: modules that stay in evaluation mode while the others train.
         steps_per_epoch: optimizer steps, where batches come in lists; else None, and
             the trainer knows.
     """
@@ -51,6 +52,7 @@ class ImageClassifier(pl.LightningModule):
         self.card = card
         self.lr = lr
         self.schedule = schedule
+        self.frozen: Sequence[nn.Module] = ()
         self.steps_per_epoch: int | None = None
         self._rate: Callable[[int], float] | None = None
         # A loss that is no number stays one; by default the mean leaves it out.
@@ -109,6 +111,8 @@ class ImageClassifier(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Forget the last epoch's sum."""
+        for module in self.frozen:
+            module.eval()
         self._loss_sum = torch.zeros((), device=self.device)
         self._seen = 0
 

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
+# What a convolution costs grows with the product of its widths and the pixels it sees.
+CNN_WIDTHS = (24, 32, 56, 112)
 
-def cnn(channels: int, classes: int, dropout: float) -> nn.Sequential:
+
+def cnn(
+    channels: int, classes: int, dropout: float, widths: Sequence[int] = CNN_WIDTHS
+) -> nn.Sequential:
     """Four convolutions, each normalised; any input of 4 pixels a side or more.
 
     Args:
         channels: of the images, 1 or 3.
         classes: of the answer.
         dropout: the fraction of the last features dropped in training.
+        widths: features after each convolution, four of them.
     """
+    first, second, third, last = widths
     return nn.Sequential(
-        *_block(channels, 24, nn.MaxPool2d(2)),
-        *_block(24, 32),
-        *_block(32, 56, nn.MaxPool2d(2)),
-        *_block(56, 112),
+        *_block(channels, first, nn.MaxPool2d(2)),
+        *_block(first, second),
+        *_block(second, third, nn.MaxPool2d(2)),
+        *_block(third, last),
         nn.AdaptiveMaxPool2d(1),
         nn.Flatten(),
         nn.Dropout(dropout),
-        nn.Linear(112, classes),
+        nn.Linear(last, classes),
     )
 
 

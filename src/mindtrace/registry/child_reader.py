@@ -108,7 +108,7 @@ class ChildReader:
                 text=True,
                 env={**os.environ, _URI: self._uri},
             )
-            weakref.finalize(self, _dismiss, self._child).atexit = False
+            weakref.finalize(self, _dismiss, self._child)
         return self._child
 
 

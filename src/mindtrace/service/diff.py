@@ -73,7 +73,9 @@ def diff(settings: Settings, a: str, b: str) -> Difference:
     second = _facts(settings, b, first.model_name)
     parts = {}
     for part in PARTS:
-        of_a, of_b = first.parts[part], second.parts[part]
+        # A folder says nothing of some parts, which is no difference.
+        known = part in first.parts and part in second.parts
+        of_a, of_b = (first.parts[part], second.parts[part]) if known else ({}, {})
         names = list(of_a) + [name for name in of_b if name not in of_a]
         parts[part] = {
             name: (of_a.get(name), of_b.get(name))
@@ -100,8 +102,7 @@ def _facts(settings: Settings, ref: str, model_name: str | None) -> _Facts:
     if reference.folder is not None:
         if not reference.folder.is_dir():
             raise NotFoundError("bundle folder", str(reference.folder))
-        read = _bundle_facts(Located(reference.folder, None, None))
-        return _Facts(ref, None, {**{part: {} for part in PARTS}, **read})
+        return _Facts(ref, None, _bundle_facts(Located(reference.folder, None, None)))
     if reference.name is None:
         reference = dataclasses.replace(reference, name=model_name)
     reader = open_reader(settings)

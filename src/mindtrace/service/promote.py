@@ -148,12 +148,15 @@ def promote(
     located = locate_row(settings, reader, row)
     Predictor.open(located.folder, located.digest)
     writer = _Writer(settings, reader, row.name)
+    compared: dict[int, Comparison | None] = {}
     for _ in range(_ATTEMPTS):
         entries = writer.entries(if_revision)
         before = champion(entries)
         comparison = None
         if before is not None and before != row.version:
-            comparison = _gate(settings, reader, row, before, margin, force)
+            if before not in compared:
+                compared[before] = _gate(settings, reader, row, before, margin, force)
+            comparison = compared[before]
         refused = comparison is not None and comparison.verdict != "PROMOTE" and not force
         used = 0 if comparison is None else times_used(entries, comparison.test_digest)
         revision = len(entries)

@@ -1,0 +1,252 @@
+"""What Python callers use: `mindtrace.load` and `mindtrace.Registry`.
+
+In: references and plain values, as the command line takes them. Out: a `Predictor`, or
+the frozen dataclasses of the service. Nothing heavy is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mindtrace.core.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from mindtrace.inference.predictor import Predictor
+    from mindtrace.registry.compare import Comparison
+    from mindtrace.service.diff import Difference
+    from mindtrace.service.evaluate import EvaluationOutcome
+    from mindtrace.service.export import Exported
+    from mindtrace.service.gc import Removal
+    from mindtrace.service.promote import HistoryEntry, Promotion
+    from mindtrace.service.reproduce import Reproduction
+    from mindtrace.service.verify import Verification
+    from mindtrace.service.versions import VersionDetail, VersionSummary
+
+
+def load(
+    ref: str | None = None, *, config: Path | str | None = None, sets: Sequence[str] = ()
+) -> Predictor:
+    """Open a version, every byte and its golden images checked.
+
+    Args:
+        ref: `NAME`, `NAME@ALIAS`, `NAME/VERSION`, `VERSION`, a bundle's folder; None for the
+            champion of the only model.
+        config: an INI file; None for the one that `$MindtraceConfig` names.
+        sets: `section.key=value`, above the INI.
+
+    Raises:
+        NotFoundError: no such version.
+        BundleError: it is not what was registered.
+        StoreError: the registry cannot be read.
+        ConfigError: with all faults of the configuration.
+
+    Example:
+        `mindtrace.load("mnist@champion").predict(Path("digit.png").read_bytes())`
+    """
+    from mindtrace.service.predict import load_model
+
+    return load_model(load_settings(config, sets=sets), ref).predictor
+
+
+class Registry:
+    """The versions that a configuration's registry holds.
+
+    Example:
+        `[best] = Registry().list("mnist", where="test_acc > 0.97", sort="-val_acc", limit=1)`
+
+    Attributes:
+        settings: in force for every call.
+    """
+
+    def __init__(
+        self,
+        config: Path | str | None = None,
+        *,
+        sets: Sequence[str] = (),
+        settings: Settings | None = None,
+    ) -> None:
+        """Read the configuration; nothing is opened yet.
+
+        Args:
+            config: an INI file; None for the one that `$MindtraceConfig` names.
+            sets: `section.key=value`, above the INI.
+            settings: instead of both.
+
+        Raises:
+            ConfigError: with all faults.
+        """
+        self.settings = settings or load_settings(config, sets=sets)
+
+    def names(self) -> builtins.list[str]:
+        """Registered models, sorted."""
+        from mindtrace.service.versions import list_models
+
+        return list_models(self.settings)
+
+    def list(
+        self,
+        name: str | None = None,
+        *,
+        where: str | None = None,
+        sort: str | None = None,
+        limit: int = 20,
+        after: int | None = None,
+    ) -> builtins.list[VersionSummary]:
+        """Versions, newest first unless `sort` says else; see `mindtrace registry list`.
+
+        Raises:
+            UsageError: `where` or `sort` cannot be read.
+            NotFoundError: no model of that name.
+        """
+        from mindtrace.service.versions import list_versions
+
+        return list_versions(self.settings, name, limit, where=where, sort=sort, after=after)
+
+    def show(self, ref: str) -> VersionDetail:
+        """All that is known of one version.
+
+        Raises:
+            NotFoundError: no such version.
+        """
+        from mindtrace.service.versions import show_version
+
+        return show_version(self.settings, ref)
+
+    def diff(self, a: str, b: str) -> Difference:
+        """What differs in configuration, data, environment and metrics.
+
+        Raises:
+            NotFoundError: no such version.
+        """
+        from mindtrace.service.diff import diff
+
+        return diff(self.settings, a, b)
+
+    def evaluate(self, ref: str) -> EvaluationOutcome:
+        """Test a version on the test images that the settings describe.
+
+        Raises:
+            UsageError: the images have other classes.
+        """
+        from mindtrace.service.evaluate import evaluate
+
+        return evaluate(self.settings, ref)
+
+    def export(self, ref: str, folder: Path | str) -> Exported:
+        """Write a version's bundle into a new or empty folder.
+
+        Raises:
+            UsageError: the folder is not empty.
+            BundleError: the bundle is not what was registered.
+        """
+        from mindtrace.service.export import export
+
+        return export(self.settings, ref, Path(folder))
+
+    def verify(self, ref: str | None = None) -> builtins.list[Verification]:
+        """Check one version (the champion for None) and the aliases of its model.
+
+        What is wrong stands in the `faults` of what comes back; nothing is raised for it.
+        """
+        from mindtrace.service.verify import verify
+
+        return verify(self.settings, ref)
+
+    def verify_all(self) -> builtins.list[Verification]:
+        """Check every version of every model, and all aliases."""
+        from mindtrace.service.verify import verify_all
+
+        return builtins.list(verify_all(self.settings))
+
+    def gc(
+        self, name: str | None = None, *, keep: int, dry_run: bool = False
+    ) -> builtins.list[Removal]:
+        """Delete all but the newest `keep` versions that nothing names.
+
+        Raises:
+            UsageError: `keep` is below 1.
+        """
+        from mindtrace.service.gc import gc
+
+        return builtins.list(gc(self.settings, name, keep=keep, dry_run=dry_run))
+
+    def compare(self, a: str, b: str, *, margin: float = 0.01) -> Comparison:
+        """Version b beside version a, on the test set that both answered.
+
+        Raises:
+            UsageError: they were tested on different images.
+            BundleError: a bundle is not what was registered.
+        """
+        from mindtrace.service.compare import compare
+
+        return compare(self.settings, a, b, margin=margin)
+
+    def promote(
+        self,
+        ref: str,
+        *,
+        dry_run: bool = False,
+        margin: float = 0.01,
+        force: bool = False,
+        reason: str | None = None,
+        if_revision: int | None = None,
+    ) -> Promotion:
+        """Make a version champion, if the gate lets it pass; see `mindtrace registry promote`.
+
+        Raises:
+            VerdictError: HOLD or REJECT, and neither `force` nor `dry_run`.
+            ConflictError: the history is not at `if_revision`.
+        """
+        from mindtrace.service.promote import promote
+
+        outcome = promote(
+            self.settings,
+            ref,
+            dry_run=dry_run,
+            margin=margin,
+            force=force,
+            reason=reason,
+            if_revision=if_revision,
+        )
+        if not dry_run:
+            outcome.demand()
+        return outcome
+
+    def rollback(
+        self,
+        name: str | None = None,
+        *,
+        reason: str | None = None,
+        if_revision: int | None = None,
+    ) -> HistoryEntry:
+        """Put the champion before the latest promotion not yet undone back.
+
+        Raises:
+            ConflictError: nothing to roll back, or somebody else changed the champion.
+        """
+        from mindtrace.service.promote import rollback
+
+        return rollback(self.settings, name, reason=reason, if_revision=if_revision)
+
+    def history(self, name: str | None = None) -> builtins.list[HistoryEntry]:
+        """Who made which version champion, oldest first.
+
+        Raises:
+            NotFoundError: no model of that name.
+        """
+        from mindtrace.service.promote import history
+
+        return history(self.settings, name)
+
+    def reproduce(self, ref: str | None = None, *, tolerance: float = 0.01) -> Reproduction:
+        """Train a version again from its bundle; a verdict of DIVERGED is returned, not raised.
+
+        Raises:
+            ConfigError, DataError: it cannot be trained here.
+        """
+        from mindtrace.service.reproduce import reproduce
+
+        return reproduce(self.settings, ref, tolerance=tolerance)

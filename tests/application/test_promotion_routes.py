@@ -1,0 +1,226 @@
+"""`/models/{name}/history`, `/promote` and `/rollback`: preconditions first, one writer wins."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.application.conftest import Serve
+
+from mindtrace.application import promotion
+from mindtrace.application.schemas import HistoryPage, PromotionItem
+from mindtrace.core.settings import Settings, load_settings
+from mindtrace.errors import NotFoundError
+from mindtrace.service.promote import HistoryEntry
+from mindtrace.service.writing import Answered
+
+LINES = [
+    HistoryEntry(1, "m", "2026-01-01T00:00:00.000+00:00", "ann", "promote", None, 1, "first", None),
+    HistoryEntry(2, "m", "2026-01-02T00:00:00.000+00:00", "bob", "refuse", 1, 3, None, "HOLD"),
+    HistoryEntry(3, "m", "2026-01-03T00:00:00.000+00:00", "bob", "promote", 1, 2, None, "PROMOTE"),
+]
+
+
+class Child:
+    """Stands in for the process that writes; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, list[str]]] = []
+        self.answer = Answered({"revision": 4})
+
+    def change(self, _: Settings, verb: str, words: list[str]) -> Answered:
+        self.asked.append((verb, words))
+        return self.answer
+
+
+@pytest.fixture
+def child(monkeypatch: pytest.MonkeyPatch) -> Child:
+    def history(_: Settings, name: str, *, repair: bool) -> list[HistoryEntry]:
+        assert not repair, "a server writes nothing itself"
+        if name != "m":
+            raise NotFoundError("model", name, ["m"])
+        return LINES
+
+    child = Child()
+    monkeypatch.setattr(promotion.service, "history", history)
+    monkeypatch.setattr(promotion.writing, "change", child.change)
+    return child
+
+
+def post(client: httpx.Client, verb: str, body: Any, tag: str | None = '"3"') -> httpx.Response:
+    headers = {} if tag is None else {"If-Match": tag}
+    return client.post(f"/models/m/{verb}", json=body, headers=headers)
+
+
+def test_history_comes_newest_first_with_the_revision_as_etag(
+    client: httpx.Client, child: Child
+) -> None:
+    response = client.get("/models/m/history", params={"limit": 2})
+    assert response.headers["etag"] == '"3"'
+    page = response.json()
+    HistoryPage.model_validate(page)
+    assert [item["revision"] for item in page["items"]] == [3, 2]
+    assert page["items"][1]["from"] == 1
+    rest = client.get("/models/m/history", params={"cursor": page["next_cursor"]}).json()
+    assert [item["revision"] for item in rest["items"]] == [1]
+    assert rest["next_cursor"] is None
+
+
+@pytest.mark.parametrize("name", ["n", "..", "a~history", "-x", "x" * 65])
+def test_names_that_name_nothing(client: httpx.Client, child: Child, name: str) -> None:
+    assert client.get(f"/models/{name}/history").status_code == 404
+    given = {"json": {"version": 1}, "headers": {"If-Match": '"3"'}}
+    assert client.post(f"/models/{name}/promote", **given).status_code == 404
+    assert child.asked == []
+
+
+@pytest.mark.parametrize("verb", ["promote", "rollback"])
+@pytest.mark.parametrize(
+    ("tag", "status"),
+    [
+        (None, 428),
+        ("", 428),
+        ("3", 400),
+        ('"3', 400),
+        ('"2"', 412),
+        ('W/"3"', 412),
+        ('"33"', 412),
+        ('"3"', 200),
+        ('"1" , "3"', 200),
+        ("*", 200),
+    ],
+)
+def test_a_change_wants_the_revision_that_was_seen(
+    client: httpx.Client, child: Child, verb: str, tag: str | None, status: int
+) -> None:
+    response = post(client, verb, {"version": 2} if verb == "promote" else {}, tag)
+    assert response.status_code == status
+    assert bool(child.asked) == (status == 200)
+    if status == 412:
+        assert response.headers["etag"] == '"3"'
+    if status == 200:
+        assert response.headers["etag"] == '"4"'
+        assert ("--if-revision" in child.asked[0][1]) == (tag != "*")
+
+
+def test_a_wish_becomes_the_words_of_the_verb(client: httpx.Client, child: Child) -> None:
+    body = {"version": 2, "margin": 0.5, "dry_run": True, "force": True, "reason": "--so"}
+    assert post(client, "promote", body).status_code == 200
+    assert post(client, "rollback", {"reason": "odd"}).status_code == 200
+    assert child.asked == [
+        (
+            "promote",
+            [
+                *("m/2", "--margin", "0.5", "--dry-run", "--force"),
+                *("--reason=--so", "--if-revision", "3"),
+            ],
+        ),
+        ("rollback", ["m", "--reason=odd", "--if-revision", "3"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"version": "2"},
+        {"version": 0},
+        {"version": 2, "margin": 2},
+        {"version": 2, "reason": ""},
+        {"version": 2, "reason": "a\u0000b"},
+        {"version": 2, "reason": "a\nb"},
+        {"version": 2, "who": "me"},
+        [2],
+    ],
+)
+def test_a_wish_that_does_not_fit_is_422(client: httpx.Client, child: Child, body: Any) -> None:
+    assert post(client, "promote", body).status_code == 422
+    assert child.asked == []
+
+
+def test_no_is_409_with_the_verdict(client: httpx.Client, child: Child) -> None:
+    child.answer = Answered({"verdict": "HOLD", "version": 2}, "VerdictError", "HOLD: cannot tell")
+    response = post(client, "promote", {"version": 2})
+    assert response.status_code == 409
+    problem = response.json()
+    assert (problem["type"], problem["detail"]) == (
+        "urn:mindtrace:problem:verdict",
+        "HOLD: cannot tell",
+    )
+    assert problem["errors"][0]["verdict"] == "HOLD"
+
+
+def test_what_the_child_says_becomes_a_status(
+    client: httpx.Client, child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error, status in (
+        ("ConflictError", 409),
+        ("NotFoundError", 404),
+        ("UsageError", 422),
+        ("BundleError", 503),
+        ("StoreError", 503),
+    ):
+        child.answer = Answered({}, error, "a reason of /its/own")
+        assert post(client, "rollback", {}).status_code == status
+    child.answer = Answered({}, "ConflictError", "somebody was quicker")
+
+    def grows(*_: Any) -> Answered:
+        monkeypatch.setattr(promotion.service, "history", lambda *_, **__: [*LINES, LINES[2]])
+        return child.answer
+
+    monkeypatch.setattr(promotion.writing, "change", grows)
+    response = post(client, "rollback", {})
+    assert (response.status_code, response.headers["etag"]) == (412, '"4"')
+
+
+@pytest.fixture(scope="module")
+def registry(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The session's version 1, and one of a single epoch as 2."""
+    folder = tmp_path_factory.mktemp("registry") / "root"
+    shutil.copytree(trained, folder)
+    train = ["train", "--source", "digits", "--max-epochs", "1", "--set"]
+    subprocess.run(
+        [sys.executable, "-m", "mindtrace", *train, f"DIR_PATHS.ROOT={folder}"],
+        check=True,
+        capture_output=True,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def real(registry: Path, bundle: Path, serve: Serve) -> Iterator[httpx.Client]:
+    settings = load_settings(sets=[f"DIR_PATHS.ROOT={registry}"], environ={})
+    with serve(settings, str(bundle)) as client:
+        client.timeout = httpx.Timeout(60)
+        yield client
+
+
+@pytest.mark.slow
+def test_a_real_child_promotes_and_rolls_back(real: httpx.Client) -> None:
+    url = "/models/digits/"
+    assert real.get(url + "history").headers["etag"] == '"1"'
+    refused = real.post(url + "promote", json={"version": 2}, headers={"If-Match": '"1"'})
+    assert refused.status_code == 409
+    assert refused.json()["errors"][0]["verdict"] == "REJECT"
+
+    stale = real.post(url + "promote", json={"version": 2}, headers={"If-Match": '"1"'})
+    assert stale.status_code == 412, "the refusal is a revision of its own"
+    body = {"version": 2, "force": True, "reason": "over HTTP"}
+    done = real.post(url + "promote", json=body, headers={"If-Match": stale.headers["etag"]})
+    assert (done.status_code, done.headers["etag"]) == (200, '"3"')
+    PromotionItem.model_validate(done.json())
+
+    back = real.post(url + "rollback", json={}, headers={"If-Match": '"3"'})
+    assert (back.status_code, back.json()["to"]) == (200, 1)
+    none = real.post(url + "rollback", json={}, headers={"If-Match": '"4"'})
+    assert none.status_code == 409
+    items = real.get(url + "history").json()["items"]
+    assert [item["action"] for item in items] == ["rollback", "promote", "refuse", "promote"]
+    assert json.dumps(items).count("over HTTP") == 1

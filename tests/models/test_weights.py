@@ -1,0 +1,110 @@
+"""Weights to start from, and networks of which only the last layer learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from mindtrace.core.settings import Settings, load_settings
+from mindtrace.errors import UsageError
+from mindtrace.models import ImageClassifier, build_model
+from mindtrace.models.build import build_network
+from mindtrace.models.weights import head_of
+from mindtrace.preprocess import ImageSpec
+
+GREY = ImageSpec("L", 12, 12, (0.5,), (0.5,))
+COLOUR = ImageSpec("RGB", 32, 32, (0.5,) * 3, (0.5,) * 3)
+NAMES = ("ant", "bee", "cat")
+
+
+def settings(name: str, **model: object) -> Settings:
+    wishes = [f"model.{key}={value}" for key, value in {"name": name, **model}.items()]
+    return load_settings(sets=["data.source=digits", *wishes], environ={})
+
+
+def built(name: str, spec: ImageSpec = GREY, **model: object) -> ImageClassifier:
+    what = settings(name, **model)
+    torch.manual_seed(1)
+    return build_model(what.model, what.train, spec, NAMES)
+
+
+def tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: one.clone() for name, one in network.state_dict().items()}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_file_fills_every_layer_but_the_last_where_the_classes_differ(
+    tmp_path: Path, suffix: str
+) -> None:
+    torch.manual_seed(9)
+    other = build_network("resnet18", {"channels": 3, "classes": 7})
+    file = tmp_path / f"resnet{suffix}"
+    given = {name: one.contiguous() for name, one in other.state_dict().items()}
+    save_file(given, file) if suffix == ".safetensors" else torch.save(given, file)
+
+    network = built("resnet18", COLOUR, weights=file).network
+
+    for name, tensor in network.state_dict().items():
+        if name.startswith("fc."):
+            assert tensor.shape != given[name].shape
+        else:
+            assert torch.equal(tensor, given[name]), name
+
+
+def test_with_as_many_classes_the_last_layer_goes_on_too(tmp_path: Path) -> None:
+    before = built("cnn").network
+    file = tmp_path / "cnn.safetensors"
+    save_file({name: one.contiguous() for name, one in before.state_dict().items()}, file)
+
+    after = build_model(
+        settings("cnn", weights=file).model, settings("cnn").train, GREY, NAMES
+    ).network
+
+    assert all(torch.equal(one, tensors(after)[name]) for name, one in tensors(before).items())
+
+
+def test_weights_of_another_network_are_refused_with_what_was_expected(tmp_path: Path) -> None:
+    file = tmp_path / "cnn.safetensors"
+    save_file(
+        {name: one.contiguous() for name, one in built("cnn").network.state_dict().items()}, file
+    )
+
+    with pytest.raises(UsageError, match=r"not of a mlp.*is nothing, expected"):
+        built("mlp", weights=file)
+
+
+class Bomb:
+    """Would be called by an unpickler that calls what it is told to."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (pytest.fail, ("a weights file ran code",))
+
+
+def test_a_file_that_wants_to_run_code_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "bomb.pt"
+    torch.save({"0.weight": Bomb()}, file)
+
+    with pytest.raises(UsageError, match="cannot be read"):
+        built("mlp", weights=file)
+
+
+@pytest.mark.parametrize(("name", "spec"), [("cnn", GREY), ("resnet18", COLOUR)])
+def test_frozen_only_the_last_layer_changes(name: str, spec: ImageSpec) -> None:
+    model = built(name, spec, freeze="true")
+    before = tensors(model.network)
+    model.train()
+    model.on_train_epoch_start()
+    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.5)
+    images = torch.randn(8, spec.channels, spec.height, spec.width)
+    nn.functional.cross_entropy(model(images), torch.arange(8) % 3).backward()
+    optimizer.step()
+
+    head = head_of(model.network)
+    for key, tensor in model.network.state_dict().items():
+        same = torch.equal(tensor, before[key])
+        assert same != key.startswith(f"{head}."), key
