@@ -128,4 +128,4 @@ def test_every_module_says_what_it_is(path: Path) -> None:
     text = ast.get_docstring(tree)
 
     assert text, "a module docstring"
-    assert text.splitlines()[0].endswith((".", ":"))
+    assert text.splitlines()[0].endswith((".", ":", "?"))

@@ -23,6 +23,7 @@ from mindtrace.registry.names import CHAMPION
 from mindtrace.registry.publish import Published
 from mindtrace.registry.store import Store
 from mindtrace.service import promote as service
+from mindtrace.service.registry_api import Registry
 
 Publish = Callable[..., Published]
 
@@ -195,3 +196,19 @@ def test_a_model_of_plain_mlflow_without_a_champion(
         service.rollback(settings)
     register()
     assert alias(store) == 2
+
+
+def test_the_same_from_python(three: None, settings: Settings, store: Store) -> None:
+    registry = Registry(settings=settings)
+    assert registry.compare("digits/1", "3").verdict == "REJECT"
+    with pytest.raises(VerdictError):
+        registry.promote("digits/3")
+    assert not registry.promote("digits/3", dry_run=True).promoted
+    assert registry.promote("digits/2").promoted
+    assert registry.rollback().to == 1
+    assert [one.action for one in registry.history()] == [
+        "promote",
+        "refuse",
+        "promote",
+        "rollback",
+    ]

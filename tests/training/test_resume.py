@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytorch_lightning as pl
 from mindtrace.bundle.folder import weights_digest
 from mindtrace.core.settings import Settings, load_settings
 from mindtrace.data.build import build_data
-from mindtrace.errors import NotFoundError, UsageError
+from mindtrace.errors import NotFoundError, TrainingError, UsageError
 from mindtrace.training import checkpoint
 from mindtrace.training.checkpoint import Identity
 from mindtrace.training.fit import TrainResult, fit
@@ -115,3 +116,31 @@ def test_another_configuration_is_refused_with_every_difference() -> None:
     assert "model_name was m, is n" in caught.value.message
     assert "images" in caught.value.message
     assert "seed" not in caught.value.message
+
+
+class NoRoomFrom(pl.Callback):
+    """From an epoch on no file may grow beyond 10 kB, as on a disk that is full."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch + 1 == self.epoch:
+            _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+
+
+def test_without_room_for_a_checkpoint_the_one_before_stays_whole(
+    root: Path, tmp_path: Path
+) -> None:
+    whole = trained(settings())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(TrainingError) as caught:
+            trained(settings(), callbacks=[NoRoomFrom(3)], checkpoints=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert str(tmp_path / checkpoint.LAST) in caught.value.message
+    resumed = trained(settings(), checkpoints=tmp_path, resume=True)
+    assert weights_digest(resumed.model.weights()) == weights_digest(whole.model.weights())

@@ -12,9 +12,10 @@ from mindtrace.cli.console import Cell, Console
 from mindtrace.cli.progress import progress_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 _SHORT = 12
+_WEAKEST = 3  # classes; the report has all of them
 
 
 def train(
@@ -127,11 +128,17 @@ def _show(console: Console, document: Mapping[str, Any]) -> None:
         console.line(_reference(document))
         return
     console.fields(list(_pairs(document, short=console.terminal)))
-    if console.terminal and console.verbose:
-        for rows in filter(_is_table, document.values()):
-            console.table(
-                list(rows[0]), [[_shortened("", v) for v in row.values()] for row in rows]
-            )
+    if console.terminal and document.get("classes"):
+        _show_classes(console, document["classes"])
+
+
+def _show_classes(console: Console, scores: Sequence[Mapping[str, Any]]) -> None:
+    """The classes that are found least often, the weakest first; with -v all of them."""
+    weakest = sorted(scores, key=lambda score: 1.0 if score["recall"] is None else score["recall"])
+    shown = weakest if console.verbose else weakest[:_WEAKEST]
+    console.table(
+        list(shown[0]), [[_shortened("", value) for value in row.values()] for row in shown]
+    )
 
 
 def _is_table(value: Any) -> bool:

@@ -65,9 +65,9 @@ class ChildReader:
         texts = (query or Query()).texts
         return [_row(answer) for answer in self._ask("versions", name, limit, *texts, after)]
 
-    def log(self, model_name: str) -> Sequence[tuple[int, Mapping[str, str]]]:
+    def log(self, model_name: str, after: int = 0) -> Sequence[tuple[int, Mapping[str, str]]]:
         """See `Reader`."""
-        return [(int(number), tags) for number, tags in self._ask("log", model_name)]
+        return [(int(number), tags) for number, tags in self._ask("log", model_name, after)]
 
     def params(self, run_id: str) -> dict[str, str]:
         """See `Reader`."""

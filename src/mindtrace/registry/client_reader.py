@@ -134,9 +134,9 @@ class ClientReader:
             if query.holds(row, params):
                 yield row, params
 
-    def log(self, model_name: str) -> Sequence[tuple[int, Mapping[str, str]]]:
+    def log(self, model_name: str, after: int = 0) -> Sequence[tuple[int, Mapping[str, str]]]:
         """See `Reader`."""
-        return written(self._store, model_name)
+        return written(self._store, model_name, after)
 
     def params(self, run_id: str) -> dict[str, str]:
         """See `Reader`."""

@@ -6,7 +6,7 @@ that count, the champion, and which promotion a rollback would undo. `promotion`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mindtrace.registry.names import PREFIX
@@ -43,6 +43,35 @@ class Entry:
     verdict: str | None = None
     test_digest: str | None = None
     token: str | None = None
+
+
+class History:
+    """What counts of one log; each look reads only what was written since the one before.
+
+    Numbers are dense and given in order, so what was seen is never added to.
+    """
+
+    def __init__(self, written: Callable[[int], Sequence[Written]]) -> None:
+        """Remember how to read.
+
+        Args:
+            written: everything behind a number, in the order of writing.
+        """
+        self._written = written
+        self._entries: tuple[Entry, ...] = ()
+        self._seen = 0
+
+    def read(self) -> tuple[Entry, ...]:
+        """All counted entries as of now, oldest first.
+
+        Raises:
+            StoreError: the store is away.
+        """
+        rows = self._written(self._seen)
+        if rows:
+            self._entries = tuple(counted(rows, self._entries))
+            self._seen = rows[-1][0]
+        return self._entries
 
 
 def counted(written: Iterable[Written], before: Sequence[Entry] = ()) -> list[Entry]:

@@ -11,17 +11,20 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from mindtrace.bundle import manifest
 from mindtrace.core.settings import Settings
 from mindtrace.core.urls import file_path, sqlite_path
 from mindtrace.errors import BundleError, NotFoundError, StoreError
-from mindtrace.registry.child_reader import ChildReader
 from mindtrace.registry.names import PREFIX
 from mindtrace.registry.reference import Reference, parse_reference
 from mindtrace.registry.rows import Reader, VersionRow
 from mindtrace.registry.sqlite_reader import SqliteReader, UnknownSchemaError
+
+if TYPE_CHECKING:
+    from mindtrace.registry.child_reader import ChildReader
 
 _TRAIN = "mindtrace train --config cfg.ini"
 
@@ -62,6 +65,8 @@ def open_reader(settings: Settings) -> Reader:
 @functools.lru_cache(maxsize=2)
 def _child(uri: str, root: Path, _pid: int) -> ChildReader:
     """One child for a store, which takes seconds to start; not shared with a forked process."""
+    from mindtrace.registry.child_reader import ChildReader
+
     return ChildReader(uri, root)
 
 

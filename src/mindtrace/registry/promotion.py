@@ -13,7 +13,7 @@ alias `champion` mirrors the log and is repaired from it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 from dataclasses import asdict
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -21,7 +21,7 @@ from uuid import uuid4
 from mlflow.exceptions import MlflowException
 
 from mindtrace.errors import ConflictError
-from mindtrace.registry.history import Entry, Written, champion, counted
+from mindtrace.registry.history import Entry, History, Written, champion
 from mindtrace.registry.names import BUNDLE, CHAMPION, PREFIX, log_name
 from mindtrace.registry.store import Store, store_errors
 
@@ -33,26 +33,27 @@ _CROWDED = "Giving up after"
 
 
 class Log:
-    """The history of one name; reads only what was written since it last looked."""
+    """The history of one name, to be added to."""
 
-    def __init__(self, store: Store, model_name: str) -> None:
+    def __init__(self, store: Store, model_name: str, history: History | None = None) -> None:
+        """Open it; nothing is read yet.
+
+        Args:
+            store: where.
+            model_name: whose history.
+            history: a quicker way to read it, if there is one.
+        """
         self.model_name = model_name
         self._store = store
-        self._entries: list[Entry] = []
-        self._seen = 0
+        self._history = history or History(functools.partial(written, store, model_name))
 
-    def read(self) -> Sequence[Entry]:
+    def read(self) -> tuple[Entry, ...]:
         """All counted entries as of now, oldest first.
-
-        Numbers are dense and given in order, so what was seen is never added to.
 
         Raises:
             StoreError: the store is away.
         """
-        rows = written(self._store, self.model_name, self._seen)
-        self._entries = counted(rows, self._entries)
-        self._seen = rows[-1][0] if rows else self._seen
-        return tuple(self._entries)
+        return self._history.read()
 
     def append(
         self,
@@ -103,26 +104,23 @@ class Log:
         # was lost on the way is sent again, so the number that came back may be another's.
         if len(after) <= expected or after[expected].token != entry.token:
             raise _stale(self.model_name, expected, len(after))
-        self.mirror()
+        self._mirror(champion(after))
         return entry
 
-    def mirror(self) -> int | None:
-        """Make the alias say what the log says.
+    def mirror(self) -> None:
+        """Make the alias say what the log says."""
+        self._mirror(champion(self.read()))
 
-        Each writer looks at the log once more after it wrote the alias: so the last one
-        to write it, whoever that is, leaves it as the log has it then.
-
-        Returns:
-            The champion, or None.
-        """
-        client, told = self._store.client, None
-        while True:
-            version = champion(self.read())
-            if version is None or version == told:
-                return version
+    def _mirror(self, version: int | None) -> None:
+        # Each writer looks at the log once more after it wrote the alias: so the last one
+        # to write it, whoever that is, leaves it as the log has it then.
+        told = None
+        while version is not None and version != told:
             with store_errors(self._store.uri):
-                client.set_registered_model_alias(self.model_name, CHAMPION, str(version))
-            told = version
+                self._store.client.set_registered_model_alias(
+                    self.model_name, CHAMPION, str(version)
+                )
+            told, version = version, champion(self.read())
 
 
 def written(store: Store, model_name: str, after: int = 0) -> list[Written]:

@@ -74,8 +74,8 @@ class Reader(Protocol):
             UsageError: `after` is not among them any more.
         """
 
-    def log(self, model_name: str) -> Sequence[tuple[int, Mapping[str, str]]]:
-        """Number and tags of all in the companion that holds a name's history, in order."""
+    def log(self, model_name: str, after: int = 0) -> Sequence[tuple[int, Mapping[str, str]]]:
+        """Number and tags of what a name's companion holds behind a number, in order."""
 
     def params(self, run_id: str) -> dict[str, str]:
         """The parameters of a run."""

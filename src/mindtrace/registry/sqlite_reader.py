@@ -103,6 +103,8 @@ class SqliteReader:
         if name is not None and is_log(name):
             return []
         query = query or Query()
+        if name is None and len(names := self.names()) == 1:
+            name = names[0]  # its versions are in order already
         where, order = query_sql.condition(query), query_sql.order(query)
         text = f"{_VERSIONS} and {where.text}"
         values = list(where.values)
@@ -124,16 +126,17 @@ class SqliteReader:
             rows = self._rows(f"{text} limit ?", *values, *order.values, limit)
         return [self._complete(row) for row in rows]
 
-    def log(self, model_name: str) -> Sequence[tuple[int, Mapping[str, str]]]:
+    def log(self, model_name: str, after: int = 0) -> Sequence[tuple[int, Mapping[str, str]]]:
         """See `Reader`."""
         found: dict[int, dict[str, str]] = {}
         for version, key, value in self._rows(
             "select v.version, t.key, t.value from model_versions v"
             " left join model_version_tags t"
             " on t.workspace = v.workspace and t.name = v.name and t.version = v.version"
-            " where v.workspace = 'default' and v.name = ?"
+            " where v.workspace = 'default' and v.name = ? and v.version > ?"
             " and v.current_stage <> 'Deleted_Internal' order by v.version",
             log_name(model_name),
+            after,
         ):
             tags = found.setdefault(int(version), {})
             if key is not None:

@@ -6,6 +6,7 @@ import no MLflow; writing does, and one writer wins each revision of the history
 
 from __future__ import annotations
 
+import functools
 import random
 import time
 from collections.abc import Sequence
@@ -268,9 +269,12 @@ class _Writer:
     """The history of one name: read with the light reader, written through MLflow."""
 
     def __init__(self, settings: Settings, reader: Reader, model_name: str) -> None:
+        from mindtrace.registry.history import History
+
         self._settings = settings
         self._reader = reader
         self._name = model_name
+        self._history = History(functools.partial(reader.log, model_name))
         self._log: Log | None = None
 
     def entries(self, if_revision: int | None) -> Sequence[Entry]:
@@ -279,9 +283,7 @@ class _Writer:
         Raises:
             ConflictError: it is not what the caller insists on.
         """
-        from mindtrace.registry.history import counted
-
-        entries = counted(self._reader.log(self._name))
+        entries = self._history.read()
         if if_revision is not None and len(entries) != if_revision:
             raise ConflictError(
                 f"{self._name}: its history is at revision {len(entries)}, not {if_revision}",
@@ -336,7 +338,7 @@ class _Writer:
 
             settings = self._settings
             store = Store(settings.registry.tracking_uri, settings.dirs.root)
-            self._log = Log(store, self._name)
+            self._log = Log(store, self._name, self._history)
         return self._log
 
 
