@@ -15,7 +15,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: help demo test lint format docs bench bench-train soak clean
+.PHONY: help demo test lint format docs bench bench-train bench-registry soak clean
 
 help:
 	@echo "make demo    train on digits, register, predict an image, list versions"
@@ -24,6 +24,7 @@ help:
 	@echo "make format  let ruff write the code as it wants to read it"
 	@echo "make docs    write docs/cli.md anew from --help"
 	@echo "make bench   start-up times beside an empty Typer program"
+	@echo "make bench-registry   lists and queries of 100,000 versions beside MLflow's client"
 	@echo "make bench-train DATA=FOLDER   training beside its rivals, on real MNIST"
 	@echo "make soak    the tests with ten times the examples and rounds"
 	@echo "make clean   remove what the targets made, .venv included"
@@ -67,6 +68,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/startup.py
 
 # DATA=FOLDER holds MNIST/raw and, if wanted, FashionMNIST/raw; else [DIR_PATHS] DATA.
+bench-registry: $(READY)
+	$(BIN)/python benchmarks/registry.py
+
 bench-train: $(READY)
 	$(BIN)/python benchmarks/train.py $(if $(DATA),--data $(DATA))
 

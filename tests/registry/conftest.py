@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from mlflow.entities import Metric
+from tests.registry.servers import execute, mlflow_server, postgres_programs, postgres_server
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow warns of classes of its own while it is imported
@@ -53,6 +58,51 @@ def packed() -> Contents:
     settings = load_settings(sets=[*_SMALL, "compute.threads=1", "compute.precision=32"])
     result = fit(settings, build_data(settings))
     return contents(result.model, result.data, result.test, settings.to_ini())
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an `mlflow server`."""
+    with mlflow_server(tmp_path_factory.mktemp("server")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server whose database `tables` has MLflow's tables, to be copied."""
+    programs = postgres_programs()
+    if programs is None:
+        assert os.environ.get("CI") != "true", "continuous integration installs PostgreSQL"
+        pytest.skip("no PostgreSQL server program: apt-get install postgresql")
+    with postgres_server(programs) as url:
+        execute(f"{url}/postgres", "create database tables")
+        script = "import sys; from mlflow import MlflowClient; MlflowClient(*sys.argv[1:])" + (
+            ".search_experiments()"
+        )
+        # In a process of its own: no connection may be open when the database is copied.
+        made = subprocess.run(
+            [sys.executable, "-c", script, f"{url}/tables"], capture_output=True, text=True
+        )
+        assert made.returncode == 0, made.stderr
+        yield url
+
+
+@pytest.fixture
+def postgres_store(postgres: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """An empty store in PostgreSQL, which the settings name."""
+    name = f"test_{uuid4().hex}"
+    execute(f"{postgres}/postgres", f"create database {name} template tables")
+    monkeypatch.setenv("REGISTRY__TRACKING_URI", f"{postgres}/{name}")
+    yield Store(f"{postgres}/{name}", root)
+    execute(f"{postgres}/postgres", f"drop database if exists {name} with (force)")
+
+
+@pytest.fixture
+def server_store(server: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The store of the `mlflow server`, which the settings name; others may have used it."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("REGISTRY__TRACKING_URI", server)
+    return Store(server, root)
 
 
 @pytest.fixture(scope="session")

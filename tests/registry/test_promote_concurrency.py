@@ -12,17 +12,22 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from mindtrace.core.settings import Settings
+from mindtrace.bundle.folder import Contents
+from mindtrace.core.settings import load_settings
 from mindtrace.registry.names import CHAMPION
-from mindtrace.registry.publish import Published
+from mindtrace.registry.publish import publish
 from mindtrace.registry.store import Store
+from mindtrace.registry.tracking import start_run
 from mindtrace.service import promote as service
+
+pytestmark = pytest.mark.slow
 
 PROCESSES = 8
 VERSIONS = 3
@@ -32,16 +37,16 @@ import json, random, sys, time
 from mindtrace.core.settings import load_settings
 from mindtrace.errors import ConflictError
 from mindtrace.service import promote as service
-seed, rounds, versions = map(int, sys.argv[1:])
+name, (seed, rounds, versions) = sys.argv[1], map(int, sys.argv[2:])
 draw, settings = random.Random(seed), load_settings()
 for turn in range(rounds):
     note = {"began": time.monotonic(), "action": draw.choice(["promote", "promote", "rollback"])}
     try:
         if note["action"] == "rollback":
-            note["revision"] = service.rollback(settings, "digits").revision
+            note["revision"] = service.rollback(settings, name).revision
         else:
             note["to"] = draw.randint(1, versions)
-            ref, why = f"digits/{note['to']}", f"{seed}-{turn}"
+            ref, why = f"{name}/{note['to']}", f"{seed}-{turn}"
             done = service.promote(settings, ref, force=True, reason=why)
             note["reason"] = why
             note["revision"] = done.revision if done.champion != note["to"] else None
@@ -54,10 +59,10 @@ for turn in range(rounds):
 Note = dict[str, Any]
 
 
-def start(seed: int, rounds: int, notes: Path) -> subprocess.Popen[bytes]:
+def start(name: str, seed: int, rounds: int, notes: Path) -> subprocess.Popen[bytes]:
     with notes.open("wb") as out:
         return subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(seed), str(rounds), str(VERSIONS)],
+            [sys.executable, "-c", WORKER, name, str(seed), str(rounds), str(VERSIONS)],
             stdout=out,
             env=dict(os.environ),
         )
@@ -68,12 +73,12 @@ def whole_lines(file: Path) -> list[Note]:
     return [json.loads(line) for line in file.read_text().splitlines(True) if line.endswith("\n")]
 
 
-def run(folder: Path, rounds: int, kills: int) -> list[Note]:
+def run(name: str, folder: Path, rounds: int, kills: int) -> list[Note]:
     """All notes; each process that is killed is followed by another one."""
     draw, folder = random.Random(7), folder / "notes"
     folder.mkdir()
     files = [folder / str(seed) for seed in range(PROCESSES)]
-    running = [start(seed, rounds, file) for seed, file in enumerate(files)]
+    running = [start(name, seed, rounds, file) for seed, file in enumerate(files)]
     for kill in range(kills):
         victim = draw.randrange(PROCESSES)
         # Deep in its work: it has written a few notes since it started.
@@ -86,7 +91,7 @@ def run(folder: Path, rounds: int, kills: int) -> list[Note]:
         running[victim].wait()
         left = max(1, rounds - len(whole_lines(files[victim])))
         files.append(folder / f"{victim}-{kill}")
-        running.append(start(1000 + kill, left, files[-1]))
+        running.append(start(name, 1000 + kill, left, files[-1]))
         files[victim], files[-1] = files[-1], files[victim]
         running[victim], running[-1] = running[-1], running[victim]
     codes = [process.wait() for process in running]
@@ -123,22 +128,45 @@ def check(notes: Sequence[Note], entries: Sequence[service.HistoryEntry], kills:
         latest_began = max(latest_began, note["began"])
 
 
-@pytest.mark.slow
-def test_one_linear_history_though_processes_are_killed(
-    register: Callable[..., Published],
-    store: Store,
-    settings: Settings,
-    tmp_path: Path,
-    soak: int,
-) -> None:
+def prove(store: Store, packed: Contents, folder: Path, soak: int) -> None:
+    """A hundred changes, or a thousand with five kills for `make soak`."""
+    name = f"crowd-{uuid4().hex[:8]}"
     for _ in range(VERSIONS):
-        register()
+        started = start_run(store, name, None, {})
+        publish(
+            store,
+            model_name=name,
+            run_id=started.run_id,
+            contents=packed,
+            metadata={"seed": "0"},
+            by="tester",
+        )
+        started.end("FINISHED")
     kills = max(1, soak // 2)
-    notes = run(tmp_path, rounds=-(-100 * soak // PROCESSES), kills=kills)
+    notes = run(name, folder, rounds=-(-100 * soak // PROCESSES), kills=kills)
 
-    entries = service.history(settings, "digits")
+    entries = service.history(load_settings(), name)
     check(notes, entries, kills)
     assert len(notes) >= 100 * soak
     assert sum("lost" in note for note in notes) < len(notes) / 2
-    alias = store.client.get_model_version_by_alias("digits", CHAMPION)
+    alias = store.client.get_model_version_by_alias(name, CHAMPION)
     assert int(alias.version) == entries[-1].to
+
+
+def test_one_linear_history_in_sqlite(
+    store: Store, packed: Contents, tmp_path: Path, soak: int
+) -> None:
+    prove(store, packed, tmp_path, soak)
+
+
+@pytest.mark.postgres
+def test_one_linear_history_in_postgresql(
+    postgres_store: Store, packed: Contents, tmp_path: Path, soak: int
+) -> None:
+    prove(postgres_store, packed, tmp_path, soak)
+
+
+def test_one_linear_history_behind_an_mlflow_server(
+    server_store: Store, packed: Contents, tmp_path: Path, soak: int
+) -> None:
+    prove(server_store, packed, tmp_path, soak)

@@ -2,14 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,46 +19,6 @@ from mindtrace.registry.store import Store
 from mindtrace.registry.tracking import start_run
 
 pytestmark = pytest.mark.slow
-
-PATIENCE = 120.0  # seconds: until a server that does not start fails its test
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=1) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    words = f"--host 127.0.0.1 --port {port} --workers 1 --backend-store-uri sqlite:///s.db"
-    place = ["--artifacts-destination", str(folder / "artifacts")]
-    quiet = {"no_proxy": "127.0.0.1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *words.split(), *place],
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, **quiet},
-        )
-        try:
-            deadline = time.monotonic() + PATIENCE
-            while not answers(url):
-                assert process.poll() is None, (folder / "log.txt").read_text()
-                assert time.monotonic() < deadline, (folder / "log.txt").read_text()
-                time.sleep(0.2)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(timeout=PATIENCE)
 
 
 @pytest.fixture

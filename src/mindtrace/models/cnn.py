@@ -23,7 +23,7 @@ def cnn(
     """
     first, second, third, last = widths
     return nn.Sequential(
-        *_block(channels, first, nn.MaxPool2d(2)),
+        *_block(channels, first, kernel=5, stride=2),
         *_block(first, second),
         *_block(second, third, nn.MaxPool2d(2)),
         *_block(third, last),
@@ -34,11 +34,13 @@ def cnn(
     )
 
 
-def _block(inputs: int, outputs: int, *pool: nn.Module) -> tuple[nn.Module, ...]:
+def _block(
+    inputs: int, outputs: int, *pool: nn.Module, kernel: int = 3, stride: int = 1
+) -> tuple[nn.Module, ...]:
     # Pooling comes first, so that normalisation and ReLU see a quarter of the values.
     # The convolution has no bias: the normalisation would take it out again.
     return (
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
         *pool,
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),

@@ -13,6 +13,7 @@ from mindtrace.core.settings import Settings
 from mindtrace.errors import BundleError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from mindtrace.registry.fields import Field
     from mindtrace.registry.rows import Reader, VersionRow
 
 _ENVIRONMENT = ("mindtrace", "torch", "lightning", "python", "platform", "who")
@@ -147,11 +148,18 @@ def list_columns(
                 if field is None
                 else row.created_at
                 if field.kind == "time"
-                else value_of(field, row, params)
+                else _shown(value_of(field, row, params), field)
                 for _, field in chosen
             ]
         )
     return [column for column, _ in chosen], table
+
+
+def _shown(value: str | float | None, field: Field) -> str | float | None:
+    """A seed is 7, not 7.0."""
+    if field.group == "tag" and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
 
 
 def _select(

@@ -1,0 +1,142 @@
+"""`mindtrace registry list --where`, `diff`, `evaluate`, `export`, `verify`, `gc`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RunCli = Callable[..., Any]
+
+
+@pytest.fixture
+def model(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The ROOT of this test is the one with a version in it."""
+    monkeypatch.setenv("DIR_PATHS__ROOT", str(trained))
+    return trained
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (
+            ["--where", "val_acc >"],
+            [
+                "error: --where: expected a value after '>', found 'the end'",
+                "error:   val_acc >",
+                "error:            ^",
+            ],
+        ),
+        (
+            ["--sort", "-version,-valacc"],
+            [None, "error:   -version,-valacc", "error:             ^^^^^^"],
+        ),
+        (["--columns", "nope"], [None, "error:   nope", "error:   ^^^^"]),
+    ],
+)
+def test_a_bad_expression_is_pointed_at(
+    run_cli: RunCli, root: Path, words: list[str], lines: list[str | None]
+) -> None:
+    result = run_cli("registry", "list", *words)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    *told, hint = result.stderr.splitlines()
+    for found, expected in zip(told, lines, strict=True):
+        assert expected in (None, found)
+    assert hint.startswith("hint: write ")
+
+
+def test_nothing_in_an_empty_registry(run_cli: RunCli, root: Path, tmp_path: Path) -> None:
+    assert run_cli("registry", "list", "--where", "val_acc > 1").exit_code == 0
+    assert run_cli("registry", "list", "--columns", "version").stdout == "version\n"
+    for words in (
+        ["verify"],
+        ["verify", "--all"],
+        ["gc", "--keep", "3"],
+        ["diff", "a", "b"],
+        ["export", "a", str(tmp_path / "out")],
+        ["evaluate", "a"],
+    ):
+        assert run_cli("registry", *words).exit_code == 4, words
+
+
+def test_gc_wants_to_know_how_many(run_cli: RunCli, root: Path) -> None:
+    for words in ([], ["--keep", "0"], ["--keep", "x"]):
+        assert run_cli("registry", "gc", *words).exit_code == 2
+
+
+def test_verify_wants_one_or_all(run_cli: RunCli, root: Path) -> None:
+    result = run_cli("registry", "verify", "digits", "--all")
+    assert result.exit_code == 2
+    assert "not both" in result.stderr
+
+
+@pytest.mark.slow
+def test_list_with_columns_and_a_query(run_cli: RunCli, model: Path) -> None:
+    words = ["--where", "val_acc > 0.1 and alias = champion", "--sort", "-val_acc", "--limit", "3"]
+    columns = ["--columns", "version,aliases,params.data.source,seed"]
+    result = run_cli("registry", "list", "digits", *words, *columns)
+    assert result.stdout == (
+        "version\taliases\tparams.data.source\tseed\n1\tchampion\tdigits\t0\n"
+    )
+    document = json.loads(run_cli("registry", "list", *words, *columns, "--json").stdout)
+    assert document == {
+        "schema_version": 1,
+        "version": 1,
+        "aliases": "champion",
+        "params.data.source": "digits",
+        "seed": 0,
+    }
+    (whole,) = map(json.loads, run_cli("registry", "list", *words, "--json").stdout.splitlines())
+    assert whole["version"] == 1
+    none = run_cli("registry", "list", "--where", "val_acc > 1")
+    assert (none.exit_code, len(none.stdout.splitlines())) == (0, 1)
+    assert none.stderr == "no version is like that\n"
+
+
+@pytest.mark.slow
+def test_export_verify_and_diff(run_cli: RunCli, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    exported = run_cli("registry", "export", "digits", str(out))
+    assert (exported.exit_code, exported.stdout) == (0, f"{out}\n")
+    again = run_cli("registry", "export", "digits", str(out))
+    assert (again.exit_code, "is not empty" in again.stderr) == (2, True)
+    assert run_cli("registry", "verify", str(out)).exit_code == 0
+    verified = run_cli("registry", "verify", "--all", "--json")
+    states = [json.loads(line)["state"] for line in verified.stdout.splitlines()]
+    assert (verified.exit_code, states) == (0, ["verified", "verified"])
+    (out / "model.onnx").write_bytes(b"")
+    damaged = run_cli("registry", "verify", str(out))
+    assert damaged.exit_code == 3
+    assert "model.onnx has 0 bytes" in damaged.stdout
+    assert "model.onnx has 0 bytes" in damaged.stderr
+    same = run_cli("registry", "diff", "digits", "1").stdout.splitlines()
+    assert same[0] == "part\tname\tdigits/1\tdigits/1"
+    assert all(line.startswith("metrics\t") for line in same[1:])
+    document = json.loads(run_cli("registry", "diff", "digits", "1", "--json").stdout)
+    assert (document["a"], document["configuration"]) == ("digits/1", {})
+
+
+@pytest.mark.slow
+def test_evaluate_and_gc(run_cli: RunCli, trained: Path, tmp_path: Path, root: Path) -> None:
+    shutil.copy(trained / "mlflow.db", root / "mlflow.db")
+    out = tmp_path / "out"
+    assert run_cli("registry", "export", "digits", str(out)).exit_code == 0
+    shown = json.loads(run_cli("registry", "show", "digits", "--json").stdout)
+
+    # By its folder, so that nothing is added to the run that all tests share.
+    result = run_cli("registry", "evaluate", str(out), "--set", "data.source=digits", "--json")
+
+    document = json.loads(result.stdout)
+    assert document["test_digest"] == shown["test_digest"]
+    assert document["accuracy"] == pytest.approx(shown["metrics"]["test_acc"])
+    assert document["loss"] == pytest.approx(shown["metrics"]["test_loss"], abs=1e-5)
+    pairs = run_cli("registry", "evaluate", str(out), "--set", "data.source=digits").stdout
+    assert f"test_digest\t{shown['test_digest']}\n" in pairs
+    gone = run_cli("registry", "gc", "--keep", "1", "--dry-run")
+    assert (gone.exit_code, gone.stdout) == (0, "model_name\tversion\tcreated_at\tremoved\n")
+    assert gone.stderr.startswith("0 would go")

@@ -1,0 +1,150 @@
+"""Real servers for tests: PostgreSQL and `mlflow server`, on loopback, in a folder of their own."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 120.0  # seconds: until a server that does not start fails its test
+PASSWORD = "geheim"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[Any], log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not ready():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[str]:
+    """Its URL."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    words = f"--host 127.0.0.1 --port {port} --workers 1 --backend-store-uri sqlite:///s.db"
+    place = ["--artifacts-destination", str(folder / "artifacts")]
+    quiet = {"no_proxy": "127.0.0.1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *words.split(), *place],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **quiet},
+        )
+        try:
+            wait_until(lambda: _is_healthy(url), process, folder / "log.txt")
+            yield url
+        finally:
+            process.terminate()
+            process.wait(timeout=PATIENCE)
+
+
+def _is_healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=1) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def postgres_programs() -> Path | None:
+    """The folder of `initdb` and `postgres`; Debian keeps them off the PATH."""
+    found = shutil.which("initdb")
+    places = [Path(found).resolve().parent] if found else []
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((place for place in places if (place / "postgres").exists()), None)
+
+
+def _user() -> str | None:
+    """PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return None
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return next(name for name in ("postgres", "nobody") if name in names)
+
+
+@contextmanager
+def postgres_server(programs: Path) -> Iterator[str]:
+    """A URL with its password, without a database at its end."""
+    user, port = _user(), free_port()
+    folder = Path(tempfile.mkdtemp(prefix="mindtrace-pg-"))  # short: sockets have short names
+    try:
+        (folder / "password").write_text(PASSWORD)
+        if user is not None:
+            for path in (folder, folder / "password"):
+                shutil.chown(path, user)
+        made = subprocess.run(
+            [
+                *(programs / "initdb", "-D", folder / "data", "-U", "mindtrace"),
+                *("-A", "scram-sha-256", "--pwfile", folder / "password"),
+                *("--no-sync", "-E", "UTF8", "--locale=C"),
+            ],
+            user=user,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert made.returncode == 0, made.stderr
+        settings = ["-p", str(port), "-k", str(folder), "-c", "listen_addresses=127.0.0.1"]
+        with (folder / "log.txt").open("w") as log:
+            process = subprocess.Popen(
+                [programs / "postgres", "-D", folder / "data", "-F", *settings],
+                user=user,
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+            )
+        url = f"postgresql://mindtrace:{PASSWORD}@127.0.0.1:{port}"
+        try:
+            wait_until(lambda: _connects(f"{url}/postgres"), process, folder / "log.txt")
+            yield url
+        finally:
+            process.send_signal(signal.SIGINT)  # its fast way: clients are not waited for
+            process.wait(timeout=PATIENCE)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _connects(url: str) -> bool:
+    import psycopg2
+
+    try:
+        psycopg2.connect(url, connect_timeout=1).close()
+    except psycopg2.OperationalError:
+        return False
+    return True
+
+
+def execute(url: str, statement: str) -> None:
+    """One statement, outside any transaction."""
+    import psycopg2
+
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+    finally:
+        connection.close()

@@ -1,0 +1,193 @@
+"""One story of a registry, told by every kind of store: the same questions, the same answers."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.registry.servers import PASSWORD, execute
+
+import mindtrace
+from mindtrace.bundle.folder import Contents
+from mindtrace.core.settings import load_settings
+from mindtrace.errors import NotFoundError, StoreError, UsageError
+from mindtrace.registry.child_reader import ChildReader
+from mindtrace.registry.lookup import open_reader
+from mindtrace.registry.promotion import ensure_model
+from mindtrace.registry.publish import publish
+from mindtrace.registry.store import Store
+from mindtrace.registry.tracking import start_run
+
+pytestmark = pytest.mark.slow
+
+Tell = Callable[[Store], None]
+
+
+def registered(store: Store, packed: Contents, name: str, **metadata: str) -> int:
+    run = start_run(store, "story", None, {})
+    run.log_params({"train.lr": 0.01 * float(metadata["seed"])})
+    metadata["metric.val_acc"] = metadata.pop("val_acc")
+    published = publish(
+        store, model_name=name, run_id=run.run_id, contents=packed, metadata=metadata, by="t"
+    )
+    run.end("FINISHED")
+    return published.version
+
+
+def by_plain_mlflow(store: Store, name: str) -> None:
+    run = start_run(store, "story", None, {})
+    run.log_metrics({"val_acc": 0.25}, step=1)
+    run.end("FINISHED")
+    ensure_model(store, name)
+    store.client.create_model_version(
+        name, f"runs:/{run.run_id}/model", run.run_id, await_creation_for=0
+    )
+
+
+@pytest.fixture
+def story(packed: Contents, tmp_path: Path) -> Tell:
+    """Registers, asks and cleans up, through the Python API."""
+
+    def tell(store: Store) -> None:
+        registry = mindtrace.Registry()
+        for seed, val_acc in ((1, "0.5"), (2, "0.7"), (3, "0.6")):
+            registered(store, packed, "story", seed=str(seed), val_acc=val_acc)
+        by_plain_mlflow(store, "story")
+
+        def listed(**query: Any) -> list[int]:
+            return [one.version for one in registry.list("story", **query)]
+
+        assert "story" in registry.names()
+        assert not [name for name in registry.names() if "~" in name]
+        assert listed() == [4, 3, 2, 1]
+        assert listed(sort="-val_acc") == [2, 3, 1, 4]
+        assert listed(sort="-val_acc", after=3, limit=1) == [1]
+        assert listed(after=3) == [2, 1]
+        assert listed(where="val_acc > 0.55") == [3, 2]
+        assert listed(where="val_acc < 0.3 and not alias = champion") == [4]
+        assert listed(where="params.train.lr >= 0.02", sort="params.train.lr") == [2, 3]
+        assert listed(where="alias = champion or seed = 3") == [3, 1]
+        with pytest.raises(UsageError, match="cursor"):
+            listed(sort="version", after=99)
+        champion = registry.show("story@champion")
+        assert champion.summary.version == 1
+        assert champion.params == {"train.lr": "0.01"}
+        assert "model.onnx" in champion.files
+        assert registry.diff("story/1", "2").parts["metrics"] == {"val_acc": (0.5, 0.7)}
+        digests = {one.version: one.bundle_digest for one in registry.list("story")}
+        assert digests[4] is None
+        assert mindtrace.load("story").digest == digests[1]
+        assert registry.export("story/2", tmp_path / "out").bundle_digest == digests[2]
+        ours = [one for one in registry.verify_all() if one.model_name == "story"]
+        assert [one.state for one in ours] == ["no bundle", *["verified"] * 4]
+        evaluated = mindtrace.Registry(sets=["data.source=digits"]).evaluate("story/3")
+        assert evaluated.test_digest == packed.data["test_digest"]
+        assert [one.version for one in registry.gc("story", keep=2, dry_run=True)] == [2]
+        assert [one.removed for one in registry.gc("story", keep=2)] == [True]
+        assert listed() == [4, 3, 1]
+        for ref in ("story/2", "story@nobody", "nobody/1"):
+            with pytest.raises(NotFoundError):
+                registry.show(ref)
+
+    return tell
+
+
+def test_the_story_in_sqlite(story: Tell, store: Store) -> None:
+    story(store)
+
+
+def test_the_story_in_sqlite_through_mlflow(
+    story: Tell, store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a schema that mindtrace does not know yet."""
+    monkeypatch.setattr("mindtrace.registry.sqlite_reader.KNOWN_REVISIONS", frozenset())
+    story(store)
+
+
+@pytest.mark.postgres
+def test_the_story_in_postgresql(story: Tell, postgres_store: Store) -> None:
+    story(postgres_store)
+
+
+def test_the_story_behind_an_mlflow_server(story: Tell, server_store: Store) -> None:
+    story(server_store)
+
+
+@pytest.mark.postgres
+def test_one_child_serves_all_questions_to_a_store(postgres_store: Store) -> None:
+    reader = open_reader(load_settings())
+
+    assert isinstance(reader, ChildReader)
+    assert open_reader(load_settings()) is reader
+    assert reader.names() == []
+
+
+@pytest.mark.postgres
+def test_a_store_that_goes_away_is_one_line_without_its_password(postgres_store: Store) -> None:
+    url, _, name = postgres_store.uri.rpartition("/")
+    registry = mindtrace.Registry()
+    assert registry.names() == []
+    execute(f"{url}/postgres", f"drop database {name} with (force)")
+
+    with pytest.raises(StoreError) as caught:
+        registry.names()
+
+    assert "\n" not in caught.value.message
+    assert PASSWORD not in caught.value.message
+    assert caught.value.hint
+
+
+def register_some(uri: str, root: str, count: int, failures: Any) -> None:
+    """One of many processes that register at once."""
+    store = Store(uri, Path(root))
+    try:
+        run = start_run(store, "crowd", None, {})
+        for _ in range(count):
+            ensure_model(store, "crowd")
+            store.client.create_model_version(
+                "crowd", f"runs:/{run.run_id}/bundle", run.run_id, await_creation_for=0
+            )
+        run.end("FINISHED")
+    except Exception as error:
+        failures.put(repr(error))
+        raise
+
+
+def crowd(store: Store, processes: int, each: int) -> tuple[list[str], list[int]]:
+    context = multiprocessing.get_context("spawn")
+    failures: Any = context.Queue()
+    arguments = (store.uri, str(store.root), each, failures)
+    started = [context.Process(target=register_some, args=arguments) for _ in range(processes)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    told = [] if all(process.exitcode == 0 for process in started) else [failures.get(timeout=5)]
+    reader = open_reader(load_settings())
+    return told, [row.version for row in reader.versions("crowd", 10_000)]
+
+
+@pytest.fixture
+def sizes(soak: int) -> Iterator[tuple[int, int]]:
+    """Processes, and how many versions each registers; 16 and 25 for `make soak`."""
+    yield (16, 25) if soak > 1 else (4, 10)
+
+
+def test_a_crowd_registers_dense_versions_in_sqlite(store: Store, sizes: tuple[int, int]) -> None:
+    failures, versions = crowd(store, *sizes)
+
+    assert failures == []
+    assert versions == list(range(sizes[0] * sizes[1], 0, -1))
+
+
+@pytest.mark.postgres
+def test_a_crowd_registers_dense_versions_in_postgresql(
+    postgres_store: Store, sizes: tuple[int, int]
+) -> None:
+    failures, versions = crowd(postgres_store, *sizes)
+
+    assert failures == []
+    assert versions == list(range(sizes[0] * sizes[1], 0, -1))
