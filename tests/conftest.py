@@ -151,6 +151,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _train_digits(folder: Path) -> None:
     args = ("train", "--source", "digits", "--max-epochs", "3", "--lr", "0.003", "--quiet")
+    # One thread: two of them beside other tests wait for each other at every step.
+    args += ("--set", "compute.threads=1")
     finished = _process(args, {**clean_environment(), "DIR_PATHS__ROOT": str(folder)})
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout == "digits/1\n"  # with --quiet, the version and nothing else

@@ -74,7 +74,7 @@ def test_weights_of_another_network_are_refused_with_what_was_expected(tmp_path:
         {name: one.contiguous() for name, one in built("cnn").network.state_dict().items()}, file
     )
 
-    with pytest.raises(UsageError, match=r"not of a mlp.*is nothing, expected"):
+    with pytest.raises(UsageError, match=r"not of a mlp.*expected \(100,\)"):
         built("mlp", weights=file)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.registry.servers import PASSWORD, execute
+from tests.registry.servers import PASSWORD, PATIENCE, execute
 
 import mindtrace
 from mindtrace.bundle.folder import Contents
@@ -140,34 +142,53 @@ def test_a_store_that_goes_away_is_one_line_without_its_password(postgres_store:
     assert caught.value.hint
 
 
-def register_some(uri: str, root: str, count: int, failures: Any) -> None:
-    """One of many processes that register at once."""
-    store = Store(uri, Path(root))
-    try:
-        run = start_run(store, "crowd", None, {})
-        for _ in range(count):
-            ensure_model(store, "crowd")
-            store.client.create_model_version(
-                "crowd", f"runs:/{run.run_id}/bundle", run.run_id, await_creation_for=0
-            )
-        run.end("FINISHED")
-    except Exception as error:
-        failures.put(repr(error))
-        raise
+# One of many processes that register at once.
+REGISTER = """
+import os, sys
+from pathlib import Path
+from mindtrace.registry.promotion import ensure_model
+from mindtrace.registry.store import Store
+from mindtrace.registry.tracking import start_run
+
+store = Store(os.environ["REGISTRY__TRACKING_URI"], Path(sys.argv[1]))
+run = start_run(store, "crowd", None, {})
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(int(sys.argv[2])):
+    ensure_model(store, "crowd")
+    store.client.create_model_version(
+        "crowd", f"runs:/{run.run_id}/bundle", run.run_id, await_creation_for=0
+    )
+run.end("FINISHED")
+"""
 
 
 def crowd(store: Store, processes: int, each: int) -> tuple[list[str], list[int]]:
-    context = multiprocessing.get_context("spawn")
-    failures: Any = context.Queue()
-    arguments = (store.uri, str(store.root), each, failures)
-    started = [context.Process(target=register_some, args=arguments) for _ in range(processes)]
+    """What went wrong, and the versions there are in the end; all begin at one moment."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", REGISTER, str(store.root), str(each)],
+            env={**os.environ, "REGISTRY__TRACKING_URI": store.uri},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(processes)
+    ]
     for process in started:
-        process.start()
+        assert process.stdout is not None
+        process.stdout.readline()
     for process in started:
-        process.join()
-    told = [] if all(process.exitcode == 0 for process in started) else [failures.get(timeout=5)]
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    told = [process.communicate(timeout=PATIENCE)[1] for process in started]
+    failures = [
+        error for process, error in zip(started, told, strict=True) if process.returncode != 0
+    ]
     reader = open_reader(load_settings())
-    return told, [row.version for row in reader.versions("crowd", 10_000)]
+    return failures, [row.version for row in reader.versions("crowd", 10_000)]
 
 
 @pytest.fixture

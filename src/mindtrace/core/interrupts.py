@@ -29,20 +29,27 @@ class Interrupts:
         return None if self._signum is None else InterruptedByUser(self._signum)
 
     @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """A block that looks at `wanted` itself; what it overlooked is raised at its end."""
+    def held(self) -> Iterator[None]:
+        """A block that is as good as done: one signal is ignored, the second insists."""
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """A block that looks at `wanted` itself; what it overlooked is raised at its end."""
+        with self.held():
+            yield
         error = self.wanted()
         if error is not None:
             raise error
 
     def _heard(self, signum: int, frame: FrameType | None) -> None:
+        insists = self._signum is not None
         self._signum = signum
-        if not self._deferred:
+        if insists or not self._deferred:
             raise InterruptedByUser(signum)
 
 

@@ -149,7 +149,13 @@ def _fetched(settings: Settings, reader: Reader, location: str, digest: str) -> 
     bundles = settings.dirs.root / "bundles"
     folder = bundles / digest
     if folder.is_dir():
-        return folder
+        try:
+            manifest.check(folder, digest)
+        except BundleError:
+            # A copy that a power cut or a disk has torn is fetched again.
+            shutil.rmtree(folder)
+        else:
+            return folder
     try:
         bundles.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -195,7 +195,8 @@ def train(
             published = None
             if register:
                 progress.stage(f"registering {name}")
-                published = _register(run, name, settings, result, job_id, parent)
+                with interrupts.held():
+                    published = _register(run, name, settings, result, job_id, parent)
         checkpoint.remove(folder)
     digests = data.digests()
     return TrainOutcome(
