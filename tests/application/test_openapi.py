@@ -40,6 +40,9 @@ def test_docs_are_there(client: httpx.Client) -> None:
         "/models",
         "/models/{name}/versions",
         "/models/{name}/versions/{version}",
+        "/models/{name}/history",
+        "/models/{name}/promote",
+        "/models/{name}/rollback",
         "/healthz/live",
         "/healthz/ready",
     } <= set(document["paths"])

@@ -18,7 +18,7 @@ from mindtrace.application import promotion
 from mindtrace.application.schemas import HistoryPage, PromotionItem
 from mindtrace.core.settings import Settings, load_settings
 from mindtrace.errors import NotFoundError
-from mindtrace.service.promote import HistoryEntry
+from mindtrace.service.history import HistoryEntry
 from mindtrace.service.writing import Answered
 
 LINES = [

@@ -166,3 +166,5 @@ def test_reproduce_of_another_training_diverges_with_3(
     document = last_json(finished.stdout)
     assert document["verdict"] == "DIVERGED"
     assert document["max_difference"] > 0.01
+    near = mindtrace("reproduce", str(bundle), "--tolerance", "1", "-q")
+    assert (near.returncode, near.stdout) == (0, "NUMERIC\n")

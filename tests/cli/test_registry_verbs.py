@@ -80,9 +80,7 @@ def test_list_with_columns_and_a_query(run_cli: RunCli, model: Path) -> None:
     words = ["--where", "val_acc > 0.1 and alias = champion", "--sort", "-val_acc", "--limit", "3"]
     columns = ["--columns", "version,aliases,params.data.source,seed"]
     result = run_cli("registry", "list", "digits", *words, *columns)
-    assert result.stdout == (
-        "version\taliases\tparams.data.source\tseed\n1\tchampion\tdigits\t0\n"
-    )
+    assert result.stdout == ("version\taliases\tparams.data.source\tseed\n1\tchampion\tdigits\t0\n")
     document = json.loads(run_cli("registry", "list", *words, *columns, "--json").stdout)
     assert document == {
         "schema_version": 1,

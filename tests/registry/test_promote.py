@@ -22,8 +22,10 @@ from mindtrace.registry import history as log
 from mindtrace.registry.names import CHAMPION
 from mindtrace.registry.publish import Published
 from mindtrace.registry.store import Store
-from mindtrace.service import promote as service
+from mindtrace.service.history import history
+from mindtrace.service.promote import promote
 from mindtrace.service.registry_api import Registry
+from mindtrace.service.rollback import rollback
 
 Publish = Callable[..., Published]
 
@@ -46,16 +48,16 @@ def alias(store: Store) -> int:
 
 
 def actions(settings: Settings) -> list[tuple[str, int | None, int]]:
-    return [(one.action, one.origin, one.to) for one in service.history(settings)]
+    return [(one.action, one.origin, one.to) for one in history(settings)]
 
 
 def test_a_version_as_good_becomes_champion(three: None, settings: Settings, store: Store) -> None:
-    outcome = service.promote(settings, "digits/2", reason="as good")
+    outcome = promote(settings, "digits/2", reason="as good")
     outcome.demand()
     assert (outcome.promoted, outcome.verdict, outcome.revision) == (True, "PROMOTE", 2)
     assert outcome.champion == 1
     assert alias(store) == 2
-    last = service.history(settings)[-1]
+    last = history(settings)[-1]
     assert (last.origin, last.to, last.verdict, last.reason) == (1, 2, "PROMOTE", "as good")
     assert last.document()["from"] == 1
 
@@ -63,7 +65,7 @@ def test_a_version_as_good_becomes_champion(three: None, settings: Settings, sto
 def test_a_worse_version_is_refused_and_that_is_kept(
     three: None, settings: Settings, store: Store
 ) -> None:
-    outcome = service.promote(settings, "3")
+    outcome = promote(settings, "3")
     assert (outcome.promoted, outcome.verdict, outcome.revision) == (False, "REJECT", 2)
     with pytest.raises(VerdictError, match="REJECT: digits/3 does not replace digits/1"):
         outcome.demand()
@@ -72,55 +74,55 @@ def test_a_worse_version_is_refused_and_that_is_kept(
 
 
 def test_a_dry_run_decides_and_writes_nothing(three: None, settings: Settings) -> None:
-    worse = service.promote(settings, "3", dry_run=True)
+    worse = promote(settings, "3", dry_run=True)
     assert (worse.promoted, worse.verdict) == (False, "REJECT")
-    better = service.promote(settings, "2", dry_run=True)
+    better = promote(settings, "2", dry_run=True)
     assert (better.promoted, better.verdict) == (False, "PROMOTE")
     assert len(actions(settings)) == 1
 
 
 def test_force_promotes_with_a_reason_only(three: None, settings: Settings, store: Store) -> None:
     with pytest.raises(UsageError):
-        service.promote(settings, "3", force=True)
-    outcome = service.promote(settings, "3", force=True, reason="the data were wrong")
+        promote(settings, "3", force=True)
+    outcome = promote(settings, "3", force=True, reason="the data were wrong")
     outcome.demand()
     assert (outcome.promoted, outcome.verdict) == (True, "REJECT")
     assert alias(store) == 3
 
 
 def test_promoting_the_champion_changes_nothing(three: None, settings: Settings) -> None:
-    outcome = service.promote(settings, "digits/1")
+    outcome = promote(settings, "digits/1")
     outcome.demand()
     assert (outcome.promoted, outcome.verdict, outcome.revision) == (True, None, 1)
     assert len(actions(settings)) == 1
 
 
 def test_the_use_of_a_test_set_is_counted(three: None, settings: Settings) -> None:
-    assert service.promote(settings, "3").times_used == 0
-    assert service.promote(settings, "2").times_used == 1
-    assert service.promote(settings, "3", dry_run=True).times_used == 2
+    assert promote(settings, "3").times_used == 0
+    assert promote(settings, "2").times_used == 1
+    assert promote(settings, "3", dry_run=True).times_used == 2
 
 
 def test_rollbacks_walk_back_to_the_first(three: None, settings: Settings, store: Store) -> None:
-    service.promote(settings, "2")
-    service.promote(settings, "3", force=True, reason="try")
-    service.rollback(settings)
+    promote(settings, "2")
+    promote(settings, "3", force=True, reason="try")
+    rollback(settings)
     assert alias(store) == 2
-    service.promote(settings, "1")
+    promote(settings, "1")
     assert alias(store) == 1
-    assert [service.rollback(settings).to for _ in range(2)] == [2, 1]
+    assert [rollback(settings).to for _ in range(2)] == [2, 1]
     with pytest.raises(ConflictError, match="nothing to roll back"):
-        service.rollback(settings, "digits")
+        rollback(settings, "digits")
     assert actions(settings)[-3:] == [("promote", 2, 1), ("rollback", 1, 2), ("rollback", 2, 1)]
 
 
 def test_who_looked_at_another_revision_changes_nothing(three: None, settings: Settings) -> None:
-    service.promote(settings, "2", if_revision=1)
+    promote(settings, "2", if_revision=1)
     for stale in (0, 1, 3):
         with pytest.raises(ConflictError, match="revision 2, not"):
-            service.promote(settings, "1", if_revision=stale)
+            promote(settings, "1", if_revision=stale)
         with pytest.raises(ConflictError, match="revision 2, not"):
-            service.rollback(settings, if_revision=stale)
+            rollback(settings, if_revision=stale)
     assert len(actions(settings)) == 2
 
 
@@ -130,17 +132,17 @@ def test_an_alias_that_differs_is_repaired_on_sight(
 ) -> None:
     """Somebody used plain MLflow, or died between the log and the alias."""
     if verb != "nothing to undo":
-        service.promote(settings, "2")
+        promote(settings, "2")
     store.client.set_registered_model_alias("digits", CHAMPION, "3")
     if verb == "promote":
-        service.promote(settings, "digits/2")
+        promote(settings, "digits/2")
     elif verb == "history":
-        service.history(settings)
+        history(settings)
     elif verb == "rollback":
-        service.rollback(settings)
+        rollback(settings)
     else:
         with pytest.raises(ConflictError):
-            service.rollback(settings)
+            rollback(settings)
     assert alias(store) == log.champion(log.counted(service_log(settings))), (
         "the alias says what the log says"
     )
@@ -162,26 +164,26 @@ def test_a_damaged_challenger_is_refused_and_the_champion_stays(
     file.write_bytes(file.read_bytes()[:-1])
     for force in (False, True):
         with pytest.raises(BundleError, match=r"model\.onnx"):
-            service.promote(settings, "2", force=force, reason="x")
+            promote(settings, "2", force=force, reason="x")
     assert alias(store) == 1
-    service.promote(settings, "3", force=True, reason="then 3")
+    promote(settings, "3", force=True, reason="then 3")
     assert alias(store) == 3
 
 
 def test_what_does_not_exist_is_not_found(three: None, settings: Settings) -> None:
     for ref in ("digits/9", "dogs/1", "digits@nobody"):
         with pytest.raises(NotFoundError):
-            service.promote(settings, ref)
+            promote(settings, ref)
     with pytest.raises(NotFoundError):
-        service.rollback(settings, "dogs")
+        rollback(settings, "dogs")
     with pytest.raises(NotFoundError):
-        service.history(settings, "digits~history")
+        history(settings, "digits~history")
     with pytest.raises(UsageError):
-        service.promote(settings, "./folder")
+        promote(settings, "./folder")
     with pytest.raises(UsageError):
-        service.promote(settings, "2", margin=-0.1)
+        promote(settings, "2", margin=-0.1)
     with pytest.raises(UsageError):
-        service.rollback(settings, reason="x" * 2000)
+        rollback(settings, reason="x" * 2000)
 
 
 def test_a_model_of_plain_mlflow_without_a_champion(
@@ -189,11 +191,11 @@ def test_a_model_of_plain_mlflow_without_a_champion(
 ) -> None:
     """Its history begins with the first promotion; a version without a bundle is refused."""
     version()
-    assert service.history(settings) == []
+    assert history(settings) == []
     with pytest.raises(BundleError, match="not registered by mindtrace"):
-        service.promote(settings, "1")
+        promote(settings, "1")
     with pytest.raises(ConflictError, match="nothing to roll back"):
-        service.rollback(settings)
+        rollback(settings)
     register()
     assert alias(store) == 2
 

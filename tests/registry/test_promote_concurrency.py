@@ -25,7 +25,7 @@ from mindtrace.registry.names import CHAMPION
 from mindtrace.registry.publish import publish
 from mindtrace.registry.store import Store
 from mindtrace.registry.tracking import start_run
-from mindtrace.service import promote as service
+from mindtrace.service import history as service
 
 pytestmark = pytest.mark.slow
 
@@ -36,18 +36,19 @@ WORKER = """
 import json, random, sys, time
 from mindtrace.core.settings import load_settings
 from mindtrace.errors import ConflictError
-from mindtrace.service import promote as service
+from mindtrace.service.promote import promote
+from mindtrace.service.rollback import rollback
 name, (seed, rounds, versions) = sys.argv[1], map(int, sys.argv[2:])
 draw, settings = random.Random(seed), load_settings()
 for turn in range(rounds):
     note = {"began": time.monotonic(), "action": draw.choice(["promote", "promote", "rollback"])}
     try:
         if note["action"] == "rollback":
-            note["revision"] = service.rollback(settings, name).revision
+            note["revision"] = rollback(settings, name).revision
         else:
             note["to"] = draw.randint(1, versions)
             ref, why = f"{name}/{note['to']}", f"{seed}-{turn}"
-            done = service.promote(settings, ref, force=True, reason=why)
+            done = promote(settings, ref, force=True, reason=why)
             note["reason"] = why
             note["revision"] = done.revision if done.champion != note["to"] else None
     except ConflictError as error:

@@ -14,9 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mindtrace.errors import MindtraceError, UsageError
-from mindtrace.registry import query as language
-from mindtrace.registry.fields import NAMES
-from mindtrace.registry.query import Query, QueryError, parse_columns, parse_query
+from mindtrace.registry.fields import NAMES, find_field
+from mindtrace.registry.query import Query
+from mindtrace.registry.query_text import QueryError, parse_columns, parse_query
 from mindtrace.registry.rows import VersionRow
 from mindtrace.registry.sqlite_reader import SqliteReader
 
@@ -345,4 +345,4 @@ def test_a_query_is_made_again_from_its_texts() -> None:
 
 def test_every_field_is_documented() -> None:
     for name in NAMES:
-        assert language.find_field(name) is not None
+        assert find_field(name) is not None

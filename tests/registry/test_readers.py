@@ -16,7 +16,8 @@ from mindtrace.errors import StoreError, UsageError
 from mindtrace.registry import promotion
 from mindtrace.registry.child_reader import ChildReader
 from mindtrace.registry.client_reader import ClientReader
-from mindtrace.registry.query import Query, parse_query
+from mindtrace.registry.query import Query
+from mindtrace.registry.query_text import parse_query
 from mindtrace.registry.rows import Reader, VersionRow
 from mindtrace.registry.sqlite_reader import SqliteReader
 from mindtrace.registry.store import Store

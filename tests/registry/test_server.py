@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,16 +24,14 @@ from mindtrace.registry.tracking import start_run
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def store(server: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setenv("REGISTRY__TRACKING_URI", server)
-    return Store(server, root)
-
-
 def test_a_version_goes_there_and_comes_back_whole(
-    store: Store, packed: Contents, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server_store: Store,
+    packed: Contents,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    store = server_store
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
     run = start_run(store, "remote", None, {})
@@ -60,10 +61,24 @@ def test_a_version_goes_there_and_comes_back_whole(
             store, "remote", expected=0, action="promote", to=1, by="t", run_id=run.run_id
         )
     reader = open_reader(settings)
-    assert reader.names() == ["remote"]
+    assert "remote" in reader.names()
     assert [row.version for row in reader.versions("remote", 5)] == [1]
     with pytest.raises(NotFoundError) as caught:
         find(settings, reader, parse_reference("remote/7"))
     assert caught.value.known == ("remote/1",)
     assert list((tmp_path / "cwd").iterdir()) == [], "nothing lands in the working directory"
     assert not (root / "mlflow.db").exists()
+
+
+def test_what_mlflow_prints_is_no_result(
+    server_store: Store, mindtrace: Callable[..., Any], tmp_path: Path
+) -> None:
+    words = ("--source", "digits", "--max-epochs", "1", "--json")
+    trained = mindtrace("train", "--set", "registry.model_name=quiet", *words)
+
+    assert trained.returncode == 0, trained.stderr
+    assert json.loads(trained.stdout)["version"] == 1
+    exported = mindtrace("registry", "export", "quiet", str(tmp_path / "out"), "-q")
+    assert (exported.returncode, exported.stderr) == (0, "")
+    for told in (trained.stdout, trained.stderr):
+        assert "View run" not in told

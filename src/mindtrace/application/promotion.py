@@ -27,7 +27,7 @@ from mindtrace.application.schemas import (
 )
 from mindtrace.core.settings import Settings
 from mindtrace.errors import NotFoundError, StoreError
-from mindtrace.service import promote as service
+from mindtrace.service import history as service
 from mindtrace.service import writing
 
 router = APIRouter(prefix="/models/{name}", tags=["models"])

@@ -38,7 +38,7 @@ def list_versions(
         str | None,
         typer.Option(
             metavar="QUERY",
-            help="Only these, as in 'val_acc > 0.97 and not alias = champion'; see below.",
+            help="Only these, as in 'val_acc > 0.97 and not alias = champion'; see above.",
         ),
     ] = None,
     sort: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from mindtrace.cli.registry_compare import Margin, figures
 
 _COLUMNS = ("revision", "at", "by", "action", "from", "to", "verdict", "reason")
 _ALL = ("model_name", *_COLUMNS)
+_ON_TERMINAL = ("revision", "at (UTC)", *_COLUMNS[2:])
 
 Name = Annotated[
     str | None, typer.Argument(metavar="NAME", help="The model; may be left out if there is one.")
@@ -62,9 +64,8 @@ def promote(
     if console.json:
         console.document(outcome.document())
     elif console.quiet:
-        console.line(
-            f"{outcome.model_name}/{outcome.version if outcome.promoted else outcome.champion}"
-        )
+        standing = outcome.version if outcome.promoted else outcome.champion
+        console.line(outcome.model_name if standing is None else f"{outcome.model_name}/{standing}")
     else:
         compared = outcome.comparison
         pairs: list[tuple[str, Cell]] = [
@@ -90,7 +91,7 @@ def rollback(
 ) -> None:
     """Put the champion before the latest promotion back; again, and it walks further back."""
     settings = call.settings()
-    from mindtrace.service.promote import rollback as service
+    from mindtrace.service.rollback import rollback as service
 
     entry = service(settings, name, reason=reason, if_revision=if_revision)
     document = entry.document()
@@ -112,7 +113,7 @@ def history(
 ) -> None:
     """Tell who made which version champion, when and why, the newest first."""
     settings = call.settings()
-    from mindtrace.service.promote import history as service
+    from mindtrace.service.history import history as service
 
     documents = [entry.document() for entry in service(settings, name)[: -limit - 1 : -1]]
     console = call.console
@@ -120,12 +121,13 @@ def history(
         for document in documents:
             console.document(document)
         return
-    columns = _COLUMNS if console.terminal else _ALL
-    console.table(
-        columns, [[_cell(document, column) for column in columns] for document in documents]
-    )
+    rows = [[_cell(document, column) for column in _ALL] for document in documents]
+    if console.terminal:
+        # To the minute, and without the name, which the reader has just typed.
+        rows = [[row[1], str(row[2])[:16].replace("T", " "), *row[3:]] for row in rows]
+    console.table(_ON_TERMINAL if console.terminal else _ALL, rows)
 
 
-def _cell(document: dict[str, Any], column: str) -> Cell:
+def _cell(document: Mapping[str, Any], column: str) -> Cell:
     value: Cell = document[column]
     return value

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from mindtrace.errors import StoreError, UsageError
-from mindtrace.registry.query import Query, parse_query
+from mindtrace.registry.query import Query
+from mindtrace.registry.query_text import parse_query
 from mindtrace.registry.rows import VersionRow
 
 _URI = "MINDTRACE_CHILD_READER_URI"

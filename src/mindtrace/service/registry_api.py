@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from mindtrace.service.evaluate import EvaluationOutcome
     from mindtrace.service.export import Exported
     from mindtrace.service.gc import Removal
-    from mindtrace.service.promote import HistoryEntry, Promotion
+    from mindtrace.service.history import HistoryEntry
+    from mindtrace.service.promote import Promotion
     from mindtrace.service.reproduce import Reproduction
     from mindtrace.service.verify import Verification
     from mindtrace.service.versions import VersionDetail, VersionSummary
@@ -227,7 +228,7 @@ class Registry:
         Raises:
             ConflictError: nothing to roll back, or somebody else changed the champion.
         """
-        from mindtrace.service.promote import rollback
+        from mindtrace.service.rollback import rollback
 
         return rollback(self.settings, name, reason=reason, if_revision=if_revision)
 
@@ -237,7 +238,7 @@ class Registry:
         Raises:
             NotFoundError: no model of that name.
         """
-        from mindtrace.service.promote import history
+        from mindtrace.service.history import history
 
         return history(self.settings, name)
 

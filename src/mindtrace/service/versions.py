@@ -134,7 +134,7 @@ def list_columns(
         QueryError, NotFoundError, StoreError: see `list_versions`.
     """
     from mindtrace.registry.fields import value_of
-    from mindtrace.registry.query import parse_columns
+    from mindtrace.registry.query_text import parse_columns
 
     chosen = parse_columns(columns)
     reader, rows = _select(settings, name, limit, where, sort, None)
@@ -172,7 +172,7 @@ def _select(
 ) -> tuple[Reader | None, Sequence[VersionRow]]:
     """Rows and who read them; no reader where there is no registry yet."""
     from mindtrace.registry.lookup import open_reader
-    from mindtrace.registry.query import parse_query
+    from mindtrace.registry.query_text import parse_query
 
     query = parse_query(where, sort)
     try:
