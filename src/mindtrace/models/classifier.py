@@ -125,17 +125,24 @@ class ImageClassifier(pl.LightningModule):
         """
         if self.automatic_optimization:
             images, labels = cast(Batch, batch)
-            return self._loss(images, labels)
+            loss = functional.cross_entropy(self(images), labels)
+            self._add(loss.detach()[None], [len(labels)])
+            return loss
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
+        batches = cast(Sequence[Batch], batch)
+        losses = []
         step = self.global_step
-        for offset, (images, labels) in enumerate(cast(Sequence[Batch], batch)):
+        for offset, (images, labels) in enumerate(batches):
             if self._rate is not None:
                 for group in optimizer.param_groups:
                     group["lr"] = self._rate(step + offset)
             optimizer.zero_grad()
-            self._loss(images, labels).backward()
+            loss = functional.cross_entropy(self.network(images), labels)
+            loss.backward()
             optimizer.step()
+            losses.append(loss.detach())
+        self._add(torch.stack(losses), [len(labels) for _, labels in batches])
         return None
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
@@ -171,11 +178,10 @@ class ImageClassifier(pl.LightningModule):
             for name, tensor in self.network.state_dict().items()
         }
 
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        loss = functional.cross_entropy(self(images), labels)
-        self._loss_sum += loss.detach() * len(labels)
-        self._seen += len(labels)
-        return loss
+    def _add(self, losses: Tensor, sizes: Sequence[int]) -> None:
+        """Mean losses of batches, float32 (batches,), and how many images each had."""
+        self._loss_sum += losses.float().dot(torch.tensor(sizes, device=losses.device).float())
+        self._seen += sum(sizes)
 
 
 def _prepared(image: Image.Image | np.ndarray[Any, Any], spec: ImageSpec) -> Tensor:
