@@ -149,6 +149,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def trained_bundle(trained: Path) -> Path:
+    """The bundle of version 1 of `digits`; a copied ROOT puts its own beside it."""
+    from mindtrace.core.settings import load_settings
+    from mindtrace.registry.lookup import locate
+
+    settings = load_settings(environ={"DIR_PATHS__ROOT": str(trained)})
+    return locate(settings, "digits/1").folder
+
+
 def _train_digits(folder: Path) -> None:
     args = ("train", "--source", "digits", "--max-epochs", "3", "--lr", "0.003", "--quiet")
     # One thread: two of them beside other tests wait for each other at every step.

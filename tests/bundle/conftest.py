@@ -16,10 +16,9 @@ Change = Callable[[Path, str, Callable[[Any], Any]], str]
 
 
 @pytest.fixture
-def bundle(trained: Path, tmp_path: Path) -> Path:
+def bundle(trained_bundle: Path, tmp_path: Path) -> Path:
     """A copy of what a real training registered."""
-    (source,) = trained.glob("mlartifacts/*/artifacts/bundle")
-    return shutil.copytree(source, tmp_path / "bundle")
+    return shutil.copytree(trained_bundle, tmp_path / "bundle")
 
 
 @pytest.fixture

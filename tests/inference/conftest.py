@@ -15,10 +15,9 @@ from mindtrace.models.build import build_network
 
 
 @pytest.fixture(scope="session")
-def bundle(trained: Path) -> Path:
+def bundle(trained_bundle: Path) -> Path:
     """What a real training registered; not to be changed."""
-    (folder,) = trained.glob("mlartifacts/*/artifacts/bundle")
-    return folder
+    return trained_bundle
 
 
 @pytest.fixture(scope="session")
