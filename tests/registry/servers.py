@@ -128,20 +128,20 @@ def postgres_server(programs: Path) -> Iterator[str]:
 
 
 def _connects(url: str) -> bool:
-    import psycopg2
+    import psycopg
 
     try:
-        psycopg2.connect(url, connect_timeout=1).close()
-    except psycopg2.OperationalError:
+        psycopg.connect(url, connect_timeout=1).close()
+    except psycopg.OperationalError:
         return False
     return True
 
 
 def execute(url: str, statement: str) -> None:
     """One statement, outside any transaction."""
-    import psycopg2
+    import psycopg
 
-    connection = psycopg2.connect(url)
+    connection = psycopg.connect(url)
     connection.autocommit = True
     try:
         with connection.cursor() as cursor:
