@@ -142,7 +142,7 @@ def test_relative_paths_of_a_file_start_at_the_file(tmp_path: Path) -> None:
     assert settings.data.dir == folder / "images"
     assert settings.model.weights == str(folder / "w.safetensors")
     assert settings.jobs.database_url == f"sqlite:///{folder}/jobs.db"
-    assert settings.registry.tracking_uri == f"sqlite:///{folder}/root/mlflow.db"
+    assert settings.registry.tracking_uri == "sqlite:///" + str(folder / "root" / "mlflow.db")
 
 
 def test_a_relative_file_is_found_from_the_working_folder(tmp_path: Path) -> None:
