@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from mindtrace.bundle.ledger import pairs_digest
 from mindtrace.data import Digits
-from mindtrace.data.images import image_digests, pairs_digest
+from mindtrace.data.images import image_digests
 from mindtrace.preprocess import image_digest
 
 

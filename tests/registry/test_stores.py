@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ from tests.registry.servers import PASSWORD, PATIENCE, execute
 
 import mindtrace
 from mindtrace.bundle.folder import Contents
+from mindtrace.bundle.ledger import Ledger
 from mindtrace.core.settings import load_settings
-from mindtrace.errors import NotFoundError, StoreError, UsageError
+from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError
 from mindtrace.registry.child_reader import ChildReader
+from mindtrace.registry.evaluations import EVALUATIONS
 from mindtrace.registry.lookup import open_reader
 from mindtrace.registry.promotion import ensure_model
 from mindtrace.registry.publish import publish
@@ -49,6 +53,31 @@ def by_plain_mlflow(store: Store, name: str) -> None:
     )
 
 
+def compared_on_another_test_set(
+    store: Store, registry: mindtrace.Registry, packed: Contents
+) -> None:
+    """A version with a test set of its own; the other one is evaluated on it."""
+    n = len(packed.ledger.labels) // 2
+    ledger = Ledger(*(rows[:n] for rows in vars(packed.ledger).values()))
+    data = {**packed.data, "test_digest": ledger.test_digest}
+    half = dataclasses.replace(packed, ledger=ledger, data=data)
+    other = f"half/{registered(store, half, 'half', seed='1', val_acc='0.5')}"
+    with pytest.raises(UsageError, match="different images"):
+        registry.compare("story/3", other)
+    row = store.client.get_model_version("story", "3")
+    with tempfile.TemporaryDirectory() as folder:
+        ledger.write(Path(folder) / f"{ledger.test_digest}.npz")
+        store.client.log_artifacts(row.run_id, folder, EVALUATIONS)
+    for a, b in (("story/3", other), (other, "story/3")):
+        compared = registry.compare(a, b)
+        assert (compared.n, compared.diff, compared.test_digest) == (n, 0.0, ledger.test_digest)
+    with tempfile.TemporaryDirectory() as folder:
+        packed.ledger.write(Path(folder) / f"{ledger.test_digest}.npz")
+        store.client.log_artifacts(row.run_id, folder, EVALUATIONS)
+    with pytest.raises(BundleError, match="about other images"):
+        registry.compare("story/3", other)
+
+
 @pytest.fixture
 def story(packed: Contents, tmp_path: Path) -> Tell:
     """Registers, asks and cleans up, through the Python API."""
@@ -72,6 +101,10 @@ def story(packed: Contents, tmp_path: Path) -> Tell:
         assert listed(where="val_acc < 0.3 and not alias = champion") == [4]
         assert listed(where="params.train.lr >= 0.02", sort="params.train.lr") == [2, 3]
         assert listed(where="alias = champion or seed = 3") == [3, 1]
+        for typo, meant in (("params.train.lrr", "params.train.lr"), ("metrics.val_ac", "val_acc")):
+            with pytest.raises(UsageError, match=f"did you mean .*{meant}"):
+                listed(where=f"{typo} > 0")
+        assert listed(where="params.quite_another_thing = 1") == []
         with pytest.raises(UsageError, match="cursor"):
             listed(sort="version", after=99)
         champion = registry.show("story@champion")
@@ -87,6 +120,7 @@ def story(packed: Contents, tmp_path: Path) -> Tell:
         assert [one.state for one in ours] == ["no bundle", *["verified"] * 4]
         evaluated = mindtrace.Registry(sets=["data.source=digits"]).evaluate("story/3")
         assert evaluated.test_digest == packed.data["test_digest"]
+        compared_on_another_test_set(store, registry, packed)
         assert [one.version for one in registry.gc("story", keep=2, dry_run=True)] == [2]
         assert [one.removed for one in registry.gc("story", keep=2)] == [True]
         assert listed() == [4, 3, 1]

@@ -6,11 +6,13 @@ alone, without the images and without running a model again.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +47,12 @@ class Ledger:
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
 
+    @property
+    def test_digest(self) -> str:
+        """Of the test set that these answers are about; hexadecimal."""
+        rows = zip(self.digests, self.labels.tolist(), strict=True)
+        return pairs_digest((digest.tobytes(), label) for digest, label in rows)
+
     def write(self, path: Path) -> None:
         """Write the arrays, compressed, without pickle."""
         np.savez_compressed(
@@ -71,3 +79,9 @@ class Ledger:
         if not len(ledger.digests) == len(ledger.labels) == len(ledger.probabilities):
             raise ValueError("predictions.npz: its arrays differ in length")
         return ledger
+
+
+def pairs_digest(pairs: Iterable[tuple[bytes, int]]) -> str:
+    """SHA-256 over the sorted (image digest, label) pairs; a label is 8 bytes, little-endian."""
+    words = sorted(digest + struct.pack("<q", label) for digest, label in pairs)
+    return hashlib.sha256(b"".join(words)).hexdigest()

@@ -14,9 +14,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from mindtrace.bundle.ledger import pairs_digest
 from mindtrace.core.progress import Progress
 from mindtrace.data.batches import EvalBatches, TrainBatches, TrainChunks, TrainOrder, fitting
-from mindtrace.data.images import STAGES, DataDigests, ImageSplit, Stage, pairs_digest
+from mindtrace.data.images import STAGES, DataDigests, ImageSplit, Stage
 from mindtrace.preprocess import ImageSpec, SpecDemand
 
 __all__ = ["DataDigests", "ImageDataModule", "ImageSplit", "SourceImages", "SpecDemand"]

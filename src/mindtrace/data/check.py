@@ -14,10 +14,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
 
+from mindtrace.bundle.ledger import pairs_digest
 from mindtrace.data.base import ImageDataModule
 from mindtrace.data.decoding import examine_files
 from mindtrace.data.folder import ImageFolder, class_notes
-from mindtrace.data.images import STAGES, Stage, pairs_digest
+from mindtrace.data.images import STAGES, Stage
 from mindtrace.data.loading import Rows, teller
 from mindtrace.data.tree import Survey, demand_trainable, survey
 from mindtrace.data.workers import processes_worth

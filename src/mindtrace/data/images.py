@@ -6,7 +6,7 @@ import functools
 import hashlib
 import struct
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,12 +84,6 @@ def image_digests(pixels: NDArray[np.uint8]) -> list[bytes]:
     flat = np.ascontiguousarray(pixels).reshape(-1).data
     sha256 = hashlib.sha256
     return [sha256(prefix + flat[i : i + step]).digest() for i in range(0, len(flat), step)]
-
-
-def pairs_digest(pairs: Iterable[tuple[bytes, int]]) -> str:
-    """SHA-256 over the sorted (image digest, label) pairs; a label is 8 bytes, little-endian."""
-    words = sorted(digest + struct.pack("<q", label) for digest, label in pairs)
-    return hashlib.sha256(b"".join(words)).hexdigest()
 
 
 def to_pixels(images: Tensor) -> NDArray[np.uint8]:

@@ -108,7 +108,7 @@ def settings_of(settings: Settings, config: str) -> Settings:
 
 
 def _sides(settings: Settings, a: str, b: str) -> tuple[tuple[Side, Side], Located]:
-    from mindtrace.registry.compare import read_side
+    from mindtrace.registry.evaluations import read_sides
     from mindtrace.registry.lookup import Located, find, locate_row, open_reader
     from mindtrace.registry.reference import Reference, parse_reference
     from mindtrace.registry.rows import Reader
@@ -128,7 +128,7 @@ def _sides(settings: Settings, a: str, b: str) -> tuple[tuple[Side, Side], Locat
     if second.folder is None and second.name is None and first.row is not None:
         second = dataclasses.replace(second, name=first.row.name)
     other = located(second)
-    return (read_side(first), read_side(other)), other
+    return read_sides(readers[0] if readers else None, first, other), other
 
 
 def _changed(a: Side, b: Side) -> list[Flip]:

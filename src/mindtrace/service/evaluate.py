@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mindtrace.data.base import ImageDataModule
     from mindtrace.inference.predictor import Predictor
 
-EVALUATIONS = "evaluations"
 _BATCH = 512
 
 
@@ -100,6 +99,8 @@ def evaluate(
     )
     if row is None or row.run_id is None:
         return outcome
+    from mindtrace.registry.evaluations import EVALUATIONS
+
     artifact = f"{EVALUATIONS}/{outcome.test_digest}.npz"
     kept = dataclasses.replace(outcome, artifact=artifact)
     _keep(settings, row.run_id, kept, ledger)
@@ -153,6 +154,7 @@ def _scores(ledger: Ledger) -> tuple[float, float]:
 
 
 def _keep(settings: Settings, run_id: str, outcome: EvaluationOutcome, ledger: Ledger) -> None:
+    from mindtrace.registry.evaluations import EVALUATIONS
     from mindtrace.registry.store import Store, store_errors
 
     store = Store(settings.registry.tracking_uri, settings.dirs.root)

@@ -154,13 +154,14 @@ def _gate(
     settings: Settings, reader: Reader, row: VersionRow, before: int, margin: float, force: bool
 ) -> Comparison | None:
     """Champion and challenger; None where force makes up for what cannot be compared."""
-    from mindtrace.registry.compare import compare, read_side
+    from mindtrace.registry.compare import compare
+    from mindtrace.registry.evaluations import read_sides
     from mindtrace.registry.lookup import locate_row
 
     try:
         champion = version_row(settings, reader, f"{row.name}/{before}")
-        a, b = (read_side(locate_row(settings, reader, one)) for one in (champion, row))
-        return compare(a, b, margin)
+        bundles = (locate_row(settings, reader, one) for one in (champion, row))
+        return compare(*read_sides(reader, *bundles), margin)
     except (BundleError, NotFoundError, UsageError) as error:
         if force:
             return None

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindtrace.core.documents import document
 from mindtrace.core.settings import Settings
-from mindtrace.errors import BundleError, NotFoundError, UsageError
+from mindtrace.errors import BundleError, NotFoundError, UsageError, nearest
 
 if TYPE_CHECKING:
-    from mindtrace.registry.fields import Field
+    from mindtrace.registry.fields import Field, Group
+    from mindtrace.registry.query import Query
     from mindtrace.registry.rows import Reader, VersionRow
 
+# Versions that are asked for their names when a query finds nothing.
+_ASKED = 20
 _ENVIRONMENT = ("mindtrace", "torch", "lightning", "python", "platform", "who")
 
 
@@ -184,7 +187,47 @@ def _select(
     rows = reader.versions(name, limit, query=query, after=after)
     if not rows and name is not None and name not in reader.names():
         raise NotFoundError("model", name, reader.names())
+    if not rows and where is not None:
+        _demand_known(reader, name, query)
     return reader, rows
+
+
+def _demand_known(reader: Reader, name: str | None, query: Query) -> None:
+    """Nothing was found: perhaps a `params.X` that no version has, but one that is near.
+
+    Only the newest versions are asked, so a name that resembles none of theirs is let be.
+
+    Raises:
+        UsageError: with the name that was meant.
+    """
+    from mindtrace.registry.fields import FREE, METRICS
+    from mindtrace.registry.names import PREFIX
+
+    words = {group: word for word, (group, _) in FREE.items()}
+    free = [
+        field
+        for field in query.fields()
+        if field.group in words and not field.name.startswith((PREFIX, *METRICS))
+    ]
+    rows = reader.versions(name, _ASKED) if free else []
+    for field in free:
+        known = {key for row in rows for key in _names(reader, row, field.group)}
+        close = None if field.name in known else nearest(field.name, sorted(known))
+        if close is not None:
+            word = words[field.group]
+            raise UsageError(
+                f"--where: none of the newest versions has {word}.{field.name}, "
+                f"did you mean {word}.{close}?"
+            )
+
+
+def _names(reader: Reader, row: VersionRow, group: Group) -> Iterable[str]:
+    """What a version has of a kind."""
+    from mindtrace.registry.fields import metrics_of
+
+    if group == "param":
+        return reader.params(row.run_id) if row.run_id else ()
+    return row.tags if group == "tag" else metrics_of(row)
 
 
 def show_version(settings: Settings, ref: str) -> VersionDetail:
