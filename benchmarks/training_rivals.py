@@ -1,6 +1,6 @@
 """One way to train one epoch of MNIST after another, timed; a child of `benchmarks/train.py`.
 
-    python benchmarks/training_rivals.py bare|gathered|idiomatic|ours --threads N --epochs N
+    python benchmarks/training_rivals.py bare|gathered|idiomatic|tracked|ours --threads N --epochs N
 
 Each is the network 784-100-10 with dropout, batches of 64, fused AdamW. The last line
 printed is JSON: seconds of each epoch and the accuracy on the 10,000 test images.
@@ -87,13 +87,15 @@ def unpacked(data: Path, folder: Path) -> Path:
     return folder
 
 
-def idiomatic(data: Path, epochs: int, workers: int) -> dict[str, Any]:
+def idiomatic(data: Path, epochs: int, workers: int, *, tracked: bool) -> dict[str, Any]:
     """As tutorials have it: torchvision, transforms, DataLoader, a Trainer as it comes.
 
-    So with its progress bar, its logger, its checkpoints, and torch's own choice of
-    threads; `self.log` shows loss and accuracy on the bar.
+    So with its progress bar, its checkpoints, and torch's own choice of threads;
+    `self.log` shows loss and accuracy on the bar. Its logger is the one it comes with or,
+    if it shall be tracked as ours is, Lightning's for MLflow.
     """
     import pytorch_lightning as pl
+    from pytorch_lightning.loggers import MLFlowLogger
     from torch.utils.data import DataLoader, random_split
     from torchvision import datasets, transforms
 
@@ -138,6 +140,7 @@ def idiomatic(data: Path, epochs: int, workers: int) -> dict[str, Any]:
             callbacks=[clock],
             accelerator="cpu",
             default_root_dir=folder,
+            logger=MLFlowLogger(tracking_uri=f"sqlite:///{folder}/mlflow.db") if tracked else True,
         )
         trainer.fit(
             Module(),
@@ -183,19 +186,19 @@ def ours(data: Path, epochs: int, threads: int) -> dict[str, Any]:
 def main() -> None:
     """Run one rival and print what it took."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("rival", choices=["bare", "gathered", "idiomatic", "ours"])
+    parser.add_argument("rival", choices=["bare", "gathered", "idiomatic", "tracked", "ours"])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--workers", type=int, default=0)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    if args.rival != "idiomatic":
+    if args.rival not in ("idiomatic", "tracked"):
         torch.set_num_threads(args.threads)
     if args.rival == "ours":
         found = ours(args.data, args.epochs, args.threads)
-    elif args.rival == "idiomatic":
-        found = idiomatic(args.data, args.epochs, args.workers)
+    elif args.rival in ("idiomatic", "tracked"):
+        found = idiomatic(args.data, args.epochs, args.workers, tracked=args.rival == "tracked")
     else:
         found = bare(args.data, args.epochs, gathered=args.rival == "gathered")
     print(json.dumps(found))
