@@ -103,10 +103,10 @@ def test_serving_a_model_loads_neither_torch_nor_lightning_nor_mlflow(trained: P
     """As far as a server goes before it listens: application, server, a loaded model."""
     statement = (
         "from mindtrace.core.settings import load_settings;"
-        "from mindtrace.service.serving import load_or_wait;"
+        "from mindtrace.service.following import open_or_wait;"
         "from mindtrace.application.api import app;"
         "import mindtrace.application.server;"
-        "assert load_or_wait(load_settings(), None) is not None"
+        "assert open_or_wait(load_settings(), None) is not None"
     )
 
     found = loaded(statement, trained)

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from mindtrace import preprocess
 from mindtrace.errors import ImageError
 from mindtrace.preprocess import (
     MAX_PIXELS,
     ImageSpec,
+    count_pixels,
     decode,
     open_pixels,
 )
@@ -235,3 +237,42 @@ def test_damaged_metadata_leaves_stderr_clean() -> None:
     )
 
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def _of_every_mode() -> dict[str, bytes]:
+    deep = np.random.default_rng(1).integers(0, 65536, (20, 24), np.uint16)
+    rgba = np.dstack([PIXELS, PIXELS[..., 0]])
+    palette = PICTURE.quantize(16)
+    return {
+        "RGB": encoded(PICTURE),
+        "RGBA": encoded(Image.fromarray(rgba)),
+        "LA": encoded(Image.fromarray(rgba[..., 2:], "LA")),
+        "P": encoded(palette),
+        "P transparent": encoded(palette, transparency=3),
+        "L transparent": encoded(Image.fromarray(PIXELS[..., 0]), transparency=9),
+        "RGB transparent": encoded(PICTURE, transparency=tuple(PIXELS[0, 0].tolist())),
+        "1": encoded(PICTURE.convert("1")),
+        "16 bits": encoded(Image.fromarray(deep)),
+        "CMYK": encoded(PICTURE.convert("CMYK"), "JPEG"),
+        "WebP": encoded(Image.fromarray(rgba), "WEBP", lossless=True),
+    }
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("name", _of_every_mode())
+def test_in_strips_an_image_is_converted_to_the_same_pixels(
+    name: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = _of_every_mode()[name]
+    whole = pixels(data, mode)
+    for strip in (1, 24 * 3, 24 * 19, 24 * 20 - 1):
+        monkeypatch.setattr(preprocess, "_STRIP", strip)
+        assert (pixels(data, mode) == whole).all()
+
+
+def test_pixels_are_counted_without_decoding() -> None:
+    assert count_pixels(encoded(PICTURE)) == count_pixels(encoded(PICTURE, "WEBP")) == 480
+    assert count_pixels(png_header(5000, 4000)) == 20_000_000
+    for data in (b"", b"no image", encoded(PICTURE)[:20], png_header(65_535, 65_535)):
+        with pytest.raises(ImageError):
+            count_pixels(data)

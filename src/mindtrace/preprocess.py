@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mindtrace.errors import ImageError
+from mindtrace.utils import image_files
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_PIXELS = 25_000_000
@@ -36,6 +37,9 @@ Mode = Literal["L", "RGB"]
 Resize = Literal["stretch", "crop"]
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
+# Pixels that are converted at a time: bounds the memory it takes, and the time for which
+# no other thread can run.
+_STRIP = 1 << 19
 # What Pillow's decoders raise on damaged files, found by feeding them such files.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 # By the value of EXIF's tag; 1 is upright.
@@ -122,6 +126,9 @@ def open_pixels(data: bytes, mode: Mode, max_pixels: int = MAX_PIXELS) -> Image.
     Raises:
         ImageError: not an image of a known format, damaged, or too large.
     """
+    excess = image_files.excess(data)
+    if excess is not None:
+        raise ImageError(f"damaged image: far too many {excess}")
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
         width, height = image.size
@@ -142,6 +149,19 @@ def open_pixels(data: bytes, mode: Mode, max_pixels: int = MAX_PIXELS) -> Image.
         raise ImageError(f"damaged image: {error}") from error
 
 
+def count_pixels(data: bytes) -> int:
+    """How many pixels an image file has, as its header says.
+
+    Raises:
+        ImageError: not an image of a known format, or damaged.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            return image.width * image.height
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, *_DAMAGE) as error:
+        raise ImageError("not an image, or a damaged one") from error
+
+
 def decode(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Decode and resize an image file to what `spec` asks for.
 
@@ -151,6 +171,10 @@ def decode(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> NDArra
     Raises:
         ImageError: see `open_pixels`.
     """
+    if spec.height * spec.width <= max_pixels:
+        plain = image_files.plain_pixels(data, spec.mode, spec.height, spec.width)
+        if plain is not None:
+            return plain
     return np.asarray(resized(open_pixels(data, spec.mode, max_pixels), spec))
 
 
@@ -240,6 +264,17 @@ def _tables(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float
 def _to_mode(image: Image.Image, mode: Mode) -> Image.Image:
     if image.mode == mode and "transparency" not in image.info:
         return image
+    rows = max(1, _STRIP // image.width)
+    if rows >= image.height:
+        return _converted(image, mode)
+    out = Image.new(mode, image.size)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        out.paste(_converted(strip, mode), (0, top))
+    return out
+
+
+def _converted(image: Image.Image, mode: Mode) -> Image.Image:
     if image.mode.startswith("I"):
         image = _from_16_bits(image)
     if image.has_transparency_data:
@@ -250,7 +285,7 @@ def _to_mode(image: Image.Image, mode: Mode) -> Image.Image:
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
-    levels = np.clip(np.asarray(image, np.int64), 0, 65535)
+    levels = np.clip(np.asarray(image, np.int32), 0, 65535)
     return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
@@ -19,11 +21,15 @@ from mindtrace.application.server import prepare, uvicorn_config
 from mindtrace.bundle import folder as bundle_folder
 from mindtrace.bundle import manifest
 from mindtrace.bundle.card import ModelCard
+from mindtrace.bundle.folder import Contents
 from mindtrace.bundle.golden import GoldenCase
 from mindtrace.bundle.ledger import Ledger
 from mindtrace.core.settings import Settings, load_settings
 from mindtrace.preprocess import ImageSpec, encode_png, normalise
 from mindtrace.service.serving import listen, url_of
+
+if TYPE_CHECKING:
+    from tests.application.registered import Registered
 
 SPEC = ImageSpec(mode="L", height=8, width=8, mean=(0.5,), std=(0.5,))
 CLASSES = ("dark", "bright", "other")
@@ -36,44 +42,48 @@ def png(level: int, size: int = 8) -> bytes:
     return encode_png(np.full((size, size), level, np.uint8))
 
 
-def probabilities(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def probabilities(pixels: np.ndarray[Any, Any], scale: float = 1.0) -> np.ndarray[Any, Any]:
     """What the small model answers: float32, (batch, 3)."""
-    logits = normalise(pixels, SPEC).reshape(len(pixels), -1) @ _weights()
+    logits = normalise(pixels, SPEC).reshape(len(pixels), -1) @ _weights(scale)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
 
 
-def _weights() -> np.ndarray[Any, Any]:
+def _weights(scale: float) -> np.ndarray[Any, Any]:
     weights = np.zeros((64, 3), np.float32)
-    weights[:, 0], weights[:, 1] = -0.02, 0.02
+    weights[:, 0], weights[:, 1] = -0.02 * scale, 0.02 * scale
     return weights
 
 
-def write_bundle(folder: Path, *, golden_shift: float = 0.0) -> Path:
-    """A sealed bundle of a model that tells dark squares from bright ones."""
-    folder.mkdir(parents=True)
+def contents(
+    *, scale: float = 1.0, golden_shift: float = 0.0, classes: Sequence[str] = CLASSES
+) -> Contents:
+    """A model that tells dark squares from bright ones; the surer, the larger `scale`."""
     images = np.stack([np.full((8, 8), level, np.uint8) for level in (0, 60, 200, 255)])
-    answers = probabilities(images)
-    bundle_folder.write(
-        folder,
-        bundle_folder.Contents(
-            card=ModelCard("mlp", {"dim": [64, 3]}, SPEC, CLASSES),
-            weights={"weight": _weights()},
-            onnx=_graph(),
-            golden=[
-                GoldenCase(encode_png(image), answer + np.float32(golden_shift))
-                for image, answer in zip(images, answers, strict=True)
-            ],
-            ledger=Ledger(np.zeros((4, 32), np.uint8), np.zeros(4, np.int64), answers),
-            config="[data]\nsource = digits\n",
-            data={},
-        ),
+    answers = probabilities(images, scale)
+    return Contents(
+        card=ModelCard("mlp", {"dim": [64, 3]}, SPEC, tuple(classes)),
+        weights={"weight": _weights(scale)},
+        onnx=_graph(scale),
+        golden=[
+            GoldenCase(encode_png(image), answer + np.float32(golden_shift))
+            for image, answer in zip(images, answers, strict=True)
+        ],
+        ledger=Ledger(np.zeros((4, 32), np.uint8), np.zeros(4, np.int64), answers),
+        config="[data]\nsource = digits\n",
+        data={},
     )
+
+
+def write_bundle(folder: Path, **changes: Any) -> Path:
+    """A sealed bundle of the small model; `changes` are those of `contents`."""
+    folder.mkdir(parents=True)
+    bundle_folder.write(folder, contents(**changes))
     manifest.seal(folder)
     return folder
 
 
-def _graph() -> bytes:
+def _graph(scale: float) -> bytes:
     nodes = [
         helper.make_node("Flatten", ["images"], ["flat"]),
         helper.make_node("MatMul", ["flat", "weight"], ["logits"]),
@@ -84,7 +94,7 @@ def _graph() -> bytes:
         "small",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 1, 8, 8])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 3])],
-        [numpy_helper.from_array(_weights(), "weight")],
+        [numpy_helper.from_array(_weights(scale), "weight")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
@@ -134,3 +144,31 @@ def client(module_settings: Settings, bundle: Path) -> Iterator[httpx.Client]:
     """A client of a server that serves the small model."""
     with _serving(module_settings, str(bundle)) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables, which take it more than a second to make."""
+    from mindtrace.registry.store import Store
+
+    folder = tmp_path_factory.mktemp("tables")
+    Store(f"sqlite:///{folder / 'mlflow.db'}", folder)
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as connection:
+        connection.execute("pragma wal_checkpoint(truncate)")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def registry(root: Path, tables: Path) -> Registered:
+    """An empty registry in ROOT."""
+    from tests.application.registered import Registered
+
+    shutil.copy(tables, root / "mlflow.db")
+    return Registered(root)
+
+
+@pytest.fixture
+def two(registry: Registered) -> Registered:
+    """Version 1 is champion, version 2 is surer of what it says."""
+    assert [registry.add(1.0), registry.add(2.0)] == [1, 2]
+    return registry

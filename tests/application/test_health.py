@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
-import anyio
 import httpx
 import pytest
 from tests.application.conftest import Serve, png, write_bundle
 
-from mindtrace.application.problems import Problem
+from mindtrace.application import front
 from mindtrace.application.slot import ModelSlot
 from mindtrace.core.settings import Settings, load_settings
 from mindtrace.errors import BundleError, NotFoundError, StoreError
-from mindtrace.service import predict
+from mindtrace.registry import lookup
+from mindtrace.service.following import open_or_wait
 from mindtrace.service.predict import LoadedModel
-from mindtrace.service.serving import load_or_wait
 
 IMAGE = {"content-type": "image/png"}
 
@@ -43,42 +41,45 @@ def test_a_server_without_a_version_lives_and_says_what_to_do(
             assert "mindtrace train" in answer.json()["hint"]
 
 
-def test_the_first_champion_is_taken(
-    module_settings: Settings, bundle: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+def test_a_server_that_stops_says_so_first(
+    module_settings: Settings, bundle: Path, serve: Serve
 ) -> None:
-    appeared = threading.Event()
-    loads: list[str] = []
-    time = [0.0]
-
-    def load(settings: Settings, ref: str | None) -> LoadedModel | None:
-        loads.append("look")
-        return predict.load_model(settings, str(bundle)) if appeared.is_set() else None
+    slots: list[ModelSlot] = []
 
     def change(application: Any) -> None:
-        application.state.slot = ModelSlot(module_settings, load=load, clock=lambda: time[0])
+        slots.append(application.state.slot)
 
-    with serve(module_settings, change=change) as client:
-        loads.clear()
-        assert [client.get("/healthz/ready").status_code for _ in range(5)] == [503] * 5
-        assert loads == ["look"]  # no more than once a second
-        appeared.set()
-        assert client.get("/healthz/ready").status_code == 503
-        time[0] += 1.0
-        assert client.get("/healthz/ready").status_code == 200
+    with serve(module_settings, str(bundle), change=change) as client:
+        assert slots[0].ready
+        slots[0].drain()
+        assert not slots[0].ready
+        answer = client.get("/healthz/ready")
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "1"
+        assert "stopping" in answer.json()["detail"]
+        assert client.get("/healthz/live").status_code == 200
         assert client.post("/inference", content=png(3), headers=IMAGE).status_code == 200
-        time[0] += 10.0
-        assert client.get("/healthz/ready").status_code == 200
-        assert loads == ["look", "look"]  # a model that is there is not looked for
 
 
-def test_a_first_version_that_is_broken_is_not_served(module_settings: Settings) -> None:
-    def load(settings: Settings, ref: str | None) -> LoadedModel | None:
-        raise BundleError("x", "broken")
+def test_golden_images_go_the_way_of_requests(
+    module_settings: Settings, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault that only answers have, and the network has not, keeps the server from starting."""
+    slot = ModelSlot(module_settings, str(bundle))
+    right = front.answer_bytes
 
-    slot = ModelSlot(module_settings, load=load)
-    with pytest.raises(Problem) as caught:
-        anyio.run(slot.current)
-    assert caught.value.status == 503
+    def wrong(model: LoadedModel, body: bytes, request_id: str) -> bytes | None:
+        answer = right(model, body, request_id)
+        return answer and answer.replace(b'"probabilities":[0.', b'"probabilities":[1.')
+
+    monkeypatch.setattr(front, "answer_bytes", wrong)
+    with pytest.raises(BundleError, match="over HTTP"):
+        slot.fill()
+    assert not slot.ready
+    # Where the short way leaves a question to the long one, that is asked.
+    monkeypatch.setattr(front, "answer_bytes", lambda *_: None)
+    slot.fill()
+    assert slot.ready
 
 
 @pytest.mark.parametrize(
@@ -104,16 +105,16 @@ def test_waiting_is_for_what_may_appear(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(predict, "load_model", fail)
+    monkeypatch.setattr(lookup, "locate", fail)
     settings = load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}", *sets], environ={})
     if waits:
-        assert load_or_wait(settings, ref) is None
+        assert open_or_wait(settings, ref) is None
     else:
         with pytest.raises(type(error)):
-            load_or_wait(settings, ref)
+            open_or_wait(settings, ref)
 
 
 def test_golden_images_decide(tmp_path: Path, module_settings: Settings) -> None:
     wrong = write_bundle(tmp_path / "wrong", golden_shift=0.01)
     with pytest.raises(BundleError, match="golden"):
-        load_or_wait(module_settings, str(wrong))
+        open_or_wait(module_settings, str(wrong))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ def test_one_image_in_base64(client: httpx.Client) -> None:
     assert fields["confidence"] == pytest.approx(float(expected[1]), abs=1e-6)
     assert [row["class_name"] for row in fields["top_k"]] == ["bright", "other"]
     assert fields["request_id"] == answer.headers["x-request-id"]
-    assert set(fields) == set(Answer.model_fields)
+    assert set(fields) == set(Answer.model_fields) - {"input"}
     TypeAdapter(Answer).validate_python(fields, strict=True)
 
 
@@ -108,7 +110,20 @@ def test_a_large_image_takes_the_thread_and_the_same_answer(client: httpx.Client
         (b'{"image": "QUJD", "top_k": 0}', 422, "top_k"),
         (b'{"image": "QUJD", "top_k": true}', 422, "top_k"),
         (b'{"image": "QUJD", "top_k": "3"}', 422, "top_k"),
+        (b'{"image": "QUJD", "top_k": NaN}', 400, "NaN"),
+        (b'{"image": "QUJD", "top_k": 1e999}', 422, "top_k"),
+        (b'{"image": "QUJD", "top_k": ' + b"1" * 10_000 + b"}", 400, "not JSON"),
+        (b'{"image": "QUJD", "image": "QUJD"}', 400, "'image' is there twice"),
+        (b'{"image": {"a": 1, "a": 2}}', 400, "'a' is there twice"),
+        (b'{"image": "QUJD", "show_input": 1}', 422, "show_input"),
+        (b'{"image": "QUJD", "\\ud800\\n": 1}', 422, "unknown field '\\ud800\\n'"),
+        (b'{"image": "QUJD", "' + b"x" * 10_000 + b'": 1}', 422, "xxx..."),
+        (b'{"images": [' + b'"",' * 1024 + b'""]}', 422, "1 to 1024"),
+        (b'{"images": [' + b"[]," * 1_000_000 + b"[]]}", 400, "not JSON that we read"),
+        (b'{"image": ' * 100_000, 400, "not JSON that we read"),
+        (b'{"image": "' + b"A" * (8 << 20), 400, "not JSON"),
     ],
+    ids=lambda value: repr(value[:40]) if isinstance(value, bytes) else None,
 )
 def test_bad_json(client: httpx.Client, body: bytes, status: int, says: str) -> None:
     answer = client.post("/inference", content=body, headers={"content-type": "application/json"})
@@ -166,3 +181,71 @@ def test_limits_of_body_and_pixels(tmp_path: Path, bundle: Path, serve: Serve) -
 def test_class_names_come_from_the_bundle(client: httpx.Client) -> None:
     fields = post(client, {"image": DARK, "top_k": 99}).json()
     assert sorted(row["class_name"] for row in fields["top_k"]) == sorted(CLASSES)
+
+
+def decoded_input(answer: dict[str, Any]) -> np.ndarray[Any, Any]:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["input"]))))
+
+
+def test_the_image_as_the_network_sees_it_is_shown_on_demand(client: httpx.Client) -> None:
+    small = base64.b64encode(png(230)).decode()
+    fields = post(client, {"image": small, "show_input": True}).json()
+    assert (decoded_input(fields) == 230).all()
+    assert set(fields) == set(Answer.model_fields)
+    TypeAdapter(Answer).validate_python(fields, strict=True)
+    large = base64.b64encode(png(77, size=300)).decode()
+    items = post(client, {"images": [large, "%%"], "show_input": True}).json()["items"]
+    assert decoded_input(items[0]).shape == (8, 8)
+    assert (decoded_input(items[0]) == 77).all()
+    assert "input" not in items[1]
+    assert "input" not in post(client, {"image": small, "show_input": False}).json()
+
+
+@functools.cache
+def _black(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    mode = "1" if kind == "PNG" else "L"
+    Image.new(mode, (10_000, 10_000)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def _polyglot() -> bytes:
+    """A PNG that is an archive and a web page as well."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.html", "<script>alert(1)</script>")
+    return png(200) + b"<html><script>alert(1)</script></html>" + archive.getvalue()
+
+
+NASTY = {
+    "10,000 x 10,000": (lambda: _black("PNG"), 422),
+    "10,000 x 10,000 WebP": (lambda: _black("WEBP"), 422),
+    "10,000 x 10,000 JPEG": (lambda: _black("JPEG"), 422),
+    "SVG": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", 422),
+    "archive": (lambda: _polyglot()[len(png(200)) :], 422),
+    # An image, whatever stands behind it: that is never looked at and never given back.
+    "polyglot": (_polyglot, 200),
+}
+
+
+@pytest.mark.parametrize("name", NASTY)
+@pytest.mark.parametrize("form", ["raw", "JSON", "several", "multipart"])
+def test_nasty_images(client: httpx.Client, name: str, form: str) -> None:
+    make, status = NASTY[name]
+    data = make()
+    text = base64.b64encode(data).decode()
+    if form == "raw":
+        answer = client.post("/inference", content=data, headers={"content-type": "image/png"})
+    elif form == "multipart":
+        answer = client.post("/inference", files={"image": ("a.png", data, "image/png")})
+    elif form == "JSON":
+        answer = post(client, {"image": text})
+    else:
+        answer = post(client, {"images": [text, BRIGHT]})
+        assert answer.status_code == 200
+        items = answer.json()["items"]
+        assert ("error" in items[0]) == (status == 422)
+        assert items[1]["class_name"] == "bright"
+        return
+    assert answer.status_code == status
+    assert "script" not in answer.text

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import json
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,45 +18,59 @@ from tests.application.conftest import Serve
 
 from mindtrace.application.schemas import Job, JobPage
 from mindtrace.core.settings import Settings, load_settings
-from mindtrace.jobs.runner import Runner
-from mindtrace.service import retrain
+from mindtrace.jobs import workers
+from mindtrace.jobs.hold import Hold
+from mindtrace.service import jobs
 
 INI = {"content-type": "text/x-ini"}
-SLOW = """
-import sys, time
-print('{"event": "epoch", "epoch": 1, "max_epochs": 3, "metrics": {"val_acc": 0.5}}',
-      file=sys.stderr, flush=True)
-time.sleep(60)
-"""
+EPOCH = {"epoch": 1, "max_epochs": 3, "metrics": {"val_acc": 0.5}, "seconds": 0.1, "best": True}
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}", "data.source=digits"], environ={})
+    wishes = ["data.source=digits", "model.hidden=16", "train.max_epochs=2", "compute.threads=1"]
+    return load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}", *wishes], environ={})
 
 
 def idle(application: Any) -> None:
-    """Let no job start."""
-    application.state.runner.wake = lambda: None
+    """Let no worker start."""
+    application.state.worker = False
 
 
-def with_program(settings: Settings, program: str) -> Callable[[Any], None]:
-    """Run a small program in the place of a training."""
-
-    def change(application: Any) -> None:
-        application.state.runner = Runner(
-            retrain.queue(settings), {}, command=lambda *_: [sys.executable, "-c", program]
-        )
-
-    return change
+@contextmanager
+def worked_on(settings: Settings, job_id: str) -> Iterator[Hold]:
+    """A job as a worker has it that runs in this process."""
+    database = jobs.queue(settings).database
+    workers.beat(database, "w", 600)
+    hold = Hold(database, job_id, "w")
+    assert hold.take()
+    assert hold.begin()
+    yield hold
 
 
 def until(client: httpx.Client, path: str, wanted: Callable[[Any], bool]) -> Any:
-    deadline = time.monotonic() + 120
-    while not wanted(job := client.get(path).json()):
-        assert time.monotonic() < deadline, job
+    for _ in range(4000):
+        if wanted(job := client.get(path).json()):
+            return job
         time.sleep(0.05)
-    return job
+    raise AssertionError(job)
+
+
+def events(
+    client: httpx.Client, job_id: str, after: int | None = None
+) -> Iterator[tuple[int, str, Any]]:
+    """Number, name and data of each event, as they come."""
+    headers = {} if after is None else {"last-event-id": str(after)}
+    fields: dict[str, str] = {}
+    with client.stream("GET", f"/jobs/{job_id}/events", headers=headers, timeout=120) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        for line in answer.iter_lines():
+            name, _, value = line.partition(": ")
+            if name:
+                fields[name] = value
+            elif "data" in fields:
+                yield int(fields["id"]), fields["event"], json.loads(fields["data"])
+                fields = {}
 
 
 def test_a_job_is_accepted_and_can_be_asked_for(
@@ -82,6 +98,20 @@ def test_a_job_is_accepted_and_can_be_asked_for(
         assert rest["next_cursor"] is None
 
 
+def test_a_configuration_can_be_checked_as_one_types(
+    settings: Settings, bundle: Path, serve: Serve
+) -> None:
+    with serve(settings, str(bundle), change=idle) as client:
+        for body in ({}, {"train": {"lr": 0.1}}, {"config": "[train]\nlr = 0.1"}):
+            answer = client.post("/retrain/check", json=body)
+            assert (answer.status_code, answer.json()) == (200, {"ok": True})
+        bad = client.post("/retrain/check", json={"train": {"lr": -1, "max_epoch": 1}})
+        assert bad.status_code == 422
+        assert len(bad.json()["errors"]) == 2
+        assert client.get("/jobs").json()["items"] == []
+        assert not (settings.dirs.root / "jobs.db").exists()  # nobody asked for a job
+
+
 @pytest.mark.parametrize(
     ("body", "status", "says"),
     [
@@ -91,12 +121,19 @@ def test_a_job_is_accepted_and_can_be_asked_for(
         (b'{"config": "", "train": {}}', 422, "INI text"),
         (b'{"serve": {"port": 1}}', 422, "[serve] port: a request may not set this"),
         (b'{"train": {"max_epoch": 1}}', 422, "did you mean 'max_epochs'"),
+        (b'{"base": 3}', 422, "'base' must be a text"),
+        (b'{"force": "yes"}', 422, "'force' must be true or false"),
+        (b'{"warm_start": true}', 422, "warm_start needs a base"),
+        (b'{"base": "/etc"}', 422, "registered version"),
+        (b'{"base": "a b"}', 422, "names no version"),
+        (b'{"base": "nothing"}', 404, "there is no registry"),
     ],
 )
 def test_bad_json(client: httpx.Client, body: bytes, status: int, says: str) -> None:
-    answer = client.post("/retrain", content=body, headers={"content-type": "application/json"})
-    assert answer.status_code == status
-    assert says in answer.json()["detail"]
+    for path in ("/retrain", "/retrain/check"):
+        answer = client.post(path, content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == status
+        assert says in answer.json()["detail"]
 
 
 def test_every_fault_at_once(client: httpx.Client) -> None:
@@ -114,6 +151,8 @@ def test_other_bodies(client: httpx.Client) -> None:
     assert "text/x-ini" in wrong.json()["detail"]
     assert client.post("/retrain", content=b"\xff", headers=INI).status_code == 422
     assert client.post("/retrain", content=b"a\0b", headers=INI).status_code == 422
+    long = client.post("/retrain/check", content=b"#" * (256 * 1024 + 1), headers=INI)
+    assert long.status_code == 413
     long = client.post("/retrain", content=b"#" * (256 * 1024 + 1), headers=INI)
     assert long.status_code == 413
     key = client.post("/retrain", json={}, headers={"idempotency-key": "a b"})
@@ -124,6 +163,8 @@ def test_unknown_jobs(client: httpx.Client) -> None:
     for name in ("x", "..%2f..%2fx", "20250131T235959123456-0a1b2c3d", "%00"):
         assert client.get(f"/jobs/{name}").status_code == 404
         assert client.delete(f"/jobs/{name}").status_code == 404
+        assert client.get(f"/jobs/{name}/events").status_code == 404
+        assert client.get(f"/jobs/{name}/log").status_code == 404
 
 
 def test_one_key_is_one_job(settings: Settings, bundle: Path, serve: Serve) -> None:
@@ -132,8 +173,9 @@ def test_one_key_is_one_job(settings: Settings, bundle: Path, serve: Serve) -> N
         first = client.post("/retrain", json={"train": {"seed": 1}}, headers=key)
         again = client.post("/retrain", json={"config": "[train]\nseed=1"}, headers=key)
         other = client.post("/retrain", json={"train": {"seed": 2}}, headers=key)
+        force = client.post("/retrain", json={"train": {"seed": 1}, "force": True}, headers=key)
         assert first.json() == again.json()
-        assert other.status_code == 422
+        assert other.status_code == force.status_code == 422
         assert len(client.get("/jobs").json()["items"]) == 1
 
 
@@ -146,29 +188,152 @@ def test_a_full_queue_is_429(settings: Settings, bundle: Path, serve: Serve) -> 
     assert answers[3].headers["content-type"] == "application/problem+json"
 
 
+def test_twenty_at_once_are_eight(settings: Settings, bundle: Path, serve: Serve) -> None:
+    statuses: list[int] = []
+    with serve(settings, str(bundle), change=idle) as client:
+
+        def submit(seed: int) -> None:
+            answer = httpx.post(
+                f"{client.base_url}/retrain",
+                json={"train": {"seed": seed}},
+                trust_env=False,
+                timeout=120,
+            )
+            statuses.append(answer.status_code)
+
+        threads = [threading.Thread(target=submit, args=(seed,)) for seed in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(client.get("/jobs").json()["items"]) == 8
+    assert sorted(statuses) == [202] * 8 + [429] * 12
+
+
 def test_cancel(settings: Settings, bundle: Path, serve: Serve) -> None:
-    with serve(settings, str(bundle), change=with_program(settings, SLOW)) as client:
-        path = client.post("/retrain", json={}).headers["location"]
-        running = until(client, path, lambda job: job["progress"]["epoch"] == 1)
-        assert running["progress"] == {"epoch": 1, "max_epochs": 3, "val_acc": 0.5}
-        assert client.delete(path).status_code == 202
-        ended = until(client, path, lambda job: job["ended_at"])
-        assert ended["state"] == "cancelled"
-        late = client.delete(path)
+    with serve(settings, str(bundle), change=idle) as client:
+        waits, runs, registers = (client.post("/retrain", json={}).json() for _ in range(3))
+        ended = client.delete(f"/jobs/{waits['job_id']}")
+        assert (ended.status_code, ended.json()["state"]) == (202, "cancelled")
+        late = client.delete(f"/jobs/{waits['job_id']}")
         assert late.status_code == 409
         assert "cancelled" in late.json()["detail"]
+        with worked_on(settings, runs["job_id"]) as hold:
+            wish = client.delete(f"/jobs/{runs['job_id']}")
+            assert (wish.status_code, wish.json()["state"]) == (202, "running")
+            assert hold.wanted() == "cancel"
+        with worked_on(settings, registers["job_id"]) as hold:
+            from mindtrace.jobs.hold import registering
+
+            with jobs.queue(settings).database.transaction() as work:
+                assert registering(work, hold.job_id, hold.fence)
+            late = client.delete(f"/jobs/{registers['job_id']}")
+            assert late.status_code == 409
+            assert "too late" in late.json()["detail"]
 
 
-def test_a_server_that_stops_ends_its_child_and_says_so(
+def test_a_job_is_followed_by_many_from_any_place_to_its_end(
     settings: Settings, bundle: Path, serve: Serve
 ) -> None:
-    with serve(settings, str(bundle), change=with_program(settings, SLOW)) as client:
-        path = client.post("/retrain", json={}).headers["location"]
-        until(client, path, lambda job: job["progress"]["epoch"] == 1)
-    job = retrain.get_job(settings, path.rpartition("/")[2])
-    assert job.state == "failed"
-    assert job.error is not None
-    assert "server stopped" in job.error["message"]
+    with serve(settings, str(bundle), change=idle) as client:
+        job_id = client.post("/retrain", json={}).json()["job_id"]
+        heard: list[list[tuple[int, str, Any]]] = [[] for _ in range(20)]
+
+        def follow(mine: list[tuple[int, str, Any]]) -> None:
+            with httpx.Client(base_url=client.base_url, trust_env=False) as own:
+                mine.extend(events(own, job_id))
+
+        threads = [threading.Thread(target=follow, args=(mine,)) for mine in heard]
+        for thread in threads:
+            thread.start()
+        with worked_on(settings, job_id) as hold:
+            hold.started(3)
+            hold.epoch(EPOCH)
+            time.sleep(0.5)  # some hear of the rest later
+            hold.epoch({**EPOCH, "epoch": 2})
+            hold.finish("succeeded", swept=True, model_name="m", version=4)
+        for thread in threads:
+            thread.join(60)
+        assert all(mine == heard[0] for mine in heard)
+        assert [event[0] for event in heard[0]] == [1, 2, 3, 4, 5, 6]
+        assert [event[1] for event in heard[0]] == ["state"] * 3 + ["epoch"] * 2 + ["end"]
+        assert heard[0][3][2]["metrics"] == {"val_acc": 0.5}
+        assert heard[0][-1][2] == client.get(f"/jobs/{job_id}").json()
+        assert [event[0] for event in events(client, job_id, after=4)] == [5, 6]
+        seen = client.get(f"/jobs/{job_id}/events", headers={"last-event-id": "6"})
+        assert seen.status_code == 204  # a browser asks no more
+        strange = client.get(f"/jobs/{job_id}/events", headers={"last-event-id": "x"})
+        assert strange.status_code == 400
+
+
+def test_who_follows_does_not_hold_up_the_end_of_a_server(
+    settings: Settings, bundle: Path, serve: Serve
+) -> None:
+    def follow(url: str, begun: threading.Event) -> None:
+        with httpx.stream("GET", url, trust_env=False, timeout=120) as answer:
+            for line in answer.iter_lines():
+                if line == "event: state":
+                    begun.set()
+
+    applications: list[Any] = []
+
+    def change(application: Any) -> None:
+        idle(application)
+        applications.append(application)
+
+    with serve(settings, str(bundle), change=change) as client:
+        job_id = client.post("/retrain", json={}).json()["job_id"]
+        begun = threading.Event()
+        url = f"{client.base_url}/jobs/{job_id}/events"
+        thread = threading.Thread(target=follow, args=(url, begun))
+        thread.start()
+        assert begun.wait(60)
+        applications[0].state.slot.drain()  # what a signal does first
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def test_a_log_is_read_in_parts(settings: Settings, bundle: Path, serve: Serve) -> None:
+    with serve(settings, str(bundle), change=idle) as client:
+        path = f"/jobs/{client.post('/retrain', json={}).json()['job_id']}"
+        empty = client.get(f"{path}/log")
+        assert (empty.status_code, empty.text) == (200, "")
+        assert empty.headers["content-type"] == "text/plain; charset=utf-8"
+        with worked_on(settings, path.rpartition("/")[2]) as hold:
+            hold.log("größer\n")
+            hold.log("x" * 100_000)
+        whole = "größer\n" + "x" * 100_000
+        assert client.get(f"{path}/log").text == whole
+        assert client.get(f"{path}/log?offset=9").text == whole[7:]
+        part = client.get(f"{path}/log", headers={"range": "bytes=9-"})
+        assert (part.status_code, part.text) == (206, whole[7:])
+        assert part.headers["content-range"] == f"bytes 9-{len(whole.encode()) - 1}/*"
+        behind = client.get(f"{path}/log", headers={"range": "bytes=999999-"})
+        assert behind.status_code == 416
+        assert client.get(f"{path}/log?offset=-1").status_code == 422
+
+
+def test_a_database_that_is_away_is_503_and_predictions_go_on(
+    settings: Settings, bundle: Path, serve: Serve
+) -> None:
+    from tests.application.conftest import png
+
+    (settings.dirs.root / "jobs.db").mkdir()  # cannot be opened
+    with serve(settings, str(bundle)) as client:
+        job_id = "20250131T235959123456-0a1b2c3d"
+        answers = [
+            client.post("/retrain", json={}),
+            client.get("/jobs"),
+            client.get(f"/jobs/{job_id}"),
+            client.get(f"/jobs/{job_id}/events"),
+            client.get(f"/jobs/{job_id}/log"),
+            client.delete(f"/jobs/{job_id}"),
+        ]
+        assert [answer.status_code for answer in answers] == [503] * 6
+        assert all(answer.headers["retry-after"] for answer in answers)
+        assert "jobs.db" not in answers[0].text
+        asked = client.post("/inference", content=png(10), headers={"content-type": "image/png"})
+        assert asked.status_code == 200
 
 
 @pytest.mark.slow
@@ -185,6 +350,26 @@ def test_the_loop_closes(settings: Settings, serve: Serve) -> None:
         assert (ready["model_name"], ready["version"]) == ("digits", 1)
         shown = client.get("/models/digits/versions/1").json()
         assert shown["job_id"] == job["job_id"]
+        assert "registering digits" in client.get(f"{path}/log").text
+        warm = {"base": "digits@champion", "warm_start": True, "train": {"seed": 3}}
+        second = client.post("/retrain", json=warm).headers["location"]
+        ended = until(client, second, lambda job: job["ended_at"])
+        assert (ended["state"], ended["version"]) == ("succeeded", 2), ended
+        assert client.get("/models/digits/versions/2").json()["parent"] == "digits/1"
+
+
+@pytest.mark.slow
+def test_a_server_that_stops_hands_its_job_to_the_next(settings: Settings, serve: Serve) -> None:
+    with serve(settings) as client:
+        path = client.post("/retrain", json={"train": {"max_epochs": 2000}}).headers["location"]
+        before = until(client, path, lambda job: (job["progress"]["epoch"] or 0) >= 3)
+    job = jobs.get_job(settings, path.rpartition("/")[2])
+    assert (job.state, job.attempts) == ("queued", 1)
+    with serve(settings) as client:
+        after = until(client, path, lambda job: job["attempts"] == 2)
+        assert after["progress"]["epoch"] >= before["progress"]["epoch"]
+        assert client.delete(path).status_code == 202
+        assert until(client, path, lambda job: job["ended_at"])["state"] == "cancelled"
 
 
 @pytest.mark.slow

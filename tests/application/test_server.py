@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from tests.application.conftest import png, write_bundle
+from tests.application.servers import PATIENCE, ask, end, serve, started, url_of
 
 pytestmark = pytest.mark.slow
 
-IMAGE = {"content-type": "image/png"}
 HEAVY = (
     "torch",
     "pytorch_lightning",
@@ -30,40 +31,6 @@ HEAVY = (
     "pandas",
     "dbos",
 )
-
-
-@contextlib.contextmanager
-def started(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def serve(*args: str) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
-    return started(["-m", "mindtrace", "serve", "--port", "0", "--json", *args])
-
-
-def url_of(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line, process.communicate()
-    return str(json.loads(line)["url"])
-
-
-def ask(url: str, **headers: str) -> httpx.Response:
-    with httpx.Client(trust_env=False, timeout=60) as client:
-        return client.post(f"{url}/inference", content=png(200), headers={**IMAGE, **headers})
-
-
-def end(process: subprocess.Popen[str], signum: int = signal.SIGTERM) -> tuple[int, str]:
-    process.send_signal(signum)
-    _, err = process.communicate(timeout=60)
-    return process.returncode, err
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -89,18 +56,140 @@ def test_two_workers_with_a_token(root: Path, bundle: Path, tmp_path: Path) -> N
         assert ask(url, authorization="Bearer s3cret").status_code == 200
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_takes_its_leave_first(root: Path, bundle: Path, workers: str) -> None:
+    """Not ready while it still accepts; then what is open is answered; then it is gone."""
+    with serve("--workers", workers, "--model", str(bundle)) as process:
+        url = url_of(process)
+        assert ask(url).status_code == 200
+        head, body = half_of_a_request(url)
+        with connected(url) as slow:
+            slow.sendall(head)
+            time.sleep(0.2)  # until it is read
+            process.send_signal(signal.SIGTERM)
+            seen = []
+            with contextlib.suppress(httpx.TransportError):
+                while True:
+                    ready = httpx.get(f"{url}/healthz/ready", trust_env=False, timeout=PATIENCE)
+                    answer = ask(url)
+                    seen.append((ready.status_code, answer.status_code))
+                    assert "stopping" in ready.text or ready.status_code == 200
+            assert (503, 200) in seen
+            assert seen == sorted(seen)
+            slow.sendall(body)
+            answered = slow.makefile("rb").read()
+        assert answered.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close" in answered
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_does_not_wait_for_ever(root: Path, bundle: Path, workers: str) -> None:
+    options = ("--workers", workers, "--model", str(bundle), "--set", "serve.drain_timeout=2")
+    with serve(*options) as process:
+        url = url_of(process)
+        with connected(url) as slow:
+            slow.sendall(half_of_a_request(url)[0])
+            time.sleep(0.2)
+            start = time.monotonic()
+            code, err = end(process)
+            seconds = time.monotonic() - start
+    assert code == 0
+    assert 1 < seconds < 10
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_cuts_short(
+    root: Path, bundle: Path, workers: str, second: signal.Signals
+) -> None:
+    with serve("--workers", workers, "--model", str(bundle)) as process:
+        url = url_of(process)
+        with connected(url) as slow:
+            slow.sendall(half_of_a_request(url)[0])
+            time.sleep(0.2)
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGTERM)  # twice the same wish, as wrappers send it
+            time.sleep(1.0)
+            assert process.poll() is None
+            start = time.monotonic()
+            code, err = end(process, second)
+            seconds = time.monotonic() - start
+    assert code == 128 + second
+    assert seconds < 10
+    assert "Traceback" not in err
+
+
+def test_a_worker_that_was_killed_is_replaced(root: Path, bundle: Path) -> None:
+    with serve("--workers", "2", "--model", str(bundle)) as process:
+        url = url_of(process)
+        before = workers_of(process, 2)
+        victim = min(before)
+        os.kill(victim, signal.SIGKILL)
+        for _ in range(50):
+            assert ask(url).status_code == 200
+        deadline = time.monotonic() + PATIENCE
+        while victim in (now := workers_of(process, 2)):
+            assert time.monotonic() < deadline
+        assert len(now - before) == 1
+        code, err = end(process)
+    assert code == 0
+    assert f"worker {victim} was killed by SIGKILL; another one takes its place" in err
+
+
+def test_every_worker_has_request_ids_of_its_own(root: Path, bundle: Path) -> None:
+    with serve("--workers", "3", "--model", str(bundle)) as process:
+        url = url_of(process)
+        workers_of(process, 3)
+        ids = [ask(url).headers["x-request-id"] for _ in range(60)]
+    assert len(set(ids)) == 60
+
+
+def test_limits_reach_the_workers(root: Path, bundle: Path) -> None:
+    options = ("--set", "serve.max_header=1 KiB", "--set", "serve.header_timeout=0.3")
+    with serve("--workers", "2", "--model", str(bundle), *options) as process:
+        url = url_of(process)
+        assert ask(url, x="y" * 2000).status_code == 431
+        with connected(url) as silent:
+            assert silent.recv(1) == b""
+
+
+def half_of_a_request(url: str) -> tuple[bytes, bytes]:
+    """The head with half of the body, and the other half."""
+    content = png(200)
+    head = f"POST /inference HTTP/1.1\r\nHost: {url.removeprefix('http://')}\r\n"
+    head += f"Content-Type: image/png\r\nContent-Length: {len(content)}\r\n\r\n"
+    return head.encode() + content[:20], content[20:]
+
+
+def connected(url: str) -> socket.socket:
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=PATIENCE)
+
+
+def workers_of(process: subprocess.Popen[str], count: int) -> set[int]:
+    """The ids of the workers, once there are so many."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        children = {child.pid for child in psutil.Process(process.pid).children()}
+        if len(children) == count:
+            return children
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_workers_end_with_a_parent_that_was_killed(root: Path, bundle: Path) -> None:
     with serve("--workers", "2", "--model", str(bundle)) as process:
         url = url_of(process)
         assert ask(url).status_code == 200
+        children = workers_of(process, 2)
         process.kill()
         process.wait()
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                ask(url)
-            except httpx.TransportError:
-                break
+        deadline = time.monotonic() + PATIENCE
+        while any(psutil.pid_exists(child) for child in children):
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
@@ -140,10 +229,12 @@ if __name__ == "__main__":
     assert "Traceback" not in err
 
 
-def test_a_version_that_does_not_exist(root: Path) -> None:
-    with serve("--model", "nothing/3") as process:
-        process.communicate(timeout=60)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_version_that_does_not_exist(root: Path, workers: str) -> None:
+    with serve("--workers", workers, "--model", "nothing/3") as process:
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 4
+    assert json.loads(err.splitlines()[-1])["error"]["type"] == "NotFoundError"
 
 
 def test_a_port_in_use(root: Path, bundle: Path) -> None:

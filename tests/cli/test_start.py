@@ -114,7 +114,7 @@ def test_a_verb_that_does_not_exist(run_cli: RunCli) -> None:
     result = run_cli("trian")
     assert result.exit_code == 2
     assert result.stderr.splitlines() == [
-        "error: No such command 'trian'. Did you mean 'train'?",
+        "error: No such command 'trian'. Did you mean 'train', 'retrain'?",
         "hint: mindtrace --help",
     ]
 

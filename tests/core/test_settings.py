@@ -41,7 +41,7 @@ def test_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dataclasses.astuple(settings.serve) == (
         *("127.0.0.1", 8000, 1, None, ()),
         *(16 * 2**20, 256 * 2**10, 16 * 2**10, 25_000_000, 1024, 64),
-        *(10.0, 30.0, 10.0, 30.0),
+        *(10.0, 30.0, 10.0, 30.0, False),
     )
     assert dataclasses.astuple(settings.jobs) == (None, "never", 8)
     assert dataclasses.astuple(settings.compute) == ("auto", "auto", None, False)

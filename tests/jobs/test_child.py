@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,6 +15,8 @@ import pytest
 
 from mindtrace.jobs import child
 from mindtrace.jobs.child import Ended, Event
+from mindtrace.jobs.job import Request
+from mindtrace.jobs.words import words
 
 Never = Callable[[], bool]
 
@@ -69,13 +72,15 @@ def test_a_child_is_a_nice_group_of_its_own(tmp_path: Path) -> None:
     )
     assert ended.result is not None
     assert ended.result["g"] == ended.result["p"] != os.getpgid(0)
-    said = run(
-        tmp_path,
-        "import os, sys; sys.stdin.read(); print('{\"n\": %d}' % os.nice(0))",
-    )
-    # It may have looked before it was niced, never after it was niced more.
-    assert said.result is not None
-    assert said.result["n"] in (os.nice(0), os.nice(0) + child.NICENESS)
+    program = f"""
+import json, os, time
+deadline = time.monotonic() + 30
+while os.nice(0) == {os.nice(0)} and time.monotonic() < deadline:
+    time.sleep(0.01)
+print(json.dumps({{"n": os.nice(0)}}))
+"""
+    said = run(tmp_path, program)
+    assert said.result == {"n": os.nice(0) + child.NICENESS}
 
 
 def test_stop_is_sigterm(tmp_path: Path) -> None:
@@ -149,6 +154,69 @@ def test_a_command_that_is_not_there(tmp_path: Path) -> None:
             on_event=lambda _: None,
             stop=lambda: False,
         )
+
+
+def test_a_child_dies_with_whoever_waits_for_it(tmp_path: Path) -> None:
+    inner = """
+import subprocess, sys, time
+from mindtrace.jobs.child import end_with_parent
+end_with_parent()
+grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+import os
+print('{"event": "pids", "pids": [%d, %d]}' % (os.getpid(), grandchild.pid), file=sys.stderr)
+time.sleep(60)
+"""
+    outer = f"""
+import sys
+from pathlib import Path
+from mindtrace.jobs import child
+child.run([sys.executable, "-c", {inner!r}], folder=Path({str(tmp_path)!r}), environ={{}},
+          on_event=lambda event: print(*event["pids"], flush=True), stop=lambda: False)
+"""
+    waiting = subprocess.Popen([sys.executable, "-c", outer], stdout=subprocess.PIPE, text=True)
+    assert waiting.stdout is not None
+    pids = [int(word) for word in waiting.stdout.readline().split()]
+    assert len(pids) == 2
+    waiting.kill()
+    waiting.communicate()
+    deadline = time.monotonic() + 30
+    while not all(map(_gone, pids)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_training_is_told_everything(tmp_path: Path) -> None:
+    command = child.train_command(
+        tmp_path / "c.ini", "j", 2, Request("", "m/1", warm_start=True, force=True), resume=True
+    )
+    assert command[:5] == [sys.executable, "-P", "-m", "mindtrace", "train"]
+    words = " ".join(command[5:])
+    assert words == (
+        f"--config {tmp_path}/c.ini --json --job-id j --attempt 2 --parent m/1 --warm-start"
+        " --force --resume last"
+    )
+    plain = child.train_command(tmp_path / "c.ini", "j", 1, Request(""), resume=False)
+    assert plain[-2:] == ["--attempt", "1"]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b'{"event": "started", "max_epochs": 3}\n', "training of 3 epochs begins\n"),
+        (
+            b'{"event": "epoch", "epoch": 1, "max_epochs": 3, "metrics": {"val_acc": 0.5},'
+            b' "seconds": 1.25, "best": true}\n',
+            "epoch 1/3  val_acc 0.5000  1.25 s  best\n",
+        ),
+        (b'{"event": "note", "text": "two images are gone"}\n', "two images are gone\n"),
+        (b'{"error": {"message": "no", "hint": "try"}}\n', "error: no\nhint: try\n"),
+        (b'{"error": {"message": "no", "hint": null}}\n', "error: no\n"),
+        (b"a warning \xff\n", "a warning \ufffd\n"),
+        (b'{"event": "unheard of"}\n', '{"event": "unheard of"}\n'),
+    ],
+)
+def test_what_it_writes_in_words(line: bytes, told: str) -> None:
+    assert words(line) == told
 
 
 def test_the_environment_is_listed() -> None:

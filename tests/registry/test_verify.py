@@ -18,8 +18,8 @@ from mindtrace.core.settings import Settings
 from mindtrace.errors import BundleError, NotFoundError, VerdictError
 from mindtrace.registry.lookup import locate
 from mindtrace.registry.store import Store
+from mindtrace.service.following import open_or_wait
 from mindtrace.service.predict import load_model
-from mindtrace.service.serving import load_or_wait
 from mindtrace.service.verify import Verification, demand_verified, verify, verify_all
 
 Publish = Callable[..., Any]
@@ -88,7 +88,7 @@ def test_any_damage_is_refused_by_verify_predict_and_serve(
         assert found[0].state == "damaged", done
         with pytest.raises(VerdictError):
             demand_verified(found, named=True)
-        for load in (load_model, load_or_wait):
+        for load in (load_model, open_or_wait):
             with pytest.raises(BundleError):
                 load(settings, "digits")
         shutil.rmtree(folder)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mindtrace.core.schema import KNOWN
+from mindtrace.core.schema import KNOWN, SECTIONS
 from mindtrace.core.settings import PUBLISHED_KEYS, Settings, load_settings
-from mindtrace.errors import ConfigError, UsageError
-from mindtrace.service import retrain
-from mindtrace.service.retrain import Overlay
+from mindtrace.errors import ConfigError, NotFoundError, UsageError
+from mindtrace.jobs.hold import Hold
+from mindtrace.service import jobs, retrain
+from mindtrace.service.overlay import SECTIONS as SECTIONS_OF_A_JOB
+from mindtrace.service.overlay import Overlay, laid_over
+from mindtrace.service.retrain import Order
 
 
 @pytest.fixture
@@ -24,13 +28,13 @@ def settings(tmp_path: Path) -> Settings:
 
 def faults(settings: Settings, overlay: Overlay) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        retrain.job_settings(settings, overlay)
+        laid_over(settings, overlay)
     return [fault.message for fault in caught.value.faults]
 
 
 def test_wishes_lie_over_the_servers_own(settings: Settings) -> None:
     overlay = Overlay.from_mapping({"train": {"max_epochs": 2, "patience": None}})
-    merged = retrain.job_settings(settings, overlay)
+    merged = laid_over(settings, overlay)
     assert (merged.train.max_epochs, merged.train.lr, merged.train.patience) == (2, 0.5, None)
     assert merged.registry.model_name == "mine"
     assert merged.dirs == settings.dirs
@@ -40,14 +44,14 @@ def test_ini_text_and_json_are_the_same_wish(settings: Settings) -> None:
     ini = Overlay.from_ini("[TRAIN]\nMax_Epochs = 2\n\n[model]\nfreeze = true\n")
     mapping = Overlay.from_mapping({"model": {"freeze": True}, "train": {"max_epochs": 2}})
     assert ini.digest() == mapping.digest()
-    assert retrain.job_settings(settings, ini) == retrain.job_settings(settings, mapping)
+    assert laid_over(settings, ini) == laid_over(settings, mapping)
     assert ini.digest() != Overlay.from_ini("[train]\nmax_epochs = 3\n").digest()
 
 
 def test_every_fault_is_told_with_its_line(settings: Settings) -> None:
     text = "[train]\nmax_epoch = 1\nlr = -1\n\n[serve]\nport = 1\n\n[nonsense]\na = 1\nbroken\n"
     with pytest.raises(ConfigError) as caught:
-        retrain.job_settings(settings, Overlay.from_ini(text))
+        laid_over(settings, Overlay.from_ini(text))
     rows = {fault.line: fault.message for fault in caught.value.faults}
     assert "did you mean 'max_epochs'" in rows[2]
     assert "lr = -1" in rows[3]
@@ -106,20 +110,78 @@ def test_a_job_holds_its_whole_configuration_but_no_password(tmp_path: Path) -> 
     settings = load_settings(
         sets=[f"DIR_PATHS.ROOT={tmp_path}/ö ü", f"registry.tracking_uri={uri}"], environ={}
     )
-    job = retrain.submit(settings, Overlay.from_mapping({"train": {"max_epochs": 1}}))
-    folder = retrain.queue(settings).folder_of(job.job_id)
-    assert "word" not in (folder / "config.ini").read_text(encoding="utf-8")
-    environ = retrain.runner(settings).environ
-    assert environ["REGISTRY__TRACKING_URI"] == uri
-    read = load_settings(folder / "config.ini", environ=environ)
+    order = Order(Overlay.from_mapping({"train": {"max_epochs": 1}}))
+    job = retrain.submit(settings, order)
+    hold = Hold(jobs.queue(settings).database, job.job_id, "w")
+    assert hold.take()
+    config = hold.request.config
+    assert "word" not in config
+    read = load_settings(text=config, environ=jobs.own_places(settings))
     assert (read.registry.tracking_uri, read.dirs.root) == (uri, settings.dirs.root)
     assert (read.train.max_epochs, read.data) == (1, settings.data)
+    # What a worker beside a server reads, the file and the variables, is the whole again.
+    whole = load_settings(
+        text=settings.to_ini([section.name for section in SECTIONS]),
+        environ=jobs.secrets(settings),
+    )
+    assert whole == settings
+
+
+def test_a_worker_elsewhere_has_folders_of_its_own(tmp_path: Path) -> None:
+    here, there = (
+        load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}/{name}"], environ={})
+        for name in ("here", "there")
+    )
+    config = retrain.job_settings(here, Order()).to_ini(SECTIONS_OF_A_JOB)
+    read = load_settings(text=config, environ=jobs.own_places(there))
+    assert (read.dirs.root, read.dirs.data) == (there.dirs.root, there.dirs.data)
+    assert read.registry == there.registry
 
 
 def test_one_key_is_one_job(settings: Settings) -> None:
-    overlay = Overlay.from_mapping({"train": {"max_epochs": 1}})
-    first = retrain.submit(settings, overlay, idempotency_key="k")
-    assert retrain.submit(settings, overlay, idempotency_key="k") == first
-    assert retrain.submit(settings, overlay).job_id != first.job_id
-    with pytest.raises(UsageError):
-        retrain.submit(settings, Overlay(), idempotency_key="k")
+    order = Order(Overlay.from_mapping({"train": {"max_epochs": 1}}))
+    first = retrain.submit(settings, order, idempotency_key="k")
+    assert retrain.submit(settings, order, idempotency_key="k") == first
+    assert retrain.submit(settings, order).job_id != first.job_id
+    for other in (Order(), replace(order, force=True)):
+        with pytest.raises(UsageError):
+            retrain.submit(settings, other, idempotency_key="k")
+
+
+def test_what_a_user_set_on_purpose(tmp_path: Path) -> None:
+    settings = load_settings(
+        text="[train]\nlr = 0.5\n[serve]\nport = 1\n[registry]\nmodel_name = mine\n",
+        sets=[f"DIR_PATHS.ROOT={tmp_path}", "train.patience=none"],
+        environ={"DATA__SOURCE": "digits"},
+    )
+    found = Overlay.from_settings(settings)
+    assert found.sections() == {
+        "data": {"source": "digits"},
+        "train": {"lr": "0.5", "patience": "none"},
+        "registry": {"model_name": "mine"},
+    }
+    assert laid_over(load_settings(environ={}), found).train.lr == 0.5
+
+
+@pytest.mark.slow
+def test_a_base_lies_between_the_servers_own_and_the_wishes(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIR_PATHS__ROOT", str(trained))
+    settings = load_settings(sets=["train.lr=0.5", "train.patience=3", "data.source=mnist"])
+    wishes = Overlay.from_mapping({"train": {"max_epochs": 7}})
+    merged = retrain.job_settings(settings, Order(wishes, base="digits"))
+    assert (merged.train.max_epochs, merged.train.lr, merged.train.patience) == (7, 0.003, None)
+    assert (merged.data.source, merged.registry.model_name) == ("digits", "digits")
+    assert merged.dirs == settings.dirs
+    named = Overlay.from_mapping({"registry": {"model_name": "other"}})
+    other = retrain.job_settings(settings, Order(named, base="digits/1"))
+    assert other.registry.model_name == "other"
+    for base in ("digits/99", "nothing", "digits@nobody"):
+        with pytest.raises(NotFoundError):
+            retrain.check(settings, Order(base=base))
+    for base in (str(trained), ".", "~"):
+        with pytest.raises(UsageError, match="registered version"):
+            retrain.check(settings, Order(base=base))
+    with pytest.raises(UsageError, match="needs a base"):
+        retrain.check(settings, Order(warm_start=True))

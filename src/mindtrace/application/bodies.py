@@ -1,7 +1,8 @@
 """Floor 10: from the body of a request to the image files in it.
 
 In: JSON with base64, an image file as it is, or a form with a file. Out: a `Question`
-with each image's bytes, or the fault in its place where several were sent.
+with each image's bytes, or the fault in its place where several were sent. Reading is
+for the event loop; making a question of what was read may be left to another thread.
 """
 
 from __future__ import annotations
@@ -17,10 +18,14 @@ from starlette.requests import Request
 
 from mindtrace.application.guard import media_type
 from mindtrace.application.problems import Problem
+from mindtrace.core.masking import shown
 
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp")
 ACCEPTED = ("application/json", *IMAGE_TYPES, "multipart/form-data")
 MAX_IMAGES = 1024
+# Values in the JSON of a question, the images among them: base64 has neither commas nor
+# brackets, so that more of them tell before parsing that it is none.
+_MAX_VALUES = 2 * MAX_IMAGES
 
 
 @dataclass(frozen=True)
@@ -31,27 +36,55 @@ class Question:
         images: the encoded files; a `Problem` where one of several is not base64.
         top_k: how many of the likeliest classes to list, from 1.
         many: whether the answer is a list.
+        show_input: whether the answer shows each image as the network sees it.
     """
 
     images: Sequence[bytes | Problem]
     top_k: int = 1
     many: bool = False
+    show_input: bool = False
 
 
-async def read_question(request: Request) -> Question:
-    """Read a question from any of the accepted types.
+@dataclass(frozen=True)
+class Body:
+    """What a client sent, as it came.
+
+    Attributes:
+        content: JSON, or an image file.
+        is_json: which of the two.
+        top_k: of the query, for an image file.
+    """
+
+    content: bytes
+    is_json: bool
+    top_k: int = 1
+
+    def question(self) -> Question:
+        """What is asked.
+
+        Raises:
+            Problem: 400 not JSON or not base64, 422 without an image.
+        """
+        if self.is_json:
+            return from_json(self.content)
+        return Question([_not_empty(self.content)], self.top_k)
+
+
+async def read_body(request: Request) -> Body:
+    """Read a body of any of the accepted types.
 
     Raises:
-        Problem: 400 not JSON or not base64, 415 another type, 422 without an image.
+        Problem: 415 another type, 422 a form without an image.
     """
     kind = media_type(request.headers.get("content-type", "").encode("latin-1"))
     if kind == "application/json":
-        return from_json(await request.body())
+        if "top_k" in request.query_params:
+            raise Problem(422, "'top_k' stands in the body where that is JSON")
+        return Body(await request.body(), is_json=True)
     if kind in IMAGE_TYPES:
-        return Question([_not_empty(await request.body())], _top_k_of_query(request))
+        return Body(await request.body(), False, _top_k_of_query(request))
     if kind == "multipart/form-data":
-        content = _not_empty(await form_file(request, "image"))
-        return Question([content], _top_k_of_query(request))
+        return Body(await form_file(request, "image"), False, _top_k_of_query(request))
     raise unsupported(kind, ACCEPTED)
 
 
@@ -61,34 +94,38 @@ def from_json(body: bytes) -> Question:
     Raises:
         Problem: 400 not JSON or not base64, 422 other fields or types.
     """
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > _MAX_VALUES:
+        raise Problem(400, f"the body is not JSON that we read: more than {_MAX_VALUES} values")
     fields = parse_object(body)
-    unknown = sorted(set(fields) - {"image", "images", "top_k"})
+    unknown = sorted(set(fields) - {"image", "images", "top_k", "show_input"})
     if unknown or ("image" in fields) == ("images" in fields):
-        found = f"unknown field '{unknown[0]}'" if unknown else "found both or neither"
+        found = f"unknown field '{shown(unknown[0])}'" if unknown else "found both or neither"
         raise Problem(
             422,
-            f"the body must have 'image' or 'images', and may have 'top_k': {found}",
+            "the body must have 'image' or 'images', and may have 'top_k' and 'show_input': "
+            + found,
             hint='{"image": "<base64 of a PNG, JPEG or WebP file>", "top_k": 3}',
         )
-    top_k = _top_k(fields.get("top_k", 1))
+    top_k, show_input = _top_k(fields.get("top_k", 1)), fields.get("show_input", False)
+    if not isinstance(show_input, bool):
+        raise Problem(422, "'show_input' must be true or false")
     if "image" in fields:
-        return Question([from_base64(fields["image"], "image")], top_k)
+        return Question([from_base64(fields["image"], "image")], top_k, show_input=show_input)
     images = fields["images"]
     if not isinstance(images, list) or not 0 < len(images) <= MAX_IMAGES:
         raise Problem(422, f"'images' must be a list of 1 to {MAX_IMAGES} images in base64")
-    return Question(
-        [_or_problem(text, f"images[{i}]") for i, text in enumerate(images)], top_k, many=True
-    )
+    read = [_or_problem(text, f"images[{i}]") for i, text in enumerate(images)]
+    return Question(read, top_k, many=True, show_input=show_input)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """A JSON object.
+    """A JSON object; of two fields of one name nobody could say which is meant.
 
     Raises:
-        Problem: 400 not JSON, 422 another type of value.
+        Problem: 400 not JSON, or a field twice; 422 another type of value.
     """
     try:
-        fields = json.loads(body, parse_constant=_no_constant)
+        fields = json.loads(body, parse_constant=_no_constant, object_pairs_hook=_each_once)
     except RecursionError as error:
         raise Problem(400, "the body is not JSON that we read: nested too deeply") from error
     except ValueError as error:
@@ -164,3 +201,12 @@ def _not_empty(data: bytes) -> bytes:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"field '{shown(twice)}' is there twice")
+    return fields

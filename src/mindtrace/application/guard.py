@@ -68,6 +68,11 @@ class Head:
         """Whether this is a probe of `/healthz`, which every orchestrator may send."""
         return self.path.startswith("/healthz/")
 
+    @property
+    def of_page(self) -> bool:
+        """Whether this asks for the page itself: files that are the same for everybody."""
+        return self.method in _SAFE and (self.path == "/" or self.path.startswith("/static/"))
+
 
 Rule = Callable[[Head], None]
 
@@ -143,10 +148,10 @@ def lonely_rule(head: Head) -> None:
 
 
 def token_rule(token: bytes) -> Rule:
-    """Everything but `/healthz` wants `Authorization: Bearer` with this token."""
+    """Everything but `/healthz` and the page wants `Authorization: Bearer` with this token."""
 
     def rule(head: Head) -> None:
-        if head.exempt:
+        if head.exempt or head.of_page:
             return
         scheme, _, given = head.headers.get(b"authorization", b"").partition(b" ")
         # Compared even where the scheme is wrong, so that time tells nothing.
@@ -177,6 +182,8 @@ def content_type_rule(head: Head) -> None:
     if head.method not in _WITH_BODY:
         return
     kind = media_type(head.headers.get(b"content-type"))
+    if not kind and b"inference-header-content-length" in head.headers:
+        return  # a client of /v2; no page can send that header without asking first
     if not kind or kind in _FORM_TYPES:
         given = f"Content-Type {kind} is not accepted here" if kind else "Content-Type is missing"
         raise Problem(415, given, hint="send Content-Type: application/json")

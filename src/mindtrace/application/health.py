@@ -25,7 +25,7 @@ async def live() -> dict[str, Any]:
 
 @router.get("/ready", summary="Can it classify", response_model=Alive, responses=problems(503))
 async def ready(request: Request) -> dict[str, Any]:
-    """A model is loaded and its golden images have passed."""
+    """A model is loaded, its golden images have passed, and the server means to stay."""
     slot: ModelSlot = request.app.state.slot
-    model = await slot.current()
+    model = slot.demand_ready()
     return {"status": "ready", "model_name": model.model_name, "version": model.version}

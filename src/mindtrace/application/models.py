@@ -8,10 +8,18 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse
 
-from mindtrace.application.schemas import ModelPage, VersionItem, VersionPage, problems
+from mindtrace.application.problems import Problem
+from mindtrace.application.schemas import (
+    ComparisonItem,
+    ModelPage,
+    VersionItem,
+    VersionPage,
+    problems,
+)
 from mindtrace.core.documents import document
 from mindtrace.core.settings import Settings
-from mindtrace.errors import NotFoundError
+from mindtrace.errors import NotFoundError, UsageError
+from mindtrace.service import compare as comparing
 from mindtrace.service import versions as service
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -19,6 +27,7 @@ router = APIRouter(prefix="/models", tags=["models"])
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Limit = Annotated[int, Query(ge=1, le=100)]
+Version = Annotated[int, Query(ge=1, le=1 << 31)]
 
 
 @router.get("", summary="Registered models", response_model=ModelPage, responses=problems(503))
@@ -81,6 +90,26 @@ def show_version(
     _demand_name(name)
     detail = service.show_version(_settings(request), f"{name}/{version}")
     return JSONResponse(detail.document())
+
+
+@router.get(
+    "/{name}/compare",
+    summary="Two versions on one test set",
+    response_model=ComparisonItem,
+    responses=problems(404, 409, 503),
+)
+def compare_versions(request: Request, name: str, a: Version, b: Version) -> JSONResponse:
+    """Version b beside version a; 409 where they were tested on different images.
+
+    The fields of `mindtrace registry compare --json`.
+    """
+    _demand_name(name)
+    try:
+        comparison = comparing.compare(_settings(request), f"{name}/{a}", f"{name}/{b}")
+    except UsageError as error:
+        # The request is well made; it is the two versions that have nothing in common.
+        raise Problem(409, error.message, hint=error.hint, kind="not-comparable") from error
+    return JSONResponse(comparison.document())
 
 
 def _model(settings: Settings, name: str) -> dict[str, Any]:

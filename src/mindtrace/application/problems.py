@@ -61,6 +61,7 @@ class Problem(Exception):  # noqa: N818 - it is what RFC 9457 calls it
         hint: what to do next, or None.
         errors: the single faults, each an object with a `message`.
         headers: to send beside it, such as `Retry-After`.
+        members: further ones of the document.
         title: what the status means.
         kind: the last part of the document's `type`.
     """
@@ -81,6 +82,7 @@ class Problem(Exception):  # noqa: N818 - it is what RFC 9457 calls it
         self.hint = hint
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
+        self.members: dict[str, Any] = {}
         self.title = _TITLES.get(status) or HTTPStatus(status).phrase
         self.kind = kind or self.title.lower().replace(" ", "-")
 
@@ -97,11 +99,13 @@ class Problem(Exception):  # noqa: N818 - it is what RFC 9457 calls it
             fields["hint"] = self.hint
         if self.errors:
             fields["errors"] = [dict(error) for error in self.errors]
-        return fields
+        return {**fields, **self.members}
 
     def body(self, request_id: str) -> bytes:
         """The document as it is sent."""
-        return json.dumps(self.document(request_id), ensure_ascii=False).encode()
+        text = json.dumps(self.document(request_id), ensure_ascii=False)
+        # What a client sent may be quoted, and half a surrogate pair is no character.
+        return text.encode(errors="replace")
 
 
 def from_error(error: MindtraceError) -> Problem:

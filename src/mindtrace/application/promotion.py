@@ -40,13 +40,13 @@ _IF_MATCH: dict[str, Any] = {
     "in": "header",
     "required": True,
     "description": 'the ETag of GET /models/{name}/history, such as `"3"`; `*` for any',
-    "schema": {"type": "string"},
+    "schema": {"type": "string", "pattern": rf"^(\*|{_TAGS.pattern})$"},
 }
 
 
 def _wants(shape: type[PromoteWish | RollbackWish], example: dict[str, Any]) -> dict[str, Any]:
     content = {"application/json": {"schema": shape.model_json_schema(), "example": example}}
-    return {"requestBody": {"content": content}, "parameters": [_IF_MATCH]}
+    return {"requestBody": {"required": True, "content": content}, "parameters": [_IF_MATCH]}
 
 
 @router.get(

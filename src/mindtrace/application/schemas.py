@@ -7,9 +7,10 @@ prediction costs less than its validation would. The tests hold both to these sh
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from mindtrace.core.schema import PUBLISHED_KEYS, describe
 
@@ -48,6 +49,9 @@ class Prediction(_Shape):
     top_k: list[Candidate] = Field(description="likeliest first")
     model_name: str | None
     version: int | None
+    input: str | None = Field(
+        default=None, description="with show_input, the image as the network sees it: a PNG, base64"
+    )
 
 
 class Answer(Prediction):
@@ -76,20 +80,25 @@ class Answers(_Shape):
     request_id: str
 
 
+Base64 = Annotated[str, Field(min_length=1, json_schema_extra={"contentEncoding": "base64"})]
+
+
 class OneImage(_Shape):
     """One image."""
 
     model_config = ConfigDict(extra="forbid")
-    image: str = Field(description="a PNG, JPEG or WebP file in base64")
+    image: Base64 = Field(description="a PNG, JPEG or WebP file in base64")
     top_k: int = Field(default=1, ge=1, description="how many of the likeliest classes to list")
+    show_input: bool = Field(default=False, description="show each image as the network sees it")
 
 
 class ManyImages(_Shape):
     """Several images; one that cannot be read hurts only itself."""
 
     model_config = ConfigDict(extra="forbid")
-    images: list[str] = Field(min_length=1, description="image files in base64")
+    images: list[Base64] = Field(min_length=1, description="image files in base64")
     top_k: int = Field(default=1, ge=1, description="how many of the likeliest classes to list")
+    show_input: bool = Field(default=False, description="show each image as the network sees it")
 
 
 class VersionItem(_Shape):
@@ -153,11 +162,25 @@ class HistoryPage(_Shape):
     next_cursor: str | None
 
 
-class PromoteWish(_Shape):
-    """Who shall be champion."""
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-    version: int = Field(ge=1, le=1 << 31)
+
+# 2.0 is an integer to JSON Schema, and to the clients that know one kind of number.
+Whole = Annotated[int, BeforeValidator(_whole)]
+
+
+_REASON_TO_FORCE: JsonDict = {
+    "if": {"required": ["force"], "properties": {"force": {"const": True}}},
+    "then": {"required": ["reason"], "properties": {"reason": {"type": "string", "minLength": 1}}},
+}
+
+
+class PromoteWish(_Shape):
+    """Who shall be champion; to force it wants a reason."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_REASON_TO_FORCE)
+    version: Whole = Field(ge=1, le=1 << 31)
     margin: float = Field(default=0.01, ge=0, le=1, description="how much worse is as good")
     dry_run: bool = False
     force: bool = Field(default=False, description="promote whatever the gate says")
@@ -187,12 +210,53 @@ class PromotionItem(_Shape):
     comparison: dict[str, Any] | None
 
 
+class ClassItem(_Shape):
+    """One class of a comparison; accuracies are null where it has no test image."""
+
+    label: int
+    class_name: str
+    n: int = Field(description="test images")
+    acc_a: float | None
+    acc_b: float | None
+    diff: float | None
+
+
+class ComparisonItem(_Shape):
+    """Version b beside version a; the fields of `mindtrace registry compare --json`."""
+
+    model_config = ConfigDict(extra="allow")
+    schema_version: int
+    a: str
+    b: str
+    test_digest: str
+    n: int = Field(description="test images")
+    acc_a: float
+    acc_b: float
+    diff: float = Field(description="acc_b - acc_a")
+    ci: list[float] = Field(min_length=2, max_length=2, description="95 % of the difference")
+    mcnemar_p: float
+    wrong_to_right: int
+    right_to_wrong: int
+    per_class: list[ClassItem]
+    minimum_detectable: float = Field(description="smallest difference this test set shows")
+    verdict: Literal["PROMOTE", "HOLD", "REJECT"]
+    reasons: list[str]
+
+
 class Progress(_Shape):
     """How far a training is."""
 
     epoch: int | None
     max_epochs: int | None
     val_acc: float | None
+
+
+class JobPromotion(_Shape):
+    """What `[jobs] promote` made of a new version."""
+
+    promoted: bool = Field(description="whether it is champion")
+    verdict: str | None = Field(description="the gate's")
+    message: str | None
 
 
 class Job(_Shape):
@@ -208,7 +272,8 @@ class Job(_Shape):
     progress: Progress
     model_name: str | None
     version: int | None = Field(description="what it registered")
-    reused: bool
+    reused: bool = Field(description="whether that version was there before")
+    promotion: JobPromotion | None
     error: ItemFault | None
 
 
@@ -253,18 +318,40 @@ def retrain_schema() -> dict[str, Any]:
         name: {"type": "object", "properties": keys, "additionalProperties": False}
         for name, keys in sections.items()
     }
-    text = {
-        "type": "object",
-        "required": ["config"],
-        "properties": {"config": {"type": "string", "description": "the same as INI text"}},
-        "additionalProperties": False,
+    flags = {
+        "base": {
+            "type": ["string", "null"],
+            "description": "a version to start from: NAME, NAME@ALIAS or NAME/VERSION; its "
+            "configuration is laid over the server's own",
+        },
+        "warm_start": {"type": "boolean", "description": "begin with the weights of base"},
+        "force": {"type": "boolean", "description": "train even if the same was trained before"},
     }
+    config = {"config": {"type": "string", "description": "the same as INI text"}}
     return {
         "oneOf": [
-            {"type": "object", "properties": by_section, "additionalProperties": False},
-            text,
+            {
+                "type": "object",
+                "properties": {**by_section, **flags},
+                "additionalProperties": False,
+            },
+            {
+                "type": "object",
+                "required": ["config"],
+                "properties": {**config, **flags},
+                "additionalProperties": False,
+            },
         ]
     }
+
+
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "seconds after which to try again",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -274,6 +361,25 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         status: {
             "description": HTTPStatus(status).phrase,
             "content": {"application/problem+json": {"schema": schema}},
+            **({"headers": _RETRY_AFTER} if status in (429, 503) else {}),
         }
         for status in statuses
     }
+
+
+def inlined(shape: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of `shape` with what it refers to in place of every reference."""
+    schema = shape.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def resolved(node: Any) -> Any:
+        if isinstance(node, list):
+            return [resolved(inner) for inner in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return resolved(parts[node["$ref"].rpartition("/")[2]])
+        return {key: resolved(inner) for key, inner in node.items()}
+
+    inner: dict[str, Any] = resolved(schema)
+    return inner

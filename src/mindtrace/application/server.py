@@ -2,46 +2,108 @@
 
 In: settings, a model reference, a socket that listens. Out: nothing; `run` returns after
 a clean drain. One worker is this process; more are children that share the socket. The
-settings reach them as values, pickled with the work they are given: no file, no
-environment and no global can say anything else.
+settings reach them as values: no file, no environment and no global can say anything
+else.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import math
-import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors.multiprocess import Multiprocess
 
 from mindtrace.application.api import create_app
 from mindtrace.application.problems import log
+from mindtrace.application.protocol import Protocol
+from mindtrace.application.slot import ModelSlot
+from mindtrace.application.workers import SAME_WISH, Report, Workers
 from mindtrace.core.settings import Settings
 from mindtrace.errors import InterruptedByUser, MindtraceError
-from mindtrace.service.serving import load_or_wait
+
+# Seconds between "not ready" and the end of accepting. Whoever balances load looks, and
+# every answer meanwhile is the last one on its connection.
+GRACE = 0.5
+# Of the time to stop in, for open requests; the rest is for putting things away.
+_FOR_REQUESTS = 0.9
+# Files that are open beside connections: libraries, stores, uploads.
+_OTHER_FILES = 256
+
+
+class NotCutShort(logging.Filter):
+    """Drops uvicorn's tracebacks of what our own stop has cancelled."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is worth a line."""
+        cancelled = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
+        # That of the lifespan comes as a text.
+        return not (cancelled or "CancelledError" in record.getMessage())
+
 
 # Everything goes to stderr; stdout is for results.
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
+    "filters": {"not cut short": {"()": NotCutShort}},
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": "line",
+            "filters": ["not cut short"],
+        }
+    },
     "loggers": {
         "uvicorn": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
         "mindtrace": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+        # It would say of every malformed form what the answer to it says already.
+        "python_multipart": {"level": "ERROR"},
     },
 }
+
+
+def prepare(
+    settings: Settings,
+    model_ref: str | None = None,
+    *,
+    worker: bool = True,
+    allow_label_change: bool = False,
+    shared: Path | None = None,
+) -> FastAPI:
+    """The application with its model loaded, so that what is wrong shows now.
+
+    Args:
+        settings: of the server.
+        model_ref: what to serve; None is the champion, also one that is yet to come.
+        worker: whether a process that trains is started where jobs wait.
+        allow_label_change: whether a champion may have other classes than the one before.
+        shared: the folder of all workers of this server; None for one that is alone.
+
+    Raises:
+        MindtraceError: see `ModelSlot.fill` and `create_app`.
+    """
+    application = create_app(
+        settings, model_ref, worker=worker, allow_label_change=allow_label_change, shared=shared
+    )
+    application.state.slot.fill()
+    return application
 
 
 def run(
@@ -49,66 +111,87 @@ def run(
     model_ref: str | None,
     listener: socket.socket,
     ready: Callable[[], object],
+    *,
+    worker: bool = True,
+    allow_label_change: bool = False,
 ) -> None:
     """Serve on a listening socket until a signal says to stop, then drain.
 
-    Raises:
-        MindtraceError: what `prepare` raises; the workers could not start.
-        InterruptedByUser: a second Ctrl-C cut the drain short.
-    """
-    if settings.serve.workers == 1:
-        _run_here(settings, prepare(settings, model_ref), listener, ready)
-    else:
-        _run_workers(settings, model_ref, listener, ready)
-
-
-def prepare(settings: Settings, model_ref: str | None) -> FastAPI:
-    """The application with its model loaded, so that what is wrong shows now.
+    Args:
+        settings: of the server.
+        model_ref: see `prepare`.
+        listener: a socket that listens.
+        ready: called once connections are accepted.
+        worker: see `prepare`.
+        allow_label_change: see `prepare`.
 
     Raises:
-        MindtraceError: see `load_or_wait` and `create_app`.
+        MindtraceError: what `prepare` raises; a process could not start.
+        InterruptedByUser: a second signal cut the drain short.
     """
-    application = create_app(settings, model_ref)
-    application.state.slot.fill()
-    return application
+    serve = settings.serve
+    _allow_files(serve.max_connections + _OTHER_FILES)
+    options: dict[str, Any] = {"worker": worker, "allow_label_change": allow_label_change}
+    if serve.workers == 1:
+        _run_here(settings, prepare(settings, model_ref, **options), listener, ready)
+        return
+    import_before_fork()
+    with tempfile.TemporaryDirectory(prefix="mindtrace-") as shared:
+        # Origins are a view that cannot be pickled, and a server needs none.
+        plain = replace(settings, origins={})
+        work = _Worker(plain, model_ref, {**options, "shared": Path(shared)}, listener)
+        Workers(work, serve.workers, serve.drain_timeout).run(ready, listener.close)
+
+
+def import_before_fork() -> None:
+    """What every worker will need, so that it stands in memory once.
+
+    None of it may have started a thread: a fork copies its locks but not the thread.
+    """
+    import onnxruntime
+    from PIL import Image, ImageOps
+
+    uvicorn.Config("", log_config=None).get_loop_factory()
+    assert onnxruntime and Image and ImageOps
 
 
 def _run_here(
     settings: Settings, application: FastAPI, listener: socket.socket, ready: Callable[[], object]
 ) -> None:
-    server = uvicorn.Server(uvicorn_config(settings, application))
-    with _signals_end_in_peace():
+    server = Server(settings, application)
+    with _signals_go_to(server):
         ready()
-        server.run(sockets=[listener])
-    if not server.started:
-        raise MindtraceError("the server could not start; its log says why")
-    if server.force_exit:
-        raise InterruptedByUser(signal.SIGINT)
+        try:
+            server.run(sockets=[listener])
+        except SystemExit as error:
+            raise MindtraceError("the server could not start; its log says why") from error
+    if server.cut_short_by is not None:
+        raise InterruptedByUser(server.cut_short_by)
 
 
-def _run_workers(
-    settings: Settings, model_ref: str | None, listener: socket.socket, ready: Callable[[], object]
-) -> None:
-    load_or_wait(settings, model_ref)
-    # Origins are a view that cannot be pickled, and a server needs none.
-    plain = replace(settings, origins={})
-    config = uvicorn_config(settings, _Worker(plain, model_ref), factory=True)
-    workers = _Workers(config, [listener])
-    ready()
-    workers.run()
-    if workers.failed:
-        raise MindtraceError("the workers could not start; their log says why")
+@dataclass(frozen=True)
+class _Worker:
+    """The life of one of several processes; `options` are those of `prepare`."""
+
+    settings: Settings
+    model_ref: str | None
+    options: Mapping[str, Any]
+    listener: socket.socket
+
+    def __call__(self, report: Report) -> None:
+        try:
+            application = prepare(self.settings, self.model_ref, **self.options)
+        except MindtraceError as error:
+            report.failed(error)
+            sys.exit(STARTUP_FAILURE)
+        Server(self.settings, application, report).run(sockets=[self.listener])
 
 
-def uvicorn_config(
-    settings: Settings, application: Any, *, factory: bool = False
-) -> uvicorn.Config:
-    """What uvicorn is told; `application` makes it where `factory` is set."""
+def uvicorn_config(settings: Settings, application: FastAPI) -> uvicorn.Config:
+    """What uvicorn is told."""
     return uvicorn.Config(
         application,
-        factory=factory,
-        workers=settings.serve.workers,
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="on",
         log_config=LOGGING,
@@ -120,62 +203,113 @@ def uvicorn_config(
     )
 
 
-@dataclass(frozen=True)
-class _Worker:
-    """Makes the application in a worker process."""
-
-    settings: Settings
-    model_ref: str | None
-
-    def __call__(self) -> FastAPI:
-        threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-        try:
-            return prepare(self.settings, self.model_ref)
-        except MindtraceError as error:
-            log.error("%s", error.message)
-        except Exception:  # noqa: BLE001 - whatever it is, trying again would not mend it
-            log.exception("a worker could not start")
-        # The one status that keeps the parent from starting us again and again.
-        sys.exit(STARTUP_FAILURE)
-
-
-class _Workers(Multiprocess):
-    """uvicorn's supervisor, with an honest end.
+class Server(uvicorn.Server):
+    """uvicorn's server, which takes its leave before it goes.
 
     Attributes:
-        failed: whether a worker could not start.
+        cut_short_by: the second signal, where there was one.
     """
 
-    failed = False
+    def __init__(
+        self, settings: Settings, application: FastAPI, report: Report | None = None
+    ) -> None:
+        """Prepare a server.
 
-    def terminate_all(self) -> None:
-        # Closed first: a new connection is refused at once, not reset after the drain.
-        for listener in self.sockets:
+        Args:
+            settings: of the server.
+            application: with its model.
+            report: to the parent of a worker, who decides when to cut short.
+        """
+        super().__init__(uvicorn_config(settings, application))
+        self.cut_short_by: int | None = None
+        self._slot: ModelSlot = application.state.slot
+        self._drain_timeout = settings.serve.drain_timeout
+        self._report = report
+        self._told_at = float("inf")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins the end, a second one hastens it."""
+        now = time.monotonic()
+        if self._told_at == float("inf"):
+            self._told_at = now
+            self._slot.drain()
+            _end_after(self._drain_timeout, 0)
+        elif self._report is None and now > self._told_at + SAME_WISH:
+            self.cut_short_by = sig
+            self.should_exit = self.force_exit = True
+            _end_after(1.0, 128 + sig)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept, and say so."""
+        await super().startup(sockets)
+        if self._report is not None and self.started:
+            self._report.alive()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: signs of life, and whether it is time to go."""
+        if self._report is not None:
+            if counter % 10 == 0:
+                self._report.alive()
+            if self._report.orphaned and not self._slot.draining:
+                self.handle_exit(signal.SIGTERM, None)
+        if time.monotonic() >= self._told_at + min(GRACE, self._drain_timeout / 4):
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more, answer what is open, put everything away."""
+        for server in self.servers:
+            server.close()
+        for listener in sockets or ():
             listener.close()
-        super().terminate_all()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        until = min(self._told_at, time.monotonic()) + self._drain_timeout * _FOR_REQUESTS
+        while (state.connections or state.tasks) and not self.force_exit:
+            if time.monotonic() >= until:
+                log.error("%d requests did not end in time", len(state.tasks))
+                break
+            await asyncio.sleep(0.02)
+        for connection in list(state.connections):
+            connection.transport.abort()
+        if not self.force_exit:
+            await self.lifespan.shutdown()
 
-    def join_all(self) -> None:
-        super().join_all()
-        self.failed = any(process.exitcode == STARTUP_FAILURE for process in self.processes)
 
+def _end_after(seconds: float, code: int) -> None:
+    """The last resort: threads that work on, or stores that do not answer, hold us no longer."""
 
-def _end_with_parent() -> None:
-    """Workers of a parent that was killed would serve on, and nobody could stop them."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
+    def end() -> None:
+        logging.shutdown()
+        os._exit(code)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 @contextlib.contextmanager
-def _signals_end_in_peace() -> Iterator[None]:
-    """uvicorn raises a signal again after its drain; by then there is nothing to kill."""
+def _signals_go_to(server: Server) -> Iterator[None]:
+    """From before the server runs to after its end: none is lost, none kills."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {s: signal.signal(s, lambda *_: None) for s in (signal.SIGTERM, signal.SIGINT)}
+    heard = (signal.SIGTERM, signal.SIGINT)
+    before = {signum: signal.signal(signum, server.handle_exit) for signum in heard}
     try:
         yield
     finally:
         for signum, action in before.items():
             signal.signal(signum, action)
+
+
+def _allow_files(wanted: int) -> None:
+    """Connections are files, of which many systems allow a process 1,024 until it asks."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        log.warning("this system allows %d open files, fewer than [serve] asks for", allowed)

@@ -35,7 +35,7 @@ MEANINGS: tuple[tuple[str, str], ...] = (
     ("0", "done"),
     ("1", "failed: an image that could not be predicted, a bad bundle, a crash"),
     ("2", "usage or configuration: an option, the INI, data.dir"),
-    ("3", "the verdict is no: HOLD, REJECT, DIVERGED, a failed verify"),
+    ("3", "the verdict is no: HOLD, REJECT, DIVERGED, verify, a job cancelled"),
     ("4", "not found: a model, version, alias or job"),
     ("5", "busy or conflict: a port, a full queue, somebody was quicker"),
     ("130", "stopped by SIGINT (Ctrl-C)"),

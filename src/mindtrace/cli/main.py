@@ -11,15 +11,18 @@ from typing import Annotated, Any
 
 import typer
 
-from mindtrace.cli import config, data, registry
+from mindtrace.cli import config, data, jobs, registry
 from mindtrace.cli.common import command, guarded
 from mindtrace.cli.console import Console
+from mindtrace.cli.doctor import doctor
 from mindtrace.cli.exits import MEANINGS, epilog
 from mindtrace.cli.light import LightGroup
 from mindtrace.cli.predict import predict
 from mindtrace.cli.reproduce import reproduce
+from mindtrace.cli.retrain import retrain
 from mindtrace.cli.serve import serve
 from mindtrace.cli.train import train
+from mindtrace.cli.worker import worker
 from mindtrace.errors import UsageError
 from mindtrace.version import VERSION
 
@@ -96,8 +99,12 @@ command(app)(predict)
 app.add_typer(registry.app, name="registry")
 command(app)(reproduce)
 command(app)(serve)
+command(app)(retrain)
+app.add_typer(jobs.app, name="jobs")
+command(app)(worker)
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
+command(app)(doctor)
 
 
 def main() -> None:

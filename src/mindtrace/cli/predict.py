@@ -10,10 +10,13 @@ import typer
 
 from mindtrace.cli.common import Call
 from mindtrace.cli.console import Cell, Console
-from mindtrace.errors import DataError
+from mindtrace.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from mindtrace.core.settings import Settings
+    from mindtrace.service.predict import Prediction, PredictionFailure
+
+    Answer = Prediction | PredictionFailure
 
 _MANY = 100  # from here on a bar is worth its room
 _TOO_MANY = 500  # from here on nobody reads a drawn table
@@ -44,32 +47,65 @@ def predict(
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first image that fails.")
     ] = False,
+    url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Ask a running server, such as http://127.0.0.1:8000."),
+    ] = None,
+    token_file: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="File with the token that the server wants (serve.token_file)."
+        ),
+    ] = None,
 ) -> None:
     """Say what is on images.
 
     A bad file is a row that says so, and exit code 1 at the end; the others go on.
     """
-    settings = call.settings()
+    if url is not None and model is not None:
+        raise UsageError(
+            "--url and --model exclude each other: a server answers with its own version",
+            hint="mindtrace predict --model REF PATH",
+        )
+    if url is None and token_file is not None:
+        raise UsageError("--token-file is for a server", hint="mindtrace predict --url URL PATH")
+    settings = call.settings({"serve.token_file": token_file})
     from mindtrace.service.predict import collect
 
     files = collect(paths)
-    documents = _documents(settings, files, model, topk, fail_fast)
+    answers = (
+        _by_server(settings, url, files, topk, fail_fast)
+        if url is not None
+        else _by_model(settings, model, files, topk, fail_fast)
+    )
+    documents = (answer.document() for answer in answers)
     failed = _Failures(documents)
     _show(call.console, failed, len(files))
     if failed.count:
         raise DataError(f"{failed.count} of {len(files)} images could not be predicted")
 
 
-def _documents(
-    settings: Settings, files: Sequence[str], model: str | None, topk: int, fail_fast: bool
-) -> Iterator[Mapping[str, Any]]:
+def _by_model(
+    settings: Settings, model: str | None, files: Sequence[str], topk: int, fail_fast: bool
+) -> Iterator[Answer]:
     from mindtrace.service.predict import load_model, predict_paths
 
     loaded = load_model(settings, model)
-    answers = predict_paths(
+    return predict_paths(
         loaded, files, top_k=topk, stdin=sys.stdin.buffer.read, fail_fast=fail_fast
     )
-    return (answer.document() for answer in answers)
+
+
+def _by_server(
+    settings: Settings, url: str, files: Sequence[str], topk: int, fail_fast: bool
+) -> Iterator[Answer]:
+    from mindtrace.service.link import Link
+    from mindtrace.service.remote import predict_remote
+    from mindtrace.service.serving import read_token
+
+    file = settings.serve.token_file
+    link = Link(url, None if file is None else read_token(file))
+    return predict_remote(link, files, top_k=topk, stdin=sys.stdin.buffer.read, fail_fast=fail_fast)
 
 
 class _Failures:

@@ -41,6 +41,15 @@ def serve(
             metavar="FILE", help="File with the token callers must send (serve.token_file)."
         ),
     ] = None,
+    no_worker: Annotated[
+        bool, typer.Option("--no-worker", help="Take jobs, but start no process that trains.")
+    ] = False,
+    allow_label_change: Annotated[
+        bool,
+        typer.Option(
+            "--allow-label-change", help="Take a champion with other classes than the one before."
+        ),
+    ] = False,
 ) -> None:
     """Serve a version over HTTP.
 
@@ -56,7 +65,13 @@ def serve(
     )
     from mindtrace.service.serving import serve as service
 
-    service(settings, model, ready=lambda url: _say_where(call.console, url))
+    service(
+        settings,
+        model,
+        worker=not no_worker,
+        allow_label_change=allow_label_change,
+        ready=lambda url: _say_where(call.console, url),
+    )
 
 
 def _say_where(console: Console, url: str) -> None:

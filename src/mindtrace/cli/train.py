@@ -72,15 +72,26 @@ def train(
         ),
     ] = None,
     job_id: Annotated[str | None, typer.Option(hidden=True, help="The job this is.")] = None,
+    attempt: Annotated[int, typer.Option(hidden=True, help="Which hold on the job.")] = 0,
     parent: Annotated[
         str | None, typer.Option(hidden=True, help="The version this starts from.")
     ] = None,
+    warm_start: Annotated[
+        bool, typer.Option("--warm-start", hidden=True, help="Begin with the parent's weights.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", hidden=True, help="Train the same once more.")
+    ] = False,
 ) -> None:
     """Train a classifier and register it as a version.
 
     The best weights by the monitored metric are tested and registered; the first version
     of a name becomes its champion.
     """
+    if job_id is not None:
+        from mindtrace.jobs.child import end_with_parent
+
+        end_with_parent()
     settings = call.settings(
         {
             "data.source": source,
@@ -98,6 +109,11 @@ def train(
     if dry_run:
         _show(call.console, service.plan(settings).document())
         return
+    ticket = None
+    if job_id is not None:
+        from mindtrace.jobs.ticket import ticket_for
+
+        ticket = ticket_for(settings, job_id, attempt, force=force)
     service.own_this_process(settings)
     progress = progress_for(call.console)
     try:
@@ -105,8 +121,9 @@ def train(
             settings,
             progress=progress,
             register=not no_register,
-            job_id=job_id,
+            ticket=ticket,
             parent=parent,
+            warm_start=warm_start,
             resume=resume,
         )
     finally:

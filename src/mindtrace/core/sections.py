@@ -91,6 +91,7 @@ class ServeSettings:
     body_timeout: float
     request_timeout: float
     drain_timeout: float
+    access_log: bool
 
 
 @dataclass(frozen=True)

@@ -287,6 +287,13 @@ _SERVE = Section(
         Key("body_timeout", positive(), "30", "for its body to arrive"),
         Key("request_timeout", positive(), "10", "for its answer to be found", "timeout"),
         Key("drain_timeout", positive(), "30", "for open requests to end when we stop"),
+        Key(
+            "access_log",
+            flag(),
+            "false",
+            "a line of JSON on stderr for every request",
+            "log_access",
+        ),
     ),
 )
 

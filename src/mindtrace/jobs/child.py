@@ -2,7 +2,8 @@
 
 In: a command, a folder and a listed environment. Out: the events that it writes to
 stderr while it works, and how it ended. Nothing of it can hurt the process that waits:
-it is niced, it is told to stop by SIGTERM, and after a grace by SIGKILL to the group.
+it is niced, it is told to stop by SIGTERM, and after a grace by SIGKILL to the group. And
+it does not live longer than that process: its standard input is a pipe that ends then.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from mindtrace.jobs.job import Request
+from mindtrace.jobs.place import Place
 
 GRACE = 20.0
 NICENESS = 10
@@ -52,15 +56,34 @@ class Ended:
     stopped: bool
 
 
-def train_command(config: Path, job_id: str) -> list[str]:
+def train_command(
+    config: Path, job_id: str, fence: int, request: Request, *, resume: bool
+) -> list[str]:
     """The command line of a job's training.
 
     The interpreter is ours, and `-P` keeps the job's folder off the module path.
     """
     return [
-        *(sys.executable, "-P", "-m", "mindtrace", "train"),
-        *("--config", str(config), "--json", "--job-id", job_id),
+        *(sys.executable, "-P", "-m", "mindtrace", "train", "--config", str(config), "--json"),
+        *("--job-id", job_id, "--attempt", str(fence)),
+        *(("--parent", request.parent) if request.parent else ()),
+        *(("--warm-start",) if request.warm_start else ()),
+        *(("--force",) if request.force else ()),
+        *(("--resume", "last") if resume else ()),
     ]
+
+
+def end_with_parent() -> None:
+    """In a child: die, with all that it started, when the process that waits for it dies."""
+    threading.Thread(target=_outlive_nobody, name="parent", daemon=True).start()
+
+
+def _outlive_nobody() -> None:
+    while os.read(0, 1024):  # standard input, which nobody writes to
+        pass
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def listed_environment(
@@ -82,6 +105,8 @@ def run(
     environ: Mapping[str, str],
     on_event: Callable[[Event], None],
     stop: Callable[[], bool],
+    on_line: Callable[[bytes], None] | None = None,
+    place: Place | None = None,
     grace: float = GRACE,
 ) -> Ended:
     """Run a command to its end; blocks.
@@ -92,6 +117,8 @@ def run(
         environ: all that it sees of ours.
         on_event: hears each document on stderr that has an `event`.
         stop: asked a few times a second; true sends SIGTERM.
+        on_line: hears each line on stderr.
+        place: is handed to the command.
         grace: seconds from SIGTERM to SIGKILL.
 
     Raises:
@@ -102,21 +129,27 @@ def run(
             command,
             cwd=folder,
             env=dict(environ),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.PIPE,
             process_group=0,
+            pass_fds=() if place is None else (place.lock,),
         )
         with contextlib.suppress(OSError):  # it may have ended already
             os.setpriority(os.PRIO_PGRP, process.pid, NICENESS)
         with process, _Keeper(process, stop, grace) as keeper:
-            error = _follow(process, log, on_event)
-    result = _object((folder / RESULT).read_bytes().strip().rpartition(b"\n")[2]) or None
+            if place is not None:
+                place.hand_over(process.pid)
+            error = _follow(process, log, on_event, on_line or _ignore)
+    result = object_in((folder / RESULT).read_bytes().strip().rpartition(b"\n")[2]) or None
     return Ended(process.returncode, result, error, keeper.told)
 
 
 def _follow(
-    process: subprocess.Popen[bytes], log: BinaryIO, on_event: Callable[[Event], None]
+    process: subprocess.Popen[bytes],
+    log: BinaryIO,
+    on_event: Callable[[Event], None],
+    on_line: Callable[[bytes], None],
 ) -> Mapping[str, Any] | None:
     """Read stderr to its end; the error that the child reported, if it did."""
     error: Mapping[str, Any] | None = None
@@ -124,12 +157,17 @@ def _follow(
     while line := process.stderr.readline(_LONGEST_LINE):
         log.write(line)
         log.flush()
-        fields = _object(line)
+        on_line(line)
+        fields = object_in(line)
         if "event" in fields:
             on_event(fields)
         if isinstance(fields.get("error"), dict):
             error = fields["error"]
     return error
+
+
+def _ignore(_: bytes) -> None:
+    pass
 
 
 class _Keeper:
@@ -177,7 +215,7 @@ class _Keeper:
             os.killpg(self._process.pid, signum)
 
 
-def _object(line: bytes) -> dict[str, Any]:
+def object_in(line: bytes) -> dict[str, Any]:
     """A line's JSON object; empty where it is none."""
     if not line.lstrip().startswith(b"{"):
         return {}

@@ -1,4 +1,4 @@
-"""Floor 8: what a job is; its record comes from and goes to `job.json`.
+"""Floor 8: what a job is, as its row says and as every door shows it.
 
 A record never changes: every step of a job's life is a new record in the old one's place.
 """
@@ -9,7 +9,7 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,9 +17,36 @@ from mindtrace.core.documents import document
 
 QUEUED, RUNNING = "queued", "running"
 SUCCEEDED, FAILED, CANCELLED = "succeeded", "failed", "cancelled"
+STATES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED)
 ENDED = frozenset({SUCCEEDED, FAILED, CANCELLED})
 
 _ID = re.compile(r"\d{8}T\d{12}-[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a job shall train.
+
+    Attributes:
+        config: its whole configuration, INI text without passwords.
+        parent: the version it starts from, `NAME/VERSION`, or None.
+        warm_start: whether the weights of `parent` are the first ones.
+        force: train even if such a version is there already.
+    """
+
+    config: str
+    parent: str | None = None
+    warm_start: bool = False
+    force: bool = False
+
+    def to_json(self) -> str:
+        """The text of its column."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Request:
+        """Read its column."""
+        return cls(**json.loads(text))
 
 
 @dataclass(frozen=True)
@@ -30,18 +57,19 @@ class Job:
         job_id: sorts by the time of submission.
         state: queued, running, succeeded, failed or cancelled.
         submitted_at: UTC, ISO 8601; as are the other times.
-        started_at: None before.
+        started_at: of the first attempt; None before.
         ended_at: None before.
-        attempts: how often a child was started.
+        attempts: how often a training was started.
         epoch: the last one that ended, from 1.
-        max_epochs: None until the child says it.
+        max_epochs: None until the training says it.
         val_acc: of that epoch, a fraction.
         model_name: what the version was registered under.
         version: what was registered.
         reused: whether that version was there before.
+        promotion: what became of it after the training: `promoted`, `verdict`, `message`;
+            None where nobody asked.
         error: `type` and `message` of what ended the job.
         request_digest: of what was asked, to know the same request again.
-        key_digest: of the client's Idempotency-Key, if it sent one.
     """
 
     job_id: str
@@ -56,9 +84,9 @@ class Job:
     model_name: str | None = None
     version: int | None = None
     reused: bool = False
+    promotion: Mapping[str, Any] | None = None
     error: Mapping[str, str] | None = None
     request_digest: str | None = None
-    key_digest: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -83,19 +111,33 @@ class Job:
                 "model_name": self.model_name,
                 "version": self.version,
                 "reused": self.reused,
+                "promotion": None if self.promotion is None else dict(self.promotion),
                 "error": None if self.error is None else dict(self.error),
             }
         )
 
-    def to_json(self) -> str:
-        """The text of `job.json`."""
-        return json.dumps(asdict(self), ensure_ascii=False)
-
     @classmethod
-    def from_json(cls, text: str) -> Job:
-        """Read `job.json`; a field of a later mindtrace is left out."""
-        known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in json.loads(text).items() if name in known})
+    def from_row(cls, row: Mapping[str, Any]) -> Job:
+        """Read a row; its further columns are of no interest here."""
+        values = {name: row[name] for name in cls.__dataclass_fields__}
+        for name in ("promotion", "error"):
+            values[name] = None if values[name] is None else json.loads(values[name])
+        return cls(**{**values, "reused": bool(values["reused"])})
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a job.
+
+    Attributes:
+        id: 1 for its first; dense.
+        name: `state`, `epoch` or `end`.
+        data: JSON.
+    """
+
+    id: int
+    name: str
+    data: str
 
 
 def new_job_id() -> str:

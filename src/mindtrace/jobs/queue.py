@@ -1,209 +1,187 @@
-"""Floor 8: the jobs of one ROOT, a folder each under `<ROOT>/jobs`.
+"""Floor 8: the jobs, for whoever submits, asks and cancels; any process, any machine.
 
-In: the configuration of a training. Out: its job, whose record can be asked for at any
-time, from any process. A record is replaced by a rename, so a reader sees the old or the
-new one; changes are made under a lock that all processes share.
+In: the configuration of a training. Out: its job. That a job is accepted, that it has one
+key and that no more wait than may is one transaction; a worker finds the job there and
+hands it to DBOS. Nothing here imports DBOS.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 
-from mindtrace.errors import ConflictError, NotFoundError, QueueFullError, StoreError, UsageError
+from mindtrace.errors import ConflictError, NotFoundError, QueueFullError, UsageError
+from mindtrace.jobs import events
+from mindtrace.jobs.database import Database, Row, Work
 from mindtrace.jobs.job import (
     CANCELLED,
-    FAILED,
+    ENDED,
     QUEUED,
     RUNNING,
+    STATES,
+    Event,
     Job,
+    Request,
     is_job_id,
     new_job_id,
     now,
 )
+from mindtrace.jobs.workers import is_alive
 
-CONFIG = "config.ini"
-LOG = "log.txt"
-_RECORD = "job.json"
-_CANCEL = "cancel"
-_CHANGING = ".changing"
-_RUNNING = ".running"
+_EVENTS = 500
 
 
 class JobQueue:
-    """Submit, get, list, cancel; and claim, update for whoever runs the jobs.
+    """Submit, get, list, cancel; events and log.
 
     Attributes:
-        folder: holds a folder for each job.
+        database: holds the jobs.
+        max_queued: how many may wait.
     """
 
-    def __init__(self, folder: Path, max_queued: int) -> None:
-        self.folder = folder
+    def __init__(self, database: Database, max_queued: int) -> None:
+        self.database = database
         self.max_queued = max_queued
 
     def submit(
-        self, config: str, *, request_digest: str | None = None, key_digest: str | None = None
+        self, request: Request, *, request_digest: str | None = None, key_digest: str | None = None
     ) -> Job:
         """Put a job at the end of the queue.
 
         Args:
-            config: the whole configuration of the training, INI text.
+            request: what to train.
             request_digest: of what the client asked.
             key_digest: of the client's key; a job that has it already is returned.
 
         Raises:
             QueueFullError: `max_queued` jobs wait already.
             UsageError: the key belongs to another request.
-            StoreError: the folder cannot be written.
+            StoreError: the database is away.
         """
-        with self._changing():
-            jobs = list(self._jobs())
-            for job in jobs:
-                if key_digest is not None and job.key_digest == key_digest:
-                    return _same_request(job, request_digest)
-            waiting = sum(job.state == QUEUED for job in jobs)
-            if waiting >= self.max_queued:
-                raise QueueFullError(
-                    f"{waiting} jobs wait already, [jobs] max_queued = {self.max_queued}",
-                    hint="try again when one of them has ended",
-                )
-            job = Job(
-                new_job_id(), QUEUED, now(), request_digest=request_digest, key_digest=key_digest
+        with self.database.transaction() as work:
+            work.rows(work.alone)
+            if key_digest is not None:
+                row = work.row("select * from mindtrace_jobs where key_digest = ?", key_digest)
+                if row is not None:
+                    return _same_request(Job.from_row(row), request_digest)
+            self._demand_room(work)
+            job_id = new_job_id()
+            work.changed(
+                "insert into mindtrace_jobs"
+                " (job_id, state, submitted_at, request, request_digest, key_digest)"
+                " values (?, ?, ?, ?, ?, ?)",
+                *(job_id, QUEUED, now(), request.to_json(), request_digest, key_digest),
             )
-            folder = self.folder_of(job.job_id)
-            folder.mkdir()
-            (folder / CONFIG).write_text(config, encoding="utf-8")
-            self._write(job)
-        return job
+            return events.tell_state(work, job_id)
 
     def get(self, job_id: str) -> Job:
-        """The record of a job as it is now.
+        """A job as it is now.
 
         Raises:
             NotFoundError: there is no such job.
+            StoreError: the database is away.
         """
-        job = self._read(job_id) if is_job_id(job_id) else None
-        if job is None:
-            raise NotFoundError("job", job_id[:64], self._ids()[:3])
-        return self._true(job)
+        with self._read() as work:
+            return _demanded(work, job_id)
 
     def list(self, limit: int = 20, before: str | None = None) -> Sequence[Job]:
         """Jobs, newest first; those older than the job `before`, if that is given."""
-        ids = [job_id for job_id in self._ids() if before is None or job_id < before]
-        jobs = (self._read(job_id) for job_id in ids[:limit])
-        return [self._true(job) for job in jobs if job is not None]
+        if not self.database.exists():
+            return []
+        where, values = ("where job_id < ?", (before,)) if before else ("", ())
+        with self._read() as work:
+            rows = work.rows(
+                f"select * from mindtrace_jobs {where} order by job_id desc limit ?",
+                *(*values, limit),
+            )
+        return [Job.from_row(row) for row in rows]
+
+    def counts(self) -> Mapping[str, int]:
+        """How many jobs are in each state; all zero, and nothing made, without a database."""
+        counts = dict.fromkeys(STATES, 0)
+        if self.database.exists():
+            with self._read() as work:
+                for row in work.rows("select state, count(*) n from mindtrace_jobs group by state"):
+                    counts[row["state"]] = row["n"]
+        return counts
+
+    def unfinished(self) -> bool:
+        """Whether a job waits or runs."""
+        counts = self.counts()
+        return counts[QUEUED] + counts[RUNNING] > 0
 
     def cancel(self, job_id: str) -> Job:
         """Take a job out of the queue, or ask for the end of one that runs.
 
         Raises:
             NotFoundError: there is no such job.
-            ConflictError: it has ended.
+            ConflictError: it has ended, or its version is being registered.
         """
-        job = self.get(job_id)
-        with self._changing():
-            job = self._read(job_id) or job
-            if job.ended:
-                raise ConflictError(f"job {job_id} has ended: {job.state}")
-            if job.state == RUNNING:
-                (self.folder_of(job_id) / _CANCEL).touch()
+        with self.database.transaction() as work:
+            job = _demanded(work, job_id)
+            row = _locked(work, job_id)
+            if row["state"] in ENDED:
+                raise ConflictError(f"job {job_id} has ended: {row['state']}")
+            if row["registering"]:
+                raise ConflictError(
+                    f"job {job_id} has trained and registers its version: too late to cancel"
+                )
+            if row["state"] == RUNNING and is_alive(work, row["worker_id"]):
+                work.changed("update mindtrace_jobs set cancelling = 1 where job_id = ?", job_id)
                 return job
-            job = replace(job, state=CANCELLED, ended_at=now())
-            self._write(job)
-        return job
+            # A higher fence: the worker, should it come back, finds that it lost the job.
+            work.changed(
+                "update mindtrace_jobs set state = ?, ended_at = ?, fence = fence + 1, swept = ?"
+                " where job_id = ?",
+                *(CANCELLED, now(), int(row["attempts"] == 0), job_id),
+            )
+            return events.tell_state(work, job_id)
 
-    def claim(self) -> Job | None:
-        """Mark the oldest waiting job as running; only for who holds `running_lock`."""
-        with self._changing():
-            for job in reversed(list(self._jobs())):
-                if job.state == RUNNING:
-                    self._write(_lost(job))
-                elif job.state == QUEUED:
-                    job = replace(job, state=RUNNING, started_at=now(), attempts=job.attempts + 1)
-                    self._write(job)
-                    return job
-        return None
+    def events(self, job_id: str, after: int = 0) -> Sequence[Event]:
+        """What happened to a job behind the event with that number, in order.
 
-    def update(self, job: Job, **changes: Any) -> Job:
-        """Replace the record of a running job; only for who runs it."""
-        job = replace(job, **changes)
-        self._write(job)
-        return job
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        with self._read() as work:
+            _demanded(work, job_id)
+            return events.read_events(work, job_id, after, _EVENTS)
 
-    def cancel_wanted(self, job_id: str) -> bool:
-        """Whether somebody asked for the end of a running job."""
-        return (self.folder_of(job_id) / _CANCEL).exists()
+    def log(self, job_id: str, offset: int = 0) -> bytes:
+        """A part of a job's log, from a place in bytes on; empty at its end for now.
 
-    def unfinished(self) -> bool:
-        """Whether a job waits, or was left behind by a process that is gone."""
-        return any(not job.ended for job in self._jobs())
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        with self._read() as work:
+            _demanded(work, job_id)
+            return events.read_log(work, job_id, offset)
 
-    def folder_of(self, job_id: str) -> Path:
-        """Where a job keeps its configuration, record and log."""
-        return self.folder / job_id
+    def _read(self) -> AbstractContextManager[Work]:
+        return self.database.transaction(write=False)
 
-    @contextlib.contextmanager
-    def running_lock(self) -> Iterator[bool]:
-        """Held by the one process that runs jobs of this ROOT; yields whether we got it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self.folder / _RUNNING, wait=False) as ours:
-            yield ours
+    def _demand_room(self, work: Work) -> None:
+        row = work.row("select count(*) n from mindtrace_jobs where state = ?", QUEUED)
+        waiting = 0 if row is None else row["n"]
+        if waiting >= self.max_queued:
+            raise QueueFullError(
+                f"{waiting} jobs wait already, [jobs] max_queued = {self.max_queued}",
+                hint="try again when one of them has ended",
+            )
 
-    @contextlib.contextmanager
-    def _changing(self) -> Iterator[None]:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with _locked(self.folder / _CHANGING, wait=True):
-                yield
-        except OSError as error:
-            raise StoreError(f"{self.folder} cannot be written: {error.strerror}") from error
 
-    def _true(self, job: Job) -> Job:
-        """A job that says it runs while nobody runs jobs was left behind."""
-        if job.state != RUNNING:
-            return job
-        with self.running_lock() as ours:
-            if not ours:
-                return job
-            # Only while we hold the lock can no new one be running.
-            job = self._read(job.job_id) or job
-            if job.state == RUNNING:
-                job = _lost(job)
-                self._write(job)
-            return job
+def _demanded(work: Work, job_id: str) -> Job:
+    job = events.read_job(work, job_id) if is_job_id(job_id) else None
+    if job is None:
+        rows = work.rows("select job_id from mindtrace_jobs order by job_id desc limit 3")
+        raise NotFoundError("job", job_id[:64], [row["job_id"] for row in rows])
+    return job
 
-    def _jobs(self) -> Iterator[Job]:
-        for job_id in self._ids():
-            job = self._read(job_id)
-            if job is not None:
-                yield job
 
-    def _ids(self) -> Sequence[str]:
-        try:
-            names = [path.name for path in self.folder.iterdir()]
-        except FileNotFoundError:
-            return []
-        return sorted(filter(is_job_id, names), reverse=True)
-
-    def _read(self, job_id: str) -> Job | None:
-        try:
-            return Job.from_json((self.folder_of(job_id) / _RECORD).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-
-    def _write(self, job: Job) -> None:
-        path = self.folder_of(job.job_id) / _RECORD
-        fresh = path.with_suffix(f".{os.getpid()}.tmp")
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(job.to_json())
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+def _locked(work: Work, job_id: str) -> Row:
+    row = work.row(f"select * from mindtrace_jobs where job_id = ? {work.locking}", job_id)
+    assert row is not None
+    return row
 
 
 def _same_request(job: Job, request_digest: str | None) -> Job:
@@ -213,28 +191,3 @@ def _same_request(job: Job, request_digest: str | None) -> Job:
             hint="send a new key with a new request",
         )
     return job
-
-
-def _lost(job: Job) -> Job:
-    message = "the server that ran this job is gone"
-    return replace(
-        job, state=FAILED, ended_at=now(), error={"type": "TrainingError", "message": message}
-    )
-
-
-@contextlib.contextmanager
-def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold the lock of a file; the system lets go of it when the process dies."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        yield _lock(descriptor, wait)
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, wait: bool) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True

@@ -6,6 +6,7 @@ Out: flat text, which becomes the tags of a version without our prefix.
 from __future__ import annotations
 
 import getpass
+import hashlib
 import platform
 import subprocess
 from datetime import datetime
@@ -16,6 +17,8 @@ from mindtrace.core.machine import processor
 from mindtrace.version import VERSION
 
 GIT_TIMEOUT = 5.0  # seconds
+# What weights and answers come from; the doors may change without changing a training.
+_TRAINING_ROOMS = ("data", "models", "training", "preprocess.py")
 
 
 def who() -> str:
@@ -36,6 +39,20 @@ def environment() -> dict[str, str]:
         "platform": f"{platform.system()}-{platform.machine()}",
         "processor": processor(),
     }
+
+
+def code_digest() -> str:
+    """SHA-256 of the code that trains, ours and what it stands on; 64 hexadecimal digits."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for name in ("torch", "torchvision", "pytorch-lightning", "numpy"):
+        digest.update(f"{name} {version(name)}\n".encode())
+    for room in _TRAINING_ROOMS:
+        place = package / room
+        for path in sorted(place.glob("*.py")) if place.is_dir() else [place]:
+            digest.update(f"{path.relative_to(package)}\n".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def git_state(folder: Path) -> dict[str, str]:

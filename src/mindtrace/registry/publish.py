@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,7 @@ def publish(
     contents: Contents,
     metadata: Mapping[str, str],
     by: str,
+    last_look: Callable[[], None] | None = None,
 ) -> Published:
     """Register a version.
 
@@ -63,6 +64,7 @@ def publish(
         contents: of the bundle.
         metadata: tags of the version, without our prefix.
         by: who, for the history.
+        last_look: called right before the version is made; what it raises prevents that.
 
     Raises:
         BundleError: the bundle does not give the answers of its training.
@@ -80,10 +82,12 @@ def publish(
             Predictor.open(folder, bundle_digest)
             digests = {"bundle_digest": bundle_digest, "weights_digest": weights_digest}
             _upload(store, run_id, folder)
+            if last_look is not None:
+                last_look()
             version = _create(store, model_name, run_id, {**metadata, **digests})
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    champion = _crown_first(store, model_name, version, run_id, by)
+    champion = crown_first(store, model_name, version, run_id, by)
     return Published(model_name, version, champion, bundle_digest, weights_digest)
 
 
@@ -105,8 +109,12 @@ def _create(store: Store, model_name: str, run_id: str, metadata: Mapping[str, s
     return int(created.version)
 
 
-def _crown_first(store: Store, model_name: str, version: int, run_id: str, by: str) -> bool:
-    """The first version of a name becomes champion: revision 1 of its history."""
+def crown_first(store: Store, model_name: str, version: int, run_id: str, by: str) -> bool:
+    """The first version of a name becomes champion: revision 1 of its history.
+
+    Returns:
+        Whether it became champion; False where there is a history already.
+    """
     if promotion.history(store, model_name):
         return False
     try:

@@ -7,7 +7,7 @@ run. Out: a `Published` version with everything known of where it comes from.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from mindtrace.core.settings import Settings
 from mindtrace.data.base import ImageDataModule
 from mindtrace.models import ImageClassifier
 from mindtrace.registry.names import METRIC
-from mindtrace.registry.provenance import environment, git_state, times, who
+from mindtrace.registry.provenance import code_digest, environment, git_state, times, who
 from mindtrace.registry.publish import Published, publish
 from mindtrace.registry.tracking import Run
 from mindtrace.training.evaluate import Evaluation
@@ -52,8 +52,20 @@ class Training:
     job_id: str | None = None
 
 
-def register(run: Run, model_name: str, training: Training) -> Published:
+def register(
+    run: Run,
+    model_name: str,
+    training: Training,
+    *,
+    last_look: Callable[[], None] | None = None,
+) -> Published:
     """Register what `run` trained.
+
+    Args:
+        run: open, with all its epochs.
+        model_name: the registered model.
+        training: what to register.
+        last_look: called right before the version is made; what it raises prevents that.
 
     Raises:
         BundleError: its bundle does not give the answers of its training.
@@ -71,6 +83,7 @@ def register(run: Run, model_name: str, training: Training) -> Published:
         contents=contents(training.model, training.data, training.test, training.settings.to_ini()),
         metadata=metadata(training),
         by=who(),
+        last_look=last_look,
     )
 
 
@@ -86,6 +99,7 @@ def metadata(training: Training) -> dict[str, str]:
         "seed": str(training.settings.train.seed),
         "best_epoch": str(training.best_epoch),
         "config_digest": config_digest(training.settings),
+        "code_digest": code_digest(),
         "data_digest": digests.data_digest,
         "test_digest": digests.test_digest,
         **{key: value for key, value in optional.items() if value is not None},

@@ -110,9 +110,18 @@ def _prepare(database: Path, uri: str) -> None:
     """Make the tables once, however many processes begin together, and set WAL."""
     if database.stat().st_size > 0 and _is_wal(database):
         return
+    making = database.parent / f".{database.name}.making"
     with (database.parent / f".{database.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        if making.exists():
+            # Who made the tables died over it. MLflow cannot go on from there, and nobody
+            # has put anything into them yet.
+            for end in ("", "-journal", "-wal", "-shm"):
+                database.with_name(database.name + end).unlink(missing_ok=True)
+        if not database.exists() or database.stat().st_size == 0:
+            making.touch()
         MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
+        making.unlink(missing_ok=True)
         with sqlite3.connect(database, timeout=30) as connection:
             connection.execute("pragma journal_mode = wal")
         connection.close()

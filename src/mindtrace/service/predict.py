@@ -1,6 +1,8 @@
-"""The verb predict: images in, answers out, one for one.
+"""Floor 9: the verb predict: images come in, answers go out, one for one.
 
-A file that is no image gives a failure in its place; the others go on.
+A file that is no image gives a failure in its place; the others go on. Files are read
+and decoded one by one and run together: a folder of any size takes the memory of one
+batch.
 """
 
 from __future__ import annotations
@@ -24,6 +26,12 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+# Above what 25 megapixels take without any compression, 16 bits a channel.
+LARGEST_FILE = 256 * 1024 * 1024
+_READ = 64 * 1024
+# Images that run together: no more than pay, and no more values than 4 MiB hold.
+_LARGEST_BATCH = 128
+_BATCH_VALUES = 2**20
 
 
 @dataclass(frozen=True)
@@ -149,16 +157,40 @@ def predict_paths(
         fail_fast: raise at the first file that fails.
 
     Raises:
-        ImageError: with `fail_fast`.
+        ImageError: with `fail_fast`, after the answers to the files before it.
     """
-    for path in paths:
+    spec = model.predictor.card.spec
+    size = max(1, min(_LARGEST_BATCH, _BATCH_VALUES // (spec.channels * spec.height * spec.width)))
+    for start in range(0, len(paths), size):
+        for one in _predict_batch(model, paths[start : start + size], top_k, stdin, fail_fast):
+            if fail_fast and isinstance(one, PredictionFailure):
+                raise ImageError(f"{one.path}: {one.error.message}", hint=one.error.hint)
+            yield one
+
+
+def _predict_batch(
+    model: LoadedModel,
+    paths: Sequence[str],
+    top_k: int,
+    stdin: Callable[[], bytes],
+    fail_fast: bool,
+) -> Iterator[Prediction | PredictionFailure]:
+    """The answers to a few files; with `fail_fast` a failure is the last of them."""
+    pixels: list[NDArray[np.uint8]] = []
+    failures: dict[int, PredictionFailure] = {}
+    for place, path in enumerate(paths):
         try:
-            data = stdin() if path == STDIN else _read(path)
-            yield predict_bytes(model, data, top_k, path=path)
+            data = stdin() if path == STDIN else read_file(path)
+            pixels.append(model.predictor.decode(data))
         except ImageError as error:
+            failures[place] = PredictionFailure(path, error)
             if fail_fast:
-                raise ImageError(f"{path}: {error.message}", hint=error.hint) from error
-            yield PredictionFailure(path, error)
+                break
+    import numpy as np
+
+    rows = iter(model.predictor.run(np.stack(pixels)).tolist() if pixels else ())
+    for place, path in enumerate(paths[: len(pixels) + len(failures)]):
+        yield failures.get(place) or _prediction(model, next(rows), top_k, path)
 
 
 def predict_bytes(
@@ -180,17 +212,25 @@ def answer(
     path: str | None = None,
 ) -> Prediction:
     """A prediction from its probabilities: float32, (classes,)."""
+    return _prediction(model, probabilities.tolist(), top_k, path)
+
+
+def _prediction(
+    model: LoadedModel, values: list[float], top_k: int, path: str | None
+) -> Prediction:
     names = model.predictor.card.class_names
-    values = tuple(probabilities.tolist())
-    order = sorted(range(len(values)), key=values.__getitem__, reverse=True)
+    if top_k == 1:
+        order = [values.index(max(values))]
+    else:
+        order = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:top_k]
     best = order[0]
     return Prediction(
         path=path,
         label=best,
         class_name=names[best],
         confidence=values[best],
-        probabilities=values,
-        top_k=tuple(Candidate(label, names[label], values[label]) for label in order[:top_k]),
+        probabilities=tuple(values),
+        top_k=tuple([Candidate(label, names[label], values[label]) for label in order]),
         model_name=model.model_name,
         version=model.version,
     )
@@ -210,9 +250,28 @@ def _images_below(folder: str) -> list[str]:
     return sorted(found)
 
 
-def _read(path: str) -> bytes:
+def read_file(path: str) -> bytes:
+    """A whole file.
+
+    Raises:
+        ImageError: it cannot be read, or is larger than any image that we take.
+    """
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - see _images_below
-            return file.read()
+        # A file object costs as much as a small image's prediction, a Path more.
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            return _read_all(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from error
+
+
+def _read_all(descriptor: int) -> bytes:
+    parts, size = [], 0
+    while part := os.read(descriptor, _READ):
+        parts.append(part)
+        size += len(part)
+        if size > LARGEST_FILE:
+            raise ImageError(f"a file of more than {LARGEST_FILE:,} bytes is no image that we read")
+    return b"".join(parts)

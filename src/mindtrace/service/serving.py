@@ -10,21 +10,28 @@ from __future__ import annotations
 import errno
 import importlib
 import ipaddress
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mindtrace.core.settings import Settings
-from mindtrace.errors import NotFoundError, PortInUseError, UsageError
-from mindtrace.service import predict
-
-if TYPE_CHECKING:
-    from mindtrace.service.predict import LoadedModel
+from mindtrace.errors import PortInUseError, UsageError
 
 # The floor above, by name: `serve` is where the command line crosses over to it.
 _SERVER = "mindtrace.application.server"
 _BACKLOG = 2048
+# Read by libraries while they are loaded, here and in what reads the registry for us.
+_ENVIRONMENT = {
+    # A worker answers on one core, and no idle thread stands in the way of a fork.
+    "OPENBLAS_NUM_THREADS": "1",
+    # ONNX Runtime tells its maker about models and machines unless it is forbidden to.
+    "ORT_DISABLE_TELEMETRY": "1",
+    # MLflow would go on for minutes to ask a server that is away, and notice as late that
+    # it is back.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
 _TOKEN_HINT = "openssl rand -hex 32 > token.txt; mindtrace serve --token-file token.txt"
 
 
@@ -32,6 +39,8 @@ def serve(
     settings: Settings,
     model_ref: str | None = None,
     *,
+    worker: bool = True,
+    allow_label_change: bool = False,
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain.
@@ -39,6 +48,8 @@ def serve(
     Args:
         settings: of the server.
         model_ref: what to serve; None is the champion, also one that is yet to come.
+        worker: whether a process that trains is started where jobs wait.
+        allow_label_change: whether a champion may have other classes than the one before.
         ready: hears the server's URL once connections are accepted; the documentation
             is at `/docs` below it.
 
@@ -49,9 +60,17 @@ def serve(
         BundleError: the version is damaged, or its golden images fail.
     """
     check_token_rule(settings)
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     with listen(settings.serve.host, settings.serve.port) as listener:
+        url = url_of(listener)
         importlib.import_module(_SERVER).run(
-            settings, model_ref, listener, lambda: ready and ready(url_of(listener))
+            settings,
+            model_ref,
+            listener,
+            lambda: ready and ready(url),
+            worker=worker,
+            allow_label_change=allow_label_change,
         )
 
 
@@ -99,25 +118,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def load_or_wait(settings: Settings, model_ref: str | None) -> LoadedModel | None:
-    """The model to serve; None where nothing was named and nothing is registered yet.
-
-    Raises:
-        NotFoundError: the reference names nothing, or it is open which of several
-            models is meant.
-        BundleError: the version is damaged, or its golden images fail.
-        StoreError: the registry cannot be read.
-    """
-    try:
-        return predict.load_model(settings, model_ref)
-    except NotFoundError as error:
-        chosen = settings.registry.model_name is not None
-        ambiguous = error.kind == "model" and bool(error.known) and not chosen
-        if model_ref is not None or ambiguous:
-            raise
-        return None
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,8 @@ from mindtrace.registry.names import model_name_of
 
 if TYPE_CHECKING:
     from mindtrace.data.base import ImageDataModule
+    from mindtrace.jobs.ticket import Ticket
+    from mindtrace.registry.earlier import Earlier
     from mindtrace.registry.publish import Published
     from mindtrace.registry.store import Store
     from mindtrace.registry.tracking import Run
@@ -38,7 +41,8 @@ if TYPE_CHECKING:
 class TrainOutcome:
     """What `train` has to say; the version and its digests are None if none was registered.
 
-    `fit_s` is the wall time of `Trainer.fit`, `duration_s` that of the whole verb.
+    `fit_s` is the wall time of `Trainer.fit`, `duration_s` that of the whole verb. `reused`
+    is whether a job found its version registered by another, and nothing was trained.
     """
 
     model_name: str
@@ -58,6 +62,7 @@ class TrainOutcome:
     bundle_digest: str | None
     calibration_error: float
     classes: tuple[ClassScore, ...]
+    reused: bool = False
 
     def document(self) -> dict[str, Any]:
         """The JSON document of `mindtrace train`."""
@@ -133,8 +138,9 @@ def train(
     *,
     progress: Progress | None = None,
     register: bool = True,
-    job_id: str | None = None,
+    ticket: Ticket | None = None,
     parent: str | None = None,
+    warm_start: bool = False,
     resume: str | None = None,
 ) -> TrainOutcome:
     """Train, test the best weights, register them as a version.
@@ -143,8 +149,9 @@ def train(
         settings: what to train.
         progress: hears of it.
         register: False trains and logs the run, but makes no version.
-        job_id: the job that asked for it.
+        ticket: of the job that asked for it.
         parent: the version it started from, `NAME/VERSION`.
+        warm_start: begin with the weights of `parent`.
         resume: `last` or a run id: go on from its checkpoint.
 
     Raises:
@@ -161,6 +168,7 @@ def train(
         progress.stage("loading")
         from mindtrace.data.build import build_data
         from mindtrace.models import network_demand
+        from mindtrace.registry import earlier
         from mindtrace.registry.callbacks import RunCallback, run_ends_truly
         from mindtrace.registry.register import config_digest
         from mindtrace.registry.store import Store
@@ -169,6 +177,13 @@ def train(
         from mindtrace.training.compute import resolve
         from mindtrace.training.fit import fit
 
+        store = Store(settings.registry.tracking_uri, settings.dirs.root)
+        if ticket is not None:
+            # An earlier attempt may have come as far as this, and died before it could say so.
+            found = earlier.of_job(store, name, ticket.job_id)
+            if found is not None:
+                return _found(found, began, reused=False)
+        settings = _warm(settings, parent) if warm_start and parent else settings
         progress.stage(f"reading {settings.data.source}")
         data = build_data(settings, network_demand(settings.model))
         data.progress = progress
@@ -177,7 +192,11 @@ def train(
         for note in data.notes:
             progress.note(note)
         settings = resolve(settings, data.spec, len(data.class_names))
-        store = Store(settings.registry.tracking_uri, settings.dirs.root)
+        if ticket is not None and not ticket.force:
+            found = earlier.like(store, name, config_digest(settings), data.digests().data_digest)
+            if found is not None:
+                return _found(found, began, reused=True)
+        job_id = None if ticket is None else ticket.job_id
         run, folder = _begun(store, settings, name, data, job_id, resume)
         with run_ends_truly(run), _told_how_to_resume(run.run_id, folder):
             beside = [RunCallback(run), StopOnRequest(interrupts.wanted)]
@@ -196,7 +215,7 @@ def train(
             if register:
                 progress.stage(f"registering {name}")
                 with interrupts.held():
-                    published = _register(run, name, settings, result, job_id, parent)
+                    published = _register(run, name, settings, result, ticket, parent)
         checkpoint.remove(folder)
     digests = data.digests()
     return TrainOutcome(
@@ -292,24 +311,63 @@ def _register(
     name: str,
     settings: Settings,
     result: TrainResult,
-    job_id: str | None,
+    ticket: Ticket | None,
     parent: str | None,
 ) -> Published:
+    from mindtrace.registry import earlier
     from mindtrace.registry.register import Training, register
 
-    return register(
-        run,
-        name,
-        Training(
-            model=result.model,
-            data=result.data,
-            test=result.test,
-            metrics=result.metrics,
-            best_epoch=result.best_epoch,
-            settings=settings,
-            started_at=result.started_at,
-            ended_at=result.ended_at,
-            parent=parent,
-            job_id=job_id,
-        ),
+    training = Training(
+        model=result.model,
+        data=result.data,
+        test=result.test,
+        metrics=result.metrics,
+        best_epoch=result.best_epoch,
+        settings=settings,
+        started_at=result.started_at,
+        ended_at=result.ended_at,
+        parent=parent,
+        job_id=None if ticket is None else ticket.job_id,
+    )
+    if ticket is None:
+        return register(run, name, training)
+    with ticket.registering() as permit:
+        found = earlier.of_job(run.store, name, ticket.job_id)
+        if found is not None:
+            return found.published
+        return register(run, name, training, last_look=permit.demand)
+
+
+def _warm(settings: Settings, parent: str) -> Settings:
+    """The same training, begun with the weights of a registered version."""
+    from mindtrace.bundle import manifest
+    from mindtrace.bundle.folder import WEIGHTS
+    from mindtrace.registry.lookup import locate
+
+    located = locate(settings, parent)
+    manifest.check(located.folder, located.digest)
+    return settings.replace(**{"model.weights": str(located.folder / WEIGHTS)})
+
+
+def _found(found: Earlier, began: float, *, reused: bool) -> TrainOutcome:
+    """A version that was there before, as the outcome of this training."""
+    return TrainOutcome(
+        model_name=found.published.model_name,
+        version=found.published.version,
+        champion=found.published.champion,
+        run_id=found.run_id,
+        metrics=found.metrics,
+        best_epoch=found.best_epoch,
+        epochs=0,
+        steps=0,
+        fit_s=0.0,
+        duration_s=time.perf_counter() - began,
+        config_digest=found.digests["config_digest"],
+        data_digest=found.digests["data_digest"],
+        test_digest=found.digests["test_digest"],
+        weights_digest=found.published.weights_digest,
+        bundle_digest=found.published.bundle_digest,
+        calibration_error=math.nan,
+        classes=(),
+        reused=reused,
     )

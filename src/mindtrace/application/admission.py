@@ -1,0 +1,102 @@
+"""Floor 10: the queue in front of work that takes long, and the threads that do it.
+
+In: work, from requests whose images or model are large. Out: its result; or a `Problem`
+at once where too many wait already, or when the time for an answer is over. Work that
+nobody waits for any longer is not begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from mindtrace.application.problems import Problem
+
+Result = TypeVar("Result")
+# Asked by work that has parts, before each: whether its answer is still waited for.
+Wanted = Callable[[], bool]
+
+
+class Admission:
+    """Lets in as much as can be answered soon."""
+
+    def __init__(self, queue: int, timeout: float, threads: int) -> None:
+        """Prepare; threads start with the first work.
+
+        Args:
+            queue: how many may wait for a thread.
+            timeout: seconds until an answer must be there.
+            threads: how many work.
+        """
+        self._queue = queue
+        self._timeout = timeout
+        self._size = threads
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="inference")
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    @property
+    def depth(self) -> int:
+        """How many wait for a thread."""
+        return max(0, self._inside - self._size)
+
+    @property
+    def full(self) -> bool:
+        """Whether nobody more may wait."""
+        return self._inside >= self._size + self._queue
+
+    def demand_room(self) -> None:
+        """Ask before a body is read, so that it need not be.
+
+        Raises:
+            Problem: 503, too many wait.
+        """
+        if self.full:
+            raise crowded()
+
+    async def run(self, work: Callable[[Wanted], Result]) -> Result:
+        """Do work in a thread, when its turn has come.
+
+        Args:
+            work: hears by what to ask whether its result is still wanted.
+
+        Raises:
+            Problem: 503, too many wait; 504, it took too long.
+        """
+        self.demand_room()
+        over = threading.Event()
+        job = self._begin(work, lambda: not over.is_set())
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(job), self._timeout)
+        except TimeoutError as error:
+            raise Problem(
+                504, f"no answer within {self._timeout:g} s", hint="send fewer or smaller images"
+            ) from error
+        finally:
+            over.set()
+
+    def close(self) -> None:
+        """Begin nothing more; what runs comes to its end."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _begin(self, work: Callable[[Wanted], Result], wanted: Wanted) -> Future[Result]:
+        with self._lock:
+            self._inside += 1
+        job = self._threads.submit(work, wanted)
+        # Also when it was given up: a thread that still works at it is not free.
+        job.add_done_callback(self._left)
+        return job
+
+    def _left(self, _: Future[Any]) -> None:
+        with self._lock:
+            self._inside -= 1
+
+
+def crowded() -> Problem:
+    """The answer to one request too many."""
+    return Problem(
+        503, "too many requests wait already", headers={"Retry-After": "1"}, kind="overloaded"
+    )

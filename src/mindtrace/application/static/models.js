@@ -1,0 +1,144 @@
+/* "Models": the versions of a model, and what can be done with them. */
+
+import { ask } from "./api.js";
+import { button, byId, el } from "./dom.js";
+import { openComparison } from "./compare.js";
+import { History } from "./history.js";
+import { tell } from "./problem.js";
+import { promoteDialog, rollbackDialog } from "./promote.js";
+import { lookSoon, servedNow } from "./status.js";
+import { decimal, percent, when } from "./words.js";
+
+const PAGE = 20;
+const HEADS = ["Version", "Test accuracy", "Validation", "Test loss", "Trained", "Actions"];
+let name = null;
+let champion = null;
+let newest = 0; // of the questions that were asked: a later answer never yields to an earlier
+const history = new History(() => byId("history"));
+
+/** Make the view alive; the function that is returned loads it anew when it is opened. */
+export function startModels() {
+  byId("model").addEventListener("change", (event) => {
+    name = event.target.value;
+    byId("compare").hidden = true;
+    void loadVersions();
+  });
+  // Somebody else has promoted, or this page.
+  addEventListener("served", () => byId("models").hidden || void load());
+  return () => void load();
+}
+
+async function load() {
+  try {
+    const { data } = await ask("/models?limit=100");
+    const names = data.items.map((item) => item.model_name);
+    if (!names.includes(name)) name = names.find((each) => each === servedNow()?.model_name) ?? names[0] ?? null;
+    byId("model").replaceChildren(
+      ...names.map((each) => el("option", { value: each, selected: each === name }, each)),
+    );
+    byId("model-choice").hidden = names.length === 0;
+    if (name === null) return showNone();
+    await loadVersions();
+  } catch (error) {
+    tell(byId("models-problem"), error);
+  }
+}
+
+async function loadVersions() {
+  const turn = ++newest;
+  try {
+    const [rows] = await Promise.all([versionsBehind(null), history.load(name)]);
+    if (turn !== newest) return;
+    byId("models-problem").replaceChildren();
+    champion = history.champion;
+    const table = emptyTable();
+    const focused = document.activeElement?.closest("#versions tr")?.dataset.version;
+    byId("versions").replaceChildren(el("div", { class: "card table" }, table));
+    append(table, rows);
+    if (focused) refocus(table, focused);
+  } catch (error) {
+    if (turn === newest) tell(byId("models-problem"), error);
+  }
+}
+
+async function versionsBehind(cursor) {
+  const query = new URLSearchParams({ limit: PAGE, ...(cursor && { cursor }) });
+  return (await ask(`/models/${encodeURIComponent(name)}/versions?${query}`)).data;
+}
+
+function emptyTable() {
+  return el("table", {},
+    el("caption", { class: "unseen" }, `Versions of ${name}, newest first`),
+    el("thead", {}, el("tr", {}, HEADS.map((head) =>
+      el("th", { scope: "col" }, head === "Actions" ? el("span", { class: "unseen" }, head) : head)))),
+    el("tbody", {}));
+}
+
+function append(table, { items, next_cursor: cursor }) {
+  table.tBodies[0].append(...items.map(row));
+  if (cursor === null) return;
+  const more = button("Older versions", async () => {
+    more.disabled = true;
+    try {
+      const rows = await versionsBehind(cursor);
+      more.remove();
+      append(table, rows);
+    } catch (error) {
+      more.disabled = false;
+      tell(byId("models-problem"), error);
+    }
+  }, { class: "quiet" });
+  table.parentNode.append(more);
+}
+
+/** The table was made anew below the user's fingers: the keyboard goes on where it was. */
+function refocus(table, version) {
+  const again = table.querySelector(`[data-version="${version}"] button`);
+  (again ?? byId("models-title")).focus({ preventScroll: true });
+}
+
+function row(item) {
+  const { version, metrics } = item;
+  const leads = version === champion;
+  const others = item.aliases.filter((alias) => alias !== "champion");
+  return el("tr", { class: leads ? "champion" : null, "data-version": version },
+    el("th", { scope: "row" }, `${version}`, leads && el("span", { class: "tag" }, "champion"),
+      others.map((alias) => el("span", { class: "tag soft" }, alias))),
+    cell(HEADS[1], percent(metrics.test_acc)),
+    cell(HEADS[2], percent(metrics.val_acc)),
+    cell(HEADS[3], decimal(metrics.test_loss)),
+    cell(HEADS[4], when(item.created_at)),
+    el("td", {}, el("div", { class: "todo" }, actions(version, leads))));
+}
+
+const cell = (head, ...content) => el("td", { "data-head": head }, ...content);
+
+function actions(version, leads) {
+  if (leads) return history.undo() && button("Roll back…", () => void change(rollbackDialog(name, history)));
+  return [
+    button("Compare", () => compare(version), {
+      "aria-label": `Compare version ${version} with the champion`,
+    }),
+    button("Promote…", () => void change(promoteDialog(name, version)), {
+      "aria-label": `Promote version ${version}…`,
+    }),
+  ];
+}
+
+function compare(version) {
+  openComparison(byId("compare"), name, champion ?? version, version);
+}
+
+/** Whatever came of a dialog: what is shown may be old now. */
+async function change(dialog) {
+  if (await dialog) lookSoon();
+  await loadVersions();
+}
+
+function showNone() {
+  byId("models-problem").replaceChildren();
+  byId("versions").replaceChildren(el("p", { class: "card" },
+    "Nothing is registered yet. Train a first version: ", el("code", {}, "mindtrace train"),
+    ", or submit a job under ", el("a", { href: "#jobs" }, "Jobs"), "."));
+  byId("history").replaceChildren();
+}

@@ -1,0 +1,38 @@
+/* The page: which part of it is shown, and what runs from its beginning. */
+
+import { byId } from "./dom.js";
+import { startJobs } from "./jobs.js";
+import { startModels } from "./models.js";
+import { watch } from "./status.js";
+import { changeToken, token } from "./token.js";
+import { startTrying } from "./try.js";
+
+const PARTS = ["try", "models", "jobs"];
+const open = { models: startModels(), jobs: startJobs() };
+
+let part = PARTS[0];
+
+/** Show the part that the address names; others, such as that of the skip link, change nothing. */
+function show(focus) {
+  const wanted = location.hash.slice(1);
+  if (PARTS.includes(wanted)) part = wanted;
+  else if (focus) return;
+  for (const id of PARTS) byId(id).hidden = id !== part;
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.hash === `#${part}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  if (focus) byId(`${part}-title`).focus({ preventScroll: true });
+  scrollTo(0, 0);
+  open[part]?.();
+}
+
+byId("token").hidden = token() === null;
+byId("token").addEventListener("click", () => void changeToken());
+// A link in the address bar sends no token.
+byId("docs").hidden = token() !== null;
+addEventListener("token", () => show(false));
+addEventListener("hashchange", () => show(true));
+startTrying();
+show(false);
+void watch();

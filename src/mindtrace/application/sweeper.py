@@ -1,0 +1,127 @@
+"""Floor 10: what all connections of one process share: their limits, and who looks at them.
+
+In: the application with its settings, and uvicorn's set of connections. Out: calls of
+each connection's `look`, a few times a second while there are any.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from uvicorn.server import ServerState
+
+from mindtrace.application.envelope import OTHER
+from mindtrace.core.sections import ServeSettings
+
+EVERY = 0.5  # seconds
+# Refused connections that are listened to for a moment longer; more are just closed.
+MAX_LINGERING = 256
+LINGER = 1.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one connection may do; sizes in bytes, times in seconds.
+
+    Attributes:
+        connections: at a time, in this process.
+        header: of a request.
+        body: of a request.
+        retrain_body: of a `POST /retrain`.
+        short_body: up to here a body is short enough for every route.
+        header_timeout: for a head to arrive.
+        body_timeout: for a body to arrive, and for a client to take its answer.
+        linger: for a client to read why it was refused.
+    """
+
+    connections: int
+    header: int
+    body: int
+    retrain_body: int
+    short_body: int
+    header_timeout: float
+    body_timeout: float
+    linger: float = LINGER
+
+    @classmethod
+    def of(cls, serve: ServeSettings) -> Limits:
+        """The limits of one worker, which has its share of the connections."""
+        return cls(
+            connections=math.ceil(serve.max_connections / serve.workers),
+            header=serve.max_header,
+            body=serve.max_body,
+            retrain_body=serve.max_retrain_body,
+            short_body=min(serve.max_body, serve.max_retrain_body),
+            header_timeout=serve.header_timeout,
+            body_timeout=serve.body_timeout,
+        )
+
+    def body_of(self, path: str) -> int:
+        """The longest body of a route."""
+        return self.retrain_body if path.startswith("/retrain") else self.body
+
+
+class Sweeper:
+    """Looks at every connection of one server.
+
+    Attributes:
+        limits: of each connection.
+        draining: whether every answer is the last one on its connection.
+        lingering: how many refused connections are listened to for a moment longer.
+    """
+
+    def __init__(self, state: Any, server: ServerState, loop: asyncio.AbstractEventLoop) -> None:
+        self.limits = Limits.of(state.settings.serve)
+        self.draining = False
+        self.lingering = 0
+        self.server = server
+        self._state = state
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        # Short limits are kept as exactly as long ones.
+        shortest = min(self.limits.header_timeout, self.limits.body_timeout)
+        self._every = min(EVERY, shortest / 4)
+
+    def wake(self) -> None:
+        """Begin to sweep, with the first connection."""
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._every, self._sweep)
+
+    def may_linger(self) -> bool:
+        """Whether one more refused connection may be listened to."""
+        return self.lingering < MAX_LINGERING
+
+    def refused(self, status: int) -> None:
+        """Count what the application never heard of."""
+        self._state.meters.answered(OTHER, status, 0.0)
+
+    def _sweep(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        self.draining = self.draining or self._state.slot.draining
+        try:
+            connections: Any = tuple(self.server.connections)
+            for connection in connections:
+                connection.look(now)
+        finally:
+            if self.server.connections:
+                self.wake()
+
+
+def sweeper_of(app: Any, server: ServerState, loop: asyncio.AbstractEventLoop) -> Sweeper:
+    """The sweeper of a server; the first connection makes it.
+
+    Args:
+        app: what uvicorn runs: our application, or one of uvicorn's layers around it.
+        server: whose connections.
+        loop: that it runs on.
+    """
+    while not hasattr(app, "state"):
+        app = app.app
+    sweeper: Sweeper | None = getattr(app.state, "sweeper", None)
+    if sweeper is None or sweeper.server is not server:
+        sweeper = app.state.sweeper = Sweeper(app.state, server, loop)
+    return sweeper

@@ -1,0 +1,274 @@
+"""Floor 8: one job's training, from a hold on it to how it ended.
+
+In: a hold that was just taken. Out: what became of it, as plain values, so that DBOS can
+keep them. The training is a process of its own; while it runs, its events go into the
+database and the wishes of others (cancel, another worker's hold, our own end) come to it.
+A database that is away for a while stops nothing: what there is to tell waits.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import shutil
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mindtrace.errors import StoreError
+from mindtrace.jobs import child, sweep
+from mindtrace.jobs.child import Ended, Event
+from mindtrace.jobs.database import Database
+from mindtrace.jobs.hold import CANCEL, GO_ON, LOST, Hold
+from mindtrace.jobs.job import CANCELLED, FAILED, SUCCEEDED
+from mindtrace.jobs.place import Place, claimed
+from mindtrace.jobs.words import words
+
+CONFIG = "config.ini"
+ATTEMPTS = 3
+_LOOK_EVERY = 0.5  # seconds between two looks whether somebody wants something else
+_AGAIN = 1.0  # seconds until the next try where the database is away
+_STORE_PAUSE = 5.0  # seconds until the next attempt where the registry was away
+_UNFIT = ("UsageError", "NotFoundError")  # of a checkpoint that is not for this machine
+
+log = logging.getLogger("mindtrace.jobs")
+Outcome = dict[str, Any]
+Command = Callable[..., Sequence[str]]
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What a worker works with.
+
+    Attributes:
+        database: of the jobs.
+        worker_id: this start of this worker.
+        root: holds a folder for each job.
+        checkpoints: holds a folder for each job's checkpoints.
+        environ: all that a child sees.
+        stopping: set when the worker shall end.
+        grace: seconds from SIGTERM to SIGKILL.
+        command: makes a training's command line.
+    """
+
+    database: Database
+    worker_id: str
+    root: Path
+    checkpoints: Path
+    environ: Mapping[str, str]
+    stopping: threading.Event
+    grace: float = child.GRACE
+    command: Command = child.train_command
+
+
+def train(work: Workplace, hold: Hold) -> Outcome | None:
+    """Train; blocks.
+
+    Returns:
+        How it ended: `state`, `swept`, and `version` or `error`. None where the job is
+        another worker's by now, or was put back because this one ends.
+    """
+    last = "the training or its worker was killed"
+    while True:
+        if hold.cancelling:
+            return _ended(work, hold, CANCELLED, clean=False)
+        if hold.lost >= ATTEMPTS:
+            return _failed(work, hold, f"{hold.lost} attempts were lost: {last}", clean=False)
+        if not patiently(hold.begin):
+            return None
+        log.info("job %s: a training begins", hold.job_id)
+        try:
+            ended = _attempt(work, hold)
+        except OSError as error:
+            return _failed(work, hold, f"{type(error).__name__}: {error}", clean=False)
+        if ended.status == 0 and ended.result is not None:
+            # Perhaps it was told to stop, but too late: it is done, and says so.
+            return _succeeded(work, hold, ended)
+        wanted = patiently(hold.wanted)
+        if wanted == CANCEL:
+            return _ended(work, hold, CANCELLED, clean=_ended_itself(ended))
+        if wanted == LOST:
+            return None
+        if work.stopping.is_set():
+            patiently(hold.release)
+            return None
+        if ended.status >= 0 and not _store_is_away(ended):
+            return _refused(work, hold, ended)
+        # Nobody told it to end: out of memory, perhaps. To take a job again counts a loss.
+        last = _ending(ended)
+        log.warning("job %s: %s", hold.job_id, last)
+        if _store_is_away(ended):
+            work.stopping.wait(_STORE_PAUSE)
+        if not patiently(hold.take):
+            return None
+
+
+def failed(error: Exception) -> Outcome:
+    """The outcome of a job over which we ourselves failed."""
+    text = " ".join(str(error).split())[:500]
+    return {
+        "state": FAILED,
+        "swept": False,
+        "error": {"type": type(error).__name__, "message": text},
+    }
+
+
+def prepared(work: Workplace, hold: Hold) -> Path:
+    """The job's folder on this machine, with its configuration in it."""
+    folder = work.root / "jobs" / hold.job_id
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(hold.request.config, encoding="utf-8")
+    return folder
+
+
+def forget(work: Workplace, job_id: str) -> None:
+    """Remove the checkpoints of a job that nobody will go on with."""
+    shutil.rmtree(work.checkpoints / "jobs" / job_id, ignore_errors=True)
+
+
+def patiently(ask: Callable[[], Answer]) -> Answer:
+    """Ask the database, for as long as it is away."""
+    while True:
+        try:
+            return ask()
+        except StoreError as error:
+            log.warning("%s", error.message)
+            time.sleep(_AGAIN)
+
+
+def _attempt(work: Workplace, hold: Hold) -> Ended:
+    folder = prepared(work, hold)
+    with claimed(work.checkpoints, hold.job_id, hold.fence) as place:
+        resume = place.has_checkpoint
+        ended = _run(work, hold, folder, place, resume=resume)
+    unfit = resume and (ended.error or {}).get("type") in _UNFIT and not ended.stopped
+    if unfit:
+        # The checkpoint is of another machine, say: begin anew, beside it.
+        shutil.rmtree(place.folder, ignore_errors=True)
+        with claimed(work.checkpoints, hold.job_id, hold.fence) as place:
+            ended = _run(work, hold, folder, place, resume=False)
+    return ended
+
+
+def _run(work: Workplace, hold: Hold, folder: Path, place: Place, *, resume: bool) -> Ended:
+    course = _Course(work, hold)
+    ended = child.run(
+        work.command(folder / CONFIG, hold.job_id, hold.fence, hold.request, resume=resume),
+        folder=folder,
+        environ={**work.environ, "DIR_PATHS__CHECKPOINTS": str(place.folder)},
+        on_event=course.hear,
+        on_line=course.read,
+        stop=course.stop,
+        place=place,
+        grace=work.grace,
+    )
+    patiently(course.tell)
+    return ended
+
+
+class _Course:
+    """Between a child and its job's row."""
+
+    def __init__(self, work: Workplace, hold: Hold) -> None:
+        self._work = work
+        self._hold = hold
+        self._untold: deque[Callable[[], None]] = deque()
+        self._text: list[str] = []
+        self._telling = threading.Lock()
+        self._wanted = GO_ON
+        self._next_look = 0.0
+
+    def read(self, line: bytes) -> None:
+        """A line for the log."""
+        self._text.append(words(line))
+
+    def hear(self, event: Event) -> None:
+        """An event for whoever follows the job."""
+        if event["event"] == "started":
+            self._untold.append(functools.partial(self._hold.started, event.get("max_epochs")))
+        elif event["event"] == "epoch":
+            self._untold.append(functools.partial(self._hold.epoch, event))
+
+    def stop(self) -> bool:
+        """Whether the child shall end; asked often, looks seldom."""
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + _LOOK_EVERY
+            try:
+                self.tell()
+                self._wanted = self._hold.wanted()
+            except StoreError as error:
+                log.warning("job %s: %s", self._hold.job_id, error.message)
+        return self._wanted != GO_ON or self._work.stopping.is_set()
+
+    def tell(self) -> None:
+        """Everything that waits to be told, in order.
+
+        Raises:
+            StoreError: the database is away; what was not told waits on.
+        """
+        with self._telling:
+            while self._untold:
+                self._untold[0]()
+                self._untold.popleft()
+            count = len(self._text)
+            if count:
+                self._hold.log("".join(self._text[:count]))
+                del self._text[:count]
+
+
+def _succeeded(work: Workplace, hold: Hold, ended: Ended) -> Outcome:
+    assert ended.result is not None
+    return {
+        **_ended(work, hold, SUCCEEDED, clean=True),
+        "model_name": ended.result.get("model_name"),
+        "version": ended.result.get("version"),
+        "reused": bool(ended.result.get("reused")),
+    }
+
+
+def _refused(work: Workplace, hold: Hold, ended: Ended) -> Outcome:
+    kind = str((ended.error or {}).get("type", "TrainingError"))
+    return _failed(work, hold, _ending(ended), kind=kind, clean=True)
+
+
+def _failed(
+    work: Workplace, hold: Hold, message: str, *, clean: bool, kind: str = "TrainingError"
+) -> Outcome:
+    outcome = _ended(work, hold, FAILED, clean=clean)
+    if outcome["state"] == FAILED:
+        outcome["error"] = {"type": kind, "message": message}
+    return outcome
+
+
+def _ended(work: Workplace, hold: Hold, state: str, *, clean: bool) -> Outcome:
+    """The end of a job; what its processes could not close is closed first.
+
+    One that died right after it registered has succeeded, whatever it looks like.
+    """
+    if clean and hold.lost == 0:
+        return {"state": state, "swept": True}
+    found = sweep.sweep(work.environ, work.root / "jobs", {hold.job_id: state})
+    version = (found or {}).get(hold.job_id, {})
+    return {"state": SUCCEEDED if version else state, "swept": found is not None, **version}
+
+
+def _ended_itself(ended: Ended) -> bool:
+    return ended.status >= 0
+
+
+def _store_is_away(ended: Ended) -> bool:
+    return (ended.error or {}).get("type") == "StoreError"
+
+
+def _ending(ended: Ended) -> str:
+    if ended.error is not None:
+        return str(ended.error.get("message"))
+    if ended.status < 0:
+        return f"the training was killed by {signal.Signals(-ended.status).name}"
+    return f"the training ended with status {ended.status}, the log says more"

@@ -1,0 +1,188 @@
+"""Floor 8: `mindtrace worker`: takes jobs, one at a time, until it is told to end.
+
+In: settings. Out: nothing; `run` returns when a signal, or the end of the server beside
+which it runs, has come, and the job at hand was put back with its checkpoint. Three things
+go on at a time: a heartbeat, a round (hand jobs to DBOS, take over from the dead, close
+open runs), and DBOS's own threads, one of which trains.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mindtrace.core.settings import Settings
+from mindtrace.errors import StoreError
+from mindtrace.jobs import child, supervise, sweep, workers
+from mindtrace.jobs.database import open_database
+from mindtrace.jobs.engine import Engine
+from mindtrace.jobs.hold import Hold
+from mindtrace.jobs.job import FAILED, QUEUED
+from mindtrace.jobs.promote import promote
+from mindtrace.jobs.supervise import Outcome, Workplace, patiently
+
+_ROUND = 0.5  # seconds
+_SWEEP = 30.0  # seconds between two looks for open runs
+_LAST_WORDS = 10.0  # seconds, beyond the grace of a child, to put a job back
+
+log = logging.getLogger("mindtrace.jobs")
+
+
+class Worker:
+    """A worker of one process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        environ: dict[str, str],
+        stopping: threading.Event,
+        *,
+        lease: float = workers.LEASE,
+        grace: float = child.GRACE,
+    ) -> None:
+        """Prepare a worker; nothing runs yet.
+
+        Args:
+            settings: where jobs, checkpoints and versions are.
+            environ: all that its trainings see.
+            stopping: set from outside when it shall end.
+            lease: seconds of silence after which others take its job.
+            grace: seconds that a training has to end, once it was told to.
+        """
+        self._settings = settings
+        self._database = open_database(settings.jobs.database_url, settings.dirs.root)
+        self._lease = lease
+        self._idle = threading.Event()
+        self._idle.set()
+        self._work = Workplace(
+            database=self._database,
+            worker_id=workers.new_worker_id(),
+            root=settings.dirs.root,
+            checkpoints=settings.dirs.checkpoints,
+            environ=environ,
+            stopping=stopping,
+            grace=grace,
+        )
+        self._engine = Engine(self._database, self._work.worker_id)
+        self._next_sweep = 0.0
+        self._beating = threading.Lock()
+        self._left = False
+
+    def run(self, ready: Callable[[str], Any]) -> None:
+        """Work until `stopping` is set; then put away what is at hand.
+
+        Args:
+            ready: called with the worker's id once jobs are taken.
+
+        Raises:
+            StoreError: the database is away at the start; later it is waited for.
+        """
+        self._beat()  # before DBOS looks for work, or others would think us dead
+        threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True).start()
+        self._engine.launch(self._retrain)
+        ready(self._work.worker_id)
+        while not self._work.stopping.wait(_ROUND):
+            try:
+                self._round()
+            except StoreError as error:
+                log.warning("%s", error.message)
+        self._idle.wait(self._work.grace + _LAST_WORDS)
+        with self._beating:
+            self._left = True
+            try:
+                workers.leave(self._database, self._work.worker_id)
+            except StoreError as error:
+                log.warning("%s", error.message)  # the lease ends by itself
+
+    def _round(self) -> None:
+        with self._database.transaction(write=False) as work:
+            rows = work.rows(
+                "select job_id from mindtrace_jobs where state = ? and dispatched = 0"
+                " order by job_id",
+                QUEUED,
+            )
+        for row in rows:
+            self._engine.hand_in(row["job_id"])
+            with self._database.transaction() as work:
+                work.changed(
+                    "update mindtrace_jobs set dispatched = 1 where job_id = ?", row["job_id"]
+                )
+        # We are alive, whatever the database heard of us while this machine slept.
+        self._engine.take_over({*workers.alive(self._database), self._work.worker_id})
+        if time.monotonic() >= self._next_sweep:
+            self._next_sweep = time.monotonic() + _SWEEP
+            threading.Thread(target=self._sweep, name="sweep", daemon=True).start()
+
+    def _retrain(self, job_id: str) -> None:
+        """One job, from DBOS's hand to its end."""
+        self._idle.clear()
+        try:
+            if self._work.stopping.is_set():
+                self._park()
+            self._course(Hold(self._database, job_id, self._work.worker_id))
+        finally:
+            self._idle.set()
+
+    def _course(self, hold: Hold) -> None:
+        if not patiently(hold.take):
+            return
+        promotion = None
+        try:
+            outcome = self._engine.step("train", self._train, hold)
+            if outcome is None:
+                return
+            promotion = self._engine.step(
+                "promote", promote, self._settings, self._work, hold, outcome
+            )
+        except Exception as error:
+            log.exception("job %s", hold.job_id)
+            outcome = supervise.failed(error)
+        if patiently(lambda: hold.finish(**outcome, promotion=promotion)):
+            log.info("job %s %s", hold.job_id, outcome["state"])
+            if outcome["state"] != FAILED:
+                supervise.forget(self._work, hold.job_id)
+
+    def _train(self, hold: Hold) -> Outcome | None:
+        outcome = supervise.train(self._work, hold)
+        if outcome is None and self._work.stopping.is_set():
+            self._park()
+        return outcome
+
+    def _park(self) -> None:
+        """Never come back: DBOS would note that the job, which waits for another, is done."""
+        self._idle.set()
+        threading.Event().wait()
+
+    def _sweep(self) -> None:
+        """Close the runs of jobs that ended where nobody could close them."""
+        try:
+            with self._database.transaction(write=False) as work:
+                rows = work.rows(
+                    "select job_id, state from mindtrace_jobs"
+                    " where ended_at is not null and swept = 0"
+                )
+            ended = {row["job_id"]: row["state"] for row in rows}
+            folder = self._settings.dirs.root / "jobs"
+            if ended and sweep.sweep(self._work.environ, folder, ended) is not None:
+                with self._database.transaction() as work:
+                    for job_id in ended:
+                        sql = "update mindtrace_jobs set swept = 1 where job_id = ?"
+                        work.changed(sql, job_id)
+        except StoreError as error:
+            log.warning("%s", error.message)
+
+    def _beat(self) -> None:
+        with self._beating:
+            if not self._left:
+                workers.beat(self._database, self._work.worker_id, self._lease)
+
+    def _keep_beating(self) -> None:
+        while True:
+            time.sleep(self._lease / 4)
+            try:
+                self._beat()
+            except StoreError as error:
+                log.warning("%s", error.message)

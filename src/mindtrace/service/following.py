@@ -1,0 +1,159 @@
+"""Floor 9: which version a server ought to answer with, and that version opened.
+
+In: settings and a model reference. Out: an `Opened` bundle with the golden images that
+it must still be asked, or what a reference means at this moment. Everything is read
+without MLflow where the store is SQLite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mindtrace.core.settings import Settings
+from mindtrace.errors import NotFoundError
+from mindtrace.registry import lookup
+from mindtrace.registry.lookup import Located
+from mindtrace.registry.names import PREFIX
+from mindtrace.registry.reference import parse_reference
+from mindtrace.service.predict import LoadedModel
+
+if TYPE_CHECKING:
+    from mindtrace.bundle.golden import GoldenCase
+    from mindtrace.registry.rows import VersionRow
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that can answer, and what it must answer.
+
+    Attributes:
+        model: loaded, its digests checked, its golden images asked once.
+        folder: of its bundle.
+        golden: images with the answers of its training.
+    """
+
+    model: LoadedModel
+    folder: Path
+    golden: tuple[GoldenCase, ...]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Tells versions apart, also those of a registry that was deleted and made anew.
+
+    Attributes:
+        model_name: None for a bare folder.
+        version: None for a bare folder.
+        digest: of the bundle; None where nobody registered one.
+    """
+
+    model_name: str | None
+    version: int | None
+    digest: str | None
+
+    @classmethod
+    def of(cls, model: LoadedModel) -> Identity:
+        """The identity of what is served."""
+        return cls(model.model_name, model.version, model.predictor.digest)
+
+    @classmethod
+    def of_row(cls, row: VersionRow) -> Identity:
+        """The identity of what is registered."""
+        return cls(row.name, row.version, row.tags.get(PREFIX + "bundle_digest"))
+
+
+def open_or_wait(settings: Settings, model_ref: str | None) -> Opened | None:
+    """The model to serve; None where nothing was named and nothing is registered yet.
+
+    Raises:
+        NotFoundError: the reference names nothing, or it is open which of several
+            models is meant.
+        BundleError: the version is damaged, or its golden images fail.
+        StoreError: the registry cannot be read.
+    """
+    try:
+        located = lookup.locate(settings, model_ref)
+    except NotFoundError as error:
+        if model_ref is not None or _is_choice(settings, error):
+            raise
+        return None
+    return _open(located)
+
+
+def open_row(settings: Settings, row: VersionRow) -> Opened:
+    """A version, fetched if it is not on this machine.
+
+    Raises:
+        BundleError: it has no bundle, or one that is damaged.
+        StoreError: it cannot be fetched.
+    """
+    return _open(lookup.locate_row(settings, lookup.open_reader(settings), row))
+
+
+def is_moving(model_ref: str | None) -> bool:
+    """Whether a reference may mean another version tomorrow.
+
+    Raises:
+        UsageError: it is of no known form.
+    """
+    return parse_reference(model_ref).alias is not None
+
+
+def pointed_at(
+    settings: Settings, model_ref: str | None, model_name: str | None
+) -> tuple[str, int] | None:
+    """The name and version that a moving reference means now; None for nothing yet.
+
+    Args:
+        settings: of the registry.
+        model_ref: what to follow.
+        model_name: that of the model which is served, if one is: it stays.
+
+    Raises:
+        NotFoundError: it means nothing any more, or it is open which of several models
+            is meant.
+        StoreError: the registry cannot be read.
+    """
+    reference = parse_reference(model_ref)
+    assert reference.alias is not None
+    try:
+        reader = lookup.open_reader(settings)
+        name = model_name or reference.name or lookup.the_model(settings, reader)
+        version = reader.aliased(name, reference.alias)
+    except NotFoundError as error:
+        if model_name is not None or _is_choice(settings, error):
+            raise
+        return None
+    if version is None and model_name is not None:
+        raise NotFoundError("alias", f"{name}@{reference.alias}")
+    return None if version is None else (name, version)
+
+
+def find_row(settings: Settings, model_name: str, version: int) -> VersionRow | None:
+    """What the registry says of one version.
+
+    Raises:
+        StoreError: the registry cannot be read.
+    """
+    return lookup.open_reader(settings).version(model_name, version)
+
+
+def _open(located: Located) -> Opened:
+    from mindtrace.bundle import golden
+    from mindtrace.bundle.folder import GOLDEN
+    from mindtrace.inference.predictor import Predictor
+
+    predictor = Predictor.open(located.folder, located.digest)
+    row = located.row
+    model = LoadedModel(predictor, row.name if row else None, row.version if row else None)
+    # Checked a moment ago, with everything else in the folder.
+    cases = golden.from_json((located.folder / GOLDEN).read_text(encoding="utf-8"))
+    return Opened(model, located.folder, cases)
+
+
+def _is_choice(settings: Settings, error: NotFoundError) -> bool:
+    """Whether several models exist, and nothing says which of them is meant."""
+    chosen = settings.registry.model_name is not None
+    return error.kind == "model" and bool(error.known) and not chosen

@@ -1,0 +1,210 @@
+"""Floor 9: the verb predict, answered by a running server.
+
+In: a server's URL and files. Out: what `predict_paths` would give, one answer a file in
+their order. Several images travel in a request, and the next ones are read while the
+server works. A server that is busy is asked again; an image that it refuses hurts only
+itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mindtrace.errors import ImageError
+from mindtrace.service.link import Link, Reply
+from mindtrace.service.predict import (
+    STDIN,
+    Candidate,
+    Prediction,
+    PredictionFailure,
+    read_file,
+)
+
+TRIES = 4  # of a request that is answered with 503
+LONGEST_WAIT = 5.0  # seconds before the next try, whatever the server wishes
+# An image from this size on travels alone and as it is; smaller ones in base64, together.
+ALONE = 1024 * 1024
+MOST_BYTES = 4 * ALONE
+MOST_IMAGES = 256
+FIRST_IMAGES = 32
+QUICK, SLOW = 0.2, 1.0  # seconds an answer takes: then more or fewer images are sent
+_MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
+
+Item = Prediction | PredictionFailure
+
+
+@dataclass(frozen=True)
+class _Image:
+    """A file that was read."""
+
+    path: str
+    data: bytes
+
+
+def predict_remote(
+    link: Link,
+    paths: Sequence[str],
+    *,
+    top_k: int = 1,
+    stdin: Callable[[], bytes],
+    fail_fast: bool = False,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Iterator[Item]:
+    """One answer a file, in their order, by the server at the other end.
+
+    Args:
+        link: to the server; closed at the end.
+        paths: files; `-` is one image on standard input.
+        top_k: how many candidates an answer lists.
+        stdin: reads standard input.
+        fail_fast: raise at the first file that fails.
+        sleep: waits that many seconds.
+
+    Raises:
+        UsageError: the server refuses us: the token, or its name in the URL.
+        ConflictError: it is busy, or has no version to serve.
+        MindtraceError: nobody answers, or not as mindtrace does.
+        ImageError: with `fail_fast`.
+    """
+    try:
+        for item in _Asker(link, top_k, sleep).answers(_read(paths, stdin)):
+            if fail_fast and isinstance(item, PredictionFailure):
+                raise ImageError(f"{item.path}: {item.error.message}", hint=item.error.hint)
+            yield item
+    finally:
+        link.close()
+
+
+def _read(paths: Iterable[str], stdin: Callable[[], bytes]) -> Iterator[_Image | PredictionFailure]:
+    for path in paths:
+        try:
+            yield _Image(path, stdin() if path == STDIN else read_file(path))
+        except ImageError as error:
+            yield PredictionFailure(path, error)
+
+
+class _Asker:
+    """Knows how many images are worth sending at once."""
+
+    def __init__(self, link: Link, top_k: int, sleep: Callable[[float], object]) -> None:
+        self._link = link
+        self._top_k = top_k
+        self._sleep = sleep
+        self._size = FIRST_IMAGES
+
+    def answers(self, files: Iterator[_Image | PredictionFailure]) -> Iterator[Item]:
+        """The items for `files`; while the server works on some, the next are read."""
+        waiting: list[_Image | PredictionFailure] = []
+        for batch in self._batches(files):
+            items = self._received(waiting)
+            self._send(_images(batch))
+            waiting = batch
+            yield from items
+        yield from self._received(waiting)
+
+    def _batches(
+        self, files: Iterator[_Image | PredictionFailure]
+    ) -> Iterator[list[_Image | PredictionFailure]]:
+        batch: list[_Image | PredictionFailure] = []
+        size = 0
+        for file in files:
+            weight = len(file.data) if isinstance(file, _Image) else 0
+            # One that travels alone is by itself more than a batch may have.
+            weight = weight if weight < ALONE else MOST_BYTES + 1
+            if batch and (size + weight > MOST_BYTES or len(batch) >= self._size):
+                yield batch
+                batch, size = [], 0
+            batch.append(file)
+            size += weight
+        if batch:
+            yield batch
+
+    def _received(self, batch: Sequence[_Image | PredictionFailure]) -> list[Item]:
+        """The items of a batch whose images were sent."""
+        sent = _images(batch)
+        answered = iter(self._items(sent) if sent else ())
+        return [next(answered) if isinstance(file, _Image) else file for file in batch]
+
+    def _items(self, sent: Sequence[_Image]) -> list[Item]:
+        began = time.monotonic()
+        reply = self._patient_reply()
+        if reply.status in (413, 504) and len(sent) > 1:
+            return [*self._halved(sent[: len(sent) // 2]), *self._halved(sent[len(sent) // 2 :])]
+        self._adapt(time.monotonic() - began)
+        if reply.status in (400, 413, 422) and len(sent) == 1:
+            return [PredictionFailure(sent[0].path, _image_error(reply))]
+        if reply.status != 200:
+            raise self._link.refused(reply)
+        rows = reply.fields.get("items", [reply.fields])
+        try:
+            return [_item(image.path, row) for image, row in zip(sent, rows, strict=True)]
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise self._link.stranger("answers otherwise than a mindtrace server") from error
+
+    def _halved(self, sent: Sequence[_Image]) -> list[Item]:
+        self._size = len(sent)
+        self._send(sent)
+        return self._items(sent)
+
+    def _adapt(self, seconds: float) -> None:
+        if seconds < QUICK:
+            self._size = min(2 * self._size, MOST_IMAGES)
+        elif seconds > SLOW:
+            self._size = max(1, self._size // 2)
+
+    def _patient_reply(self) -> Reply:
+        """The reply to what was sent, asked for again while the server is busy."""
+        reply = self._link.read()
+        for _ in range(TRIES - 1):
+            if reply.status != 503 or reply.retry_after is None:
+                break
+            self._sleep(min(reply.retry_after, LONGEST_WAIT))
+            self._link.send_again()
+            reply = self._link.read()
+        return reply
+
+    def _send(self, sent: Sequence[_Image]) -> None:
+        if not sent:
+            return
+        data = sent[0].data
+        if len(data) >= ALONE:
+            kind = {"Content-Type": _media_type(data)}
+            self._link.send("POST", f"/inference?top_k={self._top_k}", data, kind)
+            return
+        # Put together by hand: base64 has no sign that JSON would have to escape.
+        texts = b'", "'.join(base64.b64encode(image.data) for image in sent)
+        body = b'{"images": ["%b"], "top_k": %d}' % (texts, self._top_k)
+        self._link.send("POST", "/inference", body, {"Content-Type": "application/json"})
+
+
+def _images(batch: Iterable[_Image | PredictionFailure]) -> list[_Image]:
+    return [file for file in batch if isinstance(file, _Image)]
+
+
+def _media_type(data: bytes) -> str:
+    """By the first bytes; the server looks again, and says what is wrong with any other."""
+    return next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), "image/png")
+
+
+def _item(path: str, row: Mapping[str, Any]) -> Item:
+    if "error" in row:
+        return PredictionFailure(path, ImageError(str(row["error"]["message"])))
+    return Prediction(
+        path=path,
+        label=row["label"],
+        class_name=row["class_name"],
+        confidence=row["confidence"],
+        probabilities=tuple(row["probabilities"]),
+        top_k=tuple(Candidate(**candidate) for candidate in row["top_k"]),
+        model_name=row["model_name"],
+        version=row["version"],
+    )
+
+
+def _image_error(reply: Reply) -> ImageError:
+    told = reply.fields.get("detail", f"the server answers {reply.status}")
+    return ImageError(str(told), hint=reply.fields.get("hint"))

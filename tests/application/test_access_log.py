@@ -1,0 +1,137 @@
+"""One line a request, of what may be written down, and never in the way of an answer."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.application.conftest import Serve, png
+
+from mindtrace.application.access_log import AccessLog
+from mindtrace.core.settings import load_settings
+
+FIELDS = ["at", "request_id", "method", "path", "status", "seconds", "client", "bytes"]
+IMAGE = base64.b64encode(png(200)).decode()
+
+
+class Lines:
+    """What an access log wrote."""
+
+    def __init__(self) -> None:
+        self.blocks: list[bytes] = []
+
+    def __call__(self, block: bytes) -> None:
+        self.blocks.append(block)
+
+    def documents(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in b"".join(self.blocks).splitlines()]
+
+
+def test_a_line_for_every_request_of_either_way(tmp_path: Path, bundle: Path, serve: Serve) -> None:
+    (tmp_path / "token").write_text("t0psecret\n")
+    sets = [
+        f"DIR_PATHS.ROOT={tmp_path}",
+        "serve.access_log=true",
+        f"serve.token_file={tmp_path / 'token'}",
+    ]
+    lines = Lines()
+
+    def change(application: Any) -> None:
+        application.state.access_log._write = lines
+
+    settings = load_settings(sets=sets, environ={})
+    with serve(settings, str(bundle), change=change) as client:
+        client.headers["authorization"] = "Bearer t0psecret"
+        short = client.post("/inference", json={"image": IMAGE})
+        long = client.post("/inference", json={"image": IMAGE}, headers={"x-a": "b"})
+        query = client.get("/models?where=hidden", headers={"x-request-id": "mine"})
+        refused = client.get("/models", headers={"authorization": "Bearer wr0ng"})
+        strange = client.get("/%0a%22evil%22")
+    found = lines.documents()
+    assert [list(line) for line in found] == [FIELDS] * 5
+    answers = (short, long, query, refused, strange)
+    for line, answer in zip(found, answers, strict=True):
+        assert line["status"] == answer.status_code
+        assert line["request_id"] == answer.headers["x-request-id"]
+        assert line["bytes"] == len(answer.content)
+        assert line["client"] == "127.0.0.1"
+        assert 0 < line["seconds"] < 60
+        assert datetime.fromisoformat(line["at"]).utcoffset() is not None
+    assert [line["method"] for line in found] == ["POST", "POST", "GET", "GET", "GET"]
+    assert [line["path"] for line in found] == [
+        *("/inference", "/inference", "/models", "/models", '/\n"evil"')
+    ]
+    text = b"".join(lines.blocks).decode()
+    for secret in ("hidden", "t0psecret", "wr0ng", IMAGE[:40]):
+        assert secret not in text
+
+
+def test_off_unless_it_is_asked_for(
+    tmp_path: Path, bundle: Path, serve: Serve, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}"], environ={})
+    assert not settings.serve.access_log
+    with serve(settings, str(bundle)) as client:
+        client.post("/inference", json={"image": IMAGE})
+        client.get("/models")
+    assert "request_id" not in capfd.readouterr().err
+
+
+def test_it_goes_to_stderr(
+    tmp_path: Path, bundle: Path, serve: Serve, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sets = [f"DIR_PATHS.ROOT={tmp_path}", "serve.access_log=true"]
+    with serve(load_settings(sets=sets, environ={}), str(bundle)) as client:
+        client.get("/healthz/live")
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert [json.loads(line)["path"] for line in err.splitlines() if line.startswith("{")] == [
+        "/healthz/live"
+    ]
+
+
+SCOPE = {"method": "GET", "path": "/" + "x" * 4000, "client": None}
+
+
+def test_paths_are_cut_and_blocks_are_of_whole_lines() -> None:
+    lines = Lines()
+    log = AccessLog(lines)
+    for number in range(50):
+        log.note(SCOPE, str(number), 200, 0.001, 5)
+    log.start()
+    log.close()
+    assert [line["request_id"] for line in lines.documents()] == [str(n) for n in range(50)]
+    assert all(len(line["path"]) == 512 for line in lines.documents())
+    assert len(lines.blocks) > 1
+    assert all(len(block) <= 4096 and block.endswith(b"\n") for block in lines.blocks)
+
+
+def test_a_reader_that_is_stuck_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mindtrace.application import access_log
+
+    monkeypatch.setattr(access_log, "_WAITING", 100)
+    stuck = threading.Event()
+    lines = Lines()
+
+    def write(block: bytes) -> None:
+        assert stuck.wait(30)
+        lines(block)
+
+    log = AccessLog(write)
+    log.start()
+    start = time.monotonic()
+    for number in range(1000):
+        log.note(SCOPE, str(number), 200, 0.001, 5)
+    assert time.monotonic() - start < 10
+    stuck.set()
+    log.close()
+    documents = lines.documents()
+    kept = [line for line in documents if "request_id" in line]
+    assert sum(line.get("dropped", 0) for line in documents) == 1000 - len(kept)
+    assert len(kept) <= 250

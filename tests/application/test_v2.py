@@ -1,0 +1,355 @@
+"""The Open Inference Protocol v2: by a stock client, and by plain HTTP."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import os
+import struct
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from tests.application.conftest import CLASSES, SPEC, Serve, png, probabilities
+
+from mindtrace.core.settings import Settings
+from mindtrace.preprocess import normalise
+from mindtrace.version import VERSION
+
+DARK, BRIGHT = png(0), png(255)
+INFER = "/v2/models/squares/infer"
+
+
+@pytest.fixture(scope="module")
+def client(module_settings: Settings, bundle: Any, serve: Serve) -> Iterator[httpx.Client]:
+    """A server whose model is registered as version 3 of `squares`."""
+
+    def change(application: Any) -> None:
+        slot = application.state.slot
+        slot.model = dataclasses.replace(slot.model, model_name="squares", version=3)
+
+    with serve(module_settings, str(bundle), change=change) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def triton() -> ModuleType:
+    """Triton's client library."""
+    if not os.environ.get("CI"):
+        pytest.importorskip("tritonclient.http")
+    import tritonclient.http
+
+    return tritonclient.http
+
+
+@pytest.fixture
+def stock(client: httpx.Client, triton: ModuleType) -> Iterator[Any]:
+    """A stock client of the same server."""
+    stock = triton.InferenceServerClient(f"{client.base_url.host}:{client.base_url.port}")
+    yield stock
+    stock.close()
+
+
+def _images(*files: bytes, **more: Any) -> dict[str, Any]:
+    data = [base64.b64encode(file).decode() for file in files]
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [len(files)], "data": data}
+    return {"inputs": [tensor], **more}
+
+
+def _pixels(data: Any, shape: list[int], **more: Any) -> dict[str, Any]:
+    return {"inputs": [{"name": "input", "datatype": "FP32", "shape": shape, "data": data, **more}]}
+
+
+def _outputs(answer: httpx.Response) -> dict[str, Any]:
+    assert answer.status_code == 200, answer.text
+    return {output["name"]: output for output in answer.json()["outputs"]}
+
+
+def _binary(head: dict[str, Any], tail: bytes) -> tuple[bytes, dict[str, str]]:
+    text = json.dumps(head).encode()
+    headers = {"Inference-Header-Content-Length": str(len(text))}
+    return text + tail, {**headers, "Content-Type": "application/octet-stream"}
+
+
+def test_a_stock_client_asks_for_everything_there_is(stock: Any) -> None:
+    assert stock.is_server_live()
+    assert stock.is_server_ready()
+    assert stock.is_model_ready("squares")
+    assert stock.is_model_ready("squares", "3")
+    assert not stock.is_model_ready("squares", "2")
+    assert not stock.is_model_ready("circles")
+    assert stock.get_server_metadata() == {
+        "name": "mindtrace",
+        "version": VERSION,
+        "extensions": ["binary_tensor_data"],
+    }
+    metadata = stock.get_model_metadata("squares", "3")
+    assert (metadata["name"], metadata["versions"]) == ("squares", ["3"])
+    assert {row["name"]: row["shape"] for row in metadata["inputs"]} == {
+        "image": [-1],
+        "input": [-1, 1, 8, 8],
+    }
+    assert {row["name"]: row["datatype"] for row in metadata["outputs"]} == {
+        "probabilities": "FP32",
+        "label": "INT64",
+        "class_name": "BYTES",
+    }
+
+
+def test_a_stock_client_sends_image_files(stock: Any, triton: ModuleType) -> None:
+    tensor = triton.InferInput("image", [2], "BYTES")
+    tensor.set_data_from_numpy(np.array([DARK, BRIGHT], object))
+    answer = stock.infer("squares", [tensor], request_id="r-1")
+    expected = probabilities(np.stack([np.full((8, 8), level, np.uint8) for level in (0, 255)]))
+    np.testing.assert_allclose(answer.as_numpy("probabilities"), expected, atol=1e-6)
+    assert answer.as_numpy("label").tolist() == [0, 1]
+    assert answer.as_numpy("class_name").tolist() == [b"dark", b"bright"]
+    fields = answer.get_response()
+    assert (fields["id"], fields["model_name"], fields["model_version"]) == ("r-1", "squares", "3")
+
+
+def test_a_stock_client_sends_normalised_input(stock: Any, triton: ModuleType) -> None:
+    pixels = np.stack([np.full((8, 8), level, np.uint8) for level in (10, 240, 30)])
+    tensor = triton.InferInput("input", [3, 1, 8, 8], "FP32")
+    tensor.set_data_from_numpy(normalise(pixels, SPEC))
+    answer = stock.infer("squares", [tensor], model_version="3")
+    np.testing.assert_allclose(answer.as_numpy("probabilities"), probabilities(pixels), atol=1e-6)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_stock_client_chooses_outputs(stock: Any, triton: ModuleType, binary: bool) -> None:
+    tensor = triton.InferInput("image", [1], "BYTES")
+    tensor.set_data_from_numpy(np.array([BRIGHT], object))
+    wanted = [
+        triton.InferRequestedOutput("class_name", binary_data=binary),
+        triton.InferRequestedOutput("label", binary_data=False),
+    ]
+    answer = stock.infer("squares", [tensor], outputs=wanted)
+    assert [row["name"] for row in answer.get_response()["outputs"]] == ["class_name", "label"]
+    assert "data" in answer.get_output("label")
+    assert ("data" in answer.get_output("class_name")) is not binary
+    assert answer.as_numpy("class_name").tolist() == [b"bright" if binary else "bright"]
+
+
+def test_a_stock_client_reads_our_errors(stock: Any, triton: ModuleType) -> None:
+    from tritonclient.utils import InferenceServerException
+
+    tensor = triton.InferInput("image", [2], "BYTES")
+    tensor.set_data_from_numpy(np.array([DARK, b"no image"], object))
+    with pytest.raises(InferenceServerException, match="image 1: not an image") as caught:
+        stock.infer("squares", [tensor])
+    assert caught.value.status() == "422"
+    with pytest.raises(InferenceServerException, match="no model 'circles'"):
+        stock.infer("circles", [tensor])
+
+
+def test_json_in_and_out(client: httpx.Client) -> None:
+    answer = client.post(INFER, json=_images(DARK, BRIGHT, id="7"))
+    assert answer.headers["content-type"] == "application/json"
+    fields = answer.json()
+    assert (fields["model_name"], fields["model_version"], fields["id"]) == ("squares", "3", "7")
+    outputs = _outputs(answer)
+    assert outputs["probabilities"]["shape"] == [2, len(CLASSES)]
+    assert len(outputs["probabilities"]["data"]) == 2 * len(CLASSES)
+    assert outputs["label"]["data"] == [0, 1]
+    assert outputs["class_name"]["data"] == ["dark", "bright"]
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_pixels_nested_or_flat(client: httpx.Client, nested: bool) -> None:
+    pixels = np.full((2, 8, 8), 250, np.uint8)
+    values = normalise(pixels, SPEC)
+    data = values.tolist() if nested else values.ravel().tolist()
+    found = _outputs(client.post(INFER, json=_pixels(data, [2, 1, 8, 8])))
+    assert found["label"]["data"] == [1, 1]
+
+
+def test_a_request_for_binary_output_is_honoured(client: httpx.Client) -> None:
+    wish = _images(
+        DARK,
+        parameters={"binary_data_output": True},
+        outputs=[{"name": "label"}, {"name": "class_name", "parameters": {"binary_data": False}}],
+    )
+    answer = client.post(INFER, json=wish)
+    length = int(answer.headers["inference-header-content-length"])
+    head = json.loads(answer.content[:length])
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert head["outputs"][0]["parameters"] == {"binary_data_size": 8}
+    assert head["outputs"][1]["data"] == ["dark"]
+    assert struct.unpack("<q", answer.content[length:]) == (0,)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"inputs": ' + b"[" * 100_000,
+        b'{"a": [' + b"{}," * 1000,
+        b"[0" + b",0" * 2**21,
+    ],
+)
+def test_json_that_would_keep_us_busy_is_refused(client: httpx.Client, body: bytes) -> None:
+    answer = client.post(INFER, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+
+
+def test_every_fault_is_told_in_both_forms(client: httpx.Client) -> None:
+    answer = client.post(INFER, json={"inputs": []})
+    fields = answer.json()
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status_code, fields["status"]) == (400, 400)
+    assert fields["error"] == fields["detail"]
+    assert "error" not in client.post("/inference", json={}).json()
+
+
+_ROW = [0.0] * 64
+_TAIL = struct.pack("<I", len(DARK)) + DARK
+_TENSOR = {"name": "image", "datatype": "BYTES", "shape": [1]}
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (_pixels(_ROW, [1, 1, 8, 9]), "must be [n, 1, 8, 8]"),
+        (_pixels(_ROW, [1, 64]), "must be [n, 1, 8, 8]"),
+        (_pixels(_ROW, [2, 1, 8, 8]), "has 64 values, its shape says 128"),
+        (_pixels(_ROW, [0, 1, 8, 8]), "positive integers"),
+        (_pixels(_ROW, [True, 1, 8, 8]), "positive integers"),
+        (_pixels(_ROW, [1025, 1, 8, 8]), "1 to 1024 rows"),
+        (_pixels([1e39, *_ROW[1:]], [1, 1, 8, 8]), "beyond float32"),
+        (_pixels([10**400, *_ROW[1:]], [1, 1, 8, 8]), "too large"),
+        (_pixels([True, *_ROW[1:]], [1, 1, 8, 8]), "must be numbers"),
+        (_pixels(["1", *_ROW[1:]], [1, 1, 8, 8]), "must be numbers"),
+        (_pixels([[_ROW, _ROW]], [2, 1, 8, 8]), "not nested as its shape"),
+        (_pixels(_ROW, [1, 1, 8, 8], parameters=3), "must be an object"),
+        (_pixels(_ROW, [1, 1, 8, 8], parameters={"binary_data_size": 4}), "binary_data_size"),
+        ({**_pixels(_ROW, [1, 1, 8, 8]), "extra": 1}, "unknown field 'extra'"),
+        ({"inputs": _images(DARK)["inputs"] * 2}, "a list of one tensor"),
+        ({"inputs": [{**_TENSOR, "name": "x", "data": []}]}, "'image' or 'input'"),
+        ({"inputs": [{**_TENSOR, "datatype": "FP32", "data": []}]}, "must be BYTES"),
+        ({"inputs": [_TENSOR]}, "must have a list 'data'"),
+        ({"inputs": [{**_TENSOR, "data": ["%%%"]}]}, "not base64"),
+        ({"inputs": [{**_TENSOR, "shape": [1, 2], "data": []}]}, "[n] or [n, 1]"),
+        (_images(DARK, id=3), "'id' must be a text"),
+        (_images(DARK, id="\ud800"), "'id' must be a text"),
+        (_images(DARK, outputs=[{"name": "logits"}]), "outputs are"),
+        (_images(DARK, outputs=[{"name": "label"}] * 2), "each at most once"),
+        (
+            _images(DARK, outputs=[{"name": "label", "parameters": {"classification": 2}}]),
+            "classification of 'label' is not offered",
+        ),
+        (_images(DARK, parameters={"binary_data_output": 1}), "true or false"),
+    ],
+)
+def test_what_does_not_fit_is_refused(client: httpx.Client, body: Any, told: str) -> None:
+    text = json.dumps(body).encode()
+    answer = client.post(INFER, content=text, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400, answer.text
+    assert told in answer.json()["error"]
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_constants_that_are_not_json(client: httpx.Client, value: str) -> None:
+    text = json.dumps(_pixels(["X", *_ROW[1:]], [1, 1, 8, 8])).replace('"X"', value)
+    answer = client.post(INFER, content=text, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("change", "tail", "told"),
+    [
+        ({}, b"", "binary_data_size"),
+        ({"parameters": {"binary_data_size": 3}}, _TAIL, "bytes behind the JSON"),
+        ({"parameters": {"binary_data_size": True}}, b"a", "bytes behind the JSON"),
+        ({"parameters": {"binary_data_size": 3}}, b"abc", "within the length"),
+        ({"parameters": {"binary_data_size": 6}}, b"\xff\xff\xff\xff..", "within an element"),
+        ({"parameters": {"binary_data_size": 0}}, b"", "has 0 values"),
+        ({"data": ["eA=="]}, b"more", "binary_data_size"),
+    ],
+)
+def test_torn_binary_data(
+    client: httpx.Client, change: dict[str, Any], tail: bytes, told: str
+) -> None:
+    body, headers = _binary({"inputs": [{**_TENSOR, **change}]}, tail)
+    answer = client.post(INFER, content=body, headers=headers)
+    assert answer.status_code == 400, answer.text
+    assert told in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("values", "told"), [([np.nan], "NaN"), ([np.inf], "NaN, infinite"), ([], "its shape says 64")]
+)
+def test_binary_values_that_are_no_numbers(
+    client: httpx.Client, values: list[float], told: str
+) -> None:
+    tail = np.array(values * 64, "<f4").tobytes()
+    tensor = {"name": "input", "datatype": "FP32", "shape": [1, 1, 8, 8]}
+    tensor["parameters"] = {"binary_data_size": len(tail)}
+    body, headers = _binary({"inputs": [tensor]}, tail)
+    answer = client.post(INFER, content=body, headers=headers)
+    assert answer.status_code == 400
+    assert told in answer.json()["error"]
+
+
+@pytest.mark.parametrize("length", ["9999999", "-1", "1e3", "x", ""])
+def test_a_wrong_length_of_the_json(client: httpx.Client, length: str) -> None:
+    body, headers = _binary({"inputs": []}, b"")
+    headers["Inference-Header-Content-Length"] = length
+    assert client.post(INFER, content=body, headers=headers).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        ("/v2/models/circles", "no model 'circles'"),
+        ("/v2/models/squares/versions/4", "no version 'squares/4'"),
+        ("/v2/models/squares/versions/03/ready", "no version"),
+        ("/v2/models/Squares/ready", "no model"),
+    ],
+)
+def test_another_name_or_version_is_not_there(client: httpx.Client, path: str, named: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 404
+    assert named in answer.json()["error"]
+    assert "squares" in answer.json()["error"]
+
+
+def test_another_version_does_not_answer(client: httpx.Client) -> None:
+    path = "/v2/models/squares/versions/{}/infer"
+    assert client.post(path.format(3), json=_images(DARK)).status_code == 200
+    assert client.post(path.format(2), json=_images(DARK)).status_code == 404
+
+
+def test_a_body_needs_a_type_that_pages_cannot_send(client: httpx.Client) -> None:
+    text = json.dumps(_images(DARK)).encode()
+    post: Callable[..., httpx.Response] = client.post
+    assert post(INFER, content=text).status_code == 415
+    assert post(INFER, content=text, headers={"Content-Type": "text/plain"}).status_code == 415
+    compressed = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    assert post(INFER, content=text, headers=compressed).status_code == 415
+    # A page cannot send this header unless the server, asked first, allows it.
+    length = {"Inference-Header-Content-Length": str(len(text))}
+    assert post(INFER, content=text, headers=length).status_code == 200
+    foreign = {**length, "Origin": "http://evil.example"}
+    assert post(INFER, content=text, headers=foreign).status_code == 403
+
+
+def test_a_bundle_without_a_name(module_settings: Settings, bundle: Any, serve: Serve) -> None:
+    with serve(module_settings, str(bundle)) as client:
+        assert client.get("/v2/models/bundle").json()["versions"] == []
+        fields = client.post("/v2/models/bundle/infer", json=_images(DARK)).json()
+        assert "model_version" not in fields
+        assert client.get("/v2/models/bundle/versions/1").status_code == 404
+
+
+def test_without_a_model_it_is_not_ready(module_settings: Settings, serve: Serve) -> None:
+    with serve(module_settings) as client:
+        assert client.get("/v2/health/live").json() == {"live": True}
+        for path in ("/v2/health/ready", "/v2/models/x", "/v2/models/x/ready"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            assert "no version to serve" in answer.json()["error"]

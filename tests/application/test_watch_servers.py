@@ -1,0 +1,105 @@
+"""Real servers of two workers follow what is promoted by others, in stores of any kind."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.application.conftest import png
+from tests.application.registered import NAME, Registered
+from tests.application.servers import IMAGE, PATIENCE, end, serve, url_of
+from tests.registry.servers import mlflow_server
+
+from mindtrace.application.watch import EVERY
+
+pytestmark = pytest.mark.slow
+
+# The promise is 2 s; other tests may run beside these.
+SOON = 10.0
+
+
+@contextlib.contextmanager
+def following(*args: str) -> Iterator[str]:
+    """The URL of a server, which must end in peace."""
+    with serve("--no-worker", *args) as process:
+        yield url_of(process)
+        code, err = end(process)
+        assert code == 0, err
+        assert "Traceback" not in err, err
+
+
+def versions_of(url: str, count: int = 24) -> set[int]:
+    """What so many new connections are answered by, one after the other."""
+    found = set()
+    for _ in range(count):
+        with httpx.Client(trust_env=False, timeout=PATIENCE) as client:
+            answer = client.post(f"{url}/inference", content=png(200), headers=IMAGE)
+        assert answer.status_code == 200, answer.text
+        found.add(answer.json()["version"])
+    return found
+
+
+def wait_for(url: str, version: int) -> float:
+    """Seconds until all workers answer with a version."""
+    start = time.monotonic()
+    while versions_of(url) != {version}:
+        assert time.monotonic() < start + PATIENCE
+        time.sleep(0.05)
+    return time.monotonic() - start
+
+
+def test_promotions_by_cli_and_http(two: Registered, mindtrace: Callable[..., Any]) -> None:
+    with following("--workers", "2") as url:
+        assert versions_of(url) == {1}
+        done = mindtrace("registry", "promote", f"{NAME}/2", "--force", "--reason", "try it")
+        assert done.returncode == 0, done.stderr
+        assert wait_for(url, 2) < SOON
+        with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE) as client:
+            assert client.get("/healthz/ready").json()["version"] == 2
+            answer = client.post(
+                f"/models/{NAME}/rollback", json={"reason": "back"}, headers={"if-match": "*"}
+            )
+            assert answer.status_code == 200, answer.text
+            assert wait_for(url, 1) < SOON
+            deadline = time.monotonic() + PATIENCE
+            while 'mindtrace_model_swaps_total{result="ok"} 4.0' not in client.get("/metrics").text:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        two.add(3.0)
+        two.break_(3)
+        two.point(3)
+        time.sleep(3 * EVERY)
+        assert versions_of(url) == {1}
+
+
+def test_a_version_that_was_named_stays(two: Registered) -> None:
+    with following("--model", f"{NAME}/1") as url:
+        two.point(2)
+        time.sleep(3 * EVERY)
+        assert versions_of(url, 4) == {1}
+
+
+def test_a_registry_on_another_machine(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read through a child process; when it goes away, what is served goes on."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    folder = tmp_path / "server"
+    folder.mkdir()
+    with contextlib.ExitStack() as stack:
+        uri = stack.enter_context(mlflow_server(folder))
+        registry = Registered(root, uri)
+        registry.add(1.0)
+        registry.add(2.0)
+        with following("--set", f"registry.tracking_uri={uri}") as url:
+            assert versions_of(url, 4) == {1}
+            registry.point(2)
+            assert wait_for(url, 2) < SOON
+            stack.close()
+            time.sleep(3 * EVERY)
+            assert versions_of(url, 4) == {2}

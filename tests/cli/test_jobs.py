@@ -1,0 +1,228 @@
+"""`mindtrace retrain`, `jobs` and `worker`: exit codes, documents, a server at the other end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mindtrace.core.settings import load_settings
+from mindtrace.jobs import workers
+from mindtrace.jobs.hold import Hold
+from mindtrace.service import jobs
+
+RunCli = Callable[..., Any]
+Mindtrace = Callable[..., "subprocess.CompletedProcess[str]"]
+SMALL = ["--set", "model.hidden=16", "--set", "compute.threads=1", "--set", "data.source=digits"]
+UNKNOWN = "20250131T235959123456-0a1b2c3d"
+
+
+def epochs(count: int) -> list[str]:
+    return [*SMALL, "--set", f"train.max_epochs={count}"]
+
+
+@pytest.fixture
+def server(root: Path) -> Iterator[str]:
+    """The URL of a `mindtrace serve` of ROOT that starts no worker."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mindtrace", "serve", "--port", "0", "--json", "--no-worker"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+    )
+    assert process.stdout is not None
+    yield json.loads(process.stdout.readline())["url"]
+    process.terminate()
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+
+
+def taken(job_id: str) -> Hold:
+    """A job as a worker has it that runs in this process."""
+    database = jobs.queue(load_settings()).database
+    workers.beat(database, "w", 600)
+    hold = Hold(database, job_id, "w")
+    assert hold.take()
+    assert hold.begin()
+    return hold
+
+
+def submitted(run_cli: RunCli, *words: str) -> str:
+    result = run_cli("retrain", "--json", *SMALL, *words)
+    assert result.exit_code == 0, result.stderr
+    document: dict[str, Any] = json.loads(result.stdout)
+    return str(document["job_id"])
+
+
+@pytest.mark.parametrize("at_server", [False, True])
+def test_the_life_of_a_job(
+    run_cli: RunCli, root: Path, at_server: bool, request: pytest.FixtureRequest
+) -> None:
+    at = ["--url", request.getfixturevalue("server")] if at_server else []
+    job_id = submitted(run_cli, "--set", "train.seed=5", *at)
+    shown = json.loads(run_cli("jobs", "show", job_id, "--json", *at).stdout)
+    assert (shown["state"], shown["schema_version"]) == ("queued", 1)
+
+    hold = taken(job_id)
+    assert "seed = 5" in hold.request.config
+    hold.log("größer\n")
+    assert run_cli("jobs", "logs", job_id, *at).stdout == "größer\n"
+    hold.finish("failed", swept=True, error={"type": "DataError", "message": "no images"})
+    assert run_cli("jobs", "logs", "--follow", job_id, *at).stdout == "größer\n"
+    shown = run_cli("jobs", "show", job_id, *at).stdout
+    assert "error.message\tno images" in shown
+
+    other = submitted(run_cli, *at)
+    rows = [line.split("\t") for line in run_cli("jobs", "list", *at).stdout.splitlines()]
+    assert rows[0][:2] == ["job_id", "state"]
+    assert [row[:2] for row in rows[1:]] == [[other, "queued"], [job_id, "failed"]]
+    assert rows[2][-1] == "no images"
+    only = run_cli("jobs", "list", "--limit", "1", "--json", *at).stdout
+    assert json.loads(only)["job_id"] == other
+
+    cancelled = json.loads(run_cli("jobs", "cancel", other, "--json", *at).stdout)
+    assert cancelled["state"] == "cancelled"
+    late = run_cli("jobs", "cancel", other, *at)
+    assert (late.exit_code, late.stdout) == (5, "")
+    for verb in ("show", "logs", "cancel"):
+        for name in (UNKNOWN, "../x", "?"):
+            gone = run_cli("jobs", verb, name, *at)
+            assert (gone.exit_code, gone.stdout) == (4, "")
+
+
+@pytest.mark.parametrize("at_server", [False, True])
+def test_what_is_refused(
+    run_cli: RunCli, root: Path, at_server: bool, request: pytest.FixtureRequest
+) -> None:
+    at = ["--url", request.getfixturevalue("server")] if at_server else []
+    first = submitted(run_cli, "--key", "k", *at)
+    assert submitted(run_cli, "--key", "k", *at) == first
+    other = run_cli("retrain", *SMALL, "--key", "k", "--set", "train.seed=1", *at)
+    assert other.exit_code == 2
+    for _ in range(7):
+        submitted(run_cli, *at)
+    full = run_cli("retrain", *SMALL, *at)
+    assert (full.exit_code, full.stdout) == (5, "")
+    assert "max_queued" in full.stderr
+    base = run_cli("retrain", *SMALL, "--base", "nothing", *at)
+    assert base.exit_code == 4
+    folder = run_cli("retrain", *SMALL, "--base", "/etc", *at)
+    assert folder.exit_code == 2
+    warm = run_cli("retrain", *SMALL, "--warm-start", *at)
+    assert (warm.exit_code, "--base" in warm.stderr) == (2, True)
+
+
+def test_a_server_that_is_not_there(run_cli: RunCli, root: Path) -> None:
+    for words in (["retrain", *SMALL], ["jobs", "list"], ["jobs", "logs", UNKNOWN]):
+        result = run_cli(*words, "--url", "http://127.0.0.1:9")
+        assert (result.exit_code, result.stdout) == (1, "")
+    assert run_cli("jobs", "list", "--url", "ftp://x").exit_code == 2
+
+
+def test_who_lists_makes_nothing(run_cli: RunCli, root: Path) -> None:
+    assert run_cli("jobs", "list", "--json").stdout == ""
+    assert list(root.iterdir()) == []
+
+
+def test_a_job_followed_at_a_server(root: Path, server: str) -> None:
+    """The exit code follows the job, and Ctrl-C leaves it as it is."""
+    for state, code in (("succeeded", 0), ("failed", 1), ("cancelled", 3)):
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mindtrace", "retrain", *epochs(2), "--json"),
+                *("--follow", "--force", "--url", server),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=dict(os.environ),
+        )
+        hold = taken(_newest_waiting())
+        hold.started(2)
+        hold.epoch(
+            {"epoch": 1, "max_epochs": 2, "metrics": {"val_acc": 0.5}, "seconds": 1.0, "best": True}
+        )
+        error = {"type": "DataError", "message": "no images"} if state == "failed" else None
+        hold.finish(state, swept=True, error=error)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == code, err
+        assert json.loads(out)["state"] == state
+        events = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+        told = [event["event"] for event in events if "event" in event]
+        assert [name for name in told if name != "stage"] == ["started", "epoch"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mindtrace", "retrain", *SMALL, "--wait", "--url", server],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+    )
+    job_id = _newest_waiting()
+    hold = taken(job_id)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert f"mindtrace jobs cancel {job_id}" in err
+    assert hold.wanted() == "go on"
+
+
+def _newest_waiting() -> str:
+    for _ in range(2400):
+        for job in jobs.list_jobs(load_settings(), 1):
+            if job.state == "queued":
+                return job.job_id
+        time.sleep(0.05)
+    raise AssertionError("nobody submitted a job")
+
+
+@pytest.mark.slow
+def test_who_waits_has_a_worker_beside_it(mindtrace: Mindtrace, root: Path) -> None:
+    done = mindtrace("retrain", *epochs(2), "--follow", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["state"], document["version"]) == ("succeeded", 1)
+    assert '"event": "epoch", "epoch": 2' in done.stderr
+    again = mindtrace("retrain", *epochs(2), "--wait", "-q")
+    assert (again.returncode, again.stdout) == (0, "digits/1\n"), again.stderr
+    logs = mindtrace("jobs", "logs", document["job_id"]).stdout
+    assert "epoch 2/2" in logs
+
+
+@pytest.mark.slow
+def test_a_worker_by_hand(root: Path, run_cli: RunCli) -> None:
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "mindtrace", "worker", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+    )
+    assert worker.stdout is not None
+    assert "worker_id" in json.loads(worker.stdout.readline())
+    job_id = submitted(run_cli, "--set", "train.max_epochs=1")
+    for _ in range(2400):
+        shown = json.loads(run_cli("jobs", "show", job_id, "--json").stdout)
+        if shown["state"] == "succeeded":
+            break
+        time.sleep(0.05)
+    worker.terminate()
+    _, err = worker.communicate(timeout=120)
+    assert worker.returncode == 0, err
+    assert shown["version"] == 1, err
+    assert f"job {job_id} succeeded" in err
+
+
+def test_a_worker_without_its_database_says_so(mindtrace: Mindtrace, root: Path) -> None:
+    away = mindtrace("worker", env={"JOBS__DATABASE_URL": "postgresql://u:secret@127.0.0.1:9/x"})
+    assert away.returncode == 1
+    assert "jobs database" in away.stderr
+    assert "secret" not in away.stderr
+    assert "Traceback" not in away.stderr

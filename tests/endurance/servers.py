@@ -1,0 +1,189 @@
+"""A server as its users start it: a real process, its workers, its memory, its log."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+MB = 1 << 20
+PATIENCE = 120  # seconds: for what takes a moment on a machine that does nothing else
+
+
+@dataclass
+class Server:
+    """A running `mindtrace serve`.
+
+    Attributes:
+        process: the one that was started; with several workers their parent.
+        url: where it answers.
+        log_file: its stderr.
+        count: of its workers.
+    """
+
+    process: subprocess.Popen[str]
+    url: str
+    log_file: Path
+    count: int = 1
+    host: str = field(init=False)
+    port: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        self.host, self.port = str(parts.hostname), int(parts.port or 0)
+
+    @property
+    def log(self) -> str:
+        """What it has said so far."""
+        return self.log_file.read_text(encoding="utf-8")
+
+    def workers(self) -> dict[int, psutil.Process]:
+        """The processes that answer, by their id."""
+        parent = psutil.Process(self.process.pid)
+        if self.count == 1:
+            return {parent.pid: parent}
+        found = {}
+        for child in parent.children():
+            # Gone meanwhile, or dead and not yet collected.
+            with contextlib.suppress(psutil.Error):
+                command = child.cmdline()
+                if command == parent.cmdline() or any("spawn_main" in word for word in command):
+                    found[child.pid] = child
+        return found
+
+    def clients(self, pid: int) -> set[tuple[str, int]]:
+        """The far ends of the connections that a worker holds."""
+        held = self.workers()[pid].net_connections()
+        return {tuple(connection.raddr) for connection in held if connection.raddr}
+
+    def all_accept(self) -> bool:
+        """Whether there are as many workers as there should be, and each takes connections."""
+        with contextlib.ExitStack() as stack:
+            ours = set()
+            for _ in range(16):
+                client = socket.create_connection((self.host, self.port), timeout=PATIENCE)
+                ours.add(stack.enter_context(client).getsockname())
+            time.sleep(0.1)
+            workers = self.workers()
+            # One may go while we look.
+            with contextlib.suppress(psutil.Error, KeyError):
+                return len(workers) == self.count and all(
+                    ours & self.clients(pid) for pid in workers
+                )
+        return False
+
+    def memory(self) -> int:
+        """Bytes that the server and all its children take, what they share counted once."""
+        parent = psutil.Process(self.process.pid)
+        total = 0
+        for process in (parent, *parent.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                found = process.memory_full_info()
+                total += int(getattr(found, "pss", found.uss))
+        return total
+
+
+@contextlib.contextmanager
+def serving(
+    folder: Path, *args: str, workers: int = 1, ready: int = 200, root: Path | None = None
+) -> Iterator[Server]:
+    """`mindtrace serve` on a free port, ended by SIGTERM; a bad end fails the test.
+
+    Args:
+        folder: for its log, and for ROOT unless that is given.
+        args: after the verb.
+        workers: how many.
+        ready: the status of `/healthz/ready` to wait for.
+        root: ROOT.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    log_file = folder / "server.log"
+    command = [sys.executable, "-m", "mindtrace", "serve", "--port", "0", "--json", "--no-worker"]
+    command += ["--workers", str(workers), *args]
+    environment = {**os.environ, "DIR_PATHS__ROOT": str(root or folder)}
+    with log_file.open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+        )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, log_file.read_text(encoding="utf-8")
+        server = Server(process, json.loads(line)["url"], log_file, workers)
+        until(lambda: _ready(server) == ready or process.poll() is not None, "the server is ready")
+        until(server.all_accept, "all workers take connections")
+        yield server
+        assert process.poll() is None, server.log
+        process.terminate()
+        assert process.wait(PATIENCE) == 0, server.log
+        assert "Traceback" not in server.log, server.log
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+        process.kill()
+        process.communicate()
+
+
+def until(holds: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+    """Wait for something that must come true."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}"
+        time.sleep(0.02)
+
+
+def _ready(server: Server) -> int:
+    import http.client
+
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=PATIENCE)
+    try:
+        connection.request("GET", "/healthz/ready")
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()
+
+
+class Peak:
+    """`with Peak(server) as peak`: the most memory it took meanwhile, in bytes."""
+
+    def __init__(self, server: Server, every: float = 0.2) -> None:
+        self.before = self.most = server.memory()
+        self._server, self._every = server, every
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._look()
+
+    @property
+    def growth(self) -> float:
+        """Megabytes above what it took before."""
+        return (self.most - self.before) / MB
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._every):
+            self._look()
+
+    def _look(self) -> None:
+        with contextlib.suppress(psutil.Error):
+            self.most = max(self.most, self._server.memory())

@@ -1,0 +1,277 @@
+"""Champions change under load; a quarter of them are broken. Nobody notices, but the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.endurance import loads
+from tests.endurance.loads import Exchange
+from tests.endurance.models import GREY, contents, pngs
+from tests.endurance.servers import MB, Server, serving
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # MLflow warns of classes of its own while it is imported
+    import mlflow.pyfunc  # noqa: F401
+
+from mindtrace.bundle import manifest
+from mindtrace.core.settings import load_settings
+from mindtrace.inference.predictor import Predictor
+from mindtrace.registry import promotion
+from mindtrace.registry.lookup import locate
+from mindtrace.registry.names import PREFIX
+from mindtrace.registry.publish import publish
+from mindtrace.registry.store import Store
+from mindtrace.registry.tracking import start_run
+
+pytestmark = pytest.mark.slow
+
+NAME = "mlp"
+WORKERS = 2
+CONNECTIONS = 32
+ROUNDS = 5  # of each `soak`
+GOOD = 5
+NOTICED = 2.0  # seconds from the promotion to the last answer of the champion before
+TOLERANCE = 1e-5
+
+
+@dataclass
+class Versions:
+    """What is registered.
+
+    Attributes:
+        answers: of each good version to each image: float32, (images, classes).
+        broken: why a version cannot be served, by its number.
+    """
+
+    store: Store
+    run_id: str
+    answers: dict[int, np.ndarray] = field(default_factory=dict)
+    broken: dict[int, str] = field(default_factory=dict)
+
+    def promote(self, version: int) -> float:
+        """Make it champion, as the command would; the moment when that is done."""
+        promotion.append(
+            self.store,
+            NAME,
+            expected=len(promotion.history(self.store, NAME)),
+            action="promote",
+            to=version,
+            by="tester",
+            run_id=self.run_id,
+        )
+        return time.perf_counter()
+
+
+def _flip(folder: Path, name: str) -> None:
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+
+
+def _wrong_golden(folder: Path) -> None:
+    parsed = json.loads((folder / "golden.json").read_text())
+    parsed["cases"][3]["probabilities"].reverse()
+    (folder / "golden.json").write_text(json.dumps(parsed))
+    manifest.seal(folder)
+
+
+def _cut(folder: Path) -> None:
+    (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:-100])
+
+
+DAMAGE: dict[str, Callable[[Path], None]] = {
+    "a byte of the network flipped": lambda folder: _flip(folder, "model.onnx"),
+    "a byte of the weights flipped": lambda folder: _flip(folder, "model.safetensors"),
+    "wrong golden answers, sealed": _wrong_golden,
+    "the network cut short": _cut,
+    "the folder gone": shutil.rmtree,
+}
+
+
+@pytest.fixture
+def versions(root: Path) -> Versions:
+    store = Store(f"sqlite:///{root / 'mlflow.db'}", root)
+    run = start_run(store, NAME, None, {})
+    found = Versions(store, run.run_id)
+    packed = [contents(NAME, seed) for seed in range(GOOD)]
+    other_names = replace(packed[0].card, class_names=tuple("abcdefghij"))
+    packed += [packed[0]] * len(DAMAGE) + [replace(packed[0], card=other_names)]
+    settings = load_settings()
+    for number, content in enumerate(packed, 1):
+        # A run each, for a run has one bundle.
+        run = start_run(store, NAME, None, {})
+        publish(
+            store, model_name=NAME, run_id=run.run_id, contents=content, metadata={}, by="tester"
+        )
+        run.end("FINISHED")
+        located = locate(settings, f"{NAME}/{number}")
+        if number <= GOOD:
+            predictor = Predictor.open(located.folder)
+            found.answers[number] = np.stack([predictor.predict(image) for image in pngs(GREY)])
+        elif number <= GOOD + len(DAMAGE):
+            found.broken[number], damage = list(DAMAGE.items())[number - GOOD - 1]
+            damage(located.folder)
+            if located.folder.exists():
+                digest = manifest.bundle_digest(located.folder)
+                store.client.set_model_version_tag(
+                    NAME, str(number), f"{PREFIX}bundle_digest", digest
+                )
+        else:
+            found.broken[number] = "other class names"
+    return found
+
+
+@dataclass
+class Watcher:
+    """Looks at every answer as it comes.
+
+    Attributes:
+        faults: what was wrong.
+        last: the version of each connection's latest answer, and when it was asked for.
+        old: when the latest request left that an unexpected version answered.
+    """
+
+    versions: Versions
+    champion: int
+    faults: list[str] = field(default_factory=list)
+    last: dict[tuple[str, int], tuple[int, float]] = field(default_factory=dict)
+    old: float = 0.0
+    count: int = 0
+
+    def __call__(self, exchange: Exchange) -> None:
+        self.count += 1
+        reply = exchange.reply
+        if reply.status != 200:
+            self.faults.append(f"{reply.status} {reply.error} {reply.body[:300]!r}")
+            return
+        said = json.loads(reply.body)
+        version = said["version"]
+        known = self.versions.answers.get(version)
+        if known is None or said["model_name"] != NAME:
+            self.faults.append(f"answered by {said['model_name']}/{version}")
+            return
+        expected = known[exchange.number % len(known)]
+        difference = np.abs(expected - np.asarray(said["probabilities"])).max()
+        if difference > TOLERANCE or said["label"] != int(expected.argmax()):
+            self.faults.append(f"{NAME}/{version} differs from itself by {difference:.2g}")
+        self.last[exchange.local] = (version, exchange.began)
+        if version != self.champion:
+            self.old = max(self.old, exchange.began)
+
+    def everywhere(self, since: float) -> bool:
+        """Whether every connection has been answered by the champion since then."""
+        return len(self.last) == CONNECTIONS and all(
+            version == self.champion and began > since for version, began in self.last.values()
+        )
+
+
+def wishes(versions: Versions, rounds: int) -> Iterator[int]:
+    """Whom to promote; every fourth is broken, no good one twice in a row."""
+    draw = random.Random(5)
+    serving, broken = 1, 0
+    for number in range(rounds):
+        if number % 4 == 3:
+            yield sorted(versions.broken)[broken % len(versions.broken)]
+            broken += 1
+        else:
+            serving = draw.choice([good for good in versions.answers if good != serving])
+            yield serving
+
+
+async def _swaps(server: Server) -> dict[str, float]:
+    """`mindtrace_model_swaps_total`, by its result."""
+    connection = await loads.Connection.to(server.host, server.port)
+    reply = await connection.ask(loads.get(server, "/metrics"))
+    connection.close()
+    assert reply.status == 200, reply
+    found = re.findall(rb'mindtrace_model_swaps_total\{result="(\w+)"\} ([\d.]+)', reply.body)
+    return {name.decode(): float(value) for name, value in found}
+
+
+async def _counted(server: Server, result: str, count: int) -> None:
+    """Wait until all workers together have counted so many; one tells the others in a moment."""
+    deadline = time.monotonic() + 60
+    while (found := (await _swaps(server)).get(result)) != count:
+        assert time.monotonic() < deadline, (result, found, count)
+        await asyncio.sleep(0.05)
+
+
+async def _until(holds: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def _play(server: Server, watcher: Watcher, rounds: int) -> list[float]:
+    """Promote under load; how long each champion took to be everywhere, in seconds."""
+    requests = [loads.inference(server, image) for image in pngs(GREY)]
+    over = asyncio.Event()
+    load = asyncio.ensure_future(
+        loads.closed_loop(
+            server,
+            loads.repeated(requests),
+            CONNECTIONS,
+            pause=0.02,
+            over=over.is_set,
+            seen=watcher,
+        )
+    )
+    taken = []
+    refused = 0
+    await _until(lambda: watcher.everywhere(0))
+    spread = [len(watcher.last.keys() & server.clients(pid)) for pid in server.workers()]
+    assert sum(spread) == CONNECTIONS and min(spread) > 0, spread
+    for wish in wishes(watcher.versions, rounds):
+        if wish in watcher.versions.broken:
+            await asyncio.to_thread(watcher.versions.promote, wish)
+            refused += WORKERS
+            await _counted(server, "refused", refused)
+            seen = time.perf_counter()
+            await _until(lambda seen=seen: watcher.everywhere(seen))
+        else:
+            promoting = asyncio.to_thread(watcher.versions.promote, wish)
+            # From here on its answers are expected; those before it count until they end.
+            watcher.champion, watcher.old = wish, 0.0
+            done = await promoting
+            await _until(lambda done=done: watcher.everywhere(done))
+            taken.append(max(0.0, watcher.old - done))
+    await _counted(server, "ok", WORKERS * len(taken))
+    await _counted(server, "refused", refused)
+    over.set()
+    await load
+    return taken
+
+
+def test_fifty_champions_under_load(
+    root: Path, versions: Versions, soak: int, strict: bool, tmp_path: Path
+) -> None:
+    watcher = Watcher(versions, champion=1)
+    with serving(tmp_path / "server", workers=WORKERS, root=root) as server:
+        workers = server.workers()
+        before = server.memory()
+        taken = loads.run(_play(server, watcher, ROUNDS * soak))
+        growth = (server.memory() - before) / MB
+        swaps = loads.run(_swaps(server))
+        assert server.workers().keys() == workers.keys()
+        log = server.log
+    print(
+        f"{watcher.count} answers, {ROUNDS * soak} promotions, the slowest everywhere after "
+        f"{max(taken):.2f} s, {growth:.0f} MB more, {swaps}"
+    )
+    assert watcher.faults == []
+    assert max(taken) <= (NOTICED if strict else 5 * NOTICED)
+    assert growth < 64
+    refusals = [line for line in log.splitlines() if "refused" in line]
+    assert len(refusals) == swaps["refused"], log

@@ -1,0 +1,55 @@
+"""A database of jobs of each kind, empty, and small requests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from tests.registry.servers import execute, postgres_programs, postgres_server
+
+from mindtrace.jobs.database import Database, open_database
+from mindtrace.jobs.queue import JobQueue
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a PostgreSQL server, without a database at its end."""
+    programs = postgres_programs()
+    if programs is None:
+        assert os.environ.get("CI") != "true", "continuous integration installs PostgreSQL"
+        pytest.skip("no PostgreSQL server program: apt-get install postgresql")
+    with postgres_server(programs) as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_database(postgres_url: str) -> Iterator[str]:
+    """The URL of an empty database."""
+    name = f"jobs_{uuid4().hex}"
+    execute(f"{postgres_url}/postgres", f"create database {name}")
+    yield f"{postgres_url}/{name}"
+    execute(f"{postgres_url}/postgres", f"drop database if exists {name} with (force)")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest) -> str | None:
+    """`[jobs] database_url`: None is SQLite in ROOT."""
+    if request.param == "sqlite":
+        return None
+    url: str = request.getfixturevalue("postgres_database")
+    return url
+
+
+@pytest.fixture
+def database(database_url: str | None, tmp_path: Path) -> Iterator[Database]:
+    opened = open_database(database_url, tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def queue(database: Database) -> JobQueue:
+    return JobQueue(database, max_queued=3)

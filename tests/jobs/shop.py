@@ -1,0 +1,192 @@
+"""Real workers over a ROOT: started, stopped, killed; and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mindtrace.core.settings import Settings, load_settings
+from mindtrace.jobs.job import Job
+from mindtrace.service import jobs, retrain
+from mindtrace.service.overlay import Overlay
+from mindtrace.service.retrain import Order
+
+PATIENCE = 180.0  # seconds: for a job that does not come to its point
+_LOOK_EVERY = 0.05
+CONFIG = """
+[DIR_PATHS]
+ROOT = {root}
+[data]
+source = digits
+[model]
+hidden = 16
+[train]
+max_epochs = 2
+[compute]
+threads = 1
+[serve]
+port = 0
+"""
+
+
+def until(true: Callable[[], Any], patience: float = PATIENCE) -> Any:
+    """What `true` returns, once that is something.
+
+    Patience is counted in looks: a machine that stands still meanwhile costs none.
+    """
+    for _ in range(int(patience / _LOOK_EVERY)):
+        if found := true():
+            return found
+        time.sleep(_LOOK_EVERY)
+    raise AssertionError(true)
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A ROOT with its database of jobs, and the workers that a test starts.
+
+    Attributes:
+        root: ROOT.
+        database_url: `[jobs] database_url`.
+        workers: every worker that was started.
+    """
+
+    root: Path
+    database_url: str | None
+    workers: list[subprocess.Popen[str]]
+
+    @property
+    def config(self) -> Path:
+        return self.root / "cfg.ini"
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {"JOBS__DATABASE_URL": self.database_url} if self.database_url else {}
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings(self.config, environ=self.environ)
+
+    def start(self, *words: str, lease: float = 2.0) -> subprocess.Popen[str]:
+        """A worker that takes jobs."""
+        with (self.root / "workers.txt").open("a") as log:
+            worker = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "mindtrace", "worker", "--config", str(self.config)),
+                    *("--json", "--lease", str(lease), *words),
+                ],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, **self.environ},
+                process_group=0,
+            )
+        self.workers.append(worker)
+        assert worker.stdout is not None
+        line = worker.stdout.readline()
+        assert "worker_id" in line, (self.root / "workers.txt").read_text()
+        return worker
+
+    def submit(self, *, key: str | None = None, force: bool = False, **train: Any) -> str:
+        """A job's id; what is not said is as in CONFIG."""
+        order = Order(Overlay.from_mapping({"train": train}), force=force)
+        return retrain.submit(self.settings, order, idempotency_key=key).job_id
+
+    def job(self, job_id: str) -> Job:
+        return jobs.get_job(self.settings, job_id)
+
+    def when(self, job_id: str, true: Callable[[Job], Any], patience: float = PATIENCE) -> Job:
+        """The job, once it is as wanted."""
+
+        def found() -> Job | None:
+            job = self.job(job_id)
+            return job if true(job) else None
+
+        try:
+            job: Job = until(found, patience)
+        except AssertionError as error:
+            told = (self.root / "workers.txt").read_text()
+            raise AssertionError(f"{self.job(job_id)}\n{told}") from error
+        return job
+
+    def ended(self, job_id: str) -> Job:
+        return self.when(job_id, lambda job: job.ended)
+
+    def trainings(self, job_id: str) -> list[psutil.Process]:
+        """The processes that train for a job."""
+        return [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if job_id in (process.info["cmdline"] or ())
+        ]
+
+    def versions(self, job_id: str) -> list[int]:
+        """What a job registered, by the store's own tables."""
+        return [
+            row[0]
+            for row in self._rows(
+                "select v.version from model_versions v join model_version_tags t"
+                " using (workspace, name, version)"
+                " where t.key = 'mindtrace.job_id' and t.value = ?",
+                job_id,
+            )
+        ]
+
+    def runs(self, job_id: str) -> list[str]:
+        """How the runs of a job ended, or that they did not."""
+        return [
+            row[0]
+            for row in self._rows(
+                "select r.status from runs r join tags t using (run_uuid)"
+                " where t.key = 'mindtrace.job_id' and t.value = ?",
+                job_id,
+            )
+        ]
+
+    def _rows(self, sql: str, value: str) -> list[tuple[Any, ...]]:
+        connection = sqlite3.connect(self.root / "mlflow.db", timeout=30)
+        try:
+            made = "select 1 from sqlite_master where name = 'model_version_tags'"
+            if connection.execute(made).fetchone() is None:
+                return []
+            return connection.execute(sql, (value,)).fetchall()
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        for worker in self.workers:
+            if worker.poll() is None:
+                worker.send_signal(signal.SIGCONT)
+                worker.kill()
+            worker.communicate()
+
+
+@contextmanager
+def shop(root: Path, database_url: str | None) -> Iterator[Shop]:
+    """A shop whose workers are gone in the end."""
+    root.mkdir(exist_ok=True)
+    (root / "cfg.ini").write_text(CONFIG.format(root=root))
+    opened = Shop(root, database_url, [])
+    try:
+        yield opened
+    finally:
+        opened.close()
+        jobs.queue(opened.settings).database.close()
+
+
+def event_epochs(opened: Shop, job_id: str) -> list[int]:
+    """The epochs that were told of, in order."""
+    found = jobs.job_events(opened.settings, job_id)
+    return [json.loads(event.data)["epoch"] for event in found if event.name == "epoch"]

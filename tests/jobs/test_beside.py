@@ -1,0 +1,149 @@
+"""The one worker beside servers, with small programs in its place."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from mindtrace.errors import StoreError
+from mindtrace.jobs.beside import Runner, hold_lock
+
+# Says that it began, and ends in its own time, or with the one who started it.
+WORKER = """
+import os, pathlib, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+with open("begun", "a") as file:
+    file.write(f"{os.getpid()}\\n")
+os.read(0, 1)
+"""
+
+Make = Callable[..., Runner]
+
+
+@pytest.fixture
+def jobs() -> list[str]:
+    """Holds something while there are jobs."""
+    return ["job"]
+
+
+@pytest.fixture
+def make(tmp_path: Path, jobs: list[str]) -> Iterator[Make]:
+    runners: list[Runner] = []
+
+    def made(unfinished: Callable[[], bool] = lambda: bool(jobs)) -> Runner:
+        runner = Runner(
+            tmp_path, unfinished=unfinished, config=lambda: "", environ={}, command=_program
+        )
+        runners.append(runner)
+        return runner
+
+    yield made
+    for runner in runners:
+        runner.stop()
+
+
+def _program(config: Path, lock: int) -> Sequence[str]:
+    assert config.read_text() == ""
+    return [sys.executable, "-c", WORKER]
+
+
+def begun(root: Path) -> list[int]:
+    file = root / "jobs" / "begun"
+    return [int(line) for line in file.read_text().split()] if file.exists() else []
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_a_worker_is_started_and_ended(tmp_path: Path, make: Make) -> None:
+    runner = make()
+    runner.start()
+    until(lambda: len(begun(tmp_path)) == 1)
+    assert hold_lock(tmp_path) is None
+    runner.stop()
+    assert gone(begun(tmp_path)[0])
+    lock = hold_lock(tmp_path)
+    assert lock is not None
+    os.close(lock)
+    runner.wake()  # too late, and no harm
+    assert len(begun(tmp_path)) == 1
+
+
+def test_without_jobs_there_is_none(tmp_path: Path, make: Make, jobs: list[str]) -> None:
+    jobs.clear()
+    looked = []
+    runner = make(lambda: bool(looked.append("looked") or jobs))
+    runner.start()
+    until(lambda: len(looked) == 2)
+    assert begun(tmp_path) == []
+    jobs.append("job")
+    runner.wake()
+    until(lambda: len(begun(tmp_path)) == 1)
+
+
+def test_two_servers_share_one_and_the_other_starts_the_next(tmp_path: Path, make: Make) -> None:
+    first, second = make(), make()
+    first.start()
+    until(lambda: len(begun(tmp_path)) == 1)
+    second.start()
+    first.stop()
+    until(lambda: len(begun(tmp_path)) == 2)
+
+
+def test_one_that_was_killed_is_started_again(tmp_path: Path, make: Make) -> None:
+    make().start()
+    until(lambda: len(begun(tmp_path)) == 1)
+    os.kill(begun(tmp_path)[0], signal.SIGKILL)
+    until(lambda: len(begun(tmp_path)) == 2)
+
+
+def test_a_database_that_is_away_is_asked_again(tmp_path: Path, make: Make) -> None:
+    answers = [StoreError("away"), StoreError("away")]
+
+    def unfinished() -> bool:
+        if answers:
+            raise answers.pop()
+        return True
+
+    make(unfinished).start()
+    until(lambda: len(begun(tmp_path)) == 1)
+
+
+def test_it_ends_with_a_server_that_was_killed(tmp_path: Path) -> None:
+    server = f"""
+import time
+from pathlib import Path
+from tests.jobs.test_beside import _program
+from mindtrace.jobs.beside import Runner
+Runner(Path({str(tmp_path)!r}), unfinished=lambda: True, config=lambda: "", environ={{}},
+       command=_program).start()
+time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", server])
+    until(lambda: len(begun(tmp_path)) == 1)
+    process.kill()
+    process.wait()
+    until(lambda: gone(begun(tmp_path)[0]))
+
+
+def test_stop_before_anything_ran(make: Make) -> None:
+    make().stop()

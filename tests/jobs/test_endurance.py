@@ -1,0 +1,189 @@
+"""Whatever is killed, and whenever: one end for every job, one version at most, no open run."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from tests.jobs.shop import Shop, shop, until
+
+from mindtrace.service import jobs
+
+pytestmark = pytest.mark.slow
+LEASE = 2.0  # seconds; the server's own worker has the real one
+
+
+class Server:
+    """A `mindtrace serve` of a shop, and the worker that it starts."""
+
+    def __init__(self, opened: Shop) -> None:
+        self._shop = opened
+        self.start()
+
+    def start(self) -> None:
+        with (self._shop.root / "server.txt").open("a") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "mindtrace", "serve", "--json"),
+                    *("--config", str(self._shop.config)),
+                ],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, **self._shop.environ},
+            )
+        assert self.process.stdout is not None
+        self.url = json.loads(self.process.stdout.readline())["url"]
+
+    def submit(self, seed: int) -> str | None:
+        """A job's id; None where enough of them wait."""
+        body = {"train": {"max_epochs": 150, "seed": seed}, "force": True}
+        answer = httpx.post(f"{self.url}/retrain", json=body, timeout=60, trust_env=False)
+        if answer.status_code == 429:
+            return None
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["job_id"])
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def processes(root: Path, verb: str) -> list[psutil.Process]:
+    """The workers, or the trainings, of a ROOT."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if verb in words and any(word.startswith(f"{root}/jobs/") for word in words):
+            found.append(process)
+    return found
+
+
+def kill(found: list[psutil.Process]) -> bool:
+    for process in found:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+        return True
+    return False
+
+
+def demand_order(opened: Shop, accepted: list[str]) -> None:
+    """What must hold of every job that was accepted."""
+    states = [opened.ended(job_id).state for job_id in accepted]
+    for job_id, state in zip(accepted, states, strict=True):
+        job = opened.job(job_id)
+        ends = [
+            event
+            for after in range(0, 5000, 500)
+            for event in jobs.job_events(opened.settings, job_id, after)
+            if event.name == "end" and after < event.id <= after + 500
+        ]
+        assert len(ends) == 1, job
+        assert json.loads(ends[0].data)["state"] == state
+        versions = opened.versions(job_id)
+        assert versions == ([job.version] if state == "succeeded" else []), (job, versions)
+        if state == "failed":
+            assert job.error is not None
+            assert "3 attempts were lost" in job.error["message"], job
+        until(lambda job_id=job_id: "RUNNING" not in opened.runs(job_id))
+    assert processes(opened.root, "train") == []
+    print(f"{len(accepted)} jobs: {states.count('succeeded')} succeeded")  # for make soak
+
+
+@pytest.fixture
+def with_sqlite(tmp_path: Path) -> Iterator[Shop]:
+    with shop(tmp_path, None) as opened:
+        yield opened
+
+
+@pytest.fixture
+def with_postgres(tmp_path: Path, postgres_database: str) -> Iterator[Shop]:
+    with shop(tmp_path, postgres_database) as opened:
+        yield opened
+
+
+def test_kills_of_worker_child_and_server_in_turn(with_sqlite: Shop, soak: int) -> None:
+    opened, chance = with_sqlite, random.Random(0)
+    server = Server(opened)
+    accepted: list[str] = []
+    victims = {
+        "worker": lambda: kill(processes(opened.root, "worker")),
+        "train": lambda: kill(processes(opened.root, "train")),
+        "server": lambda: server.kill() or True,
+    }
+    try:
+        for number in range(5 * soak):
+            while jobs.counts(opened.settings)["queued"] < 2:
+                job_id = server.submit(len(accepted))
+                assert job_id is not None
+                accepted.append(job_id)
+            time.sleep(chance.uniform(0, 6))
+            victim = ("worker", "train", "server")[number % 3]
+            until(victims[victim])
+            if victim == "server":
+                server.start()
+        demand_order(opened, accepted)
+    finally:
+        server.process.terminate()
+        server.process.communicate()
+    assert processes(opened.root, "worker") == []
+
+
+@pytest.mark.postgres
+def test_two_workers_one_of_which_never_comes_back(with_postgres: Shop, soak: int) -> None:
+    opened, chance = with_postgres, random.Random(1)
+    gone = opened.start(lease=LEASE)
+    worker = opened.start(lease=LEASE)
+    accepted: list[str] = []
+    for number in range(5 * soak):
+        while jobs.counts(opened.settings)["queued"] < 2:
+            accepted.append(opened.submit(max_epochs=150, seed=len(accepted), force=True))
+        time.sleep(chance.uniform(0, 6))
+        if number == 0:
+            gone.kill()
+        elif number % 2:
+            worker.kill()
+            worker.wait()
+            worker = opened.start(lease=LEASE)
+        else:
+            until(lambda: kill(processes(opened.root, "train")))
+    demand_order(opened, accepted)
+
+
+def test_workers_that_are_stopped_and_wake_after_their_lease(with_sqlite: Shop, soak: int) -> None:
+    opened, chance = with_sqlite, random.Random(2)
+    sleepers: list[subprocess.Popen[str]] = []
+    accepted: list[str] = []
+    for _ in range(max(2, soak)):
+        sleepers.append(opened.start(lease=LEASE))
+        job_id = opened.submit(max_epochs=150, seed=len(accepted), force=True)
+        accepted.append(job_id)
+        opened.when(job_id, lambda job: job.attempts == 1)
+        # Anywhere: while it loads, trains, tests or registers.
+        time.sleep(chance.uniform(0, 8))
+        os.kill(sleepers[-1].pid, signal.SIGSTOP)
+        heir = opened.start(lease=LEASE)
+        opened.ended(job_id)
+        heir.terminate()
+        heir.wait()
+    for sleeper in sleepers:
+        os.kill(sleeper.pid, signal.SIGCONT)
+    # All of them are of use again, and none of them does anything about the past.
+    accepted += [opened.submit(seed=90 + number, force=True) for number in range(4)]
+    demand_order(opened, accepted)
+    assert all(opened.job(job_id).state == "succeeded" for job_id in accepted)
+    for sleeper in sleepers:
+        sleeper.terminate()
+        assert sleeper.wait(120) == 0

@@ -1,0 +1,324 @@
+"""What becomes of a job, with small programs in the place of a training."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.jobs.test_queue import taken
+
+from mindtrace.jobs import supervise, sweep, workers
+from mindtrace.jobs.database import Database, open_database
+from mindtrace.jobs.hold import Hold
+from mindtrace.jobs.job import Job, Request
+from mindtrace.jobs.place import claimed
+from mindtrace.jobs.queue import JobQueue
+from mindtrace.jobs.supervise import Outcome, Workplace
+
+EPOCH = '{"event": "epoch", "epoch": 1, "max_epochs": 3, "metrics": {"val_acc": 0.5}}'
+GOOD = f"""
+import sys
+print('{{"event": "started", "max_epochs": 3}}', file=sys.stderr)
+print('{EPOCH}', file=sys.stderr)
+print('{{"model_name": "m", "version": 7}}')
+"""
+SLOW = f"""
+import sys, time
+print('{EPOCH}', file=sys.stderr, flush=True)
+time.sleep(60)
+"""
+BAD = """
+import sys
+print('{"error": {"type": "DownloadError", "message": "no network"}}', file=sys.stderr)
+sys.exit(1)
+"""
+CRASH = "import os; os.abort()"
+
+
+@pytest.fixture
+def database_url() -> None:
+    """SQLite is enough here: what differs is tested below."""
+
+
+@pytest.fixture
+def work(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+    """A workplace whose jobs' configurations are programs; there are no runs to close."""
+    monkeypatch.setattr(sweep, "sweep", lambda *_: {})
+    workers.beat(database, "w", 600)
+    return Workplace(
+        database=database,
+        worker_id="w",
+        root=tmp_path,
+        checkpoints=tmp_path / "checkpoints",
+        environ={"PATH": os.environ["PATH"]},
+        stopping=threading.Event(),
+        command=as_program,
+    )
+
+
+def as_program(config: Path, job_id: str, *_: Any, resume: bool) -> list[str]:
+    return [sys.executable, str(config), job_id, "resume" if resume else "anew"]
+
+
+def hold_on(work: Workplace, queue: JobQueue, program: str) -> Hold:
+    hold = Hold(work.database, queue.submit(Request(program)).job_id, "w")
+    assert hold.take()
+    return hold
+
+
+class Training(threading.Thread):
+    """`supervise.train` in a thread of its own."""
+
+    def __init__(self, work: Workplace, hold: Hold) -> None:
+        super().__init__(daemon=True)
+        self.outcome: Outcome | None = {}
+        self._call: Callable[[], Outcome | None] = lambda: supervise.train(work, hold)
+        self.start()
+
+    def run(self) -> None:
+        self.outcome = self._call()
+
+    def ended(self) -> Outcome | None:
+        self.join(60)
+        assert not self.is_alive()
+        return self.outcome
+
+
+def until(queue: JobQueue, job_id: str, wanted: Callable[[Job], bool]) -> Job:
+    deadline = time.monotonic() + 60
+    while not wanted(job := queue.get(job_id)):
+        assert time.monotonic() < deadline, job
+        time.sleep(0.01)
+    return job
+
+
+def test_a_training_that_succeeds(work: Workplace, queue: JobQueue) -> None:
+    hold = hold_on(work, queue, GOOD)
+    outcome = supervise.train(work, hold)
+    assert outcome == {
+        "state": "succeeded",
+        "swept": True,
+        "model_name": "m",
+        "version": 7,
+        "reused": False,
+    }
+    job = queue.get(hold.job_id)
+    assert (job.attempts, job.epoch, job.max_epochs, job.val_acc) == (1, 1, 3, 0.5)
+    assert "epoch 1/3  val_acc 0.5000" in queue.log(hold.job_id).decode()
+
+
+@pytest.mark.parametrize(
+    ("program", "error"),
+    [
+        (BAD, {"type": "DownloadError", "message": "no network"}),
+        ("", {"type": "TrainingError", "message": "the training ended with status 0, the log"}),
+        ("raise SystemExit(3)", {"type": "TrainingError", "message": "status 3"}),
+    ],
+)
+def test_a_training_that_fails_says_why(
+    work: Workplace, queue: JobQueue, program: str, error: dict[str, str]
+) -> None:
+    outcome = supervise.train(work, hold_on(work, queue, program))
+    assert outcome is not None
+    assert (outcome["state"], outcome["error"]["type"]) == ("failed", error["type"])
+    assert error["message"] in outcome["error"]["message"]
+
+
+def test_one_that_is_killed_is_tried_three_times(work: Workplace, queue: JobQueue) -> None:
+    hold = hold_on(work, queue, CRASH)
+    outcome = supervise.train(work, hold)
+    assert outcome is not None
+    assert outcome["state"] == "failed"
+    assert "3 attempts were lost" in outcome["error"]["message"]
+    assert "SIGABRT" in outcome["error"]["message"]
+    assert queue.get(hold.job_id).attempts == 3
+
+
+def test_one_whose_registry_was_away_is_tried_again(
+    work: Workplace, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "_STORE_PAUSE", 0.0)
+    away = """
+import pathlib, sys
+if not pathlib.Path("tried").exists():
+    pathlib.Path("tried").touch()
+    print('{"error": {"type": "StoreError", "message": "away"}}', file=sys.stderr)
+    sys.exit(1)
+"""
+    hold = hold_on(work, queue, away + GOOD)
+    outcome = supervise.train(work, hold)
+    assert outcome is not None
+    assert (outcome["state"], queue.get(hold.job_id).attempts) == ("succeeded", 2)
+
+
+def test_a_job_that_was_lost_three_times_is_not_tried_again(
+    work: Workplace, queue: JobQueue
+) -> None:
+    job = queue.submit(Request(GOOD))
+    for worker_id in "abc":
+        taken(work.database, job, worker_id)
+    hold = Hold(work.database, job.job_id, "w")
+    assert hold.take()
+    outcome = supervise.train(work, hold)
+    assert outcome is not None
+    assert outcome["state"] == "failed"
+    assert queue.get(job.job_id).attempts == 3
+
+
+def test_one_that_died_right_after_it_registered_has_succeeded(
+    work: Workplace, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = hold_on(work, queue, CRASH)
+    found = {hold.job_id: {"model_name": "m", "version": 4}}
+    monkeypatch.setattr(sweep, "sweep", lambda *_: found)
+    outcome = supervise.train(work, hold)
+    assert outcome is not None
+    assert hold.finish(**outcome)
+    job = queue.get(hold.job_id)
+    assert (job.state, job.version, job.error) == ("succeeded", 4, None)
+
+
+def test_cancel(work: Workplace, queue: JobQueue) -> None:
+    hold = hold_on(work, queue, SLOW)
+    training = Training(work, hold)
+    until(queue, hold.job_id, lambda job: job.epoch == 1)
+    queue.cancel(hold.job_id)
+    assert training.ended() == {"state": "cancelled", "swept": True}
+
+
+def test_a_wish_to_cancel_outlives_the_worker(work: Workplace, queue: JobQueue) -> None:
+    hold = hold_on(work, queue, SLOW)
+    queue.cancel(hold.job_id)
+    heir = Hold(work.database, hold.job_id, "w")
+    assert heir.take()
+    assert supervise.train(work, heir) == {"state": "cancelled", "swept": True}
+    assert queue.get(hold.job_id).attempts == 0
+
+
+def test_a_worker_that_ends_puts_its_job_back(work: Workplace, queue: JobQueue) -> None:
+    hold = hold_on(work, queue, SLOW)
+    training = Training(work, hold)
+    until(queue, hold.job_id, lambda job: job.epoch == 1)
+    work.stopping.set()
+    assert training.ended() is None
+    job = queue.get(hold.job_id)
+    assert (job.state, job.attempts) == ("queued", 1)
+
+
+def test_who_lost_the_job_ends_its_training(work: Workplace, queue: JobQueue) -> None:
+    hold = hold_on(work, queue, SLOW)
+    training = Training(work, hold)
+    until(queue, hold.job_id, lambda job: job.epoch == 1)
+    taken(work.database, queue.get(hold.job_id), "heir")
+    assert training.ended() is None
+    assert queue.get(hold.job_id).state == "running"
+
+
+def test_the_next_attempt_ends_the_one_before(work: Workplace, queue: JobQueue) -> None:
+    """A worker that is stopped, not dead: its training goes on until the heir comes."""
+    program = f"""
+import os, pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+mark = pathlib.Path("first")
+if not mark.exists():
+    mark.write_text(str(os.getpid()))
+    print('{EPOCH}', file=sys.stderr, flush=True)
+    time.sleep(60)
+"""
+    hold = hold_on(work, queue, program + GOOD)
+    training = Training(replace(work, grace=60), hold)
+    until(queue, hold.job_id, lambda job: job.epoch == 1)
+    first = int((work.root / "jobs" / hold.job_id / "first").read_text())
+    heir = Hold(work.database, hold.job_id, "w")
+    assert heir.take()
+    outcome = supervise.train(work, heir)
+    assert outcome is not None
+    assert outcome["state"] == "succeeded"
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)
+    assert training.ended() is None
+
+
+def test_a_checkpoint_is_gone_on_from_and_one_that_does_not_fit_is_not(
+    work: Workplace, queue: JobQueue
+) -> None:
+    refuses = """
+import json, sys
+if sys.argv[2] == "resume":
+    print('{"error": {"type": "UsageError", "message": "other threads"}}', file=sys.stderr)
+    sys.exit(2)
+print(json.dumps({"model_name": sys.argv[2], "version": 1}))
+"""
+    takes = "import json, sys; print(json.dumps({'model_name': sys.argv[2], 'version': 1}))"
+    for program, model_name in ((takes, "resume"), (refuses, "anew")):
+        hold = hold_on(work, queue, program)
+        run = work.checkpoints / "jobs" / hold.job_id / "run"
+        run.mkdir(parents=True)
+        (run / "last.ckpt").touch()
+        outcome = supervise.train(work, hold)
+        assert outcome is not None
+        assert outcome["model_name"] == model_name
+        assert hold.finish(**outcome)
+
+
+def test_a_command_that_cannot_start(work: Workplace, queue: JobQueue, tmp_path: Path) -> None:
+    broken = replace(work, command=lambda *_, **__: [str(tmp_path / "nothing")])
+    outcome = supervise.train(broken, hold_on(work, queue, ""))
+    assert outcome is not None
+    assert outcome["state"] == "failed"
+    assert "FileNotFoundError" in outcome["error"]["message"]
+
+
+def test_a_database_that_is_away_for_a_while_loses_nothing(
+    work: Workplace, queue: JobQueue, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    program = f"""
+import pathlib, sys, time
+print('{EPOCH}', file=sys.stderr, flush=True)
+while not pathlib.Path({str(go)!r}).exists():
+    time.sleep(0.05)
+print('{EPOCH.replace('"epoch": 1', '"epoch": 2')}', file=sys.stderr, flush=True)
+print('{{"model_name": "m", "version": 7}}')
+"""
+    hold = hold_on(work, queue, program)
+    training = Training(work, hold)
+    until(queue, hold.job_id, lambda job: job.epoch == 1)
+    work.database.close()
+    (tmp_path / "jobs.db").rename(tmp_path / "away.db")
+    for end in ("-wal", "-shm"):
+        (tmp_path / f"jobs.db{end}").unlink(missing_ok=True)
+    (tmp_path / "jobs.db").mkdir()  # cannot be opened
+    go.touch()
+    result = tmp_path / "jobs" / hold.job_id / "result.json"
+    deadline = time.monotonic() + 60
+    while not result.read_bytes():  # the training ends meanwhile
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    (tmp_path / "jobs.db").rmdir()
+    (tmp_path / "away.db").rename(tmp_path / "jobs.db")
+    outcome = training.ended()
+    assert outcome is not None
+    assert outcome["state"] == "succeeded"
+    fresh = JobQueue(open_database(None, tmp_path), 1)
+    assert fresh.get(hold.job_id).epoch == 2
+    names = [event.name for event in fresh.events(hold.job_id)]
+    assert names.count("epoch") == 2
+    fresh.database.close()
+
+
+def test_a_folder_that_another_machine_holds_is_left_alone(tmp_path: Path) -> None:
+    with claimed(tmp_path, "job", 1) as first:
+        # A number that means nothing here, as one of another machine does.
+        os.pwrite(first.lock, b"1", 0)
+        with claimed(tmp_path, "job", 2) as second:
+            assert second.folder == first.folder / "attempt-2"
+    with claimed(tmp_path, "job", 3) as third:
+        assert third.folder == tmp_path / "jobs" / "job"

@@ -1,0 +1,235 @@
+"""Real workers, real trainings, real kills, over SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.jobs.shop import Shop, event_epochs, shop, until
+
+from mindtrace.errors import ConflictError, QueueFullError
+from mindtrace.service import history, jobs, retrain
+from mindtrace.service.overlay import Overlay
+from mindtrace.service.retrain import Order
+
+pytestmark = pytest.mark.slow
+LONG = 3000  # epochs of 10 to 20 ms: somebody ends it before
+
+
+@pytest.fixture
+def opened(tmp_path: Path, database_url: str | None) -> Iterator[Shop]:
+    with shop(tmp_path, database_url) as found:
+        yield found
+
+
+def test_a_job_makes_a_version(opened: Shop) -> None:
+    opened.start()
+    job_id = opened.submit()
+    job = opened.ended(job_id)
+    assert (job.state, job.error, job.attempts) == ("succeeded", None, 1)
+    assert (job.model_name, job.version, job.reused) == ("digits", 1, False)
+    assert (job.epoch, job.max_epochs) == (2, 2)
+    assert event_epochs(opened, job_id) == [1, 2]
+    assert opened.versions(job_id) == [1]
+    assert opened.runs(job_id) == ["FINISHED"]
+    assert "registering digits" in jobs.job_log(opened.settings, job_id).decode()
+    assert not list((opened.root / "checkpoints" / "jobs").glob("*"))
+
+    again = opened.ended(opened.submit())
+    assert (again.state, again.version, again.reused) == ("succeeded", 1, True)
+    forced = opened.ended(opened.submit(force=True))
+    assert (forced.version, forced.reused) == (2, False)
+    assert opened.ended(opened.submit(seed=1)).version == 3
+
+
+def test_a_dead_workers_job_is_taken_up_and_gone_on_with(opened: Shop) -> None:
+    """By the lease that users have: within 15 seconds, from the last checkpoint."""
+    first = opened.start(lease=10)
+    job_id = opened.submit(max_epochs=LONG)
+    opened.when(job_id, lambda job: (job.epoch or 0) >= 3)
+    second = opened.start(lease=10)
+    (training,) = opened.trainings(job_id)
+    first.kill()
+    killed = time.monotonic()
+    before = opened.job(job_id).epoch or 0
+    opened.when(job_id, lambda job: job.attempts == 2)
+    assert time.monotonic() - killed < 15
+    assert not training.is_running()  # no orphan trains on
+    opened.when(job_id, lambda job: (job.epoch or 0) > before + 3)
+    epochs = event_epochs(opened, job_id)
+    assert epochs == sorted(epochs)
+    jobs.cancel_job(opened.settings, job_id)
+    assert opened.ended(job_id).state == "cancelled"
+    assert opened.runs(job_id) == ["KILLED"]
+    assert second.poll() is None
+
+
+def test_three_lost_attempts_are_the_end(opened: Shop) -> None:
+    job_id = opened.submit(max_epochs=LONG)
+    for attempt in (1, 2, 3):
+        worker = opened.start()
+        opened.when(job_id, lambda job, n=attempt: job.attempts == n)
+        until(lambda: opened.runs(job_id))
+        worker.kill()
+        worker.wait()
+    opened.start()
+    job = opened.ended(job_id)
+    assert (job.state, job.attempts) == ("failed", 3)
+    assert job.error is not None
+    assert "3 attempts were lost" in job.error["message"]
+    assert set(opened.runs(job_id)) == {"FAILED"}
+    assert opened.versions(job_id) == []
+
+
+def test_a_worker_that_is_told_to_end_hands_its_job_over(opened: Shop) -> None:
+    worker = opened.start()
+    job_id = opened.submit(max_epochs=LONG)
+    opened.when(job_id, lambda job: (job.epoch or 0) >= 3)
+    worker.terminate()
+    assert worker.wait(60) == 0
+    job = opened.job(job_id)
+    assert (job.state, job.attempts) == ("queued", 1)
+    assert opened.runs(job_id) == ["KILLED"]
+    assert opened.trainings(job_id) == []
+    began = time.monotonic()
+    opened.start()
+    opened.when(job_id, lambda found: (found.epoch or 0) > (job.epoch or 0) + 3)
+    assert time.monotonic() - began < 60
+    assert opened.runs(job_id) == ["RUNNING"]
+    epochs = event_epochs(opened, job_id)
+    assert epochs == sorted(set(epochs)) or epochs.count(1) == 1  # it did not begin anew
+
+
+def test_cancel_in_the_middle_leaves_nothing(opened: Shop) -> None:
+    opened.start()
+    job_id, following = opened.submit(max_epochs=LONG), opened.submit()
+    opened.when(job_id, lambda job: (job.epoch or 0) >= 2)
+    began = time.monotonic()
+    jobs.cancel_job(opened.settings, job_id)
+    job = opened.ended(job_id)
+    assert opened.trainings(job_id) == []
+    assert time.monotonic() - began < 25
+    assert (job.state, job.version) == ("cancelled", None)
+    assert opened.runs(job_id) == ["KILLED"]
+    assert opened.versions(job_id) == []
+    assert not list((opened.root / "checkpoints" / "jobs").glob(f"{job_id}*"))
+    assert opened.ended(following).state == "succeeded"
+    with pytest.raises(ConflictError):
+        jobs.cancel_job(opened.settings, job_id)
+
+
+def test_a_training_that_does_not_end_is_killed(opened: Shop) -> None:
+    opened.start("--grace", "0.5")
+    job_id = opened.submit(max_epochs=LONG)
+    opened.when(job_id, lambda job: (job.epoch or 0) >= 2)
+    (training,) = opened.trainings(job_id)
+    training.suspend()  # it will hear no SIGTERM
+    jobs.cancel_job(opened.settings, job_id)
+    assert opened.ended(job_id).state == "cancelled"
+    assert not training.is_running()
+    assert opened.runs(job_id) == ["KILLED"]
+
+
+def test_a_stopped_worker_that_wakes_registers_nothing_more(opened: Shop) -> None:
+    sleeper = opened.start()
+    job_id = opened.submit(max_epochs=300)
+    opened.when(job_id, lambda job: (job.epoch or 0) >= 3)
+    os.kill(sleeper.pid, signal.SIGSTOP)
+    opened.start()
+    done = opened.ended(job_id)
+    os.kill(sleeper.pid, signal.SIGCONT)
+    assert done.state == "succeeded"
+    # It is of use again: the other one ends, and it takes the next job.
+    opened.workers[-1].terminate()
+    opened.workers[-1].wait()
+    assert opened.ended(opened.submit(seed=5)).state == "succeeded"
+    assert opened.job(job_id) == done
+    assert len(opened.versions(job_id)) == 1
+    assert set(opened.runs(job_id)) == {"FINISHED"}
+
+
+def test_runs_that_nobody_owns_are_closed_by_the_next_worker(opened: Shop) -> None:
+    worker = opened.start()
+    job_id = opened.submit(max_epochs=LONG)
+    opened.when(job_id, lambda job: (job.epoch or 0) >= 1)
+    worker.kill()
+    worker.wait()
+
+    def cancelled() -> bool:
+        job = opened.job(job_id)
+        return job.ended or jobs.cancel_job(opened.settings, job_id).ended
+
+    until(cancelled)  # once its lease is over, by whoever wants it
+    assert opened.runs(job_id) == ["RUNNING"]
+    opened.start()
+    until(lambda: opened.runs(job_id) == ["KILLED"])
+
+
+def test_what_promote_says_is_done_once(opened: Shop) -> None:
+    opened.start()
+    opened.ended(opened.submit())
+    opened.workers[0].terminate()
+    opened.workers[0].wait()
+
+    opened.start("--set", "jobs.promote=gate")
+    good, bad = opened.submit(max_epochs=30, lr=0.003), opened.submit(max_epochs=1, lr=1e-6)
+    promoted, refused = opened.ended(good), opened.ended(bad)
+    assert promoted.promotion is not None
+    assert (promoted.promotion["promoted"], promoted.promotion["verdict"]) == (True, "PROMOTE")
+    assert refused.state == "succeeded"
+    assert refused.promotion is not None
+    assert (refused.promotion["promoted"], refused.promotion["verdict"]) == (False, "REJECT")
+    entries = history.history(opened.settings, "digits")
+    assert [(entry.to, entry.action) for entry in entries] == [
+        (1, "promote"),
+        (2, "promote"),
+        (3, "refuse"),
+    ]
+    assert entries[1].reason == f"job {good}"
+
+    opened.workers[1].terminate()
+    opened.workers[1].wait()
+    opened.start("--set", "jobs.promote=always")
+    forced = opened.ended(opened.submit(max_epochs=1, lr=1e-5))
+    assert forced.promotion is not None
+    assert forced.promotion["promoted"] is True
+    assert history.history(opened.settings, "digits")[-1].to == forced.version
+
+
+def test_a_version_to_start_from(opened: Shop) -> None:
+    opened.start()
+    first = opened.ended(opened.submit(max_epochs=20, lr=0.005))
+    settings = opened.settings
+
+    def order(**changes: object) -> Order:
+        wishes = Overlay.from_mapping({"train": {"max_epochs": 1, "lr": 1e-6}})
+        return Order(wishes, base="digits@champion", **changes)  # type: ignore[arg-type]
+
+    cold = opened.ended(retrain.submit(settings, order()).job_id)
+    warm = opened.ended(retrain.submit(settings, order(warm_start=True)).job_id)
+    assert warm.val_acc is not None
+    assert cold.val_acc is not None
+    assert first.val_acc is not None
+    assert warm.val_acc >= first.val_acc - 0.05 > cold.val_acc
+    from mindtrace.service.versions import show_version
+
+    shown = show_version(settings, f"digits/{warm.version}").document()
+    assert (shown["parent"], shown["job_id"]) == ("digits/1", warm.job_id)
+    assert shown["params"]["model.hidden"] == "16"
+
+
+def test_full_is_full_without_a_worker_and_one_key_is_one_job(opened: Shop) -> None:
+    ids = [opened.submit(seed=seed) for seed in range(8)]
+    with pytest.raises(QueueFullError):
+        opened.submit(seed=9)
+    for job_id in ids[1:]:
+        jobs.cancel_job(opened.settings, job_id)
+    again = opened.submit(key="k", seed=20)
+    assert opened.submit(key="k", seed=20) == again
+    opened.start()
+    assert [opened.ended(job_id).state for job_id in (ids[0], again)] == ["succeeded"] * 2
+    assert opened.submit(key="k", seed=20) == again

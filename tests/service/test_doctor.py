@@ -1,0 +1,170 @@
+"""`doctor`: each thing that can be wrong is found, and told with what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import socket
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.application.conftest import Serve
+
+from mindtrace.core.settings import Settings, load_settings
+from mindtrace.service.doctor import Check, examine
+from mindtrace.service.installed import packages
+
+
+def _settings(root: Path, *sets: str) -> Settings:
+    # Port 1: nobody listens there, and nobody's own server on 8000 is asked.
+    return load_settings(sets=[f"DIR_PATHS.ROOT={root}", "serve.port=1", *sets], environ={})
+
+
+def _checks(settings: Settings) -> dict[str, Check]:
+    return {check.check: check for check in examine(settings)}
+
+
+def _wrong(settings: Settings) -> dict[str, Check]:
+    found = {name: c for name, c in _checks(settings).items() if c.state == "wrong"}
+    assert all(check.hint for check in found.values())
+    return found
+
+
+def test_nothing_is_wrong_before_the_first_training(tmp_path: Path) -> None:
+    root = tmp_path / "not" / "made" / "yet"
+    checks = _checks(_settings(root))
+    assert not [check for check in checks.values() if check.state == "wrong"]
+    assert checks["mindtrace"].details["version"] == importlib.metadata.version("mindtrace")
+    assert checks["torch"].details["version"] == importlib.metadata.version("torch")
+    assert "empty" in checks["store"].found
+    assert checks["server"].hint == "mindtrace serve"
+    assert not root.exists()
+
+
+@pytest.mark.parametrize(
+    ("installed", "name", "told"),
+    [
+        ({"mlflow": None}, "mlflow", "not installed"),
+        ({"mlflow": "2.1.0"}, "mlflow", "2.1.0, mindtrace needs >=3"),
+        ({"torch": "2.10.0"}, "torch and torchvision", "was built for torch"),
+    ],
+)
+def test_a_package_that_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch, installed: dict[str, Any], name: str, told: str
+) -> None:
+    real = importlib.metadata.version
+
+    def version(asked: str) -> str:
+        found = installed.get(asked, real(asked))
+        if found is None:
+            raise importlib.metadata.PackageNotFoundError(asked)
+        return str(found)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    (wrong,) = [package for package in packages() if package.fault is not None]
+    assert wrong.name == name
+    assert wrong.fault is not None
+    assert told in wrong.fault
+    assert wrong.remedy is not None
+    assert wrong.remedy.startswith("pip install")
+
+
+def test_a_root_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "cannot be written" in _wrong(_settings(tmp_path / "file" / "root"))["root"].found
+
+
+def test_a_store_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"no database" * 100)
+    assert set(_wrong(_settings(tmp_path))) == {"store"}
+
+
+def test_a_store_that_does_not_answer(tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+        uri = f"registry.tracking_uri=http://me:secret@127.0.0.1:{port}"
+        wrong = _wrong(_settings(tmp_path, uri))
+    assert set(wrong) == {"store"}
+    assert "secret" not in str(wrong["store"])
+
+
+def test_a_machine_file_that_is_broken_is_worth_a_note(tmp_path: Path) -> None:
+    (tmp_path / "machine.json").write_text("{")
+    check = _checks(_settings(tmp_path))["compute"]
+    assert (check.state, check.details["raced"]) == ("note", None)
+
+
+def test_what_was_raced_is_told(tmp_path: Path) -> None:
+    fields = {"mlp on this machine": {"threads": 2, "precision": "32"}}
+    (tmp_path / "machine.json").write_text(json.dumps(fields))
+    check = _checks(_settings(tmp_path))["compute"]
+    assert check.details["raced"] == fields
+    assert "threads = auto (so far 2)" in check.found
+
+
+def test_an_address_beyond_this_machine_without_a_token(tmp_path: Path) -> None:
+    wrong = _wrong(_settings(tmp_path, "serve.host=0.0.0.0"))
+    assert set(wrong) == {"token"}
+
+
+@pytest.mark.slow
+def test_champions_are_verified(trained: Path, trained_bundle: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    store = root / "mlflow.db"
+    store.write_bytes((trained / "mlflow.db").read_bytes())
+    settings = _settings(root)
+    assert _checks(settings)["champion of digits"].found == "version 1, verified"
+    assert "champion of mnist" in _checks(_settings(root, "registry.model_name=mnist"))
+
+    with contextlib.closing(sqlite3.connect(store)) as database, database:
+        database.execute("update model_version_tags set value = 'no' where key like '%bundle_dig%'")
+    check = _wrong(settings)["champion of digits"]
+    assert "manifest.json has digest" in check.found
+
+    with contextlib.closing(sqlite3.connect(store)) as database, database:
+        database.execute("delete from registered_model_aliases")
+    assert "alias is gone" in _wrong(settings)["champion of digits"].found
+
+
+def test_a_server_that_serves(tmp_path: Path, bundle: Path, serve: Serve) -> None:
+    with serve(_settings(tmp_path), str(bundle)) as client:
+        port = client.base_url.port
+        check = _checks(_settings(tmp_path, f"serve.port={port}"))["server"]
+    assert (check.state, check.found) == ("ok", f"http://127.0.0.1:{port} serves a bundle")
+
+
+def test_a_server_that_has_nothing_to_serve(tmp_path: Path, serve: Serve) -> None:
+    with serve(_settings(tmp_path)) as client:
+        wrong = _wrong(_settings(tmp_path, f"serve.port={client.base_url.port}"))
+    assert "no version to serve yet" in wrong["server"].found
+
+
+@pytest.fixture
+def stranger() -> Iterator[int]:
+    """The port of something that speaks no HTTP."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def talk() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_somebody_else_on_the_port(tmp_path: Path, stranger: int) -> None:
+    wrong = _wrong(_settings(tmp_path, f"serve.port={stranger}"))
+    assert set(wrong) == {"server"}

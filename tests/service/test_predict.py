@@ -1,0 +1,123 @@
+"""Answers to many files: in order, in batches, one bad file hurting only itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.application.conftest import png, probabilities
+
+from mindtrace.errors import ImageError
+from mindtrace.inference.predictor import Predictor
+from mindtrace.service import predict
+from mindtrace.service.predict import (
+    LoadedModel,
+    Prediction,
+    PredictionFailure,
+    predict_bytes,
+    predict_paths,
+)
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Path) -> LoadedModel:
+    return LoadedModel(Predictor.open(bundle), "squares", 3)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """More than two batches of squares, from dark to bright."""
+    paths = []
+    for level in range(256):
+        path = tmp_path / f"{level:03}.png"
+        path.write_bytes(png(level))
+        paths.append(str(path))
+    return paths + paths[:20]
+
+
+def _no_stdin() -> bytes:
+    raise AssertionError("standard input was read")
+
+
+def test_one_answer_a_file_in_their_order(model: LoadedModel, files: list[str]) -> None:
+    found = list(predict_paths(model, files, stdin=_no_stdin))
+    assert [one.path for one in found] == files
+    levels = [*range(256), *range(20)]
+    expected = probabilities(np.stack([np.full((8, 8), n, np.uint8) for n in levels]))
+    rows = [one.probabilities for one in found if isinstance(one, Prediction)]
+    np.testing.assert_allclose(np.array(rows), expected, atol=1e-6)
+
+
+def test_a_batch_answers_as_a_single_image_does(model: LoadedModel, files: list[str]) -> None:
+    for one in predict_paths(model, files[:40], top_k=2, stdin=_no_stdin):
+        alone = predict_bytes(model, Path(one.path).read_bytes(), 2, path=one.path)  # type: ignore[arg-type]
+        assert isinstance(one, Prediction)
+        assert (one.label, one.class_name) == (alone.label, alone.class_name)
+        assert one.confidence == max(one.probabilities) == one.top_k[0].confidence
+        np.testing.assert_allclose(one.probabilities, alone.probabilities, atol=1e-6)
+        assert [row.label for row in one.top_k] == [row.label for row in alone.top_k]
+
+
+@pytest.mark.parametrize("bad", [0, 1, 127, 128, 275])
+def test_a_bad_file_stands_in_its_place(
+    model: LoadedModel, files: list[str], bad: int, tmp_path: Path
+) -> None:
+    files[bad] = str(tmp_path / "missing.png")
+    found = list(predict_paths(model, files, stdin=_no_stdin))
+    assert [one.path for one in found] == files
+    failures = [place for place, one in enumerate(found) if isinstance(one, PredictionFailure)]
+    assert failures == [bad]
+
+
+def test_a_batch_of_bad_files_alone(model: LoadedModel, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    found = list(predict_paths(model, [str(tmp_path / "a.png")] * 200, stdin=_no_stdin))
+    assert len(found) == 200
+    assert all(isinstance(one, PredictionFailure) for one in found)
+
+
+@pytest.mark.parametrize("bad", [0, 130])
+def test_fail_fast_gives_the_answers_before(
+    model: LoadedModel, files: list[str], bad: int, tmp_path: Path
+) -> None:
+    files[bad] = str(tmp_path / "missing.png")
+    found = []
+    with pytest.raises(ImageError, match=r"missing\.png: cannot be read"):
+        for one in predict_paths(model, files, stdin=_no_stdin, fail_fast=True):
+            found.append(one.path)
+    assert found == files[:bad]
+
+
+def test_no_more_than_a_batch_is_read_ahead(
+    model: LoadedModel, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    real: Callable[[str], bytes] = predict.read_file
+
+    def read_file(path: str) -> bytes:
+        read.append(path)
+        return real(path)
+
+    monkeypatch.setattr(predict, "read_file", read_file)
+    answers: Any = predict_paths(model, files * 10, stdin=_no_stdin)
+    next(answers)
+    assert len(read) <= 128
+
+
+def test_standard_input_in_the_middle(model: LoadedModel, files: list[str]) -> None:
+    found = list(predict_paths(model, [files[0], "-", files[9]], stdin=lambda: png(255)))
+    assert [one.path for one in found] == [files[0], "-", files[9]]
+    assert isinstance(found[1], Prediction)
+    assert found[1].class_name == "bright"
+
+
+def test_a_file_without_an_end_is_an_error_row(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "LARGEST_FILE", 1_000_000)
+    (one,) = predict_paths(model, ["/dev/zero"], stdin=_no_stdin)
+    assert isinstance(one, PredictionFailure)
+    assert "1,000,000 bytes" in one.error.message
