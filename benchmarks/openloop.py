@@ -6,7 +6,7 @@ A closed loop (wrk) waits for each answer before it asks again, so a server that
 a second delays only as many requests as there are connections, and the percentiles hide
 it. Here every request has a moment at which it is due, and its latency counts from that
 moment, waiting for a free connection included. `BODIES` is a file with one JSON body a
-line. `Connection` is also what the endurance tests speak with: bytes out, bytes in.
+line.
 """
 
 from __future__ import annotations
@@ -18,174 +18,15 @@ import gc
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 from urllib.parse import urlsplit
+
+from wire import Connection, Reply, post
 
 # Timers of an event loop are a millisecond coarse; the rest is spent looking at the clock.
 COARSE = 0.002
-
-
-@dataclass(slots=True)
-class Reply:
-    """What came back; `status` 0 where the connection broke instead.
-
-    Attributes:
-        status: of HTTP.
-        headers: names in small letters; of a name sent twice, the last.
-        body: whole.
-        at: when the last byte was here, in seconds of `time.perf_counter`.
-        error: what broke the connection.
-    """
-
-    status: int
-    headers: Mapping[bytes, bytes] = field(default_factory=dict)
-    body: bytes = b""
-    at: float = 0.0
-    error: str = ""
-
-
-class Connection(asyncio.Protocol):
-    """One connection of HTTP/1.1 that asks one question at a time.
-
-    Attributes:
-        open: whether it can be asked.
-        local: our end of it.
-    """
-
-    def __init__(self) -> None:
-        self.open = False
-        self.local: tuple[str, int] = ("", 0)
-        self._transport: asyncio.Transport | None = None
-        self._buffer = b""
-        self._reply: Reply | None = None
-        self._left = -1  # bytes of the body that are still to come; -1: until the end
-        self._chunked = False
-        self._bodiless = False
-        self._waiting: asyncio.Future[Reply] | None = None
-
-    @classmethod
-    async def to(cls, host: str, port: int) -> Connection:
-        """Connect.
-
-        Raises:
-            OSError: nobody listens there.
-        """
-        loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(cls, host, port)
-        return connection
-
-    def ask(self, request: bytes) -> asyncio.Future[Reply]:
-        """Send the bytes of one request; its reply, which never raises."""
-        assert self._waiting is None
-        self._waiting = waiting = asyncio.get_running_loop().create_future()
-        self._bodiless = request.startswith(b"HEAD ")
-        if self.open and self._transport is not None:
-            self._transport.write(request)
-        else:
-            self._finish(Reply(0, error="closed before the request"))
-        return waiting
-
-    def write(self, data: bytes) -> None:
-        """Send more bytes, whatever they are."""
-        assert self._transport is not None
-        self._transport.write(data)
-
-    def close(self) -> None:
-        """Hang up, whatever is still on its way."""
-        self.open = False
-        if self._transport is not None:
-            self._transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport, self.open = cast(asyncio.Transport, transport), True
-        self.local = transport.get_extra_info("sockname")[:2]
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.open = False
-        reply = self._reply
-        if reply is not None and self._left < 0 and not self._chunked and exc is None:
-            reply.body, self._reply = self._buffer, None
-            self._finish(reply)  # a body without a length ends with its connection
-        else:
-            self._finish(Reply(0, error=repr(exc) if exc else "closed without an answer"))
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer = self._buffer + data if self._buffer else data
-        while self._reply is None:
-            head, separator, rest = self._buffer.partition(b"\r\n\r\n")
-            if not separator:
-                return
-            self._buffer = rest
-            self._begin(head)
-        self._body()
-
-    def _begin(self, head: bytes) -> None:
-        first, *lines = head.split(b"\r\n")
-        status = int(first.split(b" ", 2)[1])
-        if status < 200:  # 100 Continue: the answer is still to come
-            return
-        headers = {}
-        for line in lines:
-            name, _, value = line.partition(b":")
-            headers[name.lower()] = value.strip()
-        self._reply = Reply(status, headers)
-        self._chunked = headers.get(b"transfer-encoding") == b"chunked"
-        self._left = int(headers.get(b"content-length", -1))
-        if self._bodiless or status in (204, 304):
-            self._left, self._chunked = 0, False
-
-    def _body(self) -> None:
-        reply = self._reply
-        assert reply is not None
-        if self._chunked:
-            found = _unchunked(self._buffer)
-            if found is None:
-                return
-            reply.body, self._buffer = found
-        elif self._left < 0 or len(self._buffer) < self._left:
-            return
-        else:
-            reply.body, self._buffer = self._buffer[: self._left], self._buffer[self._left :]
-        self._reply = None
-        if reply.headers.get(b"connection") == b"close":
-            self.close()
-        self._finish(reply)
-
-    def _finish(self, reply: Reply) -> None:
-        reply.at = time.perf_counter()
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None and not waiting.done():
-            waiting.set_result(reply)
-
-
-def _unchunked(data: bytes) -> tuple[bytes, bytes] | None:
-    """The body and what follows it; None while it is not complete."""
-    body = []
-    while True:
-        size, separator, data = data.partition(b"\r\n")
-        if not separator:
-            return None
-        length = int(size.partition(b";")[0], 16)
-        if len(data) < length + 2:
-            return None
-        if length == 0:
-            return b"".join(body), data[2:]
-        body.append(data[:length])
-        data = data[length + 2 :]
-
-
-def post(url: str, body: bytes, content_type: str = "application/json", **headers: str) -> bytes:
-    """The bytes of a POST to `url`."""
-    parts = urlsplit(url)
-    more = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-    head = (
-        f"POST {parts.path or '/'} HTTP/1.1\r\nhost: {parts.netloc}\r\n"
-        f"content-type: {content_type}\r\ncontent-length: {len(body)}\r\n{more}\r\n"
-    )
-    return head.encode("latin-1") + body
 
 
 @dataclass(slots=True)
@@ -215,6 +56,7 @@ async def open_loop(
     seconds: float,
     connections: int = 512,
     patience: float = 30.0,
+    exact: bool = True,
 ) -> list[Outcome]:
     """Ask at a fixed rate; one outcome for each request, in the order of their answers.
 
@@ -225,17 +67,22 @@ async def open_loop(
         seconds: for how long they leave.
         connections: at most; who finds none free waits, and the wait counts.
         patience: seconds to wait for answers after the last request.
+        exact: look at the clock without a pause before a request is due, which takes a core;
+            else requests are up to two milliseconds late, and the server has that core.
     """
-    return await _OpenLoop(url, requests, rate, connections).run(seconds, patience)
+    return await _OpenLoop(url, requests, rate, connections, exact).run(seconds, patience)
 
 
 class _OpenLoop:
     """The state of one run."""
 
-    def __init__(self, url: str, requests: Sequence[bytes], rate: float, limit: int) -> None:
+    def __init__(
+        self, url: str, requests: Sequence[bytes], rate: float, limit: int, exact: bool
+    ) -> None:
         parts = urlsplit(url)
         self.host, self.port = parts.hostname or "127.0.0.1", parts.port or 80
         self.requests, self.rate, self.limit = requests, rate, limit
+        self.pause = 0.0 if exact else COARSE
         self.outcomes: list[Outcome] = []
         self.idle: deque[Connection] = deque()
         self.all: list[Connection] = []
@@ -267,7 +114,7 @@ class _OpenLoop:
 
     async def _until(self, due: float) -> None:
         while (left := self.began + due - time.perf_counter()) > 0:
-            await asyncio.sleep(left - COARSE if left > COARSE else 0)
+            await asyncio.sleep(left - COARSE if left > COARSE else self.pause)
         if due and int(due * self.rate) % 16 == 0:
             await asyncio.sleep(0)  # late: answers must be read all the same
 
@@ -353,10 +200,12 @@ def new_loop() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-def measure(url: str, requests: Sequence[bytes], rate: float, seconds: float) -> list[Outcome]:
-    """Run an open loop in an event loop of its own."""
+def measure(
+    url: str, requests: Sequence[bytes], rate: float, seconds: float, *, exact: bool = True
+) -> list[Outcome]:
+    """Run an open loop in an event loop of its own; see `open_loop`."""
     with no_collection(), asyncio.Runner(loop_factory=new_loop()) as runner:
-        return runner.run(open_loop(url, requests, rate=rate, seconds=seconds))
+        return runner.run(open_loop(url, requests, rate=rate, seconds=seconds, exact=exact))
 
 
 def summary(outcomes: Sequence[Outcome], seconds: float) -> str:

@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 
 import openloop
-from peers.commands import PEERS, environment, installed
-from peers.running import answers, pss, started, write_bodies, wrk
+from peers.commands import PEERS, Peer, environment, installed
+from peers.running import CannotStart, answers, pss, started, write_bodies, wrk
 
 CONNECTIONS = (1, 16, 64)
 
@@ -84,27 +84,38 @@ def prepare(folder: Path, data: Path | None) -> list[bytes]:
     return [encode_png(image[0].numpy()) for image in images]
 
 
-def race(pythons: Mapping[str, str], folder: Path, rounds: int, seconds: int) -> dict[str, Seen]:
-    """All servers in turn, round by round."""
+def visit(peer: Peer, python: str, folder: Path, one: Seen, seconds: int) -> Any:
+    """One round of one server; the probabilities that it gives."""
+    script = folder / f"{peer.form}.lua"
+    with started(peer, python, folder) as (url, first, process):
+        found = answers(peer, url, folder)
+        wrk(url, script, 8, min(2, seconds))
+        one.first.append(first)
+        for count in CONNECTIONS:
+            run = wrk(url, script, count, seconds)
+            one.rates.setdefault(count, []).append(run["rate"])
+            one.p50.setdefault(count, []).append(run["p50"])
+            one.p99.setdefault(count, []).append(run["p99"])
+        one.memory.append(pss(process))
+    return found
+
+
+def race(pythons: dict[str, str], folder: Path, rounds: int, seconds: int) -> dict[str, Seen]:
+    """All servers in turn, round by round; who cannot start is left out, and told."""
     seen = {name: Seen() for name in pythons}
     expected: Any = None
     for turn in range(rounds):
-        for name, python in pythons.items():
+        for name, python in list(pythons.items()):
             peer, one = PEERS[name], seen[name]
-            with started(peer, python, folder) as (url, first, process):
-                found = answers(peer, url, folder)
-                expected = found if expected is None else expected
-                if np.abs(found - expected).max() > 1e-3:
-                    raise SystemExit(f"{peer.title} answers otherwise than the others")
-                script = folder / f"{peer.form}.lua"
-                wrk(url, script, 8, min(2, seconds))
-                one.first.append(first)
-                for count in CONNECTIONS:
-                    run = wrk(url, script, count, seconds)
-                    one.rates.setdefault(count, []).append(run["rate"])
-                    one.p50.setdefault(count, []).append(run["p50"])
-                    one.p99.setdefault(count, []).append(run["p99"])
-                one.memory.append(pss(process))
+            try:
+                found = visit(peer, python, folder, one, seconds)
+            except CannotStart as error:
+                print(f"{peer.title}: left out, it does not start:\n{error}")
+                del pythons[name], seen[name]
+                continue
+            expected = found if expected is None else expected
+            if np.abs(found - expected).max() > 1e-3:
+                raise SystemExit(f"{peer.title} answers otherwise than the others")
             print(f"  round {turn + 1}, {peer.title}: {one.rates[16][-1]:,.0f}/s", file=sys.stderr)
     return seen
 

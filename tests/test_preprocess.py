@@ -276,3 +276,14 @@ def test_pixels_are_counted_without_decoding() -> None:
     for data in (b"", b"no image", encoded(PICTURE)[:20], png_header(65_535, 65_535)):
         with pytest.raises(ImageError):
             count_pixels(data)
+
+
+def test_a_palette_that_is_missing_is_damage() -> None:
+    data = encoded(PICTURE.quantize(16))
+    at = data.index(b"PLTE") - 4
+    length = 12 + int.from_bytes(data[at : at + 4])
+
+    with pytest.raises(ImageError) as caught:
+        open_pixels(data[:at] + data[at + length :], "L")
+
+    assert caught.value.message == "damaged image: its parts do not fit together"

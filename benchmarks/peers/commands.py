@@ -92,7 +92,7 @@ def _mlflow(python: str, port: int, folder: Path) -> list[str]:
     home = folder / "mlflow"
     if not home.exists():
         save = [python, "-m", "peers.mlflow_model", str(home)]
-        subprocess.run(save, env=environment(folder), check=True, capture_output=True)
+        subprocess.run(save, env=environment(folder, python), check=True, capture_output=True)
     options = ["--env-manager", "local", "-p", str(port), "-w", "1"]
     return [_program(python, "mlflow"), "models", "serve", "-m", str(home), *options]
 
@@ -120,11 +120,13 @@ PEERS = {
 }
 
 
-def environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path, python: str = sys.executable) -> dict[str, str]:
     """What all servers are started with: one thread each, nobody calls home."""
     names = ("DO_NOT_TRACK", "BENTOML_DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY")
     return {
         **os.environ,
+        # Some start programs of theirs by name.
+        "PATH": os.pathsep.join((str(Path(python).parent), os.environ["PATH"])),
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH")))),
         "BENCH_FOLDER": str(folder),

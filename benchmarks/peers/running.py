@@ -64,6 +64,10 @@ def free_port() -> int:
             return int(first)
 
 
+class CannotStart(Exception):  # noqa: N818 - it reads as what it is
+    """A server gave no answer; the end of its log says why."""
+
+
 @contextlib.contextmanager
 def started(peer: Peer, python: str, folder: Path) -> Iterator[tuple[str, float, psutil.Popen]]:
     """A running server: its URL, seconds to its first answer, its process."""
@@ -75,7 +79,7 @@ def started(peer: Peer, python: str, folder: Path) -> Iterator[tuple[str, float,
         process = psutil.Popen(
             command,
             cwd=folder,
-            env=environment(folder),
+            env=environment(folder, python),
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -83,11 +87,13 @@ def started(peer: Peer, python: str, folder: Path) -> Iterator[tuple[str, float,
     try:
         while not _answers(port, peer.path, body):
             if process.poll() is not None or time.perf_counter() - began > PATIENCE:
-                raise SystemExit(f"{peer.title}:\n{(folder / 'server.log').read_text()[-2000:]}")
+                raise CannotStart((folder / "server.log").read_text()[-2000:])
             time.sleep(0.005)
         yield f"http://127.0.0.1:{port}{peer.path}", time.perf_counter() - began, process
     finally:
-        family = [process, *process.children(recursive=True)]
+        family = [process]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family += process.children(recursive=True)
         for one in family:
             with contextlib.suppress(psutil.Error):
                 one.terminate()

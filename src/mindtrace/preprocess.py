@@ -41,7 +41,11 @@ _FORMATS = ("PNG", "JPEG", "WEBP")
 # no other thread can run.
 _STRIP = 1 << 19
 # What Pillow's decoders raise on damaged files, found by feeding them such files.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+_DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error),
+    # A palette that is not there, and whatever else it takes for granted.
+    *(AssertionError, AttributeError, KeyError, TypeError, OverflowError),
+)
 # By the value of EXIF's tag; 1 is upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -129,6 +133,9 @@ def open_pixels(data: bytes, mode: Mode, max_pixels: int = MAX_PIXELS) -> Image.
     excess = image_files.excess(data)
     if excess is not None:
         raise ImageError(f"damaged image: far too many {excess}")
+    stowaway = image_files.stowaway(data)
+    if stowaway is not None:
+        raise ImageError(f"not an image alone: the file is {stowaway} as well")
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
         width, height = image.size
@@ -146,7 +153,8 @@ def open_pixels(data: bytes, mode: Mode, max_pixels: int = MAX_PIXELS) -> Image.
             f"not an image: {_kind(data)}", hint="PNG, JPEG and WebP are read"
         ) from error
     except _DAMAGE as error:
-        raise ImageError(f"damaged image: {error}") from error
+        reason = str(error) or "its parts do not fit together"
+        raise ImageError(f"damaged image: {reason}") from error
 
 
 def count_pixels(data: bytes) -> int:

@@ -73,7 +73,7 @@ def test_golden_images_go_the_way_of_requests(
         return answer and answer.replace(b'"probabilities":[0.', b'"probabilities":[1.')
 
     monkeypatch.setattr(front, "answer_bytes", wrong)
-    with pytest.raises(BundleError, match="over HTTP"):
+    with pytest.raises(BundleError, match="golden images"):
         slot.fill()
     assert not slot.ready
     # Where the short way leaves a question to the long one, that is asked.
@@ -117,4 +117,4 @@ def test_waiting_is_for_what_may_appear(
 def test_golden_images_decide(tmp_path: Path, module_settings: Settings) -> None:
     wrong = write_bundle(tmp_path / "wrong", golden_shift=0.01)
     with pytest.raises(BundleError, match="golden"):
-        open_or_wait(module_settings, str(wrong))
+        ModelSlot(module_settings, str(wrong)).fill()

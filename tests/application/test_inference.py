@@ -223,8 +223,7 @@ NASTY = {
     "10,000 x 10,000 JPEG": (lambda: _black("JPEG"), 422),
     "SVG": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", 422),
     "archive": (lambda: _polyglot()[len(png(200)) :], 422),
-    # An image, whatever stands behind it: that is never looked at and never given back.
-    "polyglot": (_polyglot, 200),
+    "polyglot": (_polyglot, 422),
 }
 
 

@@ -148,7 +148,7 @@ def test_golden_images_that_only_http_answers_otherwise(
     )
     assert watched.look(2) == 1
     assert watched.swaps == (0, 1, 0)
-    assert "over HTTP" in said[0]
+    assert "golden images" in said[0]
 
 
 def test_an_accident_while_loading(

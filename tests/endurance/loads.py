@@ -22,16 +22,16 @@ T = TypeVar("T")
 def _benchmarks(name: str) -> ModuleType:
     """A module of `benchmarks`, which is no package and on nobody's path."""
     path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", path)
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-openloop = _benchmarks("openloop")
-Connection, Reply = openloop.Connection, openloop.Reply
-post, percentile = openloop.post, openloop.percentile
+wire, openloop = _benchmarks("wire"), _benchmarks("openloop")
+Connection, Reply, post = wire.Connection, wire.Reply, wire.post
+percentile = openloop.percentile
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -119,14 +119,14 @@ class Front:
 
     def _is_plain(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
         """Whether the guard would let a request through, and nothing in it is unusual."""
-        if scope["method"] != "POST" or scope["query_string"]:
+        if scope["method"] != "POST" or scope.get("query_string"):
             return False
         if not headers.keys() <= _COMMON or len(headers) != len(scope["headers"]):
             return False
         # All that the rules look at, of such a request.
         asked = (
             *(headers.get(b"host"), headers.get(b"authorization"), headers.get(b"content-type")),
-            *(scope["server"], scope["scheme"]),
+            *(tuple(scope.get("server") or ()), scope["scheme"]),
         )
         return asked in self._passed or self._passes(scope, asked)
 

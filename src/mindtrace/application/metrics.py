@@ -66,7 +66,8 @@ async def telling(state: State) -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
-        state.exchange.tell(snapshot(state))
+        with contextlib.suppress(OSError):  # the folder goes with the server
+            state.exchange.tell(snapshot(state))
         state.exchange.close()
 
 

@@ -22,13 +22,17 @@ from uvicorn.server import ServerState
 
 from mindtrace.application.envelope import send_problem
 from mindtrace.application.limits import too_long
-from mindtrace.application.problems import MEDIA_TYPE, Problem
+from mindtrace.application.problems import MEDIA_TYPE, Problem, log
 from mindtrace.application.sweeper import Sweeper, sweeper_of
 
 # What we wait to hear: anything, the rest of a head, the rest of a body, nothing more.
 READY, HEAD, BODY, DEAF = range(4)
 # Requests that wait for the answer before theirs; each holds its head in memory.
 MAX_PIPELINED = 64
+
+
+# What uvicorn and we raise where a head makes no sense; a path that is none is an AttributeError.
+_EXPECTED = (Problem, httptools.HttpParserError, UnicodeError, AttributeError)
 
 
 class Protocol(HttpToolsProtocol):
@@ -77,15 +81,13 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or send it away where there are too many."""
         super().connection_made(transport)
-        self.sweeper.wake()
-        if len(self.connections) - self.sweeper.lingering > self.limits.connections:
+        if not self.sweeper.come():
             self.refuse(_crowded())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell every request that nobody waits for its answer; uvicorn tells the newest."""
         super().connection_lost(exc)
-        self.sweeper.lingering -= self._lingers
-        self._lingers = False
+        self.sweeper.go(self._lingers)
         for cycle in (self._running, *(cycle for cycle, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
                 _forsake(cycle)
@@ -105,7 +107,10 @@ class Protocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._without_upgrade(data[upgrade.args[0] :])
             return
-        except httptools.HttpParserError:
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            if cause is not None and not isinstance(cause, _EXPECTED):
+                log.error("a request could not be read", exc_info=cause)
             self.refuse(self._problem or _malformed())
             return
         if self._moved:
@@ -117,8 +122,8 @@ class Protocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """The server stops: what has begun is answered, nothing else begins."""
-        self.sweeper.draining = True
-        if self.stage == READY and not self.busy:
+        self.sweeper.slot.drain()
+        if self.stage in (READY, DEAF) and not self.busy:
             self.transport.close()
         elif self.busy and self.cycle.response_started and not self.flow.write_paused:
             # A stream: it has no end that one could wait for.
@@ -194,7 +199,7 @@ class Protocol(HttpToolsProtocol):
         self.headers = []
         self.stage, self.deadline = BODY, None
         self._silent, self._moved, self._body = 0, True, 0
-        if self.sweeper.draining:
+        if self.sweeper.slot.draining:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
@@ -284,9 +289,8 @@ class Protocol(HttpToolsProtocol):
     def _hang_up(self, words: bytes) -> None:
         """Say it, and listen on for a moment: a reset could overtake our words."""
         self.transport.write(words)
-        self._lingers = self.sweeper.may_linger()
+        self._lingers = self.sweeper.linger()
         if self._lingers:
-            self.sweeper.lingering += 1
             self.flow.resume_reading()
             self.transport.write_eof()
         else:

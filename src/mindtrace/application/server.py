@@ -34,6 +34,7 @@ from mindtrace.application.api import create_app
 from mindtrace.application.problems import log
 from mindtrace.application.protocol import Protocol
 from mindtrace.application.slot import ModelSlot
+from mindtrace.application.tally import Tally
 from mindtrace.application.workers import SAME_WISH, Report, Workers
 from mindtrace.core.settings import Settings
 from mindtrace.errors import InterruptedByUser, MindtraceError
@@ -43,6 +44,8 @@ from mindtrace.errors import InterruptedByUser, MindtraceError
 GRACE = 0.5
 # Of the time to stop in, for open requests; the rest is for putting things away.
 _FOR_REQUESTS = 0.9
+# Copies of the socket that listens, in each process.
+LISTENERS = 8
 # Files that are open beside connections: libraries, stores, uploads.
 _OTHER_FILES = 256
 
@@ -140,6 +143,7 @@ def run(
         # Origins are a view that cannot be pickled, and a server needs none.
         plain = replace(settings, origins={})
         work = _Worker(plain, model_ref, {**options, "shared": Path(shared)}, listener)
+        Tally.prepare(Path(shared), serve.workers)
         Workers(work, serve.workers, serve.drain_timeout).run(ready, listener.close)
 
 
@@ -181,6 +185,7 @@ class _Worker:
     def __call__(self, report: Report) -> None:
         try:
             application = prepare(self.settings, self.model_ref, **self.options)
+            application.state.tally = Tally(self.options["shared"], report.place)
         except MindtraceError as error:
             report.failed(error)
             sys.exit(STARTUP_FAILURE)
@@ -226,6 +231,7 @@ class Server(uvicorn.Server):
         self._drain_timeout = settings.serve.drain_timeout
         self._report = report
         self._told_at = float("inf")
+        self._listeners: list[socket.socket] = []
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal begins the end, a second one hastens it."""
@@ -233,15 +239,16 @@ class Server(uvicorn.Server):
         if self._told_at == float("inf"):
             self._told_at = now
             self._slot.drain()
-            _end_after(self._drain_timeout, 0)
         elif self._report is None and now > self._told_at + SAME_WISH:
             self.cut_short_by = sig
             self.should_exit = self.force_exit = True
-            _end_after(1.0, 128 + sig)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept, and say so."""
-        await super().startup(sockets)
+        # A busy uvloop takes one connection from each listener in a turn: with one listener
+        # they would queue for seconds behind the requests of those that are in.
+        self._listeners = [one.dup() for one in sockets or () for _ in range(LISTENERS)]
+        await super().startup(self._listeners)
         if self._report is not None and self.started:
             self._report.alive()
 
@@ -252,20 +259,24 @@ class Server(uvicorn.Server):
                 self._report.alive()
             if self._report.orphaned and not self._slot.draining:
                 self.handle_exit(signal.SIGTERM, None)
-        if time.monotonic() >= self._told_at + min(GRACE, self._drain_timeout / 4):
+        now = time.monotonic()
+        if now >= self._told_at + min(GRACE, self._drain_timeout / 4):
             self.should_exit = True
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more, answer what is open, put everything away."""
+        now = time.monotonic()
+        self._told_at = min(self._told_at, now)
+        _end_after(self._told_at + self._drain_timeout - now, 0)
         for server in self.servers:
             server.close()
-        for listener in sockets or ():
+        for listener in (*self._listeners, *(sockets or ())):
             listener.close()
         state = self.server_state
         for connection in list(state.connections):
             connection.shutdown()
-        until = min(self._told_at, time.monotonic()) + self._drain_timeout * _FOR_REQUESTS
+        until = self._told_at + self._drain_timeout * _FOR_REQUESTS
         while (state.connections or state.tasks) and not self.force_exit:
             if time.monotonic() >= until:
                 log.error("%d requests did not end in time", len(state.tasks))
@@ -273,7 +284,9 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0.02)
         for connection in list(state.connections):
             connection.transport.abort()
-        if not self.force_exit:
+        if self.cut_short_by is not None:
+            _end_after(1.0, 128 + self.cut_short_by)
+        else:
             await self.lifespan.shutdown()
 
 

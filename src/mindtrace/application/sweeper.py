@@ -7,13 +7,14 @@ each connection's `look`, a few times a second while there are any.
 from __future__ import annotations
 
 import asyncio
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from uvicorn.server import ServerState
 
 from mindtrace.application.envelope import OTHER
+from mindtrace.application.slot import ModelSlot
+from mindtrace.application.tally import Tally
 from mindtrace.core.sections import ServeSettings
 
 EVERY = 0.5  # seconds
@@ -27,7 +28,8 @@ class Limits:
     """What one connection may do; sizes in bytes, times in seconds.
 
     Attributes:
-        connections: at a time, in this process.
+        connections: at a time, of the whole server.
+        share: of this process; up to here nobody need be asked.
         header: of a request.
         body: of a request.
         retrain_body: of a `POST /retrain`.
@@ -38,6 +40,7 @@ class Limits:
     """
 
     connections: int
+    share: int
     header: int
     body: int
     retrain_body: int
@@ -48,9 +51,10 @@ class Limits:
 
     @classmethod
     def of(cls, serve: ServeSettings) -> Limits:
-        """The limits of one worker, which has its share of the connections."""
+        """The limits of one worker."""
         return cls(
-            connections=math.ceil(serve.max_connections / serve.workers),
+            connections=serve.max_connections,
+            share=serve.max_connections // serve.workers,
             header=serve.max_header,
             body=serve.max_body,
             retrain_body=serve.max_retrain_body,
@@ -69,30 +73,52 @@ class Sweeper:
 
     Attributes:
         limits: of each connection.
-        draining: whether every answer is the last one on its connection.
+        slot: knows whether every answer is the last one on its connection.
         lingering: how many refused connections are listened to for a moment longer.
     """
 
     def __init__(self, state: Any, server: ServerState, loop: asyncio.AbstractEventLoop) -> None:
         self.limits = Limits.of(state.settings.serve)
-        self.draining = False
+        self.slot: ModelSlot = state.slot
         self.lingering = 0
         self.server = server
         self._state = state
+        # Set where there are several workers.
+        self._tally: Tally | None = getattr(state, "tally", None)
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         # Short limits are kept as exactly as long ones.
         shortest = min(self.limits.header_timeout, self.limits.body_timeout)
         self._every = min(EVERY, shortest / 4)
 
-    def wake(self) -> None:
-        """Begin to sweep, with the first connection."""
+    def come(self) -> bool:
+        """Count one more connection; whether there is room for it."""
         if self._timer is None:
             self._timer = self._loop.call_later(self._every, self._sweep)
+        held = self._tell()
+        if held <= self.limits.share:
+            return True
+        total = held if self._tally is None else self._tally.total()
+        return total <= self.limits.connections
 
-    def may_linger(self) -> bool:
-        """Whether one more refused connection may be listened to."""
-        return self.lingering < MAX_LINGERING
+    def go(self, lingered: bool) -> None:
+        """Count one connection less."""
+        self.lingering -= lingered
+        self._tell()
+
+    def linger(self) -> bool:
+        """Whether one more refused connection may be listened to; it takes nobody's room."""
+        if self.lingering >= MAX_LINGERING:
+            return False
+        self.lingering += 1
+        self._tell()
+        return True
+
+    def _tell(self) -> int:
+        held = len(self.server.connections) - self.lingering
+        if self._tally is not None:
+            self._tally.tell(held)
+        return held
 
     def refused(self, status: int) -> None:
         """Count what the application never heard of."""
@@ -101,14 +127,13 @@ class Sweeper:
     def _sweep(self) -> None:
         self._timer = None
         now = self._loop.time()
-        self.draining = self.draining or self._state.slot.draining
         try:
             connections: Any = tuple(self.server.connections)
             for connection in connections:
                 connection.look(now)
         finally:
             if self.server.connections:
-                self.wake()
+                self._timer = self._loop.call_later(self._every, self._sweep)
 
 
 def sweeper_of(app: Any, server: ServerState, loop: asyncio.AbstractEventLoop) -> Sweeper:

@@ -41,9 +41,14 @@ Work = Callable[["Report"], None]
 
 
 class Report:
-    """A worker's line to its parent; never waits for it."""
+    """A worker's line to its parent; never waits for it.
 
-    def __init__(self, pipe: Connection) -> None:
+    Attributes:
+        place: of the worker, from 0; one that replaces another takes its place.
+    """
+
+    def __init__(self, pipe: Connection, place: int) -> None:
+        self.place = place
         self._pipe = pipe
         self._parent = os.getppid()
         os.set_blocking(pipe.fileno(), False)
@@ -124,7 +129,9 @@ class Workers:
 
     def _start(self) -> None:
         pipe, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_run, args=(self._work, theirs), name="worker")
+        taken = {child.place for child in self._children}
+        place = next(free for free in range(self._count) if free not in taken)
+        process = self._context.Process(target=_run, args=(self._work, theirs, place))
         # Held back until the child has its own ears: with ours it would be deaf.
         signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
         try:
@@ -132,7 +139,7 @@ class Workers:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
         theirs.close()
-        self._children.append(_Child(process, pipe))
+        self._children.append(_Child(process, pipe, place))
 
     def _watch(self, wake: int, ready: Callable[[], object]) -> None:
         """Wait for one thing to happen, and see to it."""
@@ -217,12 +224,14 @@ class _Child:
     Attributes:
         process: of `multiprocessing`.
         pipe: what it reports through.
+        place: among the workers.
         started: whether it has served.
     """
 
-    def __init__(self, process: Any, pipe: Connection) -> None:
+    def __init__(self, process: Any, pipe: Connection, place: int) -> None:
         self.process = process
         self.pipe = pipe
+        self.place = place
         self.started = False
         self._told = b""
         self._missing = 0
@@ -259,13 +268,13 @@ class _Child:
         return error
 
 
-def _run(work: Work, pipe: Connection) -> None:
+def _run(work: Work, pipe: Connection, place: int) -> None:
     """The whole life of a worker."""
     # Ctrl-C reaches every process of a terminal: the parent hears it and says what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
-    work(Report(pipe))
+    work(Report(pipe, place))
 
 
 def _ending(code: int | None) -> str:

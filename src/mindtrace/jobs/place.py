@@ -89,10 +89,12 @@ def _end(lock: int, job_id: str) -> bool:
         return True  # it has only just begun, and its name comes
     try:
         # By its words: another machine, or another container, has processes of its own.
-        if job_id not in psutil.Process(int(written)).cmdline():
+        words = psutil.Process(int(written)).cmdline()
+        if words and job_id not in words:
             return False
-        os.killpg(int(written), signal.SIGKILL)
-    except psutil.NoSuchProcess:
+        if words:  # one that dies right now has none any more
+            os.killpg(int(written), signal.SIGKILL)
+    except (psutil.NoSuchProcess, ProcessLookupError):
         return True  # gone, and the rest of its group with it in a moment
     except (psutil.AccessDenied, PermissionError):
         return False

@@ -29,9 +29,10 @@ class Opened:
     """A model that can answer, and what it must answer.
 
     Attributes:
-        model: loaded, its digests checked, its golden images asked once.
+        model: loaded, every byte compared with its digests.
         folder: of its bundle.
-        golden: images with the answers of its training.
+        golden: images with the answers of its training; it must give them by the way on
+            which requests are answered.
     """
 
     model: LoadedModel
@@ -70,7 +71,7 @@ def open_or_wait(settings: Settings, model_ref: str | None) -> Opened | None:
     Raises:
         NotFoundError: the reference names nothing, or it is open which of several
             models is meant.
-        BundleError: the version is damaged, or its golden images fail.
+        BundleError: the version is damaged.
         StoreError: the registry cannot be read.
     """
     try:
@@ -141,16 +142,13 @@ def find_row(settings: Settings, model_name: str, version: int) -> VersionRow | 
 
 
 def _open(located: Located) -> Opened:
-    from mindtrace.bundle import golden
-    from mindtrace.bundle.folder import GOLDEN
+    from mindtrace.bundle import folder as bundle_folder
     from mindtrace.inference.predictor import Predictor
 
-    predictor = Predictor.open(located.folder, located.digest)
+    bundle = bundle_folder.read(located.folder, located.digest)
     row = located.row
-    model = LoadedModel(predictor, row.name if row else None, row.version if row else None)
-    # Checked a moment ago, with everything else in the folder.
-    cases = golden.from_json((located.folder / GOLDEN).read_text(encoding="utf-8"))
-    return Opened(model, located.folder, cases)
+    model = LoadedModel(Predictor(bundle), row.name if row else None, row.version if row else None)
+    return Opened(model, located.folder, bundle.golden)
 
 
 def _is_choice(settings: Settings, error: NotFoundError) -> bool:

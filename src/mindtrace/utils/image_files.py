@@ -1,8 +1,8 @@
 """Floor 0: what an image file is made of, seen without decoding it.
 
 In: the bytes of a file. Out: the pixels of the plainest small PNGs, read by Pillow's own
-decoder without the rest of Pillow; and the reason why a file would keep a decoder busy
-for longer than its size is worth.
+decoder without the rest of Pillow; the reason why a file would keep a decoder busy for
+longer than its size is worth; and what a file is besides an image.
 """
 
 from __future__ import annotations
@@ -34,6 +34,12 @@ _ONE_BY_ONE = frozenset({0xC0, 0xC1})
 _SCAN = b"\xff\xda"
 _MAX_SEGMENTS, _MAX_SCANS, _MAX_GAPS = 4096, 64, 65_536
 
+# The end of a ZIP archive on one disk, and how far from the end of a file it may stand.
+_ZIP, _ZIP_REACH = b"PK\x05\x06\0\0\0\0", 65_557
+# Readers of PDF look for its start in so many bytes.
+_PDF, _NEAR = b"%PDF-", 1024
+_PAGE = re.compile(rb"<(?:!doctype|html|head|body|script|svg|iframe|\?php)", re.IGNORECASE)
+
 
 def plain_pixels(data: bytes, mode: str, height: int, width: int) -> NDArray[np.uint8] | None:
     """The pixels of a small PNG of exactly this kind, with one IDAT and nothing else.
@@ -55,6 +61,8 @@ def plain_pixels(data: bytes, mode: str, height: int, width: int) -> NDArray[np.
     if not (data.startswith(_plain_head(mode, height, width)) and 0 < size <= _ONE_PIECE):
         return None
     if _CHUNK.unpack_from(data, 33) != (size, b"IDAT") or not data.endswith(_END):
+        return None
+    if _ZIP in data or _PDF in data:
         return None
     try:
         image = Image.frombytes(mode, (width, height), data[41:-16], "zip", mode)
@@ -124,3 +132,33 @@ def _excess_of_scans(data: bytes, at: int, frame: bytes) -> str | None:
     if len(frame) == 2 and frame[0] in _ONE_BY_ONE and data[at + 2 : at + 3] == frame[1:]:
         return None  # one scan has all, and what follows it is not read
     return "scans" if data.count(_SCAN, at) >= _MAX_SCANS else None
+
+
+def stowaway(data: bytes) -> str | None:
+    """What an image file is as well, for another program; None if it is an image alone.
+
+    Such files are made to pass as an image where that is asked for, and to be opened as
+    something else later. What cameras put behind an image, as small pictures and films,
+    is no such thing.
+    """
+    if _ZIP in data[-_ZIP_REACH:]:
+        return "a ZIP archive"
+    end = _end_of_image(data)
+    if _PDF in data[:_NEAR] or _PDF in data[end : end + _NEAR]:
+        return "a PDF document"
+    if b"Rar!\x1a\x07" in data[end : end + _NEAR]:
+        return "a RAR archive"
+    return "a web page" if _PAGE.search(data, end, end + _NEAR) else None
+
+
+def _end_of_image(data: bytes) -> int:
+    """Where an image ends for those who look at it; the end of the file if that is unclear."""
+    if data.startswith(_SIGNATURE):
+        at = data.find(_END)
+        return at + len(_END) if at >= 0 else len(data)
+    if data.startswith(b"\xff\xd8\xff"):
+        at = data.rfind(b"\xff\xd9")
+        return at + 2 if at >= 0 else len(data)
+    if data.startswith(b"RIFF"):
+        return 8 + int.from_bytes(data[4:8], "little")
+    return len(data)
