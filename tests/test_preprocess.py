@@ -197,6 +197,15 @@ def test_a_bomb_is_refused_before_it_is_unpacked(size: tuple[int, int]) -> None:
     assert f"{MAX_PIXELS:,}" in caught.value.message
 
 
+@pytest.mark.parametrize("size", [(65_536, 1), (1, 25_000_000)])
+def test_a_line_is_no_image(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError) as caught:
+        open_pixels(png_header(*size), "L")
+
+    assert "too long and thin" in caught.value.message
+    assert open_pixels(encoded(Image.new("L", (65_535, 1))), "L").size == (65_535, 1)
+
+
 def test_the_limit_of_pixels_is_the_callers() -> None:
     data = encoded(PICTURE)
 

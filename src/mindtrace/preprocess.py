@@ -32,6 +32,8 @@ from mindtrace.utils import image_files
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_PIXELS = 25_000_000
+# As JPEG has it. Weights for scaling a longer side would take more memory than the image.
+MAX_SIDE = 65_535
 
 Mode = Literal["L", "RGB"]
 Resize = Literal["stretch", "crop"]
@@ -144,6 +146,8 @@ def open_pixels(data: bytes, mode: Mode, max_pixels: int = MAX_PIXELS) -> Image.
                 f"image of {width} x {height} pixels: more than {max_pixels:,}",
                 hint="scale it down first",
             )
+        if max(width, height) > MAX_SIDE:
+            raise ImageError(f"image of {width} x {height} pixels: too long and thin")
         image.load()
         return adapted(image, mode)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -23,7 +23,14 @@ from mindtrace.jobs.hold import Hold
 from mindtrace.service import jobs
 
 INI = {"content-type": "text/x-ini"}
-EPOCH = {"epoch": 1, "max_epochs": 3, "metrics": {"val_acc": 0.5}, "seconds": 0.1, "best": True}
+EPOCH = {
+    "event": "epoch",
+    "epoch": 1,
+    "max_epochs": 3,
+    "metrics": {"val_acc": 0.5},
+    "seconds": 0.1,
+    "best": True,
+}
 
 
 @pytest.fixture
@@ -247,10 +254,10 @@ def test_a_job_is_followed_by_many_from_any_place_to_its_end(
         for thread in threads:
             thread.start()
         with worked_on(settings, job_id) as hold:
-            hold.started(3)
-            hold.epoch(EPOCH)
+            hold.tell([{"event": "started", "max_epochs": 3}])
+            hold.tell([EPOCH])
             time.sleep(0.5)  # some hear of the rest later
-            hold.epoch({**EPOCH, "epoch": 2})
+            hold.tell([{**EPOCH, "epoch": 2}])
             hold.finish("succeeded", swept=True, model_name="m", version=4)
         for thread in threads:
             thread.join(60)
@@ -300,8 +307,8 @@ def test_a_log_is_read_in_parts(settings: Settings, bundle: Path, serve: Serve) 
         assert (empty.status_code, empty.text) == (200, "")
         assert empty.headers["content-type"] == "text/plain; charset=utf-8"
         with worked_on(settings, path.rpartition("/")[2]) as hold:
-            hold.log("größer\n")
-            hold.log("x" * 100_000)
+            hold.tell([], "größer\n")
+            hold.tell([], "x" * 100_000)
         whole = "größer\n" + "x" * 100_000
         assert client.get(f"{path}/log").text == whole
         assert client.get(f"{path}/log?offset=9").text == whole[7:]

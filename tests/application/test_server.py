@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -138,6 +139,31 @@ def test_a_worker_that_was_killed_is_replaced(root: Path, bundle: Path) -> None:
         code, err = end(process)
     assert code == 0
     assert f"worker {victim} was killed by SIGKILL; another one takes its place" in err
+
+
+def test_nobody_waits_while_workers_start(root: Path, bundle: Path) -> None:
+    """They share one socket: what a new one does to it must not stop the others."""
+    with (
+        serve("--workers", "3", "--model", str(bundle)) as process,
+        ThreadPoolExecutor(4) as clients,
+    ):
+        url = url_of(process)
+        answers = clients.map(lambda _: ask(url).status_code, range(200))
+        assert set(answers) == {200}
+        _, err = end(process)
+    assert err == ""
+
+
+def test_it_may_have_as_many_connections_as_it_promises(root: Path, bundle: Path) -> None:
+    """Many systems allow a process 1,024 files until it asks for more."""
+    command = f"ulimit -Sn 256; exec {sys.executable} -m mindtrace serve --port 0 --json"
+    with subprocess.Popen(
+        ["sh", "-c", f"{command} --model {bundle}"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert ask(url_of(process)).status_code == 200
+        soft, hard = psutil.Process(process.pid).rlimit(psutil.RLIMIT_NOFILE)
+        assert soft > min(1024, hard - 1)
+        assert end(process)[0] == 0
 
 
 def test_every_worker_has_request_ids_of_its_own(root: Path, bundle: Path) -> None:

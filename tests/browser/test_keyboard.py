@@ -76,7 +76,7 @@ def test_draw_promote_and_roll_back(versions: object, serve: Serve, visit: Visit
     page.keyboard.press("Enter")
     expect(dialog).to_have_count(0)
     expect(page.locator('[data-version="2"]')).to_contain_text("champion")
-    stops(page, "Roll back")
+    expect(page.get_by_role("button", name="Roll back")).to_be_focused()
     page.keyboard.press("Enter")
     expect(dialog).to_contain_text("Version 1 comes back")
     page.keyboard.press("Escape")

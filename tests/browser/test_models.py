@@ -147,12 +147,11 @@ def test_what_the_gate_refuses_wants_a_reason(own: Server, visit: Visit) -> None
 
 def test_escape_changes_nothing(own: Server, visit: Visit) -> None:
     page = visit(own.url, "#models").page
-    for name in ("Promote version 2",):
-        page.get_by_role("button", name=name).click()
-        expect(page.get_by_role("dialog").locator(".verdict")).to_be_visible()
-        page.keyboard.press("Escape")
-        expect(page.get_by_role("dialog")).to_have_count(0)
-        expect(page.get_by_role("button", name=name)).to_be_focused()
+    page.get_by_role("button", name="Promote version 2").click()
+    expect(page.get_by_role("dialog").locator(".verdict")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.get_by_role("button", name="Promote version 2")).to_be_focused()
     assert history(own).headers["etag"] == '"1"'
 
 
@@ -179,4 +178,4 @@ def test_somebody_else_is_quicker(own: Server, visit: Visit) -> None:
     expect(dialog).to_contain_text("Version 2 comes back in the place of version 1")
     dialog.get_by_role("button", name="Cancel").click()
     expect(row(page, 1)).to_contain_text("champion")
-    visited.forgive("status of 412")
+    visited.forgive("status of 4(12|09)")

@@ -220,6 +220,28 @@ def test_a_picture_that_is_dark_on_light_is_told(
     expect(page.locator(".input strong")).to_have_count(0)
 
 
+def test_of_many_classes_the_likeliest_come_first(server: Server, visit: Visit) -> None:
+    page = visit(server.url).page
+    page.evaluate(
+        """async () => {
+            const { showAnswer } = await import("/static/answer.js");
+            const top_k = Array.from({ length: 300 }, (_, i) => ({
+                label: 299 - i, class_name: `a rather long name ${i}`, confidence: 0.5 ** (i + 1),
+            }));
+            const pixel = document.createElement("canvas").toDataURL().split(",")[1];
+            const data = { ...top_k[0], top_k, input: pixel, model_name: null, version: null };
+            showAnswer(document.getElementById("answer"), data, 1, false);
+        }"""
+    )
+    bars = page.locator(".bars li")
+    expect(bars).to_have_count(12)
+    expect(bars.first).to_contain_text("a rather long name 0")
+    expect(page.locator(".who")).to_contain_text("a bundle")
+    page.get_by_role("button", name="All 300 classes").click()
+    expect(bars).to_have_count(300)
+    expect(page.get_by_role("button", name="All 300 classes")).to_have_count(0)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "headline", "status"),
     [

@@ -73,7 +73,7 @@ def test_the_life_of_a_job(
 
     hold = taken(job_id)
     assert "seed = 5" in hold.request.config
-    hold.log("größer\n")
+    hold.tell([], "größer\n")
     assert run_cli("jobs", "logs", job_id, *at).stdout == "größer\n"
     hold.finish("failed", swept=True, error={"type": "DataError", "message": "no images"})
     assert run_cli("jobs", "logs", "--follow", job_id, *at).stdout == "größer\n"
@@ -146,10 +146,9 @@ def test_a_job_followed_at_a_server(root: Path, server: str) -> None:
             env=dict(os.environ),
         )
         hold = taken(_newest_waiting())
-        hold.started(2)
-        hold.epoch(
-            {"epoch": 1, "max_epochs": 2, "metrics": {"val_acc": 0.5}, "seconds": 1.0, "best": True}
-        )
+        hold.tell([{"event": "started", "max_epochs": 2}])
+        epoch = {"epoch": 1, "max_epochs": 2, "metrics": {"val_acc": 0.5}}
+        hold.tell([{"event": "epoch", **epoch, "seconds": 1.0, "best": True}])
         error = {"type": "DataError", "message": "no images"} if state == "failed" else None
         hold.finish(state, swept=True, error=error)
         out, err = process.communicate(timeout=120)

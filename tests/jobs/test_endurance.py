@@ -173,7 +173,7 @@ def test_workers_that_are_stopped_and_wake_after_their_lease(with_sqlite: Shop, 
         opened.when(job_id, lambda job: job.attempts == 1)
         # Anywhere: while it loads, trains, tests or registers.
         time.sleep(chance.uniform(0, 8))
-        os.kill(sleepers[-1].pid, signal.SIGSTOP)
+        opened.suspend(sleepers[-1].pid)
         heir = opened.start(lease=LEASE)
         opened.ended(job_id)
         heir.terminate()

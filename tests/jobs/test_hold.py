@@ -17,8 +17,8 @@ EPOCH = {"epoch": 1, "max_epochs": 3, "metrics": {"val_acc": 0.5}, "event": "epo
 def test_the_course_of_a_job_is_told_in_order(queue: JobQueue) -> None:
     job = queue.submit(ANY)
     hold = taken(queue.database, job)
-    hold.started(3)
-    hold.epoch(EPOCH)
+    hold.tell([{"event": "started", "max_epochs": 3}])
+    hold.tell([EPOCH])
     assert hold.wanted() == GO_ON
     assert hold.finish("succeeded", swept=True, model_name="m", version=7)
 
@@ -40,9 +40,9 @@ def test_who_lost_a_job_changes_nothing(queue: JobQueue) -> None:
     heir = taken(queue.database, job, "b")
     before = queue.get(job.job_id), queue.events(job.job_id)
     assert zombie.wanted() == LOST
-    zombie.started(9)
-    zombie.epoch(EPOCH)
-    zombie.log("late")
+    zombie.tell([{"event": "started", "max_epochs": 9}])
+    zombie.tell([EPOCH])
+    zombie.tell([], "late")
     zombie.release()
     assert not zombie.begin()
     assert not zombie.promoting()
@@ -102,7 +102,7 @@ def test_a_log_is_read_from_any_place(queue: JobQueue) -> None:
     hold = taken(queue.database, queue.submit(ANY))
     parts = ["loading\n", "größer\n", "\n", "x" * 5000, "nul\0\n"]
     for part in parts:
-        hold.log(part)
+        hold.tell([], part)
     whole = "".join(parts).replace("\0", "?").encode()
     assert queue.log(hold.job_id) == whole
     for offset in (0, 1, 9, 10, 11, len(whole) - 1, len(whole), len(whole) + 5):
@@ -113,7 +113,7 @@ def test_a_log_has_an_end(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(events, "LOG_LIMIT", 100)
     hold = taken(queue.database, queue.submit(ANY))
     for _ in range(50):
-        hold.log("0123456789\n")
+        hold.tell([], "0123456789\n")
     text = queue.log(hold.job_id).decode()
     assert "ends here" in text
     assert len(text) < 200

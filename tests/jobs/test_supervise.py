@@ -144,7 +144,7 @@ def test_one_that_is_killed_is_tried_three_times(work: Workplace, queue: JobQueu
 def test_one_whose_registry_was_away_is_tried_again(
     work: Workplace, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervise, "_STORE_PAUSE", 0.0)
+    monkeypatch.setattr(supervise, "_PAUSE", 0.0)
     away = """
 import pathlib, sys
 if not pathlib.Path("tried").exists():

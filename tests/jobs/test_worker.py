@@ -138,7 +138,7 @@ def test_a_stopped_worker_that_wakes_registers_nothing_more(opened: Shop) -> Non
     sleeper = opened.start()
     job_id = opened.submit(max_epochs=300)
     opened.when(job_id, lambda job: (job.epoch or 0) >= 3)
-    os.kill(sleeper.pid, signal.SIGSTOP)
+    opened.suspend(sleeper.pid)
     opened.start()
     done = opened.ended(job_id)
     os.kill(sleeper.pid, signal.SIGCONT)
@@ -150,6 +150,37 @@ def test_a_stopped_worker_that_wakes_registers_nothing_more(opened: Shop) -> Non
     assert opened.job(job_id) == done
     assert len(opened.versions(job_id)) == 1
     assert set(opened.runs(job_id)) == {"FINISHED"}
+
+
+@pytest.mark.postgres
+def test_another_machine_that_slept_registers_nothing(
+    tmp_path: Path, postgres_database: str
+) -> None:
+    """Without a common disk nobody can end its training, which wakes and goes on."""
+    store = f"registry.tracking_uri=sqlite:///{tmp_path}/here/mlflow.db"
+    with (
+        shop(tmp_path / "here", postgres_database) as here,
+        shop(tmp_path / "there", postgres_database) as there,
+    ):
+        sleeper = here.start("--set", store)
+        # What it says must fit into the pipe that nobody reads.
+        job_id = here.submit(max_epochs=150)
+        here.when(job_id, lambda job: (job.epoch or 0) >= 3)
+        (training,) = here.trainings(job_id)
+        here.suspend(training.pid)
+        here.suspend(sleeper.pid)
+        there.start("--set", store)
+        done = there.ended(job_id)
+        assert (done.state, done.attempts) == ("succeeded", 2)
+        training.resume()
+        until(lambda: not here.trainings(job_id))
+        sleeper.send_signal(signal.SIGCONT)
+        assert len(here.versions(job_id)) == 1
+        assert sorted(here.runs(job_id)) == ["FINISHED", "KILLED"]
+        there.workers[0].terminate()
+        there.workers[0].wait()
+        assert here.ended(here.submit(seed=5)).state == "succeeded"
+        assert here.job(job_id) == done
 
 
 def test_runs_that_nobody_owns_are_closed_by_the_next_worker(opened: Shop) -> None:

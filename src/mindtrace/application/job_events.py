@@ -23,6 +23,7 @@ from mindtrace.service import jobs as service
 
 END = "end"
 _LOOK_EVERY = 0.3  # seconds
+_AWAY = 5.0  # seconds between two looks at a database that is away
 _KEEP_ALIVE = 15.0  # seconds after which a silent connection hears that we are there
 _MOST_FOLLOWED = 256  # jobs at a time; each is a look into the database
 
@@ -103,13 +104,14 @@ class Followed:
                 except MindtraceError as error:
                     # Readers are told nothing: the job goes on, and so will they.
                     log.warning("%s", error.message)
-                    found = ()
-                if found:
-                    watch.add(found)
-                    if found[-1].name == END:
-                        return
-                else:
+                    await asyncio.sleep(_AWAY)
+                    continue
+                if not found:
                     await asyncio.sleep(_LOOK_EVERY)
+                    continue
+                watch.add(found)
+                if found[-1].name == END:
+                    return
         finally:
             watch.end()
 

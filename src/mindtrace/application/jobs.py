@@ -9,19 +9,16 @@ from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-from mindtrace.application import bodies
-from mindtrace.application.guard import media_type
 from mindtrace.application.job_events import Followed, last_event_id
+from mindtrace.application.orders import read_order
 from mindtrace.application.problems import Problem
 from mindtrace.application.schemas import EXAMPLE_INI, Job, JobPage, problems, retrain_schema
 from mindtrace.core.settings import Settings
 from mindtrace.service import jobs as service
 from mindtrace.service import retrain as retraining
-from mindtrace.service.retrain import Order, Overlay
 
 router = APIRouter(tags=["retraining"])
 
-ACCEPTED = ("application/json", "text/x-ini", "multipart/form-data")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _RANGE = re.compile(r"bytes=([0-9]{1,15})-")
 # Seconds after which a client should look at its job again.
@@ -193,51 +190,6 @@ def job_log(
 def cancel_job(request: Request, job_id: str) -> JSONResponse:
     """Take a job out of the queue, or ask for its end."""
     return JSONResponse(service.cancel_job(_settings(request), job_id).document(), 202)
-
-
-async def read_order(request: Request) -> Order:
-    """The wishes in a body of any of the accepted types.
-
-    Raises:
-        Problem: 400 not JSON, 415 another type, 422 without a configuration.
-    """
-    kind = media_type(request.headers.get("content-type", "").encode("latin-1"))
-    if kind == "application/json":
-        return _from_fields(bodies.parse_object(await request.body()))
-    if kind == "text/x-ini":
-        return Order(Overlay.from_ini(_utf8(await request.body())))
-    if kind == "multipart/form-data":
-        return Order(Overlay.from_ini(_utf8(await bodies.form_file(request, "config"))))
-    raise bodies.unsupported(kind, ACCEPTED)
-
-
-def _from_fields(fields: dict[str, Any]) -> Order:
-    base = fields.pop("base", None)
-    if base is not None and not isinstance(base, str):
-        raise Problem(422, "'base' must be a text: NAME, NAME@ALIAS or NAME/VERSION")
-    flags = {name: fields.pop(name, False) for name in ("warm_start", "force")}
-    for name, flag in flags.items():
-        if not isinstance(flag, bool):
-            raise Problem(422, f"'{name}' must be true or false")
-    return Order(_overlay(fields), base, **flags)
-
-
-def _overlay(fields: dict[str, Any]) -> Overlay:
-    if "config" not in fields:
-        return Overlay.from_mapping(fields)
-    if len(fields) > 1 or not isinstance(fields["config"], str):
-        raise Problem(422, "'config' must be INI text, and then no section may be beside it")
-    return Overlay.from_ini(fields["config"])
-
-
-def _utf8(body: bytes) -> str:
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Problem(422, "the configuration is not UTF-8 text") from error
-    if "\0" in text:
-        raise Problem(422, "the configuration is not a text")
-    return text
 
 
 def _whole_log(settings: Settings, job_id: str, start: int) -> bytes:

@@ -42,6 +42,8 @@ from mindtrace.errors import InterruptedByUser, MindtraceError
 # Seconds between "not ready" and the end of accepting. Whoever balances load looks, and
 # every answer meanwhile is the last one on its connection.
 GRACE = 0.5
+# Seconds for the requests of those who have just come in.
+_LAST_WORDS = 0.1
 # Of the time to stop in, for open requests; the rest is for putting things away.
 _FOR_REQUESTS = 0.9
 # Copies of the socket that listens, in each process.
@@ -247,7 +249,10 @@ class Server(uvicorn.Server):
         """Begin to accept, and say so."""
         # A busy uvloop takes one connection from each listener in a turn: with one listener
         # they would queue for seconds behind the requests of those that are in.
-        self._listeners = [one.dup() for one in sockets or () for _ in range(LISTENERS)]
+        for listener in sockets or ():
+            # Or a copy would make them wait, those of other processes too: it is one socket.
+            listener.setblocking(False)
+            self._listeners += [listener.dup() for _ in range(LISTENERS)]
         await super().startup(self._listeners)
         if self._report is not None and self.started:
             self._report.alive()
@@ -269,10 +274,7 @@ class Server(uvicorn.Server):
         now = time.monotonic()
         self._told_at = min(self._told_at, now)
         _end_after(self._told_at + self._drain_timeout - now, 0)
-        for server in self.servers:
-            server.close()
-        for listener in (*self._listeners, *(sockets or ())):
-            listener.close()
+        await self._stop_listening(sockets or [])
         state = self.server_state
         for connection in list(state.connections):
             connection.shutdown()
@@ -288,6 +290,26 @@ class Server(uvicorn.Server):
             _end_after(1.0, 128 + self.cut_short_by)
         else:
             await self.lifespan.shutdown()
+
+
+    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
+        """Take in who has knocked already; closing the door would reset their connections."""
+        for server in self.servers:
+            server.close()
+        for listener in self._listeners:
+            listener.close()
+        loop = asyncio.get_running_loop()
+        for listener in sockets:
+            # Nobody more is let into the queue; who comes now asks again, and is refused.
+            listener.listen(0)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    await loop.connect_accepted_socket(self._protocol, listener.accept()[0])
+            listener.close()
+        await asyncio.sleep(_LAST_WORDS)
+
+    def _protocol(self) -> Protocol:
+        return Protocol(self.config, self.server_state, self.lifespan.state)
 
 
 def _end_after(seconds: float, code: int) -> None:

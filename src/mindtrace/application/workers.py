@@ -165,6 +165,7 @@ class Workers:
             if child.hangs():
                 log.error("worker %s hangs and is killed", child.process.pid)
                 child.process.kill()
+                child.process.join()
 
     def _ended(self, child: _Child) -> None:
         """A worker that nobody stopped; another one takes its place."""

@@ -72,13 +72,18 @@ create table if not exists mindtrace_workers (
 """
 
 
-def open_database(url: str | None, root: Path) -> Database:
-    """The database that `[jobs] database_url` names; nothing is opened yet."""
-    if url is None:
-        return Database(Sqlite(root / FILE), f"sqlite:///{root / FILE}")
-    if url.startswith("sqlite"):
-        path = url.partition(":///")[2].partition("?")[0]
-        return Database(Sqlite(Path(path)), f"sqlite:///{path}")
+def open_database(url: str | None, root: Path, *, durable: bool = True) -> Database:
+    """The database that `[jobs] database_url` names; nothing is opened yet.
+
+    Args:
+        url: None is a file in `root`.
+        root: ROOT.
+        durable: False for a worker, which writes often: whatever a power cut takes of its
+            last moments, it would do again. See `Sqlite`.
+    """
+    if url is None or url.startswith("sqlite"):
+        path = root / FILE if url is None else Path(url.partition(":///")[2].partition("?")[0])
+        return Database(Sqlite(path, durable=durable), f"sqlite:///{path}")
     postgres = Postgres(url)
     return Database(postgres, postgres.url)
 

@@ -18,10 +18,15 @@ from typing import Any, Protocol
 
 from mindtrace.errors import ConflictError
 
-_BUSY = 30.0  # seconds to wait for SQLite's one writer
+_BUSY = 15.0  # seconds to wait for SQLite's one writer
 _LOOK_EVERY = 0.2  # seconds between two tries to get a lock
 _CONNECT = 5  # seconds until a silent server is away
-_STATEMENT = 15_000  # milliseconds
+# Of a session with PostgreSQL. The second lets go of a row that a stopped process holds.
+_SESSION = {
+    "statement_timeout": "15s",
+    "idle_in_transaction_session_timeout": "5s",
+    "client_min_messages": "warning",
+}
 
 
 class Dialect(Protocol):
@@ -66,8 +71,16 @@ class Sqlite:
     begin = "begin immediate"  # a read that turns into a write would fail, not wait
     alone = "select 1"  # it has begun, so we are
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, durable: bool) -> None:
+        """Name a file.
+
+        Args:
+            path: where it is, or will be.
+            durable: whether what was written outlives a power cut at once; else within
+                moments. Nothing but a power cut tells the difference.
+        """
         self.path = path
+        self.durable = durable
 
     def connect(self) -> sqlite3.Connection:
         """Open the file, made where it does not exist; it stays in WAL mode."""
@@ -78,6 +91,7 @@ class Sqlite:
         if connection.execute("pragma journal_mode").fetchone() != ("wal",):
             with self.exclusive("wal", _BUSY):  # SQLite itself would not wait for it
                 connection.execute("pragma journal_mode = wal")
+        connection.execute(f"pragma synchronous = {'full' if self.durable else 'normal'}")
         return connection
 
     def sql(self, text: str) -> str:
@@ -128,7 +142,7 @@ class Postgres:
             self.url,
             autocommit=True,
             connect_timeout=_CONNECT,
-            options=f"-c statement_timeout={_STATEMENT} -c client_min_messages=warning",
+            options=" ".join(f"-c {name}={value}" for name, value in _SESSION.items()),
             keepalives=1,
             keepalives_idle=10,
             keepalives_interval=5,

@@ -9,7 +9,7 @@ whatever DBOS hands out, and however often, a job has one course and one end.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mindtrace.jobs import events
@@ -84,27 +84,34 @@ class Hold:
             return LOST
         return CANCEL if row["cancelling"] else GO_ON
 
-    def epoch(self, data: Mapping[str, Any]) -> None:
-        """Tell of an epoch that ended."""
-        metrics = data.get("metrics") or {}
-        with self._database.transaction() as work:
-            changes = "epoch = ?, max_epochs = ?, val_acc = ?"
-            values = (data.get("epoch"), data.get("max_epochs"), metrics.get("val_acc"))
-            if self._change(work, changes, *values):
-                told = {name: value for name, value in data.items() if name != "event"}
-                events.tell(work, self.job_id, events.EPOCH, told)
+    def tell(self, happened: Sequence[Mapping[str, Any]], text: str = "") -> None:
+        """Tell of what a training said, all at once.
 
-    def started(self, max_epochs: Any) -> None:
-        """Tell how many epochs there will be."""
+        Args:
+            happened: its events, in order; of interest are `started` and `epoch`.
+            text: for the log.
+        """
         with self._database.transaction() as work:
-            if self._change(work, "max_epochs = ?", max_epochs):
-                events.tell_state(work, self.job_id)
-
-    def log(self, text: str) -> None:
-        """Add to the job's log."""
-        with self._database.transaction() as work:
-            if self._change(work, "worker_id = worker_id"):
+            if not self._change(work, "worker_id = worker_id"):
+                return
+            for event in happened:
+                if event["event"] == "started":
+                    self._change(work, "max_epochs = ?", event.get("max_epochs"))
+                    events.tell_state(work, self.job_id)
+                elif event["event"] == "epoch":
+                    self._tell_epoch(work, event)
+            if text:
                 events.add_log(work, self.job_id, text.replace("\0", "?"))
+
+    def _tell_epoch(self, work: Work, event: Mapping[str, Any]) -> None:
+        val_acc = (event.get("metrics") or {}).get("val_acc")
+        self._change(
+            work,
+            "epoch = ?, max_epochs = ?, val_acc = ?",
+            *(event.get("epoch"), event.get("max_epochs"), val_acc),
+        )
+        told = {name: value for name, value in event.items() if name != "event"}
+        events.tell(work, self.job_id, events.EPOCH, told)
 
     def promoting(self) -> bool:
         """Note that the promotion begins; True if an earlier attempt had begun it."""

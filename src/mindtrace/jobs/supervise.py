@@ -8,13 +8,11 @@ A database that is away for a while stops nothing: what there is to tell waits.
 
 from __future__ import annotations
 
-import functools
 import logging
 import shutil
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +31,9 @@ CONFIG = "config.ini"
 ATTEMPTS = 3
 _LOOK_EVERY = 0.5  # seconds between two looks whether somebody wants something else
 _AGAIN = 1.0  # seconds until the next try where the database is away
-_STORE_PAUSE = 5.0  # seconds until the next attempt where the registry was away
+_PAUSE = 5.0  # seconds until the next attempt where the registry was away
+_OURS = "TrainingError"
+_PASSING = ("StoreError", "InterruptedByUser")  # not the training's fault
 _UNFIT = ("UsageError", "NotFoundError")  # of a checkpoint that is not for this machine
 
 log = logging.getLogger("mindtrace.jobs")
@@ -98,13 +98,13 @@ def train(work: Workplace, hold: Hold) -> Outcome | None:
         if work.stopping.is_set():
             patiently(hold.release)
             return None
-        if ended.status >= 0 and not _store_is_away(ended):
-            return _refused(work, hold, ended)
+        if ended.status >= 0 and _kind(ended) not in _PASSING:
+            return _failed(work, hold, _ending(ended), kind=_kind(ended), clean=True)
         # Nobody told it to end: out of memory, perhaps. To take a job again counts a loss.
         last = _ending(ended)
         log.warning("job %s: %s", hold.job_id, last)
-        if _store_is_away(ended):
-            work.stopping.wait(_STORE_PAUSE)
+        if ended.status >= 0:
+            work.stopping.wait(_PAUSE)
         if not patiently(hold.take):
             return None
 
@@ -173,14 +173,13 @@ def _run(work: Workplace, hold: Hold, folder: Path, place: Place, *, resume: boo
 
 
 class _Course:
-    """Between a child and its job's row."""
+    """Between a child and its job's row; what it says is told twice a second."""
 
     def __init__(self, work: Workplace, hold: Hold) -> None:
         self._work = work
         self._hold = hold
-        self._untold: deque[Callable[[], None]] = deque()
+        self._happened: list[Event] = []
         self._text: list[str] = []
-        self._telling = threading.Lock()
         self._wanted = GO_ON
         self._next_look = 0.0
 
@@ -190,10 +189,7 @@ class _Course:
 
     def hear(self, event: Event) -> None:
         """An event for whoever follows the job."""
-        if event["event"] == "started":
-            self._untold.append(functools.partial(self._hold.started, event.get("max_epochs")))
-        elif event["event"] == "epoch":
-            self._untold.append(functools.partial(self._hold.epoch, event))
+        self._happened.append(event)
 
     def stop(self) -> bool:
         """Whether the child shall end; asked often, looks seldom."""
@@ -207,19 +203,16 @@ class _Course:
         return self._wanted != GO_ON or self._work.stopping.is_set()
 
     def tell(self) -> None:
-        """Everything that waits to be told, in order.
+        """Everything that waits to be told.
 
         Raises:
             StoreError: the database is away; what was not told waits on.
         """
-        with self._telling:
-            while self._untold:
-                self._untold[0]()
-                self._untold.popleft()
-            count = len(self._text)
-            if count:
-                self._hold.log("".join(self._text[:count]))
-                del self._text[:count]
+        # Counted, as another thread adds to them.
+        happened, text = len(self._happened), len(self._text)
+        if happened or text:
+            self._hold.tell(self._happened[:happened], "".join(self._text[:text]))
+            del self._happened[:happened], self._text[:text]
 
 
 def _succeeded(work: Workplace, hold: Hold, ended: Ended) -> Outcome:
@@ -232,13 +225,8 @@ def _succeeded(work: Workplace, hold: Hold, ended: Ended) -> Outcome:
     }
 
 
-def _refused(work: Workplace, hold: Hold, ended: Ended) -> Outcome:
-    kind = str((ended.error or {}).get("type", "TrainingError"))
-    return _failed(work, hold, _ending(ended), kind=kind, clean=True)
-
-
 def _failed(
-    work: Workplace, hold: Hold, message: str, *, clean: bool, kind: str = "TrainingError"
+    work: Workplace, hold: Hold, message: str, *, clean: bool, kind: str = _OURS
 ) -> Outcome:
     outcome = _ended(work, hold, FAILED, clean=clean)
     if outcome["state"] == FAILED:
@@ -262,8 +250,8 @@ def _ended_itself(ended: Ended) -> bool:
     return ended.status >= 0
 
 
-def _store_is_away(ended: Ended) -> bool:
-    return (ended.error or {}).get("type") == "StoreError"
+def _kind(ended: Ended) -> str:
+    return str((ended.error or {}).get("type", _OURS))
 
 
 def _ending(ended: Ended) -> str:

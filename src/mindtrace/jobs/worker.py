@@ -53,7 +53,9 @@ class Worker:
             grace: seconds that a training has to end, once it was told to.
         """
         self._settings = settings
-        self._database = open_database(settings.jobs.database_url, settings.dirs.root)
+        self._database = open_database(
+            settings.jobs.database_url, settings.dirs.root, durable=False
+        )
         self._lease = lease
         self._idle = threading.Event()
         self._idle.set()

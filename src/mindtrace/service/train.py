@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import atexit
 import gc
-import math
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mindtrace.core.documents import document
 from mindtrace.core.interrupts import interruptible
 from mindtrace.core.machine import auto_device, hide_gpus
 from mindtrace.core.masking import masked
@@ -25,71 +22,16 @@ from mindtrace.core.progress import Progress
 from mindtrace.core.settings import Settings
 from mindtrace.errors import InterruptedByUser
 from mindtrace.registry.names import model_name_of
+from mindtrace.service.train_outcome import TrainOutcome, TrainPlan
 
 if TYPE_CHECKING:
     from mindtrace.data.base import ImageDataModule
     from mindtrace.jobs.ticket import Ticket
-    from mindtrace.registry.earlier import Earlier
     from mindtrace.registry.publish import Published
     from mindtrace.registry.store import Store
     from mindtrace.registry.tracking import Run
     from mindtrace.training.fit import TrainResult
-    from mindtrace.training.report import ClassScore, Report
-
-
-@dataclass(frozen=True)
-class TrainOutcome:
-    """What `train` has to say; the version and its digests are None if none was registered.
-
-    `fit_s` is the wall time of `Trainer.fit`, `duration_s` that of the whole verb. `reused`
-    is whether a job found its version registered by another, and nothing was trained.
-    """
-
-    model_name: str
-    version: int | None
-    champion: bool
-    run_id: str
-    metrics: Mapping[str, float]
-    best_epoch: int
-    epochs: int
-    steps: int
-    fit_s: float
-    duration_s: float
-    config_digest: str
-    data_digest: str
-    test_digest: str
-    weights_digest: str | None
-    bundle_digest: str | None
-    calibration_error: float
-    classes: tuple[ClassScore, ...]
-    reused: bool = False
-
-    def document(self) -> dict[str, Any]:
-        """The JSON document of `mindtrace train`."""
-        classes = [dict(vars(score)) for score in self.classes]
-        return document({**vars(self), "metrics": dict(self.metrics), "classes": classes})
-
-
-@dataclass(frozen=True)
-class TrainPlan:
-    """What `train --dry-run` found: the training that would begin."""
-
-    model_name: str
-    source: str
-    network: str
-    max_epochs: int
-    images: Mapping[str, int]
-    class_names: tuple[str, ...]
-    device: str
-    precision: str
-    threads: int | None
-    tracking_uri: str
-
-    def document(self) -> dict[str, Any]:
-        """The JSON document of `mindtrace train --dry-run`."""
-        return document(
-            {**vars(self), "images": dict(self.images), "class_names": list(self.class_names)}
-        )
+    from mindtrace.training.report import Report
 
 
 def own_this_process(settings: Settings) -> None:
@@ -177,12 +119,12 @@ def train(
         from mindtrace.training.compute import resolve
         from mindtrace.training.fit import fit
 
-        store = Store(settings.registry.tracking_uri, settings.dirs.root)
         if ticket is not None:
-            # An earlier attempt may have come as far as this, and died before it could say so.
+            # An earlier attempt may have registered, and died before it could say so.
+            store = Store(settings.registry.tracking_uri, settings.dirs.root)
             found = earlier.of_job(store, name, ticket.job_id)
             if found is not None:
-                return _found(found, began, reused=False)
+                return TrainOutcome.of_earlier(found, time.perf_counter() - began, reused=False)
         settings = _warm(settings, parent) if warm_start and parent else settings
         progress.stage(f"reading {settings.data.source}")
         data = build_data(settings, network_demand(settings.model))
@@ -192,10 +134,11 @@ def train(
         for note in data.notes:
             progress.note(note)
         settings = resolve(settings, data.spec, len(data.class_names))
+        store = Store(settings.registry.tracking_uri, settings.dirs.root)
         if ticket is not None and not ticket.force:
             found = earlier.like(store, name, config_digest(settings), data.digests().data_digest)
             if found is not None:
-                return _found(found, began, reused=True)
+                return TrainOutcome.of_earlier(found, time.perf_counter() - began, reused=True)
         job_id = None if ticket is None else ticket.job_id
         run, folder = _begun(store, settings, name, data, job_id, resume)
         with run_ends_truly(run), _told_how_to_resume(run.run_id, folder):
@@ -347,27 +290,3 @@ def _warm(settings: Settings, parent: str) -> Settings:
     located = locate(settings, parent)
     manifest.check(located.folder, located.digest)
     return settings.replace(**{"model.weights": str(located.folder / WEIGHTS)})
-
-
-def _found(found: Earlier, began: float, *, reused: bool) -> TrainOutcome:
-    """A version that was there before, as the outcome of this training."""
-    return TrainOutcome(
-        model_name=found.published.model_name,
-        version=found.published.version,
-        champion=found.published.champion,
-        run_id=found.run_id,
-        metrics=found.metrics,
-        best_epoch=found.best_epoch,
-        epochs=0,
-        steps=0,
-        fit_s=0.0,
-        duration_s=time.perf_counter() - began,
-        config_digest=found.digests["config_digest"],
-        data_digest=found.digests["data_digest"],
-        test_digest=found.digests["test_digest"],
-        weights_digest=found.published.weights_digest,
-        bundle_digest=found.published.bundle_digest,
-        calibration_error=math.nan,
-        classes=(),
-        reused=reused,
-    )

@@ -79,8 +79,9 @@ function showInput(view, png, lightOnDark) {
     caption.replaceChildren(
       `As the network sees it: ${image.naturalWidth}\u00a0×\u00a0${image.naturalHeight} pixels.`,
       ...(lightOnDark && meanLevel(image) > BRIGHT
-        ? [el("strong", {}, " This picture is dark on light; the network has learnt light on dark, ",
-          "so do not trust its answer.")] : []),
+        ? [el("strong", {}, "This picture is dark on light. The network has learnt light on dark, ",
+          "so do not trust its answer.")]
+        : []),
     );
   };
   image.src = `data:image/png;base64,${png}`;

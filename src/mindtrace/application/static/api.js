@@ -28,6 +28,9 @@ export async function ask(path, { method = "GET", json, headers = {}, signal, qu
   return { data, etag: response.headers.get("ETag"), status: response.status };
 }
 
+/** Where the routes of a model begin. */
+export const modelPath = (name) => `/models/${encodeURIComponent(name)}`;
+
 /** The response itself, for what is no JSON: a log, a stream of events. */
 export async function request(path, { quiet = false, ...options } = {}) {
   for (;;) {

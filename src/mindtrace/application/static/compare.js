@@ -1,6 +1,6 @@
 /* Two versions side by side, on the test set that both answered. */
 
-import { ask } from "./api.js";
+import { ask, modelPath } from "./api.js";
 import { button, el, say } from "./dom.js";
 import { problemBox } from "./problem.js";
 import { coloured, figures, verdictBox } from "./verdict.js";
@@ -14,10 +14,11 @@ export function openComparison(place, name, a, b) {
     fields.map(({ label, input }) => el("span", {}, label, input)),
     el("button", { class: "primary" }, "Compare"),
     button("Close", () => (place.hidden = true), { class: "quiet" }));
-  place.replaceChildren(el("div", { class: "card" }, el("h2", { tabindex: "-1" }, "Compare"), form, result));
+  const title = el("h2", { tabindex: "-1" }, "Compare");
+  place.replaceChildren(el("div", { class: "card" }, title, form, result));
   place.hidden = false;
   place.scrollIntoView({ block: "nearest" });
-  place.querySelector("h2").focus({ preventScroll: true });
+  title.focus({ preventScroll: true });
   void run();
 
   async function run(event) {
@@ -25,10 +26,10 @@ export function openComparison(place, name, a, b) {
     const [first, second] = fields.map(({ input }) => input.value);
     result.setAttribute("aria-busy", "true");
     try {
-      const path = `/models/${encodeURIComponent(name)}/compare?a=${first}&b=${second}`;
-      const { data } = await ask(path);
-      result.replaceChildren(verdictBox(data.verdict, data.reasons), ...figures(data), classes(data));
-      say(`${data.verdict}: ${data.reasons.join(", ")}`);
+      const { data } = await ask(`${modelPath(name)}/compare?a=${first}&b=${second}`);
+      const { verdict, reasons } = data;
+      result.replaceChildren(verdictBox(verdict, reasons), ...figures(data), classes(data));
+      say(`${verdict}: ${reasons.join(", ")}`);
     } catch (error) {
       result.replaceChildren(problemBox(error));
     } finally {
@@ -39,7 +40,7 @@ export function openComparison(place, name, a, b) {
 
 function versionField(id, text, value) {
   const input = el("input", {
-    id: `compare-${id}`, type: "number", min: 1, step: 1, required: true, value, inputmode: "numeric",
+    id: `compare-${id}`, type: "number", inputmode: "numeric", min: 1, step: 1, required: true, value,
   });
   return { input, label: el("label", { for: input.id }, text) };
 }

@@ -16,6 +16,8 @@ export class Decision {
       this.box.remove();
       done(this.box.returnValue === "done");
     }));
+    // Whoever goes back in the browser has turned to something else.
+    addEventListener("hashchange", () => this.box.close(), { once: true });
     document.body.append(this.box);
     this.box.showModal();
   }

@@ -19,7 +19,8 @@ const STYLES = {
   },
   digits: {
     side: 8, width: 7, height: 8, pen: 1.1, centre: "box",
-    words: "Sent as the digits data has its digits: light on dark, as high as its 8\u00a0×\u00a08 pixels.",
+    words: "Sent as the digits data has its digits: light on dark, " +
+      "as high as its 8\u00a0×\u00a08 pixels.",
   },
 };
 
@@ -72,7 +73,8 @@ export function blackboard(canvas, pen) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.fillStyle = "#000";
   context.fillRect(0, 0, canvas.width, canvas.height);
-  Object.assign(context, { strokeStyle: "#fff", lineWidth: pen, lineCap: "round", lineJoin: "round" });
+  Object.assign(context, { strokeStyle: "#fff", lineWidth: pen });
+  Object.assign(context, { lineCap: "round", lineJoin: "round" });
   return context;
 }
 
@@ -121,7 +123,8 @@ function averaged(fine, side) {
 function meanOf(fine, column, row, side) {
   let sum = 0;
   for (let y = row * FINE; y < (row + 1) * FINE; y++) {
-    for (let x = column * FINE; x < (column + 1) * FINE; x++) sum += fine[4 * (y * side * FINE + x)];
+    const left = y * side * FINE + column * FINE;
+    for (let at = left; at < left + FINE; at++) sum += fine[4 * at];
   }
   return Math.round(sum / FINE ** 2);
 }

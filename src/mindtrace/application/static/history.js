@@ -1,6 +1,6 @@
 /* Who was champion and who said so; its ETag is what a change of the champion must name. */
 
-import { ask } from "./api.js";
+import { ask, modelPath } from "./api.js";
 import { button, el } from "./dom.js";
 import { tell } from "./problem.js";
 import { when } from "./words.js";
@@ -35,14 +35,14 @@ export class History {
 
   /** Load the newest lines and show them. */
   async load(name) {
-    const { data, etag } = await ask(`/models/${encodeURIComponent(name)}/history?limit=100`);
+    const { data, etag } = await ask(`${modelPath(name)}/history?limit=100`);
     Object.assign(this, { name, etag, items: data.items, cursor: data.next_cursor });
     this.#show();
   }
 
   async #loadOlder() {
-    const path = `/models/${encodeURIComponent(this.name)}/history?limit=100&cursor=${this.cursor}`;
-    const { data } = await ask(path);
+    const query = `limit=100&cursor=${this.cursor}`;
+    const { data } = await ask(`${modelPath(this.name)}/history?${query}`);
     this.items.push(...data.items);
     this.cursor = data.next_cursor;
     this.#show();

@@ -14,6 +14,9 @@ const ENDED = ["succeeded", "failed", "cancelled"];
 /** Whether nothing more will happen to a job. */
 export const hasEnded = (job) => ENDED.includes(job.state);
 
+/** The state of a job in its colour. */
+export const stateWord = ({ state }) => el("span", { class: "state", "data-state": state }, state);
+
 /** What a job has registered, in few words; nothing before it has. */
 export function registered(job) {
   if (!job.version) return job.model_name ?? "";
@@ -34,8 +37,11 @@ export class JobView {
     this.curve = el("div", {});
     this.problem = el("div", {});
     this.log = el("pre", { tabindex: "0", "aria-label": "Log" });
-    this.details = el("details", { ontoggle: () => void this.#keepLog() }, el("summary", {}, "Log"), this.log);
-    place.replaceChildren(el("div", { class: "card" }, this.head, this.curve, this.problem, this.details));
+    this.details = el("details", { ontoggle: () => void this.#keepLog() },
+      el("summary", {}, "Log"), this.log);
+    place.replaceChildren(
+      el("div", { class: "card" }, this.head, this.curve, this.problem, this.details),
+    );
     void this.#follow();
   }
 
@@ -100,7 +106,7 @@ export class JobView {
     const took = (new Date(job.ended_at ?? Date.now()) - new Date(job.started_at)) / 1000;
     return el("div", { class: "titled" },
       el("div", {},
-        el("h2", {}, el("span", { class: "state", "data-state": job.state }, job.state), ` ${registered(job)}`),
+        el("h2", {}, stateWord(job), ` ${registered(job)}`),
         el("p", { class: "soft small" }, "Submitted ", when(job.submitted_at),
           job.started_at && `, ${hasEnded(job) ? "took" : "at work for"} ${duration(took)}`,
           job.attempts > 1 && `, ${count(job.attempts, "attempt")}`,

@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { button, byId, el, pause, visible } from "./dom.js";
-import { JobView, registered } from "./job.js";
+import { JobView, registered, stateWord } from "./job.js";
 import { tell } from "./problem.js";
 import { submitForm } from "./submit.js";
 import { when } from "./words.js";
@@ -80,7 +80,7 @@ function entry(job) {
   const done = job.state === "running" && epoch !== null && last ? epoch / last : null;
   return el("li", {},
     button([
-      el("span", { class: "state", "data-state": job.state }, job.state),
+      stateWord(job),
       el("span", { class: "what" }, outcome(job)),
       el("span", { class: "soft small" }, when(job.submitted_at)),
       done !== null && el("progress", { max: 1, value: done, "aria-label": "Share of its epochs" }),

@@ -1,6 +1,6 @@
 /* "Models": the versions of a model, and what can be done with them. */
 
-import { ask } from "./api.js";
+import { ask, modelPath } from "./api.js";
 import { button, byId, el } from "./dom.js";
 import { openComparison } from "./compare.js";
 import { History } from "./history.js";
@@ -10,7 +10,7 @@ import { lookSoon, servedNow } from "./status.js";
 import { decimal, percent, when } from "./words.js";
 
 const PAGE = 20;
-const HEADS = ["Version", "Test accuracy", "Validation", "Test loss", "Trained", "Actions"];
+const HEADS = ["Version", "Test accuracy", "Validation", "Test loss", "Trained"];
 let name = null;
 let champion = null;
 let newest = 0; // of the questions that were asked: a later answer never yields to an earlier
@@ -23,8 +23,10 @@ export function startModels() {
     byId("compare").hidden = true;
     void loadVersions();
   });
-  // Somebody else has promoted, or this page.
-  addEventListener("served", () => byId("models").hidden || void load());
+  // Somebody else has promoted. What a dialog was opened from stays until it is closed.
+  addEventListener("served", () => {
+    if (!byId("models").hidden && !document.querySelector("dialog[open]")) void load();
+  });
   return () => void load();
 }
 
@@ -32,7 +34,9 @@ async function load() {
   try {
     const { data } = await ask("/models?limit=100");
     const names = data.items.map((item) => item.model_name);
-    if (!names.includes(name)) name = names.find((each) => each === servedNow()?.model_name) ?? names[0] ?? null;
+    if (!names.includes(name)) {
+      name = names.find((each) => each === servedNow()?.model_name) ?? names[0] ?? null;
+    }
     byId("model").replaceChildren(
       ...names.map((each) => el("option", { value: each, selected: each === name }, each)),
     );
@@ -52,7 +56,7 @@ async function loadVersions() {
     byId("models-problem").replaceChildren();
     champion = history.champion;
     const table = emptyTable();
-    const focused = document.activeElement?.closest("#versions tr")?.dataset.version;
+    const focused = document.activeElement?.closest("#versions tr button");
     byId("versions").replaceChildren(el("div", { class: "card table" }, table));
     append(table, rows);
     if (focused) refocus(table, focused);
@@ -63,14 +67,15 @@ async function loadVersions() {
 
 async function versionsBehind(cursor) {
   const query = new URLSearchParams({ limit: PAGE, ...(cursor && { cursor }) });
-  return (await ask(`/models/${encodeURIComponent(name)}/versions?${query}`)).data;
+  return (await ask(`${modelPath(name)}/versions?${query}`)).data;
 }
 
 function emptyTable() {
   return el("table", {},
     el("caption", { class: "unseen" }, `Versions of ${name}, newest first`),
-    el("thead", {}, el("tr", {}, HEADS.map((head) =>
-      el("th", { scope: "col" }, head === "Actions" ? el("span", { class: "unseen" }, head) : head)))),
+    el("thead", {}, el("tr", {},
+      HEADS.map((head) => el("th", { scope: "col" }, head)),
+      el("td", {}, el("span", { class: "unseen" }, "What can be done")))),
     el("tbody", {}));
 }
 
@@ -92,9 +97,11 @@ function append(table, { items, next_cursor: cursor }) {
 }
 
 /** The table was made anew below the user's fingers: the keyboard goes on where it was. */
-function refocus(table, version) {
-  const again = table.querySelector(`[data-version="${version}"] button`);
-  (again ?? byId("models-title")).focus({ preventScroll: true });
+function refocus(table, button) {
+  const { version } = button.closest("tr").dataset;
+  const buttons = [...table.querySelectorAll(`[data-version="${version}"] button`)];
+  const same = buttons.find((one) => one.textContent === button.textContent);
+  (same ?? buttons[0] ?? byId("models-title")).focus({ preventScroll: true });
 }
 
 function row(item) {
@@ -114,7 +121,8 @@ function row(item) {
 const cell = (head, ...content) => el("td", { "data-head": head }, ...content);
 
 function actions(version, leads) {
-  if (leads) return history.undo() && button("Roll back…", () => void change(rollbackDialog(name, history)));
+  const rollBack = () => void change(rollbackDialog(name, history));
+  if (leads) return history.undo() && button("Roll back…", rollBack);
   return [
     button("Compare", () => compare(version), {
       "aria-label": `Compare version ${version} with the champion`,

@@ -28,9 +28,8 @@ const HINTS = {
 /** The box for an error; anything that is no Refusal is a fault of the page, and said so. */
 export function problemBox(error) {
   const known = error.status !== undefined;
-  const headline = known
-    ? error.headline ?? BY_KIND[error.kind] ?? HEADLINES[error.status] ?? "The server could not do it"
-    : "This page failed";
+  const headline = error.headline ?? BY_KIND[error.kind] ?? HEADLINES[error.status] ??
+    (known ? "The server could not do it" : "This page failed");
   const hint = error.hint ?? HINTS[error.status];
   const faults = error.errors?.map((fault) => fault.message).filter(Boolean) ?? [];
   const lines = faults.filter((line) => line !== error.message);

@@ -6,11 +6,12 @@
  * again and the user with it.
  */
 
-import { ask } from "./api.js";
+import { ask, modelPath } from "./api.js";
 import { Decision } from "./dialog.js";
 import { el, say } from "./dom.js";
 import { problemBox } from "./problem.js";
 import { figures, verdictBox } from "./verdict.js";
+import { count } from "./words.js";
 
 const STALE = 412;
 
@@ -38,7 +39,7 @@ function showGate(dialog, { name, version, etag, gate, told }) {
   const promote = async () => {
     if (!reason.input.reportValidity()) return;
     const json = { version, force: !passes, ...reason.given() };
-    await change(dialog, `${base(name)}/promote`, json, etag, {
+    await change(dialog, `${modelPath(name)}/promote`, json, etag, {
       done: `Version ${version} is champion`,
       again: (told) => decide(dialog, name, version, told),
     });
@@ -49,10 +50,12 @@ function showGate(dialog, { name, version, etag, gate, told }) {
       verdictBox(gate.verdict, gate.reasons ?? []),
       ...(gate.comparison ? figures(gate.comparison) : []),
       gate.times_used > 0 && el("p", { class: "soft small" },
-        `This test set has decided ${gate.times_used} times before; each time it tells a little less.`),
+        `This test set has decided ${count(gate.times_used, "time")} before; `,
+        "each time it tells a little less."),
       reason.label, reason.input,
     ].filter(Boolean),
-    [passes ? `Make ${version} champion` : "Promote all the same", promote, passes ? "primary" : "danger"],
+    passes ? [`Make ${version} champion`, promote, "primary"]
+      : ["Promote all the same", promote, "danger"],
   );
 }
 
@@ -83,7 +86,7 @@ function showRollback(dialog, { name, history, undone, compared, told }) {
   }
   const reason = reasonField(false);
   const rollBack = () =>
-    change(dialog, `${base(name)}/rollback`, reason.given(), history.etag, {
+    change(dialog, `${modelPath(name)}/rollback`, reason.given(), history.etag, {
       done: `Version ${undone.from} is champion again`,
       again: (told) => confirm(dialog, name, history, told),
     });
@@ -102,7 +105,7 @@ function showRollback(dialog, { name, history, undone, compared, told }) {
 /** What the gate would say of `b` in the place of `a`, or why it cannot say anything. */
 async function comparison(name, a, b) {
   try {
-    const { data } = await ask(`${base(name)}/compare?a=${a}&b=${b}`);
+    const { data } = await ask(`${modelPath(name)}/compare?a=${a}&b=${b}`);
     return [verdictBox(data.verdict, data.reasons), ...figures(data)];
   } catch (error) {
     if (error.status === 0 || error.status === 401) throw error;
@@ -134,14 +137,14 @@ function fail(dialog, error, again) {
 }
 
 async function etagOf(name) {
-  return (await ask(`${base(name)}/history?limit=1`)).etag;
+  return (await ask(`${modelPath(name)}/history?limit=1`)).etag;
 }
 
 /** The gate's answer; a no comes as 409 with the same document in it. */
 async function dryRun(name, version, etag) {
   try {
-    const json = { version, dry_run: true };
-    return (await ask(`${base(name)}/promote`, { method: "POST", json, headers: { "If-Match": etag } })).data;
+    const asked = { method: "POST", json: { version, dry_run: true }, headers: { "If-Match": etag } };
+    return (await ask(`${modelPath(name)}/promote`, asked)).data;
   } catch (error) {
     if (error.status !== 409 || error.kind !== "verdict") throw error;
     return error.errors[0];
@@ -155,5 +158,3 @@ function reasonField(required) {
   const given = () => (input.value.trim() ? { reason: input.value.trim() } : {});
   return { input, given, label: el("label", { for: "reason" }, text) };
 }
-
-const base = (name) => `/models/${encodeURIComponent(name)}`;

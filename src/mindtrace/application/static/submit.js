@@ -14,7 +14,10 @@ export function submitForm(submitted) {
     "aria-describedby": "config-hint config-check", oninput: changed,
   });
   text.value = BEGIN;
-  const base = el("input", { id: "base", autocomplete: "off", spellcheck: "false", placeholder: "NAME/VERSION", oninput: changed });
+  const base = el("input", {
+    id: "base", placeholder: "NAME/VERSION", spellcheck: "false", autocomplete: "off",
+    oninput: changed,
+  });
   const warm = el("input", { id: "warm", type: "checkbox", onchange: changed });
   const force = el("input", { id: "force", type: "checkbox", onchange: changed });
   const check = el("div", { id: "config-check", "aria-live": "polite" });
@@ -67,7 +70,8 @@ export function submitForm(submitted) {
   }
 
   function faults(error) {
-    const rows = error.errors.length ? error.errors : [{ message: error.message, line: null }];
+    const rows = error.errors.length ? [...error.errors] : [{ message: error.message }];
+    rows.sort((a, b) => (a.line ?? 0) - (b.line ?? 0));
     return el("ul", { class: "faults" }, rows.map((fault) => el("li", {},
       fault.line ? button(`line ${fault.line}`, () => goTo(fault.line), { class: "quiet" }) : null,
       fault.message)));
@@ -92,16 +96,18 @@ export function submitForm(submitted) {
     el("label", { for: "config" }, "Configuration"),
     text,
     el("p", { id: "config-hint", class: "soft small" },
-      "INI text, laid over the server's own configuration: what is not said here stays as it is there."),
+      "INI text, laid over the server's own: what is not said here stays as it is there."),
     check,
     el("details", { class: "more" }, el("summary", {}, "Start from a version"),
-      el("p", {}, el("label", { for: "base" }, "Its configuration comes first, this text over it"), base),
+      el("p", {}, el("label", { for: "base" }, "Its configuration comes first, this text over it"),
+        base),
       el("p", {}, warm, el("label", { for: "warm" }, "Begin with its weights, too")),
-      el("p", {}, force, el("label", { for: "force" }, "Train even if this very training has been done"))),
+      el("p", {}, force,
+        el("label", { for: "force" }, "Train even if this very training has been done"))),
     el("div", { class: "actions" }, send));
 }
 
 /** The same wish sent twice, by a click too many or a lost answer, is one job. */
 function newKey() {
-  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return crypto.getRandomValues(new Uint32Array(4)).join("-");
 }

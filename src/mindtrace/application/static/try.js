@@ -1,6 +1,6 @@
 /* "Try it": a drawing or a picture goes to /inference as soon as it is there. */
 
-import { ask } from "./api.js";
+import { ask, modelPath } from "./api.js";
 import { showAnswer, showNothing } from "./answer.js";
 import { byId, say } from "./dom.js";
 import { framed, styleOf } from "./frame.js";
@@ -87,7 +87,7 @@ async function classify() {
       signal,
     });
     const words = showAnswer(place, data, performance.now() - began, await lightOnDark(signal));
-    say(words);
+    if (!byId("try").hidden) say(words);
   } catch (error) {
     if (!signal.aborted) tell(place, error);
   } finally {
@@ -101,9 +101,8 @@ async function learntFrom(signal) {
   if (!name) return null;
   const key = `${name}/${version}`;
   if (!sources.has(key)) {
-    const path = `/models/${encodeURIComponent(name)}/versions/${version}`;
     try {
-      const { data } = await ask(path, { signal, quiet: true });
+      const { data } = await ask(`${modelPath(name)}/versions/${version}`, { signal, quiet: true });
       sources.set(key, data.params["data.source"] ?? null);
     } catch (error) {
       if (error.name === "AbortError") throw error;

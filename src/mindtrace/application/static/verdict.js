@@ -19,19 +19,16 @@ export function verdictBox(verdict, reasons) {
 
 /** The figures of a comparison, and its interval as a line. */
 export function figures(comparison) {
-  const { acc_a: a, acc_b: b, mcnemar_p: p, wrong_to_right: gained, right_to_wrong: lost } = comparison;
+  const p = comparison.mcnemar_p;
   const rows = [
-    [`Accuracy of ${comparison.a}`, percent(a, 2)],
-    [`Accuracy of ${comparison.b}`, percent(b, 2)],
+    [`Accuracy of ${comparison.a}`, percent(comparison.acc_a, 2)],
+    [`Accuracy of ${comparison.b}`, percent(comparison.acc_b, 2)],
     ["Difference, points", coloured(comparison.diff)],
     ["p (McNemar)", p < 1e-4 ? "< 0.0001" : p.toFixed(4)],
-    ["Newly right", gained.toLocaleString("en")],
-    ["Newly wrong", lost.toLocaleString("en")],
-  ];
-  return [
-    el("dl", {}, rows.map(([word, value]) => el("div", {}, el("dt", {}, word), el("dd", {}, value)))),
-    interval(comparison),
-  ];
+    ["Newly right", comparison.wrong_to_right.toLocaleString("en")],
+    ["Newly wrong", comparison.right_to_wrong.toLocaleString("en")],
+  ].map(([word, value]) => el("div", {}, el("dt", {}, word), el("dd", {}, value)));
+  return [el("dl", {}, rows), interval(comparison)];
 }
 
 /** A difference of accuracies, green or red. */
@@ -41,7 +38,8 @@ export const coloured = (value) =>
 function interval({ ci: [low, high], diff, margin = 0.01, n, minimum_detectable: least }) {
   const reach = 1.15 * Math.max(Math.abs(low), Math.abs(high), margin, 1e-4);
   const at = (value) => 300 + (280 * value) / reach;
-  const words = `${points(diff)} points, between ${points(low)} and ${points(high)} with 95 % confidence. ` +
+  const words =
+    `${points(diff)} points, between ${points(low)} and ${points(high)} with 95 % confidence. ` +
     `${count(n, "test image")} can show a difference of ${points(least).slice(1)} or more.`;
   const mark = (value, kind) =>
     svg("line", { x1: at(value), x2: at(value), y1: 14, y2: 46, class: kind });

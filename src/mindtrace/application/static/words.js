@@ -38,7 +38,7 @@ function ago(then) {
   const seconds = (then - Date.now()) / 1000;
   if (Math.abs(seconds) < 5) return "just now";
   const step = STEPS.find(([limit]) => Math.abs(seconds) < limit);
-  if (!step) return then.toLocaleDateString("en", { day: "numeric", month: "short", year: "numeric" });
+  if (!step) return then.toLocaleDateString("en", { dateStyle: "medium" });
   return relative.format(Math.round(seconds / step[2]), step[1]);
 }
 

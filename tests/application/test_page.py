@@ -1,0 +1,113 @@
+"""`GET /`: the files of the page, under a policy that lets nothing else run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.application.conftest import Serve
+
+from mindtrace.application import page
+from mindtrace.core.settings import Settings, load_settings
+
+TOKEN = "a-token-of-tests"
+NAMES = sorted(page.static_files())
+
+
+@pytest.fixture(scope="module")
+def guarded(
+    tmp_path_factory: pytest.TempPathFactory, bundle: Path, serve: Serve
+) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp("guarded")
+    (folder / "token").write_text(TOKEN)
+    sets = [f"DIR_PATHS.ROOT={folder}", f"serve.token_file={folder / 'token'}"]
+    settings: Settings = load_settings(sets=sets, environ={})
+    with serve(settings, str(bundle)) as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", ["/", *(f"/static/{name}" for name in NAMES)])
+def test_a_file_is_served_with_its_policy(client: httpx.Client, path: str) -> None:
+    response = client.get(path)
+    assert response.status_code == 200
+    assert response.headers["content-type"].split(";")[0] in {
+        "text/html",
+        "text/css",
+        "text/javascript",
+        "image/svg+xml",
+    }
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["x-request-id"]
+    known = client.get(path, headers={"If-None-Match": response.headers["etag"]})
+    assert (known.status_code, known.content) == (304, b"")
+    assert client.get(path, headers={"If-None-Match": '"old"'}).status_code == 200
+    head = client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(response.content))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/",
+        "/static/page",
+        "/static/page.py",
+        "/static/..%2fpage.py",
+        "/static/../page.py",
+        "/static/%2e%2e/page.py",
+        "/index.html",
+        "/static/index.html/x",
+        "/static//etc/passwd",
+    ],
+)
+def test_nothing_else_is_served(client: httpx.Client, path: str) -> None:
+    # As it stands: a client would take the dots out.
+    raw = client.build_request("GET", "/")
+    raw.url = httpx.URL(raw.url, raw_path=path.encode())
+    response = client.send(raw)
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_a_page_needs_no_token_and_nothing_else_goes_without(guarded: httpx.Client) -> None:
+    for path in ("/", *(f"/static/{name}" for name in NAMES)):
+        assert guarded.get(path).status_code == 200
+    for path in ("/static/none", "/static/../models"):
+        raw = guarded.build_request("GET", "/")
+        raw.url = httpx.URL(raw.url, raw_path=path.encode())
+        assert guarded.send(raw).status_code in (401, 404)
+    for path in ("/models", "/jobs", "/docs", "/openapi.json", "/metrics", "/static"):
+        assert guarded.get(path).status_code == 401, path
+    assert guarded.post("/", json={}).status_code == 401
+    assert guarded.post("/static/page.js", json={}).status_code == 401
+
+
+def test_every_file_is_used_and_none_is_missing() -> None:
+    files = page.static_files()
+    text = {name: file.content.decode() for name, file in files.items()}
+    used = {name for name in text if f"/static/{name}" in text["index.html"]}
+    queue = sorted(used)
+    while queue:
+        for name in re.findall(r'from "\./([a-z]+\.js)"', text[queue.pop()]):
+            assert name in text, f"{name} is missing"
+            if name not in used:
+                used.add(name)
+                queue.append(name)
+    assert used == set(text) - {"index.html"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_file_knows_of_another_host(name: str) -> None:
+    text = page.static_files()[name].content.decode()
+    found = set(re.findall(r"(?:https?:)?//[a-z0-9-]+\.[a-z]{2,}[^\s\"']*", text))
+    assert found <= {"http://www.w3.org/2000/svg"}
+    assert "innerHTML" not in text
+    assert "eval(" not in text
+    assert "style=" not in text, "the policy would refuse it"
