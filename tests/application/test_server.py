@@ -154,6 +154,33 @@ def test_nobody_waits_while_workers_start(root: Path, bundle: Path) -> None:
     assert err == ""
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_nobody_is_cut_off_when_it_stops(root: Path, bundle: Path, workers: str) -> None:
+    """Whoever is let in is answered; whoever comes later is refused."""
+
+    def knock(url: str, request: bytes) -> str:
+        while True:
+            try:
+                with connected(url) as wire:
+                    wire.sendall(request)
+                    answer = wire.makefile("rb").read()
+            except ConnectionRefusedError:
+                return "refused"
+            if not answer.startswith(b"HTTP/1.1 200 "):
+                return repr(answer)
+
+    options = ("--workers", workers, "--model", str(bundle))
+    with serve(*options) as process, ThreadPoolExecutor(8) as clients:
+        url = url_of(process)
+        head, body = half_of_a_request(url)
+        request = head.replace(b"Host:", b"Connection: close\r\nHost:") + body
+        ends = [clients.submit(knock, url, request) for _ in range(8)]
+        time.sleep(1.0)
+        code, err = end(process)
+        assert [one.result() for one in ends] == ["refused"] * 8
+    assert (code, err) == (0, "")
+
+
 def test_it_may_have_as_many_connections_as_it_promises(root: Path, bundle: Path) -> None:
     """Many systems allow a process 1,024 files until it asks for more."""
     command = f"ulimit -Sn 256; exec {sys.executable} -m mindtrace serve --port 0 --json"

@@ -119,6 +119,16 @@ def test_a_running_job_is_cancelled(working: Server, visit: Visit) -> None:
     assert jobs(working)[0]["version"] is None
 
 
+def test_a_question_about_a_job_that_has_ended_goes_away(working: Server, visit: Visit) -> None:
+    page = visit(working.url, "#jobs").page
+    fill(page, config(3, seed=8))
+    page.get_by_role("button", name="Train").click()
+    page.locator("#job").get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    expect(page.locator("#job .state")).to_have_text("succeeded", timeout=LONG)
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
 def test_two_clicks_are_one_job(trained: Path, serve: Serve, visit: Visit) -> None:
     server = serve(trained, "--no-worker")
     page = visit(server.url, "#jobs").page

@@ -146,12 +146,16 @@ def test_what_the_gate_refuses_wants_a_reason(own: Server, visit: Visit) -> None
 
 
 def test_escape_changes_nothing(own: Server, visit: Visit) -> None:
-    page = visit(own.url, "#models").page
+    page = visit(own.url).page
+    page.get_by_role("link", name="Models").click()
     page.get_by_role("button", name="Promote version 2").click()
     expect(page.get_by_role("dialog").locator(".verdict")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.get_by_role("button", name="Promote version 2")).to_be_focused()
+    page.get_by_role("button", name="Promote version 2").click()
+    page.go_back()
+    expect(page.get_by_role("dialog")).to_have_count(0)
     assert history(own).headers["etag"] == '"1"'
 
 

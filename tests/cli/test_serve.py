@@ -42,6 +42,29 @@ def test_options_are_checked_like_settings(run_cli: RunCli, root: Path, option: 
     assert option in result.stderr.splitlines()[0]
 
 
+@pytest.mark.parametrize(
+    ("options", "worker", "labels"),
+    [((), True, False), (("--no-worker", "--allow-label-change"), False, True)],
+)
+def test_options_reach_the_server(
+    run_cli: RunCli,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    worker: bool,
+    labels: bool,
+) -> None:
+    heard: list[Any] = []
+
+    def run(settings: Any, model_ref: str | None, *_: Any, **more: Any) -> None:
+        heard.append((settings.serve.workers, model_ref, more))
+
+    monkeypatch.setattr("mindtrace.application.server.run", run)
+    result = run_cli("serve", "--port", "0", "--workers", "3", "--model", "digits/2", *options)
+    assert result.exit_code == 0, result.stderr
+    assert heard == [(3, "digits/2", {"worker": worker, "allow_label_change": labels})]
+
+
 @pytest.mark.slow
 def test_a_server_says_where_it_is_and_ends_in_peace(root: Path) -> None:
     process = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterator
@@ -130,3 +131,68 @@ def test_json_that_must_be_refused(server: Server, strict: bool) -> None:
     ]
     assert faults == [], "\n".join(faults)
     assert peak.growth <= 1024
+
+
+def _keys(count: int) -> bytes:
+    """An object of so many fields, the last one twice."""
+    names = [*range(count), count - 1]
+    return b"{" + b",".join(b'"%x":0' % name for name in names) + b"}"
+
+
+def other_doors() -> dict[str, tuple[str, str, bytes]]:
+    """Path, type and body of what other routes must refuse as quickly, by name."""
+    json_type, ini = "application/json", "text/x-ini"
+    many = b"[train]\n" + b"".join(b"key%d = 1\n" % n for n in range(18_000))
+    sections = b"[a]\n" * 60_000
+    return {
+        "keys, retrain": ("/retrain", json_type, _keys(25_000)),
+        "keys, check": ("/retrain/check", json_type, _keys(25_000)),
+        "keys, promote": ("/models/x/promote", json_type, _keys(1_000_000)),
+        "keys, rollback": ("/models/x/rollback", json_type, _keys(1_000_000)),
+        "keys, v2": ("/v2/models/bundle/infer", json_type, _keys(1_000_000)),
+        "a long key, promote": ("/models/x/promote", json_type, b'{"%s": 1}' % (b"k" * 16_000_000)),
+        "a long key, v2": (
+            "/v2/models/bundle/infer",
+            json_type,
+            b'{"%s": 1}' % (b"k" * 16_000_000),
+        ),
+        "a list, promote": ("/models/x/promote", json_type, b"[" + b"1," * 7_000_000 + b"1]"),
+        "deep, promote": ("/models/x/promote", json_type, b"[" * 16_000_000),
+        "deep, v2": ("/v2/models/bundle/infer", json_type, b"[" * 16_000_000),
+        "faults, retrain": ("/retrain", ini, many),
+        "faults, check": ("/retrain/check", ini, many),
+        "sections, retrain": ("/retrain", ini, sections),
+        "sections, check": ("/retrain/check", ini, sections),
+    }
+
+
+def test_other_doors_are_as_quick(server: Server, strict: bool) -> None:
+    good = loads.inference(server, pngs(GREY, 1)[0])
+    bound = SOON if strict else 5 * SOON
+
+    async def play() -> dict[str, tuple[Any, float]]:
+        found = {}
+        for name, (path, kind, body) in other_doors().items():
+            over = asyncio.Event()
+            beside = asyncio.ensure_future(
+                loads.closed_loop(server, loads.repeated([good]), 8, pause=0.02, over=over.is_set)
+            )
+            request = loads.post(server.url + path, body, kind, if_match="*")
+            (one,) = await loads.closed_loop(server, iter([(0, request)]), 1, timeout=60)
+            over.set()
+            found[name] = (one, max(exchange.seconds for exchange in await beside))
+        return found
+
+    found = loads.run(play())
+    slowest = max(found, key=lambda name: found[name][0].seconds)
+    print(f"{len(found)} bodies, the slowest: {slowest}, {found[slowest][0].seconds:.2f} s")
+    faults = [
+        f"{name}: {one.reply.status} after {one.seconds:.2f} s, {len(one.reply.body)} bytes "
+        f"{one.reply.body[:200]!r}{one.reply.error}; a good one beside it took {harmed:.2f} s"
+        for name, (one, harmed) in found.items()
+        if not 400 <= one.reply.status < 500
+        or max(one.seconds, harmed) > bound
+        # Every fault of a configuration is told; nothing else is given back.
+        or len(one.reply.body) > (8 * MIB if "retrain" in name or "check" in name else 4096)
+    ]
+    assert faults == [], "\n".join(faults)

@@ -177,7 +177,8 @@ class Shop:
             connection.close()
 
     def close(self) -> None:
-        for worker in self.workers:
+        while self.workers:
+            worker = self.workers.pop()
             if worker.poll() is None:
                 worker.send_signal(signal.SIGCONT)
                 worker.kill()

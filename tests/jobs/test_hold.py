@@ -71,6 +71,18 @@ def test_an_attempt_that_was_left_counts_and_one_that_was_put_back_does_not(
     assert queue.get(job.job_id).attempts == 3
 
 
+def test_who_died_before_an_attempt_began_lost_none(queue: JobQueue) -> None:
+    job = queue.submit(ANY)
+    for _ in range(5):
+        hold = Hold(queue.database, job.job_id, "w")
+        assert hold.take()
+        assert hold.lost == 0
+    taken(queue.database, job)
+    for _ in range(5):
+        assert hold.take()
+        assert hold.lost == 1
+
+
 def test_registering_lasts_until_the_end(queue: JobQueue) -> None:
     hold = taken(queue.database, queue.submit(ANY))
     with queue.database.transaction() as work:

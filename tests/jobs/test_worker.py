@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from tests.jobs.shop import Shop, event_epochs, shop, until
+from tests.registry.servers import postgres_programs, postgres_server
 
-from mindtrace.errors import ConflictError, QueueFullError
+from mindtrace.errors import ConflictError, QueueFullError, StoreError
 from mindtrace.service import history, jobs, retrain
 from mindtrace.service.overlay import Overlay
 from mindtrace.service.retrain import Order
@@ -264,3 +267,49 @@ def test_full_is_full_without_a_worker_and_one_key_is_one_job(opened: Shop) -> N
     opened.start()
     assert [opened.ended(job_id).state for job_id in (ids[0], again)] == ["succeeded"] * 2
     assert opened.submit(key="k", seed=20) == again
+
+
+@pytest.mark.postgres
+def test_a_database_that_is_away_stops_no_training(tmp_path: Path) -> None:
+    programs = postgres_programs()
+    if programs is None:
+        assert os.environ.get("CI") != "true", "continuous integration installs PostgreSQL"
+        pytest.skip("no PostgreSQL server program: apt-get install postgresql")
+    with postgres_server(programs) as url, shop(tmp_path / "shop", f"{url}/postgres") as opened:
+        worker = opened.start()
+        job_id = opened.submit(max_epochs=300)
+        opened.when(job_id, lambda job: (job.epoch or 0) >= 3)
+        (training,) = opened.trainings(job_id)
+        port = url.rpartition(":")[2]
+        (server,) = [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if (process.info["cmdline"] or [""])[0].endswith("postgres")
+            and port in process.info["cmdline"]
+        ]
+        words, user = server.info["cmdline"], server.username()
+        server.send_signal(signal.SIGINT)  # its fast way: connections are cut
+        server.wait(60)
+        with pytest.raises(StoreError):
+            opened.job(job_id)
+        time.sleep(4)  # longer than the lease
+        assert worker.poll() is None
+        again = subprocess.Popen(words, user=user if os.geteuid() == 0 else None, cwd="/")
+        try:
+            until(lambda: _answers(opened, job_id))
+            job = opened.ended(job_id)
+            assert (job.state, job.attempts) == ("succeeded", 1)
+            assert event_epochs(opened, job_id) == list(range(1, 301))
+            assert not training.is_running()
+        finally:
+            opened.close()
+            again.send_signal(signal.SIGINT)
+            again.wait(60)
+
+
+def _answers(opened: Shop, job_id: str) -> bool:
+    try:
+        opened.job(job_id)
+    except StoreError:
+        return False
+    return True

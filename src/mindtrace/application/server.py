@@ -29,6 +29,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
+from uvicorn.loops.auto import auto_loop_factory
 
 from mindtrace.application.api import create_app
 from mindtrace.application.problems import log
@@ -38,6 +39,7 @@ from mindtrace.application.tally import Tally
 from mindtrace.application.workers import SAME_WISH, Report, Workers
 from mindtrace.core.settings import Settings
 from mindtrace.errors import InterruptedByUser, MindtraceError
+from mindtrace.inference.predictor import runtime
 
 # Seconds between "not ready" and the end of accepting. Whoever balances load looks, and
 # every answer meanwhile is the last one on its connection.
@@ -150,15 +152,15 @@ def run(
 
 
 def import_before_fork() -> None:
-    """What every worker will need, so that it stands in memory once.
+    """Load what every worker will need, so that it stands in memory once.
 
-    None of it may have started a thread: a fork copies its locks but not the thread.
+    None of it may start a thread: a fork copies its locks but not the thread.
     """
-    import onnxruntime
     from PIL import Image, ImageOps
 
-    uvicorn.Config("", log_config=None).get_loop_factory()
-    assert onnxruntime and Image and ImageOps
+    assert Image and ImageOps
+    runtime()
+    auto_loop_factory()
 
 
 def _run_here(
@@ -290,7 +292,6 @@ class Server(uvicorn.Server):
             _end_after(1.0, 128 + self.cut_short_by)
         else:
             await self.lifespan.shutdown()
-
 
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:
         """Take in who has knocked already; closing the door would reset their connections."""

@@ -193,13 +193,20 @@ class Database:
             except self.dialect.errors():
                 self.close()
         if self._connection is None:
-            connection = self.dialect.connect()
+            self._connection = self._opened(begin)
+        return Work(self.dialect, self._connection)
+
+    def _opened(self, begin: str) -> Any:
+        connection = self.dialect.connect()
+        try:
             for statement in (self.dialect.begin, self.dialect.alone, *_TABLES.split(";")):
                 connection.execute(statement)
             connection.execute("commit")
             connection.execute(begin)
-            self._connection = connection
-        return Work(self.dialect, self._connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _rolled_back(self) -> None:
         # A connection of which we do not know where it stands is of no use any more.

@@ -88,10 +88,14 @@ class Sqlite:
         connection = sqlite3.connect(
             self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False
         )
-        if connection.execute("pragma journal_mode").fetchone() != ("wal",):
-            with self.exclusive("wal", _BUSY):  # SQLite itself would not wait for it
-                connection.execute("pragma journal_mode = wal")
-        connection.execute(f"pragma synchronous = {'full' if self.durable else 'normal'}")
+        try:
+            if connection.execute("pragma journal_mode").fetchone() != ("wal",):
+                with self.exclusive("wal", _BUSY):  # SQLite itself would not wait for it
+                    connection.execute("pragma journal_mode = wal")
+            connection.execute(f"pragma synchronous = {'full' if self.durable else 'normal'}")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def sql(self, text: str) -> str:

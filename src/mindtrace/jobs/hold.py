@@ -54,8 +54,10 @@ class Hold:
             row = work.row(sql, self.job_id)
             if row is None or row["state"] in ENDED:
                 return False
-            # Who lets go of a job puts it back into the queue; one that runs was left.
-            self.lost = row["lost"] + (row["state"] == RUNNING)
+            # Who lets go of a job puts it back into the queue; one that runs was left. One
+            # that was left before its attempt began lost none.
+            left = row["state"] == RUNNING
+            self.lost = min(row["lost"] + left, row["attempts"])
             self.fence = row["fence"] + 1
             self.request = Request.from_json(row["request"])
             self.cancelling = bool(row["cancelling"])

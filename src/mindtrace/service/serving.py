@@ -25,8 +25,6 @@ _BACKLOG = 2048
 _ENVIRONMENT = {
     # A worker answers on one core, and no idle thread stands in the way of a fork.
     "OPENBLAS_NUM_THREADS": "1",
-    # ONNX Runtime tells its maker about models and machines unless it is forbidden to.
-    "ORT_DISABLE_TELEMETRY": "1",
     # MLflow would go on for minutes to ask a server that is away, and notice as late that
     # it is back.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",

@@ -55,6 +55,7 @@ export class JobView {
     if (this.job !== null && hasEnded(this.job)) return;
     if (this.job !== null && hasEnded(job)) {
       say(`The job has ${job.state}`);
+      this.asked?.box.close(); // there is nothing to cancel any more
       lookSoon();
     }
     this.job = job;
@@ -116,7 +117,7 @@ export class JobView {
   }
 
   async #cancel() {
-    const dialog = new Decision("Cancel this job?");
+    const dialog = (this.asked = new Decision("Cancel this job?"));
     const cancel = async () => {
       try {
         this.update((await ask(this.path, { method: "DELETE" })).data);

@@ -84,7 +84,10 @@ function entry(job) {
       el("span", { class: "what" }, outcome(job)),
       el("span", { class: "soft small" }, when(job.submitted_at)),
       done !== null && el("progress", { max: 1, value: done, "aria-label": "Share of its epochs" }),
-    ], () => choose(job.job_id), {
+    ], () => {
+      choose(job.job_id);
+      byId("job").scrollIntoView({ block: "nearest" });
+    }, {
       "data-job": job.job_id,
       "aria-current": job.job_id === view?.id ? "true" : null,
     }));

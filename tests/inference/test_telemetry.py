@@ -1,0 +1,35 @@
+"""ONNX Runtime would tell its maker of models and machines; with us it does not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import os, sys
+from pathlib import Path
+from mindtrace.inference.predictor import Predictor
+Predictor.open(Path(sys.argv[1]))
+print(os.environ["ORT_DISABLE_TELEMETRY"], len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_no_thread_waits_to_send_anything(bundle: Path) -> None:
+    # Under continuous integration it is silent by itself.
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("CI", "GITHUB_ACTIONS")
+    }
+    environment = {**kept, "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(bundle)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["1", "1"]
