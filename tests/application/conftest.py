@@ -17,7 +17,8 @@ import pytest
 import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 
-from mindtrace.application.server import prepare, uvicorn_config
+from mindtrace.application.life import uvicorn_config
+from mindtrace.application.server import prepare
 from mindtrace.bundle import folder as bundle_folder
 from mindtrace.bundle import manifest
 from mindtrace.bundle.card import ModelCard

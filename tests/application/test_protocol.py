@@ -521,6 +521,27 @@ def test_nobody_waits_for_a_stream_that_stood_before_others(lines: Lines) -> Non
     assert ENDED.wait(PATIENCE)
 
 
+def test_a_server_that_stops_waits_for_answers_but_not_for_streams(
+    serve: Serve, bundle: Path, tmp_path: Path
+) -> None:
+    ENDED.clear()
+    with serve(settings_of(tmp_path), str(bundle), change=add_routes) as client:
+        wires = [Wire(address_of(client)) for _ in range(3)]
+        stream, slow, idle = wires
+        stream.request("GET /quiet")
+        assert stream.answer().status == 200
+        slow.request("GET /slow")
+        assert idle.request("GET /echo").answer().status == 200
+        start = time.monotonic()
+    assert time.monotonic() - start < PATIENCE / 2
+    assert ENDED.is_set()
+    answer = slow.answer()
+    assert (answer.body, answer.headers["connection"]) == (b"slow", "close")
+    idle.ends()
+    for wire in wires:
+        wire.close()
+
+
 # Other wishes.
 
 

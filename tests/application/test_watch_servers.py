@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from tests.application.conftest import png
 from tests.application.registered import NAME, Registered
 from tests.application.servers import IMAGE, PATIENCE, end, serve, url_of
-from tests.registry.servers import mlflow_server
+from tests.registry.servers import execute, mlflow_server, postgres_programs, postgres_server
 
 from mindtrace.application.watch import EVERY
 
@@ -103,3 +104,21 @@ def test_a_registry_on_another_machine(
             stack.close()
             time.sleep(3 * EVERY)
             assert versions_of(url, 4) == {2}
+
+
+@pytest.mark.postgres
+def test_a_registry_in_postgresql(root: Path) -> None:
+    programs = postgres_programs()
+    if programs is None:
+        assert os.environ.get("CI") != "true", "continuous integration installs PostgreSQL"
+        pytest.skip("no PostgreSQL server program: apt-get install postgresql")
+    with postgres_server(programs) as server:
+        execute(f"{server}/postgres", "create database followed")
+        uri = f"{server}/followed"
+        registry = Registered(root, uri)
+        registry.add(1.0)
+        registry.add(2.0)
+        with following("--set", f"registry.tracking_uri={uri}") as url:
+            assert versions_of(url, 4) == {1}
+            registry.point(2)
+            assert wait_for(url, 2) < SOON

@@ -19,8 +19,8 @@ PATIENCE = 60.0
 # Work that needs no network: a folder tells what happens.
 PROGRAM = """
 import os, pathlib, signal, sys, time
-from mindtrace.application import workers
-from mindtrace.application.workers import Report, Workers
+from mindtrace.application import worker
+from mindtrace.application.workers import Workers
 from mindtrace.errors import MindtraceError, NotFoundError
 
 FOLDER = pathlib.Path(sys.argv[1])
@@ -41,7 +41,7 @@ def work(report):
         time.sleep(100)
 
 if __name__ == "__main__":
-    workers.TICK = 0.1
+    worker.TICK = 0.1
     try:
         Workers(work, 2, 1.0, start_method=sys.argv[2]).run(
             lambda: print("ready", flush=True), lambda: print("stopping", flush=True)

@@ -157,20 +157,27 @@ def test_a_job_followed_at_a_server(root: Path, server: str) -> None:
         events = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
         told = [event["event"] for event in events if "event" in event]
         assert [name for name in told if name != "stage"] == ["started", "epoch"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mindtrace", "retrain", *SMALL, "--wait", "--url", server],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=dict(os.environ),
-    )
-    job_id = _newest_waiting()
-    hold = taken(job_id)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert f"mindtrace jobs cancel {job_id}" in err
-    assert hold.wanted() == "go on"
+    for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mindtrace", "retrain", *SMALL, "--json"),
+                *("--follow", "--url", server),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=dict(os.environ),
+        )
+        job_id = _newest_waiting()
+        hold = taken(job_id)
+        assert process.stderr is not None
+        while "trains" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signum)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == code, err
+        assert f"mindtrace jobs cancel {job_id}" in err
+        assert hold.wanted() == "go on"
 
 
 def _newest_waiting() -> str:

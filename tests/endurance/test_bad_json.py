@@ -147,9 +147,9 @@ def other_doors() -> dict[str, tuple[str, str, bytes]]:
     return {
         "keys, retrain": ("/retrain", json_type, _keys(25_000)),
         "keys, check": ("/retrain/check", json_type, _keys(25_000)),
-        "keys, promote": ("/models/x/promote", json_type, _keys(1_000_000)),
-        "keys, rollback": ("/models/x/rollback", json_type, _keys(1_000_000)),
-        "keys, v2": ("/v2/models/bundle/infer", json_type, _keys(1_000_000)),
+        "keys, promote": ("/models/x/promote", json_type, _keys(40_000)),
+        "keys, rollback": ("/models/x/rollback", json_type, _keys(40_000)),
+        "keys, v2": ("/v2/models/bundle/infer", json_type, _keys(40_000)),
         "a long key, promote": ("/models/x/promote", json_type, b'{"%s": 1}' % (b"k" * 16_000_000)),
         "a long key, v2": (
             "/v2/models/bundle/infer",

@@ -14,23 +14,23 @@ from typing import Any
 import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
     HttpToolsProtocol,
     RequestResponseCycle,
 )
 from uvicorn.server import ServerState
 
+from mindtrace.application import refusals
 from mindtrace.application.envelope import send_problem
 from mindtrace.application.limits import too_long
-from mindtrace.application.problems import MEDIA_TYPE, Problem, log
+from mindtrace.application.problems import Problem, log
 from mindtrace.application.sweeper import Sweeper, sweeper_of
 
 # What we wait to hear: anything, the rest of a head, the rest of a body, nothing more.
 READY, HEAD, BODY, DEAF = range(4)
 # Requests that wait for the answer before theirs; each holds its head in memory.
 MAX_PIPELINED = 64
-
-
+# Seconds that an answer under way has to end by itself when the server stops.
+_STREAM = 1.0
 # What uvicorn and we raise where a head makes no sense; a path that is none is an AttributeError.
 _EXPECTED = (Problem, httptools.HttpParserError, UnicodeError, AttributeError)
 
@@ -82,7 +82,7 @@ class Protocol(HttpToolsProtocol):
         """Take a connection, or send it away where there are too many."""
         super().connection_made(transport)
         if not self.sweeper.come():
-            self.refuse(_crowded())
+            self.refuse(refusals.crowded())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell every request that nobody waits for its answer; uvicorn tells the newest."""
@@ -111,26 +111,37 @@ class Protocol(HttpToolsProtocol):
             cause = error.__context__
             if cause is not None and not isinstance(cause, _EXPECTED):
                 log.error("a request could not be read", exc_info=cause)
-            self.refuse(self._problem or _malformed())
+            self.refuse(self._problem or refusals.malformed())
             return
         if self._moved:
             self._moved = False
             return
         self._silent += self._piece
         if self._silent > self.limits.header:
-            self.refuse(_long_head(self.limits.header))
+            self.refuse(refusals.long_head(self.limits.header))
+
+    def say_goodbye(self) -> None:
+        """The server will stop: let the answer under way be the last one, if there is one."""
+        if self.busy:
+            self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
         """The server stops: what has begun is answered, nothing else begins."""
         self.sweeper.slot.drain()
-        if self.stage in (READY, DEAF) and not self.busy:
+        if self.busy:
+            self.say_goodbye()
+            self.loop.call_later(_STREAM, self._end_stream)
+        elif self.stage in (READY, DEAF):
             self.transport.close()
-        elif self.busy and self.cycle.response_started and not self.flow.write_paused:
-            # A stream: it has no end that one could wait for.
-            _forsake(self.cycle)
+
+    def _end_stream(self) -> None:
+        """Whoever still streams has no end that one could wait for."""
+        cycle = self._running
+        if cycle is None or cycle.response_complete or self.flow.write_paused:
+            return
+        if cycle.response_started:
+            _forsake(cycle)
             self.transport.close()
-        elif self.busy:
-            self.cycle.keep_alive = False
 
     def look(self, now: float) -> None:
         """What the sweeper asks of every connection: give the slow an end.
@@ -172,7 +183,7 @@ class Protocol(HttpToolsProtocol):
         elif self.stage == DEAF:
             self.transport.abort()
         elif self.stage == BODY or not self.busy:
-            self.refuse(_slow("head" if self.stage == HEAD else "body", allowed))
+            self.refuse(refusals.slow("head" if self.stage == HEAD else "body", allowed))
 
     # What the parser says.
 
@@ -180,7 +191,7 @@ class Protocol(HttpToolsProtocol):
         """A request begins; `stage` tells whether in the middle of a piece."""
         if self.stage != HEAD:
             if len(self.pipeline) >= MAX_PIPELINED:
-                raise self._wrong(_too_many_at_once())
+                raise self._wrong(refusals.too_many_at_once(MAX_PIPELINED))
             self.stage, self.deadline, self._silent = HEAD, None, 0
             self._midway, self._moved = True, True
         super().on_message_begin()
@@ -190,7 +201,7 @@ class Protocol(HttpToolsProtocol):
         if self._midway or self._silent + self._piece > self.limits.header:
             self._midway = False
             if _head_size(self.url, self.headers) > self.limits.header:
-                raise self._wrong(_long_head(self.limits.header))
+                raise self._wrong(refusals.long_head(self.limits.header))
         if self.parser.should_upgrade():
             self._upgrade = self._plain_head()
             return
@@ -257,7 +268,7 @@ class Protocol(HttpToolsProtocol):
         else:
             if broken is not None:
                 _forsake(broken)
-            self._hang_up(_raw(problem, request_id, self.server_state.default_headers))
+            self._hang_up(refusals.raw(problem, request_id, self.server_state.default_headers))
 
     def _answer_in_turn(
         self, broken: RequestResponseCycle | None, problem: Problem, request_id: str
@@ -311,7 +322,7 @@ class Protocol(HttpToolsProtocol):
         """
         wishes = [value.strip().lower() for name, value in self.headers if name == b"upgrade"]
         if self.parser.get_method() == b"CONNECT" or b"websocket" in wishes:
-            raise self._wrong(_no_upgrade())
+            raise self._wrong(refusals.no_upgrade())
         kept = [pair for pair in self.headers if pair[0] not in (b"upgrade", b"http2-settings")]
         lines = [b"%s: %s\r\n" % pair for pair in kept if pair[0] != b"connection"]
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
@@ -338,56 +349,3 @@ def _forsake(cycle: RequestResponseCycle) -> None:
 
 def _head_size(url: bytes, headers: list[tuple[bytes, bytes]]) -> int:
     return len(url) + sum(len(name) + len(value) + 4 for name, value in headers)
-
-
-def _raw(problem: Problem, request_id: str, default_headers: list[tuple[bytes, bytes]]) -> bytes:
-    body = problem.body(request_id)
-    headers = {
-        **{name.decode(): value.decode("latin-1") for name, value in default_headers},
-        "content-type": MEDIA_TYPE,
-        "content-length": str(len(body)),
-        **{name.lower(): value for name, value in problem.headers.items()},
-    }
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return b"".join((STATUS_LINE[problem.status], lines.encode("latin-1"), b"\r\n", body))
-
-
-_CLOSE = {"Connection": "close"}
-
-
-def _slow(part: str, seconds: float) -> Problem:
-    return Problem(
-        408, f"the {part} did not arrive within {seconds:g} s", headers=_CLOSE, kind="too-slow"
-    )
-
-
-def _malformed() -> Problem:
-    return Problem(400, "this is not HTTP/1.1 as RFC 9112 has it", headers=_CLOSE, kind="malformed")
-
-
-def _long_head(limit: int) -> Problem:
-    return Problem(431, f"the head is longer than {limit:,} bytes", headers=_CLOSE)
-
-
-def _crowded() -> Problem:
-    return Problem(
-        503,
-        "there are too many connections",
-        headers={**_CLOSE, "Retry-After": "1"},
-        kind="too-many-connections",
-    )
-
-
-def _too_many_at_once() -> Problem:
-    return Problem(
-        400,
-        f"more than {MAX_PIPELINED} requests were sent without waiting for an answer",
-        headers=_CLOSE,
-        kind="pipeline",
-    )
-
-
-def _no_upgrade() -> Problem:
-    return Problem(
-        400, "this server speaks neither WebSocket nor CONNECT", headers=_CLOSE, kind="upgrade"
-    )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import multiprocessing
 import os
 import signal
@@ -23,51 +22,18 @@ from multiprocessing import connection
 from multiprocessing.connection import Connection
 from typing import Any
 
-from mindtrace import errors
+from mindtrace.application import worker
 from mindtrace.application.problems import log
-from mindtrace.errors import InterruptedByUser, MindtraceError
+from mindtrace.application.worker import Child, Report, ending
+from mindtrace.errors import InterruptedByUser
 
-TICK = 1.0  # seconds between two signs of life
-# Signs of life that may be missing in a row before a worker is taken for hung. Counted,
-# not timed: a machine that slept must not kill whoever slept with it.
-_MAY_MISS = 15
 # A second signal means "now"; sooner than this it is the first one that came twice.
 SAME_WISH = 0.5  # seconds
 _LONGEST_PAUSE = 10.0
 
 _HEARD = (signal.SIGTERM, signal.SIGINT)
 
-Work = Callable[["Report"], None]
-
-
-class Report:
-    """A worker's line to its parent; never waits for it.
-
-    Attributes:
-        place: of the worker, from 0; one that replaces another takes its place.
-    """
-
-    def __init__(self, pipe: Connection, place: int) -> None:
-        self.place = place
-        self._pipe = pipe
-        self._parent = os.getppid()
-        os.set_blocking(pipe.fileno(), False)
-
-    def alive(self) -> None:
-        """Say that the worker serves; again and again."""
-        with contextlib.suppress(OSError):
-            os.write(self._pipe.fileno(), b".")
-
-    def failed(self, error: MindtraceError) -> None:
-        """Say why the worker cannot start."""
-        told = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
-        with contextlib.suppress(OSError):
-            os.write(self._pipe.fileno(), json.dumps(told).encode())
-
-    @property
-    def orphaned(self) -> bool:
-        """Whether the parent is gone; nobody could stop the worker any more."""
-        return os.getppid() != self._parent
+Work = Callable[[Report], None]
 
 
 class Workers:
@@ -93,7 +59,7 @@ class Workers:
         self._count = count
         self._drain_timeout = drain_timeout
         self._context: Any = multiprocessing.get_context(start_method)
-        self._children: list[_Child] = []
+        self._children: list[Child] = []
         self._signals: list[tuple[int, float]] = []
         # Whether the first worker serves; whether all have served.
         self._serving = self._settled = False
@@ -139,14 +105,14 @@ class Workers:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
         theirs.close()
-        self._children.append(_Child(process, pipe, place))
+        self._children.append(Child(process, pipe, place))
 
     def _watch(self, wake: int, ready: Callable[[], object]) -> None:
         """Wait for one thing to happen, and see to it."""
-        sources: dict[Any, _Child] = {}
+        sources: dict[Any, Child] = {}
         for child in self._children:
             sources |= {child.process.sentinel: child, child.pipe: child}
-        happened = connection.wait([*sources, wake], TICK)
+        happened = connection.wait([*sources, wake], worker.TICK)
         for child in {
             id(sources[one]): sources[one] for one in happened if one in sources
         }.values():
@@ -167,14 +133,14 @@ class Workers:
                 child.process.kill()
                 child.process.join()
 
-    def _ended(self, child: _Child) -> None:
+    def _ended(self, child: Child) -> None:
         """A worker that nobody stopped; another one takes its place."""
         self._children.remove(child)
         child.process.join()
         child.pipe.close()
         if not child.started and not (self._settled and self._children):
             raise child.failure("the workers could not start" if self._serving else "")
-        how = _ending(child.process.exitcode)
+        how = ending(child.process.exitcode)
         log.error("worker %s %s; another one takes its place", child.process.pid, how)
         if not child.started:
             log.error("%s", child.failure().message)
@@ -219,56 +185,6 @@ class Workers:
             os.close(theirs)
 
 
-class _Child:
-    """One worker, as its parent sees it.
-
-    Attributes:
-        process: of `multiprocessing`.
-        pipe: what it reports through.
-        place: among the workers.
-        started: whether it has served.
-    """
-
-    def __init__(self, process: Any, pipe: Connection, place: int) -> None:
-        self.process = process
-        self.pipe = pipe
-        self.place = place
-        self.started = False
-        self._told = b""
-        self._missing = 0
-        self._next = time.monotonic() + TICK
-        os.set_blocking(pipe.fileno(), False)
-
-    def listen(self) -> None:
-        """Read what it has reported."""
-        with contextlib.suppress(BlockingIOError):
-            words = os.read(self.pipe.fileno(), 1 << 16)
-            self._missing *= not words
-            self.started = self.started or words.startswith(b".")
-            if not self.started:
-                self._told += words
-
-    def hangs(self) -> bool:
-        """Whether a worker that has served has given no sign of life for too long."""
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + TICK
-            self._missing += self.started
-        return self._missing > _MAY_MISS
-
-    def failure(self, prefix: str = "") -> MindtraceError:
-        """Why it could not start: the error that it met, with its own class."""
-        if not self._told:
-            how = _ending(self.process.exitcode)
-            return MindtraceError(f"{prefix or 'a worker could not start'}: it {how}")
-        told = json.loads(self._told)
-        kind = getattr(errors, told["type"], MindtraceError)
-        # Its class has a constructor of its own; the parts that doors read are known.
-        error: MindtraceError = kind.__new__(kind)
-        message = f"{prefix}: {told['message']}" if prefix else told["message"]
-        MindtraceError.__init__(error, message, hint=told["hint"])
-        return error
-
-
 def _run(work: Work, pipe: Connection, place: int) -> None:
     """The whole life of a worker."""
     # Ctrl-C reaches every process of a terminal: the parent hears it and says what to do.
@@ -276,12 +192,6 @@ def _run(work: Work, pipe: Connection, place: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
     work(Report(pipe, place))
-
-
-def _ending(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
-    return f"ended with code {code}"
 
 
 def _emptied(pipe: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ from mindtrace.cli.common import Call
 from mindtrace.cli.console import Console
 from mindtrace.cli.jobs import TOKEN_FILE, URL, job_fields, jobs_of
 from mindtrace.cli.progress import progress_for
-from mindtrace.errors import TrainingError, UsageError, VerdictError
+from mindtrace.errors import InterruptedByUser, TrainingError, UsageError, VerdictError
 
 if TYPE_CHECKING:
     from mindtrace.core.progress import Progress
@@ -55,16 +56,16 @@ def retrain(
     settings = call.settings({"serve.token_file": token_file})
     if warm_start and base is None:
         raise UsageError("--warm-start needs --base", hint="mindtrace retrain --base NAME ...")
+    from mindtrace.core.interrupts import interruptible
     from mindtrace.service.retrain import Order, Overlay
 
     order = Order(Overlay.from_settings(settings), base, warm_start, force)
     jobs = jobs_of(settings, url)
-    try:
+    # Both signals as errors: a worker beside us puts its job back before we end.
+    with interruptible(), closing(jobs):
         document = jobs.submit(order, idempotency_key=key)
         if wait or follow:
             document = _ended(call.console, jobs, document["job_id"], show=follow)
-    finally:
-        jobs.close()
     _show(call.console, document)
     if wait or follow:
         _demand_success(document)
@@ -86,7 +87,7 @@ def _ended(console: Console, jobs: Jobs, job_id: str, *, show: bool) -> Document
                     _tell_state(progress, data, document)
                 document = data
         return document
-    except KeyboardInterrupt:
+    except InterruptedByUser:
         console.note(f"job {job_id} is not cancelled: mindtrace jobs cancel {job_id}")
         raise
     finally:
