@@ -104,6 +104,19 @@ def test_the_first_champion(registry: Registered, said: list[str]) -> None:
     assert said == ["serving squares/1"]
 
 
+def test_a_first_champion_that_nobody_can_find(registry: Registered, said: list[str]) -> None:
+    """Which of two models is meant, somebody must say."""
+    watched = Watched(registry.settings)
+    registry.add(1.0)
+    registry.add(1.0, name="others")
+    assert watched.look(THOROUGH) is None
+    with pytest.raises(Problem, match="cannot be looked up"):
+        watched.slot.nothing()
+    assert len(said) == 1
+    registry.store.client.delete_registered_model("others")
+    assert watched.look() == 1
+
+
 def test_a_first_champion_that_is_broken(registry: Registered, said: list[str]) -> None:
     watched = Watched(registry.settings)
     registry.add(1.0)
@@ -310,7 +323,7 @@ def test_the_thread_survives_whatever_comes(
     def fail(*_: Any) -> Any:
         calls.append(1)
         if len(calls) >= 3:
-            watched.watch._stopping = True
+            watched.watch._stopping.set()
         raise RuntimeError("nobody thought of it")
 
     monkeypatch.setattr(watching, "pointed_at", fail)

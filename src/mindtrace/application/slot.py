@@ -32,7 +32,8 @@ class ModelSlot:
     Attributes:
         model: what answers now, or None while there is nothing to serve.
         draining: whether the server has been told to stop.
-        trouble: why there is no model, where that is more than that none was trained.
+        trouble: makes the answer while there is no model, where more is wrong than that none
+            was trained.
         swaps: how many changes of the model there were, by result.
     """
 
@@ -54,7 +55,7 @@ class ModelSlot:
         """
         self.model: LoadedModel | None = None
         self.draining = False
-        self.trouble: Problem | None = None
+        self.trouble: Callable[[], Problem] | None = None
         self.swaps = {"ok": 0, "refused": 0, "failed": 0}
         self.ref = model_ref
         self._settings = settings
@@ -115,7 +116,7 @@ class ModelSlot:
         Raises:
             Problem: 503, with what to do.
         """
-        raise self.trouble or _nothing_yet()
+        raise (self.trouble or _nothing_yet)()
 
     def drain(self) -> None:
         """Say that the server stops: no longer ready, though it still answers."""

@@ -48,8 +48,7 @@ class Watch:
         self._refused: Identity | None = None
         self._failed: Identity | None = None
         self._complaint: str | None = None
-        self._wake = threading.Event()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -58,14 +57,9 @@ class Watch:
             self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
             self._thread.start()
 
-    def wake(self) -> None:
-        """Look at once: something may have changed."""
-        self._wake.set()
-
     def stop(self) -> None:
         """Look no more; a look that waits for a store in vain is left behind."""
-        self._stopping = True
-        self._wake.set()
+        self._stopping.set()
         if self._thread is not None:
             self._thread.join(_PATIENCE)
 
@@ -81,6 +75,8 @@ class Watch:
         if self._complaint is not None:
             log.info("the champion can be looked up again")
             self._complaint = None
+            if self._slot.trouble is _unreadable:
+                self._slot.trouble = None
         if row is None:
             return
         wanted = Identity.of_row(row)
@@ -90,11 +86,9 @@ class Watch:
             self._change(row, wanted)
 
     def _run(self) -> None:
-        while not self._stopping:
-            self._wake.wait(self._every)
-            self._wake.clear()
-            if self._stopping or self._slot.draining:
-                continue
+        while not self._stopping.wait(self._every):
+            if self._slot.draining:
+                return
             try:
                 self.look()
             except Exception:  # noqa: BLE001 - whatever it is, requests are answered
@@ -146,18 +140,33 @@ class Watch:
         self._refused = wanted
         self._count("refused")
         if self._slot.model is None:
-            self._slot.trouble = Problem(
-                503,
-                "the champion cannot be served; the server's log says why",
-                hint="promote another version, or roll back",
-                headers={"Retry-After": "5"},
-                kind="refused",
-            )
+            self._slot.trouble = _refused
 
     def _complain(self, message: str) -> None:
         if self._complaint is None:
             self._complaint = message
             log.error("the champion cannot be looked up: %s", message)
+            if self._slot.model is None:
+                self._slot.trouble = _unreadable
 
     def _count(self, result: str) -> None:
         self._slot.swaps[result] += 1
+
+
+def _refused() -> Problem:
+    return Problem(
+        503,
+        "the champion cannot be served; the server's log says why",
+        hint="promote another version, or roll back",
+        headers={"Retry-After": "5"},
+        kind="refused",
+    )
+
+
+def _unreadable() -> Problem:
+    return Problem(
+        503,
+        "the champion cannot be looked up; the server's log says why",
+        headers={"Retry-After": "5"},
+        kind="registry",
+    )
