@@ -140,6 +140,7 @@ def test_a_broken_version_is_refused_once(two: Registered, said: list[str]) -> N
     assert watched.swaps == (0, 1, 0)
     assert len(said) == 1
     assert said[0].startswith("squares/2 is refused: bundle ")
+    assert "None" not in said[0]
     two.point(1)
     assert watched.look(THOROUGH) == 1
     two.point(2)  # somebody wants it again

@@ -45,7 +45,7 @@ def test_who_lost_a_job_changes_nothing(queue: JobQueue) -> None:
     zombie.tell([], "late")
     zombie.release()
     assert not zombie.begin()
-    assert not zombie.promoting()
+    assert zombie.promoting() is None
     assert not zombie.finish("failed", swept=True)
     with queue.database.transaction() as work:
         assert not registering(work, job.job_id, zombie.fence)
@@ -95,8 +95,8 @@ def test_registering_lasts_until_the_end(queue: JobQueue) -> None:
 
 def test_promoting_is_remembered(queue: JobQueue) -> None:
     job = queue.submit(ANY)
-    assert not taken(queue.database, job, "a").promoting()
-    assert taken(queue.database, job, "b").promoting()
+    assert taken(queue.database, job, "a").promoting() is False
+    assert taken(queue.database, job, "b").promoting() is True
 
 
 def test_workers_live_for_a_lease(queue: JobQueue) -> None:

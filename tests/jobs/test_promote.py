@@ -76,6 +76,15 @@ def test_the_champion_itself(root: Path, hold: Hold) -> None:
     assert len(history.history(settings, "digits")) == 1
 
 
+def test_who_lost_the_job_decides_nothing(root: Path, hold: Hold) -> None:
+    heir = Hold(hold._database, hold.job_id, "heir")
+    assert heir.take()
+    found = decided(settings_of(root, "always"), hold)
+    assert isinstance(found, dict)
+    assert found["promoted"] is False
+    assert len(history.history(settings_of(root, "always"), "digits")) == 1
+
+
 def test_what_cannot_be_done_is_told(root: Path, hold: Hold) -> None:
     found = decided(settings_of(root, "always"), hold, {**OUTCOME, "version": 9})
     assert isinstance(found, dict)

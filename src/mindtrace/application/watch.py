@@ -47,7 +47,7 @@ class Watch:
         self._looks = 0
         self._refused: Identity | None = None
         self._failed: Identity | None = None
-        self._complaint: str | None = None
+        self._complained = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -72,9 +72,9 @@ class Watch:
         except MindtraceError as error:
             self._complain(error.message)
             return
-        if self._complaint is not None:
+        if self._complained:
             log.info("the champion can be looked up again")
-            self._complaint = None
+            self._complained = False
             if self._slot.trouble is _unreadable:
                 self._slot.trouble = None
         if row is None:
@@ -92,9 +92,9 @@ class Watch:
             try:
                 self.look()
             except Exception:  # noqa: BLE001 - whatever it is, requests are answered
-                if self._complaint is None:
+                if not self._complained:
                     log.exception("the champion cannot be looked up")
-                self._complaint = self._complaint or "unknown"
+                self._complained = True
 
     def _wanted(self, served: Identity | None) -> VersionRow | None:
         """What the reference means; None where a quick look finds it served.
@@ -126,7 +126,8 @@ class Watch:
                 log.error("%s cannot be fetched yet: %s", name, error)
         except MindtraceError as error:
             self._refuse(wanted)
-            log.error("%s is refused: %s%s", name, error.message, error.hint and f"; {error.hint}")
+            hint = f"; {error.hint}" if error.hint else ""
+            log.error("%s is refused: %s%s", name, error.message, hint)
         except Exception:  # noqa: BLE001 - the model that answers goes on whatever this one is
             self._refuse(wanted)
             log.exception("%s is refused", name)
@@ -143,8 +144,8 @@ class Watch:
             self._slot.trouble = _refused
 
     def _complain(self, message: str) -> None:
-        if self._complaint is None:
-            self._complaint = message
+        if not self._complained:
+            self._complained = True
             log.error("the champion cannot be looked up: %s", message)
             if self._slot.model is None:
                 self._slot.trouble = _unreadable

@@ -41,6 +41,11 @@ def worker_command(config: Path, lock: int) -> list[str]:
     ]
 
 
+def silent_command(config: Path, lock: int) -> list[str]:
+    """The same for a process that has the terminal to itself; warnings are told."""
+    return [*worker_command(config, lock), "--quiet"]
+
+
 def hold_lock(root: Path) -> int | None:
     """The lock of a ROOT's worker, as a descriptor; None where a worker has it."""
     folder = root / "jobs"

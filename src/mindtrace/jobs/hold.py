@@ -115,13 +115,17 @@ class Hold:
         told = {name: value for name, value in event.items() if name != "event"}
         events.tell(work, self.job_id, events.EPOCH, told)
 
-    def promoting(self) -> bool:
-        """Note that the promotion begins; True if an earlier attempt had begun it."""
+    def promoting(self) -> bool | None:
+        """Note that the promotion begins.
+
+        Returns:
+            Whether an earlier attempt had begun it; None if the hold is lost.
+        """
         with self._database.transaction() as work:
             sql = f"select promoting from mindtrace_jobs {_MINE} {work.locking}"
             row = work.row(sql, self.job_id, self.fence)
             self._change(work, "promoting = 1")
-        return row is not None and bool(row["promoting"])
+        return None if row is None else bool(row["promoting"])
 
     def release(self) -> None:
         """Put the job back into the queue, for another worker to go on with."""

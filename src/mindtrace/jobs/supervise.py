@@ -79,7 +79,7 @@ def train(work: Workplace, hold: Hold) -> Outcome | None:
         if hold.cancelling:
             return _ended(work, hold, CANCELLED, clean=False)
         if hold.lost >= ATTEMPTS:
-            return _failed(work, hold, f"{hold.lost} attempts were lost: {last}", clean=False)
+            return _failed(work, hold, f"{ATTEMPTS} attempts were lost: {last}", clean=False)
         if not patiently(hold.begin):
             return None
         log.info("job %s: a training begins", hold.job_id)

@@ -128,7 +128,10 @@ def _prepare(database: Path, uri: str) -> None:
 
 
 def _is_wal(database: Path) -> bool:
-    # Bytes 18 and 19 of the header are 2 in a database in WAL mode.
-    # Source: "Database File Format" of SQLite, section 1.3.
-    with database.open("rb") as file:
-        return file.read(20)[18:20] == b"\x02\x02"
+    # Asked of SQLite: whoever opens the file himself and closes it again takes away every
+    # lock that this process holds on it, and a reader of ours may be open.
+    connection = sqlite3.connect(database, timeout=30)
+    try:
+        return bool(connection.execute("pragma journal_mode").fetchone() == ("wal",))
+    finally:
+        connection.close()

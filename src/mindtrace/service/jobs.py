@@ -95,9 +95,14 @@ def job_log(settings: Settings, job_id: str, offset: int = 0) -> bytes:
     return queue(settings).log(job_id, offset)
 
 
-def runner(settings: Settings) -> Runner:
-    """Starts a worker beside this process once there are jobs; to be stopped at the end."""
-    from mindtrace.jobs.beside import Runner
+def runner(settings: Settings, *, silent: bool = False) -> Runner:
+    """Starts a worker beside this process once there are jobs; to be stopped at the end.
+
+    Args:
+        settings: of this process, and so of the worker.
+        silent: the worker tells of nothing but warnings.
+    """
+    from mindtrace.jobs.beside import Runner, silent_command, worker_command
     from mindtrace.jobs.child import listed_environment
 
     return Runner(
@@ -105,6 +110,7 @@ def runner(settings: Settings) -> Runner:
         unfinished=lambda: queue(settings).unfinished(),
         config=lambda: settings.to_ini([section.name for section in SECTIONS]),
         environ=listed_environment(os.environ, secrets(settings)),
+        command=silent_command if silent else worker_command,
     )
 
 

@@ -55,7 +55,7 @@ class LocalJobs:
     ) -> None:
         self._settings = settings
         self._sleep = sleep
-        self._runner = jobs.runner(settings)
+        self._runner = jobs.runner(settings, silent=True)
 
     def submit(self, order: Order, *, idempotency_key: str | None) -> Document:
         """See `retrain.submit`."""
