@@ -239,17 +239,22 @@ def workers_of(process: subprocess.Popen[str], count: int) -> set[int]:
         time.sleep(0.02)
 
 
-def test_workers_end_with_a_parent_that_was_killed(root: Path, bundle: Path) -> None:
+def test_workers_end_with_a_parent_that_was_killed(
+    root: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with serve("--workers", "2", "--model", str(bundle)) as process:
         url = url_of(process)
         assert ask(url).status_code == 200
         children = workers_of(process, 2)
+        assert list(tmp_path.glob("mindtrace-*"))
         process.kill()
         process.wait()
         deadline = time.monotonic() + PATIENCE
         while any(psutil.pid_exists(child) for child in children):
             assert time.monotonic() < deadline
             time.sleep(0.05)
+    assert not list(tmp_path.glob("mindtrace-*"))
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

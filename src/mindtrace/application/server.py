@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -146,6 +147,9 @@ class _Worker:
             report.failed(error)
             sys.exit(STARTUP_FAILURE)
         Server(self.settings, application, report).run(sockets=[self.listener])
+        if report.orphaned:
+            # Nobody else is left to put it away.
+            shutil.rmtree(self.options["shared"], ignore_errors=True)
 
 
 @contextlib.contextmanager
