@@ -25,6 +25,7 @@ from mindtrace.application.schemas import (
     RollbackWish,
     problems,
 )
+from mindtrace.core.masking import shown
 from mindtrace.core.settings import Settings
 from mindtrace.errors import NotFoundError, StoreError
 from mindtrace.service import history as service
@@ -169,7 +170,7 @@ async def _wish(request: Request, shape: Any) -> Any:
         return shape.model_validate(bodies.parse_object(body) if body.strip() else {})
     except ValidationError as error:
         faults = [
-            {"message": fault["msg"], "in": "body", "name": ".".join(map(str, fault["loc"]))}
+            {"message": fault["msg"], "in": "body", "name": shown(".".join(map(str, fault["loc"])))}
             for fault in error.errors()
         ]
         raise Problem(422, "the request does not fit", errors=faults) from error
