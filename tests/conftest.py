@@ -166,18 +166,3 @@ def _train_digits(folder: Path) -> None:
     finished = _process(args, {**clean_environment(), "DIR_PATHS__ROOT": str(folder)})
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout == "digits/1\n"  # with --quiet, the version and nothing else
-
-
-# Tests that failed on a busy machine and were not looked into yet. To be emptied.
-KNOWN_FAULTS = (
-    "tests/jobs/test_worker.py::test_another_machine_that_slept_registers_nothing",
-    "tests/jobs/test_endurance.py",
-    "tests/cli/test_jobs.py::test_a_job_followed_at_a_server",
-)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the known faults out, and say so."""
-    known = [item for item in items if item.nodeid.startswith(KNOWN_FAULTS)]
-    config.hook.pytest_deselected(items=known)
-    items[:] = [item for item in items if not item.nodeid.startswith(KNOWN_FAULTS)]

@@ -110,9 +110,12 @@ class Shop:
                 return
             os.kill(pid, signal.SIGCONT)
 
-    def submit(self, *, key: str | None = None, force: bool = False, **train: Any) -> str:
+    def submit(
+        self, *, key: str | None = None, force: bool = False, batch_size: int = 64, **train: Any
+    ) -> str:
         """A job's id; what is not said is as in CONFIG."""
-        order = Order(Overlay.from_mapping({"train": train}), force=force)
+        wishes = {"data": {"batch_size": batch_size}, "train": train}
+        order = Order(Overlay.from_mapping(wishes), force=force)
         return retrain.submit(self.settings, order, idempotency_key=key).job_id
 
     def job(self, job_id: str) -> Job:
