@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -67,6 +69,31 @@ def test_so_many_work_so_many_wait_and_no_more() -> None:
 
     run(test())
     assert gate.begun == 5
+    admission.close()
+
+
+def test_who_would_wait_too_long_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    admission, gate = Admission(queue=100, timeout=DEADLINE, threads=1), Gate()
+    ticks = itertools.count(0, 10)  # every work takes ten seconds, by this clock
+    monkeypatch.setattr(
+        "mindtrace.application.admission.time", SimpleNamespace(perf_counter=lambda: next(ticks))
+    )
+
+    async def test() -> None:
+        for _ in range(50):
+            await admission.run(lambda _: None)
+        tasks = []
+        while not admission.full:
+            tasks.append(asyncio.create_task(admission.run(gate.work)))
+            await asyncio.sleep(0)
+        assert admission.depth == 4  # 40 seconds of work before a deadline of 30
+        with pytest.raises(Problem) as caught:
+            await admission.run(gate.work)
+        assert caught.value.status == 503
+        gate.open.set()
+        assert await asyncio.gather(*tasks) == ["done"] * 5
+
+    run(test())
     admission.close()
 
 

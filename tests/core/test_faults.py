@@ -123,6 +123,16 @@ def test_other_layers_have_unknown_names_too() -> None:
     ]
 
 
+def test_of_thousands_of_unknown_names_the_first_are_told_and_the_rest_counted() -> None:
+    keys = "".join(f"key{i} = 1\n" for i in range(5000))
+    found = lines(f"[sectiom]\n[train]\n{keys}[model]\nname = mlq\n")
+    assert len(found) == 102
+    assert found[0].startswith("config:1: [sectiom]: unknown section")
+    assert found[99].startswith("config:101: [train] key98: unknown key")
+    assert "config:102: and 4,901 more unknown names from here on" in found
+    assert any("[model] name = mlq" in line for line in found)
+
+
 VALUES = [
     ("data", "source", "minst", "must be one of mnist, fashion_mnist, digits, folder, did you"),
     ("data", "source", "MNIST", "did you mean 'mnist'?"),

@@ -60,6 +60,7 @@ def test_a_line_is_one_line() -> None:
     assert shown("a\nb\tc\x1b[0m\u2028é") == "a\\nb\\tc\\x1b[0m\\u2028é"
     assert shown("x" * 100) == "x" * 77 + "..."
     assert shown("\udc80") == "\\udc80"
+    assert shown("x" * 50_000_000) == "x" * 77 + "..."
 
 
 def test_cutting_never_uncovers_a_password() -> None:

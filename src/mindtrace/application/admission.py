@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from mindtrace.application.problems import Problem
 Result = TypeVar("Result")
 # Asked by work that has parts, before each: whether its answer is still waited for.
 Wanted = Callable[[], bool]
+_WEIGHT = 0.1  # of the latest work in the running mean of what work takes
 
 
 class Admission:
@@ -37,6 +39,7 @@ class Admission:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="inference")
         self._lock = threading.Lock()
         self._inside = 0
+        self._seconds = 0.0  # that work takes, a running mean
 
     @property
     def depth(self) -> int:
@@ -45,8 +48,9 @@ class Admission:
 
     @property
     def full(self) -> bool:
-        """Whether nobody more may wait."""
-        return self._inside >= self._size + self._queue
+        """Whether nobody more may wait: no place, or its turn would come too late."""
+        wait = self.depth * self._seconds / self._size
+        return self._inside >= self._size + self._queue or wait > self._timeout
 
     def demand_room(self) -> None:
         """Ask before a body is read, so that it need not be.
@@ -85,10 +89,17 @@ class Admission:
     def _begin(self, work: Callable[[Wanted], Result], wanted: Wanted) -> Future[Result]:
         with self._lock:
             self._inside += 1
-        job = self._threads.submit(work, wanted)
+        job = self._threads.submit(self._measured, work, wanted)
         # Also when it was given up: a thread that still works at it is not free.
         job.add_done_callback(self._left)
         return job
+
+    def _measured(self, work: Callable[[Wanted], Result], wanted: Wanted) -> Result:
+        start = time.perf_counter()
+        try:
+            return work(wanted)
+        finally:
+            self._seconds += _WEIGHT * (time.perf_counter() - start - self._seconds)
 
     def _left(self, _: Future[Any]) -> None:
         with self._lock:

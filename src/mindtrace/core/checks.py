@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mindtrace.core.suggestions import unknown_key, unknown_section
 from mindtrace.errors import Fault
 
 Values = dict[Place, Any]
+MANY = 100  # unknown names that are told one by one
 
 _BY_NAME = {section.name: section for section in SECTIONS}
 _KEYS = {(section.name, key.name): key for section in SECTIONS for key in section.keys}
@@ -25,18 +27,30 @@ def is_known(place: Place) -> bool:
 
 
 def unknown_names(layer: Layer) -> list[Fault]:
-    """One fault for each unknown section of a layer, and for each unknown key elsewhere."""
-    faults = []
-    for name, origin in layer.sections.items():
-        if name not in _BY_NAME:
-            message = f"[{shown(name)}]: {unknown_section(name)}"
-            faults.append(Fault(origin.file, origin.line, name, None, message))
-    for (name, key), entry in layer.entries.items():
-        section = _BY_NAME.get(name)
-        if section is not None and (name, key) not in _KEYS:
-            message = f"[{name}] {shown(key)}: {unknown_key(section, key)}"
-            faults.append(Fault(entry.origin.file, entry.origin.line, name, key, message))
+    """One fault for each unknown section of a layer, and for each unknown key elsewhere.
+
+    Of more than `MANY` the first are told, and how many stand beside them: to look for
+    what each of thousands might mean would take seconds.
+    """
+    places: list[tuple[str, str | None]]
+    places = [(section, None) for section in layer.sections if section not in _BY_NAME]
+    places += [place for place in layer.entries if place[0] in _BY_NAME and place not in _KEYS]
+    faults = [_unknown(layer, *place) for place in places[:MANY]]
+    if len(places) > MANY:
+        next_one = _unknown(layer, *places[MANY])
+        message = f"and {len(places) - MANY:,} more unknown names from here on"
+        faults.append(replace(next_one, message=message))
     return faults
+
+
+def _unknown(layer: Layer, section: str, key: str | None) -> Fault:
+    if key is None:
+        origin = layer.sections[section]
+        message = f"[{shown(section)}]: {unknown_section(section)}"
+    else:
+        origin = layer.entries[section, key].origin
+        message = f"[{section}] {shown(key)}: {unknown_key(_BY_NAME[section], key)}"
+    return Fault(origin.file, origin.line, section, key, message)
 
 
 class ValueReader:

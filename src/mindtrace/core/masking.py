@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 _BETWEEN = re.compile(r"(\s+|,(?=[A-Za-z][A-Za-z0-9+.-]{0,31}://))")
+_MARGIN = 4096  # characters behind what is shown that masking looks at
 _SECRETS = ("pass", "pwd", "secret", "token", "key")
 
 
@@ -59,6 +60,9 @@ def _masked_query(tail: str) -> str:
 
 def shown(text: str, limit: int = 80) -> str:
     """`text` for one line of a message: masked, control characters escaped, cut at `limit`."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    # Cut twice: of megabytes only the beginning is walked, and enough of it that a secret
+    # is still seen whole where it is masked.
+    head = text[: limit + _MARGIN]
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in head)
     line = masked(line)
     return line if len(line) <= limit else f"{line[: limit - 3]}..."
