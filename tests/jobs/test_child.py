@@ -26,6 +26,7 @@ def run(
     program: str,
     *,
     on_event: Callable[[Event], None] = lambda _: None,
+    on_line: Callable[[bytes], None] = lambda _: None,
     stop: Never = lambda: False,
     grace: float = 20.0,
 ) -> Ended:
@@ -34,6 +35,7 @@ def run(
         folder=folder,
         environ={"PATH": os.environ["PATH"]},
         on_event=on_event,
+        on_line=on_line,
         stop=stop,
         grace=grace,
     )
@@ -49,10 +51,12 @@ print('not the result')
 print('{"version": 3}')
 """
     heard: list[Event] = []
-    ended = run(tmp_path, program, on_event=heard.append)
-    assert ended == Ended(0, {"version": 3}, None, stopped=False)
+    lines: list[bytes] = []
+    ended = run(tmp_path, program, on_event=heard.append, on_line=lines.append)
+    assert ended == Ended(0, b'not the result\n{"version": 3}\n', None, stopped=False)
+    assert ended.result == {"version": 3}
     assert [event["event"] for event in heard] == ["started", "epoch"]
-    assert (tmp_path / "log.txt").read_text().splitlines()[1] == "a plain line"
+    assert lines[1] == b"a plain line\n"
 
 
 def test_the_error_that_a_child_reports(tmp_path: Path) -> None:
@@ -94,9 +98,23 @@ print('{"event": "ready"}', file=sys.stderr, flush=True)
 time.sleep(60)
 """
     wanted = threading.Event()
-    ended = run(tmp_path, program, on_event=lambda _: wanted.set(), stop=wanted.is_set)
+    heard: list[Event] = []
+
+    def hear(event: Event) -> None:
+        heard.append(event)
+        wanted.set()
+
+    ended = run(tmp_path, program, on_event=hear, stop=wanted.is_set)
     assert (ended.status, ended.stopped) == (143, True)
-    assert (tmp_path / "log.txt").read_text().count("event") == 2
+    assert len(heard) == 2
+
+
+def test_a_child_that_cannot_be_watched_is_told_to_end(tmp_path: Path) -> None:
+    def stop() -> bool:
+        raise ZeroDivisionError("mine")
+
+    ended = run(tmp_path, "import time; time.sleep(60)", stop=stop)
+    assert (ended.status, ended.stopped) == (-signal.SIGTERM, True)
 
 
 def test_after_the_grace_the_whole_group_is_killed(tmp_path: Path) -> None:
@@ -212,6 +230,7 @@ def test_a_training_is_told_everything(tmp_path: Path) -> None:
         (b'{"error": {"message": "no", "hint": "try"}}\n', "error: no\nhint: try\n"),
         (b'{"error": {"message": "no", "hint": null}}\n', "error: no\n"),
         (b"a warning \xff\n", "a warning \ufffd\n"),
+        (b'{"event": "note", "text": "\\udcff.png"}\n', "\\udcff.png\n"),
         (b'{"event": "unheard of"}\n', '{"event": "unheard of"}\n'),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -17,6 +18,7 @@ import psutil
 import pytest
 from tests.jobs.shop import Shop, shop, until
 
+from mindtrace.errors import ConflictError
 from mindtrace.service import jobs
 
 pytestmark = pytest.mark.slow
@@ -69,13 +71,23 @@ def processes(root: Path, verb: str) -> list[psutil.Process]:
     return found
 
 
-def kill(found: list[psutil.Process]) -> bool:
+def kill(found: list[psutil.Process], signum: int = signal.SIGKILL) -> bool:
     for process in found:
         try:
-            process.kill()
+            process.send_signal(signum)
         except psutil.NoSuchProcess:
             continue
         return True
+    return False
+
+
+def cancel(opened: Shop, accepted: list[str]) -> bool:
+    """Cancel the job that runs, unless none does or it is too late."""
+    for job_id in accepted:
+        if opened.job(job_id).state == "running":
+            with contextlib.suppress(ConflictError):
+                jobs.cancel_job(opened.settings, job_id)
+                return True
     return False
 
 
@@ -134,6 +146,12 @@ def test_kills_of_worker_child_and_server_in_turn(with_sqlite: Shop, soak: int) 
             until(victims[victim])
             if victim == "server":
                 server.start()
+            if number % 4 == 1:
+                time.sleep(chance.uniform(0, 6))
+                until(lambda: cancel(opened, accepted))
+            if number % 4 == 3:
+                time.sleep(chance.uniform(0, 6))
+                until(lambda: kill(processes(opened.root, "worker"), signal.SIGTERM))
         demand_order(opened, accepted)
     finally:
         server.process.terminate()

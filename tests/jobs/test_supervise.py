@@ -16,7 +16,7 @@ from tests.jobs.test_queue import taken
 
 from mindtrace.jobs import supervise, sweep, workers
 from mindtrace.jobs.database import Database, open_database
-from mindtrace.jobs.hold import Hold
+from mindtrace.jobs.hold import Hold, registering
 from mindtrace.jobs.job import Job, Request
 from mindtrace.jobs.place import claimed
 from mindtrace.jobs.queue import JobQueue
@@ -47,10 +47,33 @@ def database_url() -> None:
     """SQLite is enough here: what differs is tested below."""
 
 
+class Store:
+    """What a sweep would find.
+
+    Attributes:
+        asked: the state of each job that it was asked about, in turn.
+        answers: what it says, in turn; then, that there is no version.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.answers: list[sweep.Versions | None] = []
+
+    def sweep(self, _environ: Any, _folder: Any, ended: dict[str, str]) -> sweep.Versions | None:
+        self.asked += ended.values()
+        return self.answers.pop(0) if self.answers else {}
+
+
 @pytest.fixture
-def work(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
-    """A workplace whose jobs' configurations are programs; there are no runs to close."""
-    monkeypatch.setattr(sweep, "sweep", lambda *_: {})
+def store(monkeypatch: pytest.MonkeyPatch) -> Store:
+    found = Store()
+    monkeypatch.setattr(sweep, "sweep", found.sweep)
+    return found
+
+
+@pytest.fixture
+def work(database: Database, tmp_path: Path, store: Store) -> Workplace:
+    """A workplace whose jobs' configurations are programs."""
     workers.beat(database, "w", 600)
     return Workplace(
         database=database,
@@ -99,7 +122,7 @@ def until(queue: JobQueue, job_id: str, wanted: Callable[[Job], bool]) -> Job:
     return job
 
 
-def test_a_training_that_succeeds(work: Workplace, queue: JobQueue) -> None:
+def test_a_training_that_succeeds(work: Workplace, queue: JobQueue, store: Store) -> None:
     hold = hold_on(work, queue, GOOD)
     outcome = supervise.train(work, hold)
     assert outcome == {
@@ -112,6 +135,7 @@ def test_a_training_that_succeeds(work: Workplace, queue: JobQueue) -> None:
     job = queue.get(hold.job_id)
     assert (job.attempts, job.epoch, job.max_epochs, job.val_acc) == (1, 1, 3, 0.5)
     assert "epoch 1/3  val_acc 0.5000" in queue.log(hold.job_id).decode()
+    assert store.asked == []  # it was the first, and said itself how it ended
 
 
 @pytest.mark.parametrize(
@@ -123,9 +147,10 @@ def test_a_training_that_succeeds(work: Workplace, queue: JobQueue) -> None:
     ],
 )
 def test_a_training_that_fails_says_why(
-    work: Workplace, queue: JobQueue, program: str, error: dict[str, str]
+    work: Workplace, queue: JobQueue, store: Store, program: str, error: dict[str, str]
 ) -> None:
     outcome = supervise.train(work, hold_on(work, queue, program))
+    assert store.asked == ["failed"]  # it may have left a run open
     assert outcome is not None
     assert (outcome["state"], outcome["error"]["type"]) == ("failed", error["type"])
     assert error["message"] in outcome["error"]["message"]
@@ -142,7 +167,7 @@ def test_one_that_is_killed_is_tried_three_times(work: Workplace, queue: JobQueu
 
 
 def test_one_whose_registry_was_away_is_tried_again(
-    work: Workplace, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+    work: Workplace, queue: JobQueue, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervise, "_PAUSE", 0.0)
     away = """
@@ -156,6 +181,7 @@ if not pathlib.Path("tried").exists():
     outcome = supervise.train(work, hold)
     assert outcome is not None
     assert (outcome["state"], queue.get(hold.job_id).attempts) == ("succeeded", 2)
+    assert store.asked == ["succeeded"]  # the first attempt may have left a run open
 
 
 def test_a_job_that_was_lost_three_times_is_not_tried_again(
@@ -173,11 +199,10 @@ def test_a_job_that_was_lost_three_times_is_not_tried_again(
 
 
 def test_one_that_died_right_after_it_registered_has_succeeded(
-    work: Workplace, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+    work: Workplace, queue: JobQueue, store: Store
 ) -> None:
     hold = hold_on(work, queue, CRASH)
-    found = {hold.job_id: {"model_name": "m", "version": 4}}
-    monkeypatch.setattr(sweep, "sweep", lambda *_: found)
+    store.answers = [{hold.job_id: {"model_name": "m", "version": 4}}]
     outcome = supervise.train(work, hold)
     assert outcome is not None
     assert hold.finish(**outcome)
@@ -185,12 +210,31 @@ def test_one_that_died_right_after_it_registered_has_succeeded(
     assert (job.state, job.version, job.error) == ("succeeded", 4, None)
 
 
-def test_cancel(work: Workplace, queue: JobQueue) -> None:
+def test_the_store_is_waited_for_where_it_alone_can_tell(
+    work: Workplace, queue: JobQueue, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "_PAUSE", 0.0)
+    hold = hold_on(work, queue, BAD)
+    with work.database.transaction() as changes:
+        assert registering(changes, hold.job_id, hold.fence)
+    store.answers = [None, None, {hold.job_id: {"model_name": "m", "version": 4}}]
+    outcome = supervise.train(work, hold)
+    assert outcome == {"state": "succeeded", "swept": True, "model_name": "m", "version": 4}
+
+    other = hold_on(work, queue, BAD)
+    store.answers = [None]  # and no attempt began to register: it has failed for sure
+    outcome = supervise.train(work, other)
+    assert outcome is not None
+    assert (outcome["state"], outcome["swept"]) == ("failed", False)
+
+
+def test_cancel(work: Workplace, queue: JobQueue, store: Store) -> None:
     hold = hold_on(work, queue, SLOW)
     training = Training(work, hold)
     until(queue, hold.job_id, lambda job: job.epoch == 1)
     queue.cancel(hold.job_id)
     assert training.ended() == {"state": "cancelled", "swept": True}
+    assert store.asked == ["cancelled"]
 
 
 def test_a_wish_to_cancel_outlives_the_worker(work: Workplace, queue: JobQueue) -> None:
@@ -273,7 +317,8 @@ def test_a_command_that_cannot_start(work: Workplace, queue: JobQueue, tmp_path:
     outcome = supervise.train(broken, hold_on(work, queue, ""))
     assert outcome is not None
     assert outcome["state"] == "failed"
-    assert "FileNotFoundError" in outcome["error"]["message"]
+    assert outcome["error"]["type"] == "FileNotFoundError"
+    assert "nothing" in outcome["error"]["message"]
 
 
 def test_a_database_that_is_away_for_a_while_loses_nothing(
@@ -287,6 +332,7 @@ while not pathlib.Path({str(go)!r}).exists():
     time.sleep(0.05)
 print('{EPOCH.replace('"epoch": 1', '"epoch": 2')}', file=sys.stderr, flush=True)
 print('{{"model_name": "m", "version": 7}}')
+pathlib.Path("done").touch()
 """
     hold = hold_on(work, queue, program)
     training = Training(work, hold)
@@ -297,9 +343,9 @@ print('{{"model_name": "m", "version": 7}}')
         (tmp_path / f"jobs.db{end}").unlink(missing_ok=True)
     (tmp_path / "jobs.db").mkdir()  # cannot be opened
     go.touch()
-    result = tmp_path / "jobs" / hold.job_id / "result.json"
+    done = tmp_path / "jobs" / hold.job_id / "done"
     deadline = time.monotonic() + 60
-    while not result.read_bytes():  # the training ends meanwhile
+    while not done.exists():  # the training ends meanwhile
         assert time.monotonic() < deadline
         time.sleep(0.01)
     (tmp_path / "jobs.db").rmdir()

@@ -57,11 +57,17 @@ class Followed:
         assert isinstance(found, cls)
         return found
 
+    def demand_room(self, job_id: str) -> None:
+        """Ask before an answer begins, while a refusal can still be one.
+
+        Raises:
+            Problem: 503, too many jobs are followed already.
+        """
+        if job_id not in self._watches and len(self._watches) >= _MOST_FOLLOWED:
+            raise Problem(503, "too many jobs are followed already", headers={"Retry-After": "5"})
+
     async def stream(self, job_id: str, after: int) -> AsyncIterator[bytes]:
         """The events behind one, as they are sent."""
-        if job_id not in self._watches and len(self._watches) >= _MOST_FOLLOWED:
-            yield b"retry: 5000\n\n"
-            return
         watch = self._watches.setdefault(job_id, _Watch())
         watch.readers += 1
         if watch.task is None:

@@ -14,6 +14,7 @@ from mindtrace.application.orders import read_order
 from mindtrace.application.problems import Problem
 from mindtrace.application.schemas import EXAMPLE_INI, Job, JobPage, problems, retrain_schema
 from mindtrace.core.settings import Settings
+from mindtrace.jobs.job import JOB_ID
 from mindtrace.service import jobs as service
 from mindtrace.service import retrain as retraining
 
@@ -111,7 +112,7 @@ async def check(request: Request) -> JSONResponse:
 def list_jobs(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    cursor: Annotated[str | None, Query(pattern=JOB_ID)] = None,
 ) -> JSONResponse:
     """A page of jobs."""
     jobs = service.list_jobs(_settings(request), limit + 1, cursor)
@@ -149,6 +150,7 @@ async def follow_job(request: Request, job_id: str) -> Response:
         if not rest:
             return Response(status_code=204)  # a browser would ask again and again
     followed = Followed.of(request.app, settings)
+    followed.demand_room(job_id)
     return StreamingResponse(
         followed.stream(job_id, after),
         media_type="text/event-stream",

@@ -43,18 +43,22 @@ def worker(
     _log_to_stderr(quiet=call.console.quiet)
     if lock_fd is None:
         hold_lock(settings.dirs.root)  # until we end: servers of this ROOT need no worker then
-    work(
-        settings,
-        _stopping(beside=lock_fd is not None),
-        lease=lease,
-        grace=grace,
-        ready=lambda worker_id: _say(call.console, worker_id),
-    )
+    try:
+        work(
+            settings,
+            _stopping(beside=lock_fd is not None),
+            lease=lease,
+            grace=grace,
+            ready=lambda worker_id: _say(call.console, worker_id),
+        )
+        status = DONE
+    except Exception as error:  # noqa: BLE001 - whatever it is, the process must end
+        status = call.console.fail(error)
     # Not a return: DBOS's threads would be waited for, and one may hold a job that was put
     # back, so that DBOS does not take it for done.
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(DONE)
+    os._exit(status)
 
 
 def _say(console: Console, worker_id: str) -> None:

@@ -10,24 +10,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from mindtrace.jobs.job import Request
 from mindtrace.jobs.place import Place
 
 GRACE = 20.0
 NICENESS = 10
-LOG = "log.txt"
-RESULT = "result.json"
 
 _LISTED = frozenset({"PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE"})
 _PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"})
@@ -36,6 +36,7 @@ _LISTED_PREFIXES = ("LC_", "AWS_", "MLFLOW_TRACKING_", "CUDA_")
 _LOOK_EVERY = 0.1
 _LONGEST_LINE = 1 << 20
 
+log = logging.getLogger("mindtrace.jobs")
 Event = Mapping[str, Any]
 
 
@@ -45,15 +46,20 @@ class Ended:
 
     Attributes:
         status: its exit status; a negative number is the signal that killed it.
-        result: the document it wrote to stdout, or None.
+        output: what it wrote to stdout.
         error: the `error` of the last document on stderr that had one, or None.
         stopped: whether it was told to stop.
     """
 
     status: int
-    result: Mapping[str, Any] | None
+    output: bytes
     error: Mapping[str, Any] | None
     stopped: bool
+
+    @property
+    def result(self) -> Mapping[str, Any] | None:
+        """The document in the last line of its output, or None."""
+        return object_in(self.output.strip().rpartition(b"\n")[2]) or None
 
 
 def train_command(
@@ -113,7 +119,7 @@ def run(
 
     Args:
         command: what to run.
-        folder: its working directory; takes `log.txt` and `result.json`.
+        folder: its working directory.
         environ: all that it sees of ours.
         on_event: hears each document on stderr that has an `event`.
         stop: asked a few times a second; true sends SIGTERM.
@@ -122,9 +128,10 @@ def run(
         grace: seconds from SIGTERM to SIGKILL.
 
     Raises:
-        OSError: the command cannot be started or its log cannot be written.
+        OSError: the command cannot be started.
     """
-    with (folder / LOG).open("ab") as log, (folder / RESULT).open("wb") as out:
+    # A file of this call alone: who was thought dead and woke may run the same at this moment.
+    with tempfile.TemporaryFile() as out:
         process = subprocess.Popen(
             command,
             cwd=folder,
@@ -140,14 +147,13 @@ def run(
         with process, _Keeper(process, stop, grace) as keeper:
             if place is not None:
                 place.hand_over(process.pid)
-            error = _follow(process, log, on_event, on_line or _ignore)
-    result = object_in((folder / RESULT).read_bytes().strip().rpartition(b"\n")[2]) or None
-    return Ended(process.returncode, result, error, keeper.told)
+            error = _follow(process, on_event, on_line or _ignore)
+        out.seek(0)
+        return Ended(process.returncode, out.read(), error, keeper.told)
 
 
 def _follow(
     process: subprocess.Popen[bytes],
-    log: BinaryIO,
     on_event: Callable[[Event], None],
     on_line: Callable[[bytes], None],
 ) -> Mapping[str, Any] | None:
@@ -155,8 +161,6 @@ def _follow(
     error: Mapping[str, Any] | None = None
     assert process.stderr is not None
     while line := process.stderr.readline(_LONGEST_LINE):
-        log.write(line)
-        log.flush()
         on_line(line)
         fields = object_in(line)
         if "event" in fields:
@@ -199,7 +203,7 @@ class _Keeper:
     def _keep(self) -> None:
         kill_at = float("inf")
         while self._process.poll() is None:
-            if not self.told and (self._abandoned or self._stop()):
+            if not self.told and (self._abandoned or self._asked()):
                 self.told = True
                 kill_at = time.monotonic() + self._grace
                 self._signal(signal.SIGTERM)
@@ -209,6 +213,14 @@ class _Keeper:
                 self._process.wait(_LOOK_EVERY)
         # What it started and left behind would hold our pipe open.
         self._signal(signal.SIGKILL)
+
+    def _asked(self) -> bool:
+        try:
+            return self._stop()
+        except Exception:
+            # Whoever cannot be asked cannot stop it later either.
+            log.exception("a child that nobody watches is told to end")
+            return True
 
     def _signal(self, signum: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

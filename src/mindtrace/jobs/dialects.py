@@ -90,13 +90,19 @@ class Sqlite:
         )
         try:
             if connection.execute("pragma journal_mode").fetchone() != ("wal",):
-                with self.exclusive("wal", _BUSY):  # SQLite itself would not wait for it
-                    connection.execute("pragma journal_mode = wal")
+                self._turn_to_wal(connection)
             connection.execute(f"pragma synchronous = {'full' if self.durable else 'normal'}")
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _turn_to_wal(self, connection: sqlite3.Connection) -> None:
+        try:
+            with self.exclusive("wal", _BUSY):  # SQLite itself would not wait for it
+                connection.execute("pragma journal_mode = wal")
+        except ConflictError as error:
+            raise sqlite3.OperationalError(error.message) from error
 
     def sql(self, text: str) -> str:
         """As it is."""

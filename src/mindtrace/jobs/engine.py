@@ -12,7 +12,8 @@ first is at; values are JSON, and only their ids and outcomes are kept at all.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mindtrace.errors import StoreError
@@ -45,7 +46,6 @@ class Engine:
             StoreError: the database is away.
         """
         from dbos import DBOS, DBOSPortableJSONSerializer
-        from sqlalchemy.exc import SQLAlchemyError
 
         _hush()
         DBOS(
@@ -65,12 +65,9 @@ class Engine:
             work(job_id)
 
         self._workflow = retrain
-        try:
+        with _told():
             DBOS.launch()
             DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=_POLL)
-        except SQLAlchemyError as error:
-            lines = str(error).splitlines() or [type(error).__name__]
-            raise StoreError(f"jobs database: {lines[0]}") from error
 
     def step(self, name: str, do: Step, *values: Any) -> Any:
         """Do something once: where it was done before the worker died, its answer comes back."""
@@ -79,24 +76,37 @@ class Engine:
         return DBOS.run_step({"name": name}, do, *values)
 
     def hand_in(self, job_id: str) -> None:
-        """Give a job to DBOS; the same one again changes nothing."""
+        """Give a job to DBOS; the same one again changes nothing.
+
+        Raises:
+            StoreError: the database is away.
+        """
         from dbos import DBOS, SetWorkflowID
 
-        with SetWorkflowID(job_id):
+        with _told(), SetWorkflowID(job_id):
             DBOS.enqueue_workflow(QUEUE, self._workflow, job_id)
 
-    def take_over(self, alive: set[str]) -> None:
-        """Hand out again what was handed to workers that are not alive."""
+    def take_over(self, alive: Callable[[], set[str]]) -> None:
+        """Hand out again what was handed to workers that are not alive.
+
+        Args:
+            alive: asked after the jobs: who has one by then was alive before.
+
+        Raises:
+            StoreError: the database is away.
+        """
         from dbos import DBOS
 
-        pending = DBOS.list_workflows(
-            status="PENDING", queue_name=QUEUE, load_input=False, load_output=False
-        )
-        dead = {one.executor_id for one in pending if one.executor_id} - alive
-        if dead:
-            log.info("taking over from %s", ", ".join(sorted(dead)))
-            # One update, guarded by state and executor: several takers do no harm.
-            DBOS._recover_pending_workflows(sorted(dead))
+        with _told():
+            pending = DBOS.list_workflows(
+                status="PENDING", queue_name=QUEUE, load_input=False, load_output=False
+            )
+            owners = {one.executor_id for one in pending if one.executor_id}
+            dead = sorted(owners - alive()) if owners else []
+            if dead:
+                log.info("taking over from %s", ", ".join(dead))
+                # One update, guarded by state and executor: several takers do no harm.
+                DBOS._recover_pending_workflows(dead)
 
 
 def _sqlalchemy_url(database: Database) -> str:
@@ -106,6 +116,18 @@ def _sqlalchemy_url(database: Database) -> str:
         url = URL.create("sqlite", database=str(database.dialect.path))
         return url.render_as_string()
     return database.url
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What SQLAlchemy raises in DBOS, as the error that it is."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except SQLAlchemyError as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise StoreError(f"jobs database: {lines[0]}") from error
 
 
 def _hush() -> None:

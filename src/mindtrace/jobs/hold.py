@@ -29,6 +29,7 @@ class Hold:
         worker_id: the worker.
         fence: 0 before the job was taken.
         request: what it shall train; set when it is taken.
+        attempts: how many were begun, ours included.
         lost: how many attempts ended without a word, their workers or processes killed.
         cancelling: whether somebody asked for its end before it was taken.
     """
@@ -39,6 +40,7 @@ class Hold:
         self.job_id = job_id
         self.worker_id = worker_id
         self.fence = 0
+        self.attempts = 0
         self.lost = 0
         self.cancelling = False
         self._database = database
@@ -59,6 +61,7 @@ class Hold:
             left = row["state"] == RUNNING
             self.lost = min(row["lost"] + left, row["attempts"])
             self.fence = row["fence"] + 1
+            self.attempts = row["attempts"]
             self.request = Request.from_json(row["request"])
             self.cancelling = bool(row["cancelling"])
             work.changed(
@@ -74,6 +77,7 @@ class Hold:
             if not self._change(work, "attempts = attempts + 1"):
                 return False
             events.tell_state(work, self.job_id)
+        self.attempts += 1
         return True
 
     def wanted(self) -> str:
@@ -85,6 +89,14 @@ class Hold:
         if row is None:
             return LOST
         return CANCEL if row["cancelling"] else GO_ON
+
+    def registering(self) -> bool:
+        """Whether an attempt began to register, so that a version may be there."""
+        with self._database.transaction(write=False) as work:
+            row = work.row(
+                f"select registering from mindtrace_jobs {_MINE}", self.job_id, self.fence
+            )
+        return row is not None and bool(row["registering"])
 
     def tell(self, happened: Sequence[Mapping[str, Any]], text: str = "") -> None:
         """Tell of what a training said, all at once.

@@ -20,7 +20,9 @@ SUCCEEDED, FAILED, CANCELLED = "succeeded", "failed", "cancelled"
 STATES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED)
 ENDED = frozenset({SUCCEEDED, FAILED, CANCELLED})
 
-_ID = re.compile(r"\d{8}T\d{12}-[0-9a-f]{8}")
+#: What the id of a job looks like.
+JOB_ID = r"^[0-9]{8}T[0-9]{12}-[0-9a-f]{8}$"
+_ID = re.compile(JOB_ID)
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,9 @@ class Request:
 
     @classmethod
     def from_json(cls, text: str) -> Request:
-        """Read its column."""
-        return cls(**json.loads(text))
+        """Read its column; what a newer release wrote beside it is of no interest here."""
+        fields = json.loads(text)
+        return cls(**{name: fields[name] for name in cls.__dataclass_fields__ if name in fields})
 
 
 @dataclass(frozen=True)

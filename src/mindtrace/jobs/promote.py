@@ -43,12 +43,17 @@ def promote(settings: Settings, work: Workplace, hold: Hold, outcome: Outcome) -
             if (ended.error or {}).get("type") != "ConflictError":
                 break
     except OSError as error:
-        return _told(promoted=False, message=f"{type(error).__name__}: {error}")
+        return not_promoted(error)
     if found is None:
         message = (ended.error or {}).get("message", f"promote ended with {ended.status}")
         log.warning("job %s: %s/%s was not promoted: %s", hold.job_id, name, version, message)
         found = _told(promoted=False, message=str(message))
     return found
+
+
+def not_promoted(error: Exception) -> Outcome:
+    """What became of a version where we ourselves failed to decide."""
+    return _told(promoted=False, message=f"{type(error).__name__}: {error}")
 
 
 def _tried(
@@ -59,8 +64,7 @@ def _tried(
     read = _registry(work, hold, "history", name, "--limit", str(_ENTRIES))
     if read.status != 0:
         return None, read
-    lines = (work.root / "jobs" / hold.job_id / child.RESULT).read_text(encoding="utf-8")
-    history = [json.loads(line) for line in lines.splitlines()]  # the newest first
+    history = [json.loads(line) for line in read.output.splitlines()]  # the newest first
     before = patiently(hold.promoting)
     if before is None:
         return _told(promoted=False, message="the job is another worker's"), read

@@ -124,7 +124,7 @@ class JobQueue:
                 raise ConflictError(f"job {job_id} has ended: {row['state']}")
             if row["registering"]:
                 raise ConflictError(
-                    f"job {job_id} has trained and registers its version: too late to cancel"
+                    f"job {job_id} has begun to register its version: too late to cancel"
                 )
             if row["state"] == RUNNING and is_alive(work, row["worker_id"]):
                 work.changed("update mindtrace_jobs set cancelling = 1 where job_id = ?", job_id)

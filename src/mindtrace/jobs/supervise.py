@@ -23,7 +23,7 @@ from mindtrace.jobs import child, sweep
 from mindtrace.jobs.child import Ended, Event
 from mindtrace.jobs.database import Database
 from mindtrace.jobs.hold import CANCEL, GO_ON, LOST, Hold
-from mindtrace.jobs.job import CANCELLED, FAILED, SUCCEEDED
+from mindtrace.jobs.job import CANCELLED, FAILED, SUCCEEDED, is_job_id
 from mindtrace.jobs.place import Place, claimed
 from mindtrace.jobs.words import words
 
@@ -77,29 +77,29 @@ def train(work: Workplace, hold: Hold) -> Outcome | None:
     last = "the training or its worker was killed"
     while True:
         if hold.cancelling:
-            return _ended(work, hold, CANCELLED, clean=False)
+            return _ended(work, hold, CANCELLED)
         if hold.lost >= ATTEMPTS:
-            return _failed(work, hold, f"{ATTEMPTS} attempts were lost: {last}", clean=False)
+            return _failed(work, hold, f"{ATTEMPTS} attempts were lost: {last}")
         if not patiently(hold.begin):
             return None
         log.info("job %s: a training begins", hold.job_id)
         try:
             ended = _attempt(work, hold)
         except OSError as error:
-            return _failed(work, hold, f"{type(error).__name__}: {error}", clean=False)
+            return failed(work, hold, error)
         if ended.status == 0 and ended.result is not None:
             # Perhaps it was told to stop, but too late: it is done, and says so.
-            return _succeeded(work, hold, ended)
+            return _succeeded(work, hold, ended.result)
         wanted = patiently(hold.wanted)
         if wanted == CANCEL:
-            return _ended(work, hold, CANCELLED, clean=_ended_itself(ended))
+            return _ended(work, hold, CANCELLED)
         if wanted == LOST:
             return None
         if work.stopping.is_set():
             patiently(hold.release)
             return None
         if ended.status >= 0 and _kind(ended) not in _PASSING:
-            return _failed(work, hold, _ending(ended), kind=_kind(ended), clean=True)
+            return _failed(work, hold, _ending(ended), kind=_kind(ended))
         # Nobody told it to end: out of memory, perhaps. To take a job again counts a loss.
         last = _ending(ended)
         log.warning("job %s: %s", hold.job_id, last)
@@ -109,14 +109,10 @@ def train(work: Workplace, hold: Hold) -> Outcome | None:
             return None
 
 
-def failed(error: Exception) -> Outcome:
-    """The outcome of a job over which we ourselves failed."""
+def failed(work: Workplace, hold: Hold, error: Exception) -> Outcome | None:
+    """The outcome of a job over which we ourselves failed; as of `train`."""
     text = " ".join(str(error).split())[:500]
-    return {
-        "state": FAILED,
-        "swept": False,
-        "error": {"type": type(error).__name__, "message": text},
-    }
+    return _failed(work, hold, text, kind=type(error).__name__)
 
 
 def prepared(work: Workplace, hold: Hold) -> Path:
@@ -128,8 +124,17 @@ def prepared(work: Workplace, hold: Hold) -> Path:
 
 
 def forget(work: Workplace, job_id: str) -> None:
-    """Remove the checkpoints of a job that nobody will go on with."""
-    shutil.rmtree(work.checkpoints / "jobs" / job_id, ignore_errors=True)
+    """Remove what this machine keeps of a job that nobody will go on with."""
+    for folder in (work.checkpoints, work.root):
+        shutil.rmtree(folder / "jobs" / job_id, ignore_errors=True)
+
+
+def kept(work: Workplace) -> set[str]:
+    """The jobs of which this machine keeps something."""
+    found = (
+        path.name for folder in (work.checkpoints, work.root) for path in folder.glob("jobs/*")
+    )
+    return {name for name in found if is_job_id(name)}
 
 
 def patiently(ask: Callable[[], Answer]) -> Answer:
@@ -215,39 +220,40 @@ class _Course:
             del self._happened[:happened], self._text[:text]
 
 
-def _succeeded(work: Workplace, hold: Hold, ended: Ended) -> Outcome:
-    assert ended.result is not None
+def _succeeded(work: Workplace, hold: Hold, result: Mapping[str, Any]) -> Outcome:
+    # Of earlier attempts runs may be open.
+    swept = hold.attempts == 1 or _look(work, hold, SUCCEEDED) is not None
     return {
-        **_ended(work, hold, SUCCEEDED, clean=True),
-        "model_name": ended.result.get("model_name"),
-        "version": ended.result.get("version"),
-        "reused": bool(ended.result.get("reused")),
+        "state": SUCCEEDED,
+        "swept": swept,
+        "model_name": result.get("model_name"),
+        "version": result.get("version"),
+        "reused": bool(result.get("reused")),
     }
 
 
-def _failed(
-    work: Workplace, hold: Hold, message: str, *, clean: bool, kind: str = _OURS
-) -> Outcome:
-    outcome = _ended(work, hold, FAILED, clean=clean)
-    if outcome["state"] == FAILED:
+def _failed(work: Workplace, hold: Hold, message: str, *, kind: str = _OURS) -> Outcome | None:
+    outcome = _ended(work, hold, FAILED)
+    if outcome is not None and outcome["state"] == FAILED:
         outcome["error"] = {"type": kind, "message": message}
     return outcome
 
 
-def _ended(work: Workplace, hold: Hold, state: str, *, clean: bool) -> Outcome:
-    """The end of a job; what its processes could not close is closed first.
+def _ended(work: Workplace, hold: Hold, state: str) -> Outcome | None:
+    """The end of a job without a word of success; what it left open is closed first.
 
-    One that died right after it registered has succeeded, whatever it looks like.
+    One that died right after it registered has succeeded, whatever it looks like: while
+    only the store can tell and is away, it is asked again, until this worker ends.
     """
-    if clean and hold.lost == 0:
-        return {"state": state, "swept": True}
-    found = sweep.sweep(work.environ, work.root / "jobs", {hold.job_id: state})
+    while (found := _look(work, hold, state)) is None and patiently(hold.registering):
+        if work.stopping.wait(_PAUSE):
+            return None
     version = (found or {}).get(hold.job_id, {})
     return {"state": SUCCEEDED if version else state, "swept": found is not None, **version}
 
 
-def _ended_itself(ended: Ended) -> bool:
-    return ended.status >= 0
+def _look(work: Workplace, hold: Hold, state: str) -> sweep.Versions | None:
+    return sweep.sweep(work.environ, work.root / "jobs", {hold.job_id: state})
 
 
 def _kind(ended: Ended) -> str:

@@ -9,7 +9,14 @@ from mindtrace.jobs.child import object_in
 
 
 def words(line: bytes) -> str:
-    """A line of a child's stderr as people read it; empty for what they need not read."""
+    """A line of a child's stderr as people read it; empty for what they need not read.
+
+    It can be encoded as UTF-8, also where a file's name in it cannot.
+    """
+    return _words(line).encode(errors="backslashreplace").decode()
+
+
+def _words(line: bytes) -> str:
     fields = object_in(line)
     if isinstance(fields.get("error"), dict):
         hint = fields["error"].get("hint")

@@ -16,12 +16,12 @@ from typing import Any
 
 from mindtrace.core.settings import Settings
 from mindtrace.errors import StoreError
-from mindtrace.jobs import child, supervise, sweep, workers
+from mindtrace.jobs import child, events, supervise, sweep, workers
 from mindtrace.jobs.database import open_database
 from mindtrace.jobs.engine import Engine
 from mindtrace.jobs.hold import Hold
-from mindtrace.jobs.job import FAILED, QUEUED
-from mindtrace.jobs.promote import promote
+from mindtrace.jobs.job import QUEUED
+from mindtrace.jobs.promote import not_promoted, promote
 from mindtrace.jobs.supervise import Outcome, Workplace, patiently
 
 _ROUND = 0.5  # seconds
@@ -70,6 +70,7 @@ class Worker:
         )
         self._engine = Engine(self._database, self._work.worker_id)
         self._next_sweep = 0.0
+        self._sweeper = threading.Thread()
         self._beating = threading.Lock()
         self._left = False
 
@@ -112,11 +113,15 @@ class Worker:
                 work.changed(
                     "update mindtrace_jobs set dispatched = 1 where job_id = ?", row["job_id"]
                 )
-        # We are alive, whatever the database heard of us while this machine slept.
-        self._engine.take_over({*workers.alive(self._database), self._work.worker_id})
-        if time.monotonic() >= self._next_sweep:
+        self._engine.take_over(self._alive)
+        if time.monotonic() >= self._next_sweep and not self._sweeper.is_alive():
             self._next_sweep = time.monotonic() + _SWEEP
-            threading.Thread(target=self._sweep, name="sweep", daemon=True).start()
+            self._sweeper = threading.Thread(target=self._tidy, name="sweep", daemon=True)
+            self._sweeper.start()
+
+    def _alive(self) -> set[str]:
+        # We are, whatever the database heard of us while this machine slept.
+        return {*workers.alive(self._database), self._work.worker_id}
 
     def _retrain(self, job_id: str) -> None:
         """One job, from DBOS's hand to its end."""
@@ -131,24 +136,28 @@ class Worker:
     def _course(self, hold: Hold) -> None:
         if not patiently(hold.take):
             return
-        promotion = None
         try:
             outcome = self._engine.step("train", self._train, hold)
-            if outcome is None:
-                return
+        except Exception as error:
+            log.exception("job %s", hold.job_id)
+            outcome = self._unless_parked(supervise.failed(self._work, hold, error))
+        if outcome is None:
+            return
+        try:
             promotion = self._engine.step(
                 "promote", promote, self._settings, self._work, hold, outcome
             )
         except Exception as error:
-            log.exception("job %s", hold.job_id)
-            outcome = supervise.failed(error)
+            log.exception("job %s: its version was not promoted", hold.job_id)
+            promotion = not_promoted(error)
         if patiently(lambda: hold.finish(**outcome, promotion=promotion)):
             log.info("job %s %s", hold.job_id, outcome["state"])
-            if outcome["state"] != FAILED:
-                supervise.forget(self._work, hold.job_id)
+            supervise.forget(self._work, hold.job_id)
 
     def _train(self, hold: Hold) -> Outcome | None:
-        outcome = supervise.train(self._work, hold)
+        return self._unless_parked(supervise.train(self._work, hold))
+
+    def _unless_parked(self, outcome: Outcome | None) -> Outcome | None:
         if outcome is None and self._work.stopping.is_set():
             self._park()
         return outcome
@@ -158,23 +167,30 @@ class Worker:
         self._idle.set()
         threading.Event().wait()
 
-    def _sweep(self) -> None:
-        """Close the runs of jobs that ended where nobody could close them."""
+    def _tidy(self) -> None:
+        """Put away what jobs left that ended where nobody could do it."""
         try:
-            with self._database.transaction(write=False) as work:
-                rows = work.rows(
-                    "select job_id, state from mindtrace_jobs"
-                    " where ended_at is not null and swept = 0"
-                )
-            ended = {row["job_id"]: row["state"] for row in rows}
-            folder = self._settings.dirs.root / "jobs"
-            if ended and sweep.sweep(self._work.environ, folder, ended) is not None:
-                with self._database.transaction() as work:
-                    for job_id in ended:
-                        sql = "update mindtrace_jobs set swept = 1 where job_id = ?"
-                        work.changed(sql, job_id)
+            self._sweep()
+            for job_id in supervise.kept(self._work):
+                with self._database.transaction(write=False) as work:
+                    job = events.read_job(work, job_id)
+                if job is not None and job.ended:
+                    supervise.forget(self._work, job_id)
         except StoreError as error:
             log.warning("%s", error.message)
+
+    def _sweep(self) -> None:
+        """Close the runs of jobs that ended."""
+        with self._database.transaction(write=False) as work:
+            rows = work.rows(
+                "select job_id, state from mindtrace_jobs where ended_at is not null and swept = 0"
+            )
+        ended = {row["job_id"]: row["state"] for row in rows}
+        folder = self._settings.dirs.root / "jobs"
+        if ended and sweep.sweep(self._work.environ, folder, ended) is not None:
+            with self._database.transaction() as work:
+                for job_id in ended:
+                    work.changed("update mindtrace_jobs set swept = 1 where job_id = ?", job_id)
 
     def _beat(self) -> None:
         with self._beating:

@@ -46,12 +46,19 @@ def end_of(error: BaseException) -> End:
 @contextmanager
 def run_ends_truly(run: Run) -> Iterator[None]:
     """FINISHED if the block ends well, else KILLED or FAILED, as it was."""
+    with run_ends_if_it_fails(run):
+        yield
+    run.end("FINISHED")
+
+
+@contextmanager
+def run_ends_if_it_fails(run: Run) -> Iterator[None]:
+    """KILLED or FAILED, as it was, if the block ends by an error; else it goes on."""
     try:
         yield
     except BaseException as error:
         _end_after(error, run)
         raise
-    run.end("FINISHED")
 
 
 def _end_after(error: BaseException, run: Run) -> None:

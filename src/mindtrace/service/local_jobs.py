@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from mindtrace.core.settings import Settings
+from mindtrace.errors import StoreError
 from mindtrace.service import jobs, retrain
 from mindtrace.service.retrain import Order
 
 END = "end"
 _LOOK_EVERY = 0.3  # seconds
+_TRIES = 100  # to read a database that is away
 
 Document = dict[str, Any]
 Happening = tuple[str, Document]
@@ -77,9 +79,16 @@ class LocalJobs:
     def follow(self, job_id: str) -> Iterator[Happening]:
         """Look again and again; a worker is started, if none runs."""
         self._runner.start()
-        after = 0
+        after, tries = 0, 0
         while True:
-            found = jobs.job_events(self._settings, job_id, after)
+            try:
+                found = jobs.job_events(self._settings, job_id, after)
+                tries = 0
+            except StoreError:
+                tries += 1
+                if tries >= _TRIES:
+                    raise
+                found = []
             for event in found:
                 yield event.name, json.loads(event.data)
                 after = event.id

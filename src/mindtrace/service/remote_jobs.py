@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -45,7 +46,8 @@ class RemoteJobs:
             fields["base"] = order.base
         flags = {"warm_start": order.warm_start, "force": order.force}
         fields.update({name: True for name, flag in flags.items() if flag})
-        key = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+        # Always one: a connection that breaks is tried again, and one job is wanted.
+        key = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
         return self._ask("POST", "/retrain", json.dumps(fields).encode(), {**_JSON, **key})
 
     def show(self, job_id: str) -> Document:
@@ -79,7 +81,9 @@ class RemoteJobs:
                     if name == END:
                         return
             except _RefusedError as refused:
-                raise _meant(self._link, refused.reply) from refused
+                tries += 1  # of a server whose database is away, or which has many followers
+                if refused.reply.status != 503 or tries >= _TRIES:
+                    raise _meant(self._link, refused.reply) from refused
             except (OSError, http.client.HTTPException) as error:
                 tries += 1
                 if tries >= _TRIES:

@@ -11,7 +11,7 @@ import gc
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -140,8 +140,11 @@ def train(
             if found is not None:
                 return TrainOutcome.of_earlier(found, time.perf_counter() - began, reused=True)
         job_id = None if ticket is None else ticket.job_id
-        run, folder = _begun(store, settings, name, data, job_id, resume)
-        with run_ends_truly(run), _told_how_to_resume(run.run_id, folder):
+        with ExitStack() as whole:
+            with interrupts.held():  # a run that is there has somebody who ends it
+                run, folder = _begun(store, settings, name, data, job_id, resume)
+                whole.enter_context(run_ends_truly(run))
+            whole.enter_context(_told_how_to_resume(run.run_id, folder))
             beside = [RunCallback(run), StopOnRequest(interrupts.wanted)]
             with interrupts.deferred():
                 result = fit(
@@ -191,14 +194,17 @@ def _begun(
     resume: str | None,
 ) -> tuple[Run, Path]:
     """A run and its folder of checkpoints: new ones, or those that `resume` names."""
+    from mindtrace.registry.callbacks import run_ends_if_it_fails
     from mindtrace.registry.tracking import resume_run
     from mindtrace.training import checkpoint
 
     config, digest = settings.to_ini(), data.digests().data_digest
     if resume is None:
         run = _start_run(store, settings, name, job_id)
-        wanted = checkpoint.Identity(run.run_id, name, config, digest)
-        return run, checkpoint.begin(settings.dirs.checkpoints, wanted)
+        with run_ends_if_it_fails(run):
+            _log_params(run, settings)
+            wanted = checkpoint.Identity(run.run_id, name, config, digest)
+            return run, checkpoint.begin(settings.dirs.checkpoints, wanted)
     folder, found = checkpoint.find(settings.dirs.checkpoints, resume)
     checkpoint.demand_same(found, checkpoint.Identity(found.run_id, name, config, digest))
     return resume_run(store, found.run_id), folder
@@ -224,7 +230,10 @@ def _start_run(store: Store, settings: Settings, name: str, job_id: str | None) 
     tags = {PREFIX + key: value for key, value in environment().items()}
     if job_id is not None:
         tags[PREFIX + "job_id"] = job_id
-    run = start_run(store, settings.registry.experiment_name or name, None, tags)
+    return start_run(store, settings.registry.experiment_name or name, None, tags)
+
+
+def _log_params(run: Run, settings: Settings) -> None:
     travelling = ("data", "model", "train", "compute")
     run.log_params(
         {
@@ -233,7 +242,6 @@ def _start_run(store: Store, settings: Settings, name: str, job_id: str | None) 
             if row.section in travelling and row.key != "mirror"
         }
     )
-    return run
 
 
 def _report(run: Run, result: TrainResult) -> Report:
