@@ -15,7 +15,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: help demo test lint format docs bench bench-train bench-registry bench-serve soak clean
+.PHONY: help demo test lint format docs bench bench-train bench-registry bench-serve bench-retrain soak clean
 
 help:
 	@echo "make demo    train on digits, register, predict an image, list versions"
@@ -27,6 +27,7 @@ help:
 	@echo "make bench-registry   lists and queries of 100,000 versions beside MLflow's client"
 	@echo "make bench-train DATA=FOLDER   training beside its rivals, on real MNIST"
 	@echo "make bench-serve   serving beside its rivals; DATA=FOLDER, PEERS='mlserver=/path/python ..'"
+	@echo "make bench-retrain DATA=FOLDER   what a training costs those who ask meanwhile"
 	@echo "make soak    the tests with ten times the examples and rounds"
 	@echo "make clean   remove what the targets made, .venv included"
 
@@ -78,6 +79,9 @@ bench-train: $(READY)
 # Wants wrk. Rivals that live in environments of their own are named by PEERS.
 bench-serve: $(READY)
 	$(BIN)/python benchmarks/serve.py $(if $(DATA),--data $(DATA)) $(PEERS:%=--peer-python %)
+
+bench-retrain: $(READY)
+	$(BIN)/python benchmarks/retrain.py $(if $(DATA),--data $(DATA))
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -150,7 +150,7 @@ class Connection(asyncio.Protocol):
 
 def _unchunked(data: bytes) -> tuple[bytes, bytes] | None:
     """The body and what follows it; None while it is not complete."""
-    body = []
+    body: list[bytes] = []
     while True:
         size, separator, data = data.partition(b"\r\n")
         if not separator:

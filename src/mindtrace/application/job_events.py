@@ -18,10 +18,9 @@ from starlette.concurrency import run_in_threadpool
 from mindtrace.application.problems import Problem, log
 from mindtrace.core.settings import Settings
 from mindtrace.errors import MindtraceError
-from mindtrace.jobs.job import Event
+from mindtrace.jobs.job import END, Event
 from mindtrace.service import jobs as service
 
-END = "end"
 _LOOK_EVERY = 0.3  # seconds
 _AWAY = 5.0  # seconds between two looks at a database that is away
 _KEEP_ALIVE = 15.0  # seconds after which a silent connection hears that we are there

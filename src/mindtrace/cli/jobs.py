@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from mindtrace.service.local_jobs import Document, Jobs
 
 _LOOK_EVERY = 0.5  # seconds
-_ENDED = ("succeeded", "failed", "cancelled")
 _COLUMNS = ("job_id", "state", "submitted_at", "attempts", "epoch", "val_acc", "version", "error")
 
 URL = Annotated[
@@ -77,11 +76,13 @@ def logs(
     token_file: TOKEN_FILE = None,
 ) -> None:
     """Print what a job's trainings said."""
+    from mindtrace.jobs.job import ENDED
+
     offset = 0
     with closing(_jobs(call, url, token_file)) as jobs:
         while True:
             # Asked first: what was said before the end is there to be read after it.
-            ended = not follow or jobs.show(job_id)["state"] in _ENDED
+            ended = not follow or jobs.show(job_id)["state"] in ENDED
             while part := jobs.log(job_id, offset):
                 sys.stdout.write(part.decode(errors="replace"))
                 sys.stdout.flush()

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mindtrace.jobs.database import Work
-from mindtrace.jobs.job import Event, Job
+from mindtrace.jobs.job import END, Event, Job
 
-STATE, EPOCH, END = "state", "epoch", "end"
+STATE, EPOCH = "state", "epoch"
 LOG_LIMIT = 1 << 20  # bytes of a job's log
 _CUT = "\n... the log is too long and ends here\n"
 _PAGE = 64  # rows

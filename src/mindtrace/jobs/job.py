@@ -19,6 +19,7 @@ QUEUED, RUNNING = "queued", "running"
 SUCCEEDED, FAILED, CANCELLED = "succeeded", "failed", "cancelled"
 STATES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED)
 ENDED = frozenset({SUCCEEDED, FAILED, CANCELLED})
+END = "end"  # the last event of every job
 
 #: What the id of a job looks like.
 JOB_ID = r"^[0-9]{8}T[0-9]{12}-[0-9a-f]{8}$"

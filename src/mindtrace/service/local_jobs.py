@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from mindtrace.core.settings import Settings
 from mindtrace.errors import StoreError
+from mindtrace.jobs.job import END
 from mindtrace.service import jobs, retrain
 from mindtrace.service.retrain import Order
 
-END = "end"
 _LOOK_EVERY = 0.3  # seconds
 _TRIES = 100  # to read a database that is away
 

@@ -31,7 +31,8 @@ _HINT = "GET /openapi.json lists what a request may set, with examples"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _KNOWN = {section.lower(): {key.lower() for key in keys} for section, keys in KNOWN.items()}
 _PUBLISHED = {name.lower() for name in PUBLISHED_KEYS}
-_STARTS = ("none", "default")
+#: What a request may say of the weights that a training starts from.
+STARTS = ("none", "default")
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _refusal(wish: Wish) -> str | None:
         return "not a name"
     section, key = wish.section.lower(), wish.key.lower()
     if f"{section}.{key}" in _PUBLISHED:
-        is_path = (section, key) == ("model", "weights") and wish.text.strip() not in _STARTS
+        is_path = (section, key) == ("model", "weights") and wish.text.strip() not in STARTS
         return "a request may set none or default only" if is_path else None
     settable = sorted(
         name.partition(".")[2] for name in _PUBLISHED if name.startswith(f"{section}.")

@@ -23,8 +23,9 @@ from mindtrace.errors import (
     QueueFullError,
     UsageError,
 )
+from mindtrace.jobs.job import END
 from mindtrace.service.link import Link, Reply
-from mindtrace.service.local_jobs import END, Document, Happening
+from mindtrace.service.local_jobs import Document, Happening
 from mindtrace.service.retrain import Order
 
 _JSON = {"Content-Type": "application/json"}

@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING
 from mindtrace.core.settings import Settings
 from mindtrace.errors import UsageError
 from mindtrace.service.jobs import queue, runner
-from mindtrace.service.overlay import SECTIONS, Overlay, laid_over
+from mindtrace.service.overlay import SECTIONS, STARTS, Overlay, laid_over
 
 if TYPE_CHECKING:
     from mindtrace.jobs.job import Job, Request
 
 __all__ = ["Order", "Overlay", "check", "job_settings", "queue", "runner", "submit"]
-
-_STARTS = ("none", "default")
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def _based(settings: Settings, base: str) -> tuple[Settings, str]:
     files = manifest.check(located.folder, located.digest)
     made = settings_of(settings, files["config.ini"].decode())
     weights = made.model.weights
-    if weights not in _STARTS and not Path(weights).is_file():
+    if weights not in STARTS and not Path(weights).is_file():
         # It began with weights that only another machine has; they are not its own.
         made = dataclasses.replace(made, model=dataclasses.replace(made.model, weights="none"))
     compute = dataclasses.replace(made.compute, device=settings.compute.device)
