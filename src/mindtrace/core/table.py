@@ -284,7 +284,12 @@ _SERVE = Section(
         Key("max_connections", whole(1), "1024", "most connections at a time", "connections"),
         Key("queue", whole(1), "64", "requests that may wait", "queue_size backlog"),
         Key("header_timeout", positive(), "10", "for the head of a request to arrive"),
-        Key("body_timeout", positive(), "30", "for its body to arrive"),
+        Key(
+            "body_timeout",
+            positive(),
+            "30",
+            "for its body to arrive, and for its answer to be read",
+        ),
         Key("request_timeout", positive(), "10", "for its answer to be found", "timeout"),
         Key("drain_timeout", positive(), "30", "for open requests to end when we stop"),
         Key(
