@@ -126,11 +126,13 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept, and say so."""
         # A busy uvloop takes one connection from each listener in a turn: with one listener
-        # they would queue for seconds behind the requests of those that are in.
+        # they would queue for seconds behind the requests of those that are in. Of several
+        # workers each has one: who wakes first would take more than its share.
+        copies = LISTENERS if self._report is None else 1
         for listener in sockets or ():
             # Or a copy would make them wait, those of other processes too: it is one socket.
             listener.setblocking(False)
-            self._listeners += [listener.dup() for _ in range(LISTENERS)]
+            self._listeners += [listener.dup() for _ in range(copies)]
         await super().startup(self._listeners)
         if self._report is not None and self.started:
             self._report.alive()
