@@ -36,7 +36,7 @@ GRACE = 0.5
 _LAST_WORDS = 0.1
 # Of the time to stop in, for open requests; the rest is for putting things away.
 _FOR_REQUESTS = 0.9
-# Copies of the socket that listens, in each process.
+# Copies of the socket that listens, where one process serves alone.
 LISTENERS = 8
 
 
