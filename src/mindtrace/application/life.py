@@ -22,9 +22,11 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from mindtrace.application.door import Door
 from mindtrace.application.problems import log
 from mindtrace.application.protocol import Protocol
 from mindtrace.application.slot import ModelSlot
+from mindtrace.application.tally import Tally
 from mindtrace.application.worker import Report
 from mindtrace.application.workers import SAME_WISH
 from mindtrace.core.settings import Settings
@@ -112,6 +114,8 @@ class Server(uvicorn.Server):
         self._report = report
         self._told_at = float("inf")
         self._listeners: list[socket.socket] = []
+        self._tally: Tally | None = getattr(application.state, "tally", None)
+        self._doors: list[Door] = []
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal begins the end, a second one hastens it."""
@@ -125,15 +129,20 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept, and say so."""
-        # A busy uvloop takes one connection from each listener in a turn: with one listener
-        # they would queue for seconds behind the requests of those that are in. Of several
-        # workers each has one: who wakes first would take more than its share.
-        copies = LISTENERS if self._report is None else 1
         for listener in sockets or ():
             # Or a copy would make them wait, those of other processes too: it is one socket.
             listener.setblocking(False)
-            self._listeners += [listener.dup() for _ in range(copies)]
-        await super().startup(self._listeners)
+        if self._tally is None:
+            # A busy uvloop takes one connection from each listener in a turn: with one they
+            # would queue for seconds behind the requests of those that are in.
+            self._listeners = [one.dup() for one in sockets or () for _ in range(LISTENERS)]
+            await super().startup(self._listeners)
+        else:
+            await super().startup([])
+            # Of several workers each must get its share, which uvloop knows nothing of.
+            self._doors = [Door(one, self._protocol, self._tally) for one in sockets or ()]
+            for door in self._doors:
+                door.open()
         if self._report is not None and self.started:
             self._report.alive()
 
@@ -179,6 +188,8 @@ class Server(uvicorn.Server):
         """Take in who has knocked already; closing the door would reset their connections."""
         for server in self.servers:
             server.close()
+        for door in self._doors:
+            door.close()
         for listener in self._listeners:
             listener.close()
         loop = asyncio.get_running_loop()

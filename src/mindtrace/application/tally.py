@@ -38,6 +38,15 @@ class Tally:
         """Say how many this worker holds."""
         self._numbers[self._place] = connections
 
+    def ahead(self, coming: int) -> bool:
+        """Whether this worker, with those who are coming in, holds clearly more than another.
+
+        Of many connections a quarter more is no matter: a busy worker that waited for each
+        to be even would be slow to take them in.
+        """
+        least = min(self._numbers)
+        return self._numbers[self._place] + coming > least + least // 4
+
     def total(self) -> int:
         """How many all workers hold."""
         return sum(self._numbers)
