@@ -44,8 +44,10 @@ class Tally:
         Of many connections a quarter more is no matter: a busy worker that waited for each
         to be even would be slow to take them in.
         """
-        least = min(self._numbers)
-        return self._numbers[self._place] + coming > least + least // 4
+        others = self._numbers.tolist()
+        mine = others.pop(self._place) + coming
+        least = min(others)
+        return mine > least + least // 4
 
     def total(self) -> int:
         """How many all workers hold."""
