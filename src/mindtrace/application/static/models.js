@@ -10,9 +10,11 @@ import { lookSoon, servedNow } from "./status.js";
 import { decimal, percent, when } from "./words.js";
 
 const PAGE = 20;
+const MOST = 100; // versions that come at once
 const HEADS = ["Version", "Test accuracy", "Validation", "Test loss", "Trained"];
 let name = null;
 let champion = null;
+let wanted = PAGE; // versions that the reader has asked to see
 let newest = 0; // of the questions that were asked: a later answer never yields to an earlier
 const history = new History(() => byId("history"));
 
@@ -20,6 +22,7 @@ const history = new History(() => byId("history"));
 export function startModels() {
   byId("model").addEventListener("change", (event) => {
     name = event.target.value;
+    wanted = PAGE;
     byId("compare").hidden = true;
     void loadVersions();
   });
@@ -51,7 +54,9 @@ async function load() {
 async function loadVersions() {
   const turn = ++newest;
   try {
-    const [rows] = await Promise.all([versionsBehind(null), history.load(name)]);
+    const [rows] = await Promise.all([
+      versionsBehind(null, Math.min(wanted, MOST)), history.load(name),
+    ]);
     if (turn !== newest) return;
     byId("models-problem").replaceChildren();
     champion = history.champion;
@@ -65,8 +70,8 @@ async function loadVersions() {
   }
 }
 
-async function versionsBehind(cursor) {
-  const query = new URLSearchParams({ limit: PAGE, ...(cursor && { cursor }) });
+async function versionsBehind(cursor, limit = PAGE) {
+  const query = new URLSearchParams({ limit, ...(cursor && { cursor }) });
   return (await ask(`${modelPath(name)}/versions?${query}`)).data;
 }
 
@@ -84,8 +89,11 @@ function append(table, { items, next_cursor: cursor }) {
   if (cursor === null) return;
   const more = button("Older versions", async () => {
     more.disabled = true;
+    wanted = table.tBodies[0].rows.length + PAGE;
     try {
       const rows = await versionsBehind(cursor);
+      // Made anew meanwhile, perhaps before anybody knew that more was wanted.
+      if (!table.isConnected) return void loadVersions();
       more.remove();
       append(table, rows);
     } catch (error) {
