@@ -279,11 +279,10 @@ def test_full_is_full_without_a_worker_and_one_key_is_one_job(opened: Shop) -> N
 
 @pytest.mark.postgres
 def test_a_database_that_is_away_stops_no_training(tmp_path: Path) -> None:
-    programs = postgres_programs()
-    if programs is None:
-        assert os.environ.get("CI") != "true", "continuous integration installs PostgreSQL"
-        pytest.skip("no PostgreSQL server program: apt-get install postgresql")
-    with postgres_server(programs) as url, shop(tmp_path / "shop", f"{url}/postgres") as opened:
+    with (
+        postgres_server(postgres_programs()) as url,
+        shop(tmp_path / "shop", f"{url}/postgres") as opened,
+    ):
         worker = opened.start()
         job_id = opened.submit(max_epochs=300)
         opened.when(job_id, lambda job: (job.epoch or 0) >= 3)

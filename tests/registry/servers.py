@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 PATIENCE = 120.0  # seconds: until a server that does not start fails its test
 PASSWORD = "geheim"
 
@@ -68,12 +70,19 @@ def _is_healthy(url: str) -> bool:
         return False
 
 
-def postgres_programs() -> Path | None:
-    """The folder of `initdb` and `postgres`; Debian keeps them off the PATH."""
+def postgres_programs() -> Path:
+    """The folder of `initdb` and `postgres`; Debian keeps them off the PATH.
+
+    Without them the test that asks is skipped, but never in continuous integration.
+    """
     found = shutil.which("initdb")
     places = [Path(found).resolve().parent] if found else []
     places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((place for place in places if (place / "postgres").exists()), None)
+    for place in places:
+        if (place / "postgres").exists():
+            return place
+    assert os.environ.get("CI") != "true", "continuous integration installs PostgreSQL"
+    pytest.skip("no PostgreSQL server program: apt-get install postgresql")
 
 
 def _user() -> str | None:

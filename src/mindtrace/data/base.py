@@ -7,6 +7,7 @@ whole batches and digests.
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import get_args
 
@@ -46,7 +47,7 @@ class SourceImages:
     notes: tuple[str, ...] = ()
 
 
-class ImageDataModule(pl.LightningDataModule):
+class ImageDataModule(pl.LightningDataModule, ABC):
     """Images of one source in memory, for Lightning's Trainer and for a loop of one's own.
 
     Its arguments are attributes too.
@@ -93,6 +94,7 @@ class ImageDataModule(pl.LightningDataModule):
         self._images: SourceImages | None = None
         self._digests: DataDigests | None = None
 
+    @abstractmethod
     def read(self) -> SourceImages:
         """Read and split the source's images; called once.
 
@@ -102,7 +104,6 @@ class ImageDataModule(pl.LightningDataModule):
         Raises:
             DataError: they cannot be used; each source says why.
         """
-        raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
         """Read and split, whatever the stage; the second time there is nothing to do."""
