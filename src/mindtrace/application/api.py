@@ -36,11 +36,11 @@ from mindtrace.application import (
 )
 from mindtrace.application.access_log import AccessLog
 from mindtrace.application.admission import Admission
+from mindtrace.application.document import ProblemDocument, problems
 from mindtrace.application.envelope import Envelope
 from mindtrace.application.limits import BodyLimit
 from mindtrace.application.meters import Meters
 from mindtrace.application.problems import Problem
-from mindtrace.application.schemas import ProblemDocument, problems
 from mindtrace.application.slot import ModelSlot
 from mindtrace.application.watch import Watch
 from mindtrace.core.settings import Settings, load_settings

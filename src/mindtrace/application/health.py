@@ -6,7 +6,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from mindtrace.application.schemas import Alive, problems
+from mindtrace.application.document import problems
+from mindtrace.application.schemas import Alive
 from mindtrace.application.slot import ModelSlot
 
 router = APIRouter(prefix="/healthz", tags=["health"])

@@ -19,15 +19,9 @@ from numpy.typing import NDArray
 
 from mindtrace.application.admission import Admission, Wanted
 from mindtrace.application.bodies import IMAGE_TYPES, Question, read_body
+from mindtrace.application.document import problems
 from mindtrace.application.problems import Problem
-from mindtrace.application.schemas import (
-    EXAMPLE_IMAGE,
-    Answer,
-    Answers,
-    ManyImages,
-    OneImage,
-    problems,
-)
+from mindtrace.application.schemas import EXAMPLE_IMAGE, Answer, Answers, ManyImages, OneImage
 from mindtrace.application.slot import ModelSlot
 from mindtrace.errors import ImageError
 from mindtrace.preprocess import count_pixels, encode_png

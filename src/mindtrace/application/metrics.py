@@ -16,9 +16,9 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import State
 
+from mindtrace.application.document import problems
 from mindtrace.application.meters import BOUNDS, Exchange, Snapshot, together
 from mindtrace.application.problems import log
-from mindtrace.application.schemas import problems
 from mindtrace.errors import StoreError
 from mindtrace.service import retrain
 

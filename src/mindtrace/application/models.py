@@ -8,14 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse
 
+from mindtrace.application.document import problems
 from mindtrace.application.problems import Problem
-from mindtrace.application.schemas import (
-    ComparisonItem,
-    ModelPage,
-    VersionItem,
-    VersionPage,
-    problems,
-)
+from mindtrace.application.schemas import ComparisonItem, ModelPage, VersionItem, VersionPage
 from mindtrace.core.documents import document
 from mindtrace.core.settings import Settings
 from mindtrace.errors import NotFoundError, UsageError

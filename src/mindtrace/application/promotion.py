@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
 from mindtrace.application import bodies
+from mindtrace.application.document import problems
 from mindtrace.application.guard import media_type
 from mindtrace.application.problems import Problem
 from mindtrace.application.schemas import (
@@ -23,7 +24,6 @@ from mindtrace.application.schemas import (
     PromoteWish,
     PromotionItem,
     RollbackWish,
-    problems,
 )
 from mindtrace.core.masking import shown
 from mindtrace.core.settings import Settings

@@ -12,7 +12,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from mindtrace.application import health
-from mindtrace.application.schemas import EXAMPLE_IMAGE, inlined, problems
+from mindtrace.application.document import inlined, problems
+from mindtrace.application.schemas import EXAMPLE_IMAGE
 from mindtrace.application.slot import ModelSlot
 from mindtrace.application.tensors import DATATYPES, IMAGE, OUTPUTS, PIXELS
 from mindtrace.application.v2_infer import BINARY, JSON_LENGTH, infer
