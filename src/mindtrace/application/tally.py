@@ -1,8 +1,8 @@
 """Floor 10: how many connections a server holds, all its workers together.
 
 In: each worker's own number, written into memory that they share through a file. Out:
-their sum. The kernel hands connections to whoever is quick: a limit on each worker alone
-would turn clients away while others have room.
+their sum, and whether this worker is ahead of the others. The kernel hands connections to
+whoever is quick: a limit on each worker alone would turn clients away while others have room.
 """
 
 from __future__ import annotations
