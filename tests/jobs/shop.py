@@ -146,6 +146,13 @@ class Shop:
             if job_id in (process.info["cmdline"] or ())
         ]
 
+    def kept(self, job_id: str) -> list[Path]:
+        """What is left of a job's folders; they go right after its end was told."""
+        return [
+            *self.root.glob(f"checkpoints/jobs/{job_id}"),
+            *self.root.glob(f"jobs/{job_id}/config.ini"),
+        ]
+
     def versions(self, job_id: str) -> list[int]:
         """What a job registered, by the store's own tables."""
         return [

@@ -48,7 +48,7 @@ def test_a_job_makes_a_version(either: Shop) -> None:
     assert either.versions(job_id) == [1]
     assert either.runs(job_id) == ["FINISHED"]
     assert "registering digits" in jobs.job_log(either.settings, job_id).decode()
-    assert not list((either.root / "checkpoints" / "jobs").glob("*"))
+    until(lambda: not either.kept("*"))
 
     again = either.ended(either.submit())
     assert (again.state, again.version, again.reused) == ("succeeded", 1, True)
@@ -126,7 +126,7 @@ def test_cancel_in_the_middle_leaves_nothing(opened: Shop) -> None:
     assert (job.state, job.version) == ("cancelled", None)
     assert opened.runs(job_id) == ["KILLED"]
     assert opened.versions(job_id) == []
-    assert not list((opened.root / "checkpoints" / "jobs").glob(f"{job_id}*"))
+    until(lambda: not opened.kept(job_id))
     assert opened.ended(following).state == "succeeded"
     with pytest.raises(ConflictError):
         jobs.cancel_job(opened.settings, job_id)
