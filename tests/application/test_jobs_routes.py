@@ -21,6 +21,7 @@ from mindtrace.core.settings import Settings, load_settings
 from mindtrace.jobs import workers
 from mindtrace.jobs.hold import Hold
 from mindtrace.service import jobs
+from mindtrace.service.overlay import Overlay
 
 INI = {"content-type": "text/x-ini"}
 EPOCH = {
@@ -117,6 +118,34 @@ def test_a_configuration_can_be_checked_as_one_types(
         assert len(bad.json()["errors"]) == 2
         assert client.get("/jobs").json()["items"] == []
         assert not (settings.dirs.root / "jobs.db").exists()  # nobody asked for a job
+
+
+def test_others_are_answered_while_a_long_body_is_read(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, answered = threading.Event(), threading.Event()
+
+    def slow(text: str) -> Overlay:
+        begun.set()
+        assert answered.wait(60)
+        return Overlay()
+
+    monkeypatch.setattr(Overlay, "from_ini", slow)
+    checks: list[int] = []
+
+    def check() -> None:
+        url = f"{client.base_url}/retrain/check"
+        checks.append(httpx.post(url, content=b"", headers=INI, trust_env=False).status_code)
+
+    thread = threading.Thread(target=check)
+    thread.start()
+    try:
+        assert begun.wait(60)
+        assert client.get("/healthz/live").status_code == 200
+    finally:
+        answered.set()
+        thread.join()
+    assert checks == [200]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mindtrace.core.checks import MANY
 from mindtrace.core.schema import KNOWN, SECTIONS
 from mindtrace.core.settings import PUBLISHED_KEYS, Settings, load_settings
 from mindtrace.errors import ConfigError, NotFoundError, UsageError
@@ -58,6 +59,17 @@ def test_every_fault_is_told_with_its_line(settings: Settings) -> None:
     assert "may not set this" in rows[6]
     assert any("nonsense" in message for message in rows.values())
     assert "broken" in rows[10]
+
+
+def test_of_many_unknown_sections_the_first_are_told(settings: Settings) -> None:
+    names = [f"s{number}" for number in range(20_000)]
+    for overlay in (
+        Overlay.from_ini("".join(f"[{name}]\n" for name in names)),
+        Overlay.from_mapping({name: {} for name in names}),
+    ):
+        found = faults(settings, overlay)
+        assert (len(found), found[0][:21]) == (MANY + 1, "[s0]: unknown section")
+        assert found[-1] == "and 19,900 more unknown names from here on"
 
 
 def test_only_published_keys_may_be_set(settings: Settings) -> None:

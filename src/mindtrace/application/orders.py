@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import Request
+from starlette.concurrency import run_in_threadpool
 
 from mindtrace.application import bodies
 from mindtrace.application.guard import media_type
@@ -25,13 +26,18 @@ async def read_order(request: Request) -> Order:
         Problem: 400 not JSON, 415 another type, 422 without a configuration.
     """
     kind = media_type(request.headers.get("content-type", "").encode("latin-1"))
+    if kind not in ACCEPTED:
+        raise bodies.unsupported(kind, ACCEPTED)
+    is_form = kind == "multipart/form-data"
+    body = await (bodies.form_file(request, "config") if is_form else request.body())
+    # In another thread: thousands of faults take longer than other requests should wait.
+    return await run_in_threadpool(_order, kind, body)
+
+
+def _order(kind: str, body: bytes) -> Order:
     if kind == "application/json":
-        return _from_fields(bodies.parse_object(await request.body()))
-    if kind == "text/x-ini":
-        return Order(Overlay.from_ini(_utf8(await request.body())))
-    if kind == "multipart/form-data":
-        return Order(Overlay.from_ini(_utf8(await bodies.form_file(request, "config"))))
-    raise bodies.unsupported(kind, ACCEPTED)
+        return _from_fields(bodies.parse_object(body))
+    return Order(Overlay.from_ini(_utf8(body)))
 
 
 def _from_fields(fields: dict[str, Any]) -> Order:

@@ -11,16 +11,16 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mindtrace.core.layers import read_ini
+from mindtrace.core.checks import unknown_names
+from mindtrace.core.layers import Layer, Origin, read_ini
 from mindtrace.core.masking import shown
 from mindtrace.core.schema import KNOWN
 from mindtrace.core.settings import PUBLISHED_KEYS, Settings, load_settings
-from mindtrace.core.suggestions import unknown_section
 from mindtrace.errors import ConfigError, Fault, listed
 from mindtrace.service.jobs import secrets
 
@@ -60,8 +60,7 @@ class Overlay:
             Wish(section, key, entry.text, entry.origin.line)
             for (section, key), entry in layer.entries.items()
         )
-        lines = {section: origin.line for section, origin in layer.sections.items()}
-        return cls(wishes, (*layer.faults, *_empty(lines, wishes)))
+        return cls(wishes, (*layer.faults, *_empty(layer.sections, wishes)))
 
     @classmethod
     def from_mapping(cls, sections: Mapping[str, Any]) -> Overlay:
@@ -80,7 +79,8 @@ class Overlay:
                 else:
                     wishes.append(Wish(section, key, text))
         objects = [name for name, keys in sections.items() if isinstance(keys, Mapping)]
-        return cls(tuple(wishes), (*faults, *_empty(dict.fromkeys(objects), wishes)))
+        empty = _empty(dict.fromkeys(objects, Origin(FILE)), wishes)
+        return cls(tuple(wishes), (*faults, *empty))
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Overlay:
@@ -138,13 +138,15 @@ def laid_over(settings: Settings, overlay: Overlay) -> Settings:
     return merged
 
 
-def _empty(sections: Mapping[str, int | None], wishes: Sequence[Wish]) -> Iterator[Fault]:
-    """The unknown sections without a key, which no wish tells of; with their lines."""
+def _empty(sections: Mapping[str, Origin], wishes: Sequence[Wish]) -> list[Fault]:
+    """The unknown sections without a key, which no wish tells of."""
     filled = {wish.section for wish in wishes}
-    for section, line in sections.items():
-        if section not in filled and section.lower() not in _KNOWN:
-            message = f"[{shown(section)}]: {unknown_section(section)}"
-            yield _fault(section, None, message, line)
+    unknown = {
+        section: origin
+        for section, origin in sections.items()
+        if section not in filled and section.lower() not in _KNOWN
+    }
+    return unknown_names(Layer(sections=unknown))
 
 
 def _refusal(wish: Wish) -> str | None:
