@@ -49,6 +49,24 @@ def test_ini_text_and_json_are_the_same_wish(settings: Settings) -> None:
     assert ini.digest() != Overlay.from_ini("[train]\nmax_epochs = 3\n").digest()
 
 
+def test_null_is_what_a_key_calls_nothing(settings: Settings) -> None:
+    sections = {
+        "registry": {"model_name": None},
+        "data": {"num_val": None, "augment": None},
+        "train": {"patience": None},
+        "compute": {"threads": None},
+    }
+    merged = laid_over(settings, Overlay.from_mapping(sections))
+    assert (merged.registry.model_name, merged.data.num_val) == (None, None)
+    assert (merged.data.augment, merged.train.patience) == ("none", None)
+    assert merged.compute.threads is None
+    lacking = Overlay.from_mapping({"train": {"lr": None}, "model": {"freeze": None}})
+    assert [message.partition(":")[0] for message in faults(settings, lacking)] == [
+        "[model] freeze = none",
+        "[train] lr = none",
+    ]
+
+
 def test_every_fault_is_told_with_its_line(settings: Settings) -> None:
     text = "[train]\nmax_epoch = 1\nlr = -1\n\n[serve]\nport = 1\n\n[nonsense]\na = 1\nbroken\n"
     with pytest.raises(ConfigError) as caught:

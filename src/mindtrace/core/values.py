@@ -26,12 +26,14 @@ class Kind:
         render: value -> text that parses to the same value.
         anchor: (text, folder) -> text with relative paths made absolute, or None where
             the text is no path.
+        nothing: how None is written, or None where it is no value.
     """
 
     allowed: str
     parse: Callable[[str], Any]
     render: Callable[[Any], str] = str
     anchor: Callable[[str, Path], str] | None = None
+    nothing: str | None = None
 
 
 def whole(low: int, high: int | None = None) -> Kind:
@@ -192,4 +194,4 @@ def optional(kind: Kind, word: str = "", *words: str) -> Kind:
     def anchor(text: str, folder: Path) -> str:
         return text if text in nothing or kind.anchor is None else kind.anchor(text, folder)
 
-    return Kind(f"{named}, or {kind.allowed}", parse, render, anchor if kind.anchor else None)
+    return Kind(f"{named}, or {kind.allowed}", parse, render, anchor if kind.anchor else None, word)

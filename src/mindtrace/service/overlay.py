@@ -19,7 +19,7 @@ from typing import Any
 from mindtrace.core.checks import unknown_names
 from mindtrace.core.layers import Layer, Origin, read_ini
 from mindtrace.core.masking import shown
-from mindtrace.core.schema import KNOWN
+from mindtrace.core.schema import KNOWN, section_of
 from mindtrace.core.settings import PUBLISHED_KEYS, Settings, load_settings
 from mindtrace.errors import ConfigError, Fault, listed
 from mindtrace.service.jobs import secrets
@@ -72,7 +72,7 @@ class Overlay:
                 faults.append(_fault(section, None, f"[{shown(section)}]: must be an object"))
                 continue
             for key, value in keys.items():
-                text = _text(value)
+                text = _nothing(section, key) if value is None else _text(value)
                 if text is None:
                     message = f"[{shown(section)}] {shown(key)}: must be a single value"
                     faults.append(_fault(section, key, message))
@@ -176,10 +176,17 @@ def _fault(section: str | None, key: str | None, message: str, line: int | None 
     return Fault(FILE, line, section, key, message)
 
 
+def _nothing(section: str, key: str) -> str:
+    """How a key says that it has no value; `none`, mostly a fault, where it must have one."""
+    try:
+        word = section_of(section).key(key).kind.nothing
+    except KeyError:
+        word = None  # a name that is refused anyway
+    return "none" if word is None else word
+
+
 def _text(value: object) -> str | None:
     """A JSON value as INI text; None if it is no single value."""
-    if value is None:
-        return "none"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and not math.isfinite(value):
