@@ -15,6 +15,7 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 from tests.application.conftest import Serve
+from tests.application.registered import NAME, Registered
 
 from mindtrace.application.schemas import Job, JobPage
 from mindtrace.core.settings import Settings, load_settings
@@ -213,6 +214,19 @@ def test_one_key_is_one_job(settings: Settings, bundle: Path, serve: Serve) -> N
         assert first.json() == again.json()
         assert other.status_code == force.status_code == 422
         assert len(client.get("/jobs").json()["items"]) == 1
+
+
+def test_one_key_is_one_job_even_if_its_base_is_gone(
+    two: Registered, bundle: Path, serve: Serve
+) -> None:
+    body = {"base": f"{NAME}/2", "data": {"source": "digits"}}
+    with serve(two.settings, str(bundle), change=idle) as client:
+        asked = [client.post("/retrain", json=body, headers={"idempotency-key": "monday"})]
+        (two.root / "mlflow.db").rename(two.root / "away.db")
+        asked.append(client.post("/retrain", json=body, headers={"idempotency-key": "monday"}))
+        asked.append(client.post("/retrain", json=body))
+    assert [answer.status_code for answer in asked] == [202, 202, 404]
+    assert asked[0].json() == asked[1].json()
 
 
 def test_a_full_queue_is_429(settings: Settings, bundle: Path, serve: Serve) -> None:

@@ -60,10 +60,9 @@ class JobQueue:
         """
         with self.database.transaction() as work:
             work.rows(work.alone)
-            if key_digest is not None:
-                row = work.row("select * from mindtrace_jobs where key_digest = ?", key_digest)
-                if row is not None:
-                    return _same_request(Job.from_row(row), request_digest)
+            job = _keyed(work, request_digest, key_digest)
+            if job is not None:
+                return job
             self._demand_room(work)
             job_id = new_job_id()
             work.changed(
@@ -73,6 +72,18 @@ class JobQueue:
                 *(job_id, QUEUED, now(), request.to_json(), request_digest, key_digest),
             )
             return events.tell_state(work, job_id)
+
+    def submitted(self, request_digest: str, key_digest: str) -> Job | None:
+        """The job that has this key already, if one has.
+
+        Raises:
+            UsageError: the key belongs to another request.
+            StoreError: the database is away.
+        """
+        if not self.database.exists():
+            return None
+        with self._read() as work:
+            return _keyed(work, request_digest, key_digest)
 
     def get(self, job_id: str) -> Job:
         """A job as it is now.
@@ -106,9 +117,12 @@ class JobQueue:
         return counts
 
     def unfinished(self) -> bool:
-        """Whether a job waits or runs."""
-        counts = self.counts()
-        return counts[QUEUED] + counts[RUNNING] > 0
+        """Whether a worker is wanted: a job waits, runs, or ended and may have left a run open."""
+        if not self.database.exists():
+            return False
+        with self._read() as work:
+            sql = "select 1 from mindtrace_jobs where ended_at is null or swept = 0 limit 1"
+            return work.row(sql) is not None
 
     def cancel(self, job_id: str) -> Job:
         """Take a job out of the queue, or ask for the end of one that runs.
@@ -184,10 +198,16 @@ def _locked(work: Work, job_id: str) -> Row:
     return row
 
 
-def _same_request(job: Job, request_digest: str | None) -> Job:
-    if job.request_digest != request_digest:
+def _keyed(work: Work, request_digest: str | None, key_digest: str | None) -> Job | None:
+    """The job with that key, if one has it; the request must be the same."""
+    if key_digest is None:
+        return None
+    row = work.row("select * from mindtrace_jobs where key_digest = ?", key_digest)
+    if row is None:
+        return None
+    if row["request_digest"] != request_digest:
         raise UsageError(
             "this Idempotency-Key was sent before with another request",
             hint="send a new key with a new request",
         )
-    return job
+    return Job.from_row(row)

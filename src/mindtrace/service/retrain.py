@@ -71,10 +71,15 @@ def submit(settings: Settings, order: Order, *, idempotency_key: str | None = No
         QueueFullError: enough jobs wait.
         StoreError: the database of jobs, or the registry, is away.
     """
-    key = None if idempotency_key is None else hashlib.sha256(idempotency_key.encode()).hexdigest()
-    return queue(settings).submit(
-        _request(settings, order), request_digest=order.digest(), key_digest=key
-    )
+    ours, asked = queue(settings), order.digest()
+    if idempotency_key is None:
+        return ours.submit(_request(settings, order), request_digest=asked)
+    key = hashlib.sha256(idempotency_key.encode()).hexdigest()
+    # Looked up before anything else: what it starts from may be gone since it was accepted.
+    job = ours.submitted(asked, key)
+    if job is not None:
+        return job
+    return ours.submit(_request(settings, order), request_digest=asked, key_digest=key)
 
 
 def job_settings(settings: Settings, order: Order) -> Settings:
@@ -90,7 +95,9 @@ def _request(settings: Settings, order: Order) -> Request:
     from mindtrace.jobs.job import Request
 
     merged, parent = _merged(settings, order)
-    return Request(merged.to_ini(SECTIONS), parent, order.warm_start, order.force)
+    return Request(
+        merged.to_ini(SECTIONS), parent, order.warm_start, order.force, settings.jobs.promote
+    )
 
 
 def _merged(settings: Settings, order: Order) -> tuple[Settings, str | None]:
