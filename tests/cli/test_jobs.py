@@ -120,6 +120,36 @@ def test_what_is_refused(
     assert (warm.exit_code, "--base" in warm.stderr) == (2, True)
 
 
+def test_here_a_training_may_begin_with_a_file_of_ours(
+    run_cli: RunCli, root: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "w.safetensors"
+    hold = taken(submitted(run_cli, "--set", f"model.weights={weights}"))
+    assert f"weights = {weights}" in hold.request.config
+
+
+def test_what_a_server_would_not_take_is_told_by_name(
+    run_cli: RunCli, root: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "c.ini"
+    config.write_text("[data]\nsource = folder\ndir = x\n\n[compute]\ndevice = cpu\n")
+    at = ["--url", "http://127.0.0.1:9"]
+    sets = ["--set", "model.weights=w.safetensors", "--set", "data.mirror=http://m/"]
+    refused = run_cli("retrain", "--config", str(config), *sets, "--json", *at)
+    assert refused.exit_code == 2
+    faults = json.loads(refused.stderr.splitlines()[-1])["error"]["faults"]
+    told = {f"{fault['section']}.{fault['key']}": fault["line"] for fault in faults}
+    assert told == {
+        "data.dir": 3,
+        "data.mirror": None,
+        "model.weights": None,
+        "compute.device": 6,
+    }
+    # What belongs to this machine alone is nothing that a server could miss.
+    machine = ["--set", "serve.port=1", "--set", "registry.tracking_uri=http://r/"]
+    assert run_cli("retrain", *SMALL, *machine, *at).exit_code == 1
+
+
 def test_a_server_that_is_not_there(run_cli: RunCli, root: Path) -> None:
     for words in (["retrain", *SMALL], ["jobs", "list"], ["jobs", "logs", UNKNOWN]):
         result = run_cli(*words, "--url", "http://127.0.0.1:9")

@@ -59,7 +59,8 @@ def retrain(
     from mindtrace.core.interrupts import interruptible
     from mindtrace.service.retrain import Order, Overlay
 
-    order = Order(Overlay.from_settings(settings), base, warm_start, force)
+    overlay = Overlay.from_settings if url is None else Overlay.for_server
+    order = Order(overlay(settings), base, warm_start, force)
     jobs = jobs_of(settings, url)
     # Both signals as errors: a worker beside us puts its job back before we end.
     with interruptible(), closing(jobs):

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from mindtrace.core.checks import unknown_names
 from mindtrace.core.layers import Layer, Origin, read_ini
 from mindtrace.core.masking import shown
-from mindtrace.core.schema import KNOWN, section_of
+from mindtrace.core.schema import KNOWN, TRAVELLING, section_of
 from mindtrace.core.settings import PUBLISHED_KEYS, Settings, load_settings
 from mindtrace.errors import ConfigError, Fault, listed
 from mindtrace.service.jobs import secrets
@@ -47,10 +47,17 @@ class Wish:
 
 @dataclass(frozen=True)
 class Overlay:
-    """All that a client sets, and what was wrong with how it was written."""
+    """All that a client sets.
+
+    Attributes:
+        wishes: key by key.
+        faults: what was wrong with how it was written.
+        own: whether it is of the machine that trains, and so may name a file there.
+    """
 
     wishes: tuple[Wish, ...] = ()
     faults: tuple[Fault, ...] = ()
+    own: bool = False
 
     @classmethod
     def from_ini(cls, text: str) -> Overlay:
@@ -84,14 +91,26 @@ class Overlay:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Overlay:
-        """What a user set on purpose, of that which a request may set."""
-        return cls(
-            tuple(
-                Wish(row.section, row.key, row.value)
-                for row in settings.rows()
-                if f"{row.section}.{row.key}" in PUBLISHED_KEYS and row.origin != "default"
-            )
-        )
+        """What a user set on purpose, of that which a request may set; for jobs of our own."""
+        return cls(tuple(wish for wish in _wishes(settings) if _is_published(wish)), own=True)
+
+    @classmethod
+    def for_server(cls, settings: Settings) -> Overlay:
+        """The same for a server elsewhere, which has folders and devices of its own.
+
+        Raises:
+            ConfigError: with what else was set of a training: it would be another one there.
+        """
+        faults = []
+        for wish in _wishes(settings):
+            reason = _refusal(wish)
+            if reason is not None and wish.section in TRAVELLING:
+                origin = settings.origins[wish.section, wish.key]
+                message = f"[{wish.section}] {wish.key}: {reason}"
+                faults.append(Fault(origin.file, origin.line, wish.section, wish.key, message))
+        if faults:
+            raise ConfigError(faults, hint="train without --url, or leave these to the server")
+        return cls(cls.from_settings(settings).wishes)
 
     def digest(self) -> str:
         """SHA-256 over what is set, the same for INI text and JSON; 64 hexadecimal digits."""
@@ -117,7 +136,9 @@ def laid_over(settings: Settings, overlay: Overlay) -> Settings:
     lines: dict[tuple[str, str], int | None] = {}
     for wish in overlay.wishes:
         place = (wish.section.lower(), wish.key.lower())
-        reason = _refusal(wish) or ("given twice, keep one" if place in lines else None)
+        reason = _refusal(wish, overlay.own) or (
+            "given twice, keep one" if place in lines else None
+        )
         lines.setdefault(place, wish.line)
         if reason is None:
             sets.append(f"{wish.section}.{wish.key}={wish.text}")
@@ -149,14 +170,25 @@ def _empty(sections: Mapping[str, Origin], wishes: Sequence[Wish]) -> list[Fault
     return unknown_names(Layer(sections=unknown))
 
 
-def _refusal(wish: Wish) -> str | None:
+def _wishes(settings: Settings) -> Iterator[Wish]:
+    """All that a user set on purpose."""
+    for row in settings.rows():
+        if row.origin != "default":
+            yield Wish(row.section, row.key, row.value)
+
+
+def _is_published(wish: Wish) -> bool:
+    return f"{wish.section}.{wish.key}".lower() in _PUBLISHED
+
+
+def _refusal(wish: Wish, own: bool = False) -> str | None:
     """Why a request may not set this; None if it may, or if nobody knows the name."""
     if not (_NAME.fullmatch(wish.section) and _NAME.fullmatch(wish.key)):
         return "not a name"
     section, key = wish.section.lower(), wish.key.lower()
-    if f"{section}.{key}" in _PUBLISHED:
+    if _is_published(wish):
         is_path = (section, key) == ("model", "weights") and wish.text.strip() not in STARTS
-        return "a request may set none or default only" if is_path else None
+        return "a request may set none or default only" if is_path and not own else None
     settable = sorted(
         name.partition(".")[2] for name in _PUBLISHED if name.startswith(f"{section}.")
     )
