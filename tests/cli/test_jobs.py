@@ -16,6 +16,7 @@ import pytest
 
 from mindtrace.core.settings import load_settings
 from mindtrace.jobs import workers
+from mindtrace.jobs.beside import Runner
 from mindtrace.jobs.hold import Hold
 from mindtrace.service import jobs
 
@@ -150,6 +151,28 @@ def test_what_a_server_would_not_take_is_told_by_name(
     assert run_cli("retrain", *SMALL, *machine, *at).exit_code == 1
 
 
+def test_an_epoch_without_a_number_is_a_line_like_others(
+    run_cli: RunCli, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that diverges measures nan, which JSON tells as null."""
+    monkeypatch.setattr(Runner, "start", lambda _: None)
+    job_id = submitted(run_cli, "--key", "k")
+    hold = taken(job_id)
+    epoch = {"epoch": 1, "max_epochs": 1, "metrics": {"val_acc": None}}
+    hold.tell([{"event": "epoch", **epoch, "seconds": 1.0, "best": False}])
+    hold.finish("succeeded", swept=True)
+    followed = run_cli("retrain", *SMALL, "--key", "k", "--follow")
+    assert followed.exit_code == 0, followed.stderr
+    assert "val_acc nan" in followed.stderr
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", "a\n", "ä", "x" * 256])
+def test_a_key_is_the_same_at_every_door(run_cli: RunCli, root: Path, key: str) -> None:
+    for at in ([], ["--url", "http://127.0.0.1:9"]):
+        refused = run_cli("retrain", *SMALL, "--key", key, *at)
+        assert (refused.exit_code, "--key must be" in refused.stderr) == (2, True)
+
+
 def test_a_server_that_is_not_there(run_cli: RunCli, root: Path) -> None:
     for words in (["retrain", *SMALL], ["jobs", "list"], ["jobs", "logs", UNKNOWN]):
         result = run_cli(*words, "--url", "http://127.0.0.1:9")
@@ -177,8 +200,9 @@ def test_a_job_followed_at_a_server(root: Path, server: str) -> None:
         )
         hold = taken(_newest_waiting())
         hold.tell([{"event": "started", "max_epochs": 2}])
-        epoch = {"epoch": 1, "max_epochs": 2, "metrics": {"val_acc": 0.5}}
-        hold.tell([{"event": "epoch", **epoch, "seconds": 1.0, "best": True}])
+        for accuracy in (0.5, None):  # the second has diverged
+            epoch = {"epoch": 1, "max_epochs": 2, "metrics": {"val_acc": accuracy}}
+            hold.tell([{"event": "epoch", **epoch, "seconds": 1.0, "best": True}])
         error = {"type": "DataError", "message": "no images"} if state == "failed" else None
         hold.finish(state, swept=True, error=error)
         out, err = process.communicate(timeout=120)
@@ -186,7 +210,8 @@ def test_a_job_followed_at_a_server(root: Path, server: str) -> None:
         assert json.loads(out)["state"] == state
         events = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
         told = [event["event"] for event in events if "event" in event]
-        assert [name for name in told if name != "stage"] == ["started", "epoch"]
+        assert [name for name in told if name != "stage"] == ["started", "epoch", "epoch"]
+        assert (f"jobs logs {hold.job_id} --url {server}" in err) == (state == "failed")
     for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         process = subprocess.Popen(
             [
@@ -206,7 +231,7 @@ def test_a_job_followed_at_a_server(root: Path, server: str) -> None:
         process.send_signal(signum)
         _, err = process.communicate(timeout=120)
         assert process.returncode == code, err
-        assert f"mindtrace jobs cancel {job_id}" in err
+        assert f"mindtrace jobs cancel {job_id} --url {server}" in err
         assert hold.wanted() == "go on"
 
 

@@ -15,13 +15,12 @@ from mindtrace.application.orders import read_order
 from mindtrace.application.problems import Problem
 from mindtrace.application.schemas import EXAMPLE_INI, Job, JobPage
 from mindtrace.core.settings import Settings
-from mindtrace.jobs.job import JOB_ID
+from mindtrace.jobs.job import JOB_ID, KEY, is_key
 from mindtrace.service import jobs as service
 from mindtrace.service import retrain as retraining
 
 router = APIRouter(tags=["retraining"])
 
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _RANGE = re.compile(r"bytes=([0-9]{1,15})-")
 # Seconds after which a client should look at its job again.
 _LOOK_AGAIN = "2"
@@ -51,7 +50,7 @@ _IDEMPOTENCY_KEY: dict[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "the same key with the same body gives the same job",
-    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    "schema": {"type": "string", "pattern": KEY},
 }
 _OK: dict[str, Any] = {"content": {"application/json": {"example": {"ok": True}}}}
 _TEXT: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
@@ -86,7 +85,7 @@ async def retrain(request: Request) -> JSONResponse:
     """Queue a training; the body is laid over the server's own configuration."""
     order = await read_order(request)
     key = request.headers.get("idempotency-key")
-    if key is not None and not _KEY.fullmatch(key):
+    if key is not None and not is_key(key):
         raise Problem(400, "Idempotency-Key must be 1 to 255 visible ASCII characters")
     settings = _settings(request)
     job = await run_in_threadpool(retraining.submit, settings, order, idempotency_key=key)

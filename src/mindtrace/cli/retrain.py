@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from math import nan
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -57,26 +58,28 @@ def retrain(
     if warm_start and base is None:
         raise UsageError("--warm-start needs --base", hint="mindtrace retrain --base NAME ...")
     from mindtrace.core.interrupts import interruptible
+    from mindtrace.jobs.job import is_key
     from mindtrace.service.retrain import Order, Overlay
 
+    if key is not None and not is_key(key):
+        raise UsageError("--key must be 1 to 255 visible ASCII characters, without blanks")
     overlay = Overlay.from_settings if url is None else Overlay.for_server
     order = Order(overlay(settings), base, warm_start, force)
-    jobs = jobs_of(settings, url)
+    jobs, at = jobs_of(settings, url), f" --url {url}" if url else ""
     # Both signals as errors: a worker beside us puts its job back before we end.
     with interruptible(), closing(jobs):
         document = jobs.submit(order, idempotency_key=key)
         if wait or follow:
-            document = _ended(call.console, jobs, document["job_id"], show=follow)
+            document = _ended(call.console, jobs, document["job_id"], at, show=follow)
     _show(call.console, document)
     if wait or follow:
-        _demand_success(document)
+        _demand_success(document, at)
     else:
-        at = f" --url {url}" if url else ""
         call.console.next_step(f"mindtrace jobs show {document['job_id']}{at}")
 
 
-def _ended(console: Console, jobs: Jobs, job_id: str, *, show: bool) -> Document:
-    """The job's last document."""
+def _ended(console: Console, jobs: Jobs, job_id: str, at: str, *, show: bool) -> Document:
+    """The job's last document; `at` is what a command needs to ask for it."""
     progress = progress_for(console) if show else _silent()
     try:
         document: Document = {}
@@ -89,7 +92,7 @@ def _ended(console: Console, jobs: Jobs, job_id: str, *, show: bool) -> Document
                 document = data
         return document
     except InterruptedByUser:
-        console.note(f"job {job_id} is not cancelled: mindtrace jobs cancel {job_id}")
+        console.note(f"job {job_id} is not cancelled: mindtrace jobs cancel {job_id}{at}")
         raise
     finally:
         progress.closed()
@@ -107,8 +110,10 @@ def _tell_state(progress: Progress, now: Document, before: Document) -> None:
 def _tell_epoch(progress: Progress, data: Document) -> None:
     from mindtrace.core.progress import EpochReport
 
-    names = ("epoch", "max_epochs", "metrics", "seconds", "best")
-    report = EpochReport(**{name: data[name] for name in names})
+    # JSON has no nan, which is what a training that diverges measures.
+    metrics = {name: nan if value is None else value for name, value in data["metrics"].items()}
+    names = ("epoch", "max_epochs", "seconds", "best")
+    report = EpochReport(metrics=metrics, **{name: data[name] for name in names})
     progress.epoch(report)
     progress.advanced(report.epoch, 1)
 
@@ -130,12 +135,12 @@ def _show(console: Console, document: dict[str, Any]) -> None:
         console.fields(job_fields(document))
 
 
-def _demand_success(document: Document) -> None:
+def _demand_success(document: Document, at: str) -> None:
     if document["state"] == "failed":
         error = document["error"] or {}
         raise TrainingError(
             f"job {document['job_id']} failed: {error.get('message')}",
-            hint=f"mindtrace jobs logs {document['job_id']}",
+            hint=f"mindtrace jobs logs {document['job_id']}{at}",
         )
     if document["state"] == "cancelled":
         raise VerdictError(f"job {document['job_id']} was cancelled")

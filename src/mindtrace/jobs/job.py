@@ -23,7 +23,10 @@ END = "end"  # the last event of every job
 
 #: What the id of a job looks like.
 JOB_ID = r"^[0-9]{8}T[0-9]{12}-[0-9a-f]{8}$"
+#: What a client's own key for a job looks like: visible ASCII.
+KEY = r"^[!-~]{1,255}$"
 _ID = re.compile(JOB_ID)
+_KEY = re.compile(KEY)
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,15 @@ class Request:
         parent: the version it starts from, `NAME/VERSION`, or None.
         warm_start: whether the weights of `parent` are the first ones.
         force: train even if such a version is there already.
+        promote: what becomes of its version, never, gate or always; None leaves that to the
+            worker.
     """
 
     config: str
     parent: str | None = None
     warm_start: bool = False
     force: bool = False
+    promote: str | None = None
 
     def to_json(self) -> str:
         """The text of its column."""
@@ -152,6 +158,11 @@ def new_job_id() -> str:
 def is_job_id(text: str) -> bool:
     """Whether `text` can be a job's id; asked before it becomes part of a path."""
     return _ID.fullmatch(text) is not None
+
+
+def is_key(text: str) -> bool:
+    """Whether `text` can be a client's key for a job, at every door."""
+    return _KEY.fullmatch(text) is not None
 
 
 def now() -> str:
