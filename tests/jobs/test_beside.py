@@ -88,16 +88,6 @@ def test_a_worker_is_started_and_ended(tmp_path: Path, make: Make) -> None:
     assert len(begun(tmp_path)) == 1
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="wants two processors"
-)
-def test_one_processor_is_left_to_those_who_serve(tmp_path: Path, make: Make) -> None:
-    ours = os.sched_getaffinity(0)
-    make().start()
-    until(lambda: len(begun(tmp_path)) == 1)
-    until(lambda: os.sched_getaffinity(begun(tmp_path)[0]) == ours - {min(ours)})
-
-
 def test_without_jobs_there_is_none(tmp_path: Path, make: Make, jobs: list[str]) -> None:
     jobs.clear()
     looked = []

@@ -19,6 +19,13 @@ from mindtrace.jobs.job import Request
 from mindtrace.jobs.words import words
 
 Never = Callable[[], bool]
+# How the scheduler treats a process and what it starts, each on a line of its own.
+POLICY = """
+import os, subprocess, sys
+own = "import os; print(os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0), flush=True)"
+exec(own)
+subprocess.run([sys.executable, "-c", own])
+"""
 
 
 def run(
@@ -268,3 +275,24 @@ def _gone(pid: int) -> bool:
         return True
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a policy of Linux")
+@pytest.mark.parametrize(("gives_way", "policy"), [(True, "SCHED_IDLE"), (False, "SCHED_OTHER")])
+def test_it_and_all_that_it_starts_step_back(tmp_path: Path, gives_way: bool, policy: str) -> None:
+    ended = child.run(
+        # Its parent has a moment to put it where it belongs.
+        [sys.executable, "-c", f"import time; time.sleep(0.5)\n{POLICY}"],
+        folder=tmp_path,
+        environ={"PATH": os.environ["PATH"]},
+        on_event=lambda _: None,
+        stop=lambda: False,
+        gives_way=gives_way,
+    )
+    wanted = f"{getattr(os, policy)} {child.NICENESS}"
+    assert ended.output.decode().splitlines() == [wanted, wanted]
+
+
+def test_what_does_not_end_by_itself_is_ended(tmp_path: Path) -> None:
+    ended = run(tmp_path, "import time; time.sleep(60)", stop=child.after(0.1))
+    assert (ended.stopped, ended.status) == (True, -signal.SIGTERM)

@@ -81,6 +81,38 @@ def test_a_version_that_was_registered_counts_though_we_fail(
     assert (job.state, job.version, job.error) == ("succeeded", 7, None)
 
 
+def test_a_job_whose_end_cannot_be_put_down_ends_all_the_same(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("the store said nonsense")
+
+    monkeypatch.setattr(sweep, "sweep", broken)
+    queue = JobQueue(worker._database, 1)
+    job_id = queue.submit(Request("")).job_id
+    worker._engine = Steps("train")
+    worker._retrain(job_id)
+    job = queue.get(job_id)
+    assert job.state == "failed"
+    assert job.error == {"type": "ValueError", "message": "the store said nonsense"}
+    assert queue.unfinished()  # a run of it may be open
+
+
+def test_a_worker_that_cannot_go_round_ends_and_says_why(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise ValueError("mine")
+
+    monkeypatch.setattr(worker, "_round", broken)
+    monkeypatch.setattr(Engine, "launch", lambda *_: None)
+    said: list[str] = []
+    with pytest.raises(ValueError, match="mine"):
+        worker.run(said.append)
+    assert said == [worker._work.worker_id]
+    assert workers.alive(worker._database) == set()
+
+
 def test_what_ended_jobs_left_behind_is_put_away(settings: Settings, worker: Worker) -> None:
     queue = JobQueue(worker._database, 9)
     ended, waits = (queue.submit(Request("")).job_id for _ in range(2))

@@ -76,6 +76,15 @@ def test_the_champion_itself(root: Path, hold: Hold) -> None:
     assert len(history.history(settings, "digits")) == 1
 
 
+def test_who_asked_for_the_job_has_the_say(root: Path, hold: Hold) -> None:
+    """Not the worker, which may be of another machine with another configuration."""
+    hold.request = Request("", promote="never")
+    assert decided(settings_of(root, "always"), hold) is None
+    hold.request = Request("", promote="gate")
+    found = decided(settings_of(root, "never"), hold)
+    assert found == {"promoted": True, "verdict": None, "message": "digits/1 is the champion"}
+
+
 def test_who_lost_the_job_decides_nothing(root: Path, hold: Hold) -> None:
     heir = Hold(hold._database, hold.job_id, "heir")
     assert heir.take()

@@ -108,6 +108,15 @@ def test_counts_make_nothing(tmp_path: Path) -> None:
     queue.database.close()
 
 
+def test_a_worker_is_wanted_until_no_run_can_be_open(queue: JobQueue) -> None:
+    hold = taken(queue.database, queue.submit(ANY))
+    assert hold.finish("failed", swept=False)
+    assert queue.unfinished()
+    with queue.database.transaction() as work:
+        work.changed("update mindtrace_jobs set swept = 1")
+    assert not queue.unfinished()
+
+
 def test_cancel_while_it_waits(queue: JobQueue) -> None:
     job = queue.submit(ANY)
     assert queue.cancel(job.job_id).state == "cancelled"

@@ -40,6 +40,11 @@ print('{"error": {"type": "DownloadError", "message": "no network"}}', file=sys.
 sys.exit(1)
 """
 CRASH = "import os; os.abort()"
+AWAY = """
+import sys
+print('{"error": {"type": "StoreError", "message": "away"}}', file=sys.stderr)
+sys.exit(1)
+"""
 
 
 @pytest.fixture
@@ -182,6 +187,36 @@ if not pathlib.Path("tried").exists():
     assert outcome is not None
     assert (outcome["state"], queue.get(hold.job_id).attempts) == ("succeeded", 2)
     assert store.asked == ["succeeded"]  # the first attempt may have left a run open
+
+
+def test_a_registry_that_stays_away_loses_nothing_for_hours(
+    work: Workplace, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "_PAUSE", 0.01)
+    monkeypatch.setattr(supervise, "_LONGEST_PAUSE", 0.01)
+    hold = hold_on(work, queue, AWAY)
+    training = Training(work, hold)
+    until(queue, hold.job_id, lambda job: job.attempts > supervise.ATTEMPTS + 1)
+    queue.cancel(hold.job_id)
+    assert training.ended() == {"state": "cancelled", "swept": True}
+
+    monkeypatch.setattr(supervise, "_PATIENCE", 0.03)
+    outcome = supervise.train(work, hold_on(work, queue, AWAY))
+    assert outcome is not None
+    assert (outcome["state"], outcome["error"]["type"]) == ("failed", "StoreError")
+
+
+def test_who_waits_for_the_registry_hears_others(work: Workplace, queue: JobQueue) -> None:
+    """By the pause that users have."""
+    cancelled, parked = hold_on(work, queue, AWAY), hold_on(work, queue, AWAY)
+    first, second = Training(work, cancelled), Training(work, parked)
+    for hold in (cancelled, parked):
+        until(queue, hold.job_id, lambda job: job.attempts == 1)
+    queue.cancel(cancelled.job_id)
+    assert first.ended() == {"state": "cancelled", "swept": True}
+    work.stopping.set()
+    assert second.ended() is None
+    assert queue.get(parked.job_id).state == "queued"
 
 
 def test_a_job_that_was_lost_three_times_is_not_tried_again(

@@ -213,10 +213,7 @@ def test_runs_that_nobody_owns_are_closed_by_the_next_worker(opened: Shop) -> No
 def test_what_promote_says_is_done_once(opened: Shop) -> None:
     opened.start()
     opened.ended(opened.submit())
-    opened.workers[0].terminate()
-    opened.workers[0].wait()
-
-    opened.start("--set", "jobs.promote=gate")
+    opened.config.write_text(f"{opened.config.read_text()}[jobs]\npromote = gate\n")
     good, bad = opened.submit(max_epochs=30, lr=0.003), opened.submit(max_epochs=1, lr=1e-6)
     promoted, refused = opened.ended(good), opened.ended(bad)
     assert promoted.promotion is not None
@@ -232,9 +229,7 @@ def test_what_promote_says_is_done_once(opened: Shop) -> None:
     ]
     assert entries[1].reason == f"job {good}"
 
-    opened.workers[1].terminate()
-    opened.workers[1].wait()
-    opened.start("--set", "jobs.promote=always")
+    opened.config.write_text(opened.config.read_text().replace("gate", "always"))
     forced = opened.ended(opened.submit(max_epochs=1, lr=1e-5))
     assert forced.promotion is not None
     assert forced.promotion["promoted"] is True

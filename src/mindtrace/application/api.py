@@ -109,7 +109,7 @@ def create_app(
     state.admission = Admission(
         serve.queue, serve.request_timeout, max(1, available_cores() // serve.workers)
     )
-    state.runner = retrain.runner(settings)
+    state.runner = retrain.runner(settings, serving=True)
     application.front = front.Front(
         *(state.slot, rules, state.admission, meters),
         access_log=access_log,

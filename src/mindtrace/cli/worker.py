@@ -29,6 +29,9 @@ def worker(
     lock_fd: Annotated[
         int | None, typer.Option(hidden=True, help="Of the lock, from who started us.")
     ] = None,
+    gives_way: Annotated[
+        bool, typer.Option("--gives-way", hidden=True, help="Behind requests of a server.")
+    ] = False,
 ) -> None:
     """Take retraining jobs, one at a time, and train.
 
@@ -49,6 +52,7 @@ def worker(
             _stopping(beside=lock_fd is not None),
             lease=lease,
             grace=grace,
+            gives_way=gives_way,
             ready=lambda worker_id: _say(call.console, worker_id),
         )
         status = DONE

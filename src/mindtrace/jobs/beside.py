@@ -3,8 +3,7 @@
 In: how to start a worker. Out: a worker process while there are jobs and a server. All
 servers and commands of a ROOT share a lock, which the worker itself holds: so there is one
 of it, whoever started it. It ends with the process that started it, puts its job back
-first, and the next server starts another. Where there are several processors, one is left
-to those who serve.
+first, and the next server starts another.
 """
 
 from __future__ import annotations
@@ -34,17 +33,21 @@ log = logging.getLogger("mindtrace.jobs")
 Command = Callable[[Path, int], Sequence[str]]
 
 
-def worker_command(config: Path, lock: int) -> list[str]:
-    """The command line of a worker beside this process."""
+def beside_server(config: Path, lock: int) -> list[str]:
+    """The command line of a worker beside a server, whose requests come first."""
+    return [*_command(config, lock), "--gives-way"]
+
+
+def beside_command(config: Path, lock: int) -> list[str]:
+    """The same beside a command, which has the terminal to itself; warnings are told."""
+    return [*_command(config, lock), "--quiet"]
+
+
+def _command(config: Path, lock: int) -> list[str]:
     return [
         *(sys.executable, "-P", "-m", "mindtrace", "worker", "--config", str(config)),
         *("--lock-fd", str(lock)),
     ]
-
-
-def silent_command(config: Path, lock: int) -> list[str]:
-    """The same for a process that has the terminal to itself; warnings are told."""
-    return [*worker_command(config, lock), "--quiet"]
 
 
 def hold_lock(root: Path) -> int | None:
@@ -68,13 +71,13 @@ class Runner:
         unfinished: Callable[[], bool],
         config: Callable[[], str],
         environ: Mapping[str, str],
-        command: Command = worker_command,
+        command: Command,
     ) -> None:
         """Prepare a runner; nothing runs yet.
 
         Args:
             root: whose worker.
-            unfinished: whether a job waits or runs.
+            unfinished: whether there is something for a worker to do.
             config: the worker's configuration, INI text without passwords.
             environ: all that the worker sees.
             command: makes the worker's command line.
@@ -160,7 +163,6 @@ class Runner:
             )
         finally:
             os.close(lock)
-        _leave_a_processor(self._worker.pid)
         self._started = time.monotonic()
         log.info("a worker begins, process %d", self._worker.pid)
 
@@ -177,18 +179,6 @@ class Runner:
                 os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
         _closed(worker)
-
-
-def _leave_a_processor(pid: int) -> None:
-    """Keep a worker that has just begun, and all that it starts, off one of our processors.
-
-    Where a training computes, a request waits for the next tick of the scheduler, however
-    nice the training is. On the processor that is left, nobody has to wait.
-    """
-    if sys.platform == "linux":
-        ours = sorted(os.sched_getaffinity(0))
-        with contextlib.suppress(OSError):  # it may have ended already
-            os.sched_setaffinity(pid, ours[1:] or ours)
 
 
 def _closed(worker: subprocess.Popen[bytes]) -> None:

@@ -2,8 +2,9 @@
 
 In: a command, a folder and a listed environment. Out: the events that it writes to
 stderr while it works, and how it ended. Nothing of it can hurt the process that waits:
-it is niced, it is told to stop by SIGTERM, and after a grace by SIGKILL to the group. And
-it does not live longer than that process: its standard input is a pipe that ends then.
+it steps back behind others, it is told to stop by SIGTERM, and after a grace by SIGKILL to
+the group. And it does not live longer than that process: its standard input is a pipe that
+ends then.
 """
 
 from __future__ import annotations
@@ -114,6 +115,7 @@ def run(
     on_line: Callable[[bytes], None] | None = None,
     place: Place | None = None,
     grace: float = GRACE,
+    gives_way: bool = False,
 ) -> Ended:
     """Run a command to its end; blocks.
 
@@ -126,6 +128,7 @@ def run(
         on_line: hears each line on stderr.
         place: is handed to the command.
         grace: seconds from SIGTERM to SIGKILL.
+        gives_way: it computes only while nobody else wants to; else it is merely nice.
 
     Raises:
         OSError: the command cannot be started.
@@ -142,14 +145,31 @@ def run(
             process_group=0,
             pass_fds=() if place is None else (place.lock,),
         )
-        with contextlib.suppress(OSError):  # it may have ended already
-            os.setpriority(os.PRIO_PGRP, process.pid, NICENESS)
+        _step_back(process.pid, gives_way=gives_way)
         with process, _Keeper(process, stop, grace) as keeper:
             if place is not None:
                 place.hand_over(process.pid)
             error = _follow(process, on_event, on_line or _ignore)
         out.seek(0)
         return Ended(process.returncode, out.read(), error, keeper.told)
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    """A `stop` for what must come to an end by itself: true from so many seconds on."""
+    deadline = time.monotonic() + seconds
+    return lambda: time.monotonic() > deadline
+
+
+def _step_back(pid: int, *, gives_way: bool) -> None:
+    """Put a process that has just begun, and all that it starts, behind others.
+
+    However nice a process is, a request that comes while it computes may wait for a tick of
+    the scheduler. One that Linux counts as idle is stopped at once.
+    """
+    with contextlib.suppress(OSError):  # it may have ended already
+        os.setpriority(os.PRIO_PGRP, pid, NICENESS)
+        if gives_way and sys.platform == "linux":
+            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _follow(

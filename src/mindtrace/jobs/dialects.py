@@ -21,11 +21,15 @@ from mindtrace.errors import ConflictError
 _BUSY = 15.0  # seconds to wait for SQLite's one writer
 _LOOK_EVERY = 0.2  # seconds between two tries to get a lock
 _CONNECT = 5  # seconds until a silent server is away
-# Of a session with PostgreSQL. The second lets go of a row that a stopped process holds.
+# Of a session with PostgreSQL. The second lets go of a row that a stopped process holds;
+# by the last three the server itself notices a machine that is gone, and lets go of its locks.
 _SESSION = {
     "statement_timeout": "15s",
     "idle_in_transaction_session_timeout": "5s",
     "client_min_messages": "warning",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
 }
 
 

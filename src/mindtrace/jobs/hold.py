@@ -45,8 +45,12 @@ class Hold:
         self.cancelling = False
         self._database = database
 
-    def take(self) -> bool:
+    def take(self, *, loses: bool = True) -> bool:
         """Take the job, from whoever had it; False if it has ended, or is not there.
+
+        Args:
+            loses: whether an attempt that was begun before and has not put the job back
+                counts as lost.
 
         Raises:
             StoreError: the database is away.
@@ -58,7 +62,7 @@ class Hold:
                 return False
             # Who lets go of a job puts it back into the queue; one that runs was left. One
             # that was left before its attempt began lost none.
-            left = row["state"] == RUNNING
+            left = loses and row["state"] == RUNNING
             self.lost = min(row["lost"] + left, row["attempts"])
             self.fence = row["fence"] + 1
             self.attempts = row["attempts"]

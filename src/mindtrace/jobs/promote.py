@@ -1,4 +1,4 @@
-"""Floor 8: what becomes of a version after its training: `[jobs] promote`.
+"""Floor 8: what becomes of a version after its training: `[jobs] promote` of who asked for it.
 
 In: a job that registered a version. Out: whether that version is champion now, and what
 the gate said. `mindtrace registry promote` does it, in a process aside, if the history of
@@ -22,6 +22,7 @@ from mindtrace.jobs.hold import Hold
 from mindtrace.jobs.supervise import CONFIG, Outcome, Workplace, patiently, prepared
 
 NEVER, ALWAYS = "never", "always"
+_LIMIT = 300.0  # seconds for one look or one decision
 _TRIES = 5  # where others change the champion meanwhile
 _ENTRIES = 200  # of the history, in which an earlier decision of ours would be
 log = logging.getLogger("mindtrace.jobs")
@@ -34,12 +35,13 @@ def promote(settings: Settings, work: Workplace, hold: Hold, outcome: Outcome) -
         `promoted`, `verdict` and `message`; None where `[jobs] promote` is never, or the
         version is no new one.
     """
-    if settings.jobs.promote == NEVER or outcome.get("version") is None or outcome.get("reused"):
+    policy = hold.request.promote or settings.jobs.promote
+    if policy == NEVER or outcome.get("version") is None or outcome.get("reused"):
         return None
     name, version = str(outcome["model_name"]), int(outcome["version"])
     try:
         for _ in range(_TRIES):
-            found, ended = _tried(settings.jobs.promote, work, hold, name, version)
+            found, ended = _tried(policy, work, hold, name, version)
             if (ended.error or {}).get("type") != "ConflictError":
                 break
     except OSError as error:
@@ -90,7 +92,8 @@ def _registry(work: Workplace, hold: Hold, *words: str) -> Ended:
         folder=folder,
         environ=work.environ,
         on_event=lambda _: None,
-        stop=lambda: False,
+        stop=child.after(_LIMIT),
+        gives_way=work.gives_way,
     )
 
 

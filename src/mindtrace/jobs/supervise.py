@@ -3,11 +3,13 @@
 In: a hold that was just taken. Out: what became of it, as plain values, so that DBOS can
 keep them. The training is a process of its own; while it runs, its events go into the
 database and the wishes of others (cancel, another worker's hold, our own end) come to it.
-A database that is away for a while stops nothing: what there is to tell waits.
+A database that is away for a while stops nothing: what there is to tell waits. A registry
+that is away ends a training, which goes on from its checkpoint when the registry is back.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import shutil
 import signal
@@ -31,9 +33,12 @@ CONFIG = "config.ini"
 ATTEMPTS = 3
 _LOOK_EVERY = 0.5  # seconds between two looks whether somebody wants something else
 _AGAIN = 1.0  # seconds until the next try where the database is away
-_PAUSE = 5.0  # seconds until the next attempt where the registry was away
+_PAUSE = 5.0  # seconds until the next attempt where the registry was away: at first,
+_LONGEST_PAUSE = 120.0  # later,
+_PATIENCE = 4 * 3600.0  # and altogether
 _OURS = "TrainingError"
-_PASSING = ("StoreError", "InterruptedByUser")  # not the training's fault
+_AWAY = "StoreError"
+_PASSING = (_AWAY, "InterruptedByUser", "ConflictError")  # not the training's fault
 _UNFIT = ("UsageError", "NotFoundError")  # of a checkpoint that is not for this machine
 
 log = logging.getLogger("mindtrace.jobs")
@@ -54,6 +59,7 @@ class Workplace:
         environ: all that a child sees.
         stopping: set when the worker shall end.
         grace: seconds from SIGTERM to SIGKILL.
+        gives_way: see `child.run`.
         command: makes a training's command line.
     """
 
@@ -64,6 +70,7 @@ class Workplace:
     environ: Mapping[str, str]
     stopping: threading.Event
     grace: float = child.GRACE
+    gives_way: bool = False
     command: Command = child.train_command
 
 
@@ -74,7 +81,7 @@ def train(work: Workplace, hold: Hold) -> Outcome | None:
         How it ended: `state`, `swept`, and `version` or `error`. None where the job is
         another worker's by now, or was put back because this one ends.
     """
-    last = "the training or its worker was killed"
+    last, waited = "the training or its worker was killed", 0.0
     while True:
         if hold.cancelling:
             return _ended(work, hold, CANCELLED)
@@ -90,6 +97,9 @@ def train(work: Workplace, hold: Hold) -> Outcome | None:
         if ended.status == 0 and ended.result is not None:
             # Perhaps it was told to stop, but too late: it is done, and says so.
             return _succeeded(work, hold, ended.result)
+        passing = ended.status >= 0 and _kind(ended) in _PASSING
+        if passing:
+            waited += _wait(work, hold, min(max(_PAUSE, waited), _LONGEST_PAUSE))
         wanted = patiently(hold.wanted)
         if wanted == CANCEL:
             return _ended(work, hold, CANCELLED)
@@ -98,14 +108,13 @@ def train(work: Workplace, hold: Hold) -> Outcome | None:
         if work.stopping.is_set():
             patiently(hold.release)
             return None
-        if ended.status >= 0 and _kind(ended) not in _PASSING:
+        if ended.status >= 0 and (not passing or waited >= _PATIENCE):
             return _failed(work, hold, _ending(ended), kind=_kind(ended))
-        # Nobody told it to end: out of memory, perhaps. To take a job again counts a loss.
         last = _ending(ended)
         log.warning("job %s: %s", hold.job_id, last)
-        if ended.status >= 0:
-            work.stopping.wait(_PAUSE)
-        if not patiently(hold.take):
+        # Who was killed may be killed again, out of memory, perhaps: that is a loss.
+        loses = not passing or _kind(ended) != _AWAY
+        if not patiently(functools.partial(hold.take, loses=loses)):
             return None
 
 
@@ -147,6 +156,15 @@ def patiently(ask: Callable[[], Answer]) -> Answer:
             time.sleep(_AGAIN)
 
 
+def _wait(work: Workplace, hold: Hold, seconds: float) -> float:
+    """Wait, unless somebody wants something else meanwhile; gives `seconds` back."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and patiently(hold.wanted) == GO_ON:
+        if work.stopping.wait(_LOOK_EVERY):
+            break
+    return seconds
+
+
 def _attempt(work: Workplace, hold: Hold) -> Ended:
     folder = prepared(work, hold)
     with claimed(work.checkpoints, hold.job_id, hold.fence) as place:
@@ -172,6 +190,7 @@ def _run(work: Workplace, hold: Hold, folder: Path, place: Place, *, resume: boo
         stop=course.stop,
         place=place,
         grace=work.grace,
+        gives_way=work.gives_way,
     )
     patiently(course.tell)
     return ended

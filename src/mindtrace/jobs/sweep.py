@@ -2,21 +2,20 @@
 
 In: jobs and how they ended. Out: none of their runs says RUNNING any more, and which
 version each registered, perhaps without having lived to tell. MLflow takes a second and
-150 MB to import, so a worker has this done by a child: `python -m mindtrace.jobs.sweep`,
-which reads its task from standard input.
+150 MB to import, so a worker has this done by a child: `python -m mindtrace.jobs.sweep`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mindtrace.errors import MindtraceError
+from mindtrace.jobs import child
 from mindtrace.jobs.job import CANCELLED
 
 _LIMIT = 120.0  # seconds
@@ -38,25 +37,23 @@ def sweep(environ: Mapping[str, str], folder: Path, ended: Mapping[str, str]) ->
         if the store could not be asked, and should be asked again.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-P", "-m", "mindtrace.jobs.sweep", json.dumps(dict(ended))]
     try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "mindtrace.jobs.sweep"],
-            input=json.dumps(dict(ended)).encode(),
-            cwd=folder,
-            env=dict(environ),
-            capture_output=True,
-            timeout=_LIMIT,
-            process_group=0,
-            check=False,
+        done = child.run(
+            command,
+            folder=folder,
+            environ=environ,
+            on_event=lambda _: None,
+            stop=child.after(_LIMIT),
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         log.warning("open runs could not be closed: %s", error)
         return None
-    if done.returncode != 0:
-        told = done.stderr.decode(errors="replace").strip().splitlines()
-        log.warning("open runs could not be closed: %s", told[-1] if told else done.returncode)
+    if done.status != 0 or done.result is None:
+        reason = (done.error or {}).get("message", f"status {done.status}")
+        log.warning("open runs could not be closed: %s", reason)
         return None
-    found: Versions = json.loads(done.stdout)
+    found: Versions = dict(done.result["versions"])
     return found
 
 
@@ -84,11 +81,11 @@ def look(ended: Mapping[str, str]) -> Versions:
 
 def _main() -> int:
     try:
-        found = look(json.load(sys.stdin))
+        found = look(json.loads(sys.argv[1]))
     except MindtraceError as error:
-        sys.stderr.write(f"{error.message}\n")
+        sys.stderr.write(json.dumps({"error": {"message": error.message}}) + "\n")
         return 1
-    sys.stdout.write(json.dumps(found))
+    sys.stdout.write(json.dumps({"versions": found}) + "\n")
     return 0
 
 

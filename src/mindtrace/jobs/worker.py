@@ -20,11 +20,12 @@ from mindtrace.jobs import child, events, supervise, sweep, workers
 from mindtrace.jobs.database import open_database
 from mindtrace.jobs.engine import Engine
 from mindtrace.jobs.hold import Hold
-from mindtrace.jobs.job import QUEUED
+from mindtrace.jobs.job import FAILED, QUEUED
 from mindtrace.jobs.promote import not_promoted, promote
 from mindtrace.jobs.supervise import Outcome, Workplace, patiently
 
 _ROUND = 0.5  # seconds
+_AT_ONCE = 500  # jobs of one sweep
 _SWEEP = 30.0  # seconds between two looks for open runs
 _LAST_WORDS = 10.0  # seconds, beyond the grace of a child, to put a job back
 
@@ -42,6 +43,7 @@ class Worker:
         *,
         lease: float = workers.LEASE,
         grace: float = child.GRACE,
+        gives_way: bool = False,
     ) -> None:
         """Prepare a worker; nothing runs yet.
 
@@ -51,6 +53,7 @@ class Worker:
             stopping: set from outside when it shall end.
             lease: seconds of silence after which others take its job.
             grace: seconds that a training has to end, once it was told to.
+            gives_way: its trainings compute only while nobody else wants to.
         """
         self._settings = settings
         self._database = open_database(
@@ -67,12 +70,14 @@ class Worker:
             environ=environ,
             stopping=stopping,
             grace=grace,
+            gives_way=gives_way,
         )
         self._engine = Engine(self._database, self._work.worker_id)
         self._next_sweep = 0.0
         self._sweeper = threading.Thread()
         self._beating = threading.Lock()
         self._left = False
+        self._fault: Exception | None = None
 
     def run(self, ready: Callable[[str], Any]) -> None:
         """Work until `stopping` is set; then put away what is at hand.
@@ -87,11 +92,8 @@ class Worker:
         threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True).start()
         self._engine.launch(self._retrain)
         ready(self._work.worker_id)
-        while not self._work.stopping.wait(_ROUND):
-            try:
-                self._round()
-            except StoreError as error:
-                log.warning("%s", error.message)
+        threading.Thread(target=self._go_round, name="rounds", daemon=True).start()
+        self._work.stopping.wait()
         self._idle.wait(self._work.grace + _LAST_WORDS)
         with self._beating:
             self._left = True
@@ -99,6 +101,19 @@ class Worker:
                 workers.leave(self._database, self._work.worker_id)
             except StoreError as error:
                 log.warning("%s", error.message)  # the lease ends by itself
+        if self._fault is not None:
+            raise self._fault
+
+    def _go_round(self) -> None:
+        # Aside, as DBOS waits for a database that is away, and hears no signal meanwhile.
+        while not self._work.stopping.wait(_ROUND):
+            try:
+                self._round()
+            except StoreError as error:
+                log.warning("%s", error.message)
+            except Exception as error:  # noqa: BLE001 - told by the thread that waits for us
+                self._fault = error
+                self._work.stopping.set()
 
     def _round(self) -> None:
         with self._database.transaction(write=False) as work:
@@ -129,9 +144,20 @@ class Worker:
         try:
             if self._work.stopping.is_set():
                 self._park()
-            self._course(Hold(self._database, job_id, self._work.worker_id))
+            hold = Hold(self._database, job_id, self._work.worker_id)
+            try:
+                self._course(hold)
+            except Exception as error:
+                # DBOS would call it done, and nobody would look at it again.
+                log.exception("job %s", job_id)
+                self._give_up(hold, error)
         finally:
             self._idle.set()
+
+    def _give_up(self, hold: Hold, error: Exception) -> None:
+        """End a job of which not even the failure could be put down; a sweep looks after it."""
+        said = {"type": type(error).__name__, "message": " ".join(str(error).split())[:500]}
+        patiently(lambda: hold.finish(FAILED, swept=False, error=said))
 
     def _course(self, hold: Hold) -> None:
         if not patiently(hold.take):
@@ -184,6 +210,8 @@ class Worker:
         with self._database.transaction(write=False) as work:
             rows = work.rows(
                 "select job_id, state from mindtrace_jobs where ended_at is not null and swept = 0"
+                " limit ?",
+                _AT_ONCE,
             )
         ended = {row["job_id"]: row["state"] for row in rows}
         folder = self._settings.dirs.root / "jobs"

@@ -95,14 +95,15 @@ def job_log(settings: Settings, job_id: str, offset: int = 0) -> bytes:
     return queue(settings).log(job_id, offset)
 
 
-def runner(settings: Settings, *, silent: bool = False) -> Runner:
+def runner(settings: Settings, *, serving: bool) -> Runner:
     """Starts a worker beside this process once there are jobs; to be stopped at the end.
 
     Args:
         settings: of this process, and so of the worker.
-        silent: the worker tells of nothing but warnings.
+        serving: whether this process answers requests, before which trainings step back;
+            else it has the terminal to itself, and the worker tells of warnings only.
     """
-    from mindtrace.jobs.beside import Runner, silent_command, worker_command
+    from mindtrace.jobs.beside import Runner, beside_command, beside_server
     from mindtrace.jobs.child import listed_environment
 
     return Runner(
@@ -110,7 +111,7 @@ def runner(settings: Settings, *, silent: bool = False) -> Runner:
         unfinished=lambda: queue(settings).unfinished(),
         config=lambda: settings.to_ini([section.name for section in SECTIONS]),
         environ=listed_environment(os.environ, secrets(settings)),
-        command=silent_command if silent else worker_command,
+        command=beside_server if serving else beside_command,
     )
 
 
@@ -120,6 +121,7 @@ def work(
     *,
     lease: float,
     grace: float,
+    gives_way: bool,
     ready: Callable[[str], Any],
 ) -> None:
     """Take jobs until `stopping` is set; blocks.
@@ -129,6 +131,7 @@ def work(
         stopping: set from outside.
         lease: seconds of silence after which another worker takes a job.
         grace: seconds that a training has to end, once it was told to.
+        gives_way: its trainings compute only while nobody else wants to.
         ready: called with the worker's id.
 
     Raises:
@@ -138,7 +141,8 @@ def work(
     from mindtrace.jobs.worker import Worker
 
     environ = listed_environment(os.environ, own_places(settings))
-    Worker(settings, environ, stopping, lease=lease, grace=grace).run(ready)
+    worker = Worker(settings, environ, stopping, lease=lease, grace=grace, gives_way=gives_way)
+    worker.run(ready)
 
 
 def secrets(settings: Settings) -> dict[str, str]:

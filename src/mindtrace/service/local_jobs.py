@@ -57,7 +57,7 @@ class LocalJobs:
     ) -> None:
         self._settings = settings
         self._sleep = sleep
-        self._runner = jobs.runner(settings, silent=True)
+        self._runner = jobs.runner(settings, serving=False)
 
     def submit(self, order: Order, *, idempotency_key: str | None) -> Document:
         """See `retrain.submit`."""
