@@ -167,8 +167,11 @@ def test_what_the_child_says_becomes_a_status(
         ("BundleError", 503),
         ("StoreError", 503),
     ):
-        child.answer = Answered({}, error, "a reason of /its/own")
-        assert post(client, "rollback", {}).status_code == status
+        child.answer = Answered({}, error, "a reason of /its/own", "what to do")
+        answer = post(client, "rollback", {})
+        assert answer.status_code == status
+        told = answer.json()["detail"], answer.json().get("hint")
+        assert (told == ("a reason of /its/own", "what to do")) == (status < 500)
     child.answer = Answered({}, "ConflictError", "somebody was quicker")
 
     def grows(*_: Any) -> Answered:
@@ -206,6 +209,8 @@ def real(registry: Path, bundle: Path, serve: Serve) -> Iterator[httpx.Client]:
 def test_a_real_child_promotes_and_rolls_back(real: httpx.Client) -> None:
     url = "/models/digits/"
     assert real.get(url + "history").headers["etag"] == '"1"'
+    absent = real.post(url + "promote", json={"version": 9}, headers={"If-Match": '"1"'})
+    assert (absent.status_code, "digits/2" in absent.json()["detail"]) == (404, True)
     refused = real.post(url + "promote", json={"version": 2}, headers={"If-Match": '"1"'})
     assert refused.status_code == 409
     assert refused.json()["errors"][0]["verdict"] == "REJECT"

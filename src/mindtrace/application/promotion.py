@@ -112,17 +112,17 @@ def _change(
     if answer.error is None:
         return JSONResponse(dict(answer.document), headers=_etag(answer.document["revision"]))
     if answer.error == "NotFoundError":
-        raise NotFoundError("version", words[0])
+        raise Problem(404, answer.message, hint=answer.hint)
     if answer.error == "VerdictError":
         verdict = {"message": answer.message, **answer.document}
-        raise Problem(409, answer.message, errors=[verdict], kind="verdict")
+        raise Problem(409, answer.message, hint=answer.hint, errors=[verdict], kind="verdict")
     if answer.error == "UsageError":
-        raise Problem(422, answer.message, kind="usage")
+        raise Problem(422, answer.message, hint=answer.hint, kind="usage")
     if answer.error == "ConflictError":
         now = len(_history(request, name))
         if now != seen:
             raise _stale(now)
-        raise Problem(409, answer.message, kind="conflict")
+        raise Problem(409, answer.message, hint=answer.hint, kind="conflict")
     raise StoreError(f"{answer.error}: {answer.message}")
 
 
