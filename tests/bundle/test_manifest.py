@@ -75,6 +75,21 @@ def test_the_digest_is_that_of_the_manifest_and_depends_on_the_content_alone(
     assert digest == manifest.bundle_digest(lasting) == manifest.seal(folder)
 
 
+def test_one_file_is_checked_without_a_look_at_the_others(folder: Path) -> None:
+    digest = manifest.seal(folder)
+    (folder / "b.bin").unlink()
+    assert manifest.check_one(folder, "a.txt", digest) == b"alpha"
+
+    (folder / "a.txt").write_bytes(b"alphA")
+    for name, expected, reason in (
+        ("a.txt", digest, "a.txt has digest"),
+        ("c.txt", digest, "does not name c.txt"),
+        ("b.bin", "0" * 64, "the registry says"),
+    ):
+        with pytest.raises(BundleError, match=reason):
+            manifest.check_one(folder, name, expected)
+
+
 @given(
     st.sampled_from(["a.txt", "b.bin"]),
     st.integers(0, 255),

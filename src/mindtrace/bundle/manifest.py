@@ -60,25 +60,23 @@ def check(folder: Path, expected_digest: str | None = None) -> Mapping[str, byte
     Raises:
         BundleError: which file, what was expected, what was found.
     """
-    manifest = _read(folder, MANIFEST)
-    if expected_digest is not None and _sha256(manifest) != expected_digest:
-        raise BundleError(
-            folder,
-            f"{MANIFEST} has digest {_sha256(manifest)[:12]}, the registry says "
-            f"{expected_digest[:12]}",
-            hint="the files are not what was registered; restore them or register again",
-        )
+    manifest = _expected(folder, expected_digest)
     contents = {MANIFEST: manifest}
     for name, size, sha256 in _entries(folder, manifest):
-        content = _read(folder, name)
-        if len(content) != size:
-            raise BundleError(folder, f"{name} has {len(content)} bytes, expected {size}")
-        if _sha256(content) != sha256:
-            raise BundleError(
-                folder, f"{name} has digest {_sha256(content)[:12]}, expected {sha256[:12]}"
-            )
-        contents[name] = content
+        contents[name] = _sealed(folder, name, size, sha256)
     return contents
+
+
+def check_one(folder: Path, wanted: str, expected_digest: str | None = None) -> bytes:
+    """Read one file of a sealed folder, checked as by `check`; of the others nothing is known.
+
+    Raises:
+        BundleError: the manifest or the file is not what was sealed.
+    """
+    for name, size, sha256 in _entries(folder, _expected(folder, expected_digest)):
+        if name == wanted:
+            return _sealed(folder, name, size, sha256)
+    raise BundleError(folder, f"{MANIFEST} does not name {wanted}")
 
 
 def orphans(folder: Path) -> list[str]:
@@ -98,6 +96,29 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _expected(folder: Path, digest: str | None) -> bytes:
+    """The manifest, which must have that digest if one is known."""
+    manifest = _read(folder, MANIFEST)
+    if digest is not None and _sha256(manifest) != digest:
+        raise BundleError(
+            folder,
+            f"{MANIFEST} has digest {_sha256(manifest)[:12]}, the registry says {digest[:12]}",
+            hint="the files are not what was registered; restore them or register again",
+        )
+    return manifest
+
+
+def _sealed(folder: Path, name: str, size: int, sha256: str) -> bytes:
+    """A file, which must be what the manifest says."""
+    content = _read(folder, name)
+    if len(content) != size:
+        raise BundleError(folder, f"{name} has {len(content)} bytes, expected {size}")
+    found = _sha256(content)
+    if found != sha256:
+        raise BundleError(folder, f"{name} has digest {found[:12]}, expected {sha256[:12]}")
+    return content
 
 
 def _entries(folder: Path, manifest: bytes) -> Iterator[tuple[str, int, str]]:

@@ -121,8 +121,8 @@ def _based(settings: Settings, base: str) -> tuple[Settings, str]:
     located = locate(settings, base)
     assert located.row is not None, "only a folder has none"
     name = located.row.name
-    files = manifest.check(located.folder, located.digest)
-    made = settings_of(settings, files["config.ini"].decode())
+    config = manifest.check_one(located.folder, "config.ini", located.digest)
+    made = settings_of(settings, config.decode())
     weights = made.model.weights
     if weights not in STARTS and not Path(weights).is_file():
         # It began with weights that only another machine has; they are not its own.
