@@ -15,7 +15,7 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 from tests.application.conftest import Serve
-from tests.application.registered import NAME, Registered
+from tests.application.registered import Registered
 
 from mindtrace.application.schemas import Job, JobPage
 from mindtrace.core.settings import Settings, load_settings
@@ -216,10 +216,21 @@ def test_one_key_is_one_job(settings: Settings, bundle: Path, serve: Serve) -> N
         assert len(client.get("/jobs").json()["items"]) == 1
 
 
+def test_of_a_base_the_configuration_alone_is_read(
+    two: Registered, bundle: Path, serve: Serve
+) -> None:
+    two.break_(2)  # its network
+    body = {"base": "squares/2", "data": {"source": "digits"}}
+    with serve(two.settings, str(bundle), change=idle) as client:
+        assert client.post("/retrain/check", json=body).status_code == 200
+        (two.folder(2) / "config.ini").write_text("[train]\nlr = 1\n")
+        assert client.post("/retrain/check", json=body).status_code == 503
+
+
 def test_one_key_is_one_job_even_if_its_base_is_gone(
     two: Registered, bundle: Path, serve: Serve
 ) -> None:
-    body = {"base": f"{NAME}/2", "data": {"source": "digits"}}
+    body = {"base": "squares/2", "data": {"source": "digits"}}
     with serve(two.settings, str(bundle), change=idle) as client:
         asked = [client.post("/retrain", json=body, headers={"idempotency-key": "monday"})]
         (two.root / "mlflow.db").rename(two.root / "away.db")
@@ -312,6 +323,7 @@ def test_a_job_is_followed_by_many_from_any_place_to_its_end(
         assert [event[0] for event in events(client, job_id, after=4)] == [5, 6]
         seen = client.get(f"/jobs/{job_id}/events", headers={"last-event-id": "6"})
         assert seen.status_code == 204  # a browser asks no more
+        assert list(events(client, job_id, after=7)) == heard[0]  # there is none such
         strange = client.get(f"/jobs/{job_id}/events", headers={"last-event-id": "x"})
         assert strange.status_code == 400
 
@@ -360,6 +372,7 @@ def test_a_log_is_read_in_parts(settings: Settings, bundle: Path, serve: Serve) 
         assert part.headers["content-range"] == f"bytes 9-{len(whole.encode()) - 1}/*"
         behind = client.get(f"{path}/log", headers={"range": "bytes=999999-"})
         assert behind.status_code == 416
+        assert behind.headers["content-range"] == f"bytes */{len(whole.encode())}"
         assert client.get(f"{path}/log?offset=-1").status_code == 422
 
 

@@ -145,10 +145,12 @@ async def follow_job(request: Request, job_id: str) -> Response:
     settings = _settings(request)
     # Asked once before the answer begins, while a refusal can still be one.
     job = await run_in_threadpool(service.get_job, settings, job_id)
-    if job.ended and after:
-        rest = await run_in_threadpool(service.job_events, settings, job_id, after)
-        if not rest:
+    if after:
+        seen = await run_in_threadpool(service.job_events, settings, job_id, after - 1)
+        if job.ended and len(seen) == 1:
             return Response(status_code=204)  # a browser would ask again and again
+        # An event that this job never had, such as before its database was made anew.
+        after = after if seen else 0
     followed = Followed.of(request.app, settings)
     followed.demand_room(job_id)
     return StreamingResponse(
@@ -176,7 +178,8 @@ def job_log(
     if ranged is None:
         return Response(found, media_type=kind, headers={"Accept-Ranges": "bytes"})
     if not found:
-        headers = {"Content-Range": "bytes */*", "Retry-After": _LOOK_AGAIN}
+        length = len(_whole_log(_settings(request), job_id, 0))
+        headers = {"Content-Range": f"bytes */{length}", "Retry-After": _LOOK_AGAIN}
         raise Problem(416, f"the log has no byte {start} yet", headers=headers)
     span = f"bytes {start}-{start + len(found) - 1}/*"
     return Response(found, 206, {"Content-Range": span}, media_type=kind)
