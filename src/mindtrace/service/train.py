@@ -8,30 +8,25 @@ from __future__ import annotations
 
 import atexit
 import gc
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindtrace.core.interrupts import interruptible
+from mindtrace.core.interrupts import Interrupts, interruptible
 from mindtrace.core.machine import auto_device, hide_gpus
 from mindtrace.core.masking import masked
 from mindtrace.core.progress import Progress
 from mindtrace.core.settings import Settings
-from mindtrace.errors import InterruptedByUser
 from mindtrace.registry.names import model_name_of
 from mindtrace.service.train_outcome import TrainOutcome, TrainPlan
 
 if TYPE_CHECKING:
     from mindtrace.data.base import ImageDataModule
     from mindtrace.jobs.ticket import Ticket
-    from mindtrace.registry.publish import Published
+    from mindtrace.registry.earlier import Earlier
     from mindtrace.registry.store import Store
     from mindtrace.registry.tracking import Run
     from mindtrace.training.fit import TrainResult
-    from mindtrace.training.report import Report
 
 
 def own_this_process(settings: Settings) -> None:
@@ -108,185 +103,104 @@ def train(
     name = model_name_of(settings)
     with interruptible() as interrupts:
         progress.stage("loading")
-        from mindtrace.data.build import build_data
-        from mindtrace.models import network_demand
-        from mindtrace.registry import earlier
-        from mindtrace.registry.callbacks import RunCallback, run_ends_truly
-        from mindtrace.registry.register import config_digest
         from mindtrace.registry.store import Store
-        from mindtrace.training import checkpoint
-        from mindtrace.training.callbacks import StopOnRequest
-        from mindtrace.training.compute import resolve
-        from mindtrace.training.fit import fit
+        from mindtrace.service import train_run
 
-        if ticket is not None:
-            # An earlier attempt may have registered, and died before it could say so.
-            store = Store(settings.registry.tracking_uri, settings.dirs.root)
-            found = earlier.of_job(store, name, ticket.job_id)
-            if found is not None:
-                return TrainOutcome.of_earlier(found, time.perf_counter() - began, reused=False)
-        settings = _warm(settings, parent) if warm_start and parent else settings
-        progress.stage(f"reading {settings.data.source}")
-        data = build_data(settings, network_demand(settings.model))
-        data.progress = progress
-        data.prepare_data()
-        data.setup()
-        for note in data.notes:
-            progress.note(note)
-        settings = resolve(settings, data.spec, len(data.class_names))
+        found = _made_by(ticket, settings, name)
+        if found is not None:
+            return TrainOutcome.of_earlier(found, time.perf_counter() - began, reused=False)
+        settings, data = _prepared(
+            _warm(settings, parent) if warm_start and parent else settings, progress
+        )
         store = Store(settings.registry.tracking_uri, settings.dirs.root)
-        if ticket is not None and not ticket.force:
-            found = earlier.like(store, name, config_digest(settings), data.digests().data_digest)
-            if found is not None:
-                return TrainOutcome.of_earlier(found, time.perf_counter() - began, reused=True)
+        found = _same_as(ticket, store, settings, name, data)
+        if found is not None:
+            return TrainOutcome.of_earlier(found, time.perf_counter() - began, reused=True)
         job_id = None if ticket is None else ticket.job_id
-        with ExitStack() as whole:
-            with interrupts.held():  # a run that is there has somebody who ends it
-                run, folder = _begun(store, settings, name, data, job_id, resume)
-                whole.enter_context(run_ends_truly(run))
-            whole.enter_context(_told_how_to_resume(run.run_id, folder))
-            beside = [RunCallback(run), StopOnRequest(interrupts.wanted)]
-            with interrupts.deferred():
-                result = fit(
-                    settings,
-                    data,
-                    callbacks=beside,
-                    progress=progress,
-                    checkpoints=folder,
-                    resume=resume is not None,
-                )
+        with train_run.opened(
+            store, settings, name, data, interrupts=interrupts, job_id=job_id, resume=resume
+        ) as (run, folder):
+            result = _fitted(run, folder, settings, data, interrupts, progress, resume)
             progress.stage("writing the report")
-            findings = _report(run, result)
+            findings = train_run.report(run, result)
             published = None
             if register:
                 progress.stage(f"registering {name}")
                 with interrupts.held():
-                    published = _register(run, name, settings, result, ticket, parent)
-        checkpoint.remove(folder)
-    digests = data.digests()
-    return TrainOutcome(
-        model_name=name,
-        version=published.version if published else None,
-        champion=published.champion if published else False,
-        run_id=run.run_id,
-        metrics=result.metrics,
-        best_epoch=result.best_epoch,
-        epochs=result.epochs,
-        steps=result.steps,
-        fit_s=result.fit_s,
-        duration_s=time.perf_counter() - began,
-        config_digest=config_digest(settings),
-        data_digest=digests.data_digest,
-        test_digest=digests.test_digest,
-        weights_digest=published.weights_digest if published else None,
-        bundle_digest=published.bundle_digest if published else None,
-        calibration_error=findings.calibration_error,
-        classes=findings.classes,
+                    published = train_run.register(run, name, settings, result, ticket, parent)
+        _forget_checkpoints(folder)
+    return TrainOutcome.of_training(
+        name, settings, run.run_id, result, findings, published, time.perf_counter() - began
     )
 
 
-def _begun(
-    store: Store,
+def _made_by(ticket: Ticket | None, settings: Settings, name: str) -> Earlier | None:
+    """What an earlier attempt of the job registered, and died before it could say so."""
+    if ticket is None:
+        return None
+    from mindtrace.registry import earlier
+    from mindtrace.registry.store import Store
+
+    store = Store(settings.registry.tracking_uri, settings.dirs.root)
+    return earlier.of_job(store, name, ticket.job_id)
+
+
+def _same_as(
+    ticket: Ticket | None, store: Store, settings: Settings, name: str, data: ImageDataModule
+) -> Earlier | None:
+    """The version of the same training, which a job need not repeat."""
+    if ticket is None or ticket.force:
+        return None
+    from mindtrace.registry import earlier
+    from mindtrace.registry.register import config_digest
+
+    return earlier.like(store, name, config_digest(settings), data.digests().data_digest)
+
+
+def _prepared(settings: Settings, progress: Progress) -> tuple[Settings, ImageDataModule]:
+    """The images in memory, and the settings with every `auto` resolved."""
+    from mindtrace.data.build import build_data
+    from mindtrace.models import network_demand
+    from mindtrace.training.compute import resolve
+
+    progress.stage(f"reading {settings.data.source}")
+    data = build_data(settings, network_demand(settings.model))
+    data.progress = progress
+    data.prepare_data()
+    data.setup()
+    for note in data.notes:
+        progress.note(note)
+    return resolve(settings, data.spec, len(data.class_names)), data
+
+
+def _fitted(
+    run: Run,
+    folder: Path,
     settings: Settings,
-    name: str,
     data: ImageDataModule,
-    job_id: str | None,
+    interrupts: Interrupts,
+    progress: Progress,
     resume: str | None,
-) -> tuple[Run, Path]:
-    """A run and its folder of checkpoints: new ones, or those that `resume` names."""
-    from mindtrace.registry.callbacks import run_ends_if_it_fails
-    from mindtrace.registry.tracking import resume_run
+) -> TrainResult:
+    from mindtrace.registry.callbacks import RunCallback
+    from mindtrace.training.callbacks import StopOnRequest
+    from mindtrace.training.fit import fit
+
+    with interrupts.deferred():
+        return fit(
+            settings,
+            data,
+            callbacks=[RunCallback(run), StopOnRequest(interrupts.wanted)],
+            progress=progress,
+            checkpoints=folder,
+            resume=resume is not None,
+        )
+
+
+def _forget_checkpoints(folder: Path) -> None:
     from mindtrace.training import checkpoint
 
-    config, digest = settings.to_ini(), data.digests().data_digest
-    if resume is None:
-        run = _start_run(store, settings, name, job_id)
-        with run_ends_if_it_fails(run):
-            _log_params(run, settings)
-            wanted = checkpoint.Identity(run.run_id, name, config, digest)
-            return run, checkpoint.begin(settings.dirs.checkpoints, wanted)
-    folder, found = checkpoint.find(settings.dirs.checkpoints, resume)
-    checkpoint.demand_same(found, checkpoint.Identity(found.run_id, name, config, digest))
-    return resume_run(store, found.run_id), folder
-
-
-@contextmanager
-def _told_how_to_resume(run_id: str, folder: Path) -> Iterator[None]:
-    from mindtrace.training.checkpoint import LAST
-
-    try:
-        yield
-    except InterruptedByUser as error:
-        if (folder / LAST).exists():
-            error.hint = f"the same command with --resume {run_id} goes on from the last epoch"
-        raise
-
-
-def _start_run(store: Store, settings: Settings, name: str, job_id: str | None) -> Run:
-    from mindtrace.registry.names import PREFIX
-    from mindtrace.registry.provenance import environment
-    from mindtrace.registry.tracking import start_run
-
-    tags = {PREFIX + key: value for key, value in environment().items()}
-    if job_id is not None:
-        tags[PREFIX + "job_id"] = job_id
-    return start_run(store, settings.registry.experiment_name or name, None, tags)
-
-
-def _log_params(run: Run, settings: Settings) -> None:
-    travelling = ("data", "model", "train", "compute")
-    run.log_params(
-        {
-            f"{row.section}.{row.key}": row.value
-            for row in settings.rows()
-            if row.section in travelling and row.key != "mirror"
-        }
-    )
-
-
-def _report(run: Run, result: TrainResult) -> Report:
-    """Pictures and numbers of the test, kept with the run."""
-    from mindtrace.training.pictures import write_report
-    from mindtrace.training.report import report
-
-    names = result.data.class_names
-    findings = report(result.test, names)
-    with tempfile.TemporaryDirectory(prefix="mindtrace-") as folder:
-        write_report(Path(folder), findings, result.course, result.data.split("test"), names)
-        run.log_folder(Path(folder), "report")
-    return findings
-
-
-def _register(
-    run: Run,
-    name: str,
-    settings: Settings,
-    result: TrainResult,
-    ticket: Ticket | None,
-    parent: str | None,
-) -> Published:
-    from mindtrace.registry import earlier
-    from mindtrace.registry.register import Training, register
-
-    training = Training(
-        model=result.model,
-        data=result.data,
-        test=result.test,
-        metrics=result.metrics,
-        best_epoch=result.best_epoch,
-        settings=settings,
-        started_at=result.started_at,
-        ended_at=result.ended_at,
-        parent=parent,
-        job_id=None if ticket is None else ticket.job_id,
-    )
-    if ticket is None:
-        return register(run, name, training)
-    with ticket.registering() as permit:
-        found = earlier.of_job(run.store, name, ticket.job_id)
-        if found is not None:
-            return found.published
-        return register(run, name, training, last_look=permit.demand)
+    checkpoint.remove(folder)
 
 
 def _warm(settings: Settings, parent: str) -> Settings:

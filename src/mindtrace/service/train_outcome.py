@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 from mindtrace.core.documents import document
 
 if TYPE_CHECKING:
+    from mindtrace.core.settings import Settings
     from mindtrace.registry.earlier import Earlier
-    from mindtrace.training.report import ClassScore
+    from mindtrace.registry.publish import Published
+    from mindtrace.training.fit import TrainResult
+    from mindtrace.training.report import ClassScore, Report
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,41 @@ class TrainOutcome:
         """The JSON document of `mindtrace train`."""
         classes = [dict(vars(score)) for score in self.classes]
         return document({**vars(self), "metrics": dict(self.metrics), "classes": classes})
+
+    @classmethod
+    def of_training(
+        cls,
+        name: str,
+        settings: Settings,
+        run_id: str,
+        result: TrainResult,
+        findings: Report,
+        published: Published | None,
+        duration_s: float,
+    ) -> TrainOutcome:
+        """What was trained just now."""
+        from mindtrace.registry.register import config_digest
+
+        digests = result.data.digests()
+        return cls(
+            model_name=name,
+            version=published.version if published else None,
+            champion=published.champion if published else False,
+            run_id=run_id,
+            metrics=result.metrics,
+            best_epoch=result.best_epoch,
+            epochs=result.epochs,
+            steps=result.steps,
+            fit_s=result.fit_s,
+            duration_s=duration_s,
+            config_digest=config_digest(settings),
+            data_digest=digests.data_digest,
+            test_digest=digests.test_digest,
+            weights_digest=published.weights_digest if published else None,
+            bundle_digest=published.bundle_digest if published else None,
+            calibration_error=findings.calibration_error,
+            classes=findings.classes,
+        )
 
     @classmethod
     def of_earlier(cls, found: Earlier, duration_s: float, *, reused: bool) -> TrainOutcome:
