@@ -167,3 +167,34 @@ def test_a_server_without_jobs_is_told(working: Server, visit: Visit) -> None:
     expect(page.locator("#jobs-problem")).to_contain_text("no such part")
     expect(page.locator("#submit")).to_be_hidden()
     visited.forgive("status of 404")
+
+
+def test_a_log_that_is_closed_and_opened_is_read_once(
+    trained: Path, serve: Serve, visit: Visit
+) -> None:
+    page = visit(serve(trained, "--no-worker").url, "#jobs").page
+    fill(page, config(1))
+    page.get_by_role("button", name="Train").click()
+    expect(page.locator("#job .state")).to_have_text("queued")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/log?*", hold)
+    with page.expect_request("**/log?*"):
+        page.locator("#job summary").click()
+    page.evaluate(
+        """async () => {
+          const details = document.querySelector("#job details");
+          for (const open of [false, true]) {
+            const toggled = new Promise((done) => (details.ontoggle = done));
+            details.open = open;
+            await toggled;
+          }
+          await fetch("/healthz/live"); // behind what was asked before
+        }"""
+    )
+    assert len(held) == 1
+    held[0].fulfill(body="epoch 1/1\n", content_type="text/plain")
+    expect(page.locator("#job pre")).to_have_text("epoch 1/1\n")

@@ -136,12 +136,15 @@ export class JobView {
   /** Show the log, and what is added to it, as long as it is open. */
   async #keepLog() {
     const { signal } = this.leaving;
+    if (this.keeping) return; // one that pauses sees that it is open again
+    this.keeping = true;
     while (this.details.open && !signal.aborted) {
       const over = this.job !== null && hasEnded(this.job);
       await this.#loadLog(signal);
-      if (over) return;
+      if (over) break;
       await pause(1);
     }
+    this.keeping = false;
   }
 
   /** Fetch what is behind the part that is shown. */
