@@ -54,10 +54,10 @@ lint: $(READY)
 
 # `network` tests need more than loopback, which a machine that builds may not have.
 test: lint
-	$(BIN)/pytest -m "not network" -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest -m "not network" -n $(WORKERS) --dist worksteal
 
 soak: $(READY)
-	$(BIN)/pytest -m "not network" -n $(WORKERS) --dist loadfile --soak 10
+	$(BIN)/pytest -m "not network" -n $(WORKERS) --dist worksteal --soak 10
 
 format: $(READY)
 	$(BIN)/ruff check --fix

@@ -126,3 +126,9 @@ def test_long_lists_are_cut_and_say_so() -> None:
 def test_nearest_is_none_where_nothing_comes_near() -> None:
     assert nearest("max_epoch", ["max_epochs", "lr"]) == "max_epochs"
     assert nearest("zzz", ["max_epochs", "lr"]) is None
+
+
+@pytest.mark.parametrize("kind", ["job", "model", "version", "alias"])
+def test_what_is_not_there_says_what_shows_the_rest(kind: str) -> None:
+    assert (NotFoundError(kind, "x").hint or "").startswith("mindtrace ")
+    assert NotFoundError(kind, "x", hint="mine").hint == "mine"

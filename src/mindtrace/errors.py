@@ -113,6 +113,15 @@ class ImageError(DataError):
     """Bytes that are not an image we read, or one that is broken or too large."""
 
 
+# Where all that exists is shown, by the kind of thing.
+_LISTS = {
+    "job": "mindtrace jobs list - shows the jobs",
+    "model": "mindtrace registry list - shows the models and versions",
+    "version": "mindtrace registry list - shows the models and versions",
+    "alias": "mindtrace registry list - shows the versions and their aliases",
+}
+
+
 class NotFoundError(MindtraceError):
     """A model, version, alias, job or file that does not exist; `known` is what does.
 
@@ -133,7 +142,7 @@ class NotFoundError(MindtraceError):
             close = nearest(name, known)
             suggestion = f", did you mean '{close}'?" if close else ";"
             message = f"no {kind} '{name}'{suggestion} there are: {listed(known)}"
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint or _LISTS.get(kind))
         self.kind = kind
         self.name = name
         self.known = tuple(known)

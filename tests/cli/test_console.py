@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mindtrace.cli.console import Console, dumps
+from mindtrace.cli.console import Cell, Console, dumps, short
 from mindtrace.cli.progress import epoch_line, progress_for
 from mindtrace.core.progress import EpochReport
 
@@ -23,6 +23,24 @@ def test_a_table_in_a_pipe_is_tab_separated_and_whole(capsys: Capture) -> None:
         f"{wide}\t1",
         "tab\\there\\nline\t",
     ]
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        (0.9652777910232544, "0.9653"),
+        (0.0, "0.0000"),
+        (3.2e-9, "3.20e-09"),
+        (12345.678, "12345.6780"),
+        (float("nan"), "nan"),
+        (64, "64"),
+        (True, "true"),
+        ("0.9652777910232544", "0.9652777910232544"),
+        (None, ""),
+    ],
+)
+def test_eyes_get_short_numbers(cell: Cell, text: str) -> None:
+    assert short(cell) == text
 
 
 def test_quiet_leaves_out_the_header_and_the_notes(capsys: Capture) -> None:

@@ -7,6 +7,7 @@ terminal, tab-separated and whole in a pipe, JSON with `--json`. All else goes t
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,6 +47,13 @@ def plain(cell: Cell) -> str:
     if isinstance(cell, bool):
         return "true" if cell else "false"
     return "" if cell is None else str(cell).translate(_ESCAPES)
+
+
+def short(cell: Cell) -> str:
+    """The same for a person's eyes: of a fraction, what one would say aloud."""
+    if not isinstance(cell, float) or not math.isfinite(cell):
+        return plain(cell)
+    return f"{cell:.4f}" if abs(cell) >= 0.001 or cell == 0 else f"{cell:.2e}"
 
 
 class Console:
@@ -99,7 +107,7 @@ class Console:
         if self.terminal:
             from mindtrace.cli.rendering import print_table
 
-            print_table(columns, [[plain(cell) for cell in row] for row in rows])
+            print_table(columns, [[short(cell) for cell in row] for row in rows])
             return
         self.header(columns)
         for row in rows:
@@ -110,7 +118,7 @@ class Console:
         if self.terminal:
             from mindtrace.cli.rendering import print_fields
 
-            print_fields([(name, plain(value)) for name, value in pairs])
+            print_fields([(name, short(value)) for name, value in pairs])
             return
         for name, value in pairs:
             self.line(f"{name}\t{plain(value)}")
