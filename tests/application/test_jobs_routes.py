@@ -282,7 +282,13 @@ def test_cancel(settings: Settings, bundle: Path, serve: Serve) -> None:
         with worked_on(settings, runs["job_id"]) as hold:
             wish = client.delete(f"/jobs/{runs['job_id']}")
             assert (wish.status_code, wish.json()["state"]) == (202, "running")
+            assert (runs["cancelling"], wish.json()["cancelling"]) == (False, True)
+            assert client.delete(f"/jobs/{runs['job_id']}").json() == wish.json()
+            assert client.get(f"/jobs/{runs['job_id']}").json() == wish.json()
             assert hold.wanted() == "cancel"
+            hold.finish("cancelled", swept=True)
+            told = list(events(client, runs["job_id"]))
+            assert [data["cancelling"] for _, _, data in told] == [False] * 2 + [True, False]
         with worked_on(settings, registers["job_id"]) as hold:
             from mindtrace.jobs.hold import registering
 

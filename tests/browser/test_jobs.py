@@ -12,6 +12,10 @@ from playwright.sync_api import Page, Route, expect
 from tests.browser.conftest import Serve, Visit
 from tests.browser.servers import Server
 
+from mindtrace.jobs import workers
+from mindtrace.jobs.database import open_database
+from mindtrace.jobs.hold import Hold
+
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 # A machine that trains beside other tests may be slow to begin.
@@ -117,6 +121,28 @@ def test_a_running_job_is_cancelled(working: Server, visit: Visit) -> None:
     expect(job.get_by_role("button", name="Cancel")).to_have_count(0)
     assert jobs(working)[0]["state"] == "cancelled"
     assert jobs(working)[0]["version"] is None
+
+
+def test_a_job_that_is_being_cancelled_is_told(trained: Path, serve: Serve, visit: Visit) -> None:
+    server = serve(trained, "--no-worker")
+    page = visit(server.url, "#jobs").page
+    fill(page, config(1))
+    page.get_by_role("button", name="Train").click()
+    job, cancel = page.locator("#job"), page.get_by_role("button", name="Cancel")
+    expect(job.locator(".state")).to_have_text("queued")
+    database = open_database(None, server.root)
+    workers.beat(database, "w", 600)
+    hold = Hold(database, str(jobs(server)[0]["job_id"]), "w")
+    assert hold.take()
+    assert hold.begin()
+    expect(job.locator(".state")).to_have_text("running")
+    cancel.click()
+    page.get_by_role("button", name="Cancel the job").click()
+    expect(job).to_contain_text("Cancelling…")
+    expect(cancel).to_have_count(0)
+    hold.finish("cancelled", swept=True)
+    expect(job.locator(".state")).to_have_text("cancelled")
+    expect(job).not_to_contain_text("Cancelling…")
 
 
 def test_a_question_about_a_job_that_has_ended_goes_away(working: Server, visit: Visit) -> None:

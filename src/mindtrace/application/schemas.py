@@ -266,6 +266,7 @@ class Job(_Shape):
     started_at: str | None
     ended_at: str | None
     attempts: int
+    cancelling: bool = Field(description="whether its end was asked for")
     progress: Progress
     model_name: str | None
     version: int | None = Field(description="what it registered")

@@ -103,6 +103,8 @@ def _tell_state(progress: Progress, now: Document, before: Document) -> None:
         progress.started(now["progress"]["max_epochs"], 1)
     elif now["state"] == "queued":
         progress.stage(f"job {now['job_id']} waits")
+    elif now.get("cancelling"):
+        progress.stage(f"job {now['job_id']} is being cancelled")
     else:
         progress.stage(f"job {now['job_id']} trains, attempt {now['attempts']}")
 

@@ -70,6 +70,7 @@ class Job:
         started_at: of the first attempt; None before.
         ended_at: None before.
         attempts: how often a training was started.
+        cancelling: whether its end was asked for; it comes with the worker's next look.
         epoch: the last one that ended, from 1.
         max_epochs: None until the training says it.
         val_acc: of that epoch, a fraction.
@@ -88,6 +89,7 @@ class Job:
     started_at: str | None = None
     ended_at: str | None = None
     attempts: int = 0
+    cancelling: bool = False
     epoch: int | None = None
     max_epochs: int | None = None
     val_acc: float | None = None
@@ -113,6 +115,7 @@ class Job:
                 "started_at": self.started_at,
                 "ended_at": self.ended_at,
                 "attempts": self.attempts,
+                "cancelling": self.cancelling and not self.ended,
                 "progress": {
                     "epoch": self.epoch,
                     "max_epochs": self.max_epochs,
@@ -132,7 +135,8 @@ class Job:
         values = {name: row[name] for name in cls.__dataclass_fields__}
         for name in ("promotion", "error"):
             values[name] = None if values[name] is None else json.loads(values[name])
-        return cls(**{**values, "reused": bool(values["reused"])})
+        flags = {name: bool(values[name]) for name in ("cancelling", "reused")}
+        return cls(**{**values, **flags})
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class JobQueue:
             ConflictError: it has ended, or its version is being registered.
         """
         with self.database.transaction() as work:
-            job = _demanded(work, job_id)
+            _demanded(work, job_id)
             row = _locked(work, job_id)
             if row["state"] in ENDED:
                 raise ConflictError(f"job {job_id} has ended: {row['state']}")
@@ -141,8 +141,10 @@ class JobQueue:
                     f"job {job_id} has begun to register its version: too late to cancel"
                 )
             if row["state"] == RUNNING and is_alive(work, row["worker_id"]):
+                if row["cancelling"]:
+                    return Job.from_row(row)
                 work.changed("update mindtrace_jobs set cancelling = 1 where job_id = ?", job_id)
-                return job
+                return events.tell_state(work, job_id)
             # A higher fence: the worker, should it come back, finds that it lost the job.
             work.changed(
                 "update mindtrace_jobs set state = ?, ended_at = ?, fence = fence + 1, swept = ?"

@@ -113,7 +113,9 @@ export class JobView {
           job.attempts > 1 && `, ${count(job.attempts, "attempt")}`,
           el("br"), el("code", {}, job.job_id)),
         job.promotion && el("p", {}, promotion(job.promotion))),
-      !hasEnded(job) && button("Cancel…", () => void this.#cancel(), { class: "danger" }));
+      job.cancelling
+        ? el("p", { class: "soft" }, "Cancelling…")
+        : !hasEnded(job) && button("Cancel…", () => void this.#cancel(), { class: "danger" }));
   }
 
   async #cancel() {
