@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mindtrace.jobs import child
+from mindtrace.jobs import child, share
 from mindtrace.jobs.child import Ended, Event
 from mindtrace.jobs.job import Request
 from mindtrace.jobs.words import words
@@ -291,6 +291,19 @@ def test_it_and_all_that_it_starts_step_back(tmp_path: Path, gives_way: bool, po
     )
     wanted = f"{getattr(os, policy)} {child.NICENESS}"
     assert ended.output.decode().splitlines() == [wanted, wanted]
+
+
+def test_one_that_starves_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(share.Share, "starves", lambda _: True)
+    ended = child.run(
+        [sys.executable, "-c", "import time; time.sleep(60)"],
+        folder=tmp_path,
+        environ={"PATH": os.environ["PATH"]},
+        on_event=lambda _: None,
+        stop=lambda: False,
+        gives_way=True,
+    )
+    assert (ended.starved, ended.stopped, ended.status) == (True, False, -signal.SIGKILL)
 
 
 def test_what_does_not_end_by_itself_is_ended(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tests.jobs.test_queue import taken
 
-from mindtrace.jobs import supervise, sweep, workers
+from mindtrace.jobs import child, supervise, sweep, workers
 from mindtrace.jobs.database import Database, open_database
 from mindtrace.jobs.hold import Hold, registering
 from mindtrace.jobs.job import Job, Request
@@ -204,6 +204,27 @@ def test_a_registry_that_stays_away_loses_nothing_for_hours(
     outcome = supervise.train(work, hold_on(work, queue, AWAY))
     assert outcome is not None
     assert (outcome["state"], outcome["error"]["type"]) == ("failed", "StoreError")
+
+
+def test_one_that_others_starve_competes_with_them(
+    work: Workplace, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is no loss, however often."""
+    polite: list[bool] = []
+    run = child.run
+
+    def starved(*words: Any, gives_way: bool, **others: Any) -> child.Ended:
+        polite.append(gives_way)
+        ended = run(*words, **others)
+        return replace(ended, starved=True, status=-9, output=b"") if gives_way else ended
+
+    monkeypatch.setattr(child, "run", starved)
+    hold = hold_on(work, queue, GOOD)
+    outcome = supervise.train(replace(work, gives_way=True), hold)
+    assert outcome is not None
+    assert outcome["state"] == "succeeded"
+    assert polite == [True, False]
+    assert (hold.attempts, hold.lost) == (2, 0)
 
 
 def test_who_waits_for_the_registry_hears_others(work: Workplace, queue: JobQueue) -> None:

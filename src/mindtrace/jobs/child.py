@@ -26,6 +26,7 @@ from typing import Any
 
 from mindtrace.jobs.job import Request
 from mindtrace.jobs.place import Place
+from mindtrace.jobs.share import Share
 
 GRACE = 20.0
 NICENESS = 10
@@ -50,12 +51,14 @@ class Ended:
         output: what it wrote to stdout.
         error: the `error` of the last document on stderr that had one, or None.
         stopped: whether it was told to stop.
+        starved: whether it was killed because it gave way to others all the time.
     """
 
     status: int
     output: bytes
     error: Mapping[str, Any] | None
     stopped: bool
+    starved: bool = False
 
     @property
     def result(self) -> Mapping[str, Any] | None:
@@ -128,7 +131,8 @@ def run(
         on_line: hears each line on stderr.
         place: is handed to the command.
         grace: seconds from SIGTERM to SIGKILL.
-        gives_way: it computes only while nobody else wants to; else it is merely nice.
+        gives_way: it computes only while nobody else wants to, and is killed where somebody
+            always does; else it is merely nice.
 
     Raises:
         OSError: the command cannot be started.
@@ -146,12 +150,13 @@ def run(
             pass_fds=() if place is None else (place.lock,),
         )
         _step_back(process.pid, gives_way=gives_way)
-        with process, _Keeper(process, stop, grace) as keeper:
+        share = Share(process.pid) if gives_way else None
+        with process, _Keeper(process, stop, grace, share) as keeper:
             if place is not None:
                 place.hand_over(process.pid)
             error = _follow(process, on_event, on_line or _ignore)
         out.seek(0)
-        return Ended(process.returncode, out.read(), error, keeper.told)
+        return Ended(process.returncode, out.read(), error, keeper.told, keeper.starved)
 
 
 def after(seconds: float) -> Callable[[], bool]:
@@ -199,12 +204,19 @@ class _Keeper:
 
     Attributes:
         told: whether the child was told to stop.
+        starved: whether it was killed because others left it nothing.
     """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], stop: Callable[[], bool], grace: float
+        self,
+        process: subprocess.Popen[bytes],
+        stop: Callable[[], bool],
+        grace: float,
+        share: Share | None,
     ) -> None:
         self.told = False
+        self.starved = False
+        self._share = share
         self._process = process
         self._stop = stop
         self._grace = grace
@@ -227,7 +239,9 @@ class _Keeper:
                 self.told = True
                 kill_at = time.monotonic() + self._grace
                 self._signal(signal.SIGTERM)
-            if time.monotonic() >= kill_at:
+            if not self.told and self._share is not None and self._share.starves():
+                self.starved = True
+            if self.starved or time.monotonic() >= kill_at:
                 self._signal(signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_LOOK_EVERY)

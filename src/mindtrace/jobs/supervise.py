@@ -59,7 +59,7 @@ class Workplace:
         environ: all that a child sees.
         stopping: set when the worker shall end.
         grace: seconds from SIGTERM to SIGKILL.
-        gives_way: see `child.run`.
+        gives_way: whether a training computes only while nobody else wants to, at first.
         command: makes a training's command line.
     """
 
@@ -82,6 +82,7 @@ def train(work: Workplace, hold: Hold) -> Outcome | None:
         another worker's by now, or was put back because this one ends.
     """
     last, waited = "the training or its worker was killed", 0.0
+    gives_way = work.gives_way
     while True:
         if hold.cancelling:
             return _ended(work, hold, CANCELLED)
@@ -91,7 +92,7 @@ def train(work: Workplace, hold: Hold) -> Outcome | None:
             return None
         log.info("job %s: a training begins", hold.job_id)
         try:
-            ended = _attempt(work, hold)
+            ended = _attempt(work, hold, gives_way)
         except OSError as error:
             return failed(work, hold, error)
         if ended.status == 0 and ended.result is not None:
@@ -112,8 +113,10 @@ def train(work: Workplace, hold: Hold) -> Outcome | None:
             return _failed(work, hold, _ending(ended), kind=_kind(ended))
         last = _ending(ended)
         log.warning("job %s: %s", hold.job_id, last)
+        # Where others never stop, a training must compete with them, or it would never end.
+        gives_way = gives_way and not ended.starved
         # Who was killed may be killed again, out of memory, perhaps: that is a loss.
-        loses = not passing or _kind(ended) != _AWAY
+        loses = not ended.starved and (not passing or _kind(ended) != _AWAY)
         if not patiently(functools.partial(hold.take, loses=loses)):
             return None
 
@@ -165,21 +168,23 @@ def _wait(work: Workplace, hold: Hold, seconds: float) -> float:
     return seconds
 
 
-def _attempt(work: Workplace, hold: Hold) -> Ended:
+def _attempt(work: Workplace, hold: Hold, gives_way: bool) -> Ended:
     folder = prepared(work, hold)
     with claimed(work.checkpoints, hold.job_id, hold.fence) as place:
         resume = place.has_checkpoint
-        ended = _run(work, hold, folder, place, resume=resume)
+        ended = _run(work, hold, folder, place, resume=resume, gives_way=gives_way)
     unfit = resume and (ended.error or {}).get("type") in _UNFIT and not ended.stopped
     if unfit:
         # The checkpoint is of another machine, say: begin anew, beside it.
         shutil.rmtree(place.folder, ignore_errors=True)
         with claimed(work.checkpoints, hold.job_id, hold.fence) as place:
-            ended = _run(work, hold, folder, place, resume=False)
+            ended = _run(work, hold, folder, place, resume=False, gives_way=gives_way)
     return ended
 
 
-def _run(work: Workplace, hold: Hold, folder: Path, place: Place, *, resume: bool) -> Ended:
+def _run(
+    work: Workplace, hold: Hold, folder: Path, place: Place, *, resume: bool, gives_way: bool
+) -> Ended:
     course = _Course(work, hold)
     ended = child.run(
         work.command(folder / CONFIG, hold.job_id, hold.fence, hold.request, resume=resume),
@@ -190,7 +195,7 @@ def _run(work: Workplace, hold: Hold, folder: Path, place: Place, *, resume: boo
         stop=course.stop,
         place=place,
         grace=work.grace,
-        gives_way=work.gives_way,
+        gives_way=gives_way,
     )
     patiently(course.tell)
     return ended
@@ -280,6 +285,8 @@ def _kind(ended: Ended) -> str:
 
 
 def _ending(ended: Ended) -> str:
+    if ended.starved:
+        return "the training waited for a processor all the time: it competes from now on"
     if ended.error is not None:
         return str(ended.error.get("message"))
     if ended.status < 0:
