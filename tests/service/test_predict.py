@@ -17,7 +17,7 @@ from mindtrace.service.predict import (
     LoadedModel,
     Prediction,
     PredictionFailure,
-    predict_bytes,
+    answer,
     predict_paths,
 )
 
@@ -53,8 +53,9 @@ def test_one_answer_a_file_in_their_order(model: LoadedModel, files: list[str]) 
 
 def test_a_batch_answers_as_a_single_image_does(model: LoadedModel, files: list[str]) -> None:
     for one in predict_paths(model, files[:40], top_k=2, stdin=_no_stdin):
-        alone = predict_bytes(model, Path(one.path).read_bytes(), 2, path=one.path)  # type: ignore[arg-type]
         assert isinstance(one, Prediction)
+        assert one.path is not None
+        alone = answer(model, model.predictor.predict(Path(one.path).read_bytes()), 2)
         assert (one.label, one.class_name) == (alone.label, alone.class_name)
         assert one.confidence == max(one.probabilities) == one.top_k[0].confidence
         np.testing.assert_allclose(one.probabilities, alone.probabilities, atol=1e-6)

@@ -29,10 +29,7 @@ def show(
     ] = False,
 ) -> None:
     """Show every value in force."""
-    settings = call.settings()
-    from mindtrace.service import configuration
-
-    rows = configuration.show(settings)
+    rows = call.settings().rows()
     if call.console.json:
         for row in rows:
             call.console.document(document(row._asdict()))
@@ -48,9 +45,9 @@ def check(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The INI file to check.")],
 ) -> None:
     """Check a file by itself; every fault is told."""
-    from mindtrace.service import configuration
+    from mindtrace.core.settings import load_settings
 
-    configuration.check(file, sets=call.sets)
+    load_settings(file, sets=call.sets, environ={})  # the environment plays no part
     if call.console.json:
         call.console.document(document({"path": file, "valid": True}))
     else:
@@ -66,9 +63,9 @@ def init(
     ] = _NEW_FILE,
 ) -> None:
     """Write a file with every setting, its default and what it means."""
-    from mindtrace.service import configuration
+    from mindtrace.core.template import template_ini
 
-    text = configuration.template()
+    text = template_ini()
     if file == "-":
         sys.stdout.write(text)
         return

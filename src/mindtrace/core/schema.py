@@ -9,14 +9,12 @@ from typing import NamedTuple
 
 from mindtrace.core.keys import Key, Section
 from mindtrace.core.layers import Place, packaged_layer
-from mindtrace.core.table import NETWORKS, SECTIONS, SOURCES
+from mindtrace.core.table import SECTIONS
 
 __all__ = [
     "KNOWN",
-    "NETWORKS",
     "PUBLISHED_KEYS",
     "SECTIONS",
-    "SOURCES",
     "TRAVELLING",
     "Description",
     "Key",

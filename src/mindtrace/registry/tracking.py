@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param
 
 from mindtrace.registry.store import Store, store_errors
 
@@ -87,12 +87,6 @@ class Run:
         now = int(time.time() * 1000)
         rows = [Metric(key, value, now, step) for key, value in metrics.items()]
         self._sent.append(self._sender.submit(self._send, rows))
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Tag the run."""
-        rows = [RunTag(key, value) for key, value in tags.items()]
-        with store_errors(self.store.uri):
-            self.store.client.log_batch(self.run_id, tags=rows)
 
     def flush(self) -> None:
         """Wait until all metrics are stored.

@@ -193,26 +193,9 @@ def _predict_batch(
         yield failures.get(place) or _prediction(model, next(rows), top_k, path)
 
 
-def predict_bytes(
-    model: LoadedModel, data: bytes, top_k: int = 1, *, path: str | None = None
-) -> Prediction:
-    """The answer to one encoded image.
-
-    Raises:
-        ImageError: not an image, damaged, too large.
-    """
-    return answer(model, model.predictor.predict(data), top_k, path=path)
-
-
-def answer(
-    model: LoadedModel,
-    probabilities: NDArray[np.float32],
-    top_k: int = 1,
-    *,
-    path: str | None = None,
-) -> Prediction:
+def answer(model: LoadedModel, probabilities: NDArray[np.float32], top_k: int = 1) -> Prediction:
     """A prediction from its probabilities: float32, (classes,)."""
-    return _prediction(model, probabilities.tolist(), top_k, path)
+    return _prediction(model, probabilities.tolist(), top_k, path=None)
 
 
 def _prediction(
