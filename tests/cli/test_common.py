@@ -105,7 +105,9 @@ def test_debug_brings_the_traceback_and_changes_nothing_else(verb: Run) -> None:
     result = verb(_raising(NotFoundError("model", "x")), "--debug")
     assert result.exit_code == 4
     assert "Traceback" in result.stderr
-    assert result.stderr.splitlines()[-1].startswith("error: no model 'x'")
+    error, hint = result.stderr.splitlines()[-2:]
+    assert error.startswith("error: no model 'x'")
+    assert hint.startswith("hint: ")
 
 
 def test_ctrl_c_is_130(verb: Run) -> None:

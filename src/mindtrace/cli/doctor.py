@@ -17,7 +17,7 @@ _COLUMNS = ("check", "state", "found", "hint")
 
 
 def doctor(call: Call) -> None:
-    """Look at what is installed, the store, the champions, the machine and the server.
+    """Look at the installation, the store, its champions, the server.
 
     Exit code 1 if something is wrong; each such row says what to do.
     """

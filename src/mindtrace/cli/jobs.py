@@ -94,7 +94,7 @@ def logs(
 
 @command(app)
 def cancel(call: Call, *, job_id: JOB, url: URL = None, token_file: TOKEN_FILE = None) -> None:
-    """Take a job out of the queue, or end its training; nothing is registered then.
+    """End a job, queued or training; nothing is registered.
 
     A training has 20 seconds to end. A job that has ended, or registers already, is a
     conflict (exit 5).

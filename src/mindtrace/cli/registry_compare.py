@@ -34,7 +34,7 @@ def compare(
     ] = None,
     margin: Margin = 0.01,
 ) -> None:
-    """Compare two versions, image by image, on the test set that both answered.
+    """Compare two versions image by image on their test set.
 
     Prints the difference of their accuracies with its interval, what changed by class, and
     whether B might replace A.

@@ -20,7 +20,10 @@ def export(
     ref: Annotated[str, typer.Argument(metavar="REF", help="The version, or a bundle's folder.")],
     folder: Annotated[str, typer.Argument(metavar="DIR", help="A new or empty folder.")],
 ) -> None:
-    """Write a version's bundle into a folder, checked before and after."""
+    """Write a version's bundle into a folder, checked.
+
+    Before and after: what is written is what was registered.
+    """
     settings = call.settings()
     from mindtrace.service.export import export as service
 
@@ -42,7 +45,7 @@ def verify(
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every version of every model.")] = False,
 ) -> None:
-    """Check that a version is what was registered and still answers as it did.
+    """Check that a version is what was registered.
 
     Digests of all files and of the weights, the golden images through the path of
     predictions, files that do not belong there, pickles, and aliases that name what is

@@ -17,7 +17,10 @@ def diff(
         str, typer.Argument(metavar="B", help="Another; a number is a version of A's model.")
     ],
 ) -> None:
-    """Show what differs in configuration, data, environment and metrics."""
+    """Show what differs between two versions.
+
+    In configuration, data, environment and metrics.
+    """
     settings = call.settings()
     from mindtrace.service.diff import diff as service
 
@@ -34,7 +37,7 @@ def evaluate(
     *,
     ref: Annotated[str, typer.Argument(metavar="REF", help="The version, or a bundle's folder.")],
 ) -> None:
-    """Test a version on the test images of the configuration that --config names.
+    """Test a version on the test images of --config.
 
     The images take the path of predictions. The answers are kept with the version's run,
     as evaluations/TEST_DIGEST.npz.

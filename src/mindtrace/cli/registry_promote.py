@@ -89,7 +89,7 @@ def promote(
 def rollback(
     call: Call, *, name: Name = None, reason: Reason = None, if_revision: IfRevision = None
 ) -> None:
-    """Put the champion before the latest promotion back; again, and it walks further back."""
+    """Put the last champion back; again, and it walks further."""
     settings = call.settings()
     from mindtrace.service.rollback import rollback as service
 
@@ -111,7 +111,7 @@ def history(
         int, typer.Option(metavar="N", min=1, help="At most N entries, the newest first.")
     ] = 20,
 ) -> None:
-    """Tell who made which version champion, when and why, the newest first."""
+    """Tell who made which version champion, when and why."""
     settings = call.settings()
     from mindtrace.service.history import history as service
 

@@ -24,7 +24,7 @@ def reproduce(
         float, typer.Option(metavar="T", help="How far a probability may be off for NUMERIC.")
     ] = 0.01,
 ) -> None:
-    """Train a version again from its bundle, and say how near it comes.
+    """Train a version again and say how near it comes.
 
     EXACT: the same weights. NUMERIC: the same probabilities within the tolerance. DIVERGED:
     another model, exit 3. Lists what is different here; registers nothing.

@@ -45,7 +45,7 @@ def retrain(
     url: URL = None,
     token_file: TOKEN_FILE = None,
 ) -> None:
-    """Train a new version as a job that survives a crash of whatever runs it.
+    """Train a new version as a job that survives crashes.
 
     The job goes to the server at --url, which lays what the configuration sets over its
     own; else to the jobs in ROOT (or [jobs] database_url), which `mindtrace serve` and
