@@ -98,6 +98,16 @@ def test_a_job_whose_end_cannot_be_put_down_ends_all_the_same(
     assert queue.unfinished()  # a run of it may be open
 
 
+def test_a_job_that_nobody_can_read_ends(worker: Worker) -> None:
+    queue = JobQueue(worker._database, 1)
+    job_id = queue.submit(Request("")).job_id
+    with worker._database.transaction() as work:
+        work.changed("update mindtrace_jobs set request = '{'")
+    worker._retrain(job_id)
+    job = queue.get(job_id)
+    assert (job.state, (job.error or {})["type"]) == ("failed", "JSONDecodeError")
+
+
 def test_a_worker_that_cannot_go_round_ends_and_says_why(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,13 +66,13 @@ class Hold:
             self.lost = min(row["lost"] + left, row["attempts"])
             self.fence = row["fence"] + 1
             self.attempts = row["attempts"]
-            self.request = Request.from_json(row["request"])
             self.cancelling = bool(row["cancelling"])
             work.changed(
                 "update mindtrace_jobs set state = ?, worker_id = ?, fence = ?, lost = ?,"
                 " started_at = coalesce(started_at, ?) where job_id = ?",
                 *(RUNNING, self.worker_id, self.fence, self.lost, now(), self.job_id),
             )
+        self.request = Request.from_json(row["request"])
         return True
 
     def begin(self) -> bool:
