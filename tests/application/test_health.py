@@ -50,9 +50,8 @@ def test_a_server_that_stops_says_so_first(
         slots.append(application.state.slot)
 
     with serve(module_settings, str(bundle), change=change) as client:
-        assert slots[0].ready
+        slots[0].demand_ready()
         slots[0].drain()
-        assert not slots[0].ready
         answer = client.get("/healthz/ready")
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "1"
@@ -75,11 +74,11 @@ def test_golden_images_go_the_way_of_requests(
     monkeypatch.setattr(front, "answer_bytes", wrong)
     with pytest.raises(BundleError, match="golden images"):
         slot.fill()
-    assert not slot.ready
+    assert slot.model is None
     # Where the short way leaves a question to the long one, that is asked.
     monkeypatch.setattr(front, "answer_bytes", lambda *_: None)
     slot.fill()
-    assert slot.ready
+    slot.demand_ready()
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_the_first_champion(registry: Registered, said: list[str]) -> None:
         watched.slot.nothing()
     registry.add(1.0)
     assert watched.look() == 1
-    assert watched.slot.ready
+    watched.slot.demand_ready()
     assert said == ["serving squares/1"]
 
 
@@ -328,7 +328,7 @@ def test_the_thread_survives_whatever_comes(
         raise RuntimeError("nobody thought of it")
 
     monkeypatch.setattr(watching, "pointed_at", fail)
-    monkeypatch.setattr(watched.watch, "_every", 0.0)
+    monkeypatch.setattr(watching, "EVERY", 0.0)
     watched.watch._run()
     assert said == ["the champion cannot be looked up"]
     assert watched.version == 1

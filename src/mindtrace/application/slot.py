@@ -62,11 +62,6 @@ class ModelSlot:
         self._allow_label_change = allow_label_change
         self._open = open
 
-    @property
-    def ready(self) -> bool:
-        """Whether whoever balances load should send requests here."""
-        return self.model is not None and not self.draining
-
     def fill(self) -> None:
         """Load the model at start, if it is there.
 

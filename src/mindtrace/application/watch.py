@@ -19,7 +19,7 @@ from mindtrace.service.following import Identity, find_row, is_moving, open_row,
 if TYPE_CHECKING:
     from mindtrace.registry.rows import VersionRow
 
-EVERY = 0.5  # seconds
+EVERY = 0.5  # seconds between two looks
 # So many looks ask for the version's number only; then one asks for its digest too, which
 # differs where a registry was deleted and made anew.
 _THOROUGH = 8
@@ -33,17 +33,15 @@ class Watch:
     A version or a folder that was named itself is not watched.
     """
 
-    def __init__(self, slot: ModelSlot, settings: Settings, *, every: float = EVERY) -> None:
+    def __init__(self, slot: ModelSlot, settings: Settings) -> None:
         """Prepare a watch; nothing is looked at yet.
 
         Args:
             slot: whose model to change.
             settings: of the registry.
-            every: seconds between two looks.
         """
         self._slot = slot
         self._settings = settings
-        self._every = every
         self._looks = 0
         self._refused: Identity | None = None
         self._failed: Identity | None = None
@@ -86,7 +84,7 @@ class Watch:
             self._change(row, wanted)
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._every):
+        while not self._stopping.wait(EVERY):
             if self._slot.draining:
                 return
             try:

@@ -9,6 +9,7 @@ import re
 
 _BETWEEN = re.compile(r"(\s+|,(?=[A-Za-z][A-Za-z0-9+.-]{0,31}://))")
 _MARGIN = 4096  # characters behind what is shown that masking looks at
+_LONGEST = 80  # characters of a text in a message
 _SECRETS = ("pass", "pwd", "secret", "token", "key")
 
 
@@ -58,11 +59,11 @@ def _masked_query(tail: str) -> str:
     return "".join(parts)
 
 
-def shown(text: str, limit: int = 80) -> str:
-    """`text` for one line of a message: masked, control characters escaped, cut at `limit`."""
+def shown(text: str) -> str:
+    """`text` for one line of a message: masked, control characters escaped, cut."""
     # Cut twice: of megabytes only the beginning is walked, and enough of it that a secret
     # is still seen whole where it is masked.
-    head = text[: limit + _MARGIN]
+    head = text[: _LONGEST + _MARGIN]
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in head)
     line = masked(line)
-    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."

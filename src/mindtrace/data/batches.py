@@ -32,8 +32,8 @@ class TrainOrder:
     a resumed training goes on in the order that the uninterrupted one would have had.
     """
 
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
+    def __init__(self) -> None:
+        self.seed = 0
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:

@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-RESAMPLES = 10_000
-SEED = 0
+_RESAMPLES = 10_000
+_SEED = 0
 # Quantiles of the normal distribution at 0.975 and 0.8.
 _TWO_SIDED_5_PERCENT = 1.959963984540054
 _POWER_80_PERCENT = 0.8416212335729143
@@ -19,9 +19,7 @@ _POWER_80_PERCENT = 0.8416212335729143
 _FEWEST = 6
 
 
-def bootstrap_interval(
-    images: int, gained: int, lost: int, *, resamples: int = RESAMPLES, seed: int = SEED
-) -> tuple[float, float]:
+def bootstrap_interval(images: int, gained: int, lost: int) -> tuple[float, float]:
     """95 % interval of the difference of accuracies, by a paired bootstrap.
 
     An image adds 1, -1 or 0 to the difference, and drawing images with replacement draws
@@ -32,8 +30,6 @@ def bootstrap_interval(
         images: of the test set, 1 or more.
         gained: only the second classifier is right.
         lost: only the first is right.
-        resamples: how many.
-        seed: of the resamples.
 
     Returns:
         The quantiles 0.025 and 0.975.
@@ -41,7 +37,7 @@ def bootstrap_interval(
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     shares = np.array([gained, lost, images - gained - lost]) / images
-    drawn = np.random.default_rng(seed).multinomial(images, shares, size=resamples)
+    drawn = np.random.default_rng(_SEED).multinomial(images, shares, size=_RESAMPLES)
     differences = (drawn[:, 0] - drawn[:, 1]) / images
     low, high = np.quantile(differences, [0.025, 0.975])
     return float(low), float(high)

@@ -116,20 +116,17 @@ def confusion_matrix(
     )
 
 
-def reliability(
-    confidence: NDArray[np.floating[Any]], right: NDArray[np.bool_], count: int = BINS
-) -> tuple[Bin, ...]:
-    """Group answers by confidence into `count` bins of equal width.
+def reliability(confidence: NDArray[np.floating[Any]], right: NDArray[np.bool_]) -> tuple[Bin, ...]:
+    """Group answers by confidence into bins of equal width.
 
     Args:
         confidence: of each answer, in (0, 1].
         right: whether it was.
-        count: how many bins.
     """
-    edges = np.linspace(0, 1, count + 1)
-    where = np.clip(np.ceil(confidence * count).astype(int) - 1, 0, count - 1)
+    edges = np.linspace(0, 1, BINS + 1)
+    where = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     bins = []
-    for index in range(count):
+    for index in range(BINS):
         inside = where == index
         filled = bool(inside.any())
         bins.append(
