@@ -23,7 +23,7 @@ LEDGER = Ledger(
 def test_a_ledger_comes_back_as_it_went(tmp_path: Path) -> None:
     LEDGER.write(tmp_path / "l.npz")
 
-    found = Ledger.read(tmp_path / "l.npz")
+    found = Ledger.parse((tmp_path / "l.npz").read_bytes())
 
     for name in ("digests", "labels", "probabilities"):
         expected, array = getattr(LEDGER, name), getattr(found, name)
@@ -36,21 +36,21 @@ def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "l.npz", digests=objects, labels=LEDGER.labels, probabilities=objects)
 
     with pytest.raises(ValueError, match="pickle"):
-        Ledger.read(tmp_path / "l.npz")
+        Ledger.parse((tmp_path / "l.npz").read_bytes())
 
 
 def test_a_missing_array_is_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "l.npz", digests=LEDGER.digests, labels=LEDGER.labels)
 
     with pytest.raises(ValueError, match="probabilities"):
-        Ledger.read(tmp_path / "l.npz")
+        Ledger.parse((tmp_path / "l.npz").read_bytes())
 
 
 def test_arrays_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
     Ledger(LEDGER.digests, LEDGER.labels[:4], LEDGER.probabilities).write(tmp_path / "l.npz")
 
     with pytest.raises(ValueError, match="length"):
-        Ledger.read(tmp_path / "l.npz")
+        Ledger.parse((tmp_path / "l.npz").read_bytes())
 
 
 def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
     for damage in (b"", b"PK", whole[:50], whole[: len(whole) // 2], whole[:60] + whole[90:]):
         (tmp_path / "l.npz").write_bytes(damage)
         with pytest.raises(ValueError):
-            Ledger.read(tmp_path / "l.npz")
+            Ledger.parse((tmp_path / "l.npz").read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -81,5 +81,5 @@ def test_flipped_bytes_are_refused_or_change_nothing(
     damaged.write_bytes(content)
 
     with contextlib.suppress(ValueError):
-        found = Ledger.read(damaged)
+        found = Ledger.parse(damaged.read_bytes())
         np.testing.assert_array_equal(found.probabilities, LEDGER.probabilities)

@@ -106,7 +106,7 @@ def test_a_registered_version_is_located_with_its_digest(
 
     located = locate(settings, "digits")
 
-    assert located.digest == published.bundle_digest == manifest.bundle_digest(located.folder)
+    assert located.digest == published.bundle_digest
     assert located.row is not None and located.row.version == 1
     assert manifest.check(located.folder, located.digest)
 

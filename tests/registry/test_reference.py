@@ -47,19 +47,6 @@ def test_nothing_is_the_champion_of_the_model_in_question() -> None:
     assert parse_reference(None) == Reference(alias="champion")
 
 
-@given(NAMES, st.none() | NAMES, st.none() | NUMBERS)
-def test_a_reference_reads_back_from_its_text(
-    name: str, alias: str | None, number: int | None
-) -> None:
-    reference = (
-        Reference(name=name, version=number)
-        if number is not None
-        else Reference(name=name, alias=alias or "champion")
-    )
-
-    assert parse_reference(str(reference)) == reference
-
-
 @example("~nobody/there")
 @example("x" * 5000)
 @example("9" * 5000)

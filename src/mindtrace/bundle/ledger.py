@@ -60,17 +60,12 @@ class Ledger:
         )
 
     @classmethod
-    def read(cls, path: Path) -> Ledger:
-        """Read what `write` wrote.
+    def parse(cls, content: bytes) -> Ledger:
+        """Read the bytes of what `write` wrote.
 
         Raises:
             ValueError: damaged; an array is missing, pickled, or does not fit the others.
         """
-        return cls.parse(path.read_bytes())
-
-    @classmethod
-    def parse(cls, content: bytes) -> Ledger:
-        """Read the bytes of such a file; see `read`."""
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 ledger = cls(arrays["digests"], arrays["labels"], arrays["probabilities"])

@@ -38,15 +38,6 @@ def seal(folder: Path) -> str:
     return _sha256(text.encode())
 
 
-def bundle_digest(folder: Path) -> str:
-    """The digest of a folder's manifest as it lies there.
-
-    Raises:
-        BundleError: there is none.
-    """
-    return _sha256(_read(folder, MANIFEST))
-
-
 def check(folder: Path, expected_digest: str | None = None) -> Mapping[str, bytes]:
     """Read a sealed folder, every byte of it checked.
 

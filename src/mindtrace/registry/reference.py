@@ -29,12 +29,6 @@ class Reference:
     version: int | None = None
     folder: Path | None = None
 
-    def __str__(self) -> str:
-        if self.folder is not None:
-            return str(self.folder)
-        tail = f"@{self.alias}" if self.version is None else f"/{self.version}"
-        return f"{self.name or ''}{tail}"
-
 
 def parse_reference(text: str | None) -> Reference:
     """Read a reference; None is the champion of the only model.
