@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -121,13 +120,8 @@ def history(
         for document in documents:
             console.document(document)
         return
-    rows = [[_cell(document, column) for column in _ALL] for document in documents]
+    rows = [[document[column] for column in _ALL] for document in documents]
     if console.terminal:
         # To the minute, and without the name, which the reader has just typed.
         rows = [[row[1], str(row[2])[:16].replace("T", " "), *row[3:]] for row in rows]
     console.table(_ON_TERMINAL if console.terminal else _ALL, rows)
-
-
-def _cell(document: Mapping[str, Any], column: str) -> Cell:
-    value: Cell = document[column]
-    return value

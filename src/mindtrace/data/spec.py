@@ -8,11 +8,6 @@ from mindtrace.preprocess import ImageSpec, Mode, SpecDemand
 Side = tuple[int, int]
 
 
-def settle_mode(mode: Mode, demand: SpecDemand) -> Mode:
-    """The network's mode, else the images' own."""
-    return demand.mode or mode
-
-
 def settle_spec(
     mode: Mode,
     size: Side,
@@ -41,7 +36,7 @@ def settle_spec(
     Raises:
         UsageError: `image_size` is smaller than the network can read.
     """
-    mode = settle_mode(mode, demand)
+    mode = demand.mode or mode
     height, width = _size(size, demand, image_size)
     channels = 1 if mode == "L" else 3
     return ImageSpec(

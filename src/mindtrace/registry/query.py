@@ -25,7 +25,6 @@ OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
 }
-# SQLite's own limit on the depth of an expression is 1000.
 
 Row = TypeVar("Row")
 

@@ -32,6 +32,7 @@ from mindtrace.registry.query import (
 )
 
 MAX_COMPARISONS = 200
+# SQLite's own limit on the depth of an expression is 1000.
 MAX_DEPTH = 50
 
 _MEANT = {"==": "=", "<>": "!=", "=>": ">=", "=<": "<=", "!": "not", "&&": "and", "||": "or"}

@@ -113,10 +113,11 @@ def reproduce(
     progress = progress or Progress()
     from mindtrace.registry.compare import read_side
     from mindtrace.registry.lookup import locate
+    from mindtrace.service.compare import settings_of
 
     located = locate(settings, ref)
     registered = read_side(located)
-    made = made_with(settings, located)
+    made = settings_of(settings, (located.folder / "config.ini").read_text(encoding="utf-8"))
     with interruptible() as interrupts:
         progress.stage("loading")
         from mindtrace.bundle.folder import weights_digest
@@ -152,17 +153,6 @@ def reproduce(
         metrics=result.metrics,
         fit_s=result.fit_s,
     )
-
-
-def made_with(settings: Settings, located: Located) -> Settings:
-    """What a bundle was trained with, in the folders and the registry of `settings`.
-
-    Raises:
-        ConfigError: this mindtrace does not read its configuration.
-    """
-    from mindtrace.service.compare import settings_of
-
-    return settings_of(settings, (located.folder / "config.ini").read_text(encoding="utf-8"))
 
 
 def _registered_weights(located: Located) -> str:
