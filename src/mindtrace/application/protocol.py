@@ -23,7 +23,7 @@ from mindtrace.application import refusals
 from mindtrace.application.envelope import send_problem
 from mindtrace.application.limits import too_long
 from mindtrace.application.problems import Problem, log
-from mindtrace.application.sweeper import Sweeper, sweeper_of
+from mindtrace.application.sweeper import LINGER, Sweeper, sweeper_of
 
 # What we wait to hear: anything, the rest of a head, the rest of a body, nothing more.
 READY, HEAD, BODY, DEAF = range(4)
@@ -117,8 +117,8 @@ class Protocol(HttpToolsProtocol):
             self._moved = False
             return
         self._silent += self._piece
-        if self._silent > self.limits.header:
-            self.refuse(refusals.long_head(self.limits.header))
+        if self._silent > self.limits.max_header:
+            self.refuse(refusals.long_head(self.limits.max_header))
 
     def say_goodbye(self) -> None:
         """The server will stop: let the answer under way be the last one, if there is one."""
@@ -172,7 +172,7 @@ class Protocol(HttpToolsProtocol):
                 return None
             return self.limits.header_timeout if self.cycle is None else self.timeout_keep_alive
         if self.stage == DEAF:
-            return None if self.busy else self.limits.linger
+            return None if self.busy else LINGER
         if self.flow.read_paused:
             return None
         return self.limits.header_timeout if self.stage == HEAD else self.limits.body_timeout
@@ -198,10 +198,10 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A head is complete, the application may start."""
-        if self._midway or self._silent + self._piece > self.limits.header:
+        if self._midway or self._silent + self._piece > self.limits.max_header:
             self._midway = False
-            if _head_size(self.url, self.headers) > self.limits.header:
-                raise self._wrong(refusals.long_head(self.limits.header))
+            if _head_size(self.url, self.headers) > self.limits.max_header:
+                raise self._wrong(refusals.long_head(self.limits.max_header))
         if self.parser.should_upgrade():
             self._upgrade = self._plain_head()
             return
@@ -217,8 +217,8 @@ class Protocol(HttpToolsProtocol):
         """A part of a body, counted whether its length was announced or not."""
         self._silent, self._moved = 0, True
         self._body += len(body)
-        if self._body > self.limits.short_body:
-            limit = self.limits.body_of(self.cycle.scope["path"])
+        if self._body > self.sweeper.short_body:
+            limit = self.sweeper.body_of(self.cycle.scope["path"])
             if self._body > limit:
                 raise self._wrong(too_long(limit))
         super().on_body(body)

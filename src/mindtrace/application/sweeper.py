@@ -7,7 +7,6 @@ each connection's `look`, a few times a second while there are any.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any
 
 from uvicorn.server import ServerState
@@ -20,71 +19,30 @@ from mindtrace.core.sections import ServeSettings
 EVERY = 0.5  # seconds
 # Refused connections that are listened to for a moment longer; more are just closed.
 MAX_LINGERING = 256
-LINGER = 1.0  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one connection may do; sizes in bytes, times in seconds.
-
-    Attributes:
-        connections: at a time, of the whole server.
-        share: of this process; up to here nobody need be asked.
-        header: of a request.
-        body: of a request.
-        retrain_body: of a `POST /retrain`.
-        short_body: up to here a body is short enough for every route.
-        header_timeout: for a head to arrive.
-        body_timeout: for a body to arrive, and for a client to take its answer.
-        linger: for a client to read why it was refused.
-    """
-
-    connections: int
-    share: int
-    header: int
-    body: int
-    retrain_body: int
-    short_body: int
-    header_timeout: float
-    body_timeout: float
-    linger: float = LINGER
-
-    @classmethod
-    def of(cls, serve: ServeSettings) -> Limits:
-        """The limits of one worker."""
-        return cls(
-            connections=serve.max_connections,
-            share=serve.max_connections // serve.workers,
-            header=serve.max_header,
-            body=serve.max_body,
-            retrain_body=serve.max_retrain_body,
-            short_body=min(serve.max_body, serve.max_retrain_body),
-            header_timeout=serve.header_timeout,
-            body_timeout=serve.body_timeout,
-        )
-
-    def body_of(self, path: str) -> int:
-        """The longest body of a route."""
-        return self.retrain_body if path.startswith("/retrain") else self.body
+LINGER = 1.0  # seconds, for a client to read why it was refused
 
 
 class Sweeper:
     """Looks at every connection of one server.
 
     Attributes:
-        limits: of each connection.
+        limits: what each connection may do.
+        short_body: up to here a body is short enough for every route, bytes.
         slot: knows whether every answer is the last one on its connection.
         lingering: how many refused connections are listened to for a moment longer.
     """
 
     def __init__(self, state: Any, server: ServerState, loop: asyncio.AbstractEventLoop) -> None:
-        self.limits = Limits.of(state.settings.serve)
+        self.limits: ServeSettings = state.settings.serve
+        self.short_body = min(self.limits.max_body, self.limits.max_retrain_body)
         self.slot: ModelSlot = state.slot
         self.lingering = 0
         self.server = server
         self._state = state
         # Set where there are several workers.
         self._tally: Tally | None = getattr(state, "tally", None)
+        # Connections of this process; up to here nobody need be asked.
+        self._share = self.limits.max_connections // self.limits.workers
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         # Short limits are kept as exactly as long ones.
@@ -96,10 +54,14 @@ class Sweeper:
         if self._timer is None:
             self._timer = self._loop.call_later(self._every, self._sweep)
         held = self._tell()
-        if held <= self.limits.share:
+        if held <= self._share:
             return True
         total = held if self._tally is None else self._tally.total()
-        return total <= self.limits.connections
+        return total <= self.limits.max_connections
+
+    def body_of(self, path: str) -> int:
+        """The longest body of a route, bytes."""
+        return self.limits.max_retrain_body if path.startswith("/retrain") else self.limits.max_body
 
     def go(self, lingered: bool) -> None:
         """Count one connection less."""
