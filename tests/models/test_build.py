@@ -10,11 +10,11 @@ import torchvision
 from torch.nn import functional
 
 from mindtrace.core.settings import Settings, load_settings
+from mindtrace.core.table import VISION_NAMES
 from mindtrace.data import build_data
 from mindtrace.errors import UsageError
 from mindtrace.models import ImageClassifier, build_model, network_demand
 from mindtrace.models.build import build_network
-from mindtrace.models.vision import VISION_NAMES
 from mindtrace.preprocess import ImageSpec
 
 NAMES = ("a", "b", "c")

@@ -22,12 +22,12 @@ from mindtrace.core.values import (
 )
 
 SOURCES = ("mnist", "fashion_mnist", "digits", "folder")
-NETWORKS = (
-    *("mlp", "cnn"),
-    # torchvision's, each of which has been tried on grey and on colour images
+# torchvision's, each of which has been tried on grey and on colour images
+VISION_NAMES = (
     *("resnet18", "resnet50", "mobilenet_v3_small"),
     *("efficientnet_b0", "convnext_tiny", "shufflenet_v2_x1_0"),
 )
+NETWORKS = ("mlp", "cnn", *VISION_NAMES)
 _NAME = matching(
     r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
     "1 to 64 letters, digits, '.', '_' or '-', and begin with a letter or digit",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -16,14 +17,6 @@ def file_path(uri: str) -> Path | None:
     """The local path of a `file:` URI or a plain path; None for any other place."""
     if uri.startswith("file:"):
         path = uri.removeprefix("file:").removeprefix("//localhost").removeprefix("//")
-        return Path(_unquoted(path))
+        return Path(unquote(path, errors="surrogateescape"))
     # Not `://`: MLflow's own schemes have one slash, as in `mlflow-artifacts:/1/2`.
     return None if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", uri) else Path(uri)
-
-
-def _unquoted(text: str) -> str:
-    return re.sub(
-        r"(?:%[0-9A-Fa-f]{2})+",
-        lambda run: bytes.fromhex(run[0].replace("%", "")).decode("utf-8", "surrogateescape"),
-        text,
-    )

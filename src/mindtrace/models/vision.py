@@ -7,17 +7,9 @@ from pathlib import Path
 from torch import nn
 
 from mindtrace.core.settings import ModelSettings
+from mindtrace.core.table import VISION_NAMES
 from mindtrace.errors import UsageError
 from mindtrace.preprocess import SpecDemand
-
-VISION_NAMES = (
-    "resnet18",
-    "resnet50",
-    "mobilenet_v3_small",
-    "efficientnet_b0",
-    "convnext_tiny",
-    "shufflenet_v2_x1_0",
-)
 
 
 def vision(architecture: str, channels: int, classes: int) -> nn.Module:
