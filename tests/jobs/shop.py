@@ -106,6 +106,7 @@ class Shop:
         """
         while True:
             os.kill(pid, signal.SIGSTOP)
+            until(lambda: _stands_still(pid))
             if all(_has_no_writer(self.root / name) for name in ("jobs.db", "mlflow.db")):
                 return
             os.kill(pid, signal.SIGCONT)
@@ -193,6 +194,17 @@ class Shop:
                 worker.send_signal(signal.SIGCONT)
                 worker.kill()
             worker.communicate()
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether every thread has stopped: one that is in the kernel first ends what it does there."""
+    if sys.platform != "linux":
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    tasks = Path(f"/proc/{pid}/task").glob("*/stat")
+    try:
+        return all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
+    except OSError:  # a thread ended right now
+        return False
 
 
 def _has_no_writer(file: Path) -> bool:

@@ -9,16 +9,14 @@ from pathlib import Path
 
 from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from mindtrace.registry.names import is_log
 from mindtrace.registry.promotion import written
 from mindtrace.registry.query import Query, behind
 from mindtrace.registry.rows import VersionRow
 from mindtrace.registry.sqlite_reader import iso
-from mindtrace.registry.store import Store, store_errors
+from mindtrace.registry.store import Store, if_there, pages, store_errors
 
-_MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 _PAGE = 1000
 
 
@@ -31,45 +29,26 @@ class ClientReader:
 
     def names(self) -> list[str]:
         """See `Reader`."""
-        found: list[str] = []
-        token = None
         with store_errors(self._store.uri):
-            while True:
-                page = self._client.search_registered_models(max_results=_PAGE, page_token=token)
-                found += [model.name for model in page if not is_log(model.name)]
-                token = page.token
-                if not token:
-                    return sorted(found)
+            models = pages(self._client.search_registered_models, max_results=_PAGE)
+            return sorted(model.name for model in models if not is_log(model.name))
 
     def aliased(self, name: str, alias: str) -> int | None:
         """See `Reader`."""
         with store_errors(self._store.uri):
-            try:
-                return int(self._client.get_model_version_by_alias(name, alias).version)
-            except MlflowException as error:
-                if error.error_code in _MISSING:
-                    return None
-                raise
+            return if_there(
+                lambda: int(self._client.get_model_version_by_alias(name, alias).version)
+            )
 
     def version(self, name: str, number: int) -> VersionRow | None:
         """See `Reader`."""
         with store_errors(self._store.uri):
-            try:
-                return self._row(self._client.get_model_version(name, str(number)))
-            except MlflowException as error:
-                if error.error_code in _MISSING:
-                    return None
-                raise
+            return if_there(lambda: self._row(self._client.get_model_version(name, str(number))))
 
     def aliases(self, name: str) -> dict[str, int]:
         """See `Reader`."""
         with store_errors(self._store.uri):
-            try:
-                found = self._client.get_registered_model(name).aliases
-            except MlflowException as error:
-                if error.error_code in _MISSING:
-                    return {}
-                raise
+            found = if_there(lambda: self._client.get_registered_model(name).aliases) or {}
         return {alias: int(number) for alias, number in sorted(found.items())}
 
     def versions(
@@ -106,15 +85,10 @@ class ClientReader:
         if where is not None and after is not None:
             where += f" and version_number < {after}"
         order = ["creation_timestamp DESC"] if name is None else ["version_number DESC"]
-        token = None
-        while True:
-            page = self._client.search_model_versions(
-                where, max_results=size, order_by=order, page_token=token
-            )
-            yield from (found for found in page if not is_log(found.name))
-            token = page.token
-            if not token:
-                return
+        search = self._client.search_model_versions
+        for found in pages(search, where, max_results=size, order_by=order):
+            if not is_log(found.name):
+                yield found
 
     def _judged(
         self, versions: Iterable[ModelVersion], query: Query

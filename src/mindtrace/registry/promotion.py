@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 from mindtrace.errors import ConflictError
 from mindtrace.registry.history import Entry, History, Written, champion
 from mindtrace.registry.names import BUNDLE, CHAMPION, PREFIX, log_name
-from mindtrace.registry.store import Store, store_errors
+from mindtrace.registry.store import Store, pages, store_errors
 
 __all__ = ["Entry", "Log", "append", "champion", "ensure_model", "history", "written"]
 
@@ -130,17 +130,11 @@ def written(store: Store, model_name: str, after: int = 0) -> list[Written]:
         StoreError: the store is away.
     """
     where = f"name = '{log_name(model_name)}' and version_number > {after}"
-    rows: list[Written] = []
-    token = None
+    order = ["version_number ASC"]
     with store_errors(store.uri):
-        while True:
-            page = store.client.search_model_versions(
-                where, max_results=PAGE, order_by=["version_number ASC"], page_token=token
-            )
-            rows += [(int(version.version), version.tags) for version in page]
-            token = page.token
-            if not token:
-                return sorted(rows, key=lambda row: row[0])
+        found = pages(store.client.search_model_versions, where, max_results=PAGE, order_by=order)
+        rows = [(int(version.version), version.tags) for version in found]
+    return sorted(rows, key=lambda row: row[0])
 
 
 def history(store: Store, model_name: str) -> list[Entry]:

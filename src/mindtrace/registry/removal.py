@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from mlflow.exceptions import MlflowException
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from mindtrace.registry.names import BUNDLE, is_log
 from mindtrace.registry.rows import VersionRow
-from mindtrace.registry.store import Store, store_errors
-
-_GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
+from mindtrace.registry.store import Store, if_there, store_errors
 
 
 def remove(store: Store, row: VersionRow) -> None:
@@ -23,13 +22,9 @@ def remove(store: Store, row: VersionRow) -> None:
     """
     client = store.client
     with store_errors(store.uri):
-        try:
-            found = client.get_model_version(row.name, str(row.version))
-            client.delete_model_version(row.name, str(row.version))
-        except MlflowException as error:
-            if error.error_code in _GONE:
-                return  # somebody else was quicker
-            raise
+        found = if_there(lambda: _taken(client, row))
+        if found is None:
+            return  # somebody else was quicker
         run_id = found.run_id
         if not run_id or found.source != f"runs:/{run_id}/{BUNDLE}":
             return  # its files are not where mindtrace puts them: they are somebody's own
@@ -38,3 +33,9 @@ def remove(store: Store, row: VersionRow) -> None:
             return
         place = client.get_run(run_id).info.artifact_uri
         get_artifact_repository(place, tracking_uri=store.uri).delete_artifacts(BUNDLE)
+
+
+def _taken(client: MlflowClient, row: VersionRow) -> ModelVersion:
+    found = client.get_model_version(row.name, str(row.version))
+    client.delete_model_version(row.name, str(row.version))
+    return found

@@ -11,9 +11,10 @@ import fcntl
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # Of a server MLflow prints addresses of runs, between our results, and bars of its own.
@@ -22,6 +23,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.entities.paged_list import PagedList
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -30,6 +32,9 @@ from mindtrace.core.urls import sqlite_path
 from mindtrace.errors import StoreError
 from mindtrace.registry.names import ARTIFACTS
 from mindtrace.registry.reach import reach
+
+T = TypeVar("T")
+_MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.WARNING)
@@ -92,6 +97,27 @@ def store_errors(uri: str) -> Iterator[None]:
             f"registry {masked(uri)}: {masked(lines[0])}",
             hint="check [registry] tracking_uri and that its store can be written",
         ) from error
+
+
+def pages(search: Callable[..., PagedList[T]], *words: str | None, **options: Any) -> Iterator[T]:
+    """All that a search of MLflow's finds, page after page."""
+    token = None
+    while True:
+        page = search(*words, page_token=token, **options)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def if_there(ask: Callable[[], T]) -> T | None:
+    """An answer of MLflow's; None where it says that there is no such thing."""
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code in _MISSING:
+            return None
+        raise
 
 
 def _as_sqlalchemy_reads_it(database: Path, uri: str) -> str:
