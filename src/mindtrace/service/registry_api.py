@@ -12,19 +12,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindtrace.core.settings import Settings, load_settings
+from mindtrace.service.compare import compare
+from mindtrace.service.diff import Difference, diff
+from mindtrace.service.evaluate import EvaluationOutcome, evaluate
+from mindtrace.service.export import Exported, export
+from mindtrace.service.gc import Removal, gc
+from mindtrace.service.history import HistoryEntry, history
+from mindtrace.service.predict import load_model
+from mindtrace.service.promote import Promotion, promote
+from mindtrace.service.reproduce import Reproduction, reproduce
+from mindtrace.service.rollback import rollback
+from mindtrace.service.verify import Verification, verify, verify_all
+from mindtrace.service.versions import (
+    VersionDetail,
+    VersionSummary,
+    list_models,
+    list_versions,
+    show_version,
+)
 
 if TYPE_CHECKING:
     from mindtrace.inference.predictor import Predictor
     from mindtrace.registry.compare import Comparison
-    from mindtrace.service.diff import Difference
-    from mindtrace.service.evaluate import EvaluationOutcome
-    from mindtrace.service.export import Exported
-    from mindtrace.service.gc import Removal
-    from mindtrace.service.history import HistoryEntry
-    from mindtrace.service.promote import Promotion
-    from mindtrace.service.reproduce import Reproduction
-    from mindtrace.service.verify import Verification
-    from mindtrace.service.versions import VersionDetail, VersionSummary
 
 
 def load(
@@ -47,8 +56,6 @@ def load(
     Example:
         `mindtrace.load("mnist@champion").predict(Path("digit.png").read_bytes())`
     """
-    from mindtrace.service.predict import load_model
-
     return load_model(load_settings(config, sets=sets), ref).predictor
 
 
@@ -83,8 +90,6 @@ class Registry:
 
     def names(self) -> builtins.list[str]:
         """Registered models, sorted."""
-        from mindtrace.service.versions import list_models
-
         return list_models(self.settings)
 
     def list(
@@ -102,8 +107,6 @@ class Registry:
             UsageError: `where` or `sort` cannot be read.
             NotFoundError: no model of that name.
         """
-        from mindtrace.service.versions import list_versions
-
         return list_versions(self.settings, name, limit, where=where, sort=sort, after=after)
 
     def show(self, ref: str) -> VersionDetail:
@@ -112,8 +115,6 @@ class Registry:
         Raises:
             NotFoundError: no such version.
         """
-        from mindtrace.service.versions import show_version
-
         return show_version(self.settings, ref)
 
     def diff(self, a: str, b: str) -> Difference:
@@ -122,8 +123,6 @@ class Registry:
         Raises:
             NotFoundError: no such version.
         """
-        from mindtrace.service.diff import diff
-
         return diff(self.settings, a, b)
 
     def evaluate(self, ref: str) -> EvaluationOutcome:
@@ -132,8 +131,6 @@ class Registry:
         Raises:
             UsageError: the images have other classes.
         """
-        from mindtrace.service.evaluate import evaluate
-
         return evaluate(self.settings, ref)
 
     def export(self, ref: str, folder: Path | str) -> Exported:
@@ -143,8 +140,6 @@ class Registry:
             UsageError: the folder is not empty.
             BundleError: the bundle is not what was registered.
         """
-        from mindtrace.service.export import export
-
         return export(self.settings, ref, Path(folder))
 
     def verify(self, ref: str | None = None) -> builtins.list[Verification]:
@@ -152,14 +147,10 @@ class Registry:
 
         What is wrong stands in the `faults` of what comes back; nothing is raised for it.
         """
-        from mindtrace.service.verify import verify
-
         return verify(self.settings, ref)
 
     def verify_all(self) -> builtins.list[Verification]:
         """Check every version of every model, and all aliases."""
-        from mindtrace.service.verify import verify_all
-
         return builtins.list(verify_all(self.settings))
 
     def gc(
@@ -170,8 +161,6 @@ class Registry:
         Raises:
             UsageError: `keep` is below 1.
         """
-        from mindtrace.service.gc import gc
-
         return builtins.list(gc(self.settings, name, keep=keep, dry_run=dry_run))
 
     def compare(self, a: str, b: str, *, margin: float = 0.01) -> Comparison:
@@ -181,8 +170,6 @@ class Registry:
             UsageError: they were tested on different images.
             BundleError: a bundle is not what was registered.
         """
-        from mindtrace.service.compare import compare
-
         return compare(self.settings, a, b, margin=margin)
 
     def promote(
@@ -201,8 +188,6 @@ class Registry:
             VerdictError: HOLD or REJECT, and neither `force` nor `dry_run`.
             ConflictError: the history is not at `if_revision`.
         """
-        from mindtrace.service.promote import promote
-
         outcome = promote(
             self.settings,
             ref,
@@ -228,8 +213,6 @@ class Registry:
         Raises:
             ConflictError: nothing to roll back, or somebody else changed the champion.
         """
-        from mindtrace.service.rollback import rollback
-
         return rollback(self.settings, name, reason=reason, if_revision=if_revision)
 
     def history(self, name: str | None = None) -> builtins.list[HistoryEntry]:
@@ -238,8 +221,6 @@ class Registry:
         Raises:
             NotFoundError: no model of that name.
         """
-        from mindtrace.service.history import history
-
         return history(self.settings, name)
 
     def reproduce(self, ref: str | None = None, *, tolerance: float = 0.01) -> Reproduction:
@@ -248,6 +229,4 @@ class Registry:
         Raises:
             ConfigError, DataError: it cannot be trained here.
         """
-        from mindtrace.service.reproduce import reproduce
-
         return reproduce(self.settings, ref, tolerance=tolerance)
