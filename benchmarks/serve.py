@@ -61,7 +61,7 @@ class Seen:
 
 def prepare(folder: Path, data: Path | None) -> list[bytes]:
     """Train, and write what the rivals need; the images to ask about, as PNG files."""
-    from mindtrace.core.settings import load_settings
+    from mindtrace.config.settings import load_settings
     from mindtrace.data.build import build_data
     from mindtrace.preprocess import encode_png
 

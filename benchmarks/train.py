@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--part", choices=["epochs", "recipes", "all"], default="all")
     args = parser.parse_args()
     if args.data is None:
-        from mindtrace.core.config import Config
+        from mindtrace.config.config import Config
 
         args.data = Path(Config()["DIR_PATHS"]["DATA"])
     if not (args.data / "MNIST" / "raw").is_dir():

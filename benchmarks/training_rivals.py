@@ -152,8 +152,8 @@ def idiomatic(data: Path, epochs: int, workers: int, *, tracked: bool) -> dict[s
 
 def ours(data: Path, epochs: int, threads: int) -> dict[str, Any]:
     """`mindtrace train`'s own service: Lightning, tracking, checkpoints, validation."""
-    from mindtrace.core.progress import EpochReport, Progress
-    from mindtrace.core.settings import load_settings
+    from mindtrace.config.settings import load_settings
+    from mindtrace.progress import EpochReport, Progress
     from mindtrace.service.train import train
 
     seconds: list[float] = []

@@ -13,7 +13,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from mindtrace.core.schema import SECTIONS
+from mindtrace.config.schema import SECTIONS
 
 RunCli = Callable[..., Any]
 Mindtrace = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -152,7 +152,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained_bundle(trained: Path) -> Path:
     """The bundle of version 1 of `digits`; a copied ROOT puts its own beside it."""
-    from mindtrace.core.settings import load_settings
+    from mindtrace.config.settings import load_settings
     from mindtrace.registry.lookup import locate
 
     settings = load_settings(environ={"DIR_PATHS__ROOT": str(trained)})

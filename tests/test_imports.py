@@ -26,7 +26,7 @@ SERVING = {
     "safetensors",
 }
 # Floors below training, and what of the registry reads: nothing heavy as they are imported.
-LIGHT_ROOMS = ("core", "utils", "bundle", "inference", "jobs", "service", "cli")
+LIGHT_ROOMS = ("config", "utils", "bundle", "jobs", "service", "cli")
 LIGHT_READERS = ("lookup", "reference", "names", "rows", "sqlite_reader", "child_reader")
 
 # Runs a statement and tells, whatever its end, which packages it left loaded.
@@ -102,7 +102,7 @@ def test_predict_loads_neither_torch_nor_lightning_nor_mlflow(
 def test_serving_a_model_loads_neither_torch_nor_lightning_nor_mlflow(trained: Path) -> None:
     """As far as a server goes before it listens: application, server, a loaded model."""
     statement = (
-        "from mindtrace.core.settings import load_settings;"
+        "from mindtrace.config.settings import load_settings;"
         "from mindtrace.service.following import open_or_wait;"
         "from mindtrace.application.api import app;"
         "import mindtrace.application.server;"
@@ -120,7 +120,7 @@ def test_importing_a_light_room_loads_nothing_heavy(root: Path, room: str) -> No
     found = loaded(f"import {', '.join(modules(room))}", root)
 
     assert not found & HEAVY
-    if room in ("core", "service", "cli"):
+    if room in ("config", "service", "cli"):
         assert not found & SERVING
 
 
@@ -137,5 +137,7 @@ def test_a_package_loads_its_names_when_they_are_asked_for(root: Path, room: str
 
 def test_a_configuration_is_read_without_anything_heavy(root: Path) -> None:
     assert not loaded("from mindtrace import Config; Config()", root) & (HEAVY | SERVING)
-    faulty = "from mindtrace.core.settings import load_settings; load_settings(sets=['train.lr=1'])"
+    faulty = (
+        "from mindtrace.config.settings import load_settings; load_settings(sets=['train.lr=1'])"
+    )
     assert not loaded(faulty, root) & (HEAVY | SERVING)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from mindtrace.version import VERSION
 
 if TYPE_CHECKING:
-    from mindtrace.core.config import Config
+    from mindtrace.config.config import Config
     from mindtrace.errors import MindtraceError
     from mindtrace.service.registry_api import Registry, load
 
 _HOMES = {
-    "Config": "mindtrace.core.config",
+    "Config": "mindtrace.config.config",
     "MindtraceError": "mindtrace.errors",
     "Registry": "mindtrace.service.registry_api",
     "load": "mindtrace.service.registry_api",

@@ -25,7 +25,7 @@ from mindtrace.bundle.card import ModelCard
 from mindtrace.bundle.folder import Contents
 from mindtrace.bundle.golden import GoldenCase
 from mindtrace.bundle.ledger import Ledger
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.preprocess import ImageSpec, encode_png, normalise
 from mindtrace.service.serving import listen, url_of
 

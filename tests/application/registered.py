@@ -15,7 +15,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow warns of classes of its own while it is imported
     import mlflow.pyfunc  # noqa: F401
 
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 from mindtrace.registry.names import CHAMPION
 from mindtrace.registry.publish import publish
 from mindtrace.registry.store import Store

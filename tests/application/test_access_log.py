@@ -14,7 +14,7 @@ import pytest
 from tests.application.conftest import Serve, png
 
 from mindtrace.application.access_log import AccessLog
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 
 FIELDS = ["at", "request_id", "method", "path", "status", "seconds", "client", "bytes"]
 IMAGE = base64.b64encode(png(200)).decode()

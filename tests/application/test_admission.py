@@ -22,7 +22,7 @@ from tests.application.conftest import Serve, png
 from mindtrace.application.admission import Admission
 from mindtrace.application.limits import SHORT, BodyLimit
 from mindtrace.application.problems import Problem
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 
 PNG = {"content-type": "image/png"}
 DEADLINE = 30  # seconds that a test waits for what must come

@@ -13,7 +13,7 @@ from tests.conftest import Mindtrace
 
 from mindtrace.application import models
 from mindtrace.application.schemas import ComparisonItem
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError
 
 

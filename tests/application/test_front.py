@@ -21,7 +21,7 @@ from PIL import Image
 from tests.application.conftest import CLASSES, Serve, png
 
 from mindtrace.application import front, whole
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 
 JSON = {"content-type": "application/json"}
 # A header that the short way does not know: whoever sends it takes the long way.

@@ -12,7 +12,7 @@ from tests.application.conftest import Serve, png
 from mindtrace.application import guard
 from mindtrace.application.guard import Head
 from mindtrace.application.problems import Problem
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 
 
 def head(method: str = "GET", path: str = "/models", **headers: str) -> Head:

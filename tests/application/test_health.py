@@ -11,7 +11,7 @@ from tests.application.conftest import Serve, png, write_bundle
 
 from mindtrace.application import front
 from mindtrace.application.slot import ModelSlot
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import BundleError, NotFoundError, StoreError
 from mindtrace.registry import lookup
 from mindtrace.service.following import open_or_wait

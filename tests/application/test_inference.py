@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from tests.application.conftest import CLASSES, Serve, png, probabilities
 
 from mindtrace.application.schemas import Answer, Answers
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 
 BRIGHT = base64.b64encode(png(230)).decode()
 DARK = base64.b64encode(png(20)).decode()

@@ -18,7 +18,7 @@ from tests.application.conftest import Serve
 from tests.application.registered import Registered
 
 from mindtrace.application.schemas import Job, JobPage
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.jobs import workers
 from mindtrace.jobs.hold import Hold
 from mindtrace.service import jobs

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.application.conftest import Serve, png
 
 from mindtrace.application.meters import BOUNDS, Exchange, Histogram, Meters, Snapshot, together
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 
 IMAGE = base64.b64encode(png(200)).decode()
 DARK = base64.b64encode(png(3)).decode()

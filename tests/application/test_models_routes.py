@@ -13,7 +13,7 @@ from tests.application.conftest import Serve, png
 
 from mindtrace.application import models
 from mindtrace.application.schemas import ModelPage, VersionItem, VersionPage
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import NotFoundError
 from mindtrace.service.versions import VersionSummary
 

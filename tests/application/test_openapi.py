@@ -13,7 +13,7 @@ import pytest
 from tests.application.conftest import Serve
 
 from mindtrace.application.schemas import EXAMPLE_IMAGE
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from tests.application.conftest import Serve
 
 from mindtrace.application import page
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 
 TOKEN = "a-token-of-tests"
 NAMES = sorted(page.static_files())

@@ -16,7 +16,7 @@ from tests.application.conftest import Serve
 
 from mindtrace import errors
 from mindtrace.application.problems import STATUS, Problem, from_error, status_of
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.errors import MindtraceError
 
 

@@ -16,7 +16,7 @@ from tests.application.conftest import Serve
 
 from mindtrace.application import promotion
 from mindtrace.application.schemas import HistoryPage, PromotionItem
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import NotFoundError
 from mindtrace.service.history import HistoryEntry
 from mindtrace.service.writing import Answered

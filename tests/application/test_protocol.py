@@ -20,7 +20,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from tests.application.conftest import Serve, png
 
 from mindtrace.application.protocol import MAX_PIPELINED
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 
 PATIENCE = 30.0  # seconds: until a server that does not answer fails its test
 BIG = 32 * 1024 * 1024  # more than the kernel keeps for a client that does not read

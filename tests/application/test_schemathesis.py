@@ -22,7 +22,7 @@ import pytest
 from tests.application.conftest import Serve, png
 
 from mindtrace.application.schemas import EXAMPLE_IMAGE
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 
 pytestmark = [
     pytest.mark.slow,

@@ -273,7 +273,7 @@ def test_workers_that_cannot_start_end_the_server(root: Path, bundle: Path, tmp_
     shutil.copytree(bundle, copy)
     program = f"""
 import shutil, sys
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 from mindtrace.errors import MindtraceError
 from mindtrace.service.serving import serve
 if __name__ == "__main__":
@@ -313,7 +313,7 @@ def test_a_port_in_use(root: Path, bundle: Path) -> None:
 def test_nothing_heavy_is_imported(root: Path, bundle: Path) -> None:
     program = f"""
 import json, os, signal, sys, threading, urllib.request
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 from mindtrace.service.serving import serve
 
 def ask(url):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from tests.application.conftest import CLASSES, SPEC, Serve, png, probabilities
 
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.preprocess import normalise
 from mindtrace.version import VERSION
 

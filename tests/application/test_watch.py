@@ -20,7 +20,7 @@ from mindtrace.application import watch as watching
 from mindtrace.application.problems import Problem
 from mindtrace.application.slot import ModelSlot
 from mindtrace.application.watch import Watch
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.errors import StoreError
 from mindtrace.registry import sqlite_reader
 from mindtrace.registry.names import CHAMPION

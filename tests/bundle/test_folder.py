@@ -15,7 +15,7 @@ from mindtrace.bundle import folder as bundle_folder
 from mindtrace.bundle import manifest
 from mindtrace.bundle.folder import weights_digest
 from mindtrace.bundle.ledger import Ledger
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 from mindtrace.errors import BundleError
 from mindtrace.preprocess import image_digest, open_pixels
 

@@ -8,7 +8,7 @@ import pytest
 
 from mindtrace.cli.console import Cell, Console, dumps, short
 from mindtrace.cli.progress import epoch_line, progress_for
-from mindtrace.core.progress import EpochReport
+from mindtrace.progress import EpochReport
 
 Capture = pytest.CaptureFixture[str]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 from mindtrace.jobs import workers
 from mindtrace.jobs.beside import Runner
 from mindtrace.jobs.hold import Hold

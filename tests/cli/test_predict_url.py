@@ -12,7 +12,7 @@ import pytest
 from tests.application.conftest import _serving as serving
 from tests.application.conftest import png, write_bundle
 
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 
 RunCli = Callable[..., Any]
 

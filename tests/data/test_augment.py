@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 from mindtrace.data import Digits, build_data
 from mindtrace.data.augment import light
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 from mindtrace.data import MNIST, Digits, FashionMNIST, ImageFolder, SpecDemand, build_data
 
 

@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 import torch
 
-from mindtrace.core.progress import Progress
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 from mindtrace.data import ImageFolder, SpecDemand, build_data
 from mindtrace.data.columns import FileShelf
 from mindtrace.errors import DataError, ImageError
+from mindtrace.progress import Progress
 
 STAGES = ("train", "val", "test")
 
@@ -258,7 +258,7 @@ def test_builders_at_one_time_make_one_entry(make_folder: Any, home: Path) -> No
 
 _KILLED = """
 import os, signal, sys
-from mindtrace.core.progress import Progress
+from mindtrace.progress import Progress
 from mindtrace.data import ImageFolder
 
 class Killer(Progress):

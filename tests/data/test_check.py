@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mindtrace.core.progress import Progress
 from mindtrace.data import Digits, ImageFolder
 from mindtrace.data.check import CheckedImage, DataCheck, Gap, check, twins_of
 from mindtrace.data.sheet import contact_sheet, draw, spread
 from mindtrace.errors import DataFolderError
+from mindtrace.progress import Progress
 
 
 def image(split: Any, path: str, class_name: str, digest: bytes = b"") -> CheckedImage:

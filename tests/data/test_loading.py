@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
-from mindtrace.core.progress import Progress
 from mindtrace.data import ImageFolder, SpecDemand
 from mindtrace.preprocess import decode, image_digest, open_pixels
+from mindtrace.progress import Progress
 
 RNG = np.random.default_rng(5)
 SIZE = (12, 16)

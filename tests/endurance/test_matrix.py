@@ -28,7 +28,7 @@ with warnings.catch_warnings():
     import mlflow.pyfunc  # noqa: F401
 
 from mindtrace.application.api import create_app
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 from mindtrace.registry.publish import publish
 from mindtrace.registry.store import Store
 from mindtrace.registry.tracking import start_run

@@ -26,8 +26,8 @@ with warnings.catch_warnings():
     import mlflow.pyfunc  # noqa: F401
 
 from mindtrace.bundle import manifest
-from mindtrace.core.settings import load_settings
-from mindtrace.inference.predictor import Predictor
+from mindtrace.bundle.predictor import Predictor
+from mindtrace.config.settings import load_settings
 from mindtrace.registry import promotion
 from mindtrace.registry.lookup import locate
 from mindtrace.registry.names import PREFIX

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from mindtrace.bundle.predictor import Predictor
 from mindtrace.data import Digits
-from mindtrace.inference.predictor import Predictor
 from mindtrace.models.build import build_network
 
 

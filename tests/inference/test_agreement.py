@@ -12,10 +12,10 @@ from PIL import Image
 
 from mindtrace.bundle import folder as bundle_folder
 from mindtrace.bundle import manifest
-from mindtrace.core.settings import load_settings
+from mindtrace.bundle.predictor import Predictor
+from mindtrace.config.settings import load_settings
 from mindtrace.data import Digits, build_data
 from mindtrace.errors import ImageError
-from mindtrace.inference.predictor import Predictor
 from mindtrace.models import build_model, network_demand
 from mindtrace.preprocess import encode_png
 from mindtrace.training.evaluate import evaluate

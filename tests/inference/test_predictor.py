@@ -16,8 +16,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from mindtrace.bundle import manifest
+from mindtrace.bundle.predictor import Predictor
 from mindtrace.errors import BundleError
-from mindtrace.inference.predictor import Predictor
 
 
 @pytest.fixture

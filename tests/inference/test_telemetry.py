@@ -12,7 +12,7 @@ import pytest
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from mindtrace.inference.predictor import Predictor
+from mindtrace.bundle.predictor import Predictor
 Predictor.open(Path(sys.argv[1]))
 print(os.environ["ORT_DISABLE_TELEMETRY"], len(os.listdir("/proc/self/task")))
 """

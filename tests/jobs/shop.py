@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.jobs.job import Job
 from mindtrace.service import jobs, retrain
 from mindtrace.service.overlay import Overlay

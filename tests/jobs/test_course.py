@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import ConflictError
 from mindtrace.jobs import supervise, sweep, workers
 from mindtrace.jobs.engine import Engine

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.jobs.test_queue import taken
 
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.jobs.child import listed_environment
 from mindtrace.jobs.database import open_database
 from mindtrace.jobs.hold import Hold

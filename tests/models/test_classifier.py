@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch.nn import functional
 
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 from mindtrace.data import Digits, build_data
 from mindtrace.models import ImageClassifier, build_model
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import UsageError
 from mindtrace.models import ImageClassifier, build_model
 from mindtrace.models.build import build_network

@@ -22,7 +22,7 @@ with warnings.catch_warnings():
     import mlflow.pyfunc  # noqa: F401
 
 from mindtrace.bundle.folder import Contents
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.data import Digits
 from mindtrace.data.build import build_data
 from mindtrace.models import MLP

@@ -14,9 +14,9 @@ import pytorch_lightning as pl
 import torch
 
 from mindtrace.bundle import folder as bundle_folder
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.bundle.predictor import Predictor
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.data import Digits
-from mindtrace.inference.predictor import Predictor
 from mindtrace.models import MLP
 from mindtrace.registry import MlflowLightningCallback
 from mindtrace.registry.lookup import locate

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mindtrace.bundle.folder import Contents
 from mindtrace.bundle.ledger import Ledger
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, NotFoundError, UsageError
 from mindtrace.registry import paired
 from mindtrace.registry.compare import Side, compare, ordered

@@ -10,7 +10,7 @@ import pytest
 
 from mindtrace.bundle import manifest
 from mindtrace.bundle.folder import Contents
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import BundleError, NotFoundError, StoreError
 from mindtrace.registry.child_reader import ChildReader
 from mindtrace.registry.lookup import Located, find, locate, open_reader

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mindtrace.bundle.folder import Contents
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.errors import (
     BundleError,
     ConflictError,

@@ -20,7 +20,7 @@ from uuid import uuid4
 import pytest
 
 from mindtrace.bundle.folder import Contents
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 from mindtrace.registry.names import CHAMPION
 from mindtrace.registry.publish import publish
 from mindtrace.registry.store import Store
@@ -34,7 +34,7 @@ VERSIONS = 3
 
 WORKER = """
 import json, random, sys, time
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 from mindtrace.errors import ConflictError
 from mindtrace.service.promote import promote
 from mindtrace.service.rollback import rollback

@@ -18,9 +18,9 @@ from mlflow.exceptions import MlflowException
 from mindtrace.bundle import manifest
 from mindtrace.bundle.folder import Contents, weights_digest
 from mindtrace.bundle.golden import GoldenCase
-from mindtrace.core.settings import Settings
+from mindtrace.bundle.predictor import Predictor
+from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, MindtraceError, StoreError
-from mindtrace.inference.predictor import Predictor
 from mindtrace.registry import promotion
 from mindtrace.registry.lookup import locate
 from mindtrace.registry.sqlite_reader import SqliteReader

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.errors import NotFoundError, StoreError
 from mindtrace.registry.child_reader import ChildReader
 from mindtrace.registry.lookup import open_reader

@@ -11,9 +11,9 @@ import pytest
 
 from mindtrace.bundle import manifest
 from mindtrace.bundle.folder import Contents
-from mindtrace.core.settings import load_settings
+from mindtrace.bundle.predictor import Predictor
+from mindtrace.config.settings import load_settings
 from mindtrace.errors import ConflictError, NotFoundError
-from mindtrace.inference.predictor import Predictor
 from mindtrace.registry import promotion
 from mindtrace.registry.lookup import find, locate, open_reader
 from mindtrace.registry.publish import publish

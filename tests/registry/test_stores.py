@@ -17,7 +17,7 @@ from tests.registry.servers import PASSWORD, PATIENCE, execute
 import mindtrace
 from mindtrace.bundle.folder import Contents
 from mindtrace.bundle.ledger import Ledger
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError
 from mindtrace.registry.child_reader import ChildReader
 from mindtrace.registry.evaluations import EVALUATIONS

@@ -16,7 +16,7 @@ import mindtrace
 from mindtrace.bundle import manifest
 from mindtrace.bundle.folder import Contents
 from mindtrace.bundle.ledger import Ledger
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import BundleError, NotFoundError, UsageError
 from mindtrace.registry import promotion
 from mindtrace.registry.lookup import locate, open_reader

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mindtrace.bundle import manifest
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, NotFoundError, VerdictError
 from mindtrace.registry.lookup import locate
 from mindtrace.registry.store import Store

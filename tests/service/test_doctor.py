@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.application.conftest import Serve
 
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.service.doctor import Check, examine
 from mindtrace.service.installed import packages
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 from mindtrace.errors import ConflictError, StoreError
 from mindtrace.jobs.job import Event
 from mindtrace.service import jobs

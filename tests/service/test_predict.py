@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tests.application.conftest import png, probabilities
 
+from mindtrace.bundle.predictor import Predictor
 from mindtrace.errors import ImageError
-from mindtrace.inference.predictor import Predictor
 from mindtrace.service import predict
 from mindtrace.service.predict import (
     LoadedModel,

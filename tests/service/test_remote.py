@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from tests.application.conftest import Serve, png
 
-from mindtrace.core.settings import Settings
+from mindtrace.bundle.predictor import Predictor
+from mindtrace.config.settings import Settings
 from mindtrace.errors import ConflictError, ImageError, MindtraceError, UsageError
-from mindtrace.inference.predictor import Predictor
 from mindtrace.preprocess import encode_png
 from mindtrace.service import remote
 from mindtrace.service.link import Link
@@ -234,7 +234,7 @@ def test_what_is_no_url_is_refused_without_being_repeated(url: str) -> None:
 
 
 def test_a_token_is_sent(tmp_path: Path, bundle: Path, serve: Serve, files: list[str]) -> None:
-    from mindtrace.core.settings import load_settings
+    from mindtrace.config.settings import load_settings
 
     token = tmp_path / "token.txt"
     token.write_text("s3cret\n")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mindtrace.core.checks import MANY
-from mindtrace.core.schema import KNOWN, SECTIONS
-from mindtrace.core.settings import PUBLISHED_KEYS, Settings, load_settings
+from mindtrace.config.checks import MANY
+from mindtrace.config.schema import KNOWN, SECTIONS
+from mindtrace.config.settings import PUBLISHED_KEYS, Settings, load_settings
 from mindtrace.errors import ConfigError, NotFoundError, UsageError
 from mindtrace.jobs.hold import Hold
 from mindtrace.service import jobs, retrain

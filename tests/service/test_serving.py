@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import PortInUseError, UsageError
 from mindtrace.service import serving
 

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 
 from mindtrace.bundle.folder import weights_digest
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.data.build import build_data
 from mindtrace.errors import InterruptedByUser, TrainingError
 from mindtrace.training.callbacks import StopOnRequest

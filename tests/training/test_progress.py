@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 
-from mindtrace.core.progress import EpochReport, Progress
 from mindtrace.errors import TrainingError
+from mindtrace.progress import EpochReport, Progress
 from mindtrace.training.fit import TrainResult
 
 Fit = Callable[..., TrainResult]

@@ -10,7 +10,7 @@ import pytest
 import pytorch_lightning as pl
 
 from mindtrace.bundle.folder import weights_digest
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.data.build import build_data
 from mindtrace.errors import NotFoundError, TrainingError, UsageError
 from mindtrace.training import checkpoint

@@ -43,7 +43,7 @@ from mindtrace.application.meters import Meters
 from mindtrace.application.problems import Problem
 from mindtrace.application.slot import ModelSlot
 from mindtrace.application.watch import Watch
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.service import retrain
 from mindtrace.service.serving import read_token
 from mindtrace.utils.system import available_cores

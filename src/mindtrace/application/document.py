@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from mindtrace.core.schema import PUBLISHED_KEYS, describe
+from mindtrace.config.schema import PUBLISHED_KEYS, describe
 
 _RETRY_AFTER = {
     "Retry-After": {

@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 
 from mindtrace.application.problems import Problem, log
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.errors import MindtraceError
 from mindtrace.jobs.job import END, Event
 from mindtrace.service import jobs as service

@@ -14,7 +14,7 @@ from mindtrace.application.job_events import Followed, last_event_id
 from mindtrace.application.orders import read_order
 from mindtrace.application.problems import Problem
 from mindtrace.application.schemas import EXAMPLE_INI, Job, JobPage
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.jobs.job import JOB_ID, KEY, is_key
 from mindtrace.service import jobs as service
 from mindtrace.service import retrain as retraining

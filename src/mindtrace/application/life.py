@@ -29,7 +29,7 @@ from mindtrace.application.slot import ModelSlot
 from mindtrace.application.tally import Tally
 from mindtrace.application.worker import Report
 from mindtrace.application.workers import SAME_WISH
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 
 # Seconds between "not ready" and the end of accepting. Whoever balances load looks, and
 # every answer meanwhile is the last one on its connection.

@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse
 from mindtrace.application.document import problems
 from mindtrace.application.problems import Problem
 from mindtrace.application.schemas import ComparisonItem, ModelPage, VersionItem, VersionPage
-from mindtrace.core.documents import document
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
+from mindtrace.documents import document
 from mindtrace.errors import NotFoundError, UsageError
 from mindtrace.service import compare as comparing
 from mindtrace.service import versions as service

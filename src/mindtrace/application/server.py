@@ -31,9 +31,9 @@ from mindtrace.application.problems import log
 from mindtrace.application.tally import Tally
 from mindtrace.application.worker import Report
 from mindtrace.application.workers import Workers
-from mindtrace.core.settings import Settings
+from mindtrace.bundle.predictor import runtime
+from mindtrace.config.settings import Settings
 from mindtrace.errors import InterruptedByUser, MindtraceError
-from mindtrace.inference.predictor import runtime
 
 # Files that are open beside connections: libraries, stores, uploads.
 _OTHER_FILES = 256

@@ -18,7 +18,7 @@ import numpy as np
 from mindtrace.application import bodies
 from mindtrace.application.problems import Problem
 from mindtrace.bundle import golden
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, MindtraceError, listed
 from mindtrace.service.following import Opened, open_or_wait
 from mindtrace.service.predict import LoadedModel

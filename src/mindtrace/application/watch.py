@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mindtrace.application.problems import Problem, log
 from mindtrace.application.slot import ModelSlot
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.errors import MindtraceError, StoreError
 from mindtrace.service.following import Identity, find_row, is_moving, open_row, pointed_at
 

@@ -25,7 +25,7 @@ from mindtrace.cli.light import LightCommand
 from mindtrace.errors import InterruptedByUser
 
 if TYPE_CHECKING:
-    from mindtrace.core.settings import Settings
+    from mindtrace.config.settings import Settings
 
 _PANEL = "Common options"
 
@@ -53,7 +53,7 @@ class Call:
         Raises:
             ConfigError: with every fault of every layer.
         """
-        from mindtrace.core.settings import load_settings
+        from mindtrace.config.settings import load_settings
 
         given = {name: value for name, value in (options or {}).items() if value is not None}
         return load_settings(self.config, sets=self.sets, overrides=given)

@@ -10,7 +10,7 @@ import typer
 
 from mindtrace.cli.common import Call, command
 from mindtrace.cli.light import LightGroup
-from mindtrace.core.documents import document
+from mindtrace.documents import document
 from mindtrace.errors import ConflictError, UsageError
 
 _NEW_FILE = "mindtrace.ini"
@@ -45,7 +45,7 @@ def check(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The INI file to check.")],
 ) -> None:
     """Check a file by itself; every fault is told."""
-    from mindtrace.core.settings import load_settings
+    from mindtrace.config.settings import load_settings
 
     load_settings(file, sets=call.sets, environ={})  # the environment plays no part
     if call.console.json:
@@ -63,7 +63,7 @@ def init(
     ] = _NEW_FILE,
 ) -> None:
     """Write a file with every setting, its default and what it means."""
-    from mindtrace.core.template import template_ini
+    from mindtrace.config.template import template_ini
 
     text = template_ini()
     if file == "-":

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from mindtrace.cli.exits import exit_code
 from mindtrace.cli.light import is_terminal
-from mindtrace.core.documents import document
+from mindtrace.documents import document
 from mindtrace.errors import ConfigError, MindtraceError
 
 _RED, _CYAN, _RESET = "\033[1;31m", "\033[36m", "\033[0m"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mindtrace.cli.common import Call
 from mindtrace.cli.console import Console
-from mindtrace.core.documents import document
+from mindtrace.documents import document
 from mindtrace.errors import MindtraceError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from mindtrace.cli.console import Cell
 from mindtrace.cli.light import LightGroup
 
 if TYPE_CHECKING:
-    from mindtrace.core.settings import Settings
+    from mindtrace.config.settings import Settings
     from mindtrace.service.local_jobs import Document, Jobs
 
 _LOOK_EVERY = 0.5  # seconds

@@ -13,7 +13,7 @@ from mindtrace.cli.console import Cell, Console
 from mindtrace.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from mindtrace.core.settings import Settings
+    from mindtrace.config.settings import Settings
     from mindtrace.service.predict import Prediction, PredictionFailure
 
     Answer = Prediction | PredictionFailure

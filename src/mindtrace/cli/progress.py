@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mindtrace.cli.console import Console
-from mindtrace.core.progress import EpochReport, Progress
+from mindtrace.progress import EpochReport, Progress
 
 if TYPE_CHECKING:
     from mindtrace.cli.bars import EpochBar

@@ -14,7 +14,7 @@ from mindtrace.cli.registry_compare import compare
 from mindtrace.cli.registry_files import export, gc, verify
 from mindtrace.cli.registry_look import diff, evaluate
 from mindtrace.cli.registry_promote import history, promote, rollback
-from mindtrace.core.documents import document as document_of
+from mindtrace.documents import document as document_of
 
 _METRICS = ("val_acc", "test_acc", "test_loss")
 _CREATED = "created_at (UTC)"

@@ -15,7 +15,7 @@ from mindtrace.cli.progress import progress_for
 from mindtrace.errors import InterruptedByUser, TrainingError, UsageError, VerdictError
 
 if TYPE_CHECKING:
-    from mindtrace.core.progress import Progress
+    from mindtrace.progress import Progress
     from mindtrace.service.local_jobs import Document, Jobs
 
 
@@ -57,9 +57,9 @@ def retrain(
     settings = call.settings({"serve.token_file": token_file})
     if warm_start and base is None:
         raise UsageError("--warm-start needs --base", hint="mindtrace retrain --base NAME ...")
-    from mindtrace.core.interrupts import interruptible
     from mindtrace.jobs.job import is_key
     from mindtrace.service.retrain import Order, Overlay
+    from mindtrace.system import interruptible
 
     if key is not None and not is_key(key):
         raise UsageError("--key must be 1 to 255 visible ASCII characters, without blanks")
@@ -110,7 +110,7 @@ def _tell_state(progress: Progress, now: Document, before: Document) -> None:
 
 
 def _tell_epoch(progress: Progress, data: Document) -> None:
-    from mindtrace.core.progress import EpochReport
+    from mindtrace.progress import EpochReport
 
     # JSON has no nan, which is what a training that diverges measures.
     metrics = {name: nan if value is None else value for name, value in data["metrics"].items()}
@@ -121,7 +121,7 @@ def _tell_epoch(progress: Progress, data: Document) -> None:
 
 
 def _silent() -> Progress:
-    from mindtrace.core.progress import Progress
+    from mindtrace.progress import Progress
 
     return Progress()
 

@@ -9,7 +9,7 @@ import typer
 
 from mindtrace.cli.common import Call
 from mindtrace.cli.console import Console
-from mindtrace.core.documents import document
+from mindtrace.documents import document
 
 
 def serve(

@@ -15,7 +15,7 @@ import typer
 from mindtrace.cli.common import Call
 from mindtrace.cli.console import Console
 from mindtrace.cli.exits import DONE
-from mindtrace.core.documents import document
+from mindtrace.documents import document
 
 _LEASE, _GRACE = 10.0, 20.0  # seconds
 _HIDDEN = "for tests: seconds"

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from mindtrace.bundle.ledger import pairs_digest
-from mindtrace.core.progress import Progress
 from mindtrace.data.batches import EvalBatches, TrainBatches, TrainChunks, TrainOrder, fitting
 from mindtrace.data.images import STAGES, DataDigests, ImageSplit, Stage
 from mindtrace.preprocess import ImageSpec, SpecDemand
+from mindtrace.progress import Progress
 
 __all__ = ["DataDigests", "ImageDataModule", "ImageSplit", "SourceImages", "SpecDemand"]
 

@@ -12,7 +12,7 @@ from mindtrace.errors import UsageError, listed
 from mindtrace.preprocess import SpecDemand
 
 if TYPE_CHECKING:
-    from mindtrace.core.settings import Settings
+    from mindtrace.config.settings import Settings
 
 _MNIST_KINDS: dict[str, type[MNIST]] = {kind.source: kind for kind in (MNIST, FashionMNIST)}
 

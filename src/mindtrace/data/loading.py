@@ -17,7 +17,6 @@ import PIL
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mindtrace.core.progress import Progress
 from mindtrace.data.cache import FORMAT, ImageCache
 from mindtrace.data.columns import MemoryShelf, Shelf
 from mindtrace.data.decoding import Facts, decode_files, inspect_files
@@ -26,6 +25,7 @@ from mindtrace.data.spec import settle_spec
 from mindtrace.data.workers import Told, processes_worth
 from mindtrace.errors import ImageError
 from mindtrace.preprocess import ImageSpec, Mode, SpecDemand
+from mindtrace.progress import Progress
 
 # Images of one size up to this many pixels a side keep it; others become DEFAULT_SIDE.
 LARGEST_OWN_SIDE = 224

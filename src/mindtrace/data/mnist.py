@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mindtrace.core.config import Config
+from mindtrace.config.config import Config
 from mindtrace.data.base import ImageDataModule, SourceImages
 from mindtrace.data.download import Patience, RemoteFile, fetch, stored
 from mindtrace.data.idx import read_idx

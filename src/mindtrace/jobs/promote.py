@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.jobs import child
 from mindtrace.jobs.child import Ended
 from mindtrace.jobs.hold import Hold

@@ -63,7 +63,7 @@ def look(ended: Mapping[str, str]) -> Versions:
     Raises:
         StoreError: the store is away.
     """
-    from mindtrace.core.settings import load_settings
+    from mindtrace.config.settings import load_settings
     from mindtrace.registry import earlier
     from mindtrace.registry.store import Store
 

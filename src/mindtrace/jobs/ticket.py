@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.errors import InterruptedByUser
 from mindtrace.jobs.database import Database, open_database
 from mindtrace.jobs.hold import registering

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.errors import StoreError
 from mindtrace.jobs import child, events, supervise, sweep, workers
 from mindtrace.jobs.database import open_database

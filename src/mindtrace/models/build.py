@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from mindtrace.bundle.card import ModelCard
-from mindtrace.core.settings import ModelSettings, TrainSettings
+from mindtrace.config.settings import ModelSettings, TrainSettings
 from mindtrace.models.classifier import ImageClassifier
 from mindtrace.models.cnn import CNN_WIDTHS, cnn
 from mindtrace.models.layout import fit_layout

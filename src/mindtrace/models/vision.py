@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from mindtrace.core.settings import ModelSettings
-from mindtrace.core.table import VISION_NAMES
+from mindtrace.config.settings import ModelSettings
+from mindtrace.config.table import VISION_NAMES
 from mindtrace.errors import UsageError
 from mindtrace.preprocess import SpecDemand
 

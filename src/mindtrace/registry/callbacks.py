@@ -19,7 +19,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from mindtrace.core.settings import load_settings
+from mindtrace.config.settings import load_settings
 from mindtrace.data.base import ImageDataModule
 from mindtrace.errors import InterruptedByUser, StoreError
 from mindtrace.models import ImageClassifier

@@ -17,7 +17,7 @@ from mindtrace.bundle import folder as bundle_folder
 from mindtrace.bundle import manifest
 from mindtrace.bundle.card import CardError, ModelCard
 from mindtrace.bundle.ledger import Ledger
-from mindtrace.core.documents import document
+from mindtrace.documents import document
 from mindtrace.errors import BundleError, UsageError
 from mindtrace.registry import paired
 from mindtrace.registry.gate import MARGIN, ClassChange, decide

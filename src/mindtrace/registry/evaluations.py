@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from mindtrace.bundle.ledger import Ledger
-from mindtrace.core.urls import file_path
+from mindtrace.config.urls import file_path
 from mindtrace.errors import BundleError, StoreError
 from mindtrace.registry.compare import Side, ordered, read_side
 from mindtrace.registry.lookup import Located

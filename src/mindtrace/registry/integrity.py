@@ -17,8 +17,8 @@ from pathlib import Path
 from mindtrace.bundle import folder as bundle_folder
 from mindtrace.bundle import manifest
 from mindtrace.bundle.ledger import Ledger
+from mindtrace.bundle.predictor import Predictor
 from mindtrace.errors import BundleError
-from mindtrace.inference.predictor import Predictor
 from mindtrace.registry.history import champion, counted
 from mindtrace.registry.names import CHAMPION, PREFIX
 from mindtrace.registry.rows import Reader

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from mindtrace.bundle import manifest
-from mindtrace.core.settings import Settings
-from mindtrace.core.urls import file_path, sqlite_path
+from mindtrace.config.settings import Settings
+from mindtrace.config.urls import file_path, sqlite_path
 from mindtrace.errors import BundleError, NotFoundError, StoreError
 from mindtrace.registry.names import PREFIX
 from mindtrace.registry.reference import Reference, parse_reference

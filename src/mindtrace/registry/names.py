@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mindtrace.errors import UsageError
 
 if TYPE_CHECKING:
-    from mindtrace.core.settings import Settings
+    from mindtrace.config.settings import Settings
 
 # Of a registered model, and of an alias.
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"

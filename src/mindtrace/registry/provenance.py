@@ -13,7 +13,7 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from mindtrace.core.machine import processor
+from mindtrace.system import processor
 from mindtrace.version import VERSION
 
 GIT_TIMEOUT = 5.0  # seconds

@@ -17,9 +17,9 @@ from pathlib import Path
 from mindtrace.bundle import folder as bundle_folder
 from mindtrace.bundle import manifest
 from mindtrace.bundle.folder import Contents
-from mindtrace.core.urls import file_path
+from mindtrace.bundle.predictor import Predictor
+from mindtrace.config.urls import file_path
 from mindtrace.errors import ConflictError
-from mindtrace.inference.predictor import Predictor
 from mindtrace.registry import promotion
 from mindtrace.registry.flavor import add_mlflow_files
 from mindtrace.registry.names import BUNDLE, PREFIX

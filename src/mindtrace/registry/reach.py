@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import create_engine
 
-from mindtrace.core.masking import masked
-from mindtrace.core.urls import sqlite_path
+from mindtrace.config.redact import masked
+from mindtrace.config.urls import sqlite_path
 from mindtrace.errors import StoreError
 
 PATIENCE = 5.0  # seconds

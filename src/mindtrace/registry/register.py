@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.data.base import ImageDataModule
 from mindtrace.models import ImageClassifier
 from mindtrace.registry.names import METRIC

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mindtrace.core.urls import file_path
+from mindtrace.config.urls import file_path
 from mindtrace.errors import StoreError
 from mindtrace.registry import fields, query_sql
 from mindtrace.registry.names import LATEST, is_log, log_name

@@ -27,8 +27,8 @@ from mlflow.store.entities.paged_list import PagedList
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from mindtrace.core.masking import masked
-from mindtrace.core.urls import sqlite_path
+from mindtrace.config.redact import masked
+from mindtrace.config.urls import sqlite_path
 from mindtrace.errors import StoreError
 from mindtrace.registry.names import ARTIFACTS
 from mindtrace.registry.reach import reach

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mindtrace.core.documents import document
-from mindtrace.core.progress import Progress
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
+from mindtrace.documents import document
 from mindtrace.errors import DataError, MindtraceError, UsageError, VerdictError
+from mindtrace.progress import Progress
 
 if TYPE_CHECKING:
     from mindtrace.data.base import ImageDataModule

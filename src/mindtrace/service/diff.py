@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mindtrace.core.documents import document
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
+from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, StoreError
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mindtrace.core.machine import auto_device, has_bf16, processor
-from mindtrace.core.masking import masked
-from mindtrace.core.settings import Settings
-from mindtrace.core.urls import sqlite_path
+from mindtrace.config.redact import masked
+from mindtrace.config.settings import Settings
+from mindtrace.config.urls import sqlite_path
 from mindtrace.errors import MindtraceError, NotFoundError, StoreError, UsageError, listed
 from mindtrace.service.installed import FIRST, packages
+from mindtrace.system import auto_device, has_bf16, processor
 from mindtrace.utils.system import available_cores
 
 State = Literal["ok", "note", "wrong"]

@@ -10,15 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mindtrace.core.documents import document
-from mindtrace.core.progress import Progress
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
+from mindtrace.documents import document
 from mindtrace.errors import UsageError, listed
+from mindtrace.progress import Progress
 
 if TYPE_CHECKING:
     from mindtrace.bundle.ledger import Ledger
+    from mindtrace.bundle.predictor import Predictor
     from mindtrace.data.base import ImageDataModule
-    from mindtrace.inference.predictor import Predictor
 
 _BATCH = 512
 
@@ -75,7 +75,7 @@ def evaluate(
         StoreError: the registry cannot be read or written.
     """
     progress = progress or Progress()
-    from mindtrace.inference.predictor import Predictor
+    from mindtrace.bundle.predictor import Predictor
     from mindtrace.registry.lookup import locate
 
     located = locate(settings, ref)

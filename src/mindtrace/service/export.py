@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from mindtrace.core.documents import document
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
+from mindtrace.documents import document
 from mindtrace.errors import UsageError
 
 
@@ -49,7 +49,7 @@ def export(settings: Settings, ref: str, folder: Path) -> Exported:
         BundleError: the bundle is not what was registered.
     """
     from mindtrace.bundle import manifest
-    from mindtrace.inference.predictor import Predictor
+    from mindtrace.bundle.predictor import Predictor
     from mindtrace.registry.lookup import locate
 
     target = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100 - keeps links as written

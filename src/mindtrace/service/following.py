@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.errors import NotFoundError
 from mindtrace.registry import lookup
 from mindtrace.registry.lookup import Located
@@ -143,7 +143,7 @@ def find_row(settings: Settings, model_name: str, version: int) -> VersionRow | 
 
 def _open(located: Located) -> Opened:
     from mindtrace.bundle import folder as bundle_folder
-    from mindtrace.inference.predictor import Predictor
+    from mindtrace.bundle.predictor import Predictor
 
     bundle = bundle_folder.read(located.folder, located.digest)
     row = located.row

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mindtrace.core.documents import document
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
+from mindtrace.documents import document
 from mindtrace.errors import ConflictError, NotFoundError, UsageError
 
 if TYPE_CHECKING:

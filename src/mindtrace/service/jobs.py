@@ -13,9 +13,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mindtrace.core.masking import masked
-from mindtrace.core.schema import SECTIONS
-from mindtrace.core.settings import Settings
+from mindtrace.config.redact import masked
+from mindtrace.config.schema import SECTIONS
+from mindtrace.config.settings import Settings
 
 if TYPE_CHECKING:
     from mindtrace.jobs.beside import Runner

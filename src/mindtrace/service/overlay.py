@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mindtrace.core.checks import unknown_names
-from mindtrace.core.layers import Layer, Origin, read_ini
-from mindtrace.core.masking import shown
-from mindtrace.core.schema import KNOWN, TRAVELLING, section_of
-from mindtrace.core.settings import PUBLISHED_KEYS, Settings, load_settings
+from mindtrace.config.checks import unknown_names
+from mindtrace.config.layers import Layer, Origin, read_ini
+from mindtrace.config.redact import shown
+from mindtrace.config.schema import KNOWN, TRAVELLING, section_of
+from mindtrace.config.settings import PUBLISHED_KEYS, Settings, load_settings
 from mindtrace.errors import ConfigError, Fault, listed
 from mindtrace.service.jobs import secrets
 

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mindtrace.core.documents import document
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
+from mindtrace.documents import document
 from mindtrace.errors import ImageError, MindtraceError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mindtrace.inference.predictor import Predictor
+    from mindtrace.bundle.predictor import Predictor
 
 STDIN = "-"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -108,7 +108,7 @@ def load_model(settings: Settings, ref: str | None = None) -> LoadedModel:
         BundleError: it is not what was registered.
         StoreError: the registry cannot be read.
     """
-    from mindtrace.inference.predictor import Predictor
+    from mindtrace.bundle.predictor import Predictor
     from mindtrace.registry.lookup import locate
 
     located = locate(settings, ref)

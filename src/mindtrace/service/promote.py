@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mindtrace.core.documents import document
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
+from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, UsageError, VerdictError, listed
 from mindtrace.service.history import ATTEMPTS, ChampionLog, check_reason, crowd, version_row
 
@@ -102,7 +102,7 @@ def promote(
         StoreError: the registry cannot be read or written.
     """
     _check(margin, force, reason)
-    from mindtrace.inference.predictor import Predictor
+    from mindtrace.bundle.predictor import Predictor
     from mindtrace.registry.history import PROMOTE, REFUSE, champion, times_used
     from mindtrace.registry.lookup import locate_row, open_reader
 

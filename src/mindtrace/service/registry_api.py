@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.service.compare import compare
 from mindtrace.service.diff import Difference, diff
 from mindtrace.service.evaluate import EvaluationOutcome, evaluate
@@ -32,7 +32,7 @@ from mindtrace.service.versions import (
 )
 
 if TYPE_CHECKING:
-    from mindtrace.inference.predictor import Predictor
+    from mindtrace.bundle.predictor import Predictor
     from mindtrace.registry.compare import Comparison
 
 

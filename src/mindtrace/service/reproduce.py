@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mindtrace.core.documents import document
-from mindtrace.core.interrupts import interruptible
-from mindtrace.core.progress import Progress
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
+from mindtrace.documents import document
 from mindtrace.errors import BundleError, UsageError, VerdictError, listed
+from mindtrace.progress import Progress
+from mindtrace.system import interruptible
 
 if TYPE_CHECKING:
     from mindtrace.data.base import ImageDataModule

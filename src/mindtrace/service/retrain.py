@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.errors import UsageError
 from mindtrace.service.jobs import queue, runner
 from mindtrace.service.overlay import SECTIONS, STARTS, Overlay, laid_over

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.errors import ConflictError
 from mindtrace.service.history import (
     ATTEMPTS,
@@ -44,7 +44,7 @@ def rollback(
         StoreError: the registry cannot be read or written.
     """
     check_reason(reason)
-    from mindtrace.inference.predictor import Predictor
+    from mindtrace.bundle.predictor import Predictor
     from mindtrace.registry.history import ROLLBACK, to_undo
     from mindtrace.registry.lookup import locate_row, open_reader
 

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.errors import PortInUseError, UsageError
 
 # The floor above, by name: `serve` is where the command line crosses over to it.

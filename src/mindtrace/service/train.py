@@ -12,13 +12,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindtrace.core.interrupts import Interrupts, interruptible
-from mindtrace.core.machine import auto_device, hide_gpus
-from mindtrace.core.masking import masked
-from mindtrace.core.progress import Progress
-from mindtrace.core.settings import Settings
+from mindtrace.config.redact import masked
+from mindtrace.config.settings import Settings
+from mindtrace.progress import Progress
 from mindtrace.registry.names import model_name_of
 from mindtrace.service.train_outcome import TrainOutcome, TrainPlan
+from mindtrace.system import Interrupts, auto_device, hide_gpus, interruptible
 
 if TYPE_CHECKING:
     from mindtrace.data.base import ImageDataModule

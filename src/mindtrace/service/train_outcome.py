@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mindtrace.core.documents import document
+from mindtrace.documents import document
 
 if TYPE_CHECKING:
-    from mindtrace.core.settings import Settings
+    from mindtrace.config.settings import Settings
     from mindtrace.registry.earlier import Earlier
     from mindtrace.registry.publish import Published
     from mindtrace.training.fit import TrainResult

@@ -12,16 +12,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.errors import InterruptedByUser
 
 if TYPE_CHECKING:
-    from mindtrace.core.interrupts import Interrupts
     from mindtrace.data.base import ImageDataModule
     from mindtrace.jobs.ticket import Ticket
     from mindtrace.registry.publish import Published
     from mindtrace.registry.store import Store
     from mindtrace.registry.tracking import Run
+    from mindtrace.system import Interrupts
     from mindtrace.training.fit import TrainResult
     from mindtrace.training.report import Report
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
-from mindtrace.core.documents import document
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
+from mindtrace.documents import document
 from mindtrace.errors import NotFoundError, StoreError, VerdictError
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def demand_verified(found: Sequence[Verification], *, named: bool) -> None:
 
 
 def _version(settings: Settings, reader: Reader, row: VersionRow) -> Verification:
-    from mindtrace.core.urls import file_path
+    from mindtrace.config.urls import file_path
     from mindtrace.registry.integrity import bundle_faults
     from mindtrace.registry.names import PREFIX
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.errors import QueueFullError, StoreError
 
 LIMIT = 60.0  # seconds: a store that is away must not hold a request for ever

@@ -15,8 +15,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from mindtrace.core.progress import EpochReport, Progress
 from mindtrace.errors import TrainingError
+from mindtrace.progress import EpochReport, Progress
 
 METRICS = ("train_loss", "val_loss", "val_acc")
 

@@ -19,11 +19,11 @@ from uuid import uuid4
 import torch
 from torch.nn import functional
 
-from mindtrace.core.machine import auto_device, has_bf16, processor
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.models.build import build_network, network_arguments
 from mindtrace.models.layout import fit_layout
 from mindtrace.preprocess import ImageSpec
+from mindtrace.system import auto_device, has_bf16, processor
 from mindtrace.utils.system import available_cores
 
 FILE = "machine.json"

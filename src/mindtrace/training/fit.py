@@ -23,11 +23,11 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, Timer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from mindtrace.core.progress import EpochReport, Progress
-from mindtrace.core.settings import Settings
+from mindtrace.config.settings import Settings
 from mindtrace.data.base import ImageDataModule
 from mindtrace.errors import InterruptedByUser
 from mindtrace.models import ImageClassifier, build_model
+from mindtrace.progress import EpochReport, Progress
 from mindtrace.training.callbacks import BestWeights, EpochSeeds, Relay, StopOnNonsense
 from mindtrace.training.checkpoint import LAST, Checkpoints
 from mindtrace.training.evaluate import Evaluation, evaluate

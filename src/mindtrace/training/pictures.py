@@ -15,8 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mindtrace.core.progress import EpochReport
 from mindtrace.data.images import ImageSplit
+from mindtrace.progress import EpochReport
 from mindtrace.training.package import pixels
 from mindtrace.training.report import Report
 

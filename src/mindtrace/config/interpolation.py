@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from mindtrace.core.layers import Entry, Place
-from mindtrace.core.masking import shown
+from mindtrace.config.layers import Entry, Place
+from mindtrace.config.redact import shown
 from mindtrace.errors import Fault, nearest
 
 _TOKEN = re.compile(r"\$(?:\$|\{([^{}$\n]*)\})?")

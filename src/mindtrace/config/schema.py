@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mindtrace.core.keys import Key, Section
-from mindtrace.core.layers import Place, packaged_layer
-from mindtrace.core.table import SECTIONS
+from mindtrace.config.keys import Key, Section
+from mindtrace.config.layers import Place, packaged_layer
+from mindtrace.config.table import SECTIONS
 
 __all__ = [
     "KNOWN",

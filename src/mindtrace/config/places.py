@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from mindtrace.core.values import Kind
+from mindtrace.config.values import Kind
 
 
 def expanded(text: str) -> str:

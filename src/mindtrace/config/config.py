@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from mindtrace.core.interpolation import Resolver
-from mindtrace.core.layers import (
+from mindtrace.config.interpolation import Resolver
+from mindtrace.config.layers import (
     CONFIG_VARIABLE,
     Entry,
     Layer,
@@ -24,7 +24,7 @@ from mindtrace.core.layers import (
     packaged_layer,
     read_ini_file,
 )
-from mindtrace.core.masking import masked
+from mindtrace.config.redact import masked
 from mindtrace.errors import ConfigError, listed
 
 T = TypeVar("T")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mindtrace.core.schema import SECTIONS, Section
+from mindtrace.config.schema import SECTIONS, Section
 from mindtrace.errors import listed, nearest
 
 

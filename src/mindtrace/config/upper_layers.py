@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from mindtrace.core.layers import Entry, Layer, Origin
-from mindtrace.core.masking import shown
+from mindtrace.config.layers import Entry, Layer, Origin
+from mindtrace.config.redact import shown
 
 
 def _own_spelling(name: str, known: Iterable[str]) -> str:

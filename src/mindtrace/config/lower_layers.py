@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mindtrace.core.layers import (
+from mindtrace.config.layers import (
     CONFIG_VARIABLE,
     Entry,
     Layer,
@@ -17,7 +17,7 @@ from mindtrace.core.layers import (
     read_ini,
     read_ini_file,
 )
-from mindtrace.core.schema import default_texts
+from mindtrace.config.schema import default_texts
 from mindtrace.errors import Fault, listed, nearest
 
 

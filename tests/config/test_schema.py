@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from mindtrace.core import settings
-from mindtrace.core.schema import (
+from mindtrace.config import settings
+from mindtrace.config.schema import (
     KNOWN,
     PUBLISHED_KEYS,
     SECTIONS,
@@ -18,8 +18,8 @@ from mindtrace.core.schema import (
     describe,
     section_of,
 )
-from mindtrace.core.settings import Settings, load_settings
-from mindtrace.core.template import template_ini
+from mindtrace.config.settings import Settings, load_settings
+from mindtrace.config.template import template_ini
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
@@ -104,7 +104,7 @@ def test_reading_settings_loads_nothing_heavy() -> None:
     heavy = {"asyncio", "pydantic", "importlib.metadata", "urllib.request", "configparser"}
     heavy |= {"numpy", "torch", "mlflow", "PIL", "logging", "json", "tempfile", "subprocess"}
     code = (
-        "import sys; from mindtrace.core.settings import load_settings; load_settings();"
+        "import sys; from mindtrace.config.settings import load_settings; load_settings();"
         f"print(sorted({heavy!r} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindtrace.core.settings import Settings, load_settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import ConfigError
 
 HERE = Path("/here")

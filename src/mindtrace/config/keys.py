@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mindtrace.core.values import Kind
+from mindtrace.config.values import Kind
 
 
 @dataclass(frozen=True)

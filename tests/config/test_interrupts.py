@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from mindtrace.core.interrupts import interruptible
 from mindtrace.errors import InterruptedByUser
+from mindtrace.system import interruptible
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindtrace.core.schema import SECTIONS, describe
-from mindtrace.core.settings import load_settings
+from mindtrace.config.schema import SECTIONS, describe
+from mindtrace.config.settings import load_settings
 from mindtrace.errors import ConfigError, Fault
 
 HERE = Path("/here")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindtrace.core.layers import Layer, read_ini, read_ini_file
-from mindtrace.core.upper_layers import from_environment, from_options, from_sets
+from mindtrace.config.layers import Layer, read_ini, read_ini_file
+from mindtrace.config.upper_layers import from_environment, from_options, from_sets
 
 HERE = Path("/here")
 KNOWN = {"train": ("lr", "max_epochs"), "DIR_PATHS": ("ROOT",)}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindtrace.core.masking import masked, shown
+from mindtrace.config.redact import masked, shown
 
 
 @pytest.mark.parametrize(

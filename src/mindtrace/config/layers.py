@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mindtrace.core.masking import shown
+from mindtrace.config.redact import shown
 from mindtrace.errors import Fault
 
 #: The environment variable that names a user's INI.

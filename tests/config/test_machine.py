@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from mindtrace.core import machine
+from mindtrace import system as machine
 
 
 def test_auto_misses_no_device_that_torch_has() -> None:
@@ -33,7 +33,7 @@ def test_hidden_gpus_are_seen_by_nobody_in_this_process(monkeypatch: pytest.Monk
 
 
 def test_looking_at_the_machine_imports_no_torch() -> None:
-    script = "import sys; from mindtrace.core.machine import auto_device; auto_device()"
+    script = "import sys; from mindtrace.system import auto_device; auto_device()"
 
     done = subprocess.run(
         [sys.executable, "-c", script + "; sys.exit('torch' in sys.modules)"], check=False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mindtrace.core.schema import SECTIONS, default_texts
+from mindtrace.config.schema import SECTIONS, default_texts
 
 _HEAD = """\
 # Configuration of mindtrace. Every key stands here with its default, commented out:

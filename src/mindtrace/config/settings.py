@@ -13,9 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from mindtrace.core import checks
-from mindtrace.core.interpolation import Resolver
-from mindtrace.core.layers import (
+from mindtrace.config import checks
+from mindtrace.config.interpolation import Resolver
+from mindtrace.config.layers import (
     Entry,
     Layer,
     Origin,
@@ -23,9 +23,9 @@ from mindtrace.core.layers import (
     located,
     merged,
 )
-from mindtrace.core.lower_layers import default_layer, ini_layer, mlflow_layer
-from mindtrace.core.masking import masked
-from mindtrace.core.schema import (
+from mindtrace.config.lower_layers import default_layer, ini_layer, mlflow_layer
+from mindtrace.config.redact import masked
+from mindtrace.config.schema import (
     KNOWN,
     PUBLISHED_KEYS,
     SECTIONS,
@@ -33,7 +33,7 @@ from mindtrace.core.schema import (
     Key,
     section_of,
 )
-from mindtrace.core.sections import (
+from mindtrace.config.sections import (
     ComputeSettings,
     DataSettings,
     DirSettings,
@@ -43,7 +43,7 @@ from mindtrace.core.sections import (
     ServeSettings,
     TrainSettings,
 )
-from mindtrace.core.upper_layers import from_environment, from_options, from_sets
+from mindtrace.config.upper_layers import from_environment, from_options, from_sets
 from mindtrace.errors import ConfigError, Fault
 
 __all__ = [

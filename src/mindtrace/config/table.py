@@ -7,9 +7,9 @@ which `Config` reads as well.
 
 from __future__ import annotations
 
-from mindtrace.core.keys import Key, Section
-from mindtrace.core.places import hosts, path, path_or, url
-from mindtrace.core.values import (
+from mindtrace.config.keys import Key, Section
+from mindtrace.config.places import hosts, path, path_or, url
+from mindtrace.config.values import (
     choice,
     count_or_fraction,
     flag,

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mindtrace.core.interpolation import Unfinished
-from mindtrace.core.layers import Entry, Layer, Place
-from mindtrace.core.masking import shown
-from mindtrace.core.schema import SECTIONS
-from mindtrace.core.suggestions import unknown_key, unknown_section
+from mindtrace.config.interpolation import Unfinished
+from mindtrace.config.layers import Entry, Layer, Place
+from mindtrace.config.redact import shown
+from mindtrace.config.schema import SECTIONS
+from mindtrace.config.suggestions import unknown_key, unknown_section
 from mindtrace.errors import Fault
 
 Values = dict[Place, Any]
