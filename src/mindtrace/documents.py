@@ -1,13 +1,18 @@
-"""The one number that every JSON document of mindtrace begins with."""
+"""JSON documents: each begins with the version of its schema."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SCHEMA_VERSION = 1
 
 
-def document(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """`fields` behind `schema_version`, in their own order."""
+def document(result: Mapping[str, Any] | DataclassInstance) -> dict[str, Any]:
+    """`result`, a mapping or a dataclass, as a JSON document; its order of fields is kept."""
+    fields = asdict(result) if is_dataclass(result) else result
     return {"schema_version": SCHEMA_VERSION, **fields}

@@ -1,15 +1,21 @@
-"""Signals as errors, and what this machine can compute with (found without torch)."""
+"""Signals, files, locks, child processes and the machine: what the standard library lacks."""
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import platform
+import secrets
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from mindtrace.errors import InterruptedByUser
 
@@ -17,7 +23,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """Whether somebody wants this work to stop."""
+    """Whether a signal has asked this work to stop."""
 
     def __init__(self) -> None:
         self._signum: int | None = None
@@ -29,7 +35,7 @@ class Interrupts:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """A block that is as good as done: one signal is ignored, the second insists."""
+        """A block that is about to end anyhow: the first signal is ignored, the second raises."""
         self._deferred = True
         try:
             yield
@@ -38,31 +44,28 @@ class Interrupts:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """A block that looks at `wanted` itself; what it overlooked is raised at its end."""
+        """A block that checks `wanted` itself; a signal it missed is raised at its end."""
         with self.held():
             yield
         error = self.wanted()
         if error is not None:
             raise error
 
-    def _heard(self, signum: int, frame: FrameType | None) -> None:
-        insists = self._signum is not None
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        second = self._signum is not None
         self._signum = signum
-        if insists or not self._deferred:
+        if second or not self._deferred:
             raise InterruptedByUser(signum)
 
 
 @contextmanager
 def interruptible() -> Iterator[Interrupts]:
-    """Turn the two signals into errors while the block runs.
-
-    Outside the main thread Python delivers no signals, and nothing is changed.
-    """
+    """Turn SIGINT and SIGTERM into errors while the block runs."""
     interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():
-        yield interrupts
+        yield interrupts  # Python delivers no signals here
         return
-    before = {signum: signal.signal(signum, interrupts._heard) for signum in _SIGNALS}
+    before = {signum: signal.signal(signum, interrupts._on_signal) for signum in _SIGNALS}
     try:
         yield interrupts
     finally:
@@ -70,11 +73,120 @@ def interruptible() -> Iterator[Interrupts]:
             signal.signal(signum, old)
 
 
+def sync(path: Path) -> None:
+    """Flush a file, or a folder's list of files, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def aside(path: Path) -> Path:
+    """A hidden name beside `path` that no other process uses, to write and then rename."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+def atomic_write(path: Path, data: bytes | str, *, durable: bool = True) -> None:
+    """Replace a file as a whole: readers see the old content or the new, even after a crash."""
+    part = aside(path)
+    try:
+        part.write_bytes(data.encode() if isinstance(data, str) else data)
+        if durable:
+            sync(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    if durable:
+        sync(path.parent)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file exclusively; False if another process holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def file_lock(path: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[int]:
+    """Hold an exclusive lock on a file; the system frees it when the process dies.
+
+    `on_wait` is called once if another process holds it. Yields the open descriptor.
+    """
+    with path.open("a") as file:
+        if not try_lock(file.fileno()):
+            if on_wait is not None:
+                on_wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+def own_command(*words: str) -> list[str]:
+    """The command line of `mindtrace WORDS`, with this interpreter."""
+    # -P: a file of the working directory must not stand in for a module.
+    return [sys.executable, "-P", "-m", "mindtrace", *words]
+
+
+@dataclass(frozen=True)
+class ChildResult:
+    """How a child ended; `document` is the JSON object in the last line of its stdout."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The last line of stdout as JSON; empty if it is no object."""
+        return last_json(self.stdout)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """`{type, message, hint}` from the last line of stderr; empty if there is none."""
+        found = last_json(self.stderr).get("error")
+        return found if isinstance(found, dict) else {}
+
+
+def run_child(
+    words: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float | None = None,
+) -> ChildResult:
+    """Run `mindtrace WORDS` to its end; raises subprocess.TimeoutExpired, or OSError."""
+    import subprocess
+
+    done = subprocess.run(
+        own_command(*words),
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+    )
+    return ChildResult(done.returncode, done.stdout, done.stderr)
+
+
+def last_json(output: bytes) -> dict[str, Any]:
+    """The JSON object in the last line; empty if that line holds none."""
+    line = output.strip().rpartition(b"\n")[2]
+    try:
+        found = json.loads(line) if line.startswith(b"{") else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 _NVIDIA = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/proc/driver/nvidia/version"))
 
 
 def auto_device() -> str:
-    """`cuda`, `mps` or `cpu`: what `[compute] device = auto` means here."""
+    """`cuda`, `mps` or `cpu`: what `[compute] device = auto` means on this machine."""
     if any(path.exists() for path in _NVIDIA):
         return "cuda"
     if platform.system() == "Darwin" and platform.machine() == "arm64":
@@ -83,7 +195,7 @@ def auto_device() -> str:
 
 
 def processor() -> str:
-    """The processor's name, as far as the system tells it."""
+    """The processor's name, as far as the system reports it."""
     for line in _cpuinfo().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -102,9 +214,7 @@ def _cpuinfo() -> str:
 
 
 def hide_gpus() -> None:
-    """Tell torch that there is no GPU; before it is imported, in a process of our own.
-
-    A CUDA build of torch without a GPU looks for the driver at each optimizer step,
-    about a tenth of the step of a small network.
-    """
+    """Hide GPUs from torch; call it before torch is imported, in a process of our own."""
+    # A CUDA build of torch without a GPU looks for the driver at each optimizer step,
+    # about a tenth of the step of a small network.
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
