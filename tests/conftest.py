@@ -153,7 +153,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained_bundle(trained: Path) -> Path:
     """The bundle of version 1 of `digits`; a copied ROOT puts its own beside it."""
     from mindtrace.config.settings import load_settings
-    from mindtrace.registry.lookup import locate
+    from mindtrace.registry.reference import locate
 
     settings = load_settings(environ={"DIR_PATHS__ROOT": str(trained)})
     return locate(settings, "digits/1").folder

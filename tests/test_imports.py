@@ -27,7 +27,7 @@ SERVING = {
 }
 # Floors below training, and what of the registry reads: nothing heavy as they are imported.
 LIGHT_ROOMS = ("config", "utils", "bundle", "jobs", "service", "cli")
-LIGHT_READERS = ("lookup", "reference", "names", "rows", "sqlite_reader", "child_reader")
+LIGHT_READERS = ("reference", "names", "reader", "child_reader")
 
 # Runs a statement and tells, whatever its end, which packages it left loaded.
 TELL = """

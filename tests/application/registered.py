@@ -18,8 +18,7 @@ with warnings.catch_warnings():
 from mindtrace.config.settings import load_settings
 from mindtrace.registry.names import CHAMPION
 from mindtrace.registry.publish import publish
-from mindtrace.registry.store import Store
-from mindtrace.registry.tracking import start_run
+from mindtrace.registry.store import Store, start_run
 
 NAME = "squares"
 

@@ -13,7 +13,7 @@ from mindtrace.application import front
 from mindtrace.application.slot import ModelSlot
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import BundleError, NotFoundError, StoreError
-from mindtrace.registry import lookup
+from mindtrace.service import following
 from mindtrace.service.following import open_or_wait
 from mindtrace.service.predict import LoadedModel
 
@@ -104,7 +104,7 @@ def test_waiting_is_for_what_may_appear(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(lookup, "locate", fail)
+    monkeypatch.setattr(following, "locate", fail)
     settings = load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}", *sets], environ={})
     if waits:
         assert open_or_wait(settings, ref) is None

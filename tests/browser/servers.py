@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from mindtrace.registry.promotion import ensure_model
 from mindtrace.registry.store import Store
-from mindtrace.registry.tracking import start_run
+from mindtrace.registry.store import start_run
 root = Path(sys.argv[1])
 store = Store(f"sqlite:///{root / 'mlflow.db'}", root)
 ensure_model(store, "many")

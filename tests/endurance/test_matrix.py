@@ -30,8 +30,7 @@ with warnings.catch_warnings():
 from mindtrace.application.api import create_app
 from mindtrace.config.settings import load_settings
 from mindtrace.registry.publish import publish
-from mindtrace.registry.store import Store
-from mindtrace.registry.tracking import start_run
+from mindtrace.registry.store import Store, start_run
 
 pytestmark = pytest.mark.slow
 

@@ -29,11 +29,10 @@ from mindtrace.bundle import manifest
 from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.settings import load_settings
 from mindtrace.registry import promotion
-from mindtrace.registry.lookup import locate
 from mindtrace.registry.names import PREFIX
 from mindtrace.registry.publish import publish
-from mindtrace.registry.store import Store
-from mindtrace.registry.tracking import start_run
+from mindtrace.registry.reference import locate
+from mindtrace.registry.store import Store, start_run
 
 pytestmark = pytest.mark.slow
 

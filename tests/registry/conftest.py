@@ -29,8 +29,7 @@ from mindtrace.models import MLP
 from mindtrace.registry import MlflowLightningCallback
 from mindtrace.registry.names import PREFIX
 from mindtrace.registry.publish import Published, publish
-from mindtrace.registry.store import Store
-from mindtrace.registry.tracking import start_run
+from mindtrace.registry.store import Store, start_run
 from mindtrace.training.fit import fit
 from mindtrace.training.package import contents
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from mindtrace.errors import StoreError
 from mindtrace.models import MLP
 from mindtrace.registry import MlflowLightningCallback
-from mindtrace.registry.sqlite_reader import SqliteReader
+from mindtrace.registry.reader import SqliteReader
 from mindtrace.registry.store import Store
 
 Track = Callable[..., MlflowLightningCallback]

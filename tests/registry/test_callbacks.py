@@ -19,8 +19,8 @@ from mindtrace.config.settings import Settings, load_settings
 from mindtrace.data import Digits
 from mindtrace.models import MLP
 from mindtrace.registry import MlflowLightningCallback
-from mindtrace.registry.lookup import locate
-from mindtrace.registry.sqlite_reader import SqliteReader
+from mindtrace.registry.reader import SqliteReader
+from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
 
 Track = Callable[..., MlflowLightningCallback]

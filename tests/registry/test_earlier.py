@@ -13,8 +13,7 @@ from mindtrace.errors import InterruptedByUser
 from mindtrace.registry import earlier, promotion
 from mindtrace.registry.provenance import code_digest
 from mindtrace.registry.publish import publish
-from mindtrace.registry.store import Store
-from mindtrace.registry.tracking import start_run
+from mindtrace.registry.store import Store, start_run
 
 SAME = {"config_digest": "c", "data_digest": "d", "code_digest": code_digest()}
 

@@ -12,7 +12,7 @@ import pytest
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import InterruptedByUser, MindtraceError, StoreError, TrainingError
 from mindtrace.progress import EpochReport, Progress
-from mindtrace.registry.sqlite_reader import SqliteReader
+from mindtrace.registry.reader import SqliteReader
 from mindtrace.registry.store import Store
 from mindtrace.service.train import train
 

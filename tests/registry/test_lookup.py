@@ -13,11 +13,10 @@ from mindtrace.bundle.folder import Contents
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import BundleError, NotFoundError, StoreError
 from mindtrace.registry.child_reader import ChildReader
-from mindtrace.registry.lookup import Located, find, locate, open_reader
 from mindtrace.registry.publish import publish
-from mindtrace.registry.reference import parse_reference
-from mindtrace.registry.store import Store
-from mindtrace.registry.tracking import start_run
+from mindtrace.registry.reader import open_reader
+from mindtrace.registry.reference import Located, find, locate, parse_reference
+from mindtrace.registry.store import Store, start_run
 
 Publish = Callable[..., Any]
 Version = Callable[..., int]
@@ -133,7 +132,7 @@ def test_a_bundle_elsewhere_is_fetched_once_and_checked(
     """As from a server: through the child, whose rows say `runs:/...`."""
     published = register()
     monkeypatch.setattr(
-        "mindtrace.registry.lookup.open_reader", lambda settings: ChildReader(store.uri, root)
+        "mindtrace.registry.reference.open_reader", lambda settings: ChildReader(store.uri, root)
     )
     settings = load_settings()
 
@@ -155,7 +154,7 @@ def test_what_was_fetched_and_is_not_what_was_registered_is_not_kept(
     (artifact,) = root.glob("mlartifacts/*/artifacts/bundle/model.onnx")
     artifact.write_bytes(b"something else")
     monkeypatch.setattr(
-        "mindtrace.registry.lookup.open_reader", lambda settings: ChildReader(store.uri, root)
+        "mindtrace.registry.reference.open_reader", lambda settings: ChildReader(store.uri, root)
     )
 
     with pytest.raises(BundleError, match=r"model\.onnx"):

@@ -149,7 +149,7 @@ def test_an_alias_that_differs_is_repaired_on_sight(
 
 
 def service_log(settings: Settings) -> list[log.Written]:
-    from mindtrace.registry.lookup import open_reader
+    from mindtrace.registry.reader import open_reader
 
     return list(open_reader(settings).log("digits"))
 

@@ -23,8 +23,7 @@ from mindtrace.bundle.folder import Contents
 from mindtrace.config.settings import load_settings
 from mindtrace.registry.names import CHAMPION
 from mindtrace.registry.publish import publish
-from mindtrace.registry.store import Store
-from mindtrace.registry.tracking import start_run
+from mindtrace.registry.store import Store, start_run
 from mindtrace.service import history as service
 
 pytestmark = pytest.mark.slow

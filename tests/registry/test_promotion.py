@@ -13,8 +13,7 @@ import pytest
 from mindtrace.errors import ConflictError
 from mindtrace.registry import promotion
 from mindtrace.registry.names import PREFIX, log_name
-from mindtrace.registry.store import Store
-from mindtrace.registry.tracking import start_run
+from mindtrace.registry.store import Store, start_run
 
 Version = Callable[..., int]
 

@@ -22,8 +22,8 @@ from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, MindtraceError, StoreError
 from mindtrace.registry import promotion
-from mindtrace.registry.lookup import locate
-from mindtrace.registry.sqlite_reader import SqliteReader
+from mindtrace.registry.reader import SqliteReader
+from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
 
 Publish = Callable[..., Any]

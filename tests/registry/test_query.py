@@ -17,10 +17,9 @@ from mindtrace.errors import MindtraceError, UsageError
 from mindtrace.registry.fields import NAMES, find_field
 from mindtrace.registry.query import Query
 from mindtrace.registry.query_text import QueryError, parse_columns, parse_query
-from mindtrace.registry.rows import VersionRow
-from mindtrace.registry.sqlite_reader import SqliteReader
+from mindtrace.registry.reader import ModelVersion, SqliteReader
 
-ROW = VersionRow(
+ROW = ModelVersion(
     name="digits",
     version=3,
     aliases=("champion", "zweite"),
@@ -78,7 +77,7 @@ def test_holds(text: str) -> None:
 
 def test_metrics_are_those_of_the_weights_else_those_of_the_run() -> None:
     assert not parse_query("metrics.other = 9").holds(ROW)
-    bare = VersionRow("m", 1, (), "r", ROW.created_at, {"a": "b"}, {"val_acc": 0.1}, None)
+    bare = ModelVersion("m", 1, (), "r", ROW.created_at, {"a": "b"}, {"val_acc": 0.1}, None)
     assert parse_query("val_acc = 0.1").holds(bare)
     assert parse_query("val_acc = 0.1").wants_run(bare)
     assert not parse_query("val_acc = 0.1").wants_run(ROW)

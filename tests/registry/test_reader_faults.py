@@ -16,8 +16,7 @@ import pytest
 from mindtrace.config.settings import Settings
 from mindtrace.errors import NotFoundError, StoreError
 from mindtrace.registry.child_reader import ChildReader
-from mindtrace.registry.lookup import open_reader
-from mindtrace.registry.sqlite_reader import SqliteReader, UnknownSchemaError
+from mindtrace.registry.reader import SqliteReader, UnknownSchemaError, open_reader
 from mindtrace.registry.store import Store
 
 

@@ -18,8 +18,7 @@ from mindtrace.registry.child_reader import ChildReader
 from mindtrace.registry.client_reader import ClientReader
 from mindtrace.registry.query import Query
 from mindtrace.registry.query_text import parse_query
-from mindtrace.registry.rows import Reader, VersionRow
-from mindtrace.registry.sqlite_reader import SqliteReader
+from mindtrace.registry.reader import ModelVersion, Reader, SqliteReader
 from mindtrace.registry.store import Store
 
 Publish = Callable[..., Any]
@@ -49,7 +48,7 @@ def answered(reader: Reader, name: str | None, query: Query, after: int | None) 
 
 def without_place(rows: Any) -> Any:
     """The client says `runs:/...` where the tables say which folder that is."""
-    if isinstance(rows, VersionRow):
+    if isinstance(rows, ModelVersion):
         return dataclasses.replace(rows, location=None)
     return [without_place(row) for row in rows] if isinstance(rows, list) else rows
 
@@ -65,7 +64,7 @@ def everything(reader: Reader) -> dict[str, Any]:
             if name.endswith("~history")
             else ("champion", "zweite", "gone", "latest", "LATEST", "none")
         ):
-            found[f"alias {name}@{alias}"] = reader.aliased(name, alias)
+            found[f"alias {name}@{alias}"] = reader.version_of_alias(name, alias)
         for number in (1, 3, 5, 11, 12, 13, 99):
             found[f"version {name}/{number}"] = without_place(reader.version(name, number))
     for limit in (1, 4, 100):
@@ -94,9 +93,9 @@ def test_the_answers_are_the_right_ones(filled: Store, database: Path) -> None:
 
     assert reader.names() == ["digits", "mnist"]
     assert [row.version for row in reader.versions("mnist", 4)] == [13, 12, 10, 9]
-    assert reader.aliased("mnist", "champion") == 3
-    assert reader.aliased("mnist", "gone") is None
-    assert reader.aliased("mnist", "latest") == 13
+    assert reader.version_of_alias("mnist", "champion") == 3
+    assert reader.version_of_alias("mnist", "gone") is None
+    assert reader.version_of_alias("mnist", "latest") == 13
     assert reader.version("mnist", 5) is None
     third, twelfth, thirteenth = (reader.version("mnist", number) for number in (3, 12, 13))
     assert third is not None and third.aliases == ("champion", "zweite")
@@ -139,7 +138,7 @@ def test_a_child_that_dies_is_an_error_and_the_next_question_starts_another(
     assert child.names() == ["digits", "mnist"]
     with pytest.raises(StoreError, match="ended"):
         child._ask("no_such_call")
-    assert child.aliased("mnist", "champion") == 3
+    assert child.version_of_alias("mnist", "champion") == 3
 
 
 def test_client_and_tables_fetch_the_same_files(

@@ -15,11 +15,10 @@ from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.settings import load_settings
 from mindtrace.errors import ConflictError, NotFoundError
 from mindtrace.registry import promotion
-from mindtrace.registry.lookup import find, locate, open_reader
 from mindtrace.registry.publish import publish
-from mindtrace.registry.reference import parse_reference
-from mindtrace.registry.store import Store
-from mindtrace.registry.tracking import start_run
+from mindtrace.registry.reader import open_reader
+from mindtrace.registry.reference import find, locate, parse_reference
+from mindtrace.registry.store import Store, start_run
 
 pytestmark = pytest.mark.slow
 

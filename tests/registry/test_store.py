@@ -13,7 +13,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from mindtrace.errors import StoreError
-from mindtrace.registry.sqlite_reader import KNOWN_REVISIONS
+from mindtrace.registry.reader import KNOWN_REVISIONS
 from mindtrace.registry.store import Store, store_errors
 
 OPEN = """

@@ -21,11 +21,10 @@ from mindtrace.config.settings import load_settings
 from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError
 from mindtrace.registry.child_reader import ChildReader
 from mindtrace.registry.evaluations import EVALUATIONS
-from mindtrace.registry.lookup import open_reader
 from mindtrace.registry.promotion import ensure_model
 from mindtrace.registry.publish import publish
-from mindtrace.registry.store import Store
-from mindtrace.registry.tracking import start_run
+from mindtrace.registry.reader import open_reader
+from mindtrace.registry.store import Store, start_run
 
 pytestmark = pytest.mark.slow
 
@@ -139,7 +138,7 @@ def test_the_story_in_sqlite_through_mlflow(
     story: Tell, store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As for a schema that mindtrace does not know yet."""
-    monkeypatch.setattr("mindtrace.registry.sqlite_reader.KNOWN_REVISIONS", frozenset())
+    monkeypatch.setattr("mindtrace.registry.reader.KNOWN_REVISIONS", frozenset())
     story(store)
 
 
@@ -182,7 +181,7 @@ import os, sys
 from pathlib import Path
 from mindtrace.registry.promotion import ensure_model
 from mindtrace.registry.store import Store
-from mindtrace.registry.tracking import start_run
+from mindtrace.registry.store import start_run
 
 store = Store(os.environ["REGISTRY__TRACKING_URI"], Path(sys.argv[1]))
 run = start_run(store, "crowd", None, {})

@@ -12,8 +12,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from mindtrace.errors import InterruptedByUser, StoreError, TrainingError
 from mindtrace.registry.callbacks import run_ends_truly
-from mindtrace.registry.store import Store
-from mindtrace.registry.tracking import Run, resume_run, start_run
+from mindtrace.registry.store import Run, Store, resume_run, start_run
 
 
 @pytest.fixture

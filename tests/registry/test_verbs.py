@@ -19,7 +19,8 @@ from mindtrace.bundle.ledger import Ledger
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import BundleError, NotFoundError, UsageError
 from mindtrace.registry import promotion
-from mindtrace.registry.lookup import locate, open_reader
+from mindtrace.registry.reader import open_reader
+from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
 from mindtrace.service.diff import diff
 from mindtrace.service.evaluate import evaluate

@@ -16,7 +16,7 @@ import pytest
 from mindtrace.bundle import manifest
 from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, NotFoundError, VerdictError
-from mindtrace.registry.lookup import locate
+from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
 from mindtrace.service.following import open_or_wait
 from mindtrace.service.predict import load_model

@@ -17,7 +17,7 @@ from mindtrace.errors import MindtraceError, StoreError
 from mindtrace.service.following import Identity, find_row, is_moving, open_row, pointed_at
 
 if TYPE_CHECKING:
-    from mindtrace.registry.rows import VersionRow
+    from mindtrace.registry.reader import ModelVersion
 
 EVERY = 0.5  # seconds between two looks
 # So many looks ask for the version's number only; then one asks for its digest too, which
@@ -94,7 +94,7 @@ class Watch:
                     log.exception("the champion cannot be looked up")
                 self._complained = True
 
-    def _wanted(self, served: Identity | None) -> VersionRow | None:
+    def _wanted(self, served: Identity | None) -> ModelVersion | None:
         """What the reference means; None where a quick look finds it served.
 
         Raises:
@@ -112,7 +112,7 @@ class Watch:
             return None
         return find_row(self._settings, *found)
 
-    def _change(self, row: VersionRow, wanted: Identity) -> None:
+    def _change(self, row: ModelVersion, wanted: Identity) -> None:
         name = f"{row.name}/{row.version}"
         try:
             self._slot.put(open_row(self._settings, row))

@@ -28,8 +28,7 @@ from mindtrace.registry.observed import observed
 from mindtrace.registry.provenance import environment
 from mindtrace.registry.publish import Published
 from mindtrace.registry.register import Training, register
-from mindtrace.registry.store import Store
-from mindtrace.registry.tracking import End, Run, start_run
+from mindtrace.registry.store import End, Run, Store, start_run
 from mindtrace.training.callbacks import BestWeights
 from mindtrace.training.evaluate import evaluate
 from mindtrace.utils.mappings import flatten_dict

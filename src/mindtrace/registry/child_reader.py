@@ -21,7 +21,7 @@ from typing import Any
 from mindtrace.errors import StoreError, UsageError
 from mindtrace.registry.query import Query
 from mindtrace.registry.query_text import parse_query
-from mindtrace.registry.rows import VersionRow
+from mindtrace.registry.reader import ModelVersion
 
 _URI = "MINDTRACE_CHILD_READER_URI"
 
@@ -40,12 +40,12 @@ class ChildReader:
         """See `Reader`."""
         return list(self._ask("names"))
 
-    def aliased(self, name: str, alias: str) -> int | None:
+    def version_of_alias(self, name: str, alias: str) -> int | None:
         """See `Reader`."""
-        answer = self._ask("aliased", name, alias)
+        answer = self._ask("version_of_alias", name, alias)
         return None if answer is None else int(answer)
 
-    def version(self, name: str, number: int) -> VersionRow | None:
+    def version(self, name: str, number: int) -> ModelVersion | None:
         """See `Reader`."""
         answer = self._ask("version", name, number)
         return None if answer is None else _row(answer)
@@ -61,7 +61,7 @@ class ChildReader:
         *,
         query: Query | None = None,
         after: int | None = None,
-    ) -> Sequence[VersionRow]:
+    ) -> Sequence[ModelVersion]:
         """See `Reader`; a query travels as its texts."""
         texts = (query or Query()).texts
         return [_row(answer) for answer in self._ask("versions", name, limit, *texts, after)]
@@ -120,8 +120,8 @@ def _dismiss(child: subprocess.Popen[str]) -> None:
         pass
 
 
-def _row(fields: dict[str, Any]) -> VersionRow:
-    return VersionRow(**{**fields, "aliases": tuple(fields["aliases"])})
+def _row(fields: dict[str, Any]) -> ModelVersion:
+    return ModelVersion(**{**fields, "aliases": tuple(fields["aliases"])})
 
 
 def answer(reader: Any, message: dict[str, Any]) -> dict[str, Any]:
@@ -138,8 +138,8 @@ def answer(reader: Any, message: dict[str, Any]) -> dict[str, Any]:
         usage = isinstance(error, UsageError)
         return {"error": error.message, "hint": error.hint, "usage": usage}
     if isinstance(result, list):
-        result = [asdict(one) if isinstance(one, VersionRow) else one for one in result]
-    return {"result": asdict(result) if isinstance(result, VersionRow) else result}
+        result = [asdict(one) if isinstance(one, ModelVersion) else one for one in result]
+    return {"result": asdict(result) if isinstance(result, ModelVersion) else result}
 
 
 def main() -> None:

@@ -8,13 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mlflow.artifacts import download_artifacts
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
 from mindtrace.registry.names import is_log
 from mindtrace.registry.promotion import written
-from mindtrace.registry.query import Query, behind
-from mindtrace.registry.rows import VersionRow
-from mindtrace.registry.sqlite_reader import iso
+from mindtrace.registry.query import Query, after_cursor
+from mindtrace.registry.reader import ModelVersion, iso
 from mindtrace.registry.store import Store, if_there, pages, store_errors
 
 _PAGE = 1000
@@ -33,14 +32,14 @@ class ClientReader:
             models = pages(self._client.search_registered_models, max_results=_PAGE)
             return sorted(model.name for model in models if not is_log(model.name))
 
-    def aliased(self, name: str, alias: str) -> int | None:
+    def version_of_alias(self, name: str, alias: str) -> int | None:
         """See `Reader`."""
         with store_errors(self._store.uri):
             return if_there(
                 lambda: int(self._client.get_model_version_by_alias(name, alias).version)
             )
 
-    def version(self, name: str, number: int) -> VersionRow | None:
+    def version(self, name: str, number: int) -> ModelVersion | None:
         """See `Reader`."""
         with store_errors(self._store.uri):
             return if_there(lambda: self._row(self._client.get_model_version(name, str(number))))
@@ -58,7 +57,7 @@ class ClientReader:
         *,
         query: Query | None = None,
         after: int | None = None,
-    ) -> Sequence[VersionRow]:
+    ) -> Sequence[ModelVersion]:
         """See `Reader`; MLflow knows no such query, so each version is judged here."""
         if name is not None and is_log(name):
             return []
@@ -67,9 +66,9 @@ class ClientReader:
             if query.sort:
                 judged = list(self._judged(self._newest(name, None, _PAGE), query))
                 params = {row.run_id or "": found for row, found in judged}
-                rows: Sequence[VersionRow] = query.ordered([row for row, _ in judged], params)
+                rows: Sequence[ModelVersion] = query.ordered([row for row, _ in judged], params)
                 if after is not None:
-                    rows = behind(after, rows, key=lambda row: row.version)
+                    rows = after_cursor(after, rows, key=lambda row: row.version)
             else:
                 size = _PAGE if query.where else min(_PAGE, limit)
                 kept = self._judged(self._newest(name, after, size), query)
@@ -79,7 +78,7 @@ class ClientReader:
                 for row in rows[:limit]
             ]
 
-    def _newest(self, name: str | None, after: int | None, size: int) -> Iterator[ModelVersion]:
+    def _newest(self, name: str | None, after: int | None, size: int) -> Iterator[MlflowVersion]:
         quote = '"' if "'" in (name or "") else "'"
         where = None if name is None else f"name = {quote}{name}{quote}"
         if where is not None and after is not None:
@@ -91,8 +90,8 @@ class ClientReader:
                 yield found
 
     def _judged(
-        self, versions: Iterable[ModelVersion], query: Query
-    ) -> Iterator[tuple[VersionRow, Mapping[str, str]]]:
+        self, versions: Iterable[MlflowVersion], query: Query
+    ) -> Iterator[tuple[ModelVersion, Mapping[str, str]]]:
         """Those that the query means, each with the parameters of its run."""
         # A search returns no aliases; a model returns all of its own at once.
         aliases: dict[str, dict[str, int]] = {}
@@ -132,13 +131,15 @@ class ClientReader:
                 path.replace(folder / path.name)
             written.rmdir()
 
-    def _row(self, version: ModelVersion) -> VersionRow:
+    def _row(self, version: MlflowVersion) -> ModelVersion:
         metrics = self._client.get_run(version.run_id).data.metrics if version.run_id else {}
         return _row(version, version.aliases, metrics)
 
 
-def _row(version: ModelVersion, aliases: Iterable[str], metrics: Mapping[str, float]) -> VersionRow:
-    return VersionRow(
+def _row(
+    version: MlflowVersion, aliases: Iterable[str], metrics: Mapping[str, float]
+) -> ModelVersion:
+    return ModelVersion(
         name=version.name,
         version=int(version.version),
         aliases=tuple(sorted(aliases)),

@@ -21,7 +21,7 @@ from mindtrace.documents import document
 from mindtrace.errors import BundleError, UsageError
 from mindtrace.registry import paired
 from mindtrace.registry.gate import MARGIN, ClassChange, decide
-from mindtrace.registry.lookup import Located
+from mindtrace.registry.reference import Located
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,8 +15,7 @@ from mlflow.exceptions import MlflowException
 from mindtrace.registry.names import METRIC, PREFIX
 from mindtrace.registry.provenance import code_digest, who
 from mindtrace.registry.publish import Published, crown_first
-from mindtrace.registry.store import Store, store_errors
-from mindtrace.registry.tracking import End
+from mindtrace.registry.store import End, Store, store_errors
 
 _DIGESTS = ("config_digest", "data_digest", "test_digest")
 

@@ -15,8 +15,8 @@ from mindtrace.bundle.ledger import Ledger
 from mindtrace.config.urls import file_path
 from mindtrace.errors import BundleError, StoreError
 from mindtrace.registry.compare import Side, ordered, read_side
-from mindtrace.registry.lookup import Located
-from mindtrace.registry.rows import Reader
+from mindtrace.registry.reader import Reader
+from mindtrace.registry.reference import Located
 
 EVALUATIONS = "evaluations"
 

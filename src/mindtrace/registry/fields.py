@@ -11,10 +11,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mindtrace.registry.names import METRIC, PREFIX
-from mindtrace.registry.rows import VersionRow
+
+if TYPE_CHECKING:
+    from mindtrace.registry.reader import ModelVersion
 
 Kind = Literal["number", "text", "time", "alias", "mixed"]
 Group = Literal["column", "metric", "tag", "param"]
@@ -83,7 +85,7 @@ def find_field(text: str) -> Field | None:
 
 
 def value_of(
-    field: Field, row: VersionRow, params: Mapping[str, str] | None = None
+    field: Field, row: ModelVersion, params: Mapping[str, str] | None = None
 ) -> float | str | None:
     """A version's value; times are milliseconds since 1970, None is a value it has not.
 
@@ -104,7 +106,7 @@ def value_of(
     return number(found) if field.kind == "number" else found
 
 
-def metrics_of(row: VersionRow) -> dict[str, float]:
+def metrics_of(row: ModelVersion) -> dict[str, float]:
     """Metrics of the best epoch, whose weights a version has; else its run's last ones."""
     best = {
         key.removeprefix(PREFIX + METRIC): number(value)

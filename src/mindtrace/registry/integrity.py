@@ -21,7 +21,7 @@ from mindtrace.bundle.predictor import Predictor
 from mindtrace.errors import BundleError
 from mindtrace.registry.history import champion, counted
 from mindtrace.registry.names import CHAMPION, PREFIX
-from mindtrace.registry.rows import Reader
+from mindtrace.registry.reader import Reader
 
 _PICKLED_NAMES = re.compile(r"\.(pkl|pickle|pt|pth|ckpt|joblib|dill)$", re.IGNORECASE)
 _PICKLED_START = re.compile(rb"\x80[\x02-\x05]")

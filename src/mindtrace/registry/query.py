@@ -10,12 +10,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mindtrace.errors import UsageError
 from mindtrace.registry.fields import Field, number, value_of
 from mindtrace.registry.names import METRIC, PREFIX
-from mindtrace.registry.rows import VersionRow
+
+if TYPE_CHECKING:
+    from mindtrace.registry.reader import ModelVersion
 
 OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
@@ -37,7 +39,7 @@ class Comparison:
     operator: str
     value: float | str
 
-    def holds(self, row: VersionRow, params: Mapping[str, str] | None) -> bool:
+    def holds(self, row: ModelVersion, params: Mapping[str, str] | None) -> bool:
         """Whether a version is meant."""
         if self.field.kind == "alias":
             return (self.value in row.aliases) is (self.operator == "=")
@@ -55,7 +57,7 @@ class Not:
 
     part: Expression
 
-    def holds(self, row: VersionRow, params: Mapping[str, str] | None) -> bool:
+    def holds(self, row: ModelVersion, params: Mapping[str, str] | None) -> bool:
         """Whether a version is meant."""
         return not self.part.holds(row, params)
 
@@ -67,7 +69,7 @@ class Junction:
     word: Literal["and", "or"]
     parts: tuple[Expression, ...]
 
-    def holds(self, row: VersionRow, params: Mapping[str, str] | None) -> bool:
+    def holds(self, row: ModelVersion, params: Mapping[str, str] | None) -> bool:
         """Whether a version is meant."""
         held = (part.holds(row, params) for part in self.parts)
         return all(held) if self.word == "and" else any(held)
@@ -103,7 +105,7 @@ class Query:
         yield from _fields(self.where)
         yield from (key.field for key in self.sort)
 
-    def wants_run(self, row: VersionRow) -> bool:
+    def wants_run(self, row: ModelVersion) -> bool:
         """Whether this version's run must be read too, to judge it."""
         tagged = any(key.startswith(PREFIX + METRIC) for key in row.tags)
         return any(
@@ -111,13 +113,13 @@ class Query:
             for field in self.fields()
         )
 
-    def holds(self, row: VersionRow, params: Mapping[str, str] | None = None) -> bool:
+    def holds(self, row: ModelVersion, params: Mapping[str, str] | None = None) -> bool:
         """Whether a version is meant."""
         return self.where is None or self.where.holds(row, params)
 
     def ordered(
-        self, rows: Sequence[VersionRow], params: Mapping[str, Mapping[str, str]]
-    ) -> list[VersionRow]:
+        self, rows: Sequence[ModelVersion], params: Mapping[str, Mapping[str, str]]
+    ) -> list[ModelVersion]:
         """Rows, newest first, in the wanted order; `params` by run id."""
         found = list(rows)
         for key in reversed(self.sort):
@@ -126,7 +128,7 @@ class Query:
         return found
 
 
-def behind(after: int, rows: Sequence[Row], *, key: Callable[[Row], int]) -> Sequence[Row]:
+def after_cursor(after: int, rows: Sequence[Row], *, key: Callable[[Row], int]) -> Sequence[Row]:
     """The rows that follow version `after`.
 
     Raises:
@@ -153,8 +155,8 @@ def _fields(expression: Expression | None) -> Iterator[Field]:
 
 def _sort_value(
     field: Field, part: str, params: Mapping[str, Mapping[str, str]]
-) -> Callable[[VersionRow], Any]:
-    def value(row: VersionRow) -> Any:
+) -> Callable[[ModelVersion], Any]:
+    def value(row: ModelVersion) -> Any:
         found = value_of(field, row, params.get(row.run_id or ""))
         return number(found) if part == "number" and isinstance(found, str) else found
 
@@ -162,8 +164,8 @@ def _sort_value(
 
 
 def _sorted(
-    rows: Sequence[VersionRow], value: Callable[[VersionRow], Any], descending: bool
-) -> list[VersionRow]:
+    rows: Sequence[ModelVersion], value: Callable[[ModelVersion], Any], descending: bool
+) -> list[ModelVersion]:
     """Equal rows keep their order; those without a value follow at the end."""
     present = [row for row in rows if value(row) is not None]
     missing = [row for row in rows if value(row) is None]

@@ -18,7 +18,7 @@ from mindtrace.models import ImageClassifier
 from mindtrace.registry.names import METRIC
 from mindtrace.registry.provenance import code_digest, environment, git_state, times, who
 from mindtrace.registry.publish import Published, publish
-from mindtrace.registry.tracking import Run
+from mindtrace.registry.store import Run
 from mindtrace.training.evaluate import Evaluation
 from mindtrace.training.package import contents
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from mindtrace.registry.names import BUNDLE, is_log
-from mindtrace.registry.rows import VersionRow
+from mindtrace.registry.reader import ModelVersion
 from mindtrace.registry.store import Store, if_there, store_errors
 
 
-def remove(store: Store, row: VersionRow) -> None:
+def remove(store: Store, row: ModelVersion) -> None:
     """Delete a version, then the bundle that its run keeps for it.
 
     In this order: a bundle without a version is waste, a version without a bundle is
@@ -35,7 +35,7 @@ def remove(store: Store, row: VersionRow) -> None:
         get_artifact_repository(place, tracking_uri=store.uri).delete_artifacts(BUNDLE)
 
 
-def _taken(client: MlflowClient, row: VersionRow) -> ModelVersion:
+def _taken(client: MlflowClient, row: ModelVersion) -> MlflowVersion:
     found = client.get_model_version(row.name, str(row.version))
     client.delete_model_version(row.name, str(row.version))
     return found

@@ -10,11 +10,16 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import socket
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # Of a server MLflow prints addresses of runs, between our results, and bars of its own.
@@ -22,8 +27,10 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
+from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -31,7 +38,6 @@ from mindtrace.config.redact import masked
 from mindtrace.config.urls import sqlite_path
 from mindtrace.errors import StoreError
 from mindtrace.registry.names import ARTIFACTS
-from mindtrace.registry.reach import reach
 
 T = TypeVar("T")
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
@@ -59,7 +65,7 @@ class Store:
         self.uri = uri if database is None else _as_sqlalchemy_reads_it(database, uri)
         self.root = root
         with store_errors(self.uri):
-            reach(uri)
+            ping(uri)
             if database is not None:
                 _prepare(database, self.uri)
             self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
@@ -161,3 +167,154 @@ def _is_wal(database: Path) -> bool:
         return bool(connection.execute("pragma journal_mode").fetchone() == ("wal",))
     finally:
         connection.close()
+
+
+PATIENCE = 5.0  # seconds
+_PORTS = {"http": 80, "https": 443}
+_DATABASES = ("postgresql", "mysql", "mssql")
+
+
+def ping(uri: str) -> None:
+    """Knock once.
+
+    Raises:
+        StoreError: there is no driver for this database.
+        OSError, sqlite3.Error, sqlalchemy.exc.SQLAlchemyError: nobody answers.
+    """
+    database = sqlite_path(uri)
+    if database is not None:
+        _open_file(database)
+    elif urlsplit(uri).scheme in _PORTS:
+        _open_port(uri)
+    elif urlsplit(uri).scheme.partition("+")[0] in _DATABASES:
+        _connect(uri)
+
+
+def _open_file(database: Path) -> None:
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(database, timeout=PATIENCE)) as connection:
+        connection.execute("select 1 from sqlite_master limit 1").fetchall()
+
+
+def _open_port(uri: str) -> None:
+    parts = urlsplit(uri)
+    host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    behind_proxy = parts.scheme in urllib.request.getproxies()
+    if behind_proxy and not urllib.request.proxy_bypass(host):
+        # Who is behind a proxy cannot be knocked at from here.
+        return
+    try:
+        socket.create_connection((host, port), PATIENCE).close()
+    except OSError as error:
+        raise ConnectionError(f"no answer from {host}:{port}: {error}") from error
+
+
+def _connect(uri: str) -> None:
+    try:
+        engine = create_engine(uri)
+    except ImportError as error:
+        raise StoreError(
+            f"registry {masked(uri)}: {error}", hint="pip install 'mindtrace[postgres]'"
+        ) from error
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
+
+
+End = Literal["FINISHED", "FAILED", "KILLED"]
+
+# MLflow refuses longer values.
+_PARAM_LENGTH = 6000
+_PARAM_BATCH = 100
+
+
+def start_run(
+    store: Store, experiment_name: str, run_name: str | None, tags: Mapping[str, str]
+) -> Run:
+    """A new run.
+
+    Raises:
+        StoreError: the store is away.
+    """
+    experiment_id = store.experiment_id(experiment_name)
+    with store_errors(store.uri):
+        created = store.client.create_run(experiment_id, tags=dict(tags), run_name=run_name)
+    return Run(store, created.info.run_id)
+
+
+def resume_run(store: Store, run_id: str) -> Run:
+    """A run that was interrupted, running again.
+
+    Raises:
+        StoreError: the store is away, or has no such run.
+    """
+    with store_errors(store.uri):
+        store.client.update_run(run_id, status="RUNNING")
+    return Run(store, run_id)
+
+
+class Run:
+    """An MLflow run of ours.
+
+    Attributes:
+        run_id: MLflow's.
+        ended: the last word, or None while it runs.
+    """
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        """Take up a run that the store has; `start_run` makes one."""
+        self.store = store
+        self.run_id = run_id
+        self.ended: End | None = None
+        self._sender = ThreadPoolExecutor(1, thread_name_prefix="mlflow-metrics")
+        self._sent: list[Future[None]] = []
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log parameters; values become text."""
+        rows = [Param(key, str(value)[:_PARAM_LENGTH]) for key, value in params.items()]
+        with store_errors(self.store.uri):
+            for start in range(0, len(rows), _PARAM_BATCH):
+                self.store.client.log_batch(self.run_id, params=rows[start : start + _PARAM_BATCH])
+
+    def log_text(self, text: str, file: str) -> None:
+        """Keep a text as an artifact of the run."""
+        with store_errors(self.store.uri):
+            self.store.client.log_text(self.run_id, text, file)
+
+    def log_folder(self, folder: Path, name: str) -> None:
+        """Keep the files of a folder as artifacts of the run, under `name`."""
+        with store_errors(self.store.uri):
+            self.store.client.log_artifacts(self.run_id, str(folder), name)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Send metrics in the background; `end` waits for them."""
+        now = int(time.time() * 1000)
+        rows = [Metric(key, value, now, step) for key, value in metrics.items()]
+        self._sent.append(self._sender.submit(self._send, rows))
+
+    def flush(self) -> None:
+        """Wait until all metrics are stored.
+
+        Raises:
+            StoreError: some could not be.
+        """
+        sent, self._sent = self._sent, []
+        for future in sent:
+            future.result()
+
+    def end(self, status: End) -> None:
+        """Say the last word; a second one is not heard."""
+        if self.ended is not None:
+            return
+        self.ended = status
+        try:
+            self.flush()
+        finally:
+            self._sender.shutdown()
+            with store_errors(self.store.uri):
+                self.store.client.set_terminated(self.run_id, status)
+
+    def _send(self, rows: list[Metric]) -> None:
+        with store_errors(self.store.uri):
+            self.store.client.log_batch(self.run_id, metrics=rows)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mindtrace.registry.compare import Comparison, Side
-    from mindtrace.registry.lookup import Located
+    from mindtrace.registry.reference import Located
 
 MARGIN = 0.01
 _SIDE = 96  # pixels, of an image on the page
@@ -109,9 +109,14 @@ def settings_of(settings: Settings, config: str) -> Settings:
 
 def _sides(settings: Settings, a: str, b: str) -> tuple[tuple[Side, Side], Located]:
     from mindtrace.registry.evaluations import read_sides
-    from mindtrace.registry.lookup import Located, find, locate_row, open_reader
-    from mindtrace.registry.reference import Reference, parse_reference
-    from mindtrace.registry.rows import Reader
+    from mindtrace.registry.reader import Reader, open_reader
+    from mindtrace.registry.reference import (
+        Located,
+        Reference,
+        find,
+        locate_version,
+        parse_reference,
+    )
 
     readers: list[Reader] = []
 
@@ -121,7 +126,7 @@ def _sides(settings: Settings, a: str, b: str) -> tuple[tuple[Side, Side], Locat
                 raise NotFoundError("bundle folder", str(reference.folder))
             return Located(reference.folder, None, None)
         readers[:] = readers or [open_reader(settings)]
-        return locate_row(settings, readers[0], find(settings, readers[0], reference))
+        return locate_version(settings, readers[0], find(settings, readers[0], reference))
 
     first = located(parse_reference(a))
     second = parse_reference(b)

@@ -14,8 +14,8 @@ from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, StoreError
 
 if TYPE_CHECKING:
-    from mindtrace.registry.lookup import Located
-    from mindtrace.registry.rows import Reader, VersionRow
+    from mindtrace.registry.reader import ModelVersion, Reader
+    from mindtrace.registry.reference import Located
 
 PARTS = ("configuration", "data", "environment", "metrics")
 Value = str | float | None
@@ -94,9 +94,9 @@ class _Facts:
 
 def _facts(settings: Settings, ref: str, model_name: str | None) -> _Facts:
     from mindtrace.registry.fields import metrics_of
-    from mindtrace.registry.lookup import Located, find, open_reader
     from mindtrace.registry.names import PREFIX
-    from mindtrace.registry.reference import parse_reference
+    from mindtrace.registry.reader import open_reader
+    from mindtrace.registry.reference import Located, find, parse_reference
 
     reference = parse_reference(ref)
     if reference.folder is not None:
@@ -120,19 +120,19 @@ def _facts(settings: Settings, ref: str, model_name: str | None) -> _Facts:
 
 
 def _of_bundle(
-    settings: Settings, reader: Reader, row: VersionRow
+    settings: Settings, reader: Reader, row: ModelVersion
 ) -> Mapping[str, Mapping[str, Value]]:
     """From the bundle where there is one: a run's parameters may be anything."""
-    from mindtrace.registry.lookup import locate_row
+    from mindtrace.registry.reference import locate_version
 
     try:
-        return _bundle_facts(locate_row(settings, reader, row))
+        return _bundle_facts(locate_version(settings, reader, row))
     except (BundleError, StoreError):
         # Not ours, or damaged, which is verify's to tell: the registry knows the rest.
         return {}
 
 
-def _params(reader: Reader, row: VersionRow) -> Mapping[str, str]:
+def _params(reader: Reader, row: ModelVersion) -> Mapping[str, str]:
     return reader.params(row.run_id) if row.run_id else {}
 
 

@@ -167,8 +167,7 @@ def _registry(settings: Settings) -> Iterator[Check]:
 
 def _models(settings: Settings) -> tuple[list[str], str]:
     """The names in the store, and what is strange about it."""
-    from mindtrace.registry.lookup import open_reader
-    from mindtrace.registry.sqlite_reader import SqliteReader
+    from mindtrace.registry.reader import SqliteReader, open_reader
 
     uri = settings.registry.tracking_uri
     if sqlite_path(uri) is None:
@@ -187,10 +186,10 @@ def _knock(uri: str) -> None:
     """
     from sqlalchemy.exc import SQLAlchemyError
 
-    from mindtrace.registry.reach import reach
+    from mindtrace.registry.store import ping
 
     try:
-        reach(uri)
+        ping(uri)
     except (OSError, SQLAlchemyError) as error:
         reason = masked(" ".join(str(error).split()))
         raise StoreError(f"{masked(uri)}: {reason[:300]}") from error

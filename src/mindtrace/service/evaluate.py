@@ -76,7 +76,7 @@ def evaluate(
     """
     progress = progress or Progress()
     from mindtrace.bundle.predictor import Predictor
-    from mindtrace.registry.lookup import locate
+    from mindtrace.registry.reference import locate
 
     located = locate(settings, ref)
     predictor = Predictor.open(located.folder, located.digest)

@@ -50,7 +50,7 @@ def export(settings: Settings, ref: str, folder: Path) -> Exported:
     """
     from mindtrace.bundle import manifest
     from mindtrace.bundle.predictor import Predictor
-    from mindtrace.registry.lookup import locate
+    from mindtrace.registry.reference import locate
 
     target = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100 - keeps links as written
     _demand_empty(target)

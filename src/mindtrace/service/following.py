@@ -13,15 +13,20 @@ from typing import TYPE_CHECKING
 
 from mindtrace.config.settings import Settings
 from mindtrace.errors import NotFoundError
-from mindtrace.registry import lookup
-from mindtrace.registry.lookup import Located
 from mindtrace.registry.names import PREFIX
-from mindtrace.registry.reference import parse_reference
+from mindtrace.registry.reader import open_reader
+from mindtrace.registry.reference import (
+    Located,
+    default_model,
+    locate,
+    locate_version,
+    parse_reference,
+)
 from mindtrace.service.predict import LoadedModel
 
 if TYPE_CHECKING:
     from mindtrace.bundle.golden import GoldenCase
-    from mindtrace.registry.rows import VersionRow
+    from mindtrace.registry.reader import ModelVersion
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Identity:
         return cls(model.model_name, model.version, model.predictor.digest)
 
     @classmethod
-    def of_row(cls, row: VersionRow) -> Identity:
+    def of_row(cls, row: ModelVersion) -> Identity:
         """The identity of what is registered."""
         return cls(row.name, row.version, row.tags.get(PREFIX + "bundle_digest"))
 
@@ -75,7 +80,7 @@ def open_or_wait(settings: Settings, model_ref: str | None) -> Opened | None:
         StoreError: the registry cannot be read.
     """
     try:
-        located = lookup.locate(settings, model_ref)
+        located = locate(settings, model_ref)
     except NotFoundError as error:
         if model_ref is not None or _is_choice(settings, error):
             raise
@@ -83,14 +88,14 @@ def open_or_wait(settings: Settings, model_ref: str | None) -> Opened | None:
     return _open(located)
 
 
-def open_row(settings: Settings, row: VersionRow) -> Opened:
+def open_row(settings: Settings, row: ModelVersion) -> Opened:
     """A version, fetched if it is not on this machine.
 
     Raises:
         BundleError: it has no bundle, or one that is damaged.
         StoreError: it cannot be fetched.
     """
-    return _open(lookup.locate_row(settings, lookup.open_reader(settings), row))
+    return _open(locate_version(settings, open_reader(settings), row))
 
 
 def is_moving(model_ref: str | None) -> bool:
@@ -120,9 +125,9 @@ def pointed_at(
     reference = parse_reference(model_ref)
     assert reference.alias is not None
     try:
-        reader = lookup.open_reader(settings)
-        name = model_name or reference.name or lookup.the_model(settings, reader)
-        version = reader.aliased(name, reference.alias)
+        reader = open_reader(settings)
+        name = model_name or reference.name or default_model(settings, reader)
+        version = reader.version_of_alias(name, reference.alias)
     except NotFoundError as error:
         if model_name is not None or _is_choice(settings, error):
             raise
@@ -132,13 +137,13 @@ def pointed_at(
     return None if version is None else (name, version)
 
 
-def find_row(settings: Settings, model_name: str, version: int) -> VersionRow | None:
+def find_row(settings: Settings, model_name: str, version: int) -> ModelVersion | None:
     """What the registry says of one version.
 
     Raises:
         StoreError: the registry cannot be read.
     """
-    return lookup.open_reader(settings).version(model_name, version)
+    return open_reader(settings).version(model_name, version)
 
 
 def _open(located: Located) -> Opened:

@@ -12,7 +12,7 @@ from mindtrace.documents import document
 from mindtrace.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from mindtrace.registry.rows import Reader, VersionRow
+    from mindtrace.registry.reader import ModelVersion, Reader
     from mindtrace.registry.store import Store
 
 # A rollback may want any champion of the last entries of the history again.
@@ -62,7 +62,7 @@ def gc(
         NotFoundError: no such model, or no registry.
         StoreError: the registry cannot be read or written.
     """
-    from mindtrace.registry.lookup import open_reader
+    from mindtrace.registry.reader import open_reader
 
     if keep < 1:
         raise UsageError(f"keep = {keep}: must be 1 or more")
@@ -95,7 +95,7 @@ def protected(reader: Reader, model_name: str) -> set[int]:
     )
 
 
-def _digest(row: VersionRow) -> str | None:
+def _digest(row: ModelVersion) -> str | None:
     from mindtrace.registry.names import PREFIX
 
     return row.tags.get(PREFIX + "bundle_digest")
@@ -107,7 +107,7 @@ def _open(settings: Settings) -> Store:
     return Store(settings.registry.tracking_uri, settings.dirs.root)
 
 
-def _remove(settings: Settings, store: Store, reader: Reader, row: VersionRow) -> bool:
+def _remove(settings: Settings, store: Store, reader: Reader, row: ModelVersion) -> bool:
     """Delete a version unless it has been named since it was chosen."""
     from mindtrace.registry.removal import remove
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mindtrace.registry.compare import Comparison
     from mindtrace.registry.history import Entry
     from mindtrace.registry.promotion import Log
-    from mindtrace.registry.rows import Reader, VersionRow
+    from mindtrace.registry.reader import ModelVersion, Reader
 
 # Somebody wins each revision, so only a crowd makes one writer lose this often.
 ATTEMPTS = 40
@@ -63,7 +63,7 @@ def history(
         NotFoundError: no such model.
         StoreError: the registry cannot be read.
     """
-    from mindtrace.registry.lookup import open_reader
+    from mindtrace.registry.reader import open_reader
 
     reader = open_reader(settings)
     model_name = model_of(settings, reader, name)
@@ -104,7 +104,7 @@ class ChampionLog:
         self,
         expected: int,
         action: str,
-        row: VersionRow,
+        row: ModelVersion,
         reason: str | None,
         comparison: Comparison | None,
         if_revision: int | None,
@@ -137,7 +137,7 @@ class ChampionLog:
         """Set the alias right, if it is not what the history says."""
         from mindtrace.registry.names import CHAMPION
 
-        if champion is not None and self._reader.aliased(self._name, CHAMPION) != champion:
+        if champion is not None and self._reader.version_of_alias(self._name, CHAMPION) != champion:
             self._open().mirror()
 
     def _open(self) -> Log:
@@ -151,15 +151,14 @@ class ChampionLog:
         return self._log
 
 
-def version_row(settings: Settings, reader: Reader, ref: str) -> VersionRow:
+def version_row(settings: Settings, reader: Reader, ref: str) -> ModelVersion:
     """The registered version that a reference names.
 
     Raises:
         UsageError: a folder.
         NotFoundError: no such version.
     """
-    from mindtrace.registry.lookup import find
-    from mindtrace.registry.reference import parse_reference
+    from mindtrace.registry.reference import find, parse_reference
 
     reference = parse_reference(ref)
     if reference.folder is not None:
@@ -176,9 +175,9 @@ def model_of(settings: Settings, reader: Reader, name: str | None) -> str:
     Raises:
         NotFoundError: it is not registered.
     """
-    from mindtrace.registry.lookup import the_model
+    from mindtrace.registry.reference import default_model
 
-    model_name = the_model(settings, reader) if name is None else name
+    model_name = default_model(settings, reader) if name is None else name
     names = reader.names()
     if model_name not in names:
         raise NotFoundError("model", model_name, names)

@@ -109,7 +109,7 @@ def load_model(settings: Settings, ref: str | None = None) -> LoadedModel:
         StoreError: the registry cannot be read.
     """
     from mindtrace.bundle.predictor import Predictor
-    from mindtrace.registry.lookup import locate
+    from mindtrace.registry.reference import locate
 
     located = locate(settings, ref)
     predictor = Predictor.open(located.folder, located.digest)

@@ -16,7 +16,7 @@ from mindtrace.service.history import ATTEMPTS, ChampionLog, check_reason, crowd
 
 if TYPE_CHECKING:
     from mindtrace.registry.compare import Comparison
-    from mindtrace.registry.rows import Reader, VersionRow
+    from mindtrace.registry.reader import ModelVersion, Reader
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,12 @@ def promote(
     _check(margin, force, reason)
     from mindtrace.bundle.predictor import Predictor
     from mindtrace.registry.history import PROMOTE, REFUSE, champion, times_used
-    from mindtrace.registry.lookup import locate_row, open_reader
+    from mindtrace.registry.reader import open_reader
+    from mindtrace.registry.reference import locate_version
 
     reader = open_reader(settings)
     row = version_row(settings, reader, ref)
-    located = locate_row(settings, reader, row)
+    located = locate_version(settings, reader, row)
     Predictor.open(located.folder, located.digest)
     writer = ChampionLog(settings, reader, row.name)
     compared: dict[int, Comparison | None] = {}
@@ -151,16 +152,16 @@ def promote(
 
 
 def _gate(
-    settings: Settings, reader: Reader, row: VersionRow, before: int, margin: float, force: bool
+    settings: Settings, reader: Reader, row: ModelVersion, before: int, margin: float, force: bool
 ) -> Comparison | None:
     """Champion and challenger; None where force makes up for what cannot be compared."""
     from mindtrace.registry.compare import compare
     from mindtrace.registry.evaluations import read_sides
-    from mindtrace.registry.lookup import locate_row
+    from mindtrace.registry.reference import locate_version
 
     try:
         champion = version_row(settings, reader, f"{row.name}/{before}")
-        bundles = (locate_row(settings, reader, one) for one in (champion, row))
+        bundles = (locate_version(settings, reader, one) for one in (champion, row))
         return compare(*read_sides(reader, *bundles), margin)
     except (BundleError, NotFoundError, UsageError) as error:
         if force:
@@ -169,7 +170,7 @@ def _gate(
         raise
 
 
-def _reasons(row: VersionRow, before: int | None) -> tuple[str, ...]:
+def _reasons(row: ModelVersion, before: int | None) -> tuple[str, ...]:
     if before is None:
         return (f"{row.name} had no champion",)
     if before == row.version:

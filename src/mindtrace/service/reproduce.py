@@ -21,7 +21,7 @@ from mindtrace.system import interruptible
 if TYPE_CHECKING:
     from mindtrace.data.base import ImageDataModule
     from mindtrace.registry.compare import Side
-    from mindtrace.registry.lookup import Located
+    from mindtrace.registry.reference import Located
     from mindtrace.training.fit import TrainResult
 
 EXACT, NUMERIC, DIVERGED = "EXACT", "NUMERIC", "DIVERGED"
@@ -112,7 +112,7 @@ def reproduce(
         raise UsageError(f"tolerance {tolerance}: must be between 0 and 1")
     progress = progress or Progress()
     from mindtrace.registry.compare import read_side
-    from mindtrace.registry.lookup import locate
+    from mindtrace.registry.reference import locate
     from mindtrace.service.compare import settings_of
 
     located = locate(settings, ref)

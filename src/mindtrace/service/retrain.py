@@ -112,8 +112,7 @@ def _merged(settings: Settings, order: Order) -> tuple[Settings, str | None]:
 def _based(settings: Settings, base: str) -> tuple[Settings, str]:
     """The settings with a version's configuration over them, and which version that is."""
     from mindtrace.bundle import manifest
-    from mindtrace.registry.lookup import locate
-    from mindtrace.registry.reference import parse_reference
+    from mindtrace.registry.reference import locate, parse_reference
     from mindtrace.service.compare import settings_of
 
     if parse_reference(base).folder is not None:

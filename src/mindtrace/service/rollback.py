@@ -46,7 +46,8 @@ def rollback(
     check_reason(reason)
     from mindtrace.bundle.predictor import Predictor
     from mindtrace.registry.history import ROLLBACK, to_undo
-    from mindtrace.registry.lookup import locate_row, open_reader
+    from mindtrace.registry.reader import open_reader
+    from mindtrace.registry.reference import locate_version
 
     reader = open_reader(settings)
     model_name = model_of(settings, reader, name)
@@ -66,7 +67,7 @@ def rollback(
             raise crowd(model_name)
         wanted = undone
         row = version_row(settings, reader, f"{model_name}/{undone.origin}")
-        located = locate_row(settings, reader, row)
+        located = locate_version(settings, reader, row)
         Predictor.open(located.folder, located.digest)
         entry = writer.append(len(entries), ROLLBACK, row, reason, None, if_revision)
         if entry is not None:

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from mindtrace.data.base import ImageDataModule
     from mindtrace.jobs.ticket import Ticket
     from mindtrace.registry.earlier import Earlier
-    from mindtrace.registry.store import Store
-    from mindtrace.registry.tracking import Run
+    from mindtrace.registry.store import Run, Store
     from mindtrace.training.fit import TrainResult
 
 
@@ -206,7 +205,7 @@ def _warm(settings: Settings, parent: str) -> Settings:
     """The same training, begun with the weights of a registered version."""
     from mindtrace.bundle import manifest
     from mindtrace.bundle.folder import WEIGHTS
-    from mindtrace.registry.lookup import locate
+    from mindtrace.registry.reference import locate
 
     located = locate(settings, parent)
     manifest.check(located.folder, located.digest)

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from mindtrace.data.base import ImageDataModule
     from mindtrace.jobs.ticket import Ticket
     from mindtrace.registry.publish import Published
-    from mindtrace.registry.store import Store
-    from mindtrace.registry.tracking import Run
+    from mindtrace.registry.store import Run, Store
     from mindtrace.system import Interrupts
     from mindtrace.training.fit import TrainResult
     from mindtrace.training.report import Report
@@ -73,7 +72,7 @@ def _begun(
 ) -> tuple[Run, Path]:
     """A run and its folder of checkpoints: new ones, or those that `resume` names."""
     from mindtrace.registry.callbacks import run_ends_if_it_fails
-    from mindtrace.registry.tracking import resume_run
+    from mindtrace.registry.store import resume_run
     from mindtrace.training import checkpoint
 
     config, digest = settings.to_ini(), data.digests().data_digest
@@ -103,7 +102,7 @@ def _told_how_to_resume(run_id: str, folder: Path) -> Iterator[None]:
 def _start_run(store: Store, settings: Settings, name: str, job_id: str | None) -> Run:
     from mindtrace.registry.names import PREFIX
     from mindtrace.registry.provenance import environment
-    from mindtrace.registry.tracking import start_run
+    from mindtrace.registry.store import start_run
 
     tags = {PREFIX + key: value for key, value in environment().items()}
     if job_id is not None:

@@ -13,7 +13,7 @@ from mindtrace.documents import document
 from mindtrace.errors import NotFoundError, StoreError, VerdictError
 
 if TYPE_CHECKING:
-    from mindtrace.registry.rows import Reader, VersionRow
+    from mindtrace.registry.reader import ModelVersion, Reader
 
 State = Literal["verified", "damaged", "no bundle"]
 _PAGE = 1000
@@ -55,8 +55,8 @@ def verify(settings: Settings, ref: str | None = None) -> list[Verification]:
         NotFoundError: no such version.
         StoreError: the registry cannot be read.
     """
-    from mindtrace.registry.lookup import find, open_reader
-    from mindtrace.registry.reference import parse_reference
+    from mindtrace.registry.reader import open_reader
+    from mindtrace.registry.reference import find, parse_reference
 
     reference = parse_reference(ref)
     if reference.folder is not None:
@@ -78,7 +78,7 @@ def verify_all(settings: Settings, name: str | None = None) -> Iterator[Verifica
         NotFoundError: no such model, or no registry.
         StoreError: the registry cannot be read.
     """
-    from mindtrace.registry.lookup import open_reader
+    from mindtrace.registry.reader import open_reader
 
     reader = open_reader(settings)
     names = reader.names()
@@ -114,7 +114,7 @@ def demand_verified(found: Sequence[Verification], *, named: bool) -> None:
         )
 
 
-def _version(settings: Settings, reader: Reader, row: VersionRow) -> Verification:
+def _version(settings: Settings, reader: Reader, row: ModelVersion) -> Verification:
     from mindtrace.config.urls import file_path
     from mindtrace.registry.integrity import bundle_faults
     from mindtrace.registry.names import PREFIX

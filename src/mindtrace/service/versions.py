@@ -15,7 +15,7 @@ from mindtrace.errors import BundleError, NotFoundError, UsageError, nearest
 if TYPE_CHECKING:
     from mindtrace.registry.fields import Field, Group
     from mindtrace.registry.query import Query
-    from mindtrace.registry.rows import Reader, VersionRow
+    from mindtrace.registry.reader import ModelVersion, Reader
 
 # Versions that are asked for their names when a query finds nothing.
 _ASKED = 20
@@ -74,7 +74,7 @@ class VersionDetail:
 
 def list_models(settings: Settings) -> list[str]:
     """Names of registered models, sorted; empty where there is no registry yet."""
-    from mindtrace.registry.lookup import open_reader
+    from mindtrace.registry.reader import open_reader
 
     try:
         return open_reader(settings).names()
@@ -172,10 +172,10 @@ def _select(
     where: str | None,
     sort: str | None,
     after: int | None,
-) -> tuple[Reader | None, Sequence[VersionRow]]:
+) -> tuple[Reader | None, Sequence[ModelVersion]]:
     """Rows and who read them; no reader where there is no registry yet."""
-    from mindtrace.registry.lookup import open_reader
     from mindtrace.registry.query_text import parse_query
+    from mindtrace.registry.reader import open_reader
 
     query = parse_query(where, sort)
     try:
@@ -221,7 +221,7 @@ def _demand_known(reader: Reader, name: str | None, query: Query) -> None:
             )
 
 
-def _names(reader: Reader, row: VersionRow, group: Group) -> Iterable[str]:
+def _names(reader: Reader, row: ModelVersion, group: Group) -> Iterable[str]:
     """What a version has of a kind."""
     from mindtrace.registry.fields import metrics_of
 
@@ -238,9 +238,9 @@ def show_version(settings: Settings, ref: str) -> VersionDetail:
         UsageError: a folder; it is no registered version.
         StoreError: the registry cannot be read.
     """
-    from mindtrace.registry.lookup import find, locate_row, open_reader
     from mindtrace.registry.names import PREFIX
-    from mindtrace.registry.reference import parse_reference
+    from mindtrace.registry.reader import open_reader
+    from mindtrace.registry.reference import find, locate_version, parse_reference
 
     reference = parse_reference(ref)
     if reference.folder is not None:
@@ -254,7 +254,7 @@ def show_version(settings: Settings, ref: str) -> VersionDetail:
         key.removeprefix(PREFIX): value for key, value in row.tags.items() if key.startswith(PREFIX)
     }
     try:
-        files = _files(locate_row(settings, reader, row).folder)
+        files = _files(locate_version(settings, reader, row).folder)
     except BundleError:
         files = {}
     return VersionDetail(
@@ -277,7 +277,7 @@ def show_version(settings: Settings, ref: str) -> VersionDetail:
     )
 
 
-def _summary(row: VersionRow) -> VersionSummary:
+def _summary(row: ModelVersion) -> VersionSummary:
     from mindtrace.registry.fields import metrics_of
     from mindtrace.registry.names import PREFIX
 

@@ -1,27 +1,28 @@
-"""Reads MLflow's own tables in a SQLite file with the standard library.
-
-In: the file. Out: `VersionRow`s, in a millisecond where importing MLflow takes a
-second. It reads only schema revisions it knows, and never writes.
-"""
+"""Reads registered versions; MLflow's own tables in a SQLite file without importing MLflow."""
 
 from __future__ import annotations
 
+import functools
+import os
 import shutil
 import sqlite3
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from mindtrace.config.urls import file_path
-from mindtrace.errors import StoreError
+from mindtrace.config.settings import Settings
+from mindtrace.config.urls import file_path, sqlite_path
+from mindtrace.errors import NotFoundError, StoreError
 from mindtrace.registry import fields, query_sql
 from mindtrace.registry.names import LATEST, is_log, log_name
-from mindtrace.registry.query import Query, behind
-from mindtrace.registry.rows import VersionRow
+from mindtrace.registry.query import Query, after_cursor
 
+if TYPE_CHECKING:
+    from mindtrace.registry.child_reader import ChildReader
 # alembic_version of MLflow 3.17.
 KNOWN_REVISIONS = frozenset({"dc11669786a5"})
 BUSY_TIMEOUT = 5.0  # seconds
@@ -31,6 +32,79 @@ _VERSIONS = """
     from model_versions v
     where v.workspace = 'default' and v.current_stage <> 'Deleted_Internal'
 """
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One registered version.
+
+    Attributes:
+        name: of the registered model.
+        version: its number.
+        aliases: sorted.
+        run_id: of the run that trained it; None for a version without one.
+        created_at: UTC, ISO 8601.
+        tags: all of them, with their prefixes.
+        metrics: the latest value of each metric of its run.
+        location: where the artifact is, a URI or a path; None if that cannot be told.
+    """
+
+    name: str
+    version: int
+    aliases: tuple[str, ...]
+    run_id: str | None
+    created_at: str
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    location: str | None
+
+
+class Reader(Protocol):
+    """Answers questions about a registry, and changes nothing.
+
+    Every method raises StoreError if the store is away or of an unknown schema.
+    """
+
+    def names(self) -> list[str]:
+        """Registered models, sorted, companions left out."""
+
+    def version_of_alias(self, name: str, alias: str) -> int | None:
+        """The version an alias points at."""
+
+    def version(self, name: str, number: int) -> ModelVersion | None:
+        """One version."""
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """Every alias of a model, and the version it points at, which may be gone."""
+
+    def versions(
+        self,
+        name: str | None,
+        limit: int,
+        *,
+        query: Query | None = None,
+        after: int | None = None,
+    ) -> Sequence[ModelVersion]:
+        """The first versions, of one model or of all; newest first unless `query` says else.
+
+        Args:
+            name: of the model; None for all.
+            limit: at most so many.
+            query: which ones, in which order.
+            after: of one model only: what follows this version in that order.
+
+        Raises:
+            UsageError: `after` is not among them any more.
+        """
+
+    def log(self, model_name: str, after: int = 0) -> Sequence[tuple[int, Mapping[str, str]]]:
+        """Number and tags of what a name's companion holds behind a number, in order."""
+
+    def params(self, run_id: str) -> dict[str, str]:
+        """The parameters of a run."""
+
+    def fetch(self, location: str, folder: Path) -> None:
+        """Copy the artifact at `location` into `folder`, which does not exist yet."""
 
 
 class UnknownSchemaError(StoreError):
@@ -64,7 +138,7 @@ class SqliteReader:
         rows = self._rows("select name from registered_models where workspace = 'default'")
         return sorted(name for (name,) in rows if not is_log(name))
 
-    def aliased(self, name: str, alias: str) -> int | None:
+    def version_of_alias(self, name: str, alias: str) -> int | None:
         """See `Reader`; `latest` is no row, MLflow works it out."""
         if alias.lower() == LATEST:
             newest = self.versions(name, 1)
@@ -77,7 +151,7 @@ class SqliteReader:
         )
         return int(rows[0][0]) if rows else None
 
-    def version(self, name: str, number: int) -> VersionRow | None:
+    def version(self, name: str, number: int) -> ModelVersion | None:
         """See `Reader`."""
         rows = self._rows(_VERSIONS + " and v.name = ? and v.version = ?", name, number)
         return self._complete(rows[0]) if rows else None
@@ -98,7 +172,7 @@ class SqliteReader:
         *,
         query: Query | None = None,
         after: int | None = None,
-    ) -> Sequence[VersionRow]:
+    ) -> Sequence[ModelVersion]:
         """See `Reader`."""
         if name is not None and is_log(name):
             return []
@@ -121,7 +195,7 @@ class SqliteReader:
         rows: Sequence[tuple[Any, ...]]
         if after is not None and query.sort:
             rows = self._rows(text, *values, *order.values)
-            rows = behind(after, rows, key=lambda row: int(row[1]))[:limit]
+            rows = after_cursor(after, rows, key=lambda row: int(row[1]))[:limit]
         else:
             rows = self._rows(f"{text} limit ?", *values, *order.values, limit)
         return [self._complete(row) for row in rows]
@@ -155,7 +229,7 @@ class SqliteReader:
         with _errors(self._database):
             shutil.copytree(source, folder)
 
-    def _complete(self, row: tuple[Any, ...]) -> VersionRow:
+    def _complete(self, row: tuple[Any, ...]) -> ModelVersion:
         name, number, run_id, created, source, storage = row
         places = self._rows("select artifact_uri from runs where run_uuid = ?", run_id)
         aliases = self._rows(
@@ -173,7 +247,7 @@ class SqliteReader:
         metrics = self._rows(
             "select key, value from latest_metrics where run_uuid = ? and is_nan = 0", run_id
         )
-        return VersionRow(
+        return ModelVersion(
             name=name,
             version=int(number),
             aliases=tuple(alias for (alias,) in aliases),
@@ -246,3 +320,34 @@ def _location(source: str | None, run_id: str | None, artifact_uri: str | None) 
     if run_id and artifact_uri and source.startswith(prefix):
         return f"{artifact_uri.rstrip('/')}/{source.removeprefix(prefix)}"
     return None if source.startswith("runs:/") else source
+
+
+def open_reader(settings: Settings) -> Reader:
+    """The quickest reader for this store.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    uri = settings.registry.tracking_uri
+    database = sqlite_path(uri)
+    if database is not None:
+        if not database.exists():
+            raise NotFoundError(
+                "registry", str(database), hint=f"the first training makes it: {_TRAIN}"
+            )
+        try:
+            return SqliteReader(database)
+        except UnknownSchemaError:
+            return _child(uri, settings.dirs.root, os.getpid())
+    return _child(uri, settings.dirs.root, os.getpid())
+
+
+_TRAIN = "mindtrace train --config cfg.ini"
+
+
+@functools.lru_cache(maxsize=2)
+def _child(uri: str, root: Path, _pid: int) -> ChildReader:
+    """One child for a store, which takes seconds to start; not shared with a forked process."""
+    from mindtrace.registry.child_reader import ChildReader
+
+    return ChildReader(uri, root)
