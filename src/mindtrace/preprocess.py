@@ -94,7 +94,7 @@ class ImageSpec:
 
 
 @dataclass(frozen=True)
-class SpecDemand:
+class InputRequirements:
     """What a network insists on; None leaves it to the images.
 
     Attributes:

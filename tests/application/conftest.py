@@ -19,12 +19,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mindtrace.application.life import uvicorn_config
 from mindtrace.application.server import prepare
-from mindtrace.bundle import folder as bundle_folder
 from mindtrace.bundle import manifest
-from mindtrace.bundle.card import ModelCard
-from mindtrace.bundle.folder import Contents
-from mindtrace.bundle.golden import GoldenCase
-from mindtrace.bundle.ledger import Ledger
+from mindtrace.bundle.bundle import Contents, write_contents
+from mindtrace.bundle.model_config import ModelConfig
+from mindtrace.bundle.predictions import GoldenCase, TestPredictions
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.preprocess import ImageSpec, encode_png, normalise
 from mindtrace.service.serving import listen, url_of
@@ -63,14 +61,14 @@ def contents(
     images = np.stack([np.full((8, 8), level, np.uint8) for level in (0, 60, 200, 255)])
     answers = probabilities(images, scale)
     return Contents(
-        card=ModelCard("mlp", {"dim": [64, 3]}, SPEC, tuple(classes)),
+        model_config=ModelConfig("mlp", {"dim": [64, 3]}, SPEC, tuple(classes)),
         weights={"weight": _weights(scale)},
         onnx=_graph(scale),
         golden=[
             GoldenCase(encode_png(image), answer + np.float32(golden_shift))
             for image, answer in zip(images, answers, strict=True)
         ],
-        ledger=Ledger(np.zeros((4, 32), np.uint8), np.zeros(4, np.int64), answers),
+        predictions=TestPredictions(np.zeros((4, 32), np.uint8), np.zeros(4, np.int64), answers),
         config="[data]\nsource = digits\n",
         data={},
     )
@@ -79,7 +77,7 @@ def contents(
 def write_bundle(folder: Path, **changes: Any) -> Path:
     """A sealed bundle of the small model; `changes` are those of `contents`."""
     folder.mkdir(parents=True)
-    bundle_folder.write(folder, contents(**changes))
+    write_contents(folder, contents(**changes))
     manifest.seal(folder)
     return folder
 

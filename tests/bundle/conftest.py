@@ -1,4 +1,4 @@
-"""A real bundle, to be changed at will."""
+"""A real bundle, its predictor, and the PyTorch network that it came from."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
 
 from mindtrace.bundle import manifest
+from mindtrace.bundle.predictor import Predictor
+from mindtrace.data import Digits
+from mindtrace.models.networks import build_network
 
 Change = Callable[[Path, str, Callable[[Any], Any]], str]
 
@@ -34,3 +40,30 @@ def forge() -> Change:
         return manifest.seal(folder)
 
     return forge
+
+
+@pytest.fixture(scope="session")
+def predictor(trained_bundle: Path) -> Predictor:
+    return Predictor.open(trained_bundle)
+
+
+@pytest.fixture(scope="session")
+def network(trained_bundle: Path, predictor: Predictor) -> nn.Module:
+    """The same weights in PyTorch."""
+    network = build_network(predictor.model_config.architecture, predictor.model_config.arguments)
+    network.load_state_dict(load_file(trained_bundle / "model.safetensors"))
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def digits() -> Digits:
+    data = Digits()
+    data.setup()
+    return data
+
+
+@pytest.fixture(scope="session")
+def expected(network: nn.Module, digits: Digits) -> torch.Tensor:
+    """PyTorch's probabilities of the test images: float32, (359, 10)."""
+    with torch.inference_mode():
+        return network(digits.normalise(digits.split("test").images)).softmax(1)

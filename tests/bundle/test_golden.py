@@ -7,8 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from mindtrace.bundle import golden
-from mindtrace.bundle.golden import GoldenCase, largest_difference
+from mindtrace.bundle.predictions import (
+    GoldenCase,
+    golden_from_json,
+    golden_to_json,
+    largest_difference,
+)
 
 CASES = tuple(GoldenCase(bytes([n]), np.array([n / 4, 1 - n / 4], np.float32)) for n in range(4))
 
@@ -23,7 +27,7 @@ def answer(shift: float, to: int = 2) -> object:
 def test_cases_come_back_bit_for_bit() -> None:
     exact = (GoldenCase(bytes(range(256)), np.array([1 / 3, 2e-38], np.float32)),)
 
-    (found,) = golden.from_json(golden.to_json(exact))
+    (found,) = golden_from_json(golden_to_json(exact))
 
     assert found.image == exact[0].image
     assert found.probabilities.tobytes() == exact[0].probabilities.tobytes()
@@ -66,4 +70,4 @@ def test_another_number_of_classes_is_infinitely_wrong() -> None:
 )
 def test_a_strange_golden_json_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
-        golden.from_json(text)
+        golden_from_json(text)

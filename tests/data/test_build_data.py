@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mindtrace.config.settings import load_settings
-from mindtrace.data import MNIST, Digits, FashionMNIST, ImageFolder, SpecDemand, build_data
+from mindtrace.data import MNIST, Digits, FashionMNIST, ImageFolder, InputRequirements, build_data
 
 
 def settings(*sets: str) -> Any:
@@ -18,7 +18,7 @@ def settings(*sets: str) -> Any:
 @pytest.mark.parametrize(("source", "kind"), [("mnist", MNIST), ("fashion_mnist", FashionMNIST)])
 def test_mnist_kinds(root: Path, source: str, kind: type[MNIST]) -> None:
     sets = (f"data.source={source}", "data.mirror=http://m.example/x", "data.split_seed=7")
-    demand = SpecDemand(mode="RGB")
+    demand = InputRequirements(mode="RGB")
     data = build_data(settings(*sets, "data.batch_size=32", "data.image_size=20"), demand)
     assert type(data) is kind and isinstance(data, MNIST)
     assert (data.source, data.mirror, data.data_dir) == (

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from mindtrace.config.settings import load_settings
-from mindtrace.data import ImageFolder, SpecDemand, build_data
+from mindtrace.data import ImageFolder, InputRequirements, build_data
 from mindtrace.data.columns import FileShelf
 from mindtrace.errors import DataError, ImageError
 from mindtrace.progress import Progress
@@ -64,9 +64,9 @@ def scramble(path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-@pytest.mark.parametrize("demand", [None, SpecDemand(mode="RGB", min_side=12)])
+@pytest.mark.parametrize("demand", [None, InputRequirements(mode="RGB", min_side=12)])
 def test_the_second_start_decodes_nothing(
-    make_folder: Any, home: Path, mode: str, demand: SpecDemand | None
+    make_folder: Any, home: Path, mode: str, demand: InputRequirements | None
 ) -> None:
     folder = make_folder("a", "b", mode=mode)
     expected = ready(folder, None, demand=demand)
@@ -79,7 +79,7 @@ def test_the_second_start_decodes_nothing(
 
 
 def test_grey_images_take_one_channel_for_a_colour_network(make_folder: Any, home: Path) -> None:
-    ready(make_folder("a", "b"), home, demand=SpecDemand(mode="RGB"))
+    ready(make_folder("a", "b"), home, demand=InputRequirements(mode="RGB"))
     assert np.load(entries(home)[0] / "images.npy").shape == (20, 1, 6, 8)
 
 
@@ -95,7 +95,7 @@ def test_batches_come_from_a_mapped_file(make_folder: Any, home: Path) -> None:
 def test_what_the_network_subtracts_is_not_part_of_the_key(make_folder: Any, home: Path) -> None:
     folder = make_folder("a", "b")
     ready(folder, home)
-    spec = ready(folder, home, demand=SpecDemand(mean=(0.1,), std=(0.2,))).spec
+    spec = ready(folder, home, demand=InputRequirements(mean=(0.1,), std=(0.2,))).spec
     assert (spec.mean, spec.std) == ((0.1,), (0.2,))
     assert len(entries(home)) == 1
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mindtrace.bundle.ledger import pairs_digest
+from mindtrace.bundle.predictions import pairs_digest
 from mindtrace.data import Digits
 from mindtrace.data.images import image_digests
 from mindtrace.preprocess import image_digest

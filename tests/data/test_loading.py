@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
-from mindtrace.data import ImageFolder, SpecDemand
+from mindtrace.data import ImageFolder, InputRequirements
 from mindtrace.preprocess import decode, image_digest, open_pixels
 from mindtrace.progress import Progress
 
@@ -75,18 +75,18 @@ def folder_of(tmp_path: Path, *kinds: Any) -> Path:
 @pytest.mark.parametrize(
     "demand",
     [
-        SpecDemand(),
-        SpecDemand(height=12, width=16),
-        SpecDemand(mode="L", min_side=20),
-        SpecDemand(mode="RGB", height=9, width=9),
-        SpecDemand(mode="RGB", height=10, width=10, resize="crop", short_side=11),
+        InputRequirements(),
+        InputRequirements(height=12, width=16),
+        InputRequirements(mode="L", min_side=20),
+        InputRequirements(mode="RGB", height=9, width=9),
+        InputRequirements(mode="RGB", height=10, width=10, resize="crop", short_side=11),
     ],
     ids=["own", "as they are", "grey", "stretched", "cropped"],
 )
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("kinds", [(grey_files,), (colour_files,), (grey_files, colour_files)])
 def test_training_decodes_as_predict_does(
-    tmp_path: Path, kinds: Any, demand: SpecDemand, cached: bool
+    tmp_path: Path, kinds: Any, demand: InputRequirements, cached: bool
 ) -> None:
     folder = folder_of(tmp_path, *kinds)
     data = ImageFolder(folder, demand=demand, cache_dir=tmp_path / "cache" if cached else None)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mindtrace.data import MNIST, FashionMNIST, SpecDemand
+from mindtrace.data import MNIST, FashionMNIST, InputRequirements
 from mindtrace.data.download import Patience, RemoteFile
 from mindtrace.errors import DataError, DownloadError, UsageError
 from mindtrace.preprocess import ImageSpec, image_digest, normalise
@@ -139,7 +139,7 @@ def test_the_input_is_what_predict_computes(data: MNIST) -> None:
 
 
 def test_a_network_of_colour_and_size_shares_the_test_set(tiny: Any, data: MNIST) -> None:
-    demand = SpecDemand(mode="RGB", min_side=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
+    demand = InputRequirements(mode="RGB", min_side=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
     large = tiny.kind(data_dir=data.data_dir, demand=demand, **SMALL)
     assert large.split("test").images.shape == (40, 3, 38, 32)
     assert large.spec.mean == (0.5, 0.4, 0.3)
@@ -149,7 +149,7 @@ def test_a_network_of_colour_and_size_shares_the_test_set(tiny: Any, data: MNIST
 
 
 def test_image_size_comes_before_the_networks_own(tiny: Any, data: MNIST) -> None:
-    demand = SpecDemand(height=64, width=64, resize="crop", short_side=80, min_side=16)
+    demand = InputRequirements(height=64, width=64, resize="crop", short_side=80, min_side=16)
     module = tiny.kind(data_dir=data.data_dir, demand=demand, image_size=20, **SMALL)
     assert (module.spec.height, module.spec.width, module.spec.short_side) == (20, 20, 25)
     assert module.split("val").images.shape == (20, 1, 20, 20)

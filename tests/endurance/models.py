@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mindtrace.bundle import folder as bundle_folder
 from mindtrace.bundle import manifest
-from mindtrace.bundle.card import ModelCard
-from mindtrace.bundle.folder import Contents
-from mindtrace.bundle.golden import GoldenCase
-from mindtrace.bundle.ledger import Ledger
-from mindtrace.models.build import build_network
+from mindtrace.bundle.bundle import Contents, write_contents
+from mindtrace.bundle.model_config import ModelConfig
+from mindtrace.bundle.predictions import GoldenCase, TestPredictions
+from mindtrace.models.networks import build_network
 from mindtrace.preprocess import ImageSpec, encode_png, image_digest, normalise
-from mindtrace.training.package import export_onnx
+from mindtrace.training.export import export_onnx
 
 CLASSES = tuple("0123456789")
 GREY = ImageSpec("L", 28, 28, (0.1307,), (0.3081,))
@@ -64,14 +62,14 @@ def contents(architecture: str, seed: int) -> Contents:
         answers = logits.softmax(1).numpy()
     digests = np.frombuffer(b"".join(map(image_digest, images)), np.uint8).reshape(-1, 32)
     return Contents(
-        card=ModelCard(architecture, arguments, spec, CLASSES),
+        model_config=ModelConfig(architecture, arguments, spec, CLASSES),
         weights={name: value.numpy() for name, value in network.state_dict().items()},
         onnx=export_onnx(network, spec),
         golden=[
             GoldenCase(encode_png(image), answer)
             for image, answer in zip(images[:16], answers[:16], strict=True)
         ],
-        ledger=Ledger(digests, np.zeros(len(images), np.int64), answers),
+        predictions=TestPredictions(digests, np.zeros(len(images), np.int64), answers),
         config="[data]\nsource = digits\n",
         data={"test_digest": "0" * 64},
     )
@@ -80,6 +78,6 @@ def contents(architecture: str, seed: int) -> Contents:
 def write_bundle(folder: Path, architecture: str, seed: int = 0) -> Path:
     """A sealed bundle that can be served."""
     folder.mkdir(parents=True)
-    bundle_folder.write(folder, contents(architecture, seed))
+    write_contents(folder, contents(architecture, seed))
     manifest.seal(folder)
     return folder

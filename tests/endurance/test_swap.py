@@ -105,8 +105,8 @@ def versions(root: Path) -> Versions:
     run = start_run(store, NAME, None, {})
     found = Versions(store, run.run_id)
     packed = [contents(NAME, seed) for seed in range(GOOD)]
-    other_names = replace(packed[0].card, class_names=tuple("abcdefghij"))
-    packed += [packed[0]] * len(DAMAGE) + [replace(packed[0], card=other_names)]
+    other_names = replace(packed[0].model_config, class_names=tuple("abcdefghij"))
+    packed += [packed[0]] * len(DAMAGE) + [replace(packed[0], model_config=other_names)]
     settings = load_settings()
     for number, content in enumerate(packed, 1):
         # A run each, for a run has one bundle.

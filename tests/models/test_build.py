@@ -13,8 +13,8 @@ from mindtrace.config.settings import Settings, load_settings
 from mindtrace.config.table import VISION_NAMES
 from mindtrace.data import build_data
 from mindtrace.errors import UsageError
-from mindtrace.models import ImageClassifier, build_model, network_demand
-from mindtrace.models.build import build_network
+from mindtrace.models import ImageClassifier, build_model, input_requirements
+from mindtrace.models.networks import build_network
 from mindtrace.preprocess import ImageSpec
 
 NAMES = ("a", "b", "c")
@@ -33,9 +33,9 @@ def built(name: str, spec: ImageSpec, *sets: str) -> ImageClassifier:
 
 def one_step(model: ImageClassifier) -> tuple[float, float]:
     """The loss on a batch before and after one optimizer step on it."""
-    spec = model.card.spec
+    spec = model.model_config.spec
     x = torch.randn(8, spec.channels, spec.height, spec.width)
-    y = torch.arange(8) % len(model.card.class_names)
+    y = torch.arange(8) % len(model.model_config.class_names)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
     before = functional.cross_entropy(model(x), y)
     before.backward()
@@ -60,7 +60,7 @@ def test_our_own_networks_learn_from_any_size_and_mode(name: str, spec: ImageSpe
 def test_every_torchvision_network_takes_grey_digits_and_learns_a_step(name: str) -> None:
     torch.manual_seed(0)
     what = settings(f"model.name={name}")
-    data = build_data(what, network_demand(what.model))
+    data = build_data(what, input_requirements(what.model))
     model = build_model(what.model, what.train, data.spec, data.class_names)
     x = data.normalise(data.split("train").images[:16])
     y = data.split("train").labels[:16]
@@ -81,7 +81,7 @@ def test_every_torchvision_network_takes_grey_digits_and_learns_a_step(name: str
 def test_arguments_of_the_card_build_the_same_network_again() -> None:
     for name, spec in (("mlp", GREY), ("cnn", GREY), ("shufflenet_v2_x1_0", COLOUR)):
         model = built(name, spec)
-        again = build_network(model.card.architecture, model.card.arguments)
+        again = build_network(model.model_config.architecture, model.model_config.arguments)
 
         shapes = {key: value.shape for key, value in model.network.state_dict().items()}
         assert {key: value.shape for key, value in again.state_dict().items()} == shapes
@@ -106,21 +106,21 @@ def test_hidden_dropout_lr_and_schedule_are_those_of_the_settings() -> None:
         "train.schedule=one_cycle",
     )
 
-    assert model.card.arguments == {"dim": [108, 17, 3], "dropout": 0.4}
+    assert model.model_config.arguments == {"dim": [108, 17, 3], "dropout": 0.4}
     assert (model.lr, model.schedule) == (0.02, "one_cycle")
 
 
 def test_a_torchvision_network_wants_colour_and_32_pixels() -> None:
-    demand = network_demand(settings("model.name=resnet18").model)
+    demand = input_requirements(settings("model.name=resnet18").model)
 
     assert demand is not None
     assert (demand.mode, demand.min_side, demand.height) == ("RGB", 32, None)
-    assert network_demand(settings("model.name=cnn").model) is None
+    assert input_requirements(settings("model.name=cnn").model) is None
 
 
 @pytest.mark.parametrize("name", VISION_NAMES)
 def test_with_given_weights_the_input_is_that_of_their_own_transforms(name: str) -> None:
-    demand = network_demand(settings(f"model.name={name}", "model.weights=default").model)
+    demand = input_requirements(settings(f"model.name={name}", "model.weights=default").model)
     transform = torchvision.models.get_model_weights(name).DEFAULT.transforms()
 
     assert demand is not None
@@ -135,7 +135,7 @@ def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
     path = tmp_path / "no.pt"
 
     with pytest.raises(UsageError) as caught:
-        network_demand(settings("model.name=resnet18", f"model.weights={path}").model)
+        input_requirements(settings("model.name=resnet18", f"model.weights={path}").model)
     assert str(path) in caught.value.message
 
 

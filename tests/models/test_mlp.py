@@ -33,7 +33,7 @@ def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes
 
 
 def by_the_one_path(model: MLP, data: bytes) -> torch.Tensor:
-    spec = model.card.spec
+    spec = model.model_config.spec
     return model(torch.from_numpy(normalise(decode(data, spec)[None], spec)))
 
 
@@ -142,7 +142,7 @@ def test_a_dim_that_makes_no_network_is_refused(dim: list[int]) -> None:
 
 
 def test_its_card_says_how_to_build_it_again() -> None:
-    card = MLP(dim=[64, 50, 3], dropout=0.1).card
+    card = MLP(dim=[64, 50, 3], dropout=0.1).model_config
 
     assert card.architecture == "mlp"
     assert card.arguments == {"dim": [64, 50, 3], "dropout": 0.1}

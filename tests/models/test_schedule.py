@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import OneCycleLR
 
-from mindtrace.models.schedule import one_cycle
+from mindtrace.models.classifier import one_cycle
 
 
 def of_torch(peak: float, steps: int) -> list[float]:

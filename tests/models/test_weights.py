@@ -13,7 +13,7 @@ from torch import nn
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import UsageError
 from mindtrace.models import ImageClassifier, build_model
-from mindtrace.models.build import build_network
+from mindtrace.models.networks import build_network
 from mindtrace.models.weights import head_of
 from mindtrace.preprocess import ImageSpec
 

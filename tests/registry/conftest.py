@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow warns of classes of its own while it is imported
     import mlflow.pyfunc  # noqa: F401
 
-from mindtrace.bundle.folder import Contents
+from mindtrace.bundle.bundle import Contents
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.data import Digits
 from mindtrace.data.build import build_data
@@ -30,8 +30,8 @@ from mindtrace.registry import MlflowLightningCallback
 from mindtrace.registry.names import PREFIX
 from mindtrace.registry.publish import Published, publish
 from mindtrace.registry.store import Store, start_run
+from mindtrace.training.export import contents
 from mindtrace.training.fit import fit
-from mindtrace.training.package import contents
 
 Publish = Callable[..., Published]
 Track = Callable[..., MlflowLightningCallback]

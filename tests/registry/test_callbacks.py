@@ -13,7 +13,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from mindtrace.bundle import folder as bundle_folder
+from mindtrace.bundle.bundle import read_bundle
 from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.data import Digits
@@ -66,8 +66,8 @@ def test_what_is_registered_answers_as_the_model_does(
     images = data.split("test").images[:50]
     expected = mlp.predict(data.normalise(images))
     assert predictor.run(images[:, 0].numpy()).argmax(1).tolist() == expected.tolist()
-    assert predictor.card.class_names == data.class_names
-    assert predictor.card.spec == data.spec
+    assert predictor.model_config.class_names == data.class_names
+    assert predictor.model_config.spec == data.spec
 
 
 class Forget(pl.Callback):
@@ -197,4 +197,4 @@ def test_the_starters_own_example_leaves_mlflow_and_the_folder_as_they_were(
     row = reader.version("digits", 1)
     assert row is not None
     (bundle,) = root.glob("mlartifacts/*/artifacts/bundle")
-    assert bundle_folder.read(bundle, row.tags["mindtrace.bundle_digest"])
+    assert read_bundle(bundle, row.tags["mindtrace.bundle_digest"])

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mindtrace.bundle.folder import Contents
-from mindtrace.bundle.ledger import Ledger
+from mindtrace.bundle.bundle import Contents
+from mindtrace.bundle.predictions import TestPredictions
 from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, NotFoundError, UsageError
 from mindtrace.registry import paired
@@ -113,7 +113,7 @@ def side(name: str, right: list[bool], *, seed: int | None = None, **changes: ob
     answers = np.where(right, labels, 1 - labels)
     probabilities = np.eye(2, dtype=np.float32)[answers] * 0.5 + 0.25
     order = np.arange(n) if seed is None else np.random.default_rng(seed).permutation(n)
-    ledger = ordered(Ledger(digests[order], labels[order], probabilities[order]))
+    ledger = ordered(TestPredictions(digests[order], labels[order], probabilities[order]))
     return dataclasses.replace(Side(name, "t" * 64, ("even", "odd"), ledger), **changes)
 
 
@@ -169,12 +169,12 @@ def test_a_ledger_that_lies_about_its_images_is_refused() -> None:
 
 def worse(packed: Contents, flips: int) -> Contents:
     """The same bundle, with this many of its right answers wrong in the ledger."""
-    ledger = packed.ledger
+    ledger = packed.predictions
     probabilities = ledger.probabilities.copy()
     right = (probabilities.argmax(axis=1) == ledger.labels).nonzero()[0][:flips]
     probabilities[right] = np.roll(probabilities[right], 1, axis=1)
     return dataclasses.replace(
-        packed, ledger=dataclasses.replace(ledger, probabilities=probabilities)
+        packed, predictions=dataclasses.replace(ledger, probabilities=probabilities)
     )
 
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from tests.registry.conftest import Publish
 
-from mindtrace.bundle.folder import Contents
+from mindtrace.bundle.bundle import Contents
 from mindtrace.errors import InterruptedByUser
 from mindtrace.registry import earlier, promotion
 from mindtrace.registry.provenance import code_digest

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mindtrace.bundle import manifest
-from mindtrace.bundle.folder import Contents
+from mindtrace.bundle.bundle import Contents
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import BundleError, NotFoundError, StoreError
 from mindtrace.registry.child_reader import ChildReader

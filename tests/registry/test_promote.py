@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindtrace.bundle.folder import Contents
+from mindtrace.bundle.bundle import Contents
 from mindtrace.config.settings import Settings
 from mindtrace.errors import (
     BundleError,
@@ -37,10 +37,10 @@ def three(register: Publish, packed: Contents) -> None:
     """Version 1 is champion; 2 is as good; 3 has a fifth of its answers wrong."""
     register()
     register()
-    probabilities = packed.ledger.probabilities.copy()
+    probabilities = packed.predictions.probabilities.copy()
     probabilities[::5] = np.roll(probabilities[::5], 1, axis=1)
-    ledger = dataclasses.replace(packed.ledger, probabilities=probabilities)
-    register(contents=dataclasses.replace(packed, ledger=ledger))
+    ledger = dataclasses.replace(packed.predictions, probabilities=probabilities)
+    register(contents=dataclasses.replace(packed, predictions=ledger))
 
 
 def alias(store: Store) -> int:

@@ -19,7 +19,7 @@ from uuid import uuid4
 
 import pytest
 
-from mindtrace.bundle.folder import Contents
+from mindtrace.bundle.bundle import Contents
 from mindtrace.config.settings import load_settings
 from mindtrace.registry.names import CHAMPION
 from mindtrace.registry.publish import publish

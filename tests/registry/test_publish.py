@@ -16,8 +16,8 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from mindtrace.bundle import manifest
-from mindtrace.bundle.folder import Contents, weights_digest
-from mindtrace.bundle.golden import GoldenCase
+from mindtrace.bundle.bundle import Contents, weights_digest
+from mindtrace.bundle.predictions import GoldenCase
 from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, MindtraceError, StoreError
@@ -62,7 +62,7 @@ def test_what_is_stored_is_what_was_sealed_and_answers(
 
     assert located.digest == published.bundle_digest
     assert not manifest.orphans(located.folder)
-    assert Predictor.open(located.folder, located.digest).card == packed.card
+    assert Predictor.open(located.folder, located.digest).model_config == packed.model_config
     assert published.weights_digest == weights_digest(packed.weights)
 
 
@@ -89,8 +89,8 @@ def wrong_answers(packed: Contents) -> Contents:
 
 
 def wrong_class_count(packed: Contents) -> Contents:
-    card = dataclasses.replace(packed.card, class_names=("a", "b"))
-    return dataclasses.replace(packed, card=card)
+    card = dataclasses.replace(packed.model_config, class_names=("a", "b"))
+    return dataclasses.replace(packed, model_config=card)
 
 
 def no_numbers(packed: Contents) -> Contents:
@@ -126,7 +126,7 @@ def refused(*arguments: Any, **options: Any) -> None:
 @pytest.mark.parametrize(
     ("place", "failure"),
     [
-        ("mindtrace.bundle.folder.write", no_space),
+        ("mindtrace.registry.publish.write_contents", no_space),
         ("mindtrace.bundle.manifest.seal", no_space),
         ("mindtrace.registry.publish.add_mlflow_files", refused),
         ("mindtrace.registry.publish._upload", no_space),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mindtrace.bundle import manifest
-from mindtrace.bundle.folder import Contents
+from mindtrace.bundle.bundle import Contents
 from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.settings import load_settings
 from mindtrace.errors import ConflictError, NotFoundError
@@ -50,7 +50,7 @@ def test_a_version_goes_there_and_comes_back_whole(
     assert (published.version, published.champion) == (1, True)
     assert located.folder == root / "bundles" / published.bundle_digest
     assert manifest.check(located.folder, published.bundle_digest)
-    assert Predictor.open(located.folder, located.digest).card == packed.card
+    assert Predictor.open(located.folder, located.digest).model_config == packed.model_config
     assert located.row is not None
     assert located.row.tags["mindtrace.seed"] == "1"
     assert located.row.aliases == ("champion",)

@@ -15,8 +15,8 @@ import pytest
 from tests.registry.servers import PASSWORD, PATIENCE, execute
 
 import mindtrace
-from mindtrace.bundle.folder import Contents
-from mindtrace.bundle.ledger import Ledger
+from mindtrace.bundle.bundle import Contents
+from mindtrace.bundle.predictions import TestPredictions
 from mindtrace.config.settings import load_settings
 from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError
 from mindtrace.registry.child_reader import ChildReader
@@ -56,10 +56,10 @@ def compared_on_another_test_set(
     store: Store, registry: mindtrace.Registry, packed: Contents
 ) -> None:
     """A version with a test set of its own; the other one is evaluated on it."""
-    n = len(packed.ledger.labels) // 2
-    ledger = Ledger(*(rows[:n] for rows in vars(packed.ledger).values()))
+    n = len(packed.predictions.labels) // 2
+    ledger = TestPredictions(*(rows[:n] for rows in vars(packed.predictions).values()))
     data = {**packed.data, "test_digest": ledger.test_digest}
-    half = dataclasses.replace(packed, ledger=ledger, data=data)
+    half = dataclasses.replace(packed, predictions=ledger, data=data)
     other = f"half/{registered(store, half, 'half', seed='1', val_acc='0.5')}"
     with pytest.raises(UsageError, match="different images"):
         registry.compare("story/3", other)
@@ -71,7 +71,7 @@ def compared_on_another_test_set(
         compared = registry.compare(a, b)
         assert (compared.n, compared.diff, compared.test_digest) == (n, 0.0, ledger.test_digest)
     with tempfile.TemporaryDirectory() as folder:
-        packed.ledger.write(Path(folder) / f"{ledger.test_digest}.npz")
+        packed.predictions.write(Path(folder) / f"{ledger.test_digest}.npz")
         store.client.log_artifacts(row.run_id, folder, EVALUATIONS)
     with pytest.raises(BundleError, match="about other images"):
         registry.compare("story/3", other)

@@ -14,8 +14,8 @@ import pytest
 
 import mindtrace
 from mindtrace.bundle import manifest
-from mindtrace.bundle.folder import Contents
-from mindtrace.bundle.ledger import Ledger
+from mindtrace.bundle.bundle import Contents
+from mindtrace.bundle.predictions import TestPredictions
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import BundleError, NotFoundError, UsageError
 from mindtrace.registry import promotion
@@ -211,7 +211,7 @@ def test_evaluate_gives_the_answers_of_the_bundle_and_keeps_them(
 
     outcome = evaluate(settings, "digits")
 
-    known = packed.ledger
+    known = packed.predictions
     right = known.probabilities.argmax(1) == known.labels
     assert outcome.n == len(known.labels)
     assert outcome.accuracy == pytest.approx(right.mean())
@@ -220,7 +220,7 @@ def test_evaluate_gives_the_answers_of_the_bundle_and_keeps_them(
     assert outcome.loss == pytest.approx(-np.log(chosen).mean(), abs=1e-5)
     run_id = store.client.get_model_version("digits", "1").run_id
     place = store.client.download_artifacts(run_id, "evaluations", str(tmp_path))
-    ledger = Ledger.parse((Path(place) / f"{outcome.test_digest}.npz").read_bytes())
+    ledger = TestPredictions.parse((Path(place) / f"{outcome.test_digest}.npz").read_bytes())
     assert np.array_equal(ledger.digests, known.digests)
     assert np.allclose(ledger.probabilities, known.probabilities, atol=1e-5)
     told = json.loads((Path(place) / f"{outcome.test_digest}.json").read_text())

@@ -16,8 +16,7 @@ import pytest
 from tests.application.conftest import Serve
 
 from mindtrace.config.settings import Settings, load_settings
-from mindtrace.service.doctor import Check, examine
-from mindtrace.service.installed import packages
+from mindtrace.service.doctor import Check, examine, packages
 
 
 def _settings(root: Path, *sets: str) -> Settings:

@@ -13,9 +13,9 @@ from mindtrace.config.settings import load_settings
 from mindtrace.errors import ConflictError, StoreError
 from mindtrace.jobs.job import Event
 from mindtrace.service import jobs
-from mindtrace.service.link import Reply
 from mindtrace.service.local_jobs import LocalJobs
 from mindtrace.service.overlay import Overlay
+from mindtrace.service.remote import Reply
 from mindtrace.service.remote_jobs import RemoteJobs, Stream, _RefusedError
 from mindtrace.service.retrain import Order
 

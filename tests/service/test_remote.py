@@ -18,14 +18,13 @@ from mindtrace.config.settings import Settings
 from mindtrace.errors import ConflictError, ImageError, MindtraceError, UsageError
 from mindtrace.preprocess import encode_png
 from mindtrace.service import remote
-from mindtrace.service.link import Link
 from mindtrace.service.predict import (
     LoadedModel,
     Prediction,
     PredictionFailure,
     predict_paths,
 )
-from mindtrace.service.remote import predict_remote
+from mindtrace.service.remote import Link, predict_remote
 
 Say = tuple[int, dict[str, str], bytes]
 

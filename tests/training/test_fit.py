@@ -10,13 +10,13 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from mindtrace.bundle.folder import weights_digest
+from mindtrace.bundle.bundle import weights_digest
 from mindtrace.config.settings import Settings
 from mindtrace.data.build import build_data
 from mindtrace.errors import InterruptedByUser, TrainingError
 from mindtrace.training.callbacks import StopOnRequest
-from mindtrace.training.evaluate import evaluate
 from mindtrace.training.fit import TrainResult, fit
+from mindtrace.training.report import evaluate
 
 Fit = Callable[..., TrainResult]
 STEPS = 21  # of 1,294 training digits in batches of 64

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 
-from mindtrace.bundle.folder import weights_digest
+from mindtrace.bundle.bundle import weights_digest
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.data.build import build_data
 from mindtrace.errors import NotFoundError, TrainingError, UsageError
@@ -110,7 +110,7 @@ def test_another_configuration_is_refused_with_every_difference() -> None:
     found = Identity("r", "m", "[train]\nlr = 0.1\nseed = 0\n", "d")
 
     with pytest.raises(UsageError) as caught:
-        checkpoint.demand_same(found, Identity("r", "n", "[train]\nlr = 0.2\nseed = 0\n", "e"))
+        checkpoint.require_same(found, Identity("r", "n", "[train]\nlr = 0.2\nseed = 0\n", "e"))
 
     assert "[train] lr was 0.1, is 0.2" in caught.value.message
     assert "model_name was m, is n" in caught.value.message

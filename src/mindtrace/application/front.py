@@ -180,7 +180,7 @@ def _answer(
     image = binascii.a2b_base64(found[1], strict_mode=True)
     predictor = model.predictor
     values = predictor.run_one(predictor.decode(image, max_pixels)).tolist()
-    names = predictor.card.class_names
+    names = predictor.model_config.class_names
     order = [values.index(max(values))]
     if found[2] is not None:
         order = sorted(range(len(values)), key=values.__getitem__, reverse=True)[: int(found[2])]

@@ -17,7 +17,7 @@ import numpy as np
 
 from mindtrace.application import bodies
 from mindtrace.application.problems import Problem
-from mindtrace.bundle import golden
+from mindtrace.bundle.predictions import GOLDEN_TOLERANCE, largest_difference
 from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, MindtraceError, listed
 from mindtrace.service.following import Opened, open_or_wait
@@ -130,14 +130,14 @@ def check_answers(opened: Opened, max_pixels: int) -> None:
         return _answered(opened.model, body, max_pixels)
 
     try:
-        difference = golden.largest_difference(opened.golden, predict)
+        difference = largest_difference(opened.golden, predict)
     except (MindtraceError, Problem) as error:
         raise BundleError(opened.folder, f"a golden image is refused: {error}") from error
-    if difference > golden.TOLERANCE:
+    if difference > GOLDEN_TOLERANCE:
         raise BundleError(
             opened.folder,
             f"its golden images are answered with a difference of {difference:.2g}, "
-            f"allowed is {golden.TOLERANCE:.0e}",
+            f"allowed is {GOLDEN_TOLERANCE:.0e}",
         )
 
 
@@ -154,7 +154,7 @@ def _answered(model: LoadedModel, body: bytes, max_pixels: int) -> np.ndarray[An
 
 
 def _demand_classes(before: LoadedModel, after: LoadedModel) -> None:
-    old, new = before.predictor.card.class_names, after.predictor.card.class_names
+    old, new = before.predictor.model_config.class_names, after.predictor.model_config.class_names
     if old != new:
         raise BundleError(
             f"of {after.model_name}/{after.version}",

@@ -177,7 +177,7 @@ def _names(model: LoadedModel) -> dict[str, str]:
 
 
 def _metadata(model: LoadedModel) -> dict[str, Any]:
-    card, names = model.predictor.card, _names(model)
+    card, names = model.predictor.model_config, _names(model)
     shapes = {
         IMAGE: [-1],
         PIXELS: [-1, card.spec.channels, card.spec.height, card.spec.width],

@@ -50,14 +50,18 @@ async def infer(request: Request, model: LoadedModel, names: Mapping[str, str]) 
     if not light:
         admission.demand_room()
     body = await request.body()
-    wish = read_infer(body, length, model.predictor.card.spec) if len(body) <= SMALL_BODY else None
+    wish = (
+        read_infer(body, length, model.predictor.model_config.spec)
+        if len(body) <= SMALL_BODY
+        else None
+    )
     max_pixels = state.settings.serve.max_pixels
     if light and wish is not None and has_few_pixels(Question(wish.images)):
         answer = _answer(model, names, wish, max_pixels)
     else:
 
         def work(wanted: Wanted) -> _Answer:
-            read = wish or read_infer(body, length, model.predictor.card.spec)
+            read = wish or read_infer(body, length, model.predictor.model_config.spec)
             return _answer(model, names, read, max_pixels, wanted)
 
         answer = await admission.run(work)
@@ -111,7 +115,7 @@ def _answer(
     if not np.isfinite(rows).all():
         raise Problem(422, "the values are so large that the answer is not a number")
     labels = rows.argmax(axis=1)
-    class_names = [model.predictor.card.class_names[label] for label in labels.tolist()]
+    class_names = [model.predictor.model_config.class_names[label] for label in labels.tolist()]
     columns = {"probabilities": rows, "label": labels, "class_name": class_names}
     content, length = _written(wish, names, columns)
     return _Answer(content, length, class_names, time.perf_counter() - start)

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mindtrace.bundle import folder as bundle_folder
-from mindtrace.bundle import golden
-from mindtrace.bundle.card import ModelCard
-from mindtrace.bundle.folder import Bundle
+from mindtrace.bundle.bundle import Bundle, read_bundle
+from mindtrace.bundle.model_config import ModelConfig
+from mindtrace.bundle.predictions import GOLDEN_TOLERANCE, largest_difference
 from mindtrace.errors import BundleError, ImageError
 from mindtrace.preprocess import MAX_PIXELS, decode, normalise
 
@@ -43,7 +42,7 @@ class Predictor:
             threads: of ONNX Runtime. One is best for small networks: more would wait
                 for each other, and spin on every core while idle.
         """
-        self.card: ModelCard = bundle.card
+        self.model_config: ModelConfig = bundle.model_config
         self.digest = bundle.digest
         self._session = _session(bundle, threads)
         self._run = self._session.run
@@ -55,17 +54,17 @@ class Predictor:
         Raises:
             BundleError: damaged, too new, or its answers are not those of its training.
         """
-        bundle = bundle_folder.read(folder, expected_digest)
+        bundle = read_bundle(folder, expected_digest)
         predictor = cls(bundle, threads)
         try:
-            difference = golden.largest_difference(bundle.golden, predictor.predict)
+            difference = largest_difference(bundle.golden, predictor.predict)
         except ImageError as error:
             raise BundleError(folder, f"a golden image cannot be read: {error}") from error
-        if difference > golden.TOLERANCE:
+        if difference > GOLDEN_TOLERANCE:
             raise BundleError(
                 folder,
                 f"its golden images are answered with a difference of {difference:.2g}, "
-                f"allowed is {golden.TOLERANCE:.0e}",
+                f"allowed is {GOLDEN_TOLERANCE:.0e}",
             )
         return predictor
 
@@ -75,7 +74,7 @@ class Predictor:
         Raises:
             ImageError: not an image, damaged, too large.
         """
-        return decode(data, self.card.spec, max_pixels)
+        return decode(data, self.model_config.spec, max_pixels)
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities of decoded images.
@@ -86,7 +85,7 @@ class Predictor:
         Returns:
             float32, (batch, classes); each row sums to 1.
         """
-        return self.run_input(normalise(pixels, self.card.spec))
+        return self.run_input(normalise(pixels, self.model_config.spec))
 
     def run_one(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities of one decoded image: float32, (classes,)."""
@@ -96,7 +95,7 @@ class Predictor:
     @functools.cached_property
     def seconds(self) -> float:
         """What one image takes in the network: the best of five, measured when first asked."""
-        spec = self.card.spec
+        spec = self.model_config.spec
         image = np.zeros((1, spec.channels, spec.height, spec.width), np.float32)
         times = []
         for _ in range(5):
@@ -147,7 +146,7 @@ def _session(bundle: Bundle, threads: int) -> Any:
     except Exception as error:
         reason = " ".join(str(error).split())
         raise BundleError(bundle.folder, f"model.onnx cannot be loaded: {reason}") from error
-    spec, classes = bundle.card.spec, len(bundle.card.class_names)
+    spec, classes = bundle.model_config.spec, len(bundle.model_config.class_names)
     inputs = {value.name: value.shape[1:] for value in session.get_inputs()}
     outputs = {value.name: value.shape[1:] for value in session.get_outputs()}
     shapes = (inputs.get(INPUT), outputs.get(OUTPUT))

@@ -99,8 +99,7 @@ def _by_model(
 def _by_server(
     settings: Settings, url: str, files: Sequence[str], topk: int, fail_fast: bool
 ) -> Iterator[Answer]:
-    from mindtrace.service.link import Link
-    from mindtrace.service.remote import predict_remote
+    from mindtrace.service.remote import Link, predict_remote
     from mindtrace.service.serving import read_token
 
     file = settings.serve.token_file

@@ -31,9 +31,9 @@ def reproduce(
     """
     settings = call.settings()
     from mindtrace.service import reproduce as service
-    from mindtrace.service.train import own_this_process
+    from mindtrace.service.train import prepare_process
 
-    own_this_process(settings)
+    prepare_process(settings)
     progress = progress_for(call.console)
     try:
         outcome = service.reproduce(settings, ref, tolerance=tolerance, progress=progress)

@@ -114,7 +114,7 @@ def train(
         from mindtrace.jobs.ticket import ticket_for
 
         ticket = ticket_for(settings, job_id, attempt, force=force)
-    service.own_this_process(settings)
+    service.prepare_process(settings)
     progress = progress_for(call.console)
     try:
         outcome = service.train(

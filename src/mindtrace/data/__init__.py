@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mindtrace.data.base import ImageDataModule, SpecDemand
+    from mindtrace.data.base import ImageDataModule, InputRequirements
     from mindtrace.data.build import build_data
     from mindtrace.data.digits import Digits
     from mindtrace.data.folder import ImageFolder
@@ -25,7 +25,7 @@ _HOMES = {
     "ImageFolder": "mindtrace.data.folder",
     "ImageSplit": "mindtrace.data.images",
     "MNIST": "mindtrace.data.mnist",
-    "SpecDemand": "mindtrace.data.base",
+    "InputRequirements": "mindtrace.data.base",
     "build_data": "mindtrace.data.build",
 }
 
@@ -37,7 +37,7 @@ __all__ = [
     "ImageDataModule",
     "ImageFolder",
     "ImageSplit",
-    "SpecDemand",
+    "InputRequirements",
     "build_data",
 ]
 

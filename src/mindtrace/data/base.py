@@ -15,13 +15,13 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from mindtrace.bundle.ledger import pairs_digest
+from mindtrace.bundle.predictions import pairs_digest
 from mindtrace.data.batches import EvalBatches, TrainBatches, TrainChunks, TrainOrder, fitting
 from mindtrace.data.images import STAGES, DataDigests, ImageSplit, Stage
-from mindtrace.preprocess import ImageSpec, SpecDemand
+from mindtrace.preprocess import ImageSpec, InputRequirements
 from mindtrace.progress import Progress
 
-__all__ = ["DataDigests", "ImageDataModule", "ImageSplit", "SourceImages", "SpecDemand"]
+__all__ = ["DataDigests", "ImageDataModule", "ImageSplit", "InputRequirements", "SourceImages"]
 
 EVAL_BATCH_SIZE = 512
 
@@ -78,7 +78,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         pin_memory: bool = False,
         split_seed: int = 0,
         image_size: int | None = None,
-        demand: SpecDemand | None = None,
+        demand: InputRequirements | None = None,
     ) -> None:
         super().__init__()
         self.batch_size = batch_size
@@ -86,7 +86,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.pin_memory = pin_memory
         self.split_seed = split_seed
         self.image_size = image_size
-        self.demand = demand or SpecDemand()
+        self.demand = demand or InputRequirements()
         self.augment = "none"
         self.chunk = 1
         self.progress = Progress()

@@ -9,7 +9,7 @@ from mindtrace.data.digits import Digits
 from mindtrace.data.folder import ImageFolder
 from mindtrace.data.mnist import MNIST, FashionMNIST
 from mindtrace.errors import UsageError, listed
-from mindtrace.preprocess import SpecDemand
+from mindtrace.preprocess import InputRequirements
 
 if TYPE_CHECKING:
     from mindtrace.config.settings import Settings
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _MNIST_KINDS: dict[str, type[MNIST]] = {kind.source: kind for kind in (MNIST, FashionMNIST)}
 
 
-def build_data(settings: Settings, demand: SpecDemand | None = None) -> ImageDataModule:
+def build_data(settings: Settings, demand: InputRequirements | None = None) -> ImageDataModule:
     """The data module of `[data] source`; nothing is read or downloaded yet.
 
     Args:
@@ -35,7 +35,7 @@ def build_data(settings: Settings, demand: SpecDemand | None = None) -> ImageDat
     return module
 
 
-def _module(settings: Settings, demand: SpecDemand | None) -> ImageDataModule:
+def _module(settings: Settings, demand: InputRequirements | None) -> ImageDataModule:
     data, pin_memory = settings.data, settings.compute.pin_memory
     if data.source in _MNIST_KINDS:
         return _MNIST_KINDS[data.source](

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
 
-from mindtrace.bundle.ledger import pairs_digest
+from mindtrace.bundle.predictions import pairs_digest
 from mindtrace.data.base import ImageDataModule
 from mindtrace.data.decoding import examine_files
 from mindtrace.data.folder import ImageFolder, class_notes

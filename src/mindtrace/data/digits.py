@@ -16,7 +16,7 @@ from mindtrace.data.images import grey_split
 from mindtrace.data.spec import settle_spec
 from mindtrace.data.split import hold_out, seeded
 from mindtrace.errors import DataError
-from mindtrace.preprocess import SpecDemand
+from mindtrace.preprocess import InputRequirements
 
 # Of the uncompressed table: 1,797 lines of 64 grey levels from 0 to 16 and a label.
 _SHA256 = "6ebb3d2fee246a4e99363262ddf8a00a3c41bee6014c373ed9d9216ba7f651b8"
@@ -56,7 +56,7 @@ class Digits(ImageDataModule):
         test_fraction: float = 0.2,
         split_seed: int = 0,
         image_size: int | None = None,
-        demand: SpecDemand | None = None,
+        demand: InputRequirements | None = None,
     ) -> None:
         super().__init__(
             batch_size=batch_size,

@@ -15,7 +15,7 @@ from mindtrace.data.loading import Loading, Rows
 from mindtrace.data.split import hold_out, seeded
 from mindtrace.data.tree import ImageTree, read_tree
 from mindtrace.errors import DataFolderError
-from mindtrace.preprocess import SpecDemand
+from mindtrace.preprocess import InputRequirements
 from mindtrace.utils.system import available_cores
 
 
@@ -58,7 +58,7 @@ class ImageFolder(ImageDataModule):
         test_fraction: float = 0.2,
         split_seed: int = 0,
         image_size: int | None = None,
-        demand: SpecDemand | None = None,
+        demand: InputRequirements | None = None,
         cache_dir: str | Path | None = None,
     ) -> None:
         super().__init__(

@@ -24,7 +24,7 @@ from mindtrace.data.images import Stage, channel_statistics, to_images
 from mindtrace.data.spec import settle_spec
 from mindtrace.data.workers import Told, processes_worth
 from mindtrace.errors import ImageError
-from mindtrace.preprocess import ImageSpec, Mode, SpecDemand
+from mindtrace.preprocess import ImageSpec, InputRequirements, Mode
 from mindtrace.progress import Progress
 
 # Images of one size up to this many pixels a side keep it; others become DEFAULT_SIDE.
@@ -111,7 +111,7 @@ class Loading:
     """
 
     folder: Path
-    demand: SpecDemand
+    demand: InputRequirements
     image_size: int | None
     workers: int
     progress: Progress

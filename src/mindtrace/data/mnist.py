@@ -18,7 +18,7 @@ from mindtrace.data.images import grey_split
 from mindtrace.data.spec import settle_spec
 from mindtrace.data.split import count_of, draw, seeded
 from mindtrace.errors import DataError, DownloadError, UsageError
-from mindtrace.preprocess import SpecDemand
+from mindtrace.preprocess import InputRequirements
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
@@ -94,7 +94,7 @@ class MNIST(ImageDataModule):
         *,
         split_seed: int = 0,
         image_size: int | None = None,
-        demand: SpecDemand | None = None,
+        demand: InputRequirements | None = None,
         mirror: str | None = None,
         patience: Patience | None = None,
     ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mindtrace.errors import UsageError
-from mindtrace.preprocess import ImageSpec, Mode, SpecDemand
+from mindtrace.preprocess import ImageSpec, InputRequirements, Mode
 
 Side = tuple[int, int]
 
@@ -14,7 +14,7 @@ def settle_spec(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     *,
-    demand: SpecDemand,
+    demand: InputRequirements,
     image_size: int | None,
 ) -> ImageSpec:
     """The input that training, predict and serve will all use.
@@ -50,7 +50,7 @@ def settle_spec(
     )
 
 
-def _size(size: Side, demand: SpecDemand, image_size: int | None) -> Side:
+def _size(size: Side, demand: InputRequirements, image_size: int | None) -> Side:
     least = demand.min_side or 1
     if image_size is not None:
         if image_size < least:
@@ -64,7 +64,7 @@ def _size(size: Side, demand: SpecDemand, image_size: int | None) -> Side:
     return round(height * scale), round(width * scale)
 
 
-def _short_side(demand: SpecDemand, side: int) -> int | None:
+def _short_side(demand: InputRequirements, side: int) -> int | None:
     """The crop's short side, in proportion where another size was asked for."""
     if demand.resize != "crop" or demand.short_side is None:
         return None

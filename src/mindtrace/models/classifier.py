@@ -1,8 +1,4 @@
-"""The one Lightning module: any network that turns images into logits, made trainable.
-
-In: batches `(images, labels)`, or lists of them where `fit` gathers many at once.
-Out: `train_loss`, `val_loss` and `val_acc`, once an epoch.
-"""
+"""The Lightning module that trains any network from images to logits."""
 
 from __future__ import annotations
 
@@ -20,9 +16,37 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from mindtrace.bundle.card import ModelCard
-from mindtrace.models.schedule import one_cycle
+from mindtrace.bundle.model_config import ModelConfig
 from mindtrace.preprocess import ImageSpec, adapted, normalise, resized
+
+WARM_UP = 0.3
+START_DIVISOR = 25.0
+END_DIVISOR = 1e4
+
+
+def one_cycle(peak: float, total_steps: int) -> Callable[[int], float]:
+    """Up to `peak` over the first 30 % of the steps, then down to almost nothing.
+
+    Both flanks are half cosines. A step beyond the last keeps the last rate.
+
+    Source: Smith and Topin, "Super-Convergence: Very Fast Training of Neural Networks
+    Using Large Learning Rates" (2018), with the constants of torch's OneCycleLR.
+    """
+    rise = max(1.0, WARM_UP * total_steps - 1)
+    fall = max(1.0, total_steps - 1 - rise)
+    start, end = peak / START_DIVISOR, peak / START_DIVISOR / END_DIVISOR
+
+    def rate(step: int) -> float:
+        if step <= rise:
+            return _cosine(start, peak, step / rise)
+        return _cosine(peak, end, min(1.0, (step - rise) / fall))
+
+    return rate
+
+
+def _cosine(begin: float, end: float, fraction: float) -> float:
+    return end + (begin - end) / 2 * (1 + math.cos(math.pi * fraction))
+
 
 Batch = tuple[Tensor, Tensor]
 
@@ -43,13 +67,13 @@ class ImageClassifier(pl.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        card: ModelCard,
+        card: ModelConfig,
         lr: float = 1e-3,
         schedule: str = "constant",
     ) -> None:
         super().__init__()
         self.network = network
-        self.card = card
+        self.model_config = card
         self.lr = lr
         self.schedule = schedule
         self.frozen: Sequence[nn.Module] = ()
@@ -73,7 +97,7 @@ class ImageClassifier(pl.LightningModule):
             float32, (batch, classes).
         """
         if not isinstance(x, Tensor):
-            x = _prepared(x, self.card.spec).to(self.device)
+            x = _prepared(x, self.model_config.spec).to(self.device)
         logits: Tensor = self.network(x if x.dim() > 3 else x.unsqueeze(0))
         return logits
 

@@ -30,7 +30,7 @@ from mindtrace.registry.publish import Published
 from mindtrace.registry.register import Training, register
 from mindtrace.registry.store import End, Run, Store, start_run
 from mindtrace.training.callbacks import BestWeights
-from mindtrace.training.evaluate import evaluate
+from mindtrace.training.report import evaluate
 from mindtrace.utils.mappings import flatten_dict
 
 _LOG = logging.getLogger("mindtrace")
@@ -204,7 +204,9 @@ class MlflowLightningCallback(pl.Callback):
 
     def _best_model(self, module: ImageClassifier, data: ImageDataModule) -> ImageClassifier:
         """A copy with the best weights: the caller's own model is left as it ended."""
-        card = dataclasses.replace(module.card, spec=data.spec, class_names=data.class_names)
+        card = dataclasses.replace(
+            module.model_config, spec=data.spec, class_names=data.class_names
+        )
         model = ImageClassifier(copy.deepcopy(module.network), card)
         self._best.restore(model)
         return model.cpu()

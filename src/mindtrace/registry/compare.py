@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mindtrace.bundle import folder as bundle_folder
 from mindtrace.bundle import manifest
-from mindtrace.bundle.card import CardError, ModelCard
-from mindtrace.bundle.ledger import Ledger
+from mindtrace.bundle.bundle import DATA_FILE, MODEL_FILE, PREDICTIONS_FILE
+from mindtrace.bundle.model_config import ModelConfig, ModelConfigError
+from mindtrace.bundle.predictions import TestPredictions
 from mindtrace.documents import document
 from mindtrace.errors import BundleError, UsageError
 from mindtrace.registry import paired
@@ -38,7 +38,7 @@ class Side:
     name: str
     test_digest: str
     class_names: tuple[str, ...]
-    ledger: Ledger
+    ledger: TestPredictions
 
     @property
     def answers(self) -> NDArray[np.int64]:
@@ -108,12 +108,12 @@ def read_side(located: Located) -> Side:
     name = str(located.folder) if row is None else f"{row.name}/{row.version}"
     files = manifest.check(located.folder, located.digest)
     try:
-        card = ModelCard.from_json(files[bundle_folder.CARD].decode())
-        ledger = Ledger.parse(files[bundle_folder.LEDGER])
-        test_digest = str(json.loads(files[bundle_folder.DATA])["test_digest"])
+        card = ModelConfig.from_json(files[MODEL_FILE].decode())
+        ledger = TestPredictions.parse(files[PREDICTIONS_FILE])
+        test_digest = str(json.loads(files[DATA_FILE])["test_digest"])
     except KeyError as error:
         raise BundleError(name, f"{error} is missing, so it cannot be compared") from error
-    except (CardError, ValueError, TypeError) as error:
+    except (ModelConfigError, ValueError, TypeError) as error:
         raise BundleError(name, str(error)) from error
     n, classes = len(ledger.labels), len(card.class_names)
     if n == 0 or ledger.digests.shape != (n, 32) or ledger.probabilities.shape != (n, classes):
@@ -185,8 +185,8 @@ def _demand_comparable(a: Side, b: Side) -> None:
         raise BundleError(b.name, f"its ledger is about other images than that of {a.name}")
 
 
-def ordered(ledger: Ledger) -> Ledger:
+def ordered(ledger: TestPredictions) -> TestPredictions:
     """A ledger by (digest, label): the same image twice has the same answer, so ties are equal."""
     words = np.ascontiguousarray(ledger.digests).view(">u8")
     order = np.lexsort((ledger.labels, *(words[:, column] for column in range(3, -1, -1))))
-    return Ledger(ledger.digests[order], ledger.labels[order], ledger.probabilities[order])
+    return TestPredictions(ledger.digests[order], ledger.labels[order], ledger.probabilities[order])

@@ -11,7 +11,7 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
-from mindtrace.bundle.ledger import Ledger
+from mindtrace.bundle.predictions import TestPredictions
 from mindtrace.config.urls import file_path
 from mindtrace.errors import BundleError, StoreError
 from mindtrace.registry.compare import Side, ordered, read_side
@@ -47,7 +47,7 @@ def _evaluated(reader: Reader, located: Located, side: Side, test_digest: str) -
     if content is None:
         return None
     try:
-        ledger = Ledger.parse(content)
+        ledger = TestPredictions.parse(content)
     except ValueError as error:
         raise BundleError(side.name, f"its evaluation: {error}") from error
     shape = (len(ledger.labels), len(side.class_names))

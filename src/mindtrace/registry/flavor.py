@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mindtrace.bundle.folder import ONNX
+from mindtrace.bundle.bundle import ONNX_FILE
 from mindtrace.preprocess import ImageSpec
 
 
@@ -34,7 +34,7 @@ def add_mlflow_files(folder: Path, spec: ImageSpec, class_count: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         written = Path(scratch) / "model"
         mlflow.onnx.save_model(
-            onnx.load(folder / ONNX),
+            onnx.load(folder / ONNX_FILE),
             written,
             signature=signature,
             # Named here, or MLflow loads the model in a child process to guess them.
@@ -43,5 +43,5 @@ def add_mlflow_files(folder: Path, spec: ImageSpec, class_count: int) -> None:
             save_as_external_data=False,
         )
         for path in written.iterdir():
-            if path.name != ONNX:
+            if path.name != ONNX_FILE:
                 (folder / path.name).write_bytes(path.read_bytes())

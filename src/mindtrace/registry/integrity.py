@@ -14,9 +14,15 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mindtrace.bundle import folder as bundle_folder
 from mindtrace.bundle import manifest
-from mindtrace.bundle.ledger import Ledger
+from mindtrace.bundle.bundle import (
+    CONFIG_FILE,
+    DATA_FILE,
+    PREDICTIONS_FILE,
+    WEIGHTS_FILE,
+    weights_digest,
+)
+from mindtrace.bundle.predictions import TestPredictions
 from mindtrace.bundle.predictor import Predictor
 from mindtrace.errors import BundleError
 from mindtrace.registry.history import champion, counted
@@ -68,9 +74,9 @@ def _contradictions(files: Mapping[str, bytes], tags: Mapping[str, str]) -> Iter
         if expected is not None and found != expected:
             yield f"{name} is {found[:12]}, the registry says {expected[:12]}"
     try:
-        Ledger.parse(files[bundle_folder.LEDGER])
+        TestPredictions.parse(files[PREDICTIONS_FILE])
     except (KeyError, ValueError) as error:
-        yield f"{bundle_folder.LEDGER}: {error}"
+        yield f"{PREDICTIONS_FILE}: {error}"
 
 
 def _digests(files: Mapping[str, bytes]) -> Iterator[tuple[str, str]]:
@@ -78,13 +84,13 @@ def _digests(files: Mapping[str, bytes]) -> Iterator[tuple[str, str]]:
     from safetensors.numpy import load
 
     try:
-        weights = load(files[bundle_folder.WEIGHTS])
-        yield "weights_digest", bundle_folder.weights_digest(weights)
+        weights = load(files[WEIGHTS_FILE])
+        yield "weights_digest", weights_digest(weights)
     except SafetensorError as error:
         yield "weights_digest", f"unreadable: {error}"
-    yield "config_digest", hashlib.sha256(files.get(bundle_folder.CONFIG, b"")).hexdigest()
+    yield "config_digest", hashlib.sha256(files.get(CONFIG_FILE, b"")).hexdigest()
     try:
-        data = json.loads(files[bundle_folder.DATA])
+        data = json.loads(files[DATA_FILE])
         for name in ("data_digest", "test_digest"):
             yield name, str(data[name])
     except (KeyError, ValueError, TypeError) as error:

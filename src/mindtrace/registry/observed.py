@@ -47,9 +47,9 @@ def _of_trainer(trainer: pl.Trainer) -> dict[str, Any]:
 
 
 def _of_model(module: ImageClassifier) -> dict[str, Any]:
-    arguments = module.card.arguments
+    arguments = module.model_config.arguments
     found: dict[str, Any] = {
-        "model.name": module.card.architecture,
+        "model.name": module.model_config.architecture,
         "train.lr": module.lr,
         "train.schedule": module.schedule,
     }

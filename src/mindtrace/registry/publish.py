@@ -14,9 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindtrace.bundle import folder as bundle_folder
 from mindtrace.bundle import manifest
-from mindtrace.bundle.folder import Contents
+from mindtrace.bundle.bundle import Contents, weights_digest, write_contents
 from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.urls import file_path
 from mindtrace.errors import ConflictError
@@ -70,17 +69,19 @@ def publish(
         BundleError: the bundle does not give the answers of its training.
         StoreError: the store is away, or ROOT cannot be written; nothing was registered.
     """
-    weights_digest = bundle_folder.weights_digest(contents.weights)
+    digest = weights_digest(contents.weights)
     staging = store.root / "staging"
     with store_errors(store.uri):
         staging.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{run_id}-", dir=staging))
         try:
-            bundle_folder.write(folder, contents)
-            add_mlflow_files(folder, contents.card.spec, len(contents.card.class_names))
+            write_contents(folder, contents)
+            add_mlflow_files(
+                folder, contents.model_config.spec, len(contents.model_config.class_names)
+            )
             bundle_digest = manifest.seal(folder)
             Predictor.open(folder, bundle_digest)
-            digests = {"bundle_digest": bundle_digest, "weights_digest": weights_digest}
+            digests = {"bundle_digest": bundle_digest, "weights_digest": digest}
             _upload(store, run_id, folder)
             if last_look is not None:
                 last_look()
@@ -88,7 +89,7 @@ def publish(
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     champion = crown_first(store, model_name, version, run_id, by)
-    return Published(model_name, version, champion, bundle_digest, weights_digest)
+    return Published(model_name, version, champion, bundle_digest, digest)
 
 
 def _upload(store: Store, run_id: str, folder: Path) -> None:

@@ -19,8 +19,8 @@ from mindtrace.registry.names import METRIC
 from mindtrace.registry.provenance import code_digest, environment, git_state, times, who
 from mindtrace.registry.publish import Published, publish
 from mindtrace.registry.store import Run
-from mindtrace.training.evaluate import Evaluation
-from mindtrace.training.package import contents
+from mindtrace.training.export import contents
+from mindtrace.training.report import Evaluation
 
 
 @dataclass(frozen=True)

@@ -163,12 +163,12 @@ def _images(settings: Settings, located: Located, wanted: set[str]) -> dict[str,
         MindtraceError: the images cannot be had.
     """
     from mindtrace.data.build import build_data
-    from mindtrace.models import network_demand
-    from mindtrace.training.package import pixels
+    from mindtrace.models import input_requirements
+    from mindtrace.training.export import pixels
 
     config = (located.folder / "config.ini").read_text(encoding="utf-8")
     made = settings_of(settings, config)
-    split = build_data(made, network_demand(made.model)).split("test")
+    split = build_data(made, input_requirements(made.model)).split("test")
     found = {}
     for image, digest in zip(split.images, split.digests(), strict=True):
         if digest.hex() in wanted:

@@ -137,13 +137,13 @@ def _params(reader: Reader, row: ModelVersion) -> Mapping[str, str]:
 
 
 def _bundle_facts(located: Located) -> dict[str, Mapping[str, Value]]:
-    from mindtrace.bundle import folder as bundle_folder
     from mindtrace.bundle import manifest
+    from mindtrace.bundle.bundle import CONFIG_FILE, DATA_FILE
 
     files = manifest.check(located.folder, located.digest)
     try:
-        config = _ini(files[bundle_folder.CONFIG].decode())
-        data = json.loads(files[bundle_folder.DATA])
+        config = _ini(files[CONFIG_FILE].decode())
+        data = json.loads(files[DATA_FILE])
         counts = {f"{stage}_images": float(n) for stage, n in data["counts"].items()}
         told = {key: str(data[key]) for key in ("source", *_DIGESTS)}
     except (KeyError, ValueError, TypeError, AttributeError, configparser.Error) as error:

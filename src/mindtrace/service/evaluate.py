@@ -16,7 +16,7 @@ from mindtrace.errors import UsageError, listed
 from mindtrace.progress import Progress
 
 if TYPE_CHECKING:
-    from mindtrace.bundle.ledger import Ledger
+    from mindtrace.bundle.predictions import TestPredictions
     from mindtrace.bundle.predictor import Predictor
     from mindtrace.data.base import ImageDataModule
 
@@ -110,10 +110,10 @@ def evaluate(
 def _images_for(settings: Settings, predictor: Predictor) -> ImageDataModule:
     """The configuration's images, in the input that the version was trained with."""
     from mindtrace.data.build import build_data
-    from mindtrace.preprocess import SpecDemand
+    from mindtrace.preprocess import InputRequirements
 
-    card = predictor.card
-    demand = SpecDemand(**{**vars(card.spec), "min_side": None})
+    card = predictor.model_config
+    demand = InputRequirements(**{**vars(card.spec), "min_side": None})
     own = dataclasses.replace(settings.data, image_size=None)
     data = build_data(dataclasses.replace(settings, data=own), demand)
     if data.class_names != card.class_names:
@@ -128,21 +128,21 @@ def _images_for(settings: Settings, predictor: Predictor) -> ImageDataModule:
     return data
 
 
-def _answers(predictor: Predictor, data: ImageDataModule) -> Ledger:
+def _answers(predictor: Predictor, data: ImageDataModule) -> TestPredictions:
     import numpy as np
 
-    from mindtrace.bundle.ledger import Ledger
+    from mindtrace.bundle.predictions import TestPredictions
 
     split = data.split("test")
     pixels = split.images.permute(0, 2, 3, 1).contiguous().numpy()
-    if predictor.card.spec.mode == "L":
+    if predictor.model_config.spec.mode == "L":
         pixels = pixels[..., 0]
     parts = [predictor.run(pixels[at : at + _BATCH]) for at in range(0, len(pixels), _BATCH)]
     digests = np.frombuffer(b"".join(split.digests()), np.uint8).reshape(-1, 32)
-    return Ledger(digests, split.labels.numpy(), np.concatenate(parts))
+    return TestPredictions(digests, split.labels.numpy(), np.concatenate(parts))
 
 
-def _scores(ledger: Ledger) -> tuple[float, float]:
+def _scores(ledger: TestPredictions) -> tuple[float, float]:
     """Accuracy, and mean cross entropy in nats."""
     import numpy as np
 
@@ -153,7 +153,9 @@ def _scores(ledger: Ledger) -> tuple[float, float]:
     return float(right.mean()), float(loss)
 
 
-def _keep(settings: Settings, run_id: str, outcome: EvaluationOutcome, ledger: Ledger) -> None:
+def _keep(
+    settings: Settings, run_id: str, outcome: EvaluationOutcome, ledger: TestPredictions
+) -> None:
     from mindtrace.registry.evaluations import EVALUATIONS
     from mindtrace.registry.store import Store, store_errors
 

@@ -25,7 +25,7 @@ from mindtrace.registry.reference import (
 from mindtrace.service.predict import LoadedModel
 
 if TYPE_CHECKING:
-    from mindtrace.bundle.golden import GoldenCase
+    from mindtrace.bundle.predictions import GoldenCase
     from mindtrace.registry.reader import ModelVersion
 
 
@@ -147,10 +147,10 @@ def find_row(settings: Settings, model_name: str, version: int) -> ModelVersion 
 
 
 def _open(located: Located) -> Opened:
-    from mindtrace.bundle import folder as bundle_folder
+    from mindtrace.bundle.bundle import read_bundle
     from mindtrace.bundle.predictor import Predictor
 
-    bundle = bundle_folder.read(located.folder, located.digest)
+    bundle = read_bundle(located.folder, located.digest)
     row = located.row
     model = LoadedModel(Predictor(bundle), row.name if row else None, row.version if row else None)
     return Opened(model, located.folder, bundle.golden)

@@ -159,7 +159,7 @@ def predict_paths(
     Raises:
         ImageError: with `fail_fast`, after the answers to the files before it.
     """
-    spec = model.predictor.card.spec
+    spec = model.predictor.model_config.spec
     size = max(1, min(_LARGEST_BATCH, _BATCH_VALUES // (spec.channels * spec.height * spec.width)))
     for start in range(0, len(paths), size):
         for one in _predict_batch(model, paths[start : start + size], top_k, stdin, fail_fast):
@@ -201,7 +201,7 @@ def answer(model: LoadedModel, probabilities: NDArray[np.float32], top_k: int = 
 def _prediction(
     model: LoadedModel, values: list[float], top_k: int, path: str | None
 ) -> Prediction:
-    names = model.predictor.card.class_names
+    names = model.predictor.model_config.class_names
     if top_k == 1:
         order = [values.index(max(values))]
     else:

@@ -24,8 +24,8 @@ from mindtrace.errors import (
     UsageError,
 )
 from mindtrace.jobs.job import END
-from mindtrace.service.link import Link, Reply
 from mindtrace.service.local_jobs import Document, Happening
+from mindtrace.service.remote import Link, Reply
 from mindtrace.service.retrain import Order
 
 _JSON = {"Content-Type": "application/json"}

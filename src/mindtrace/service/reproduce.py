@@ -120,16 +120,15 @@ def reproduce(
     made = settings_of(settings, (located.folder / "config.ini").read_text(encoding="utf-8"))
     with interruptible() as interrupts:
         progress.stage("loading")
-        from mindtrace.bundle.folder import weights_digest
+        from mindtrace.bundle.bundle import weights_digest
         from mindtrace.data.build import build_data
-        from mindtrace.models import network_demand
+        from mindtrace.models import input_requirements
         from mindtrace.training.callbacks import StopOnRequest
-        from mindtrace.training.compute import resolve
-        from mindtrace.training.fit import fit
+        from mindtrace.training.fit import fit, resolve_compute
 
         progress.stage(f"reading {made.data.source}")
-        data = build_data(made, network_demand(made.model))
-        made = resolve(made, data.spec, len(data.class_names))
+        data = build_data(made, input_requirements(made.model))
+        made = resolve_compute(made, data.spec, len(data.class_names))
         with interrupts.deferred():
             stop = StopOnRequest(interrupts.wanted)
             result = fit(made, data, callbacks=[stop], progress=progress)
@@ -159,12 +158,12 @@ def _registered_weights(located: Located) -> str:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    from mindtrace.bundle.folder import WEIGHTS, weights_digest
+    from mindtrace.bundle.bundle import WEIGHTS_FILE, weights_digest
 
     try:
-        return weights_digest(load((located.folder / WEIGHTS).read_bytes()))
+        return weights_digest(load((located.folder / WEIGHTS_FILE).read_bytes()))
     except (OSError, SafetensorError) as error:
-        raise BundleError(located.folder, f"{WEIGHTS}: {error}") from error
+        raise BundleError(located.folder, f"{WEIGHTS_FILE}: {error}") from error
 
 
 def _distance(
@@ -173,11 +172,11 @@ def _distance(
     """Largest difference of a probability and count of other answers; None if not comparable."""
     import numpy as np
 
-    from mindtrace.bundle.ledger import Ledger
+    from mindtrace.bundle.predictions import TestPredictions
     from mindtrace.registry.compare import ordered
 
     digests = np.frombuffer(b"".join(data.split("test").digests()), np.uint8).reshape(-1, 32)
-    now = ordered(Ledger(digests, result.test.labels, result.test.probabilities))
+    now = ordered(TestPredictions(digests, result.test.labels, result.test.probabilities))
     then = registered.ledger
     if not (
         np.array_equal(now.digests, then.digests)

@@ -86,7 +86,7 @@ class EpochSeeds(pl.Callback):
         torch.manual_seed(self.seed * 1_000_003 + trainer.current_epoch + 1)
 
 
-class Relay(pl.Callback):
+class ProgressCallback(pl.Callback):
     """Tells a `Progress` how far the training is, and remembers the course of it.
 
     Attributes:
@@ -99,6 +99,11 @@ class Relay(pl.Callback):
         self._best = best
         self._steps = steps
         self._began = 0.0
+
+    @property
+    def state_key(self) -> str:
+        """The key of its state in a checkpoint: the class's name when the format was made."""
+        return "Relay"
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint: the course."""
@@ -153,7 +158,7 @@ class StopOnRequest(pl.Callback):
             raise error
 
 
-class StopOnNonsense(pl.Callback):
+class TerminateOnNaN(pl.Callback):
     """Ends a training whose loss is no number any more."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

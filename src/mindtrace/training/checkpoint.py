@@ -95,7 +95,7 @@ def find(checkpoints: Path, which: str) -> tuple[Path, Identity]:
     raise NotFoundError("checkpoint", which, [folder.name for folder in folders])
 
 
-def demand_same(found: Identity, wanted: Identity) -> None:
+def require_same(found: Identity, wanted: Identity) -> None:
     """A training goes on as what it began as, or not at all.
 
     Raises:

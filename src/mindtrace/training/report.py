@@ -1,8 +1,4 @@
-"""What the test images say of a network, beyond one number.
-
-In: its probabilities and the true labels. Out: a `Report` of precision, recall,
-confusion, calibration and the worst mistakes, ready for JSON.
-"""
+"""What a trained network answers to the test images, and what that says about it."""
 
 from __future__ import annotations
 
@@ -11,9 +7,54 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
-from mindtrace.training.evaluate import Evaluation
+from mindtrace.data.base import ImageDataModule
+from mindtrace.data.images import Stage
+from mindtrace.models import ImageClassifier
+
+BATCH = 512
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Answers to one split.
+
+    Attributes:
+        probabilities: float32, (images, classes).
+        labels: int64, (images,), the true classes.
+        loss: mean cross entropy, in nats.
+        accuracy: fraction of right answers.
+    """
+
+    probabilities: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    loss: float
+    accuracy: float
+
+
+@torch.inference_mode()
+def evaluate(model: ImageClassifier, data: ImageDataModule, stage: Stage) -> Evaluation:
+    """Run a split through the network, in evaluation mode, without autocast."""
+    was_training = model.training
+    model.eval()
+    split = data.split(stage)
+    logits = torch.cat(
+        [
+            model(data.normalise(split.images[start : start + BATCH]).to(model.device)).cpu()
+            for start in range(0, len(split.labels), BATCH)
+        ]
+    )
+    model.train(was_training)
+    return Evaluation(
+        probabilities=logits.softmax(1).numpy(),
+        labels=split.labels.numpy(),
+        loss=float(functional.cross_entropy(logits, split.labels)),
+        accuracy=float((logits.argmax(1) == split.labels).float().mean()),
+    )
+
 
 BINS = 15
 MISTAKES = 25

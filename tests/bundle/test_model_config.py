@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindtrace.bundle.card import CardError, ModelCard
+from mindtrace.bundle.model_config import ModelConfig, ModelConfigError
 from mindtrace.preprocess import ImageSpec
 
-CARD = ModelCard(
+CARD = ModelConfig(
     "mlp",
     {"dim": [784, 100, 2], "dropout": 0.2},
     ImageSpec("L", 28, 28, (0.1307,), (0.3081,)),
@@ -30,15 +30,15 @@ def with_input(**changes: Any) -> str:
 
 
 def test_a_card_comes_back_as_it_went() -> None:
-    colour = ModelCard(
+    colour = ModelConfig(
         "resnet18",
         {"channels": 3, "classes": 1},
         ImageSpec("RGB", 224, 200, (0.1, 0.2, 0.3), (1.0, 2.0, 3.0), "crop", 256),
         ("only",),
     )
 
-    assert ModelCard.from_json(CARD.to_json()) == CARD
-    assert ModelCard.from_json(colour.to_json()) == colour
+    assert ModelConfig.from_json(CARD.to_json()) == CARD
+    assert ModelConfig.from_json(colour.to_json()) == colour
 
 
 def test_its_text_is_for_people_too() -> None:
@@ -48,8 +48,8 @@ def test_its_text_is_for_people_too() -> None:
 
 @pytest.mark.parametrize("version", [0, 2, "1", None])
 def test_another_format_is_refused_by_name(version: Any) -> None:
-    with pytest.raises(CardError, match="upgrade mindtrace"):
-        ModelCard.from_json(said(format_version=version))
+    with pytest.raises(ModelConfigError, match="upgrade mindtrace"):
+        ModelConfig.from_json(said(format_version=version))
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_another_format_is_refused_by_name(version: Any) -> None:
     ],
 )
 def test_a_strange_card_is_refused(text: str) -> None:
-    with pytest.raises(CardError):
-        ModelCard.from_json(text)
+    with pytest.raises(ModelConfigError):
+        ModelConfig.from_json(text)
 
 
 @given(
@@ -86,5 +86,5 @@ def test_a_strange_card_is_refused(text: str) -> None:
     | st.dictionaries(st.sampled_from(list(json.loads(CARD.to_json()))), st.none()).map(json.dumps)
 )
 def test_whatever_it_says_the_answer_is_a_card_error(text: str) -> None:
-    with pytest.raises(CardError):
-        ModelCard.from_json(text)
+    with pytest.raises(ModelConfigError):
+        ModelConfig.from_json(text)

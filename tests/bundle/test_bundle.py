@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from mindtrace.bundle import folder as bundle_folder
 from mindtrace.bundle import manifest
-from mindtrace.bundle.folder import weights_digest
-from mindtrace.bundle.ledger import Ledger
+from mindtrace.bundle.bundle import read_bundle, weights_digest
+from mindtrace.bundle.predictions import TestPredictions
 from mindtrace.config.settings import load_settings
 from mindtrace.errors import BundleError
 from mindtrace.preprocess import image_digest, open_pixels
@@ -41,12 +40,16 @@ def test_a_bundle_has_the_files_of_the_contract_and_no_pickle(bundle: Path) -> N
 
 def test_a_bundle_says_what_it_is(bundle: Path) -> None:
     digest = hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()
-    found = bundle_folder.read(bundle, digest)
+    found = read_bundle(bundle, digest)
 
-    assert found.card.architecture == "mlp"
-    assert found.card.arguments == {"dim": [64, 100, 10], "dropout": 0.2}
-    assert found.card.class_names == tuple("0123456789")
-    assert (found.card.spec.mode, found.card.spec.height, found.card.spec.width) == ("L", 8, 8)
+    assert found.model_config.architecture == "mlp"
+    assert found.model_config.arguments == {"dim": [64, 100, 10], "dropout": 0.2}
+    assert found.model_config.class_names == tuple("0123456789")
+    assert (
+        found.model_config.spec.mode,
+        found.model_config.spec.height,
+        found.model_config.spec.width,
+    ) == ("L", 8, 8)
     assert len(found.golden) == 16
     assert found.digest == digest
 
@@ -62,7 +65,7 @@ def test_its_configuration_has_no_auto_left_and_reads_back(bundle: Path) -> None
 
 
 def test_its_ledger_is_about_the_images_of_its_data_digest(bundle: Path) -> None:
-    ledger = Ledger.parse((bundle / "predictions.npz").read_bytes())
+    ledger = TestPredictions.parse((bundle / "predictions.npz").read_bytes())
     data = json.loads((bundle / "data.json").read_text())
 
     assert data["source"] == "digits"
@@ -72,9 +75,9 @@ def test_its_ledger_is_about_the_images_of_its_data_digest(bundle: Path) -> None
 
 
 def test_golden_images_are_the_first_of_the_ledger(bundle: Path) -> None:
-    ledger = Ledger.parse((bundle / "predictions.npz").read_bytes())
+    ledger = TestPredictions.parse((bundle / "predictions.npz").read_bytes())
 
-    for position, case in enumerate(bundle_folder.read(bundle).golden):
+    for position, case in enumerate(read_bundle(bundle).golden):
         pixels = np.asarray(open_pixels(case.image, "L"))
         assert image_digest(pixels) == ledger.digests[position].tobytes()
         np.testing.assert_array_equal(case.probabilities, ledger.probabilities[position])
@@ -92,12 +95,12 @@ def test_every_file_is_missed_and_every_flipped_bit_seen(bundle: Path, name: str
     ):
         (bundle / name).write_bytes(damage)
         with pytest.raises(BundleError) as caught:
-            bundle_folder.read(bundle)
+            read_bundle(bundle)
         assert name in caught.value.reason
 
     (bundle / name).unlink()
     with pytest.raises(BundleError) as caught:
-        bundle_folder.read(bundle)
+        read_bundle(bundle)
     assert caught.value.reason == f"{name} is missing"
 
 
@@ -107,7 +110,7 @@ def test_a_manifest_that_leaves_out_a_needed_file_is_refused(bundle: Path, name:
     manifest.seal(bundle)
 
     with pytest.raises(BundleError) as caught:
-        bundle_folder.read(bundle)
+        read_bundle(bundle)
     assert caught.value.reason == f"{name} is not in the manifest"
 
 
@@ -115,7 +118,7 @@ def test_a_newer_format_says_so_and_what_to_do(bundle: Path, forge: Callable[...
     forge(bundle, "model.json", lambda card: {**card, "format_version": 2, "new": "thing"})
 
     with pytest.raises(BundleError) as caught:
-        bundle_folder.read(bundle)
+        read_bundle(bundle)
     assert "bundle format 2, this mindtrace reads 1: upgrade mindtrace" in caught.value.reason
 
 
@@ -125,7 +128,7 @@ def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
         (tmp_path, "manifest.json is missing"),
     ):
         with pytest.raises(BundleError) as caught:
-            bundle_folder.read(folder)
+            read_bundle(folder)
         assert (caught.value.folder, caught.value.reason) == (folder, reason)
 
 

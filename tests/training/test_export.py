@@ -9,10 +9,10 @@ import onnx
 import pytest
 import torch
 
-from mindtrace.bundle.folder import Contents
+from mindtrace.bundle.bundle import Contents
 from mindtrace.preprocess import image_digest, open_pixels
+from mindtrace.training.export import contents, export_onnx, pixels
 from mindtrace.training.fit import TrainResult
-from mindtrace.training.package import contents, export_onnx, pixels
 
 Fit = Callable[..., TrainResult]
 
@@ -52,10 +52,10 @@ def test_golden_images_are_pngs_of_test_images_with_the_models_own_answers(
 def test_the_ledger_has_one_line_for_each_test_image(packed: Contents, result: TrainResult) -> None:
     test = result.data.split("test")
 
-    assert packed.ledger.digests.shape == (len(test), 32)
-    assert packed.ledger.digests[5].tobytes() == image_digest(test.images[5, 0].numpy())
-    np.testing.assert_array_equal(packed.ledger.labels, test.labels.numpy())
-    np.testing.assert_array_equal(packed.ledger.probabilities, result.test.probabilities)
+    assert packed.predictions.digests.shape == (len(test), 32)
+    assert packed.predictions.digests[5].tobytes() == image_digest(test.images[5, 0].numpy())
+    np.testing.assert_array_equal(packed.predictions.labels, test.labels.numpy())
+    np.testing.assert_array_equal(packed.predictions.probabilities, result.test.probabilities)
 
 
 def test_few_test_images_make_few_golden_ones(fitted: Fit) -> None:
@@ -63,7 +63,9 @@ def test_few_test_images_make_few_golden_ones(fitted: Fit) -> None:
 
     packed = contents(result.model, result.data, result.test, "")
 
-    assert len(packed.golden) == len(packed.ledger.labels) == len(result.data.split("test")) < 16
+    assert (
+        len(packed.golden) == len(packed.predictions.labels) == len(result.data.split("test")) < 16
+    )
 
 
 def test_data_says_what_the_images_were(packed: Contents, result: TrainResult) -> None:
@@ -89,7 +91,7 @@ def test_the_graph_has_a_free_batch_and_no_data_outside_itself(packed: Contents)
 
 
 def test_the_same_network_makes_the_same_graph(result: TrainResult, packed: Contents) -> None:
-    assert export_onnx(result.model.network, result.model.card.spec) == packed.onnx
+    assert export_onnx(result.model.network, result.model.model_config.spec) == packed.onnx
 
 
 def test_pixels_turn_a_tensor_into_an_image() -> None:
@@ -105,6 +107,6 @@ def test_pixels_turn_a_tensor_into_an_image() -> None:
 def test_exporting_prints_nothing(result: TrainResult, capfd: pytest.CaptureFixture[str]) -> None:
     capfd.readouterr()
 
-    export_onnx(result.model.network, result.model.card.spec)
+    export_onnx(result.model.network, result.model.model_config.spec)
 
     assert capfd.readouterr() == ("", "")

@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mindtrace.bundle.folder import Contents
-from mindtrace.bundle.golden import GOLDEN_COUNT, GoldenCase
-from mindtrace.bundle.ledger import Ledger
+from mindtrace.bundle.bundle import Contents
+from mindtrace.bundle.predictions import GOLDEN_COUNT, GoldenCase, TestPredictions
 from mindtrace.data.base import ImageDataModule
 from mindtrace.models import ImageClassifier
 from mindtrace.preprocess import ImageSpec, encode_png
-from mindtrace.training.evaluate import Evaluation
+from mindtrace.training.report import Evaluation
 
 
 def contents(
@@ -36,14 +35,14 @@ def contents(
     images = data.split("test").images
     digests = np.frombuffer(b"".join(data.split("test").digests()), np.uint8).reshape(-1, 32)
     return Contents(
-        card=model.card,
+        model_config=model.model_config,
         weights=model.weights(),
-        onnx=export_onnx(model.network, model.card.spec),
+        onnx=export_onnx(model.network, model.model_config.spec),
         golden=[
             GoldenCase(encode_png(pixels(images[index])), test.probabilities[index])
             for index in range(min(GOLDEN_COUNT, len(images)))
         ],
-        ledger=Ledger(digests, test.labels, test.probabilities),
+        predictions=TestPredictions(digests, test.labels, test.probabilities),
         config=config,
         data={"source": data.source, **asdict(data.digests())},
     )

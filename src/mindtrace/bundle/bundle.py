@@ -17,19 +17,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mindtrace.bundle import golden, manifest
-from mindtrace.bundle.card import CardError, ModelCard
-from mindtrace.bundle.golden import GoldenCase
-from mindtrace.bundle.ledger import Ledger
+from mindtrace.bundle import manifest
+from mindtrace.bundle.model_config import ModelConfig, ModelConfigError
+from mindtrace.bundle.predictions import (
+    GoldenCase,
+    TestPredictions,
+    golden_from_json,
+    golden_to_json,
+)
 from mindtrace.errors import BundleError
 
-WEIGHTS = "model.safetensors"
-ONNX = "model.onnx"
-CARD = "model.json"
-GOLDEN = "golden.json"
-LEDGER = "predictions.npz"
-CONFIG = "config.ini"
-DATA = "data.json"
+WEIGHTS_FILE = "model.safetensors"
+ONNX_FILE = "model.onnx"
+MODEL_FILE = "model.json"
+GOLDEN_FILE = "golden.json"
+PREDICTIONS_FILE = "predictions.npz"
+CONFIG_FILE = "config.ini"
+DATA_FILE = "data.json"
 
 
 @dataclass(frozen=True)
@@ -37,20 +41,20 @@ class Contents:
     """What a training has to say of its best weights.
 
     Attributes:
-        card: architecture, input, classes.
+        model_config: architecture, input, classes.
         weights: the tensors by name, float32 or integer.
-        onnx: the same network as a serialised ONNX graph.
+        onnx: the same network as a serialised ONNX_FILE graph.
         golden: test images and answers.
-        ledger: answers to the whole test set.
+        predictions: answers to the whole test set.
         config: the configuration as INI text, every `auto` resolved.
         data: digests and counts of the images.
     """
 
-    card: ModelCard
+    model_config: ModelConfig
     weights: Mapping[str, NDArray[Any]]
     onnx: bytes
     golden: Sequence[GoldenCase]
-    ledger: Ledger
+    predictions: TestPredictions
     config: str
     data: Mapping[str, Any]
 
@@ -61,25 +65,25 @@ class Bundle:
 
     folder: Path
     digest: str
-    card: ModelCard
+    model_config: ModelConfig
     onnx: bytes
     golden: tuple[GoldenCase, ...]
 
 
-def write(folder: Path, contents: Contents) -> None:
+def write_contents(folder: Path, contents: Contents) -> None:
     """Write all files into an existing folder; `manifest.seal` comes after."""
     from safetensors.numpy import save
 
-    (folder / WEIGHTS).write_bytes(save(dict(contents.weights)))
-    (folder / ONNX).write_bytes(contents.onnx)
-    (folder / CARD).write_text(contents.card.to_json(), encoding="utf-8")
-    (folder / GOLDEN).write_text(golden.to_json(contents.golden), encoding="utf-8")
-    contents.ledger.write(folder / LEDGER)
-    (folder / CONFIG).write_text(contents.config, encoding="utf-8")
-    (folder / DATA).write_text(json.dumps(contents.data, indent=2) + "\n", encoding="utf-8")
+    (folder / WEIGHTS_FILE).write_bytes(save(dict(contents.weights)))
+    (folder / ONNX_FILE).write_bytes(contents.onnx)
+    (folder / MODEL_FILE).write_text(contents.model_config.to_json(), encoding="utf-8")
+    (folder / GOLDEN_FILE).write_text(golden_to_json(contents.golden), encoding="utf-8")
+    contents.predictions.write(folder / PREDICTIONS_FILE)
+    (folder / CONFIG_FILE).write_text(contents.config, encoding="utf-8")
+    (folder / DATA_FILE).write_text(json.dumps(contents.data, indent=2) + "\n", encoding="utf-8")
 
 
-def read(folder: Path, expected_digest: str | None = None) -> Bundle:
+def read_bundle(folder: Path, expected_digest: str | None = None) -> Bundle:
     """Read a bundle, every byte checked.
 
     Raises:
@@ -88,16 +92,16 @@ def read(folder: Path, expected_digest: str | None = None) -> Bundle:
     if not folder.is_dir():
         raise BundleError(folder, "no such folder")
     files = manifest.check(folder, expected_digest)
-    missing = {CARD, ONNX, GOLDEN, WEIGHTS} - set(files)
+    missing = {MODEL_FILE, ONNX_FILE, GOLDEN_FILE, WEIGHTS_FILE} - set(files)
     if missing:
         raise BundleError(folder, f"{', '.join(sorted(missing))} is not in the manifest")
     try:
-        card = ModelCard.from_json(files[CARD].decode())
-        cases = golden.from_json(files[GOLDEN].decode())
-    except (CardError, ValueError) as error:
+        card = ModelConfig.from_json(files[MODEL_FILE].decode())
+        cases = golden_from_json(files[GOLDEN_FILE].decode())
+    except (ModelConfigError, ValueError) as error:
         raise BundleError(folder, str(error)) from error
     digest = hashlib.sha256(files[manifest.MANIFEST]).hexdigest()
-    return Bundle(folder, digest, card, files[ONNX], cases)
+    return Bundle(folder, digest, card, files[ONNX_FILE], cases)
 
 
 def weights_digest(weights: Mapping[str, NDArray[Any]]) -> str:

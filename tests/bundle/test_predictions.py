@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindtrace.bundle.ledger import Ledger
+from mindtrace.bundle.predictions import TestPredictions
 
 RANDOM = np.random.default_rng(0)
-LEDGER = Ledger(
+LEDGER = TestPredictions(
     RANDOM.integers(0, 256, (5, 32), np.uint8),
     RANDOM.integers(0, 3, 5),
     RANDOM.random((5, 3), np.float32),
@@ -23,7 +23,7 @@ LEDGER = Ledger(
 def test_a_ledger_comes_back_as_it_went(tmp_path: Path) -> None:
     LEDGER.write(tmp_path / "l.npz")
 
-    found = Ledger.parse((tmp_path / "l.npz").read_bytes())
+    found = TestPredictions.parse((tmp_path / "l.npz").read_bytes())
 
     for name in ("digests", "labels", "probabilities"):
         expected, array = getattr(LEDGER, name), getattr(found, name)
@@ -36,21 +36,23 @@ def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "l.npz", digests=objects, labels=LEDGER.labels, probabilities=objects)
 
     with pytest.raises(ValueError, match="pickle"):
-        Ledger.parse((tmp_path / "l.npz").read_bytes())
+        TestPredictions.parse((tmp_path / "l.npz").read_bytes())
 
 
 def test_a_missing_array_is_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "l.npz", digests=LEDGER.digests, labels=LEDGER.labels)
 
     with pytest.raises(ValueError, match="probabilities"):
-        Ledger.parse((tmp_path / "l.npz").read_bytes())
+        TestPredictions.parse((tmp_path / "l.npz").read_bytes())
 
 
 def test_arrays_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
-    Ledger(LEDGER.digests, LEDGER.labels[:4], LEDGER.probabilities).write(tmp_path / "l.npz")
+    TestPredictions(LEDGER.digests, LEDGER.labels[:4], LEDGER.probabilities).write(
+        tmp_path / "l.npz"
+    )
 
     with pytest.raises(ValueError, match="length"):
-        Ledger.parse((tmp_path / "l.npz").read_bytes())
+        TestPredictions.parse((tmp_path / "l.npz").read_bytes())
 
 
 def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
@@ -60,7 +62,7 @@ def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
     for damage in (b"", b"PK", whole[:50], whole[: len(whole) // 2], whole[:60] + whole[90:]):
         (tmp_path / "l.npz").write_bytes(damage)
         with pytest.raises(ValueError):
-            Ledger.parse((tmp_path / "l.npz").read_bytes())
+            TestPredictions.parse((tmp_path / "l.npz").read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -81,5 +83,5 @@ def test_flipped_bytes_are_refused_or_change_nothing(
     damaged.write_bytes(content)
 
     with contextlib.suppress(ValueError):
-        found = Ledger.parse(damaged.read_bytes())
+        found = TestPredictions.parse(damaged.read_bytes())
         np.testing.assert_array_equal(found.probabilities, LEDGER.probabilities)

@@ -21,11 +21,11 @@ from mindtrace.errors import BundleError
 
 
 @pytest.fixture
-def forged(bundle: Path, tmp_path: Path) -> Callable[..., Path]:
+def forged(trained_bundle: Path, tmp_path: Path) -> Callable[..., Path]:
     """`forged("model.json", change)`: a bundle whose file says something else, sealed anew."""
 
     def forge(name: str, change: Callable[[Any], Any]) -> Path:
-        folder = shutil.copytree(bundle, tmp_path / "forged")
+        folder = shutil.copytree(trained_bundle, tmp_path / "forged")
         parsed = json.loads((folder / name).read_text())
         (folder / name).write_text(json.dumps(change(parsed)))
         manifest.seal(folder)
@@ -42,9 +42,11 @@ def refused(folder: Path, digest: str | None = None) -> str:
     return caught.value.reason
 
 
-def test_a_predictor_knows_whose_answers_it_gives(predictor: Predictor, bundle: Path) -> None:
-    assert manifest.check(bundle, predictor.digest)
-    assert predictor.card.class_names == tuple("0123456789")
+def test_a_predictor_knows_whose_answers_it_gives(
+    predictor: Predictor, trained_bundle: Path
+) -> None:
+    assert manifest.check(trained_bundle, predictor.digest)
+    assert predictor.model_config.class_names == tuple("0123456789")
 
 
 def test_another_number_of_classes_is_refused_with_both_numbers(
@@ -112,8 +114,8 @@ def test_golden_answers_that_are_no_numbers_are_refused(forged: Callable[..., Pa
     assert "inf" in refused(forged("golden.json", change))
 
 
-def test_a_graph_with_other_names_is_refused(bundle: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(bundle, tmp_path / "renamed")
+def test_a_graph_with_other_names_is_refused(trained_bundle: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(trained_bundle, tmp_path / "renamed")
     graph = onnx.load(folder / "model.onnx")
     for node in graph.graph.node:
         node.output[:] = ["answers" if name == "probabilities" else name for name in node.output]
@@ -125,25 +127,27 @@ def test_a_graph_with_other_names_is_refused(bundle: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"pickle", b"\x08\x07"])
-def test_a_graph_that_is_none_is_refused(bundle: Path, tmp_path: Path, content: bytes) -> None:
-    folder = shutil.copytree(bundle, tmp_path / "empty")
+def test_a_graph_that_is_none_is_refused(
+    trained_bundle: Path, tmp_path: Path, content: bytes
+) -> None:
+    folder = shutil.copytree(trained_bundle, tmp_path / "empty")
     (folder / "model.onnx").write_bytes(content)
     manifest.seal(folder)
 
     assert "model.onnx" in refused(folder)
 
 
-def test_files_of_two_bundles_do_not_mix(forged: Callable[..., Path], bundle: Path) -> None:
+def test_files_of_two_bundles_do_not_mix(forged: Callable[..., Path], trained_bundle: Path) -> None:
     other = forged("data.json", lambda data: {**data, "source": "elsewhere"})
-    shutil.copy(bundle / "data.json", other / "data.json")
+    shutil.copy(trained_bundle / "data.json", other / "data.json")
 
     assert "data.json" in refused(other)
-    assert "the registry says" in refused(bundle, "0" * 64)
+    assert "the registry says" in refused(trained_bundle, "0" * 64)
 
 
 @pytest.fixture(scope="module")
-def rotting(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shutil.copytree(bundle, tmp_path_factory.mktemp("rotting") / "bundle")
+def rotting(trained_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(trained_bundle, tmp_path_factory.mktemp("rotting") / "bundle")
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "golden.json", "model.json"])

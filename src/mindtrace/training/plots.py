@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mindtrace.data.images import ImageSplit
 from mindtrace.progress import EpochReport
-from mindtrace.training.package import pixels
+from mindtrace.training.export import pixels
 from mindtrace.training.report import Report
 
 DPI = 110

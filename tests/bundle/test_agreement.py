@@ -10,16 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from mindtrace.bundle import folder as bundle_folder
 from mindtrace.bundle import manifest
+from mindtrace.bundle.bundle import write_contents
 from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.settings import load_settings
 from mindtrace.data import Digits, build_data
 from mindtrace.errors import ImageError
-from mindtrace.models import build_model, network_demand
+from mindtrace.models import build_model, input_requirements
 from mindtrace.preprocess import encode_png
-from mindtrace.training.evaluate import evaluate
-from mindtrace.training.package import contents, pixels
+from mindtrace.training.export import contents, pixels
+from mindtrace.training.report import evaluate
 
 TOLERANCE = 1e-4
 
@@ -119,11 +119,11 @@ def test_every_kind_of_network_is_exported_as_it_is(
 ) -> None:
     settings = load_settings(sets=["data.source=digits", f"model.name={name}", *sets])
     torch.manual_seed(0)
-    data = build_data(settings, network_demand(settings.model))
+    data = build_data(settings, input_requirements(settings.model))
     model = build_model(settings.model, settings.train, data.spec, data.class_names)
     _settle_running_statistics(model.network, data)
     test = evaluate(model, data, "test")
-    bundle_folder.write(tmp_path, contents(model, data, test, settings.to_ini()))
+    write_contents(tmp_path, contents(model, data, test, settings.to_ini()))
     digest = manifest.seal(tmp_path)
 
     predictor = Predictor.open(tmp_path, digest)

@@ -1,6 +1,6 @@
 """`model.json`: what a model is, in words from a closed list.
 
-In: the JSON text of a bundle. Out: a checked `ModelCard`. Nothing in the file names
+In: the JSON text of a bundle. Out: a checked `ModelConfig`. Nothing in the file names
 a class, a module or a path, so reading one can run nothing.
 """
 
@@ -17,12 +17,12 @@ from mindtrace.preprocess import ImageSpec
 FORMAT_VERSION = 1
 
 
-class CardError(ValueError):
+class ModelConfigError(ValueError):
     """What is wrong with a `model.json`; the reader adds which bundle it was."""
 
 
 @dataclass(frozen=True)
-class ModelCard:
+class ModelConfig:
     """A model's architecture, input and classes.
 
     Attributes:
@@ -49,17 +49,17 @@ class ModelCard:
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> ModelCard:
+    def from_json(cls, text: str) -> ModelConfig:
         """Read a `model.json`.
 
         Raises:
-            CardError: a newer format, a missing or a strange value.
+            ModelConfigError: a newer format, a missing or a strange value.
         """
         try:
             fields = json.loads(text)
             version = fields["format_version"]
             if version != FORMAT_VERSION:
-                raise CardError(
+                raise ModelConfigError(
                     f"bundle format {version}, this mindtrace reads {FORMAT_VERSION}:"
                     " upgrade mindtrace"
                 )
@@ -69,16 +69,16 @@ class ModelCard:
                 spec=_spec(fields["input"]),
                 class_names=tuple(str(name) for name in fields["class_names"]),
             )
-        except CardError:
+        except ModelConfigError:
             raise
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise CardError(f"model.json cannot be read: {error!r}") from error
+            raise ModelConfigError(f"model.json cannot be read: {error!r}") from error
 
 
 def _spec(fields: Mapping[str, Any]) -> ImageSpec:
     mode, resize = fields["mode"], fields["resize"]
     if mode not in ("L", "RGB") or resize not in ("stretch", "crop"):
-        raise CardError(f"model.json: unknown mode '{mode}' or resize rule '{resize}'")
+        raise ModelConfigError(f"model.json: unknown mode '{mode}' or resize rule '{resize}'")
     spec = ImageSpec(
         mode=mode,
         height=int(fields["height"]),
@@ -89,8 +89,8 @@ def _spec(fields: Mapping[str, Any]) -> ImageSpec:
         short_side=None if fields["short_side"] is None else int(fields["short_side"]),
     )
     if not len(spec.mean) == len(spec.std) == spec.channels:
-        raise CardError(f"model.json: mean and std do not fit mode '{mode}'")
+        raise ModelConfigError(f"model.json: mean and std do not fit mode '{mode}'")
     positive = (spec.height, spec.width, *spec.std)
     if min(positive) <= 0 or not all(map(math.isfinite, (*positive, *spec.mean))):
-        raise CardError("model.json: height, width and std must be above 0, mean finite")
+        raise ModelConfigError("model.json: height, width and std must be above 0, mean finite")
     return spec
