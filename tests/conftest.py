@@ -13,12 +13,12 @@ from typing import Any
 import hypothesis
 import pytest
 
-from mindtrace.config.schema import SECTIONS
+from mindtrace.config.sections import SECTIONS
 
 RunCli = Callable[..., Any]
 Mindtrace = Callable[..., "subprocess.CompletedProcess[str]"]
 
-_SECTION_NAMES = frozenset(section.name.upper() for section in SECTIONS)
+_SECTION_NAMES = frozenset(name.upper() for name in SECTIONS)
 _FOREIGN = ("MindtraceConfig", "COLUMNS", "FORCE_COLOR", "GITHUB_ACTIONS", "NO_COLOR", "PY_COLORS")
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "TERM": "dumb"}
 _TIMEOUT = 300  # seconds: a process that hangs fails its test, not the whole run

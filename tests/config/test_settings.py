@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mindtrace.config.schema import Section
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import ConfigError
 
@@ -22,6 +23,10 @@ def load(text: str = "", environ: Mapping[str, str] | None = None, **given: Any)
     return load_settings(text=text, environ=environ or {}, cwd=HERE, **given)
 
 
+def values(section: Section) -> tuple[Any, ...]:
+    return tuple(value for _, value in section)
+
+
 def origin(settings: Settings, section: str, key: str) -> str:
     return next(row.origin for row in settings.rows() if (row.section, row.key) == (section, key))
 
@@ -30,21 +35,19 @@ def test_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     settings = load_settings(environ={})
     root = Path("/home/me/.cache/mindtrace")
-    assert dataclasses.astuple(settings.dirs) == (root, root / "data", root / "checkpoints")
-    assert dataclasses.astuple(settings.data) == (
-        *("mnist", None, None, 64, 0, None, 0.2, 0, None, "none"),
-    )
-    assert dataclasses.astuple(settings.model) == ("mlp", 100, 0.2, "none", False)
-    assert dataclasses.astuple(settings.train) == (10, 1e-3, "constant", "val_acc", None, 0, None)
+    assert values(settings.dirs) == (root, root / "data", root / "checkpoints")
+    assert values(settings.data) == (*("mnist", None, None, 64, 0, None, 0.2, 0, None, "none"),)
+    assert values(settings.model) == ("mlp", 100, 0.2, "none", False)
+    assert values(settings.train) == (10, 1e-3, "constant", "val_acc", None, 0, None)
     assert settings.registry.model_name is None
     assert settings.registry.tracking_uri == f"sqlite:///{root}/mlflow.db"
-    assert dataclasses.astuple(settings.serve) == (
+    assert values(settings.serve) == (
         *("127.0.0.1", 8000, 1, None, ()),
         *(16 * 2**20, 256 * 2**10, 16 * 2**10, 25_000_000, 1024, 64),
         *(10.0, 30.0, 10.0, 30.0, False),
     )
-    assert dataclasses.astuple(settings.jobs) == (None, "never", 8)
-    assert dataclasses.astuple(settings.compute) == ("auto", "auto", None, False)
+    assert values(settings.jobs) == (None, "never", 8)
+    assert values(settings.compute) == ("auto", "auto", None, False)
 
 
 def test_texts_become_values() -> None:
@@ -264,6 +267,36 @@ def test_what_is_written_is_read_back_the_same(values: dict[str, Any]) -> None:
     assert load(settings.to_ini(ALL)).to_ini(ALL) == settings.to_ini(ALL)
 
 
+@pytest.mark.parametrize("name", ["TRAIN__LR", "Train__Lr", "train__lr"])
+def test_the_environment_in_any_case(name: str) -> None:
+    settings = load(environ={name: "1", "dir_paths__root": "/r"})
+    assert (settings.train.lr, settings.dirs.root) == (1, Path("/r"))
+    assert origin(settings, "train", "lr") == f"environment {name}"
+
+
+def test_variables_of_others_are_let_alone() -> None:
+    environ = {"PATH": "x", "OTHER__LR": "1", "TRAIN_LR": "1", "TRAIN__": "1", "__LR": "1"}
+    assert load(environ=environ) == load()
+
+
+def test_two_variables_that_disagree_are_a_fault() -> None:
+    with pytest.raises(ConfigError, match="also given by environment TRAIN__LR"):
+        load(environ={"TRAIN__LR": "1", "train__lr": "2"})
+    assert load(environ={"TRAIN__LR": "1", "train__lr": "1"}).train.lr == 1
+
+
+def test_sets_in_any_case_and_the_last_one_counts() -> None:
+    settings = load(sets=["TRAIN.LR=1", "train.lr = 2 ", "dir_paths.root=/a=b"])
+    assert (settings.train.lr, settings.dirs.root) == (2, Path("/a=b"))
+    assert origin(settings, "train", "lr") == "--set train.lr"
+
+
+@pytest.mark.parametrize("argument", ["", "lr", "lr=1", "train.lr", "train.=1", ".lr=1", "=1"])
+def test_a_set_that_is_none(argument: str) -> None:
+    with pytest.raises(ConfigError, match=r"write it as section\.key=value"):
+        load(sets=[argument])
+
+
 def test_a_replaced_value_says_so() -> None:
     settings = load().replace(**{"compute.threads": 2, "compute.device": "cpu", "dirs.root": HERE})
     assert (settings.compute.threads, settings.compute.device) == (2, "cpu")
@@ -280,8 +313,11 @@ def test_a_replaced_value_obeys_the_schema() -> None:
 
 
 def test_settings_do_not_change() -> None:
+    settings = load()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.train.lr = 1  # type: ignore[misc]
     with pytest.raises(dataclasses.FrozenInstanceError):
-        load().train.lr = 1  # type: ignore[misc]
+        settings.train = settings.train  # type: ignore[misc]
 
 
 def test_no_layer_of_another_test_is_left() -> None:

@@ -1,4 +1,4 @@
-"""Which local file a URL means, if any."""
+"""URLs: passwords masked, texts for one line, the local files behind them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindtrace.config.urls import file_path, sqlite_path
+from mindtrace.config.urls import file_path, masked, shown, sqlite_path
 
 NAMES = st.text(
     st.characters(blacklist_categories=["Cs"], blacklist_characters="/\0"), min_size=1
@@ -57,3 +57,61 @@ def test_pathlibs_own_uris_are_read_back(names: list[str]) -> None:
     path = Path("/", *names)
 
     assert file_path(path.as_uri()) == path
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("postgresql://me:hush@host:5432/db", "postgresql://me:***@host:5432/db"),
+        ("postgresql+psycopg2://me:hush@/db", "postgresql+psycopg2://me:***@/db"),
+        ("postgresql://me:hu/sh@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:hu@sh@host/db", "postgresql://me:***@host/db"),
+        ("https://me:hush@host/a@b", "https://me:***@host/a@b"),
+        ("HTTPS://:hush@host", "HTTPS://:***@host"),
+        ("http://host:80/a@b", "http://host:80/a@b"),
+        ("http://me@host", "http://me@host"),
+        ("sqlite:////a:b/c@d.db", "sqlite:////a:b/c@d.db"),
+        ("http://h/x?a=1&Password=hush&b=2", "http://h/x?a=1&Password=***&b=2"),
+        ("http://h/x?access_token=hush#y", "http://h/x?access_token=***"),
+        (
+            "see http://a:hush@b/c and\nhttps://d:hush@e",
+            "see http://a:***@b/c and\nhttps://d:***@e",
+        ),
+        ("http://a:hush@b,https://c:hush@d", "http://a:***@b,https://c:***@d"),
+        ("me:pw@host is no URL", "me:pw@host is no URL"),
+        ("", ""),
+    ],
+)
+def test_only_the_password_is_hidden(text: str, safe: str) -> None:
+    assert masked(text) == safe
+
+
+WORD = st.text("abc:/?#@&=%", max_size=8)
+
+
+@given(
+    st.sampled_from(["postgresql", "mysql+x", "https", "http"]), st.text("xyz", max_size=4), WORD
+)
+def test_a_password_never_survives(scheme: str, user: str, tail: str) -> None:
+    assert "HUSH" not in masked(f"see {scheme}://{user}:HUSH@host{tail} there")
+
+
+@given(st.text("ab:/@ ", max_size=30))
+def test_masking_twice_is_masking_once(text: str) -> None:
+    assert masked(masked(text)) == masked(text)
+
+
+@pytest.mark.parametrize("piece", ["a://b:", "?", "@ a://b:c", "http://a:b@", "&key", "://"])
+def test_long_texts_take_no_time(piece: str) -> None:
+    assert masked(piece * 100_000)
+
+
+def test_a_line_is_one_line() -> None:
+    assert shown("a\nb\tc\x1b[0m\u2028é") == "a\\nb\\tc\\x1b[0m\\u2028é"
+    assert shown("x" * 100) == "x" * 77 + "..."
+    assert shown("\udc80") == "\\udc80"
+    assert shown("x" * 50_000_000) == "x" * 77 + "..."
+
+
+def test_cutting_never_uncovers_a_password() -> None:
+    assert "hush" not in shown(f"https://me:{'hush' * 100}@host")

@@ -9,8 +9,8 @@ import torch
 import torchvision
 from torch.nn import functional
 
+from mindtrace.config.sections import VISION_NAMES
 from mindtrace.config.settings import Settings, load_settings
-from mindtrace.config.table import VISION_NAMES
 from mindtrace.data import build_data
 from mindtrace.errors import UsageError
 from mindtrace.models import ImageClassifier, build_model, input_requirements

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mindtrace.config.checks import MANY
-from mindtrace.config.schema import KNOWN, SECTIONS
-from mindtrace.config.settings import PUBLISHED_KEYS, Settings, load_settings
+from mindtrace.config.load import MANY
+from mindtrace.config.sections import KNOWN, PUBLISHED_KEYS, SECTIONS
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import ConfigError, NotFoundError, UsageError
 from mindtrace.jobs.hold import Hold
 from mindtrace.service import jobs, retrain
@@ -151,7 +151,7 @@ def test_a_job_holds_its_whole_configuration_but_no_password(tmp_path: Path) -> 
     assert (read.train.max_epochs, read.data) == (1, settings.data)
     # What a worker beside a server reads, the file and the variables, is the whole again.
     whole = load_settings(
-        text=settings.to_ini([section.name for section in SECTIONS]),
+        text=settings.to_ini([*SECTIONS]),
         environ=jobs.secrets(settings),
     )
     assert whole == settings

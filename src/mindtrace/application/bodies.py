@@ -19,7 +19,7 @@ from starlette.requests import Request
 
 from mindtrace.application.guard import media_type
 from mindtrace.application.problems import Problem
-from mindtrace.config.redact import shown
+from mindtrace.config.urls import shown
 
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp")
 ACCEPTED = ("application/json", *IMAGE_TYPES, "multipart/form-data")

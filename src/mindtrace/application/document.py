@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from mindtrace.config.schema import PUBLISHED_KEYS, describe
+from mindtrace.config.schema import allowed
+from mindtrace.config.sections import KEYS, PUBLISHED_KEYS
 
 _RETRY_AFTER = {
     "Retry-After": {
@@ -70,11 +71,11 @@ def inlined(shape: type[BaseModel]) -> dict[str, Any]:
 def retrain_schema() -> dict[str, Any]:
     """What `POST /retrain` takes as JSON, from the one table of all keys."""
     sections: dict[str, Any] = {}
-    for row in describe():
-        if f"{row.section}.{row.key}" in PUBLISHED_KEYS:
-            sections.setdefault(row.section, {})[row.key] = {
+    for (section, key), declared in KEYS.items():
+        if f"{section}.{key}" in PUBLISHED_KEYS:
+            sections.setdefault(section, {})[key] = {
                 "type": ["string", "number", "boolean", "null"],
-                "description": f"{row.doc}; {row.allowed}",
+                "description": f"{declared.description}; {allowed(declared)}",
             }
     by_section = {
         name: {"type": "object", "properties": keys, "additionalProperties": False}

@@ -25,8 +25,8 @@ from mindtrace.application.schemas import (
     PromotionItem,
     RollbackWish,
 )
-from mindtrace.config.redact import shown
 from mindtrace.config.settings import Settings
+from mindtrace.config.urls import shown
 from mindtrace.errors import NotFoundError, StoreError
 from mindtrace.service import history as service
 from mindtrace.service import writing

@@ -44,7 +44,7 @@ def check(
     *,
     file: Annotated[str, typer.Argument(metavar="FILE", help="The INI file to check.")],
 ) -> None:
-    """Check a file by itself; every fault is told."""
+    """Check a file by itself; every fault is reported."""
     from mindtrace.config.settings import load_settings
 
     load_settings(file, sets=call.sets, environ={})  # the environment plays no part
@@ -63,7 +63,7 @@ def init(
     ] = _NEW_FILE,
 ) -> None:
     """Write a file with every setting, its default and what it means."""
-    from mindtrace.config.template import template_ini
+    from mindtrace.config.settings import template_ini
 
     text = template_ini()
     if file == "-":

@@ -1,71 +1,47 @@
-"""Room core: `Config`, the plain INI wrapper; an INI goes in, sections of texts come out.
-
-It keeps whatever it reads and knows no types; `settings.py` is the checked view of the
-same layers.
-"""
+"""`Config`: an INI as sections of texts; it keeps whatever it reads and knows no types."""
 
 from __future__ import annotations
 
 import json
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
-from mindtrace.config.interpolation import Resolver
-from mindtrace.config.layers import (
+from mindtrace.config.ini import (
     CONFIG_VARIABLE,
     Entry,
     Layer,
     Origin,
     Place,
+    Resolver,
     merged,
     packaged_layer,
     read_ini_file,
 )
-from mindtrace.config.redact import masked
+from mindtrace.config.urls import masked
 from mindtrace.errors import ConfigError, listed
 
 T = TypeVar("T")
 
 
-class _Names(ABC, Generic[T]):
-    """What a config and its sections have in common: names, each with something behind it.
-
-    `keys` and `items` are lists, as they have always been; a Mapping's would be views.
-    """
-
-    @abstractmethod
-    def __getitem__(self, name: str) -> T: ...
-
-    @abstractmethod
-    def __iter__(self) -> Iterator[str]: ...
+class _Names(Mapping[str, T]):
+    """A mapping whose `keys` and `items` are lists, as they have always been here."""
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def __contains__(self, name: object) -> bool:
-        return any(name == own for own in self)
-
-    def keys(self) -> list[str]:
+    def keys(self) -> list[str]:  # type: ignore[override]
         """The names, in the order in which they were read."""
         return [*self]
 
-    def items(self) -> list[tuple[str, T]]:
+    def items(self) -> list[tuple[str, T]]:  # type: ignore[override]
         """The names and what is behind them."""
         return [(name, self[name]) for name in self]
 
-    def get(self, name: str, default: T | None = None) -> T | None:
-        """What is behind `name`, or `default` if there is no such name."""
-        try:
-            return self[name]
-        except KeyError:
-            return default
-
 
 class ConfigSection(_Names[str]):
-    """One section: key -> text, substituted, with the case that the keys have."""
+    """One section: key -> text with references replaced; keys keep their case."""
 
     def __init__(self, name: str, texts: Mapping[str, str]) -> None:
         self.name = name
@@ -87,8 +63,8 @@ class Config(_Names[ConfigSection]):
     """The user's INI over the packaged one, below the environment.
 
     A variable `{SECTION}__{KEY}` in capitals replaces the value of a key that exists, now
-    and whenever it changes; it is taken as it stands. `${SECTION:KEY}` is substituted
-    after that, so `DIR_PATHS__ROOT` moves DATA as well.
+    and whenever it changes; it is taken as it stands. `${SECTION:KEY}` is replaced after
+    that, so `DIR_PATHS__ROOT` moves DATA as well.
 
     Args:
         config_path: an INI; None is the one that the variable MindtraceConfig names, and
@@ -156,8 +132,7 @@ def _user_layer(path: Path) -> Layer:
 
 
 def _overridden(place: Place, entry: Entry) -> Entry:
-    section, key = place
-    variable = f"{section}__{key}".upper()
+    variable = "__".join(place).upper()
     if variable not in os.environ:
         return entry
     return Entry(os.environ[variable], Origin(f"environment {variable}", literal=True))

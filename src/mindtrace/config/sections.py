@@ -1,113 +1,417 @@
-"""Room core: one frozen dataclass for each section; what the schema's texts become.
-
-Field names are the INI's keys in lower case. `settings.py` fills them; a test holds them
-against the schema.
-"""
+"""Every section and key, declared once: type, range, default, help, synonyms, who may set it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+
+from mindtrace.config.ini import Place, packaged_layer
+from mindtrace.config.schema import ElsewhereError, Section, ini_text, key, key_of
+from mindtrace.config.types import COUNT_OR_FRACTION, HOSTS, PATH, SIZE, path_or, url
+
+Source = Literal["mnist", "fashion_mnist", "digits", "folder"]
+Network = Literal[
+    "mlp",
+    "cnn",
+    # torchvision's, each of which has been tried on grey and on colour images
+    "resnet18",
+    "resnet50",
+    "mobilenet_v3_small",
+    "efficientnet_b0",
+    "convnext_tiny",
+    "shufflenet_v2_x1_0",
+]
+VISION_NAMES: tuple[str, ...] = get_args(Network)[2:]
 
 
-@dataclass(frozen=True)
-class DirSettings:
-    """`[DIR_PATHS]`; absolute paths."""
-
-    root: Path
-    data: Path
-    checkpoints: Path
+BLANK = ("", "none")
+AUTO = ("", "none", "auto")
 
 
-@dataclass(frozen=True)
-class DataSettings:
-    """`[data]`.
+class DirSettings(Section):
+    """Where things are kept."""
 
-    `num_val` is a number of images, or a float that is a part of them; None is the
-    source's own default. `mirror` may hold a password and is not in the repr.
-    """
+    synonyms = "paths dirs directories path dir"
 
-    source: str
-    dir: Path | None
-    mirror: str | None = field(repr=False)
-    batch_size: int
-    num_workers: int
-    num_val: int | float | None
-    test_fraction: float
-    split_seed: int
-    image_size: int | None
-    augment: str
+    # Their defaults stand in config.ini, which `Config` reads as well.
+    root: Path = key(..., "the folder of everything else", kind=PATH)
+    data: Path = key(..., "images that were downloaded", kind=PATH)
+    checkpoints: Path = key(..., "checkpoints of trainings under way", kind=PATH)
 
 
-@dataclass(frozen=True)
-class ModelSettings:
-    """`[model]`; `weights` is `none`, `default` or the text of an absolute path."""
+class DataSettings(Section):
+    """The images."""
 
-    name: str
-    hidden: int
-    dropout: float
-    weights: str
-    freeze: bool
+    synonyms = "dataset datamodule dataloader images"
+
+    source: Source = key(
+        "mnist",
+        "where images come from; digits needs no network",
+        request=True,
+        synonyms="dataset dataset_name data name",
+    )
+    dir: Path | None = key(
+        None,
+        "source = folder only: one sub-folder a class, under train/val/test or as one tree",
+        kind=PATH,
+        none=BLANK,
+        synonyms="path folder data_dir root directory",
+    )
+    mirror: str | None = key(
+        None,
+        "fetches mnist and fashion_mnist from here, not from torchvision's mirrors",
+        kind=url("http", "https"),
+        none=BLANK,
+        repr=False,
+        synonyms="mirrors url",
+    )
+    batch_size: int = key(
+        64, "images in one step of training", ge=1, request=True, synonyms="batch batchsize bs"
+    )
+    num_workers: int = key(
+        0,
+        "processes that help to decode the files of a folder",
+        ge=0,
+        le=1024,
+        request=True,
+        synonyms="workers n_workers loader_workers",
+    )
+    num_val: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = key(
+        None,
+        "images for validation; blank is 5000 for the mnist kinds and 0.1 elsewhere",
+        kind=COUNT_OR_FRACTION,
+        none=AUTO,
+        request=True,
+        synonyms="val_size val_fraction val_split validation n_val",
+    )
+    test_fraction: float = key(
+        0.2,
+        "images for the test: of digits, and of a folder without a test split of its own",
+        gt=0,
+        lt=1,
+        request=True,
+        synonyms="test_size test_split num_test",
+    )
+    split_seed: int = key(
+        0,
+        "makes the split, alone: versions of different seeds share a test set",
+        ge=0,
+        request=True,
+        synonyms="data_seed random_state",
+    )
+    image_size: int | None = key(
+        None,
+        "height and width in pixels; blank is what the source or the network has",
+        ge=1,
+        le=1024,
+        none=AUTO,
+        request=True,
+        synonyms="img_size imgsz size resolution input_size",
+    )
+    augment: Literal["none", "light"] = key(
+        "none",
+        "light: in training, shifts of up to 1/14 of the side and turns of up to 10 degrees",
+        request=True,
+        synonyms="augmentation augmentations transforms",
+    )
+
+    @field_validator("dir")
+    @classmethod
+    def _goes_with_source(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
+        source = info.data.get("source", "folder" if folder else None)
+        if source == "folder" and folder is None:
+            raise ElsewhereError("source", "needs the folder too; add dir = PATH to [data]")
+        if source != "folder" and folder is not None:
+            reason = f"is for source = folder, and source is {source}; change or remove one"
+            raise ValueError(reason)
+        return folder
 
 
-@dataclass(frozen=True)
-class TrainSettings:
-    """`[train]`; None is no limit."""
+class ModelSettings(Section):
+    """The network."""
 
-    max_epochs: int
-    lr: float
-    schedule: str
-    monitor: str
-    patience: int | None
-    seed: int
-    max_minutes: float | None
+    synonyms = "network net architecture arch"
 
+    name: Network = key(
+        "mlp", "which one", request=True, synonyms="model arch architecture network"
+    )
+    hidden: int = key(
+        100,
+        "units in the hidden layer of mlp",
+        ge=1,
+        le=65536,
+        request=True,
+        synonyms="hidden_dim hidden_size hidden_units width",
+    )
+    dropout: float = key(
+        0.2,
+        "part of the units that a step of training leaves out",
+        ge=0,
+        lt=1,
+        request=True,
+        synonyms="dropout_rate drop_rate drop",
+    )
+    weights: str = key(
+        "none",
+        "where to start: from nothing, torchvision's own, or a .safetensors file",
+        kind=path_or("none", "default"),
+        request=True,
+        synonyms="pretrained checkpoint init_from",
+    )
+    freeze: bool = key(
+        False, "train the last layer only", request=True, synonyms="frozen freeze_backbone"
+    )
 
-@dataclass(frozen=True)
-class RegistrySettings:
-    """`[registry]`; `tracking_uri` may hold a password and is not in the repr."""
-
-    model_name: str | None
-    experiment_name: str | None
-    tracking_uri: str = field(repr=False)
-
-
-@dataclass(frozen=True)
-class ServeSettings:
-    """`[serve]`; sizes in bytes, timeouts in seconds."""
-
-    host: str
-    port: int
-    workers: int
-    token_file: Path | None
-    allowed_hosts: tuple[str, ...]
-    max_body: int
-    max_retrain_body: int
-    max_header: int
-    max_pixels: int
-    max_connections: int
-    queue: int
-    header_timeout: float
-    body_timeout: float
-    request_timeout: float
-    drain_timeout: float
-    access_log: bool
-
-
-@dataclass(frozen=True)
-class JobSettings:
-    """`[jobs]`; `database_url` None is SQLite in ROOT, and it is not in the repr."""
-
-    database_url: str | None = field(repr=False)
-    promote: str
-    max_queued: int
+    @field_validator("weights")
+    @classmethod
+    def _exist_for_the_network(cls, weights: str, info: ValidationInfo) -> str:
+        name = info.data.get("name")
+        if weights == "default" and name in ("mlp", "cnn"):
+            reason = f"there are none for {name}; use none, a path, or a torchvision network"
+            raise ValueError(reason)
+        return weights
 
 
-@dataclass(frozen=True)
-class ComputeSettings:
-    """`[compute]`; `threads` None is auto."""
+class TrainSettings(Section):
+    """The training."""
 
-    device: str
-    precision: str
-    threads: int | None
-    pin_memory: bool
+    synonyms = "training fit trainer optimizer optim hyperparameters"
+
+    max_epochs: int = key(
+        10,
+        "times through the images that train",
+        ge=1,
+        request=True,
+        synonyms="epochs epoch num_epochs n_epochs nepochs",
+    )
+    lr: float = key(
+        0.001,
+        "learning rate; with one_cycle the highest",
+        gt=0,
+        allow_inf_nan=False,
+        request=True,
+        synonyms="learning_rate learningrate learn_rate lr0 eta",
+    )
+    schedule: Literal["constant", "one_cycle"] = key(
+        "constant",
+        "how the learning rate moves",
+        request=True,
+        synonyms="scheduler lr_schedule lr_scheduler sched",
+    )
+    monitor: Literal["val_acc", "val_loss"] = key(
+        "val_acc",
+        "tells which epoch's weights are the best",
+        request=True,
+        synonyms="metric monitored",
+    )
+    patience: int | None = key(
+        None,
+        "epochs without a better one after which to stop",
+        ge=1,
+        none=("none", ""),
+        request=True,
+        synonyms="early_stopping early_stop early_stopping_patience",
+    )
+    seed: int = key(
+        0,
+        "of weights, dropout and the order of images; the split has its own",
+        ge=0,
+        le=2**32 - 1,
+        request=True,
+        synonyms="random_seed manual_seed",
+    )
+    max_minutes: float | None = key(
+        None,
+        "minutes after which to stop",
+        gt=0,
+        allow_inf_nan=False,
+        none=("none", ""),
+        request=True,
+        synonyms="max_time time_limit minutes",
+    )
+
+
+class RegistrySettings(Section):
+    """Where versions are kept: an MLflow store."""
+
+    synonyms = "mlflow tracking registration"
+
+    model_name: str | None = key(
+        None,
+        "the name to register under; blank is the name of the source or of its folder",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        words="1 to 64 letters, digits, '.', '_' or '-', and begin with a letter or digit",
+        none=("",),
+        request=True,
+        synonyms="name model registered_model_name",
+    )
+    experiment_name: str | None = key(
+        None,
+        "experiment of the runs; blank is as model_name",
+        pattern=r"^[^\s/](?:[^\x00-\x1f\x7f/]{0,198}[^\s/])?$",
+        words="one line of at most 200 signs, without /",
+        none=("",),
+        synonyms="experiment",
+    )
+    tracking_uri: str = key(
+        "sqlite:///${DIR_PATHS:ROOT}/mlflow.db",
+        "the store: SQLite, another database or an MLflow server",
+        kind=url("sqlite", "postgresql", "mysql", "mssql", "http", "https"),
+        repr=False,
+        synonyms="uri tracking mlflow_tracking_uri url store",
+    )
+
+
+class ServeSettings(Section):
+    """The server. Timeouts are in seconds."""
+
+    synonyms = "server http api service"
+
+    host: str = key(
+        "127.0.0.1",
+        "address to listen on; any but a loopback one needs a token_file",
+        pattern=r"^[A-Za-z0-9._:-]+$",
+        words="a host name or an address",
+        synonyms="address bind hostname ip",
+    )
+    port: int = key(8000, "port to listen on; 0 is any free one", ge=0, le=65535)
+    workers: int = key(1, "processes that answer", ge=1, le=256, synonyms="num_workers processes")
+    token_file: Path | None = key(
+        None,
+        "file with the token that every request must bring",
+        kind=PATH,
+        none=BLANK,
+        synonyms="token auth token_path api_key",
+    )
+    allowed_hosts: tuple[str, ...] = key(
+        (),
+        "names, beside the loopback ones, under which the server may be called",
+        kind=HOSTS,
+        synonyms="hosts trusted_hosts",
+    )
+    max_body: int = key(16 * 2**20, "largest body of a request", kind=SIZE, synonyms="body_limit")
+    max_retrain_body: int = key(256 * 2**10, "largest body of POST /retrain", kind=SIZE)
+    max_header: int = key(16 * 2**10, "largest head of a request", kind=SIZE)
+    max_pixels: int = key(25_000_000, "largest image, in pixels", ge=1, synonyms="pixels")
+    max_connections: int = key(1024, "most connections at a time", ge=1, synonyms="connections")
+    queue: int = key(64, "requests that may wait", ge=1, synonyms="queue_size backlog")
+    header_timeout: float = key(
+        10.0, "for the head of a request to arrive", gt=0, allow_inf_nan=False
+    )
+    body_timeout: float = key(
+        30.0,
+        "for its body to arrive, and for its answer to be read",
+        gt=0,
+        allow_inf_nan=False,
+    )
+    request_timeout: float = key(
+        10.0, "for its answer to be found", gt=0, allow_inf_nan=False, synonyms="timeout"
+    )
+    drain_timeout: float = key(
+        30.0, "for open requests to end when we stop", gt=0, allow_inf_nan=False
+    )
+    access_log: bool = key(
+        False, "a line of JSON on stderr for every request", synonyms="log_access"
+    )
+
+
+class JobSettings(Section):
+    """Retraining."""
+
+    synonyms = "job retrain worker queue"
+
+    database_url: str | None = key(
+        None,
+        "where jobs are kept; blank is SQLite in ROOT",
+        kind=url("sqlite", "postgresql"),
+        none=BLANK,
+        repr=False,
+        synonyms="database db db_url url",
+    )
+    promote: Literal["never", "gate", "always"] = key(
+        "never",
+        "whether a retrained version becomes champion; gate asks the comparison",
+        synonyms="promotion auto_promote",
+    )
+    max_queued: int = key(8, "jobs that may wait", ge=1, synonyms="queue queue_size queued")
+
+
+class ComputeSettings(Section):
+    """The machine."""
+
+    synonyms = "hardware device resources machine"
+
+    device: str = key(
+        "auto",
+        "what trains",
+        pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$",
+        words="auto, cpu, mps, cuda or cuda:N",
+        synonyms="accelerator gpu devices gpus",
+    )
+    precision: Literal["auto", "32", "bf16"] = key(
+        "auto",
+        "of the arithmetic while training; results are kept as float32",
+        request=True,
+        synonyms="dtype amp half",
+    )
+    threads: int | None = key(
+        None,
+        "processor threads while training",
+        ge=1,
+        le=1024,
+        none=("auto", "none", ""),
+        request=True,
+        synonyms="num_threads n_threads cpus cores",
+    )
+    pin_memory: bool = key(False, "copy to a GPU from pinned memory", synonyms="pin pinned")
+
+
+#: The name of each section in an INI.
+SECTIONS: Mapping[str, type[Section]] = {
+    "DIR_PATHS": DirSettings,
+    "data": DataSettings,
+    "model": ModelSettings,
+    "train": TrainSettings,
+    "registry": RegistrySettings,
+    "serve": ServeSettings,
+    "jobs": JobSettings,
+    "compute": ComputeSettings,
+}
+#: The sections that a bundle or a run may carry; the rest belongs to a machine.
+TRAVELLING = ("data", "model", "train", "compute")
+
+
+def ini_name(section: str, field_name: str) -> str:
+    """How an INI spells a key."""
+    return field_name.upper() if section == "DIR_PATHS" else field_name
+
+
+#: (section, key) as in an INI -> its field.
+KEYS: Mapping[Place, FieldInfo] = {
+    (section, ini_name(section, name)): declared
+    for section, model in SECTIONS.items()
+    for name, declared in model.model_fields.items()
+}
+#: section -> the names of its keys.
+KNOWN = {section: [name for owner, name in KEYS if owner == section] for section in SECTIONS}
+
+
+#: `section.key` of everything that a retraining may ask for.
+PUBLISHED_KEYS = frozenset(
+    f"{section}.{name}" for (section, name), found in KEYS.items() if key_of(found).request
+)
+
+
+@cache
+def default_texts() -> dict[Place, str]:
+    """The INI text that each key has if nobody sets it, with its references."""
+    packaged = packaged_layer().entries
+    return {
+        place: packaged[place].text if place in packaged else ini_text(found, found.default)
+        for place, found in KEYS.items()
+    }

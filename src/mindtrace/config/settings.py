@@ -1,39 +1,26 @@
-"""Room core: the typed configuration; layers go in, `Settings` or all faults come out.
-
-Precedence, each over the one before: defaults, MLFLOW_TRACKING_URI, the INI, the
-environment (`TRAIN__LR`), `--set train.lr=0.01`, a command's own options.
-"""
+"""`Settings`: everything that mindtrace can be told, typed and checked."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import types
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from mindtrace.config import checks
-from mindtrace.config.interpolation import Resolver
-from mindtrace.config.layers import (
-    Entry,
-    Layer,
-    Origin,
-    Place,
-    located,
-    merged,
-)
-from mindtrace.config.lower_layers import default_layer, ini_layer, mlflow_layer
-from mindtrace.config.redact import masked
-from mindtrace.config.schema import (
+from pydantic import ValidationError
+
+from mindtrace.config import load
+from mindtrace.config.ini import Origin, Place
+from mindtrace.config.schema import allowed, ini_text, reasons
+from mindtrace.config.sections import (
+    KEYS,
     KNOWN,
     PUBLISHED_KEYS,
     SECTIONS,
     TRAVELLING,
-    Key,
-    section_of,
-)
-from mindtrace.config.sections import (
     ComputeSettings,
     DataSettings,
     DirSettings,
@@ -42,9 +29,9 @@ from mindtrace.config.sections import (
     RegistrySettings,
     ServeSettings,
     TrainSettings,
+    default_texts,
 )
-from mindtrace.config.upper_layers import from_environment, from_options, from_sets
-from mindtrace.errors import ConfigError, Fault
+from mindtrace.config.urls import masked
 
 __all__ = [
     "PUBLISHED_KEYS",
@@ -59,9 +46,8 @@ __all__ = [
     "Settings",
     "TrainSettings",
     "load_settings",
+    "template_ini",
 ]
-
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Row(NamedTuple):
@@ -75,10 +61,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that mindtrace can be told, checked.
-
-    `origins` tells where each value came from, by (section, key) as in an INI.
-    """
+    """Everything that mindtrace can be told, checked; `origins` by (section, key) of the INI."""
 
     dirs: DirSettings
     data: DataSettings
@@ -91,59 +74,58 @@ class Settings:
     origins: Mapping[Place, Origin] = field(repr=False, compare=False)
 
     def rows(self) -> list[Row]:
-        """Every value in force, in the schema's order."""
-        return [
-            Row(
-                section.name,
-                key.name,
-                self._text(section.field, key),
-                str(self.origins[section.name, key.name]),
-            )
-            for section in SECTIONS
-            for key in section.keys
-        ]
+        """Every value in force, in the order of declaration."""
+        return [Row(*place, self._text(place), str(self.origins[place])) for place in KEYS]
 
     def to_ini(self, sections: Sequence[str] = TRAVELLING) -> str:
-        """INI text of `sections`, which `load_settings` reads back to the same values.
-
-        The passwords of URLs stay behind: they are masked.
-        """
+        """INI text that `load_settings` reads back to the same values, but for passwords."""
         blocks = []
         for section in SECTIONS:
-            if section.name in sections:
-                texts = [(key.name, self._text(section.field, key)) for key in section.keys]
+            if section in sections:
+                texts = [(name, self._text((section, name))) for name in KNOWN[section]]
                 lines = [f"{name} = {text.replace('$', '$$')}".rstrip() for name, text in texts]
-                blocks.append("\n".join([f"[{section.name}]", *lines, ""]))
+                blocks.append("\n".join([f"[{section}]", *lines, ""]))
         return "\n".join(blocks)
 
     def replace(self, **values: Any) -> Settings:
-        """Copy the settings with other values in some places.
+        """Copy with typed values by `section.key`: `replace(**{"compute.threads": 2})`.
 
-        Args:
-            **values: typed values by `section.key`: `replace(**{"compute.threads": 2})`.
-
-        Returns:
-            the copy; its origins call those values `resolved`.
-
-        Raises:
-            KeyError: there is no such section or key.
-            ValueError: the schema does not allow the value.
+        Raises KeyError for a name that does not exist, ValueError for a value not allowed.
         """
-        parts: dict[str, Any] = {}
+        changed: dict[str, dict[str, Any]] = {}
         origins = dict(self.origins)
         for name, value in values.items():
-            section_name, _, key_name = name.partition(".")
-            section = section_of(section_name)
-            key = section.key(key_name)
-            key.kind.parse(key.kind.render(value))
-            part = parts.get(section.field, getattr(self, section.field))
-            parts[section.field] = replace(part, **{key.name.lower(): value})
-            origins[section.name, key.name] = Origin("resolved")
-        return replace(self, **parts, origins=MappingProxyType(origins))
+            section, own = _found(name)
+            changed.setdefault(section, {})[own.lower()] = value
+            origins[section, own] = Origin("resolved")
+        parts: dict[str, Any] = {}
+        for section, fields in changed.items():
+            part = getattr(self, attribute_of(section))
+            try:
+                parts[attribute_of(section)] = type(part)(**{**dict(part), **fields})
+            except ValidationError as error:
+                name, reason = next(reasons(type(part), error))
+                raise ValueError(f"[{section}] {name}: {reason}") from None
+        return dataclasses.replace(self, **parts, origins=types.MappingProxyType(origins))
 
-    def _text(self, section_field: str, key: Key) -> str:
-        value = getattr(getattr(self, section_field), key.name.lower())
-        return masked(key.kind.render(value))
+    def _text(self, place: Place) -> str:
+        section, name = place
+        value = getattr(getattr(self, attribute_of(section)), name.lower())
+        return masked(ini_text(KEYS[place], value))
+
+
+def attribute_of(section: str) -> str:
+    """The attribute of `Settings` that holds a section."""
+    return "dirs" if section == "DIR_PATHS" else section
+
+
+def _found(name: str) -> Place:
+    """The place that `section.key` names, in any case; `dirs` is a name of DIR_PATHS too."""
+    section, _, own = name.lower().partition(".")
+    for place in KEYS:
+        if own == place[1].lower() and section in (place[0].lower(), attribute_of(place[0])):
+            return place
+    raise KeyError(name)
 
 
 def load_settings(
@@ -151,11 +133,14 @@ def load_settings(
     *,
     text: str | None = None,
     sets: Sequence[str] = (),
-    overrides: Mapping[str, str] = _NOTHING,
+    overrides: Mapping[str, str] = types.MappingProxyType({}),
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Settings:
     """Read every layer, check everything, build the settings.
+
+    Precedence, each over the one before: defaults, MLFLOW_TRACKING_URI, the INI, the
+    environment (`TRAIN__LR`), `--set train.lr=0.01`, a command's own options.
 
     Args:
         path: an INI; None is the one that the variable MindtraceConfig names, if any.
@@ -173,59 +158,29 @@ def load_settings(
     """
     environ = os.environ if environ is None else environ
     here = Path.cwd() if cwd is None else cwd
-    layers = [
-        default_layer(),
-        mlflow_layer(environ, here),
-        ini_layer(path, text, environ, here),
-        from_environment(environ, KNOWN, here),
-        from_sets(sets, KNOWN, here),
-        from_options(overrides, here),
-    ]
-    faults = [*(fault for layer in layers for fault in layer.faults)]
-    faults += [fault for layer in layers for fault in checks.unknown_names(layer)]
-    checks.without_stale_folder(layers)
-    entries = {place: e for place, e in merged(layers).items() if checks.is_known(place)}
-    reader = checks.ValueReader()
-    resolver = Resolver(entries, reader.finish)
-    resolver.resolve()
-    faults += resolver.faults + reader.faults + checks.across(entries, reader.values)
-    if faults:
-        raise ConfigError(_in_order(faults, layers), hint=_hint(path, here))
-    return _built(entries, reader.values)
+    sections, origins = load.read(path, text, sets, overrides, environ, here)
+    parts: dict[str, Any] = {attribute_of(name): part for name, part in sections.items()}
+    return Settings(**parts, origins=types.MappingProxyType(origins))
 
 
-def _built(entries: Mapping[Place, Entry], values: Mapping[Place, Any]) -> Settings:
-    def part(name: str) -> dict[str, Any]:
-        return {key.lower(): values[name, key] for key in KNOWN[name]}
-
-    return Settings(
-        dirs=DirSettings(**part("DIR_PATHS")),
-        data=DataSettings(**part("data")),
-        model=ModelSettings(**part("model")),
-        train=TrainSettings(**part("train")),
-        registry=RegistrySettings(**part("registry")),
-        serve=ServeSettings(**part("serve")),
-        jobs=JobSettings(**part("jobs")),
-        compute=ComputeSettings(**part("compute")),
-        origins=MappingProxyType({place: entry.origin for place, entry in entries.items()}),
-    )
+def template_ini() -> str:
+    """The commented INI of `mindtrace config init`: every key at its default."""
+    lines = [_TEMPLATE_HEAD]
+    for section, model in SECTIONS.items():
+        lines += [f"# {model.__doc__}", f"[{section}]"]
+        for name in KNOWN[section]:
+            declared = KEYS[section, name]
+            lines += ["", f"# {declared.description}", f"#   {allowed(declared)}"]
+            lines.append(f"#{name} = {default_texts()[section, name]}".rstrip())
+        lines.append("")
+    return "\n".join(lines)
 
 
-def _in_order(faults: Sequence[Fault], layers: Sequence[Layer]) -> list[Fault]:
-    """By layer, then by line: the order in which a person mends them."""
-    rank = {
-        file: position
-        for position, layer in enumerate(layers)
-        for file in (
-            *(fault.file for fault in layer.faults),
-            *(entry.origin.file for entry in layer.entries.values()),
-        )
-    }
-    return sorted(faults, key=lambda fault: (rank.get(fault.file, 0), fault.line or 0))
-
-
-def _hint(path: Path | str | None, here: Path) -> str:
-    # os.path's own test, as Path's raises where a folder may not be entered
-    if path is not None and not os.path.exists(located(path, here)):  # noqa: PTH110
-        return f"mindtrace config init {path}"
-    return "mindtrace config init - shows every key, its default and what it takes"
+_TEMPLATE_HEAD = """\
+# Configuration of mindtrace. Every key stands here with its default, commented out:
+# take the '#' away to change one. Comments stand on lines of their own.
+#
+# The environment (TRAIN__LR=0.01), --set train.lr=0.01 and a command's own options come
+# before this file. Relative paths start at this file's folder, ~ is your home folder,
+# ${SECTION:KEY} is another value and $$ a dollar.
+"""

@@ -1,10 +1,69 @@
-"""Store URLs: the local files behind them."""
+"""URLs: passwords masked for people to see, and the local files that some of them name."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 from urllib.parse import unquote
+
+# Strangers may choose a text: nothing here is quadratic in its length.
+_BETWEEN = re.compile(r"(\s+|,(?=[A-Za-z][A-Za-z0-9+.-]{0,31}://))")
+_MARGIN = 4096  # characters behind what is shown that masking looks at
+_LONGEST = 80  # characters of a text in a message
+_SECRETS = ("pass", "pwd", "secret", "token", "key")
+
+
+def masked(text: str) -> str:
+    """`text` with the passwords of all URLs in it, and their secret parameters, as `***`."""
+    if "://" not in text:
+        return text
+    return "".join(_masked_word(word) for word in _BETWEEN.split(text))
+
+
+def _masked_word(word: str) -> str:
+    done, start = "", word.find("://")
+    while start >= 0:
+        head, rest = word[: start + 3], word[start + 3 :]
+        end = _authority_end(rest, web=head.lower().endswith(("http://", "https://")))
+        done += head + _masked_authority(rest[:end])
+        word = rest[end:]
+        start = word.find("://")
+    return done + _masked_query(word)
+
+
+def _authority_end(rest: str, *, web: bool) -> int:
+    # In http a path ends it. SQLAlchemy lets a database's password hold slashes, so there
+    # only the last @ ends it.
+    if web:
+        ends = [rest.find(sign) for sign in "/?#"]
+        return min((end for end in ends if end >= 0), default=len(rest))
+    return rest.rfind("@") + 1
+
+
+def _masked_authority(authority: str) -> str:
+    credentials, at, host = authority.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    # A slash before the colon: the path of a SQLite file, not a user's name.
+    return f"{user}:***{at}{host}" if colon and "/" not in user else authority
+
+
+def _masked_query(tail: str) -> str:
+    parts = re.split(r"([?&])", tail)
+    for position in range(2, len(parts), 2):
+        name, equals, _ = parts[position].partition("=")
+        if equals and any(secret in name.lower() for secret in _SECRETS):
+            parts[position] = f"{name}=***"
+    return "".join(parts)
+
+
+def shown(text: str) -> str:
+    """`text` for one line of a message: masked, control characters escaped, cut."""
+    # Cut twice: of megabytes only the beginning is walked, and enough of it that a secret
+    # is still seen whole where it is masked.
+    head = text[: _LONGEST + _MARGIN]
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in head)
+    line = masked(line)
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
 
 
 def sqlite_path(url: str) -> Path | None:

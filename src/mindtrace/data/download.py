@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from mindtrace.config.redact import masked
+from mindtrace.config.urls import masked
 from mindtrace.errors import DownloadError
 
 _GZIP = b"\x1f\x8b"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mindtrace.config.redact import masked
+from mindtrace.config.urls import masked
 from mindtrace.errors import StoreError
 from mindtrace.jobs.dialects import Dialect, Postgres, Sqlite
 

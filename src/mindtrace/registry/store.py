@@ -34,8 +34,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from mindtrace.config.redact import masked
-from mindtrace.config.urls import sqlite_path
+from mindtrace.config.urls import masked, sqlite_path
 from mindtrace.errors import StoreError
 from mindtrace.registry.names import ARTIFACTS
 

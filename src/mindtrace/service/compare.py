@@ -103,7 +103,7 @@ def settings_of(settings: Settings, config: str) -> Settings:
         ConfigError: this mindtrace does not read it.
     """
     made = load_settings(text=config, environ={}, cwd=settings.dirs.root)
-    data = dataclasses.replace(made.data, mirror=settings.data.mirror)
+    data = made.data.model_copy(update={"mirror": settings.data.mirror})
     return dataclasses.replace(made, dirs=settings.dirs, registry=settings.registry, data=data)
 
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mindtrace.config.redact import masked
 from mindtrace.config.settings import Settings
-from mindtrace.config.urls import sqlite_path
+from mindtrace.config.urls import masked, sqlite_path
 from mindtrace.errors import MindtraceError, NotFoundError, StoreError, UsageError, listed
 from mindtrace.system import auto_device, has_bf16, processor
 from mindtrace.utils.system import available_cores

@@ -114,7 +114,7 @@ def _images_for(settings: Settings, predictor: Predictor) -> ImageDataModule:
 
     card = predictor.model_config
     demand = InputRequirements(**{**vars(card.spec), "min_side": None})
-    own = dataclasses.replace(settings.data, image_size=None)
+    own = settings.data.model_copy(update={"image_size": None})
     data = build_data(dataclasses.replace(settings, data=own), demand)
     if data.class_names != card.class_names:
         raise UsageError(

@@ -13,9 +13,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mindtrace.config.redact import masked
-from mindtrace.config.schema import SECTIONS
+from mindtrace.config.sections import SECTIONS
 from mindtrace.config.settings import Settings
+from mindtrace.config.urls import masked
 
 if TYPE_CHECKING:
     from mindtrace.jobs.beside import Runner
@@ -109,7 +109,7 @@ def runner(settings: Settings, *, serving: bool) -> Runner:
     return Runner(
         settings.dirs.root,
         unfinished=lambda: queue(settings).unfinished(),
-        config=lambda: settings.to_ini([section.name for section in SECTIONS]),
+        config=lambda: settings.to_ini([*SECTIONS]),
         environ=listed_environment(os.environ, secrets(settings)),
         command=beside_server if serving else beside_command,
     )

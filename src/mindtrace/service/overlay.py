@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mindtrace.config.checks import unknown_names
-from mindtrace.config.layers import Layer, Origin, read_ini
-from mindtrace.config.redact import shown
-from mindtrace.config.schema import KNOWN, TRAVELLING, section_of
-from mindtrace.config.settings import PUBLISHED_KEYS, Settings, load_settings
+from mindtrace.config.ini import Layer, Origin, read_ini
+from mindtrace.config.load import unknown_names
+from mindtrace.config.schema import key_of
+from mindtrace.config.sections import KEYS, KNOWN, PUBLISHED_KEYS, TRAVELLING
+from mindtrace.config.settings import Settings, load_settings
+from mindtrace.config.urls import shown
 from mindtrace.errors import ConfigError, Fault, listed
 from mindtrace.service.jobs import secrets
 
@@ -210,11 +211,10 @@ def _fault(section: str | None, key: str | None, message: str, line: int | None 
 
 def _nothing(section: str, key: str) -> str:
     """How a key says that it has no value; `none`, mostly a fault, where it must have one."""
-    try:
-        word = section_of(section).key(key).kind.nothing
-    except KeyError:
-        word = None  # a name that is refused anyway
-    return "none" if word is None else word
+    for place, declared in KEYS.items():
+        if (section.lower(), key.lower()) == (place[0].lower(), place[1].lower()):
+            return next(iter(key_of(declared).none), "none")
+    return "none"  # a name that is refused anyway
 
 
 def _text(value: object) -> str | None:

@@ -125,9 +125,9 @@ def _based(settings: Settings, base: str) -> tuple[Settings, str]:
     weights = made.model.weights
     if weights not in STARTS and not Path(weights).is_file():
         # It began with weights that only another machine has; they are not its own.
-        made = dataclasses.replace(made, model=dataclasses.replace(made.model, weights="none"))
-    compute = dataclasses.replace(made.compute, device=settings.compute.device)
-    registry = dataclasses.replace(settings.registry, model_name=name)
+        made = made.replace(**{"model.weights": "none"})
+    compute = made.compute.model_copy(update={"device": settings.compute.device})
+    registry = settings.registry.model_copy(update={"model_name": name})
     based = dataclasses.replace(
         settings, data=made.data, model=made.model, train=made.train, compute=compute
     )

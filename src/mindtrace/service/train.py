@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mindtrace.config.redact import masked
 from mindtrace.config.settings import Settings
+from mindtrace.config.urls import masked
 from mindtrace.documents import document
 from mindtrace.errors import InterruptedByUser
 from mindtrace.progress import Progress

@@ -1,4 +1,4 @@
-"""Reading one layer: an INI's lines, the environment, --set, options."""
+"""Reading INI text: the dialect, lines, every fault at once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindtrace.config.layers import Layer, read_ini, read_ini_file
-from mindtrace.config.upper_layers import from_environment, from_options, from_sets
+from mindtrace.config.ini import Layer, read_ini, read_ini_file
 
 HERE = Path("/here")
-KNOWN = {"train": ("lr", "max_epochs"), "DIR_PATHS": ("ROOT",)}
 
 
 def texts(layer: Layer) -> dict[str, dict[str, str]]:
@@ -151,39 +149,3 @@ def test_a_file_that_is_no_text(tmp_path: Path, content: bytes, line: int, words
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     (fault,) = read_ini_file(tmp_path, tmp_path).faults
     assert str(fault) == f"{tmp_path}: cannot be read: Is a directory"
-
-
-def test_the_environment_in_any_case() -> None:
-    environ = {"TRAIN__LR": "1", "Train__Max_Epochs": "2", "dir_paths__root": "/r"}
-    layer = from_environment(environ, KNOWN, HERE)
-    assert texts(layer) == {"train": {"lr": "1", "max_epochs": "2"}, "DIR_PATHS": {"ROOT": "/r"}}
-    assert str(layer.entries["train", "lr"].origin) == "environment TRAIN__LR"
-
-
-def test_variables_of_others_are_let_alone() -> None:
-    environ = {"PATH": "x", "OTHER__LR": "1", "TRAIN_LR": "1", "TRAIN__": "1", "__LR": "1"}
-    assert not from_environment(environ, KNOWN, HERE).entries
-
-
-def test_two_variables_that_disagree_are_a_fault() -> None:
-    environ = {"TRAIN__LR": "1", "train__lr": "2"}
-    (fault,) = from_environment(environ, KNOWN, HERE).faults
-    assert "also given by environment TRAIN__LR" in str(fault)
-    assert not from_environment({**environ, "train__lr": "1"}, KNOWN, HERE).faults
-
-
-def test_sets_in_any_case_and_the_last_one_counts() -> None:
-    layer = from_sets(["TRAIN.LR=1", "train.lr = a=b ", "dir_paths.root=/x"], KNOWN, HERE)
-    assert texts(layer) == {"train": {"lr": "a=b"}, "DIR_PATHS": {"ROOT": "/x"}}
-    assert str(layer.entries["train", "lr"].origin) == "--set train.lr"
-
-
-@pytest.mark.parametrize("argument", ["", "lr", "lr=1", "train.lr", "train.=1", ".lr=1", "=1"])
-def test_a_set_that_is_none(argument: str) -> None:
-    (fault,) = from_sets([argument], KNOWN, HERE).faults
-    assert "write it as section.key=value" in fault.message
-
-
-def test_options_are_named_as_they_are_typed() -> None:
-    layer = from_options({"train.max_epochs": "3"}, HERE)
-    assert str(layer.entries["train", "max_epochs"].origin) == "--max-epochs"

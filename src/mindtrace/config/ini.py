@@ -1,0 +1,267 @@
+"""INI text as entries that know their file and line, and `${SECTION:KEY}` between them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mindtrace.config.urls import shown
+from mindtrace.errors import Fault, nearest
+
+#: The environment variable that names a user's INI.
+CONFIG_VARIABLE = "MindtraceConfig"
+
+Place = tuple[str, str]  # section and key
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value stands: an INI, `default`, `environment TRAIN__LR`, `--set train.lr`.
+
+    The text of a `literal` one holds no references; relative paths start at `base`.
+    """
+
+    file: str
+    line: int | None = None
+    literal: bool = False
+    base: Path | None = None
+
+    def __str__(self) -> str:
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A value's text, before references are replaced, and its origin."""
+
+    text: str
+    origin: Origin
+
+
+@dataclass
+class Layer:
+    """The entries of one layer in their order, and what was wrong while reading it."""
+
+    entries: dict[Place, Entry] = field(default_factory=dict)
+    sections: dict[str, Origin] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+
+    def fault(self, origin: Origin, message: str, place: tuple[str | None, str | None]) -> None:
+        """Note one fault at `origin`."""
+        self.faults.append(Fault(origin.file, origin.line, *place, message))
+
+    def put(self, section: str, key: str, text: str, origin: Origin) -> None:
+        """Set a value; a section becomes known with its first one."""
+        self.sections.setdefault(section, origin)
+        self.entries[section, key] = Entry(text, origin)
+
+
+def merged(layers: Iterable[Layer]) -> dict[Place, Entry]:
+    """All entries; a later layer replaces what an earlier one says."""
+    entries: dict[Place, Entry] = {}
+    for layer in layers:
+        entries.update(layer.entries)
+    return entries
+
+
+def packaged_layer() -> Layer:
+    """`config.ini` of this package, the lowest layer of all."""
+    path = Path(__file__).with_name("config.ini")
+    return read_ini(path.read_text(encoding="utf-8"), "default", path.parent)
+
+
+_NEW_LINE = re.compile("\r\n|\r|\n")
+_HEADER = re.compile(r"\[([^\]]+)\]\s*([#;].*)?$")
+_DELIMITER = re.compile("[=:]")
+
+
+def read_ini(text: str, file: str, base: Path) -> Layer:
+    """Read INI text; `file` names it in origins and faults, relative paths start at `base`."""
+    # The dialect is that of the standard configparser (a test compares them), which stops
+    # at the first duplicate or missing header and keeps no line of what it reads.
+    layer = Layer()
+    values: dict[Place, tuple[Origin, list[str]]] = {}
+    section: str | None = None
+    unreadable = False  # the header above: its keys are not judged
+    lines: list[str] | None = None  # of the value that may still go on
+    indent = 0
+    for number, line in enumerate(_NEW_LINE.split(text), start=1):
+        content = line.strip()
+        own_indent = len(line) - len(line.lstrip())
+        if content.startswith(("#", ";")):
+            continue
+        if not content or (lines is not None and own_indent > indent):
+            if lines is not None:
+                lines.append(content)
+            continue
+        here = Origin(file, number, base=base)
+        lines, indent = None, own_indent
+        if content.startswith("["):
+            section = _header(layer, content, here)
+            unreadable = section is None
+        elif not unreadable:
+            place, lines = _option(layer, content, here, section)
+            if place is not None and lines is not None and place not in values:
+                values[place] = here, lines
+            elif place is not None:
+                message = f"[{shown(place[0])}] {shown(place[1])}: given twice"
+                message += f", first in line {values[place][0].line}; keep one"
+                layer.fault(here, message, place)
+    for (owner, key), (origin, parts) in values.items():
+        layer.put(owner, key, "\n".join(parts).rstrip(), origin)
+    return layer
+
+
+def _header(layer: Layer, content: str, here: Origin) -> str | None:
+    """The name of a section; None where it cannot be read."""
+    match = _HEADER.match(content)
+    if match is None:
+        layer.fault(here, f"{shown(content)}: a section is written [name]", (None, None))
+        return None
+    name = match[1]
+    first = layer.sections.setdefault(name, here)
+    if first is not here:
+        message = f"[{shown(name)}]: section given twice, first in line {first.line}"
+        layer.fault(here, f"{message}; put both together", (name, None))
+    return name
+
+
+def _option(
+    layer: Layer, content: str, here: Origin, section: str | None
+) -> tuple[Place | None, list[str] | None]:
+    """Place and first line of a value; (None, None) where the line is none."""
+    # Not one pattern for the line: a long run of blanks would take it for ever.
+    key, *values = (part.strip() for part in _DELIMITER.split(content, maxsplit=1))
+    if not key or not values:
+        message = f"{shown(content)}: not a line of an INI, write key = value or # comment"
+        layer.fault(here, message, (section, None))
+    elif section is None:
+        message = f"{shown(key)}: stands before any [section]; write its section above it"
+        layer.fault(here, message, (None, key))
+    else:
+        return (section, key), values
+    return None, None
+
+
+def located(path: Path | str, here: Path) -> Path:
+    """A user's path as an absolute one: `~` expanded, else below `here`."""
+    return here / os.path.expanduser(path)  # noqa: PTH111 - Path's own raises RuntimeError
+
+
+def read_ini_file(path: Path, here: Path) -> Layer:
+    """Read an INI file, relative to `here`; what cannot be read is one fault, absence is raised."""
+    file = located(path, here)
+
+    def unreadable(message: str, line: int | None = None) -> Layer:
+        return Layer(faults=[Fault(str(path), line, None, None, message)])
+
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        return unreadable("not UTF-8 text; save the file as UTF-8", line)
+    except OSError as error:
+        return unreadable(f"cannot be read: {error.strerror}")
+    if "\0" in text:
+        return unreadable("not a text file", text[: text.index("\0")].count("\n") + 1)
+    return read_ini(text, str(path), file.parent)
+
+
+_REFERENCE = re.compile(r"\$(?:\$|\{([^{}$\n]*)\})?")
+
+
+class _Failed(Exception):  # noqa: N818 - its fault has been noted
+    """The text referred to has a fault of its own."""
+
+
+class Resolver:
+    """Replaces `${SECTION:KEY}`, `${KEY}` and `$$`, each text once.
+
+    `finish` gets each text before others refer to it, and may raise ValueError.
+    """
+
+    def __init__(
+        self, entries: Mapping[Place, Entry], finish: Callable[[Place, Entry, str], str]
+    ) -> None:
+        self.entries = entries
+        self.finish = finish
+        self.texts: dict[Place, str] = {}
+        self.faults: list[Fault] = []
+        self._failed: set[Place] = set()
+        self._open: list[Place] = []
+
+    def resolve(self) -> dict[Place, str]:
+        """The finished text of every entry that has one; the rest are in `faults`."""
+        for place in self.entries:
+            self._resolve(place)
+        return self.texts
+
+    def _resolve(self, place: Place) -> None:
+        if place in self.texts or place in self._failed:
+            return
+        entry = self.entries[place]
+        text = entry.text
+        self._open.append(place)
+        try:
+            if not entry.origin.literal:
+                text = self._substituted(place, text)
+            self.texts[place] = self.finish(place, entry, text)
+        except _Failed:
+            self._failed.add(place)
+        except ValueError as reason:
+            self._failed.add(place)
+            self.faults.append(value_fault(place, entry.origin, text, str(reason)))
+        finally:
+            self._open.pop()
+
+    def _substituted(self, place: Place, text: str) -> str:
+        def replacement(match: re.Match[str]) -> str:
+            if match[0] == "$$":
+                return "$"
+            if match[1] is None:
+                raise ValueError("a reference is ${SECTION:KEY}, and a plain $ is written $$")
+            section, colon, key = match[1].partition(":")
+            return self._looked_up((section, key) if colon else (place[0], match[1]))
+
+        return _REFERENCE.sub(replacement, text)
+
+    def _looked_up(self, target: Place) -> str:
+        if target not in self.entries:
+            raise ValueError(self._unknown(*target))
+        if target in self._open:
+            circle = [*self._open[self._open.index(target) :], target]
+            self._failed.update(circle)
+            steps = " -> ".join(f"[{section}] {key}" for section, key in circle)
+            raise ValueError(f"refers to itself: {steps}")
+        self._resolve(target)
+        if target in self._failed:
+            raise _Failed
+        return self.texts[target]
+
+    def _unknown(self, section: str, key: str) -> str:
+        sections = list(dict.fromkeys(known for known, _ in self.entries))
+        if section not in sections:
+            close = nearest(section, sections)
+            meant = f", did you mean [{close}]?" if close else ""
+            return f"there is no section [{section}]{meant}"
+        close = nearest(key, [name for owner, name in self.entries if owner == section])
+        meant = f", did you mean '{close}'?" if close else ""
+        return f"there is no key '{key}' in [{section}]{meant}"
+
+
+def value_fault(place: Place, origin: Origin, text: str, reason: str) -> Fault:
+    """The fault of a value: `[train] max_epochs = -3: must be 1 or more`."""
+    section, key = place
+    if "\n" in text:
+        reason += "; an indented line belongs to the value above it"
+    elif " #" in text or " ;" in text:
+        reason += "; a comment stands on a line of its own"
+    elif len(text) > 1 and text[0] in "\"'" and text[-1] == text[0]:
+        reason += "; write it without quotes"
+    message = f"[{section}] {key} = {shown(text) or '(blank)'}: {reason}"
+    return Fault(origin.file, origin.line, section, key, message)
