@@ -1,4 +1,4 @@
-"""Every error that mindtrace raises on purpose; floor 0, knows no door.
+"""Every error that mindtrace raises on purpose.
 
     MindtraceError
     ├── ConfigError            faults in an INI, the environment, --set or an option
@@ -10,23 +10,15 @@
     ├── NotFoundError          a model, version, alias or job that does not exist
     ├── BundleError            a model bundle that is damaged or too new
     ├── TrainingError          a training that could not go on
-    ├── StoreError             the registry's store: away, read-only, unknown schema
-    ├── ConflictError          somebody else holds it
+    ├── StoreError             the registry's store: unreachable, read-only, unknown schema
+    ├── ConflictError          another process holds it
     │   ├── PortInUseError     the address to serve at
     │   └── QueueFullError     the queue of jobs
     ├── VerdictError           the answer is no: gate, verify, leakage
-    └── InterruptedByUser      SIGINT or SIGTERM, after everything was put away
+    └── InterruptedByUser      SIGINT or SIGTERM, after cleaning up
 
-A caller that wants one net for all of them writes::
-
-    try:
-        model = mindtrace.load("mnist@champion")
-    except mindtrace.MindtraceError as error:
-        print(error, error.hint)
-
-The parts of an error are attributes, its text is made from them: programs read
-attributes, people read the text. Doors add exit codes and HTTP statuses
-(`cli/exits.py`, `application/problems.py`).
+Programs read an error's attributes, people its text and `hint`. `cli/exits.py` has the
+exit codes, `application/problems.py` the HTTP statuses.
 """
 
 from __future__ import annotations
@@ -113,7 +105,7 @@ class ImageError(DataError):
     """Bytes that are not an image we read, or one that is broken or too large."""
 
 
-# Where all that exists is shown, by the kind of thing.
+# The command that lists what exists, by the kind of thing.
 _LISTS = {
     "job": "mindtrace jobs list - shows the jobs",
     "model": "mindtrace registry list - shows the models and versions",
@@ -162,11 +154,11 @@ class TrainingError(MindtraceError):
 
 
 class StoreError(MindtraceError):
-    """The registry's store is away, read-only or of a schema we do not know."""
+    """The registry's store is unreachable, read-only or of a schema we do not know."""
 
 
 class ConflictError(MindtraceError):
-    """Somebody else holds it, or was quicker."""
+    """Another process holds it, or was quicker."""
 
 
 class PortInUseError(ConflictError):
@@ -182,7 +174,7 @@ class PortInUseError(ConflictError):
 
 
 class QueueFullError(ConflictError):
-    """No room for another job."""
+    """The queue of jobs is full."""
 
 
 class VerdictError(MindtraceError):
@@ -190,7 +182,7 @@ class VerdictError(MindtraceError):
 
 
 class InterruptedByUser(MindtraceError):  # noqa: N818 - it is not a fault
-    """SIGINT or SIGTERM arrived; what was open has been put away."""
+    """SIGINT or SIGTERM arrived; what was open has been cleaned up."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")

@@ -1,7 +1,4 @@
-"""What a long piece of work tells whoever watches it; doors subclass `Progress`.
-
-The base class is silent, so a caller who does not watch passes nothing.
-"""
+"""What a training reports to whoever watches it; subclass `Progress`, whose methods do nothing."""
 
 from __future__ import annotations
 
@@ -11,25 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One finished epoch.
+    """One finished epoch; `metrics` are `train_loss`, `val_loss` and `val_acc`, a fraction."""
 
-    Attributes:
-        epoch: 1 for the first.
-        max_epochs: how many were asked for.
-        metrics: `train_loss`, `val_loss`, `val_acc` (fractions, not percent).
-        seconds: wall time of the epoch, validation included.
-        best: whether the monitored metric was the best so far.
-    """
-
-    epoch: int
+    epoch: int  # 1 for the first
     max_epochs: int
     metrics: Mapping[str, float]
-    seconds: float
-    best: bool
+    seconds: float  # wall time, validation included
+    best: bool  # whether the monitored metric was the best so far
 
 
 class Progress:
-    """Hears of a training's course; every method may be called or not."""
+    """Any of these may be called, or not."""
 
     def stage(self, text: str) -> None:
         """A new part of the work began, such as `reading mnist`."""
@@ -38,7 +27,7 @@ class Progress:
         """Fitting begins: `batches` optimizer steps an epoch."""
 
     def advanced(self, epoch: int, done: int) -> None:
-        """`done` optimizer steps of `epoch` (from 1) are behind us."""
+        """`done` optimizer steps of `epoch` (from 1) are finished."""
 
     def epoch(self, report: EpochReport) -> None:
         """An epoch ended."""
@@ -47,4 +36,4 @@ class Progress:
         """Something a person should know, one line."""
 
     def closed(self) -> None:
-        """The work ended, well or not; called once."""
+        """The work ended, successfully or not; called once."""

@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 from mindtrace.application.envelope import OTHER
 from mindtrace.application.slot import ModelSlot
 from mindtrace.application.tally import Tally
-from mindtrace.config.settings import ServeSettings
+from mindtrace.config.sections import ServeSettings
 
 EVERY = 0.5  # seconds
 # Refused connections that are listened to for a moment longer; more are just closed.

@@ -1,1 +1,1 @@
-"""Floor 1: configuration, and the small words that every floor above shares."""
+"""Configuration: declared keys, INI layers, typed settings, and the starter's `Config`."""

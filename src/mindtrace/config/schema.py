@@ -31,8 +31,8 @@ class Key:
 def key(
     default: Any,
     doc: str,
-    *,
     synonyms: str = "",
+    *,
     request: bool = False,
     none: tuple[str, ...] = (),
     kind: Kind | None = None,
@@ -55,7 +55,9 @@ class ElsewhereError(ValueError):
 class Section(BaseModel):
     """A section of the INI; keys are fields in lower case."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
+    )
     synonyms: ClassVar[str] = ""
 
     @field_validator("*", mode="before")

@@ -29,6 +29,7 @@ Network = Literal[
 VISION_NAMES: tuple[str, ...] = get_args(Network)[2:]
 
 
+Seconds = Annotated[float, Field(gt=0)]
 BLANK = ("", "none")
 AUTO = ("", "none", "auto")
 
@@ -52,72 +53,70 @@ class DataSettings(Section):
     source: Source = key(
         "mnist",
         "where images come from; digits needs no network",
+        "dataset dataset_name data name",
         request=True,
-        synonyms="dataset dataset_name data name",
     )
     dir: Path | None = key(
         None,
         "source = folder only: one sub-folder a class, under train/val/test or as one tree",
+        "path folder data_dir root directory",
         kind=PATH,
         none=BLANK,
-        synonyms="path folder data_dir root directory",
     )
     mirror: str | None = key(
         None,
         "fetches mnist and fashion_mnist from here, not from torchvision's mirrors",
+        "url",
         kind=url("http", "https"),
         none=BLANK,
         repr=False,
-        synonyms="mirrors url",
     )
-    batch_size: int = key(
-        64, "images in one step of training", ge=1, request=True, synonyms="batch batchsize bs"
-    )
+    batch_size: int = key(64, "images in one step of training", "batch bs", ge=1, request=True)
     num_workers: int = key(
         0,
         "processes that help to decode the files of a folder",
+        "workers",
         ge=0,
         le=1024,
         request=True,
-        synonyms="workers n_workers loader_workers",
     )
     num_val: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = key(
         None,
         "images for validation; blank is 5000 for the mnist kinds and 0.1 elsewhere",
+        "val_size val_fraction val_split validation",
         kind=COUNT_OR_FRACTION,
         none=AUTO,
         request=True,
-        synonyms="val_size val_fraction val_split validation n_val",
     )
     test_fraction: float = key(
         0.2,
         "images for the test: of digits, and of a folder without a test split of its own",
+        "test_size test_split num_test",
         gt=0,
         lt=1,
         request=True,
-        synonyms="test_size test_split num_test",
     )
     split_seed: int = key(
         0,
         "makes the split, alone: versions of different seeds share a test set",
+        "random_state",
         ge=0,
         request=True,
-        synonyms="data_seed random_state",
     )
     image_size: int | None = key(
         None,
         "height and width in pixels; blank is what the source or the network has",
+        "size resolution",
+        none=AUTO,
         ge=1,
         le=1024,
-        none=AUTO,
         request=True,
-        synonyms="img_size imgsz size resolution input_size",
     )
     augment: Literal["none", "light"] = key(
         "none",
         "light: in training, shifts of up to 1/14 of the side and turns of up to 10 degrees",
+        "transforms",
         request=True,
-        synonyms="augmentation augmentations transforms",
     )
 
     @field_validator("dir")
@@ -137,35 +136,21 @@ class ModelSettings(Section):
 
     synonyms = "network net architecture arch"
 
-    name: Network = key(
-        "mlp", "which one", request=True, synonyms="model arch architecture network"
-    )
+    name: Network = key("mlp", "which one", "model arch architecture network", request=True)
     hidden: int = key(
-        100,
-        "units in the hidden layer of mlp",
-        ge=1,
-        le=65536,
-        request=True,
-        synonyms="hidden_dim hidden_size hidden_units width",
+        100, "units in the hidden layer of mlp", "width", ge=1, le=65536, request=True
     )
     dropout: float = key(
-        0.2,
-        "part of the units that a step of training leaves out",
-        ge=0,
-        lt=1,
-        request=True,
-        synonyms="dropout_rate drop_rate drop",
+        0.2, "part of the units that a step of training leaves out", ge=0, lt=1, request=True
     )
     weights: str = key(
         "none",
         "where to start: from nothing, torchvision's own, or a .safetensors file",
+        "pretrained checkpoint init_from",
         kind=path_or("none", "default"),
         request=True,
-        synonyms="pretrained checkpoint init_from",
     )
-    freeze: bool = key(
-        False, "train the last layer only", request=True, synonyms="frozen freeze_backbone"
-    )
+    freeze: bool = key(False, "train the last layer only", "freeze_backbone", request=True)
 
     @field_validator("weights")
     @classmethod
@@ -183,56 +168,44 @@ class TrainSettings(Section):
     synonyms = "training fit trainer optimizer optim hyperparameters"
 
     max_epochs: int = key(
-        10,
-        "times through the images that train",
-        ge=1,
-        request=True,
-        synonyms="epochs epoch num_epochs n_epochs nepochs",
+        10, "times through the images that train", "epochs epoch", ge=1, request=True
     )
     lr: float = key(
         0.001,
         "learning rate; with one_cycle the highest",
+        "learning_rate learningrate learn_rate eta",
         gt=0,
-        allow_inf_nan=False,
         request=True,
-        synonyms="learning_rate learningrate learn_rate lr0 eta",
     )
     schedule: Literal["constant", "one_cycle"] = key(
-        "constant",
-        "how the learning rate moves",
-        request=True,
-        synonyms="scheduler lr_schedule lr_scheduler sched",
+        "constant", "how the learning rate moves", request=True
     )
     monitor: Literal["val_acc", "val_loss"] = key(
-        "val_acc",
-        "tells which epoch's weights are the best",
-        request=True,
-        synonyms="metric monitored",
+        "val_acc", "tells which epoch's weights are the best", "metric", request=True
     )
     patience: int | None = key(
         None,
         "epochs without a better one after which to stop",
-        ge=1,
+        "early_stopping early_stop early_stopping_patience",
         none=("none", ""),
+        ge=1,
         request=True,
-        synonyms="early_stopping early_stop early_stopping_patience",
     )
     seed: int = key(
         0,
         "of weights, dropout and the order of images; the split has its own",
+        "random_seed manual_seed",
         ge=0,
         le=2**32 - 1,
         request=True,
-        synonyms="random_seed manual_seed",
     )
     max_minutes: float | None = key(
         None,
         "minutes after which to stop",
-        gt=0,
-        allow_inf_nan=False,
+        "time_limit",
         none=("none", ""),
+        gt=0,
         request=True,
-        synonyms="max_time time_limit minutes",
     )
 
 
@@ -244,11 +217,11 @@ class RegistrySettings(Section):
     model_name: str | None = key(
         None,
         "the name to register under; blank is the name of the source or of its folder",
+        "name",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
         words="1 to 64 letters, digits, '.', '_' or '-', and begin with a letter or digit",
         none=("",),
         request=True,
-        synonyms="name model registered_model_name",
     )
     experiment_name: str | None = key(
         None,
@@ -256,14 +229,13 @@ class RegistrySettings(Section):
         pattern=r"^[^\s/](?:[^\x00-\x1f\x7f/]{0,198}[^\s/])?$",
         words="one line of at most 200 signs, without /",
         none=("",),
-        synonyms="experiment",
     )
     tracking_uri: str = key(
         "sqlite:///${DIR_PATHS:ROOT}/mlflow.db",
         "the store: SQLite, another database or an MLflow server",
+        "uri url store",
         kind=url("sqlite", "postgresql", "mysql", "mssql", "http", "https"),
         repr=False,
-        synonyms="uri tracking mlflow_tracking_uri url store",
     )
 
 
@@ -275,49 +247,36 @@ class ServeSettings(Section):
     host: str = key(
         "127.0.0.1",
         "address to listen on; any but a loopback one needs a token_file",
+        "address bind ip",
         pattern=r"^[A-Za-z0-9._:-]+$",
         words="a host name or an address",
-        synonyms="address bind hostname ip",
     )
     port: int = key(8000, "port to listen on; 0 is any free one", ge=0, le=65535)
-    workers: int = key(1, "processes that answer", ge=1, le=256, synonyms="num_workers processes")
+    workers: int = key(1, "processes that answer", "processes", ge=1, le=256)
     token_file: Path | None = key(
         None,
         "file with the token that every request must bring",
+        "auth api_key",
         kind=PATH,
         none=BLANK,
-        synonyms="token auth token_path api_key",
     )
     allowed_hosts: tuple[str, ...] = key(
         (),
         "names, beside the loopback ones, under which the server may be called",
+        "hosts",
         kind=HOSTS,
-        synonyms="hosts trusted_hosts",
     )
-    max_body: int = key(16 * 2**20, "largest body of a request", kind=SIZE, synonyms="body_limit")
+    max_body: int = key(16 * 2**20, "largest body of a request", "body_limit", kind=SIZE)
     max_retrain_body: int = key(256 * 2**10, "largest body of POST /retrain", kind=SIZE)
     max_header: int = key(16 * 2**10, "largest head of a request", kind=SIZE)
-    max_pixels: int = key(25_000_000, "largest image, in pixels", ge=1, synonyms="pixels")
-    max_connections: int = key(1024, "most connections at a time", ge=1, synonyms="connections")
-    queue: int = key(64, "requests that may wait", ge=1, synonyms="queue_size backlog")
-    header_timeout: float = key(
-        10.0, "for the head of a request to arrive", gt=0, allow_inf_nan=False
-    )
-    body_timeout: float = key(
-        30.0,
-        "for its body to arrive, and for its answer to be read",
-        gt=0,
-        allow_inf_nan=False,
-    )
-    request_timeout: float = key(
-        10.0, "for its answer to be found", gt=0, allow_inf_nan=False, synonyms="timeout"
-    )
-    drain_timeout: float = key(
-        30.0, "for open requests to end when we stop", gt=0, allow_inf_nan=False
-    )
-    access_log: bool = key(
-        False, "a line of JSON on stderr for every request", synonyms="log_access"
-    )
+    max_pixels: int = key(25_000_000, "largest image, in pixels", ge=1)
+    max_connections: int = key(1024, "most connections at a time", ge=1)
+    queue: int = key(64, "requests that may wait", "backlog", ge=1)
+    header_timeout: Seconds = key(10.0, "for the head of a request to arrive")
+    body_timeout: Seconds = key(30.0, "for its body to arrive, and for its answer to be read")
+    request_timeout: Seconds = key(10.0, "for its answer to be found", "timeout")
+    drain_timeout: Seconds = key(30.0, "for open requests to end when we stop")
+    access_log: bool = key(False, "a line of JSON on stderr for every request")
 
 
 class JobSettings(Section):
@@ -328,17 +287,15 @@ class JobSettings(Section):
     database_url: str | None = key(
         None,
         "where jobs are kept; blank is SQLite in ROOT",
+        "db url",
         kind=url("sqlite", "postgresql"),
         none=BLANK,
         repr=False,
-        synonyms="database db db_url url",
     )
     promote: Literal["never", "gate", "always"] = key(
-        "never",
-        "whether a retrained version becomes champion; gate asks the comparison",
-        synonyms="promotion auto_promote",
+        "never", "whether a retrained version becomes champion; gate asks the comparison"
     )
-    max_queued: int = key(8, "jobs that may wait", ge=1, synonyms="queue queue_size queued")
+    max_queued: int = key(8, "jobs that may wait", "queue_size", ge=1)
 
 
 class ComputeSettings(Section):
@@ -349,26 +306,26 @@ class ComputeSettings(Section):
     device: str = key(
         "auto",
         "what trains",
+        "accelerator gpu gpus",
         pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$",
         words="auto, cpu, mps, cuda or cuda:N",
-        synonyms="accelerator gpu devices gpus",
     )
     precision: Literal["auto", "32", "bf16"] = key(
         "auto",
         "of the arithmetic while training; results are kept as float32",
+        "dtype amp half",
         request=True,
-        synonyms="dtype amp half",
     )
     threads: int | None = key(
         None,
         "processor threads while training",
+        "cpus cores",
+        none=("auto", "none", ""),
         ge=1,
         le=1024,
-        none=("auto", "none", ""),
         request=True,
-        synonyms="num_threads n_threads cpus cores",
     )
-    pin_memory: bool = key(False, "copy to a GPU from pinned memory", synonyms="pin pinned")
+    pin_memory: bool = key(False, "copy to a GPU from pinned memory", "pin pinned")
 
 
 #: The name of each section in an INI.

@@ -18,7 +18,6 @@ from mindtrace.config.schema import allowed, ini_text, reasons
 from mindtrace.config.sections import (
     KEYS,
     KNOWN,
-    PUBLISHED_KEYS,
     SECTIONS,
     TRAVELLING,
     ComputeSettings,
@@ -32,22 +31,6 @@ from mindtrace.config.sections import (
     default_texts,
 )
 from mindtrace.config.urls import masked
-
-__all__ = [
-    "PUBLISHED_KEYS",
-    "ComputeSettings",
-    "DataSettings",
-    "DirSettings",
-    "JobSettings",
-    "ModelSettings",
-    "RegistrySettings",
-    "Row",
-    "ServeSettings",
-    "Settings",
-    "TrainSettings",
-    "load_settings",
-    "template_ini",
-]
 
 
 class Row(NamedTuple):

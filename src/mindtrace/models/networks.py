@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from mindtrace.bundle.model_config import ModelConfig
-from mindtrace.config.sections import VISION_NAMES
-from mindtrace.config.settings import ModelSettings, TrainSettings
+from mindtrace.config.sections import VISION_NAMES, ModelSettings, TrainSettings
 from mindtrace.errors import UsageError
 from mindtrace.models.classifier import ImageClassifier
 from mindtrace.models.weights import freeze, start_from

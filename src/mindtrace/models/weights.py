@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mindtrace.config.settings import ModelSettings
+from mindtrace.config.sections import ModelSettings
 from mindtrace.errors import DownloadError, UsageError, listed
 
 _SAFE = ".safetensors"

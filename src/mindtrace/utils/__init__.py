@@ -1,4 +1,4 @@
-"""Room utils: small functions without a home elsewhere; what they need loads on first use."""
+"""Small functions of the starter library; what they need is imported on first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Room utils: one image in the forms that people hand around: PIL, ASCII text, tensor."""
+"""One image as PIL, as ASCII text and as a tensor."""
 
 from __future__ import annotations
 

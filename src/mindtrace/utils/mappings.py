@@ -1,4 +1,4 @@
-"""Room utils: values and mappings; plain Python goes in and out."""
+"""Values and mappings."""
 
 from __future__ import annotations
 

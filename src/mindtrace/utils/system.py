@@ -1,4 +1,4 @@
-"""Room utils: what the machine has; nothing goes in, numbers of cores come out."""
+"""Cores of the machine, and those that this process may use."""
 
 from __future__ import annotations
 
@@ -24,11 +24,9 @@ def available_cores() -> int:
 
 
 def _groups(cgroups: Path, membership: Path) -> Iterator[Path]:
-    """The folders of the control groups this process is in, from its own up to the root.
-
-    Source: cgroups(7). A line of the membership is `id:controllers:path`; version 2 names
-    no controllers, version 1 mounts `cpu` on its own. A container sees itself as root.
-    """
+    """The folders of the control groups this process is in, from its own up to the root."""
+    # cgroups(7): a line of the membership is `id:controllers:path`; version 2 names no
+    # controllers, version 1 mounts `cpu` on its own. A container sees itself as root.
     try:
         lines = membership.read_text().splitlines()
     except OSError:
@@ -43,11 +41,9 @@ def _groups(cgroups: Path, membership: Path) -> Iterator[Path]:
 
 
 def _quota(group: Path) -> float | None:
-    """Processor seconds a second that a group is granted; None is no limit of its own.
-
-    Source: cpu.max (version 2), cpu.cfs_quota_us and cpu.cfs_period_us (version 1), in
-    microseconds; `max` and -1 are no limit.
-    """
+    """Processor seconds a second that a group is granted; None is no limit of its own."""
+    # cpu.max (version 2), cpu.cfs_quota_us and cpu.cfs_period_us (version 1), in
+    # microseconds; `max` and -1 are no limit.
     try:
         granted, period = (group / "cpu.max").read_text().split()
     except (OSError, ValueError):
