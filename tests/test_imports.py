@@ -19,7 +19,6 @@ SERVING = {
     "numpy",
     "PIL",
     "onnxruntime",
-    "pydantic",
     "fastapi",
     "uvicorn",
     "asyncio",
@@ -95,7 +94,7 @@ def test_predict_loads_neither_torch_nor_lightning_nor_mlflow(
     found = loaded(command("predict", str(tmp_path / "digit.png")), trained)
 
     assert not found & HEAVY
-    assert not found & {"pydantic", "fastapi", "uvicorn"}
+    assert not found & {"fastapi", "uvicorn"}
     assert found >= {"numpy", "PIL", "onnxruntime"}
 
 
