@@ -86,10 +86,10 @@ def test_registry_list_is_no_heavier_than_help(trained: Path) -> None:
 def test_predict_loads_neither_torch_nor_lightning_nor_mlflow(
     trained: Path, trained_bundle: Path, tmp_path: Path
 ) -> None:
-    from mindtrace.bundle.predictions import from_json
+    from mindtrace.bundle.predictions import golden_from_json
 
     golden = (trained_bundle / "golden.json").read_text()
-    (tmp_path / "digit.png").write_bytes(from_json(golden)[0].image)
+    (tmp_path / "digit.png").write_bytes(golden_from_json(golden)[0].image)
 
     found = loaded(command("predict", str(tmp_path / "digit.png")), trained)
 
