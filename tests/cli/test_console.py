@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mindtrace.cli.console import Cell, Console, dumps, short
-from mindtrace.cli.progress import epoch_line, progress_for
+from mindtrace.cli.progress import epoch_line, progress_of
 from mindtrace.progress import EpochReport
 
 Capture = pytest.CaptureFixture[str]
@@ -76,32 +76,33 @@ def test_an_epoch_in_one_line() -> None:
 
 
 def test_progress_in_a_log_is_one_line_an_epoch(capsys: Capture) -> None:
-    progress = progress_for(Console())
-    progress.stage("loading")
-    progress.started(10, 100)
-    progress.advanced(1, 50)
-    progress.epoch(REPORT)
-    progress.closed()
+    with progress_of(Console()) as progress:
+        progress.stage("loading")
+        progress.started(10, 100)
+        progress.advanced(1, 50)
+        progress.epoch(REPORT)
     out, err = capsys.readouterr()
     assert (out, err) == ("", epoch_line(REPORT) + "\n")
 
 
 def test_verbose_progress_tells_the_stages_too(capsys: Capture) -> None:
-    progress_for(Console(verbose=True)).stage("reading digits")
+    with progress_of(Console(verbose=True)) as progress:
+        progress.stage("reading digits")
     assert capsys.readouterr().err == "reading digits\n"
 
 
 def test_quiet_progress_says_nothing(capsys: Capture) -> None:
-    progress_for(Console(quiet=True)).epoch(REPORT)
+    with progress_of(Console(quiet=True)) as progress:
+        progress.epoch(REPORT)
     assert tuple(capsys.readouterr()) == ("", "")
 
 
 def test_progress_as_json_is_one_event_a_line(capsys: Capture) -> None:
-    progress = progress_for(Console(json=True))
-    progress.stage("loading")
-    progress.started(10, 100)
-    progress.epoch(REPORT)
-    progress.note("careful")
+    with progress_of(Console(json=True)) as progress:
+        progress.stage("loading")
+        progress.started(10, 100)
+        progress.epoch(REPORT)
+        progress.note("careful")
     out, err = capsys.readouterr()
     events = [json.loads(line) for line in err.splitlines()]
     assert out == ""

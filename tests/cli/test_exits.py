@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mindtrace.cli.exits import EXIT_CODES, MEANINGS, exit_code
+from mindtrace.cli.console import EXIT_CODE_MEANINGS, EXIT_CODES, exit_code
 from mindtrace.errors import (
     BundleError,
     ConfigError,
@@ -73,5 +73,5 @@ def test_exit_code(error: Exception, code: int) -> None:
 
 
 def test_every_code_is_explained() -> None:
-    explained = {int(code) for code, _ in MEANINGS}
+    explained = {int(code) for code, _ in EXIT_CODE_MEANINGS}
     assert {0, *EXIT_CODES.values(), 130, 143} == explained

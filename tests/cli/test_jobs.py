@@ -226,7 +226,7 @@ def test_a_job_followed_at_a_server(root: Path, server: str) -> None:
         job_id = _newest_waiting()
         hold = taken(job_id)
         assert process.stderr is not None
-        while "trains" not in process.stderr.readline():
+        while "is training" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signum)
         _, err = process.communicate(timeout=120)

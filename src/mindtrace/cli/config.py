@@ -8,16 +8,13 @@ from typing import Annotated
 
 import typer
 
-from mindtrace.cli.common import Call, command
-from mindtrace.cli.light import LightGroup
+from mindtrace.cli.command import Call, command, group
 from mindtrace.documents import document
 from mindtrace.errors import ConflictError, UsageError
 
 _NEW_FILE = "mindtrace.ini"
 
-app = typer.Typer(
-    cls=LightGroup, help="Show, check and write configurations.", rich_markup_mode="rich"
-)
+app = group("Show, check and write configurations.")
 
 
 @command(app)

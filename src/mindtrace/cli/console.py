@@ -1,7 +1,6 @@
-"""Where a verb's words go: documents, tables and errors come in, lines of text go out.
+"""Output of the command line: results on stdout, everything else on stderr, and exit codes.
 
-The mode is chosen once, when the verb starts. Results go to stdout: Rich tables on a
-terminal, tab-separated and whole in a pipe, JSON with `--json`. All else goes to stderr.
+The mode is chosen once per command: Rich tables on a terminal, tab-separated text in a pipe, JSON.
 """
 
 from __future__ import annotations
@@ -9,27 +8,120 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, TextIO
 
-from mindtrace.cli.exits import exit_code
-from mindtrace.cli.light import is_terminal
 from mindtrace.documents import document
-from mindtrace.errors import ConfigError, MindtraceError
+from mindtrace.errors import (
+    BundleError,
+    ConfigError,
+    ConflictError,
+    DataError,
+    DataFolderError,
+    InterruptedByUser,
+    MindtraceError,
+    NotFoundError,
+    StoreError,
+    TrainingError,
+    UsageError,
+    VerdictError,
+)
+
+DONE, FAILED, USAGE, VERDICT_NO, NOT_FOUND, CONFLICT = range(6)
+BROKEN_PIPE = 128 + signal.SIGPIPE
+
+EXIT_CODES: dict[type[MindtraceError], int] = {
+    MindtraceError: FAILED,
+    ConfigError: USAGE,
+    UsageError: USAGE,
+    DataError: FAILED,
+    DataFolderError: USAGE,
+    NotFoundError: NOT_FOUND,
+    BundleError: FAILED,
+    TrainingError: FAILED,
+    StoreError: FAILED,
+    ConflictError: CONFLICT,
+    VerdictError: VERDICT_NO,
+}
+#: The table that `mindtrace --help` prints.
+EXIT_CODE_MEANINGS: tuple[tuple[str, str], ...] = (
+    ("0", "done"),
+    ("1", "failed: an image that could not be predicted, a bad bundle, a crash"),
+    ("2", "usage or configuration: an option, the INI, data.dir"),
+    ("3", "the verdict is no: HOLD, REJECT, DIVERGED, verify, a job cancelled"),
+    ("4", "not found: a model, version, alias or job"),
+    ("5", "busy or conflict: a port, a full queue, a concurrent change"),
+    ("130", "stopped by SIGINT (Ctrl-C)"),
+    ("143", "stopped by SIGTERM"),
+)
 
 _RED, _CYAN, _RESET = "\033[1;31m", "\033[36m", "\033[0m"
 _ESCAPES = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 Cell = str | int | float | None
+Pair = tuple[str, Cell]
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of an error: that of its nearest class in the table."""
+    if isinstance(error, InterruptedByUser):
+        return 128 + error.signum
+    codes = (EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
+    return next(codes, FAILED)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal that can do more than plain lines."""
+    return bool(stream.isatty()) and os.environ.get("TERM") != "dumb"
 
 
 def dumps(fields: Mapping[str, Any]) -> str:
-    """One line of JSON; a number that is none (NaN, infinity) becomes null."""
+    """One line of JSON; NaN and infinity become null."""
     try:
         return json.dumps(fields, allow_nan=False)
     except ValueError:
         return json.dumps(_finite(fields))
+
+
+def plain(cell: Cell) -> str:
+    """A cell as text without tabs and line ends; empty for None."""
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    return "" if cell is None else str(cell).translate(_ESCAPES)
+
+
+def short(cell: Cell) -> str:
+    """A cell for a terminal: a fraction has four decimals."""
+    if not isinstance(cell, float) or not math.isfinite(cell):
+        return plain(cell)
+    return f"{cell:.4f}" if abs(cell) >= 0.001 or cell == 0 else f"{cell:.2e}"
+
+
+def flatten(fields: Mapping[str, Any], *, unprefixed: str = "", prefix: str = "") -> list[Pair]:
+    """Names and values of a JSON document: nested names are dotted, lists are one cell.
+
+    The keys of the mapping named `unprefixed` stand without its name.
+    """
+    pairs: list[Pair] = []
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            inner = "" if name == unprefixed else f"{prefix}{name}."
+            pairs += flatten(value, unprefixed=unprefixed, prefix=inner)
+        elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+            pairs.append((prefix + name, dumps_list(value)))
+        elif isinstance(value, list | tuple):
+            pairs.append((prefix + name, ", ".join(str(item) for item in value)))
+        elif prefix or name != "schema_version":
+            pairs.append((prefix + name, value))
+    return pairs
+
+
+def dumps_list(items: Sequence[Any]) -> str:
+    """A list of documents as JSON in one cell."""
+    return json.dumps(_finite(items))
 
 
 def _finite(value: Any) -> Any:
@@ -37,35 +129,15 @@ def _finite(value: Any) -> Any:
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(inner) for inner in value]
-    if isinstance(value, float) and not (abs(value) < float("inf")):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def plain(cell: Cell) -> str:
-    """A cell as text without tabs and line ends; nothing for None."""
-    if isinstance(cell, bool):
-        return "true" if cell else "false"
-    return "" if cell is None else str(cell).translate(_ESCAPES)
-
-
-def short(cell: Cell) -> str:
-    """The same for a person's eyes: of a fraction, what one would say aloud."""
-    if not isinstance(cell, float) or not math.isfinite(cell):
-        return plain(cell)
-    return f"{cell:.4f}" if abs(cell) >= 0.001 or cell == 0 else f"{cell:.2e}"
 
 
 class Console:
     """The one object that prints.
 
-    Attributes:
-        json: results are JSON documents, one a line.
-        quiet: no progress, no notes, no headers; errors and results stay.
-        verbose: notes on what is being done.
-        debug: an error brings its traceback.
-        terminal: a person reads stdout.
-        live: a person reads stderr, so a bar may move there.
+    `terminal`: stdout is a terminal; `live`: stderr is one and may show a progress bar.
     """
 
     def __init__(
@@ -83,14 +155,38 @@ class Console:
         self.terminal = is_terminal(sys.stdout) and not json
         self.live = is_terminal(sys.stderr) and not json and not quiet
         for stream in (sys.stdout, sys.stderr):
-            _let_any_name_through(stream)
+            _accept_any_file_name(stream)
+
+    def result(
+        self, fields: Mapping[str, Any], pairs: Iterable[Pair], *, quiet: Cell = None
+    ) -> None:
+        """One result: the document with --json, `quiet` alone with -q, else names and values."""
+        if self.json:
+            self.document(fields)
+        elif self.quiet and quiet is not None:
+            self.line(plain(quiet))
+        else:
+            self.fields(list(pairs))
+
+    def results(
+        self,
+        documents: Iterable[Mapping[str, Any]],
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Cell]],
+    ) -> None:
+        """Many results: one document a line with --json, else a table."""
+        if self.json:
+            for fields in documents:
+                self.document(fields)
+        else:
+            self.table(columns, rows)
 
     def document(self, fields: Mapping[str, Any]) -> None:
         """One JSON document on one line of stdout."""
         sys.stdout.write(dumps(fields) + "\n")
 
     def line(self, text: str) -> None:
-        """One line of a result, for people."""
+        """One line of a result."""
         sys.stdout.write(text + "\n")
 
     def header(self, columns: Sequence[str]) -> None:
@@ -103,62 +199,54 @@ class Console:
         self.line("\t".join(plain(cell) for cell in cells))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-        """A table of results: boxed on a terminal, tab-separated and whole in a pipe."""
+        """A table of results: drawn on a terminal, tab-separated and untruncated in a pipe."""
         if self.terminal:
-            from mindtrace.cli.rendering import print_table
-
-            print_table(columns, [[short(cell) for cell in row] for row in rows])
+            _print_table(columns, [[short(cell) for cell in row] for row in rows])
             return
         self.header(columns)
         for row in rows:
             self.row(row)
 
-    def fields(self, pairs: Sequence[tuple[str, Cell]]) -> None:
+    def fields(self, pairs: Sequence[Pair]) -> None:
         """Names and values, one pair a line."""
         if self.terminal:
-            from mindtrace.cli.rendering import print_fields
-
-            print_fields([(name, short(value)) for name, value in pairs])
+            _print_fields([(name, short(value)) for name, value in pairs])
             return
         for name, value in pairs:
             self.line(f"{name}\t{plain(value)}")
 
     def note(self, text: str) -> None:
-        """Something that a person may want to know, on stderr; silent with -q."""
+        """A remark on stderr; silent with -q."""
         if self.quiet:
             return
-        self.event("note", text=text) if self.json else self._complain(text)
+        self.event("note", text=text) if self.json else self._stderr(text)
 
     def next_step(self, command: str) -> None:
-        """What to type next, for a person who reads along; no part of the result."""
+        """What to type next, on stderr; not with --json or -q."""
         if not self.json and not self.quiet:
-            self._complain(f"{self._paint('next:', _CYAN)} {command}")
+            self._stderr(f"{self._paint('next:', _CYAN)} {command}")
 
     def event(self, name: str, **fields: Any) -> None:
-        """One JSON document on stderr: what happens while the result is made."""
-        self._complain(dumps(document({"event": name, **fields})))
+        """One JSON document on stderr: progress while the result is made."""
+        self._stderr(dumps(document({"event": name, **fields})))
 
     def fail(self, error: BaseException) -> int:
-        """Say on stderr what went wrong and what to type next.
-
-        Returns:
-            The exit code that belongs to `error`.
-        """
+        """Report an error on stderr with its hint; returns its exit code."""
         if self.debug:
             import traceback
 
             traceback.print_exception(error)
-        message, hint = _told(error)
+        message, hint = _message_and_hint(error)
         if self.json:
-            self._complain(dumps(document({"error": _error_fields(error, message, hint)})))
+            self._stderr(dumps(document({"error": _error_fields(error, message, hint)})))
         else:
             for text in message.splitlines() or [""]:
-                self._complain(f"{self._paint('error:', _RED)} {text}")
+                self._stderr(f"{self._paint('error:', _RED)} {text}")
             if hint:
-                self._complain(f"{self._paint('hint:', _CYAN)} {hint}")
+                self._stderr(f"{self._paint('hint:', _CYAN)} {hint}")
         return exit_code(error)
 
-    def _complain(self, text: str) -> None:
+    def _stderr(self, text: str) -> None:
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
@@ -168,7 +256,7 @@ class Console:
         return f"{colour}{text}{_RESET}"
 
 
-def _told(error: BaseException) -> tuple[str, str | None]:
+def _message_and_hint(error: BaseException) -> tuple[str, str | None]:
     if isinstance(error, MindtraceError):
         return error.message, error.hint
     text = " ".join(str(error).split())
@@ -182,22 +270,53 @@ def _told(error: BaseException) -> tuple[str, str | None]:
 def _error_fields(error: BaseException, message: str, hint: str | None) -> dict[str, Any]:
     fields: dict[str, Any] = {"type": type(error).__name__, "message": message, "hint": hint}
     if isinstance(error, ConfigError):
-        fields["faults"] = [
-            {
-                "file": fault.file,
-                "line": fault.line,
-                "section": fault.section,
-                "key": fault.key,
-                "message": fault.message,
-            }
-            for fault in error.faults
-        ]
+        fields["faults"] = [asdict(fault) for fault in error.faults]
     return fields
 
 
-def _let_any_name_through(stream: TextIO) -> None:
+def _accept_any_file_name(stream: TextIO) -> None:
     """File names may be bytes that are no text; printing one must not be an error."""
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
         utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
         reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+
+
+def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Draw a table with Rich; columns of numbers are right-aligned, long cells fold."""
+    from rich import box
+    from rich.console import Console as RichConsole
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
+    for index, name in enumerate(columns):
+        table.add_column(
+            name,
+            justify="right" if _are_numbers([row[index] for row in rows]) else "left",
+            overflow="fold",
+            no_wrap=0 < index < len(columns) - 1,  # names and reasons fold, values do not
+        )
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    RichConsole(highlight=False).print(table)
+
+
+def _print_fields(pairs: Sequence[tuple[str, str]]) -> None:
+    from rich.console import Console as RichConsole
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        table.add_row(name, Text(value))
+    RichConsole(highlight=False).print(table)
+
+
+def _are_numbers(cells: Sequence[str]) -> bool:
+    try:
+        return [float(cell) for cell in cells if cell] != []
+    except ValueError:
+        return False

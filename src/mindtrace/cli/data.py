@@ -8,15 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from mindtrace.cli.common import Call, command
+from mindtrace.cli.command import Call, command, group
 from mindtrace.cli.console import Cell, Console
-from mindtrace.cli.light import LightGroup
-from mindtrace.cli.progress import progress_for
+from mindtrace.cli.progress import progress_of
 
 _MOST_SHOWN = 20  # findings on a terminal; nobody reads more there
 _FINDING = ("finding", "split", "class_name", "path", "message")
 
-app = typer.Typer(cls=LightGroup, help="Look at images before training.", rich_markup_mode="rich")
+app = group("Look at images before training.")
 
 
 # Without a callback a group of one verb would be that verb.
@@ -50,11 +49,8 @@ def check(
     settings = call.settings({"data.source": source, "data.dir": dir})
     from mindtrace.service.data_check import check as service
 
-    progress = progress_for(call.console)
-    try:
+    with progress_of(call.console) as progress:
         report = service(settings, sheet=sheet, progress=progress)
-    finally:
-        progress.closed()
     if call.console.json:
         call.console.document(report.document())
     else:

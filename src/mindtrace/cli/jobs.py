@@ -1,38 +1,109 @@
-"""`mindtrace jobs`: a job's id comes in, what it does goes out; here or at a server."""
+"""`mindtrace retrain`, `mindtrace jobs` and `mindtrace worker`: training as durable jobs."""
 
 from __future__ import annotations
 
+import logging
+import os
+import signal
 import sys
+import threading
 import time
-from contextlib import closing
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import closing, nullcontext
+from math import nan
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mindtrace.cli.common import Call, command
-from mindtrace.cli.console import Cell
-from mindtrace.cli.light import LightGroup
+from mindtrace.cli.command import Call, command, group
+from mindtrace.cli.console import DONE, Cell, Console, Pair, flatten
+from mindtrace.cli.progress import progress_of
+from mindtrace.documents import document as document_of
+from mindtrace.errors import InterruptedByUser, TrainingError, UsageError, VerdictError
+from mindtrace.progress import EpochReport, Progress
 
 if TYPE_CHECKING:
     from mindtrace.config.settings import Settings
     from mindtrace.service.local_jobs import Document, Jobs
 
-_LOOK_EVERY = 0.5  # seconds
+_POLL = 0.5  # seconds between two reads of a log
 _COLUMNS = ("job_id", "state", "submitted_at", "attempts", "epoch", "val_acc", "version", "error")
+_LEASE, _GRACE = 10.0, 20.0  # seconds
+_HIDDEN = "for tests: seconds"
 
 URL = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="A running server, such as http://127.0.0.1:8000."),
+    typer.Option(metavar="URL", help="A running server, for example http://127.0.0.1:8000."),
 ]
 TOKEN_FILE = Annotated[
     str | None,
-    typer.Option(
-        metavar="FILE", help="File with the token that the server wants (serve.token_file)."
-    ),
+    typer.Option(metavar="FILE", help="File with the server's token (serve.token_file)."),
 ]
 JOB = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 
-app = typer.Typer(cls=LightGroup, help="Look at retraining jobs.", rich_markup_mode="rich")
+app = group("List, show and cancel retraining jobs.")
+
+
+def retrain(
+    call: Call,
+    *,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REF", help="Start from the configuration of NAME, NAME@ALIAS or NAME/VERSION."
+        ),
+    ] = None,
+    warm_start: Annotated[
+        bool, typer.Option("--warm-start", help="Start from the weights of that version too.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Train even if the same training was done before.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait and show the progress.")] = False,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="The same key and configuration give the same job.",
+        ),
+    ] = None,
+    url: URL = None,
+    token_file: TOKEN_FILE = None,
+) -> None:
+    """Train a new version as a job that survives crashes.
+
+    With --url the job goes to that server, which applies the given configuration over its
+    own. Otherwise it goes to the jobs in ROOT (or [jobs] database_url), which `mindtrace
+    serve` and `mindtrace worker` run; with --wait or --follow and neither of them running,
+    this command runs it.
+
+    With --wait or --follow the exit code follows the job: 0 succeeded, 1 failed, 3
+    cancelled. Ctrl-C does not cancel the job.
+    """
+    settings = call.settings({"serve.token_file": token_file})
+    if warm_start and base is None:
+        raise UsageError("--warm-start needs --base", hint="mindtrace retrain --base NAME ...")
+    from mindtrace.jobs.job import is_key
+    from mindtrace.service.retrain import Order, Overlay
+    from mindtrace.system import interruptible
+
+    if key is not None and not is_key(key):
+        raise UsageError("--key must be 1 to 255 visible ASCII characters, without blanks")
+    overlay = Overlay.from_settings if url is None else Overlay.for_server
+    order = Order(overlay(settings), base, warm_start, force)
+    jobs, at = _open_jobs(settings, url), f" --url {url}" if url else ""
+    # Both signals as errors: a worker in this process puts its job back before the end.
+    with interruptible(), closing(jobs):
+        document = jobs.submit(order, idempotency_key=key)
+        if wait or follow:
+            document = _wait(call.console, jobs, document["job_id"], at, show=follow)
+    version = document["version"]
+    quiet = document["job_id"] if version is None else f"{document['model_name']}/{version}"
+    call.console.result(document, _pairs(document), quiet=quiet)
+    if wait or follow:
+        _require_success(document, at)
+    else:
+        call.console.next_step(f"mindtrace jobs show {document['job_id']}{at}")
 
 
 @command(app, "list")
@@ -46,22 +117,15 @@ def list_jobs(
     """List jobs, the newest first."""
     with closing(_jobs(call, url, token_file)) as jobs:
         found = jobs.list(limit)
-    if call.console.json:
-        for document in found:
-            call.console.document(document)
-        return
-    call.console.table(_COLUMNS, [_row(document) for document in found])
+    call.console.results(found, _COLUMNS, [_row(document) for document in found])
 
 
 @command(app)
 def show(call: Call, *, job_id: JOB, url: URL = None, token_file: TOKEN_FILE = None) -> None:
-    """Show how far a job is, and how it ended."""
+    """Show a job's progress and outcome."""
     with closing(_jobs(call, url, token_file)) as jobs:
         document = jobs.show(job_id)
-    if call.console.json:
-        call.console.document(document)
-    else:
-        call.console.fields(job_fields(document))
+    call.console.result(document, _pairs(document))
 
 
 @command(app)
@@ -70,18 +134,18 @@ def logs(
     *,
     job_id: JOB,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the job ends.")
+        bool, typer.Option("--follow", "-f", help="Print new lines until the job ends.")
     ] = False,
     url: URL = None,
     token_file: TOKEN_FILE = None,
 ) -> None:
-    """Print what a job's trainings said."""
+    """Print the log of a job."""
     from mindtrace.jobs.job import ENDED
 
     offset = 0
     with closing(_jobs(call, url, token_file)) as jobs:
         while True:
-            # Asked first: what was said before the end is there to be read after it.
+            # Read the state first: lines written before the end can be read after it.
             ended = not follow or jobs.show(job_id)["state"] in ENDED
             while part := jobs.log(job_id, offset):
                 sys.stdout.write(part.decode(errors="replace"))
@@ -89,26 +153,68 @@ def logs(
                 offset += len(part)
             if ended:
                 return
-            time.sleep(_LOOK_EVERY)
+            time.sleep(_POLL)
 
 
 @command(app)
 def cancel(call: Call, *, job_id: JOB, url: URL = None, token_file: TOKEN_FILE = None) -> None:
-    """End a job, queued or training; nothing is registered.
+    """Cancel a queued or running job; nothing is registered.
 
-    A training has 20 seconds to end. A job that has ended, or registers already, is a
-    conflict (exit 5).
+    A running training has 20 seconds to end. A job that has ended or is registering its
+    version is a conflict (exit 5).
     """
     with closing(_jobs(call, url, token_file)) as jobs:
         document = jobs.cancel(job_id)
-    if call.console.json:
-        call.console.document(document)
-    else:
-        call.console.fields(job_fields(document))
+    call.console.result(document, _pairs(document))
 
 
-def jobs_of(settings: Settings, url: str | None) -> Jobs:
-    """The jobs of a server, or those of the settings."""
+def worker(
+    call: Call,
+    *,
+    lease: Annotated[float, typer.Option(hidden=True, min=0.5, help=_HIDDEN)] = _LEASE,
+    grace: Annotated[float, typer.Option(hidden=True, min=0, help=_HIDDEN)] = _GRACE,
+    lock_fd: Annotated[
+        int | None, typer.Option(hidden=True, help="The lock, opened by the parent process.")
+    ] = None,
+    gives_way: Annotated[
+        bool,
+        typer.Option("--gives-way", hidden=True, help="Low priority, beside a server."),
+    ] = False,
+) -> None:
+    """Run retraining jobs, one at a time.
+
+    Runs until SIGTERM or Ctrl-C; the current job returns to the queue with its checkpoint,
+    and the next worker continues it. `mindtrace serve` starts a worker itself; with [jobs]
+    database_url any number of them may run, on any number of machines.
+    """
+    settings = call.settings()
+    from mindtrace.jobs.beside import hold_lock
+    from mindtrace.service.jobs import work
+
+    _log_to_stderr(quiet=call.console.quiet)
+    if lock_fd is None:
+        hold_lock(settings.dirs.root)  # until the end: servers of this ROOT start no worker then
+    try:
+        work(
+            settings,
+            _stopping(beside=lock_fd is not None),
+            lease=lease,
+            grace=grace,
+            gives_way=gives_way,
+            ready=lambda worker_id: _report_ready(call.console, worker_id),
+        )
+        status = DONE
+    except Exception as error:  # noqa: BLE001 - the process must end in any case
+        status = call.console.fail(error)
+    # Not a return: Python would wait for DBOS's threads, and one of them may hold a job that
+    # went back to the queue, which must not finish here.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _open_jobs(settings: Settings, url: str | None) -> Jobs:
+    """The jobs of the server at `url`, or the local ones."""
     if url is None:
         from mindtrace.service.local_jobs import LocalJobs
 
@@ -120,28 +226,103 @@ def jobs_of(settings: Settings, url: str | None) -> Jobs:
     return RemoteJobs(Stream(url, None if file is None else read_token(file)))
 
 
-def job_fields(document: Document) -> list[tuple[str, Cell]]:
-    """A job's document as names and values, those without a value left out."""
-    fields: dict[str, Any] = {}
-    for name, value in document.items():
-        if isinstance(value, dict):
-            prefix = "" if name == "progress" else f"{name}."
-            fields.update({prefix + key: inner for key, inner in value.items()})
-        elif name != "schema_version":
-            fields[name] = value
-    return [(name, value) for name, value in fields.items() if value is not None]
-
-
 def _jobs(call: Call, url: str | None, token_file: str | None) -> Jobs:
-    return jobs_of(call.settings({"serve.token_file": token_file}), url)
+    return _open_jobs(call.settings({"serve.token_file": token_file}), url)
+
+
+def _pairs(document: Document) -> list[Pair]:
+    """A job's document as names and values, without those that have none."""
+    return [pair for pair in flatten(document, unprefixed="progress") if pair[1] is not None]
 
 
 def _row(document: Document) -> list[Cell]:
-    flat = dict(job_fields(document))
+    flat = dict(_pairs(document))
     version = flat.get("version")
     reference = None if version is None else f"{flat.get('model_name')}/{version}"
-    return [
-        *(flat.get(name) for name in _COLUMNS[:-2]),
-        reference,
-        flat.get("error.message"),
-    ]
+    return [*(flat.get(name) for name in _COLUMNS[:-2]), reference, flat.get("error.message")]
+
+
+def _wait(console: Console, jobs: Jobs, job_id: str, at: str, *, show: bool) -> Document:
+    """Follow a job to its end and return its last document; `at` is the --url for hints."""
+    document: Document = {}
+    try:
+        with progress_of(console) if show else nullcontext(Progress()) as progress:
+            for name, data in jobs.follow(job_id):
+                if name == "epoch":
+                    _report_epoch(progress, data)
+                    continue
+                if name == "state":
+                    _report_state(progress, data, document)
+                document = data
+    except InterruptedByUser:
+        console.note(f"job {job_id} is not cancelled: mindtrace jobs cancel {job_id}{at}")
+        raise
+    return document
+
+
+def _report_state(progress: Progress, now: Document, before: Document) -> None:
+    if before.get("progress", {}).get("max_epochs") is None and now["progress"]["max_epochs"]:
+        progress.started(now["progress"]["max_epochs"], 1)
+    elif now["state"] == "queued":
+        progress.stage(f"job {now['job_id']} is queued")
+    elif now.get("cancelling"):
+        progress.stage(f"job {now['job_id']} is being cancelled")
+    else:
+        progress.stage(f"job {now['job_id']} is training, attempt {now['attempts']}")
+
+
+def _report_epoch(progress: Progress, data: Document) -> None:
+    # JSON has no NaN, which a diverging training measures.
+    metrics = {name: nan if value is None else value for name, value in data["metrics"].items()}
+    names = ("epoch", "max_epochs", "seconds", "best")
+    report = EpochReport(metrics=metrics, **{name: data[name] for name in names})
+    progress.epoch(report)
+    progress.advanced(report.epoch, 1)
+
+
+def _require_success(document: Document, at: str) -> None:
+    if document["state"] == "failed":
+        error = document["error"] or {}
+        raise TrainingError(
+            f"job {document['job_id']} failed: {error.get('message')}",
+            hint=f"mindtrace jobs logs {document['job_id']}{at}",
+        )
+    if document["state"] == "cancelled":
+        raise VerdictError(f"job {document['job_id']} was cancelled")
+
+
+def _report_ready(console: Console, worker_id: str) -> None:
+    if console.json:
+        console.document(document_of({"worker_id": worker_id}))
+        sys.stdout.flush()
+    else:
+        console.note(f"worker {worker_id} takes jobs")
+
+
+def _log_to_stderr(*, quiet: bool) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(message)s",
+        level=logging.WARNING,
+    )
+    logging.getLogger("mindtrace").setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+def _stopping(*, beside: bool) -> threading.Event:
+    """Set by SIGTERM, by Ctrl-C and, `beside` a parent process, by the end of stdin."""
+    stopping = threading.Event()
+
+    def stop(*_: object) -> None:
+        # In a thread: the signal may come while this thread holds the event's lock.
+        threading.Thread(target=stopping.set).start()
+
+    def stop_at_end_of_stdin() -> None:
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+        stopping.set()
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, stop)
+    if beside:
+        threading.Thread(target=stop_at_end_of_stdin, daemon=True).start()
+    return stopping

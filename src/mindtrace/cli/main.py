@@ -1,7 +1,4 @@
-"""The `mindtrace` command: words of a shell come in, an exit code goes out.
-
-Verbs import the service that they call inside their body, so that `--help` stays quick.
-"""
+"""The `mindtrace` command. Commands import their service in their body, so that help is quick."""
 
 from __future__ import annotations
 
@@ -10,25 +7,21 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from mindtrace.cli import config, data, jobs, registry
-from mindtrace.cli.common import command, guarded
-from mindtrace.cli.console import Console
+from mindtrace.cli.command import MARKUP, command, guarded
+from mindtrace.cli.console import EXIT_CODE_MEANINGS, Console
 from mindtrace.cli.doctor import doctor
-from mindtrace.cli.exits import MEANINGS, epilog
-from mindtrace.cli.light import LightGroup
 from mindtrace.cli.predict import predict
-from mindtrace.cli.reproduce import reproduce
-from mindtrace.cli.retrain import retrain
 from mindtrace.cli.serve import serve
-from mindtrace.cli.train import train
-from mindtrace.cli.worker import worker
+from mindtrace.cli.train import reproduce, train
 from mindtrace.errors import UsageError
 from mindtrace.version import VERSION
 
 
-class Program(LightGroup):
-    """The root: errors of usage become one line too, like every other error."""
+class Program(TyperGroup):
+    """The root group: usage errors are reported like all other errors."""
 
     def main(  # type: ignore[override]  # Typer's own further parameters stay in `extra`
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
@@ -42,18 +35,18 @@ class Program(LightGroup):
             try:
                 code = super(Program, self).main(words, prog_name or "mindtrace", **extra)
             except typer.TyperException as error:
-                raise _usage(error) from error
+                raise _usage_error(error) from error
             raise typer.Exit(code if isinstance(code, int) else 0)
 
         sys.exit(guarded(console, work))
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """The exit codes, as plain text."""
+        """The exit codes, where help is plain text."""
         with formatter.section("Exit codes"):
-            formatter.write_dl(MEANINGS)
+            formatter.write_dl(EXIT_CODE_MEANINGS)
 
 
-def _usage(error: typer.TyperException) -> UsageError:
+def _usage_error(error: typer.TyperException) -> UsageError:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "mindtrace"
     return UsageError(" ".join(error.format_message().split()), hint=f"{path} --help")
@@ -62,10 +55,10 @@ def _usage(error: typer.TyperException) -> UsageError:
 app = typer.Typer(
     name="mindtrace",
     cls=Program,
-    epilog=epilog(),
+    epilog="Exit codes:\n" + "\n".join(f"{code:>5}  {text}" for code, text in EXIT_CODE_MEANINGS),
     context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=MARKUP,
 )
 
 
@@ -81,7 +74,7 @@ def _root(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:
@@ -99,9 +92,9 @@ command(app)(predict)
 app.add_typer(registry.app, name="registry")
 command(app)(reproduce)
 command(app)(serve)
-command(app)(retrain)
+command(app)(jobs.retrain)
 app.add_typer(jobs.app, name="jobs")
-command(app)(worker)
+command(app)(jobs.worker)
 app.add_typer(config.app, name="config")
 app.add_typer(data.app, name="data")
 command(app)(doctor)

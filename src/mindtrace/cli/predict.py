@@ -1,4 +1,4 @@
-"""`mindtrace predict`: image files come in, one answer a file goes out."""
+"""`mindtrace predict`: classify image files, here or through a running server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mindtrace.cli.common import Call
+from mindtrace.cli.command import Call
 from mindtrace.cli.console import Cell, Console
 from mindtrace.errors import DataError, UsageError
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     Answer = Prediction | PredictionFailure
 
-_MANY = 100  # from here on a bar is worth its room
-_TOO_MANY = 500  # from here on nobody reads a drawn table
+_BAR_FROM = 100  # images
+_TABLE_UP_TO = 500  # images; longer results are printed as plain rows
 _COLUMNS = ("path", "label", "class_name", "confidence", "top_k", "model_name", "version", "error")
 _ON_TERMINAL = ("path", "class_name", "confidence", "then", "error")
 
@@ -31,44 +31,44 @@ def predict(
         list[str],
         typer.Argument(
             metavar="PATH",
-            help="Image files, folders (searched to their depth), globs; - for one on stdin.",
+            help="Image files, folders (with their sub-folders), globs; - for one on stdin.",
         ),
     ],
     model: Annotated[
         str | None,
         typer.Option(
             metavar="REF",
-            help="NAME, NAME@ALIAS, NAME/VERSION or a bundle's folder; else the champion.",
+            help="NAME, NAME@ALIAS, NAME/VERSION or a bundle folder; the default is the champion.",
         ),
     ] = None,
     topk: Annotated[
-        int, typer.Option("--topk", metavar="N", min=1, help="Show the N likeliest classes.")
+        int, typer.Option("--topk", metavar="N", min=1, help="Show the N most probable classes.")
     ] = 1,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first image that fails.")
     ] = False,
     url: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Ask a running server, such as http://127.0.0.1:8000."),
+        typer.Option(
+            metavar="URL", help="Ask a running server, for example http://127.0.0.1:8000."
+        ),
     ] = None,
     token_file: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE", help="File with the token that the server wants (serve.token_file)."
-        ),
+        typer.Option(metavar="FILE", help="File with the server's token (serve.token_file)."),
     ] = None,
 ) -> None:
-    """Say what is on images.
+    """Classify images.
 
-    A bad file is a row that says so, and exit code 1 at the end; the others go on.
+    A file that cannot be read is a row with the error; the others go on, and the exit code is 1.
     """
     if url is not None and model is not None:
         raise UsageError(
-            "--url and --model exclude each other: a server answers with its own version",
+            "--url and --model exclude each other: a server uses its own version",
             hint="mindtrace predict --model REF PATH",
         )
     if url is None and token_file is not None:
-        raise UsageError("--token-file is for a server", hint="mindtrace predict --url URL PATH")
+        raise UsageError("--token-file needs --url", hint="mindtrace predict --url URL PATH")
     settings = call.settings({"serve.token_file": token_file})
     from mindtrace.service.predict import collect
 
@@ -108,7 +108,7 @@ def _by_server(
 
 
 class _Failures:
-    """Passes documents on and counts those that tell of an error."""
+    """Passes documents on and counts those with an error."""
 
     def __init__(self, documents: Iterable[Mapping[str, Any]]) -> None:
         self._documents = documents
@@ -121,9 +121,9 @@ class _Failures:
 
 
 def _show(console: Console, documents: Iterable[Mapping[str, Any]], total: int) -> None:
-    draw = console.terminal and total <= _TOO_MANY
-    if console.live and total >= _MANY and (draw or not console.terminal):
-        from mindtrace.cli.bars import counted
+    draw = console.terminal and total <= _TABLE_UP_TO
+    if console.live and total >= _BAR_FROM and (draw or not console.terminal):
+        from mindtrace.cli.progress import counted
 
         documents = counted(documents, total, "predicting")
     if console.json:
@@ -138,16 +138,16 @@ def _show(console: Console, documents: Iterable[Mapping[str, Any]], total: int) 
 
 
 def _draw(console: Console, documents: Iterable[Mapping[str, Any]]) -> None:
-    """A table for eyes: what is the same in every row stands above it, once."""
+    """A table for a terminal; the version, the same in every row, is printed once above it."""
     rows: list[list[Cell]] = []
-    asked: str | None = None
+    version: str | None = None
     try:
         for document in documents:
-            asked = asked or _version(document)
+            version = version or _version(document)
             rows.append(_short_cells(document))
-    finally:  # with --fail-fast the answers before the failure are answers all the same
-        if asked:
-            console.note(f"by {asked}")
+    finally:  # with --fail-fast the rows before the failure are printed too
+        if version:
+            console.note(f"by {version}")
         if rows:
             console.table(*_without_empty(rows))
 
@@ -184,7 +184,7 @@ def _cells(document: Mapping[str, Any]) -> list[Cell]:
 
 
 def _without_empty(rows: Sequence[Sequence[Cell]]) -> tuple[list[str], list[list[Cell]]]:
-    """The columns that say something; a terminal has no room for the others."""
+    """The columns with a value in some row."""
     kept = [
         index for index, _ in enumerate(_ON_TERMINAL) if any(row[index] is not None for row in rows)
     ]

@@ -1,27 +1,40 @@
-"""A training's course on stderr: reports come in; a bar, plain lines or JSON go out.
-
-Which of the three is the console's mode: a bar where a person watches, one plain line an
-epoch in a log, one document an event with `--json`, nothing with `-q`.
-"""
+"""Progress on stderr: a bar on a terminal, plain lines in a log, events with --json."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
 from mindtrace.cli.console import Console
 from mindtrace.progress import EpochReport, Progress
 
 if TYPE_CHECKING:
-    from mindtrace.cli.bars import EpochBar
+    from rich.progress import Progress as RichProgress
+    from rich.progress import ProgressColumn
+
+T = TypeVar("T")
 
 
-def progress_for(console: Console) -> Progress:
-    """The watcher that fits the console's mode."""
-    if console.json:
-        return EventProgress(console)
-    if console.quiet:
-        return Progress()
-    return BarProgress(console) if console.live else LineProgress(console)
+@contextmanager
+def progress_of(console: Console) -> Iterator[Progress]:
+    """The progress display for the console's mode, closed at the end."""
+    progress = _progress_for(console)
+    try:
+        yield progress
+    finally:
+        progress.closed()
+
+
+def counted(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """The same items, counted by a bar."""
+    from rich.progress import TextColumn
+
+    with _rich_progress(TextColumn(what, markup=False), *_count_columns()) as bar:
+        task = bar.add_task(what, total=total)
+        for item in items:
+            yield item
+            bar.advance(task)
 
 
 def epoch_line(report: EpochReport) -> str:
@@ -33,42 +46,44 @@ def epoch_line(report: EpochReport) -> str:
     return "  ".join([*parts, "best"] if report.best else parts)
 
 
+def _progress_for(console: Console) -> Progress:
+    if console.json:
+        return EventProgress(console)
+    if console.quiet:
+        return Progress()
+    return BarProgress(console) if console.live else LineProgress(console)
+
+
 class LineProgress(Progress):
-    """One plain line an epoch, for logs."""
+    """One plain line per epoch, for logs."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
     def stage(self, text: str) -> None:
-        """Said with -v only: a log wants epochs, not steps."""
         if self._console.verbose:
             self._console.note(text)
 
     def epoch(self, report: EpochReport) -> None:
-        """The line of an epoch."""
         self._console.note(epoch_line(report))
 
     def note(self, text: str) -> None:
-        """A line as it is."""
         self._console.note(text)
 
 
 class EventProgress(Progress):
-    """One JSON document an event, for programs."""
+    """One JSON document per event, for programs."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
     def stage(self, text: str) -> None:
-        """`{"event": "stage", "text": ...}`."""
         self._console.event("stage", text=text)
 
     def started(self, max_epochs: int, batches: int) -> None:
-        """`{"event": "started", "max_epochs": ..., "batches": ...}`."""
         self._console.event("started", max_epochs=max_epochs, batches=batches)
 
     def epoch(self, report: EpochReport) -> None:
-        """`{"event": "epoch", "epoch": 1, "max_epochs": ..., "metrics": {...}, ...}`."""
         self._console.event(
             "epoch",
             epoch=report.epoch,
@@ -79,50 +94,74 @@ class EventProgress(Progress):
         )
 
     def note(self, text: str) -> None:
-        """`{"event": "note", "text": ...}`."""
         self._console.event("note", text=text)
 
 
 class BarProgress(LineProgress):
-    """A moving bar for the epoch at work, a line for each that is done."""
+    """A spinner while data is read, a bar while epochs run, a line for each finished epoch."""
 
     def __init__(self, console: Console) -> None:
+        from rich.progress import SpinnerColumn, TextColumn
+
         super().__init__(console)
-        self._bar: EpochBar | None = None
+        self._words = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
+        self._bar = _rich_progress(*self._words)
+        self._task = self._bar.add_task("starting", total=None)
+        self._batches = self._max_epochs = 0
+        self._running = False
 
     def stage(self, text: str) -> None:
-        """What is being done, beside a spinner, until something else is."""
-        self._ensure_bar().stage(text)
+        self._bar.columns = self._words
+        self._bar.update(self._task, description=text, refresh=True)
+        self._start()
 
     def started(self, max_epochs: int, batches: int) -> None:
-        """Put the bar on the terminal."""
-        self._ensure_bar().start(max_epochs, batches)
+        self._max_epochs, self._batches = max_epochs, batches
+        self._bar.columns = (*self._words, *_count_columns())
+        self._bar.reset(self._task, total=max_epochs * batches, description=f"epoch 1/{max_epochs}")
+        self._start()
 
     def advanced(self, epoch: int, done: int) -> None:
-        """Move the bar."""
-        if self._bar is not None:
-            self._bar.move(epoch, done)
+        self._bar.update(
+            self._task,
+            completed=(epoch - 1) * self._batches + done,
+            description=f"epoch {epoch}/{self._max_epochs}",
+        )
 
     def epoch(self, report: EpochReport) -> None:
-        """Leave the epoch's line above the bar."""
         self.note(epoch_line(report))
 
     def note(self, text: str) -> None:
-        """Put a line above the bar, so that the two do not write over each other."""
-        if self._bar is not None:
-            self._bar.line(text)
+        # Through Rich while the bar moves, so that the two do not overwrite each other.
+        if self._running:
+            self._bar.console.print(text, markup=False, soft_wrap=True)
         else:
             super().note(text)
 
     def closed(self) -> None:
-        """Take the bar off the terminal."""
-        if self._bar is not None:
+        if self._running:
             self._bar.stop()
-            self._bar = None
+            self._running = False
 
-    def _ensure_bar(self) -> EpochBar:
-        if self._bar is None:
-            from mindtrace.cli.bars import EpochBar
+    def _start(self) -> None:
+        if not self._running:
+            self._bar.start()
+            self._running = True
 
-            self._bar = EpochBar()
-        return self._bar
+
+def _rich_progress(*columns: ProgressColumn) -> RichProgress:
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress as RichProgress
+
+    return RichProgress(
+        *columns,
+        console=RichConsole(stderr=True, highlight=False),
+        transient=True,
+        redirect_stdout=False,  # results are not the bar's business
+    )
+
+
+def _count_columns() -> tuple[ProgressColumn, ...]:
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+
+    return (BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())

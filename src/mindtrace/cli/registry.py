@@ -1,20 +1,20 @@
-"""`mindtrace registry`: questions about versions come in, tables and documents go out."""
+"""`mindtrace registry`: list, compare, promote and check registered versions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mindtrace.cli.common import Call, command
-from mindtrace.cli.console import Cell, Console
-from mindtrace.cli.light import LightGroup
-from mindtrace.cli.registry_compare import compare
-from mindtrace.cli.registry_files import export, gc, verify
-from mindtrace.cli.registry_look import diff, evaluate
-from mindtrace.cli.registry_promote import history, promote, rollback
+from mindtrace.cli.command import Call, command, group
+from mindtrace.cli.console import Cell, Pair, flatten
 from mindtrace.documents import document as document_of
+from mindtrace.errors import UsageError
+
+if TYPE_CHECKING:
+    from mindtrace.registry.compare import Comparison
 
 _METRICS = ("val_acc", "test_acc", "test_loss")
 _CREATED = "created_at (UTC)"
@@ -23,17 +23,41 @@ _COLUMNS = ("model_name", "version", "aliases", *_METRICS, "created_at", "run_id
 # A version that plain MLflow registered has no bundle: `-`.
 _BUNDLE = "bundle"
 _ON_TERMINAL = ("model_name", "version", "aliases", "val_acc", "test_acc", _CREATED, _BUNDLE)
+_HISTORY = ("revision", "at", "by", "action", "from", "to", "verdict", "reason")
+_DIGEST_SHOWN = 12  # characters, on a terminal
 
-app = typer.Typer(cls=LightGroup, help="Look at registered versions.", rich_markup_mode="rich")
+Ref = Annotated[
+    str,
+    typer.Argument(
+        metavar="REF", help="NAME (its champion), NAME@ALIAS, NAME/VERSION or a bundle folder."
+    ),
+]
+Name = Annotated[
+    str | None,
+    typer.Argument(metavar="NAME", help="The model; may be left out if there is only one."),
+]
+NameOrAll = Annotated[
+    str | None, typer.Argument(metavar="NAME", help="One model; the default is all of them.")
+]
+Margin = Annotated[
+    float, typer.Option(metavar="M", help="The loss of accuracy that still counts as equal.")
+]
+Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Why; kept in the history.")]
+IfRevision = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=0, help="Only if the history is still at revision N; else exit 5."
+    ),
+]
+
+app = group("List, compare, promote and check registered versions.")
 
 
 @command(app, "list")
 def list_versions(
     call: Call,
     *,
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="One model; all of them without it.")
-    ] = None,
+    name: NameOrAll = None,
     where: Annotated[
         str | None,
         typer.Option(
@@ -43,7 +67,7 @@ def list_versions(
     ] = None,
     sort: Annotated[
         str | None,
-        typer.Option(metavar="FIELDS", help="Another order, as in -val_acc,version; - is down."),
+        typer.Option(metavar="FIELDS", help="The order, as in -val_acc,version; - is descending."),
     ] = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most N versions.")] = 20,
     columns: Annotated[
@@ -54,109 +78,344 @@ def list_versions(
     """List versions, the newest first.
 
     A QUERY compares fields with values by = != > >= < <= and joins comparisons with and,
-    or, not and parentheses; a value with blanks wants quotes. Fields are model_name,
+    or, not and parentheses; a value with blanks needs quotes. Fields are model_name,
     version, alias, created_at (ISO 8601, UTC), run_id; the metrics of the weights, such as
     val_acc and test_acc; data_digest, test_digest, bundle_digest, weights_digest,
     config_digest, seed, best_epoch, duration_s, parent, job_id, who, git_commit, platform;
-    and metrics.NAME, params.NAME (params.train.lr), tags.NAME. What a version does not
-    have equals nothing, and comes last in any order.
+    and metrics.NAME, params.NAME (params.train.lr), tags.NAME. A missing value equals
+    nothing and comes last in any order.
     """
     settings = call.settings()
     console = call.console
+    from mindtrace.service import versions as service
+
     if columns is not None:
-        from mindtrace.service.versions import list_columns
-
-        names, table = list_columns(settings, columns, name, limit, where=where, sort=sort)
-        _print_columns(console, names, table)
+        names, table = service.list_columns(settings, columns, name, limit, where=where, sort=sort)
+        documents = (document_of(dict(zip(names, row, strict=True))) for row in table)
+        console.results(documents, names, table)
         return
-    from mindtrace.service.versions import list_versions as service
-
-    found = service(settings, name, limit, where=where, sort=sort)
-    documents = [version.document() for version in found]
-    if console.json:
-        for document in documents:
-            console.document(document)
-        return
-    shown = _ON_TERMINAL if console.terminal else _COLUMNS
-    rows = [_cells(document, shown, short=console.terminal) for document in documents]
-    if rows or not console.terminal:
-        console.table(shown, rows)
-    if not rows and where is not None:
-        console.note("no version is like that")
-    elif not rows:
-        console.note("no versions yet")
-        console.next_step("mindtrace train")
+    found = [
+        version.document()
+        for version in service.list_versions(settings, name, limit, where=where, sort=sort)
+    ]
+    if found or not console.terminal:
+        shown = _ON_TERMINAL if console.terminal else _COLUMNS
+        rows = [[_cell(fields, column) for column in shown] for fields in found]
+        console.results(found, shown, rows)
+    if not found and not console.json:
+        console.note("no versions yet" if where is None else "no version matches")
+        if where is None:
+            console.next_step("mindtrace train")
 
 
 @command(app, "show")
-def show_version(
-    call: Call,
-    *,
-    ref: Annotated[
-        str,
-        typer.Argument(
-            metavar="REF",
-            help="NAME (its champion), NAME@ALIAS, NAME/VERSION or a bundle's folder.",
-        ),
-    ],
-) -> None:
-    """Show all that is known of one version."""
+def show_version(call: Call, *, ref: Ref) -> None:
+    """Show everything that is known of one version."""
     settings = call.settings()
     from mindtrace.service.versions import show_version as service
 
-    document = service(settings, ref).document()
-    if call.console.json:
-        call.console.document(document)
+    fields = service(settings, ref).document()
+    call.console.result(fields, flatten(fields))
+
+
+@command(app)
+def compare(
+    call: Call,
+    *,
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="A version: NAME (its champion), NAME/VERSION, ...")
+    ],
+    b: Annotated[
+        str, typer.Argument(metavar="B", help="The other version; a number is one of A's model.")
+    ],
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page with the images whose answer changed."),
+    ] = None,
+    margin: Margin = 0.01,
+) -> None:
+    """Compare two versions image by image on their test set.
+
+    Prints the difference of their accuracies with its interval, what changed by class, and
+    whether B might replace A.
+    """
+    settings = call.settings()
+    console = call.console
+    from mindtrace.service import compare as service
+
+    if html is None:
+        comparison = service.compare(settings, a, b, margin=margin)
     else:
-        call.console.fields(_flat(document))
+        comparison, page = service.compare_page(settings, a, b, margin=margin)
+        try:
+            html.write_text(page, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--html {html}: {error.strerror}") from error
+    console.result(comparison.document(), _comparison_pairs(comparison, short=console.terminal))
+    if console.terminal:
+        columns = ("class", "images", "acc_a", "acc_b", "diff")
+        rows = [
+            [one.class_name, one.n, one.acc_a, one.acc_b, _signed(one.diff)]
+            for one in comparison.per_class
+        ]
+        console.table(columns, rows)
+    if html is not None and not console.json:
+        console.note(f"wrote {html}")
 
 
-command(app)(compare)
-command(app)(promote)
-command(app)(rollback)
-command(app)(history)
-command(app)(diff)
-command(app)(evaluate)
-command(app)(export)
-command(app)(verify)
-command(app)(gc)
+@command(app)
+def promote(
+    call: Call,
+    *,
+    ref: Annotated[
+        str, typer.Argument(metavar="REF", help="The challenger: NAME/VERSION or VERSION.")
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would happen, change nothing.")
+    ] = False,
+    margin: Margin = 0.01,
+    force: Annotated[
+        bool, typer.Option("--force", help="Promote whatever the gate says; needs --reason.")
+    ] = False,
+    reason: Reason = None,
+    if_revision: IfRevision = None,
+) -> None:
+    """Make a version champion, if it is as good as the champion.
+
+    PROMOTE if it is not worse by more than the margin and no class falls by more than 0.05;
+    HOLD and REJECT change nothing, are kept in the history and exit with 3.
+    """
+    settings = call.settings()
+    from mindtrace.service.promote import promote as service
+
+    outcome = service(
+        settings,
+        ref,
+        dry_run=dry_run,
+        margin=margin,
+        force=force,
+        reason=reason,
+        if_revision=if_revision,
+    )
+    names = ("model_name", "version", "champion", "promoted", "dry_run", "forced", "revision")
+    pairs: list[Pair] = [(name, getattr(outcome, name)) for name in names]
+    if outcome.comparison is None:
+        pairs += [("verdict", outcome.verdict), ("reasons", "; ".join(outcome.reasons))]
+    else:
+        pairs.append(("times_used", outcome.times_used))
+        pairs += _comparison_pairs(outcome.comparison, short=call.console.terminal)
+    current = outcome.version if outcome.promoted else outcome.champion
+    reference = outcome.model_name if current is None else f"{outcome.model_name}/{current}"
+    call.console.result(outcome.document(), pairs, quiet=reference)
+    outcome.demand()
 
 
-def _print_columns(console: Console, names: Sequence[str], table: Sequence[Sequence[Cell]]) -> None:
-    if not console.json:
-        console.table(names, table)
+@command(app)
+def rollback(
+    call: Call, *, name: Name = None, reason: Reason = None, if_revision: IfRevision = None
+) -> None:
+    """Restore the previous champion; repeated calls go further back."""
+    settings = call.settings()
+    from mindtrace.service.rollback import rollback as service
+
+    entry = service(settings, name, reason=reason, if_revision=if_revision)
+    fields = entry.document()
+    pairs = [(column, fields[column]) for column in ("model_name", *_HISTORY)]
+    call.console.result(fields, pairs, quiet=f"{entry.model_name}/{entry.to}")
+
+
+@command(app)
+def history(
+    call: Call,
+    *,
+    name: Name = None,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, help="At most N entries, the newest first.")
+    ] = 20,
+) -> None:
+    """List who made which version champion, when and why."""
+    settings = call.settings()
+    from mindtrace.service.history import history as service
+
+    found = [entry.document() for entry in service(settings, name)[: -limit - 1 : -1]]
+    if call.console.terminal:  # to the minute, and without the name
+        columns: tuple[str, ...] = ("revision", "at (UTC)", *_HISTORY[2:])
+        rows = [
+            [fields["revision"], _minute(fields["at"]), *(fields[name] for name in _HISTORY[2:])]
+            for fields in found
+        ]
+    else:
+        columns = ("model_name", *_HISTORY)
+        rows = [[fields[column] for column in columns] for fields in found]
+    call.console.results(found, columns, rows)
+
+
+@command(app)
+def diff(
+    call: Call,
+    *,
+    a: Annotated[str, typer.Argument(metavar="A", help="A version, or a bundle folder.")],
+    b: Annotated[
+        str, typer.Argument(metavar="B", help="Another; a number is a version of A's model.")
+    ],
+) -> None:
+    """Show how two versions differ in configuration, data, environment and metrics."""
+    settings = call.settings()
+    from mindtrace.service.diff import diff as service
+
+    found = service(settings, a, b)
+    call.console.results([found.document()], ("part", "name", found.a, found.b), found.rows())
+
+
+@command(app)
+def evaluate(
+    call: Call,
+    *,
+    ref: Annotated[str, typer.Argument(metavar="REF", help="The version, or a bundle folder.")],
+) -> None:
+    """Test a version on the test images of --config.
+
+    The images are preprocessed as for predictions. The answers are kept with the version's run,
+    as evaluations/TEST_DIGEST.npz.
+    """
+    settings = call.settings()
+    from mindtrace.service.evaluate import evaluate as service
+
+    fields = service(settings, ref).document()
+    call.console.result(fields, [pair for pair in fields.items() if pair[0] != "schema_version"])
+
+
+@command(app)
+def export(
+    call: Call,
+    *,
+    ref: Annotated[str, typer.Argument(metavar="REF", help="The version, or a bundle folder.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+) -> None:
+    """Write a version's bundle into a folder and check it."""
+    settings = call.settings()
+    from mindtrace.service.export import export as service
+
+    done = service(settings, ref, Path(folder))
+    if call.console.json:
+        call.console.document(done.document())
         return
-    for row in table:
-        console.document(document_of(dict(zip(names, row, strict=True))))
+    call.console.line(done.folder)
+    call.console.next_step(f"mindtrace serve --model {done.folder}")
 
 
-def _cells(document: Mapping[str, Any], columns: tuple[str, ...], *, short: bool) -> list[Cell]:
-    return [_cell(document, column, short=short) for column in columns]
+@command(app)
+def verify(
+    call: Call,
+    *,
+    ref: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="REF", help="A version or a bundle folder; the default is the champion."
+        ),
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every version of every model.")] = False,
+) -> None:
+    """Check that a version is what was registered.
+
+    Checks the digests of all files and of the weights, the golden images through the real
+    prediction path, foreign files, pickles, and aliases that point to a missing version or
+    contradict the history. Exit code 3 if anything is wrong.
+    """
+    if all_ and ref is not None:
+        raise UsageError("give REF or --all, not both", hint="mindtrace registry verify --help")
+    settings = call.settings()
+    from mindtrace.service import verify as service
+
+    console = call.console
+    found = []
+    if not console.json:
+        console.header(("subject", "state", "bundle_digest", "faults"))
+    for one in service.verify_all(settings) if all_ else service.verify(settings, ref):
+        found.append(one)
+        if console.json:
+            console.document(one.document())
+        else:
+            digest = "-" if one.bundle_digest is None else one.bundle_digest[:_DIGEST_SHOWN]
+            console.row((one.subject, one.state, digest, "; ".join(one.faults)))
+    service.demand_verified(found, named=not all_)
 
 
-def _cell(document: Mapping[str, Any], column: str, *, short: bool) -> Cell:
+@command(app)
+def gc(
+    call: Call,
+    *,
+    name: NameOrAll = None,
+    keep: Annotated[int, typer.Option(metavar="N", min=1, help="Keep the newest N of each model.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be deleted, delete nothing.")
+    ] = False,
+) -> None:
+    """Delete old versions and their bundles.
+
+    Versions with an alias or in the last ten entries of the history stay, and so do
+    versions that mindtrace did not register. Runs and their metrics stay.
+    """
+    settings = call.settings()
+    from mindtrace.service.gc import gc as service
+
+    console = call.console
+    if not console.json:
+        console.header(("model_name", "version", "created_at", "removed"))
+    count = 0
+    for one in service(settings, name, keep=keep, dry_run=dry_run):
+        count += 1
+        if console.json:
+            console.document(one.document())
+        else:
+            console.row((one.model_name, one.version, one.created_at, one.removed))
+    if dry_run:
+        console.note(f"{count} would be deleted; run without --dry-run to delete them")
+
+
+def _cell(fields: Mapping[str, Any], column: str) -> Cell:
     if column in _METRICS:
-        metric: float | None = document["metrics"].get(column)
-        return f"{metric:.4f}" if short and metric is not None else metric
+        metric: float | None = fields["metrics"].get(column)
+        return metric
     if column == _CREATED:
-        return str(document["created_at"])[:16].replace("T", " ")
+        return _minute(fields["created_at"])
     if column in (_BUNDLE, "bundle_digest"):
-        digest: str | None = document["bundle_digest"]
-        return "-" if digest is None else digest[: 12 if column == _BUNDLE else None]
-    value = document.get(column)
+        digest: str | None = fields["bundle_digest"]
+        return "-" if digest is None else digest[: _DIGEST_SHOWN if column == _BUNDLE else None]
+    value = fields.get(column)
     if column == "aliases":
         return ",".join(value or ())
     return value if isinstance(value, str | int | float | None) else str(value)
 
 
-def _flat(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Cell]]:
-    """Nested values as `outer.inner`, lists in one line."""
-    pairs: list[tuple[str, Cell]] = []
-    for name, value in document.items():
-        if isinstance(value, Mapping):
-            pairs += _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, list | tuple):
-            pairs.append((prefix + name, ", ".join(str(item) for item in value)))
-        elif prefix or name != "schema_version":
-            pairs.append((prefix + name, value))
+def _comparison_pairs(comparison: Comparison, *, short: bool) -> list[Pair]:
+    """A comparison as names and values; on a terminal (`short`) without the classes."""
+    low, high = comparison.ci
+    digest = comparison.test_digest
+    pairs: list[Pair] = [
+        ("a", comparison.a),
+        ("b", comparison.b),
+        ("test_digest", digest[:_DIGEST_SHOWN] if short else digest),
+        ("n", comparison.n),
+        ("acc_a", comparison.acc_a),
+        ("acc_b", comparison.acc_b),
+        ("diff", _signed(comparison.diff) if short else comparison.diff),
+        ("ci", f"{_signed(low)} to {_signed(high)}" if short else f"{low}, {high}"),
+        ("mcnemar_p", comparison.mcnemar_p),
+        ("wrong_to_right", comparison.wrong_to_right),
+        ("right_to_wrong", comparison.right_to_wrong),
+        ("minimum_detectable", comparison.minimum_detectable),
+        ("verdict", comparison.verdict),
+        ("reasons", "; ".join(comparison.reasons)),
+    ]
+    if not short:
+        pairs += [(f"per_class.{one.class_name}", one.diff) for one in comparison.per_class]
     return pairs
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.4f}"
+
+
+def _minute(time: Any) -> str:
+    return str(time)[:16].replace("T", " ")

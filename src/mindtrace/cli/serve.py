@@ -1,4 +1,4 @@
-"""`mindtrace serve`: an address comes in, a server runs until it is told to stop."""
+"""`mindtrace serve`: run the HTTP server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mindtrace.cli.common import Call
+from mindtrace.cli.command import Call
 from mindtrace.cli.console import Console
 from mindtrace.documents import document
 
@@ -19,35 +19,36 @@ def serve(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Address to bind; beyond loopback a token is a must (serve.host).",
+            help="Address to bind; any but loopback needs a token (serve.host).",
         ),
     ] = None,
     port: Annotated[
         str | None, typer.Option(metavar="INT", help="Port to bind (serve.port).")
     ] = None,
     workers: Annotated[
-        str | None, typer.Option(metavar="INT", help="Processes that answer (serve.workers).")
+        str | None, typer.Option(metavar="INT", help="Server processes (serve.workers).")
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
             metavar="REF",
-            help="NAME, NAME@ALIAS, NAME/VERSION or a bundle's folder; else the champion.",
+            help="NAME, NAME@ALIAS, NAME/VERSION or a bundle folder; the default is the champion.",
         ),
     ] = None,
     token_file: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="File with the token callers must send (serve.token_file)."
+            metavar="FILE", help="File with the token that clients must send (serve.token_file)."
         ),
     ] = None,
     no_worker: Annotated[
-        bool, typer.Option("--no-worker", help="Take jobs, but start no process that trains.")
+        bool, typer.Option("--no-worker", help="Accept jobs, but start no training process.")
     ] = False,
     allow_label_change: Annotated[
         bool,
         typer.Option(
-            "--allow-label-change", help="Take a champion with other classes than the one before."
+            "--allow-label-change",
+            help="Accept a champion with other classes than the previous one.",
         ),
     ] = False,
 ) -> None:
@@ -70,12 +71,12 @@ def serve(
         model,
         worker=not no_worker,
         allow_label_change=allow_label_change,
-        ready=lambda url: _say_where(call.console, url),
+        ready=lambda url: _report_url(call.console, url),
     )
 
 
-def _say_where(console: Console, url: str) -> None:
-    """The address, for people to open and for programs that asked for port 0 to read."""
+def _report_url(console: Console, url: str) -> None:
+    """The address; programs that asked for port 0 read it from here."""
     if console.json:
         console.document(document({"url": url, "docs_url": f"{url}/docs"}))
         sys.stdout.flush()

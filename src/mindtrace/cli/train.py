@@ -1,21 +1,19 @@
-"""`mindtrace train`: settings come in, a registered version goes out."""
+"""`mindtrace train` and `mindtrace reproduce`."""
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Annotated, Any
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
-from mindtrace.cli.common import Call
-from mindtrace.cli.console import Cell, Console
-from mindtrace.cli.progress import progress_for
+from mindtrace.cli.command import Call
+from mindtrace.cli.console import Cell, Console, Pair, flatten
+from mindtrace.cli.progress import progress_of
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-_SHORT = 12
-_WEAKEST = 3  # classes; the report has all of them
+_DIGEST_SHOWN = 12  # characters, on a terminal
+_WEAKEST = 3  # classes shown without -v; the report has all of them
 
 
 def train(
@@ -24,17 +22,18 @@ def train(
     source: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Images: mnist, fashion_mnist, digits, folder (data.source)."
+            metavar="NAME", help="Images: mnist, fashion_mnist, digits, folder, ... (data.source)."
         ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Network: mlp, cnn, or a listed one of torchvision (model.name)."
+            metavar="NAME", help="Network: mlp, cnn, or one of torchvision's (model.name)."
         ),
     ] = None,
     max_epochs: Annotated[
-        str | None, typer.Option(metavar="INT", help="Times through the images (train.max_epochs).")
+        str | None,
+        typer.Option(metavar="INT", help="Passes over the training images (train.max_epochs)."),
     ] = None,
     lr: Annotated[
         str | None, typer.Option(metavar="FLOAT", help="Learning rate (train.lr).")
@@ -68,19 +67,19 @@ def train(
         str | None,
         typer.Option(
             metavar="RUN",
-            help="Go on from the last epoch of an interrupted training: last, or a run id.",
+            help="Continue an interrupted training after its last epoch: last, or a run id.",
         ),
     ] = None,
-    job_id: Annotated[str | None, typer.Option(hidden=True, help="The job this is.")] = None,
-    attempt: Annotated[int, typer.Option(hidden=True, help="Which hold on the job.")] = 0,
+    job_id: Annotated[str | None, typer.Option(hidden=True, help="Run as this job.")] = None,
+    attempt: Annotated[int, typer.Option(hidden=True, help="The attempt of the job.")] = 0,
     parent: Annotated[
         str | None, typer.Option(hidden=True, help="The version this starts from.")
     ] = None,
     warm_start: Annotated[
-        bool, typer.Option("--warm-start", hidden=True, help="Begin with the parent's weights.")
+        bool, typer.Option("--warm-start", hidden=True, help="Start with the parent's weights.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", hidden=True, help="Train the same once more.")
+        bool, typer.Option("--force", hidden=True, help="Train even what was trained before.")
     ] = False,
 ) -> None:
     """Train a classifier and register it as a version.
@@ -115,8 +114,7 @@ def train(
 
         ticket = ticket_for(settings, job_id, attempt, force=force)
     service.prepare_process(settings)
-    progress = progress_for(call.console)
-    try:
+    with progress_of(call.console) as progress:
         outcome = service.train(
             settings,
             progress=progress,
@@ -126,63 +124,79 @@ def train(
             warm_start=warm_start,
             resume=resume,
         )
-    finally:
-        progress.closed()
     _show(call.console, outcome.document())
     if not no_register:
-        call.console.next_step(f"mindtrace predict IMAGE --model {_reference(outcome.document())}")
+        reference = f"{outcome.model_name}/{outcome.version}"
+        call.console.next_step(f"mindtrace predict IMAGE --model {reference}")
 
 
-def _reference(document: Mapping[str, Any]) -> str:
-    return f"{document['model_name']}/{document['version']}"
+def reproduce(
+    call: Call,
+    *,
+    ref: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="REF", help="A version: NAME (its champion), NAME/VERSION, VERSION, a folder."
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option(metavar="T", help="Largest difference of a probability for NUMERIC."),
+    ] = 0.01,
+) -> None:
+    """Train a version again and compare the weights.
+
+    EXACT: the same weights. NUMERIC: the same probabilities within the tolerance. DIVERGED:
+    another model, exit 3. Lists what differs here; registers nothing.
+    """
+    settings = call.settings()
+    from mindtrace.service import reproduce as service
+    from mindtrace.service.train import prepare_process
+
+    prepare_process(settings)
+    with progress_of(call.console) as progress:
+        outcome = service.reproduce(settings, ref, tolerance=tolerance, progress=progress)
+    pairs: list[Pair] = [
+        ("model_name", outcome.model_name),
+        ("version", outcome.version),
+        ("verdict", outcome.verdict),
+        ("registered_digest", outcome.registered_digest),
+        ("weights_digest", outcome.weights_digest),
+        ("max_difference", outcome.max_difference),
+        ("changed_answers", outcome.changed_answers),
+    ]
+    for one in outcome.differences:
+        pairs.append((f"different.{one.what}", f"{one.registered} -> {one.here}"))
+    pairs += outcome.metrics.items()
+    call.console.result(outcome.document(), pairs, quiet=outcome.verdict)
+    outcome.demand()
 
 
-def _show(console: Console, document: Mapping[str, Any]) -> None:
-    if console.json:
-        console.document(document)
-        return
-    if console.quiet and document.get("version") is not None:
-        console.line(_reference(document))
-        return
-    console.fields(list(_pairs(document, short=console.terminal)))
-    if console.terminal and document.get("classes"):
-        _show_classes(console, document["classes"])
+def _show(console: Console, fields: Mapping[str, Any]) -> None:
+    version = fields.get("version")
+    pairs = flatten(fields, unprefixed="metrics")
+    if console.terminal:
+        pairs = [
+            (name, _shortened(name, value))
+            for name, value in pairs
+            if value is not None and name != "classes"
+        ]
+    reference = None if version is None else f"{fields['model_name']}/{version}"
+    console.result(fields, pairs, quiet=reference)
+    if console.terminal and fields.get("classes") and not (console.quiet and reference):
+        _show_classes(console, fields["classes"])
 
 
-def _show_classes(console: Console, scores: Sequence[Mapping[str, Any]]) -> None:
-    """The classes that are found least often, the weakest first; with -v all of them."""
+def _show_classes(console: Console, scores: list[dict[str, Any]]) -> None:
+    """The classes with the lowest recall first; with -v all of them."""
     weakest = sorted(scores, key=lambda score: 1.0 if score["recall"] is None else score["recall"])
     shown = weakest if console.verbose else weakest[:_WEAKEST]
-    console.table(
-        list(shown[0]), [[_shortened("", value) for value in row.values()] for row in shown]
-    )
+    console.table(list(shown[0]), [list(row.values()) for row in shown])
 
 
-def _is_table(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
-
-
-def _pairs(document: Mapping[str, Any], *, short: bool) -> Iterator[tuple[str, Cell]]:
-    """The document as names and values: as they are for a program, shortened for eyes."""
-    for name, value in document.items():
-        if isinstance(value, dict):
-            prefix = "" if name == "metrics" else f"{name}."
-            yield from _pairs({prefix + key: inner for key, inner in value.items()}, short=short)
-        elif name != "schema_version" and not (short and (value is None or _is_table(value))):
-            yield name, _shortened(name, value) if short else _text(value)
-
-
-def _text(value: Any) -> Cell:
-    if _is_table(value):
-        return json.dumps(value)
-    if isinstance(value, list):
-        return ", ".join(str(item) for item in value)
-    return value if isinstance(value, str | int | float | None) else str(value)
-
-
-def _shortened(name: str, value: Any) -> Cell:
+def _shortened(name: str, value: Cell) -> Cell:
     if name.endswith("_digest"):
-        return str(value)[:_SHORT]
-    if isinstance(value, float):
-        return f"{value:.1f} s" if name.endswith("_s") else f"{value:.4f}"
-    return _text(value)
+        return str(value)[:_DIGEST_SHOWN]
+    if isinstance(value, float) and math.isfinite(value) and name.endswith("_s"):
+        return f"{value:.1f} s"
+    return value

@@ -1,9 +1,4 @@
-"""What every verb shares: a plain function comes in, a command with the common options goes out.
-
-A verb is written as `def verb(call: Call, *, its own options)`. `command` adds `--config
---set --json -q -v --debug` behind its options, opens the console, and turns whatever the
-verb raises into lines on stderr and an exit code. No verb catches errors itself.
-"""
+"""Turns a function into a command: common options, settings, errors to exit codes."""
 
 from __future__ import annotations
 
@@ -15,44 +10,31 @@ import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mindtrace.cli.console import Console
-from mindtrace.cli.exits import BROKEN_PIPE
-from mindtrace.cli.light import LightCommand
+from mindtrace.cli.console import BROKEN_PIPE, Console, is_terminal
 from mindtrace.errors import InterruptedByUser
 
 if TYPE_CHECKING:
     from mindtrace.config.settings import Settings
 
 _PANEL = "Common options"
+# Rich draws help on a terminal; a pipe gets plain text, and the import of Rich is saved.
+MARKUP: Literal["rich"] | None = "rich" if is_terminal(sys.stdout) else None
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a verb.
-
-    Attributes:
-        console: where its results and words go.
-        config: the INI that `--config` names, or None.
-        sets: every `--set section.key=value`, in order.
-    """
+    """One call of a command: its console, the INI of `--config`, and every `--set`."""
 
     console: Console
     config: str | None
     sets: Sequence[str]
 
     def settings(self, options: Mapping[str, str | None] | None = None) -> Settings:
-        """The settings in force for this call.
-
-        Args:
-            options: values of the verb's own options by `section.key`; None was not given.
-
-        Raises:
-            ConfigError: with every fault of every layer.
-        """
+        """The settings in force; `options` are the command's own, by `section.key`."""
         from mindtrace.config.settings import load_settings
 
         given = {name: value for name, value in (options or {}).items() if value is not None}
@@ -65,7 +47,7 @@ def _common(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="INI file with your settings; else the one that $MindtraceConfig names.",
+            help="INI file with your settings; the default is the one that $MindtraceConfig names.",
             rich_help_panel=_PANEL,
         ),
     ] = None,
@@ -74,25 +56,25 @@ def _common(
         typer.Option(
             "--set",
             metavar="SECTION.KEY=VALUE",
-            help="One setting, above the INI and the environment; may be repeated.",
+            help="One setting, over the INI and the environment; may be repeated.",
             rich_help_panel=_PANEL,
         ),
     ] = None,
     json: Annotated[
         bool,
-        typer.Option("--json", help="JSON, one document a line.", rich_help_panel=_PANEL),
+        typer.Option("--json", help="Print JSON, one document a line.", rich_help_panel=_PANEL),
     ] = False,
     quiet: Annotated[
         bool,
-        typer.Option("--quiet", "-q", help="Results and errors only.", rich_help_panel=_PANEL),
+        typer.Option("--quiet", "-q", help="Only results and errors.", rich_help_panel=_PANEL),
     ] = False,
     verbose: Annotated[
         bool,
-        typer.Option("--verbose", "-v", help="Say what is being done.", rich_help_panel=_PANEL),
+        typer.Option("--verbose", "-v", help="Report each step.", rich_help_panel=_PANEL),
     ] = False,
     debug: Annotated[
         bool,
-        typer.Option("--debug", help="Show an error's traceback.", rich_help_panel=_PANEL),
+        typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_PANEL),
     ] = False,
 ) -> Call:
     console = Console(json=json, quiet=quiet, verbose=verbose, debug=debug)
@@ -105,7 +87,7 @@ _COMMON_NAMES = tuple(inspect.signature(_common).parameters)
 def command(
     app: typer.Typer, name: str | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a verb of `app` from a function whose first parameter is a `Call`."""
+    """Add a command to `app`: a function whose first parameter is a `Call`."""
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(verb)
@@ -115,19 +97,16 @@ def command(
             if code:
                 raise typer.Exit(code)
 
-        _take_signature(run, verb)
-        app.command(name, cls=LightCommand)(run)
+        _merge_signatures(run, verb)
+        run.__doc__ = _one_line_a_paragraph(verb.__doc__)
+        app.command(name)(run)
         return verb
 
     return decorate
 
 
 def guarded(console: Console, work: Callable[[], object]) -> int:
-    """Do `work`; whatever it raises becomes lines on stderr.
-
-    Returns:
-        The exit code, 0 if nothing was raised.
-    """
+    """Run `work`; report what it raises on stderr and return the exit code."""
     try:
         work()
         sys.stdout.flush()
@@ -138,13 +117,24 @@ def guarded(console: Console, work: Callable[[], object]) -> int:
     except BrokenPipeError:
         _close_stdout()
         return BROKEN_PIPE
-    except Exception as error:  # noqa: BLE001 - the edge: told in one line, traceback on demand
+    except Exception as error:  # noqa: BLE001 - reported in one line, traceback on demand
         return console.fail(error)
     return 0
 
 
-def _take_signature(run: Callable[..., None], verb: Callable[..., None]) -> None:
-    """Show Typer the verb's own options, then the common ones."""
+def group(help_text: str) -> typer.Typer:
+    """A Typer application for a group of commands."""
+    return typer.Typer(help=help_text, rich_markup_mode=MARKUP)
+
+
+def _one_line_a_paragraph(text: str | None) -> str:
+    """A docstring's paragraphs without their line breaks: Typer keeps those as they are."""
+    paragraphs = inspect.cleandoc(text or "").split("\n\n")
+    return "\n\n".join(" ".join(part.split()) for part in paragraphs)
+
+
+def _merge_signatures(run: Callable[..., None], verb: Callable[..., None]) -> None:
+    """Show Typer the command's own options, then the common ones."""
     own, shared = inspect.signature(verb), inspect.signature(_common)
     hints = {
         **typing.get_type_hints(_common, include_extras=True),
@@ -161,7 +151,7 @@ def _take_signature(run: Callable[..., None], verb: Callable[..., None]) -> None
 
 
 def _close_stdout() -> None:
-    """The reader left: nothing more can be said, and the interpreter must not try to."""
+    """The reader is gone: the interpreter must not try to flush stdout at its end."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())
     os.close(devnull)

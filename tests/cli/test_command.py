@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from mindtrace.cli.common import Call, command
+from mindtrace.cli.command import Call, command
 from mindtrace.cli.main import Program
 from mindtrace.errors import ConfigError, Fault, NotFoundError
 
