@@ -13,6 +13,7 @@ import pytest
 from tests.application.conftest import Serve
 
 from mindtrace.application.schemas import EXAMPLE_IMAGE
+from mindtrace.config.sections import PUBLISHED_KEYS
 from mindtrace.config.settings import load_settings
 
 
@@ -121,6 +122,22 @@ def test_every_refusal_is_declared_as_a_problem(client: httpx.Client) -> None:
                     content = response["content"]["application/problem+json"]
                     assert content["schema"]["$ref"].endswith("/ProblemDocument")
                     assert list(response["content"]) == ["application/problem+json"]
+
+
+def test_what_a_retraining_may_set_is_typed(document: dict[str, Any]) -> None:
+    content = document["paths"]["/retrain"]["post"]["requestBody"]["content"]
+    sections = content["application/json"]["schema"]["oneOf"][0]["properties"]
+    keys = {
+        f"{section}.{key}"
+        for section, schema in sections.items()
+        for key in schema.get("properties", ())
+    }
+    assert keys == PUBLISHED_KEYS
+    epochs = sections["train"]["properties"]["max_epochs"]
+    assert epochs["anyOf"][0] == {"type": "integer", "minimum": 1}
+    assert epochs["default"] == 10
+    assert epochs["description"].startswith("times through the images that train")
+    assert sections["model"]["properties"]["weights"]["anyOf"][0]["enum"] == ["none", "default"]
 
 
 @pytest.mark.parametrize(("path", "status"), [("/inference", 200), ("/retrain", 202)])

@@ -12,9 +12,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from mindtrace.config.schema import allowed
-from mindtrace.config.sections import KEYS, PUBLISHED_KEYS
-
 _RETRY_AFTER = {
     "Retry-After": {
         "description": "seconds after which to try again",
@@ -66,43 +63,3 @@ def inlined(shape: type[BaseModel]) -> dict[str, Any]:
 
     inner: dict[str, Any] = resolved(schema)
     return inner
-
-
-def retrain_schema() -> dict[str, Any]:
-    """What `POST /retrain` takes as JSON, from the one table of all keys."""
-    sections: dict[str, Any] = {}
-    for (section, key), declared in KEYS.items():
-        if f"{section}.{key}" in PUBLISHED_KEYS:
-            sections.setdefault(section, {})[key] = {
-                "type": ["string", "number", "boolean", "null"],
-                "description": f"{declared.description}; {allowed(declared)}",
-            }
-    by_section = {
-        name: {"type": "object", "properties": keys, "additionalProperties": False}
-        for name, keys in sections.items()
-    }
-    flags = {
-        "base": {
-            "type": ["string", "null"],
-            "description": "a version to start from: NAME, NAME@ALIAS or NAME/VERSION; its "
-            "configuration is laid over the server's own",
-        },
-        "warm_start": {"type": "boolean", "description": "begin with the weights of base"},
-        "force": {"type": "boolean", "description": "train even if the same was trained before"},
-    }
-    config = {"config": {"type": "string", "description": "the same as INI text"}}
-    return {
-        "oneOf": [
-            {
-                "type": "object",
-                "properties": {**by_section, **flags},
-                "additionalProperties": False,
-            },
-            {
-                "type": "object",
-                "required": ["config"],
-                "properties": {**config, **flags},
-                "additionalProperties": False,
-            },
-        ]
-    }

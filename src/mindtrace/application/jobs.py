@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-from mindtrace.application.document import problems, retrain_schema
+from mindtrace.application.document import problems
 from mindtrace.application.job_events import Followed, last_event_id
 from mindtrace.application.orders import read_order
 from mindtrace.application.problems import Problem
@@ -18,6 +18,7 @@ from mindtrace.config.settings import Settings
 from mindtrace.jobs.job import JOB_ID, KEY, is_key
 from mindtrace.service import jobs as service
 from mindtrace.service import retrain as retraining
+from mindtrace.service.retrain_request import json_schema
 
 router = APIRouter(tags=["retraining"])
 
@@ -29,7 +30,7 @@ _BODY: dict[str, Any] = {
     "required": True,
     "content": {
         "application/json": {
-            "schema": retrain_schema(),
+            "schema": json_schema(),
             "examples": {
                 "sections": {"value": {"data": {"source": "digits"}, "train": {"max_epochs": 1}}},
                 "INI text": {"value": {"config": EXAMPLE_INI}},

@@ -27,6 +27,8 @@ Network = Literal[
     "shufflenet_v2_x1_0",
 ]
 VISION_NAMES: tuple[str, ...] = get_args(Network)[2:]
+#: What `[model] weights` may be besides a path, and all that a request may say.
+STARTS = ("none", "default")
 
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -147,7 +149,7 @@ class ModelSettings(Section):
         "none",
         "where to start: from nothing, torchvision's own, or a .safetensors file",
         "pretrained checkpoint init_from",
-        kind=path_or("none", "default"),
+        kind=path_or(*STARTS),
         request=True,
     )
     freeze: bool = key(False, "train the last layer only", "freeze_backbone", request=True)
