@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +240,7 @@ def test_one_key_is_one_job_even_if_its_base_is_gone(
 
 
 def test_a_full_queue_is_429(settings: Settings, bundle: Path, serve: Serve) -> None:
-    short = replace(settings, jobs=replace(settings.jobs, max_queued=2))
+    short = settings.replace(**{"jobs.max_queued": 2})
     with serve(short, str(bundle), change=idle) as client:
         answers = [client.post("/retrain", json={}) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [202, 202, 429, 429]

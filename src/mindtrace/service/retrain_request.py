@@ -266,4 +266,5 @@ def _section_schema(section: str) -> dict[str, Any]:
         about = f"{declared.description}; {allowed(declared)}"
         fields[key] = kind | str, Field(declared.default, description=about)
     model = create_model(section, __config__=ConfigDict(extra="forbid"), **fields)
-    return model.model_json_schema()
+    schema: dict[str, Any] = model.model_json_schema()
+    return schema
