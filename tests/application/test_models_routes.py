@@ -15,7 +15,7 @@ from mindtrace.application import models
 from mindtrace.application.schemas import ModelPage, VersionItem, VersionPage
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import NotFoundError
-from mindtrace.service.versions import VersionSummary
+from mindtrace.service.registry import VersionSummary
 
 
 def test_nothing_registered_is_an_empty_list(client: httpx.Client) -> None:

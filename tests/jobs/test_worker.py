@@ -251,7 +251,7 @@ def test_a_version_to_start_from(opened: Shop) -> None:
     assert cold.val_acc is not None
     assert first.val_acc is not None
     assert warm.val_acc >= first.val_acc - 0.05 > cold.val_acc
-    from mindtrace.service.versions import show_version
+    from mindtrace.service.registry import show_version
 
     shown = show_version(settings, f"digits/{warm.version}").document()
     assert (shown["parent"], shown["job_id"]) == ("digits/1", warm.job_id)

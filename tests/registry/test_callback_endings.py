@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from mindtrace.errors import StoreError
 from mindtrace.models import MLP
 from mindtrace.registry import MlflowLightningCallback
-from mindtrace.registry.reader import SqliteReader
+from mindtrace.registry.reader import open_database
 from mindtrace.registry.store import Store
 
 Track = Callable[..., MlflowLightningCallback]
@@ -75,7 +75,7 @@ def test_with_images_that_are_not_ours_the_run_is_logged_and_nothing_registered(
     assert run.data.params["params.a"] == "1"
     assert {"my_loss", "train_loss"} & set(run.data.metrics)
     assert tracked.published is None
-    assert SqliteReader(store.root / "mlflow.db").names() == []
+    assert open_database(store.root / "mlflow.db").names() == []
     assert "no version is registered" in caplog.text
 
 
@@ -126,7 +126,7 @@ def test_a_run_ends_as_the_training_did(
     assert run.info.status == status
     assert "val_acc" in run.data.metrics, "the epoch that ended is known"
     assert tracked.published is None
-    assert SqliteReader(store.root / "mlflow.db").names() == []
+    assert open_database(store.root / "mlflow.db").names() == []
 
 
 def test_a_registration_that_fails_fails_the_run(store: Store, track: Track, fit_with: Fit) -> None:
@@ -149,4 +149,4 @@ def test_a_model_that_does_not_fit_the_images_registers_nothing(
         fit_with(tracked, max_epochs=1, model=MLP(dim=[64, 20, 12]))
 
     assert store.client.get_run(tracked.run_id).info.status == "FAILED"
-    assert SqliteReader(store.root / "mlflow.db").names() == []
+    assert open_database(store.root / "mlflow.db").names() == []

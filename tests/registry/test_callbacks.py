@@ -19,7 +19,7 @@ from mindtrace.config.settings import Settings, load_settings
 from mindtrace.data import Digits
 from mindtrace.models import MLP
 from mindtrace.registry import MlflowLightningCallback
-from mindtrace.registry.reader import SqliteReader
+from mindtrace.registry.reader import open_database
 from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
 
@@ -118,7 +118,7 @@ def test_a_configured_name_is_the_models_name(
 
     fit_with(track(), max_epochs=1)
 
-    assert SqliteReader(store.root / "mlflow.db").names() == ["mine"]
+    assert open_database(store.root / "mlflow.db").names() == ["mine"]
 
 
 def test_a_second_fit_is_a_second_run_and_version(
@@ -193,7 +193,7 @@ def test_the_starters_own_example_leaves_mlflow_and_the_folder_as_they_were(
         "steps": 21,
     }
     assert {path.name for path in folder.iterdir()} <= {"lightning_logs", "checkpoints"}
-    reader = SqliteReader(root / "mlflow.db")
+    reader = open_database(root / "mlflow.db")
     row = reader.version("digits", 1)
     assert row is not None
     (bundle,) = root.glob("mlartifacts/*/artifacts/bundle")

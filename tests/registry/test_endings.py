@@ -12,7 +12,7 @@ import pytest
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import InterruptedByUser, MindtraceError, StoreError, TrainingError
 from mindtrace.progress import EpochReport, Progress
-from mindtrace.registry.reader import SqliteReader
+from mindtrace.registry.reader import open_database
 from mindtrace.registry.store import Store
 from mindtrace.service.train import train
 
@@ -30,7 +30,7 @@ def statuses(store: Store) -> list[str]:
 
 
 def names(store: Store) -> list[str]:
-    return SqliteReader(store.root / "mlflow.db").names()
+    return open_database(store.root / "mlflow.db").names()
 
 
 class SignalAt(Progress):

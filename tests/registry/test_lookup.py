@@ -12,10 +12,10 @@ from mindtrace.bundle import manifest
 from mindtrace.bundle.bundle import Contents
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import BundleError, NotFoundError, StoreError
-from mindtrace.registry.child_reader import ChildReader
+from mindtrace.registry.client_reader import ClientReader
 from mindtrace.registry.publish import publish
 from mindtrace.registry.reader import open_reader
-from mindtrace.registry.reference import Located, find, locate, parse_reference
+from mindtrace.registry.reference import Located, find, locate
 from mindtrace.registry.store import Store, start_run
 
 Publish = Callable[..., Any]
@@ -23,7 +23,7 @@ Version = Callable[..., int]
 
 
 def found(settings: Settings, text: str | None) -> str:
-    row = find(settings, open_reader(settings), parse_reference(text))
+    row = find(settings, open_reader(settings), text)
     return f"{row.name}/{row.version}"
 
 
@@ -129,10 +129,10 @@ def test_a_version_that_is_not_ours_has_no_bundle(version: Version, settings: Se
 def test_a_bundle_elsewhere_is_fetched_once_and_checked(
     register: Publish, store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As from a server: through the child, whose rows say `runs:/...`."""
+    """As from a server: through MLflow, whose versions say `runs:/...`."""
     published = register()
     monkeypatch.setattr(
-        "mindtrace.registry.reference.open_reader", lambda settings: ChildReader(store.uri, root)
+        "mindtrace.registry.reference.open_reader", lambda settings: ClientReader(store.uri, root)
     )
     settings = load_settings()
 
@@ -154,7 +154,7 @@ def test_what_was_fetched_and_is_not_what_was_registered_is_not_kept(
     (artifact,) = root.glob("mlartifacts/*/artifacts/bundle/model.onnx")
     artifact.write_bytes(b"something else")
     monkeypatch.setattr(
-        "mindtrace.registry.reference.open_reader", lambda settings: ChildReader(store.uri, root)
+        "mindtrace.registry.reference.open_reader", lambda settings: ClientReader(store.uri, root)
     )
 
     with pytest.raises(BundleError, match=r"model\.onnx"):

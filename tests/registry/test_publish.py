@@ -22,7 +22,7 @@ from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, MindtraceError, StoreError
 from mindtrace.registry import promotion
-from mindtrace.registry.reader import SqliteReader
+from mindtrace.registry.reader import open_database
 from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
 
@@ -31,7 +31,7 @@ Publish = Callable[..., Any]
 
 def registered(root: Path) -> list[str]:
     return [
-        f"{row.name}/{row.version}" for row in SqliteReader(root / "mlflow.db").versions(None, 9)
+        f"{row.name}/{row.version}" for row in open_database(root / "mlflow.db").versions(None, 9)
     ]
 
 

@@ -1,10 +1,9 @@
-"""The language of `--where` and `--sort`: what it means, and that SQL means the same."""
+"""The language of `--where`, `--sort` and `--columns`: what it means over MLflow's tables."""
 
 from __future__ import annotations
 
-import json
+import operator
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,23 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mindtrace.errors import MindtraceError, UsageError
-from mindtrace.registry.fields import NAMES, find_field
-from mindtrace.registry.query import Query
-from mindtrace.registry.query_text import QueryError, parse_columns, parse_query
-from mindtrace.registry.reader import ModelVersion, SqliteReader
+from mindtrace.registry.query import (
+    NAMES,
+    Query,
+    QueryError,
+    find_field,
+    parse_columns,
+    parse_query,
+)
+from mindtrace.registry.reader import Reader, number, prepare
 
-ROW = ModelVersion(
-    name="digits",
-    version=3,
-    aliases=("champion", "zweite"),
-    run_id="abc",
-    created_at="2026-03-01T12:00:00.000+00:00",
-    tags={
+NEWEST_SCHEMA = Path(__file__).parent / "schemas" / "mlflow-3.18.0.sql"
+ROW = {
+    "model": "digits",
+    "created": 1_772_366_400_000,
+    "aliases": {"champion", "zweite"},
+    "run": True,
+    "tags": {
         "mindtrace.metric.val_acc": "0.975",
         "mindtrace.metric.f1": "0.5",
         "mindtrace.seed": "7",
@@ -33,10 +37,31 @@ ROW = ModelVersion(
         "team": "two words",
         "odd key": 'a"b',
     },
-    metrics={"val_acc": 0.1, "other": 9.0},
-    location=None,
-)
-PARAMS = {"train.lr": "0.001", "data.source": "digits", "model.name": "mlp"}
+    "metrics": {"val_acc": 0.1, "other": 9.0},
+    "params": {"train.lr": "0.001", "data.source": "digits", "model.name": "mlp"},
+}
+OTHER = {**ROW, "aliases": set(), "run": False, "tags": {}, "metrics": {}, "params": {}}
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Reader]:
+    """A reader of MLflow's tables in memory, to be filled."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.executescript(NEWEST_SCHEMA.read_text(encoding="utf-8"))
+    prepare(connection, "memory")
+    yield Reader(connection, "memory")
+    connection.close()
+
+
+@pytest.fixture
+def third(reader: Reader) -> Reader:
+    """Of three versions the last one is `ROW`."""
+    fill(reader, [OTHER, OTHER, ROW])
+    return reader
+
+
+def numbers(reader: Reader, where: str) -> list[int]:
+    return [row.version for row in reader.versions(None, 9, query=parse_query(where))]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +87,7 @@ PARAMS = {"train.lr": "0.001", "data.source": "digits", "model.name": "mlp"}
         "seed = 7 and tags.mindtrace.seed > 6.5",
         "created_at > 2026-02-28 and created_at < 2026-03-01T13:00:00+00:30",
         "created_at = 2026-03-01T12:00:00Z",
-        "run_id = abc",
+        "run_id = run3",
         "test_digest = ff00",
         "test_acc != 0.5",
         "not test_acc > 0.5 and not test_acc <= 0.5",
@@ -70,18 +95,35 @@ PARAMS = {"train.lr": "0.001", "data.source": "digits", "model.name": "mlp"}
         "tags.team > 'two'",
     ],
 )
-def test_holds(text: str) -> None:
-    assert parse_query(text).holds(ROW, PARAMS)
-    assert not parse_query(f"not ({text})").holds(ROW, PARAMS)
+def test_holds(third: Reader, text: str) -> None:
+    assert 3 in numbers(third, text)
+    assert 3 not in numbers(third, f"not ({text})")
+    both = sorted(numbers(third, text) + numbers(third, f"not ({text})"))
+    assert both == [1, 2, 3], "a version meets a condition or its opposite"
 
 
-def test_metrics_are_those_of_the_weights_else_those_of_the_run() -> None:
-    assert not parse_query("metrics.other = 9").holds(ROW)
-    bare = ModelVersion("m", 1, (), "r", ROW.created_at, {"a": "b"}, {"val_acc": 0.1}, None)
-    assert parse_query("val_acc = 0.1").holds(bare)
-    assert parse_query("val_acc = 0.1").wants_run(bare)
-    assert not parse_query("val_acc = 0.1").wants_run(ROW)
-    assert parse_query("params.x = 1").wants_run(ROW)
+def test_metrics_are_those_of_the_weights_else_those_of_the_run(reader: Reader) -> None:
+    fill(reader, [ROW, {**ROW, "tags": {"a": "b"}}])
+
+    assert numbers(reader, "metrics.other = 9") == [2]
+    assert numbers(reader, "val_acc = 0.1") == [2]
+    assert numbers(reader, "val_acc = 0.975") == [1]
+
+
+def test_columns_are_values_of_their_kind(third: Reader) -> None:
+    text = "model_name,version,aliases,alias,created_at,run_id,val_acc,metrics.none,seed,best_epoch"
+    columns = parse_columns(f'{text},params.train.lr,tags."odd key"')
+
+    first, *_, last = third.columns([field for _, field in columns], None, 9, Query())
+
+    assert first == [
+        *("digits", 3, "champion,zweite", "champion,zweite", "2026-03-01T12:00:00.000+00:00"),
+        *("run3", 0.975, None, 7, None, "0.001", 'a"b'),
+    ]
+    assert [type(value) for value in first[:10]] == [
+        *(str, int, str, str, str, str, float, type(None), int, type(None))
+    ]
+    assert last == ["digits", 1, "", "", first[4], *[None] * 7]
 
 
 @pytest.mark.parametrize(
@@ -137,12 +179,10 @@ def test_an_error_in_a_text_of_several_lines_still_has_its_caret_below() -> None
 
 
 def test_sort_keys_and_columns_are_fields_too() -> None:
-    keys = parse_query(sort="-val_acc, version,params.train.lr").sort
-    assert [(key.field.name, key.descending) for key in keys] == [
-        ("val_acc", True),
-        ("version", False),
-        ("train.lr", False),
-    ]
+    query = parse_query(sort="-val_acc, version,params.train.lr")
+    assert [field.name for field in query.fields] == ["val_acc", "version", "train.lr"]
+    parts = query.order.text.split(" nulls last, ")[:-1]
+    assert [part.split()[-1] for part in parts] == ["desc", "asc", "asc", "asc"]
     named = [name for name, _ in parse_columns("version,aliases, params.x")]
     assert named == ["version", "aliases", "params.x"]
     for parse, text, column in (
@@ -209,29 +249,121 @@ def quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-SIGN = st.sampled_from(["=", "!=", ">", ">=", "<", "<="])
+SIGNS = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+SIGN = st.sampled_from([*SIGNS])
 EQUAL = st.sampled_from(["=", "!="])
 FREE = st.sampled_from(
     ["params.train.lr", "params.x", "tags.x", "tags.none", "tags.mindtrace.seed"]
 )
-NUMBERS = st.sampled_from(["0", "0.1", "0.5", "1e-3", "-1", "7", "1e400", "2"])
-TIMES = st.sampled_from(["1970-01-01", "1970-01-02", "2026-01-01", "2026-01-01T00:00:00.0005"])
+# What is written, and what it means.
+NUMBERS = st.sampled_from(["0", "0.1", "0.5", "1e-3", "-1", "7", "1e400", "2"]).map(
+    lambda text: (text, float(text))
+)
+QUOTED = TEXTS.map(lambda text: (quoted(text), text))
+NAME = st.sampled_from([("a", "a"), ('"it\'s"', "it's"), ("ä", "ä")])
+TIMES = st.sampled_from(
+    [
+        *(("1970-01-01", 0.0), ("1970-01-02", 86_400_000.0), ("2026-01-01", 1_767_225_600_000.0)),
+        ("2026-01-01T00:00:00.0005", 1_767_225_600_000.5),
+    ]
+)
+
+
+def value(field: str, row: dict[str, Any]) -> Any:
+    """What a version has, by the plainest reading of the documentation."""
+    tags, run = row["tags"], row["run"]
+    group, _, name = field.partition(".")
+    if field in ("val_acc", "metrics.f1", "test_acc"):
+        own = {key for key in tags if key.startswith("mindtrace.metric.")}
+        metric = field.removeprefix("metrics.")
+        if own:
+            return number(tags.get(f"mindtrace.metric.{metric}"))
+        return row["metrics"].get(metric) if run else None
+    if group == "params":
+        return row["params"].get(name) if run else None
+    if group == "tags":
+        return tags.get(name)
+    if field == "seed":
+        return number(tags.get("mindtrace.seed"))
+    found = {
+        "version": row["version"],
+        "model_name": row["model"],
+        "test_digest": tags.get("mindtrace.test_digest"),
+        "run_id": f"run{row['version']}" if run else None,
+        "created_at": row["created"],
+    }
+    return found[field]
+
+
+def holds(field: str, sign: str, expected: Any, row: dict[str, Any]) -> bool:
+    if field == "alias":
+        return (expected in row["aliases"]) is (sign == "=")
+    found = value(field, row)
+    if isinstance(expected, float) and isinstance(found, str):
+        found = number(found)
+    if found is None:
+        return sign == "!="
+    return bool(SIGNS[sign](found, expected))
+
+
+def ordered(rows: list[dict[str, Any]], sort: str | None) -> list[dict[str, Any]]:
+    """Equal rows keep their order; those without a value follow at the end."""
+    for key in reversed((sort or "").split(",") if sort else []):
+        field, descending = key.removeprefix("-"), key.startswith("-")
+        mixed = field.startswith(("params.", "tags."))
+        for as_number in (False, True) if mixed else (False,):
+
+            def key_of(row: dict[str, Any], field: str = field, n: bool = as_number) -> Any:
+                found = value(field, row)
+                return number(found) if n else found
+
+            present = [row for row in rows if key_of(row) is not None]
+            missing = [row for row in rows if key_of(row) is None]
+            rows = [*sorted(present, key=key_of, reverse=descending), *missing]
+    return rows
+
+
+# The text of a condition, and whether a row meets it.
 COMPARISON = st.one_of(
     st.tuples(
         st.sampled_from(["val_acc", "metrics.f1", "test_acc", "version", "seed"]), SIGN, NUMBERS
     ),
-    st.tuples(FREE, SIGN, NUMBERS | TEXTS.map(quoted)),
-    st.tuples(st.sampled_from(["model_name", "test_digest", "run_id"]), EQUAL, TEXTS.map(quoted)),
-    st.tuples(st.just("model_name"), EQUAL, st.sampled_from(["a", '"it\'s"', "ä"])),
-    st.tuples(st.just("alias"), EQUAL, st.sampled_from(["champion", "b", "none"])),
+    st.tuples(FREE, SIGN, NUMBERS | QUOTED),
+    st.tuples(st.sampled_from(["model_name", "test_digest", "run_id"]), EQUAL, QUOTED),
+    st.tuples(st.just("model_name"), EQUAL, NAME),
+    st.tuples(
+        st.just("alias"), EQUAL, st.sampled_from(["champion", "b", "none"]).map(lambda a: (a, a))
+    ),
     st.tuples(st.just("created_at"), SIGN, TIMES),
-).map(" ".join)
+).map(
+    lambda parts: (
+        f"{parts[0]} {parts[1]} {parts[2][0]}",
+        lambda row: holds(parts[0], parts[1], parts[2][1], row),
+    )
+)
 WHERE = st.recursive(
     COMPARISON,
     lambda inner: st.one_of(
-        inner.map("not ({})".format),
-        st.tuples(inner, inner).map("({0[0]}) and {0[1]}".format),
-        st.tuples(inner, inner).map("{0[0]} or ({0[1]})".format),
+        inner.map(lambda a: (f"not ({a[0]})", lambda row: not a[1](row))),
+        st.tuples(inner, inner).map(
+            lambda ab: (
+                f"({ab[0][0]}) and {ab[1][0]}",
+                lambda row: ab[0][1](row) and ab[1][1](row),
+            )
+        ),
+        st.tuples(inner, inner).map(
+            lambda ab: (
+                f"{ab[0][0]} or ({ab[1][0]})",
+                lambda row: ab[0][1](row) or ab[1][1](row),
+            )
+        ),
     ),
     max_leaves=4,
 )
@@ -250,19 +382,10 @@ SORT = st.lists(
 ).map(",".join)
 
 
-@pytest.fixture(scope="module")
-def tables(empty_database: Path) -> Iterator[sqlite3.Connection]:
-    """A copy of MLflow's tables, to be filled and rolled back."""
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "mlflow.db"
-        target.write_bytes(empty_database.read_bytes())
-        connection = sqlite3.connect(target, isolation_level=None)
-        connection.execute("pragma synchronous = off")
-        yield connection
-        connection.close()
+def fill(reader: Reader, rows: list[dict[str, Any]]) -> None:
+    """Replace all versions by these, numbered from 1 whatever their model."""
+    connection = reader._connection
 
-
-def fill(connection: sqlite3.Connection, rows: list[dict[str, Any]]) -> None:
     def insert(table: str, **values: Any) -> None:
         names = ", ".join(values)
         marks = ", ".join("?" * len(values))
@@ -276,9 +399,9 @@ def fill(connection: sqlite3.Connection, rows: list[dict[str, Any]]) -> None:
     default = {"workspace": "default"}
     for name in sorted({row["model"] for row in rows}):
         insert("registered_models", **default, name=name)
-    for number, row in enumerate(rows, 1):
-        run = f"run{number}" if row["run"] else ""
-        key = {**default, "name": row["model"], "version": number}
+    for at, row in enumerate(rows, 1):
+        run = f"run{at}" if row["run"] else ""
+        key = {**default, "name": row["model"], "version": at}
         insert(
             "model_versions",
             **key,
@@ -293,7 +416,7 @@ def fill(connection: sqlite3.Connection, rows: list[dict[str, Any]]) -> None:
             connection.execute(
                 "insert or replace into registered_model_aliases"
                 " (workspace, name, alias, version) values ('default', ?, ?, ?)",
-                [row["model"], alias, number],
+                [row["model"], alias, at],
             )
         if not run:
             continue
@@ -313,33 +436,33 @@ def fill(connection: sqlite3.Connection, rows: list[dict[str, Any]]) -> None:
 
 
 @given(ROWS, WHERE, SORT | st.none())
-def test_sql_and_python_agree(
-    tables: sqlite3.Connection, rows: list[dict[str, Any]], where: str, sort: str | None
+def test_sql_means_what_the_documentation_says(
+    reader: Reader, rows: list[dict[str, Any]], where: tuple[str, Any], sort: str | None
 ) -> None:
-    tables.execute("begin")
-    fill(tables, rows)
-    tables.execute("commit")
-    (_, _, path), *_ = tables.execute("pragma database_list").fetchall()
-    reader = SqliteReader(Path(path))
-    query = parse_query(where, sort)
-    for name in (None, "a"):
-        everything = reader.versions(name, 100)
-        params = {row.run_id: reader.params(row.run_id) for row in everything if row.run_id}
-        held = [row for row in everything if query.holds(row, params.get(row.run_id or ""))]
-        expected = query.ordered(held, params)
-        assert list(reader.versions(name, 100, query=query)) == expected
-        assert list(reader.versions(name, 2, query=query)) == expected[:2]
-    seen = [row.version for row in expected]
-    for place, version in enumerate(seen):
+    text, meets = where
+    fill(reader, rows)
+    last = {(row["model"], alias): n for n, row in enumerate(rows, 1) for alias in row["aliases"]}
+    known = [
+        {
+            **row,
+            "version": n,
+            "aliases": {a for (model, a), at in last.items() if (model, at) == (row["model"], n)},
+        }
+        for n, row in enumerate(rows, 1)
+    ]
+    newest = sorted(known, key=lambda row: (-row["created"], row["model"], -row["version"]))
+    query = parse_query(text, sort)
+    of_a = [row for row in reversed(known) if row["model"] == "a"]
+    for name, candidates in ((None, newest), ("a", of_a)):
+        if name is None and len({row["model"] for row in rows}) == 1:
+            candidates = list(reversed(known))
+        met = ordered([row for row in candidates if meets(row)], sort)
+        expected = [row["version"] for row in met]
+        assert [row.version for row in reader.versions(name, 100, query=query)] == expected
+        assert [row.version for row in reader.versions(name, 2, query=query)] == expected[:2]
+    for place, version in enumerate(expected):
         page = reader.versions("a", 100, query=query, after=version)
-        assert [row.version for row in page] == seen[place + 1 :]
-
-
-def test_a_query_is_made_again_from_its_texts() -> None:
-    query = parse_query("val_acc > 0.5 or alias = x", "-seed")
-
-    assert parse_query(*json.loads(json.dumps(query.texts))) == query
-    assert parse_query() == Query()
+        assert [row.version for row in page] == expected[place + 1 :]
 
 
 def test_every_field_is_documented() -> None:

@@ -1,4 +1,4 @@
-"""Three ways to read a registry, and one answer: sqlite3, MLflow's client, a child process."""
+"""Two ways to read a registry, and one answer: MLflow's tables and MLflow's client."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ from typing import Any
 
 import pytest
 
-from mindtrace.bundle import manifest
 from mindtrace.errors import StoreError, UsageError
 from mindtrace.registry import promotion
-from mindtrace.registry.child_reader import ChildReader
 from mindtrace.registry.client_reader import ClientReader
-from mindtrace.registry.query import Query
-from mindtrace.registry.query_text import parse_query
-from mindtrace.registry.reader import ModelVersion, Reader, SqliteReader
+from mindtrace.registry.query import Query, parse_columns, parse_query
+from mindtrace.registry.reader import ModelVersion, Reader, open_database
 from mindtrace.registry.store import Store
 
 Publish = Callable[..., Any]
@@ -53,6 +50,11 @@ def without_place(rows: Any) -> Any:
     return [without_place(row) for row in rows] if isinstance(rows, list) else rows
 
 
+def columns(reader: Reader, name: str | None, query: Query) -> Any:
+    text = "model_name,version,aliases,created_at,run_id,val_acc,metrics.big,seed,params.train.lr"
+    return reader.columns([field for _, field in parse_columns(text)], name, 7, query)
+
+
 def everything(reader: Reader) -> dict[str, Any]:
     """All that can be asked, and the answers."""
     found: dict[str, Any] = {"names": reader.names()}
@@ -75,13 +77,17 @@ def everything(reader: Reader) -> dict[str, Any]:
         for name, after in ((None, None), ("mnist", None), ("mnist", 10)):
             asked = f"{where} by {sort} of {name} after {after}"
             found[asked] = answered(reader, name, parse_query(where, sort), after)
+            found[f"columns {asked}"] = columns(reader, name, parse_query(where, sort))
     run_id = next(row.run_id for row in reader.versions("mnist", 10) if row.version == 12)
     found["params"] = reader.params(str(run_id))
     return found
 
 
 def test_the_tables_read_directly_say_what_mlflow_says(filled: Store, database: Path) -> None:
-    by_tables, by_client = everything(SqliteReader(database)), everything(ClientReader(filled))
+    by_tables, by_client = (
+        everything(open_database(database)),
+        everything(ClientReader(filled.uri, filled.root)),
+    )
 
     assert by_tables.keys() == by_client.keys()
     for question, answer in by_client.items():
@@ -89,7 +95,7 @@ def test_the_tables_read_directly_say_what_mlflow_says(filled: Store, database: 
 
 
 def test_the_answers_are_the_right_ones(filled: Store, database: Path) -> None:
-    reader = SqliteReader(database)
+    reader = open_database(database)
 
     assert reader.names() == ["digits", "mnist"]
     assert [row.version for row in reader.versions("mnist", 4)] == [13, 12, 10, 9]
@@ -106,45 +112,13 @@ def test_the_answers_are_the_right_ones(filled: Store, database: Path) -> None:
     assert thirteenth.location == "/somewhere/else"
 
 
-@pytest.mark.slow
-def test_a_child_process_gives_the_same_answers_and_the_same_bundle(
-    filled: Store, database: Path, root: Path, tmp_path: Path
-) -> None:
-    child = ChildReader(filled.uri, root)
-    direct = SqliteReader(database)
-
-    assert everything(child) == everything(direct)
-    row = child.version("digits", 1)
-    assert row is not None and row.location is not None
-    child.fetch(row.location, tmp_path / "fetched")
-    digest = row.tags["mindtrace.bundle_digest"]
-    assert manifest.check(tmp_path / "fetched", digest)
-    with pytest.raises(StoreError) as caught:
-        child.fetch("runs:/none/bundle", tmp_path / "nothing")
-    assert caught.value.hint
-    assert child.names() == ["digits", "mnist"], "a refusal does not end the child"
-
-
-@pytest.mark.slow
-def test_a_child_that_dies_is_an_error_and_the_next_question_starts_another(
-    filled: Store, root: Path
-) -> None:
-    child = ChildReader(filled.uri, root)
-    assert child.names() == ["digits", "mnist"]
-    assert child._child is not None
-    child._child.kill()
-    child._child.wait()
-
-    assert child.names() == ["digits", "mnist"]
-    with pytest.raises(StoreError, match="ended"):
-        child._ask("no_such_call")
-    assert child.version_of_alias("mnist", "champion") == 3
-
-
 def test_client_and_tables_fetch_the_same_files(
     filled: Store, database: Path, tmp_path: Path
 ) -> None:
-    readers: dict[str, Reader] = {"client": ClientReader(filled), "tables": SqliteReader(database)}
+    readers: dict[str, Reader] = {
+        "client": ClientReader(filled.uri, filled.root),
+        "tables": open_database(database),
+    }
     for name, reader in readers.items():
         row = reader.version("digits", 1)
         assert row is not None and row.location is not None
@@ -159,10 +133,14 @@ def test_client_and_tables_fetch_the_same_files(
 
     assert files(tmp_path / "client") == files(tmp_path / "tables")
     assert "manifest.json" in files(tmp_path / "tables")
+    with pytest.raises(StoreError) as caught:
+        readers["client"].fetch("runs:/none/bundle", tmp_path / "nothing")
+    assert caught.value.hint
+    assert readers["client"].names() == ["digits", "mnist"]
 
 
 def test_reading_writes_nothing(filled: Store, database: Path) -> None:
-    reader = SqliteReader(database)
+    reader = open_database(database)
     everything(reader)
 
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
@@ -174,14 +152,14 @@ def test_reading_goes_on_while_somebody_writes(filled: Store, database: Path) ->
     writer.execute("begin immediate")
     writer.execute("update registered_models set description = 'x'")
     try:
-        assert SqliteReader(database).names() == ["digits", "mnist"]
+        assert open_database(database).names() == ["digits", "mnist"]
     finally:
         writer.execute("rollback")
         writer.close()
 
 
 def test_the_log_of_champions_is_in_no_answer(filled: Store, database: Path) -> None:
-    reader = SqliteReader(database)
+    reader = open_database(database)
 
     assert promotion.history(filled, "digits")
     assert all(not row.name.endswith("~history") for row in reader.versions(None, 100))

@@ -17,7 +17,7 @@ from mindtrace.errors import ConflictError, NotFoundError
 from mindtrace.registry import promotion
 from mindtrace.registry.publish import publish
 from mindtrace.registry.reader import open_reader
-from mindtrace.registry.reference import find, locate, parse_reference
+from mindtrace.registry.reference import find, locate
 from mindtrace.registry.store import Store, start_run
 
 pytestmark = pytest.mark.slow
@@ -63,7 +63,7 @@ def test_a_version_goes_there_and_comes_back_whole(
     assert "remote" in reader.names()
     assert [row.version for row in reader.versions("remote", 5)] == [1]
     with pytest.raises(NotFoundError) as caught:
-        find(settings, reader, parse_reference("remote/7"))
+        find(settings, reader, "remote/7")
     assert caught.value.known == ("remote/1",)
     assert list((tmp_path / "cwd").iterdir()) == [], "nothing lands in the working directory"
     assert not (root / "mlflow.db").exists()

@@ -19,7 +19,7 @@ from mindtrace.bundle.bundle import Contents
 from mindtrace.bundle.predictions import TestPredictions
 from mindtrace.config.settings import load_settings
 from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError
-from mindtrace.registry.child_reader import ChildReader
+from mindtrace.registry.client_reader import ClientReader
 from mindtrace.registry.evaluations import EVALUATIONS
 from mindtrace.registry.promotion import ensure_model
 from mindtrace.registry.publish import publish
@@ -137,8 +137,10 @@ def test_the_story_in_sqlite(story: Tell, store: Store) -> None:
 def test_the_story_in_sqlite_through_mlflow(
     story: Tell, store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As for a schema that mindtrace does not know yet."""
-    monkeypatch.setattr("mindtrace.registry.reader.KNOWN_REVISIONS", frozenset())
+    """What stores other than a SQLite file go through."""
+    monkeypatch.setattr(
+        "mindtrace.registry.reader.open_database", lambda _: ClientReader(store.uri, root)
+    )
     story(store)
 
 
@@ -152,11 +154,12 @@ def test_the_story_behind_an_mlflow_server(story: Tell, server_store: Store) -> 
 
 
 @pytest.mark.postgres
-def test_one_child_serves_all_questions_to_a_store(postgres_store: Store) -> None:
+def test_one_connection_serves_all_questions_to_a_store(postgres_store: Store) -> None:
     reader = open_reader(load_settings())
 
-    assert isinstance(reader, ChildReader)
-    assert open_reader(load_settings()) is reader
+    assert isinstance(reader, ClientReader)
+    again = open_reader(load_settings())
+    assert isinstance(again, ClientReader) and again._store is reader._store
     assert reader.names() == []
 
 

@@ -22,10 +22,10 @@ from mindtrace.registry import promotion
 from mindtrace.registry.reader import open_reader
 from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
-from mindtrace.service.diff import diff
 from mindtrace.service.evaluate import evaluate
 from mindtrace.service.export import export
 from mindtrace.service.gc import HISTORY_KEPT, gc
+from mindtrace.service.registry import diff
 
 Publish = Callable[..., Any]
 Version = Callable[..., int]

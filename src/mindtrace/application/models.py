@@ -15,7 +15,7 @@ from mindtrace.config.settings import Settings
 from mindtrace.documents import document
 from mindtrace.errors import NotFoundError, UsageError
 from mindtrace.service import compare as comparing
-from mindtrace.service import versions as service
+from mindtrace.service import registry as service
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -66,7 +66,7 @@ def list_versions(
     rows = service.list_versions(settings, name, limit + 1, where=where, sort=sort, after=cursor)
     return JSONResponse(
         {
-            "items": [row.document() for row in rows[:limit]],
+            "items": [document(row) for row in rows[:limit]],
             "next_cursor": str(rows[limit - 1].version) if len(rows) > limit else None,
         }
     )
@@ -84,7 +84,7 @@ def show_version(
     """The fields of `mindtrace registry show --json`."""
     _demand_name(name)
     detail = service.show_version(_settings(request), f"{name}/{version}")
-    return JSONResponse(detail.document())
+    return JSONResponse(document(detail))
 
 
 @router.get(
@@ -110,7 +110,7 @@ def compare_versions(request: Request, name: str, a: Version, b: Version) -> JSO
 def _model(settings: Settings, name: str) -> dict[str, Any]:
     newest = service.list_versions(settings, name, limit=1)
     try:
-        champion = service.show_version(settings, f"{name}@champion").summary.version
+        champion = service.show_version(settings, f"{name}@champion").version
     except NotFoundError:
         champion = None
     latest = newest[0].version if newest else None

@@ -87,7 +87,7 @@ def list_versions(
     """
     settings = call.settings()
     console = call.console
-    from mindtrace.service import versions as service
+    from mindtrace.service import registry as service
 
     if columns is not None:
         names, table = service.list_columns(settings, columns, name, limit, where=where, sort=sort)
@@ -95,7 +95,7 @@ def list_versions(
         console.results(documents, names, table)
         return
     found = [
-        version.document()
+        document_of(version)
         for version in service.list_versions(settings, name, limit, where=where, sort=sort)
     ]
     if found or not console.terminal:
@@ -112,9 +112,9 @@ def list_versions(
 def show_version(call: Call, *, ref: Ref) -> None:
     """Show everything that is known of one version."""
     settings = call.settings()
-    from mindtrace.service.versions import show_version as service
+    from mindtrace.service.registry import show_version as service
 
-    fields = service(settings, ref).document()
+    fields = document_of(service(settings, ref))
     call.console.result(fields, flatten(fields))
 
 
@@ -261,7 +261,7 @@ def diff(
 ) -> None:
     """Show how two versions differ in configuration, data, environment and metrics."""
     settings = call.settings()
-    from mindtrace.service.diff import diff as service
+    from mindtrace.service.registry import diff as service
 
     found = service(settings, a, b)
     call.console.results([found.document()], ("part", "name", found.a, found.b), found.rows())

@@ -1,30 +1,50 @@
-"""Reads any store through MLflow's client; `child_reader` runs it in a process aside."""
+"""Reads PostgreSQL, an MLflow server or any other store through MLflow's client."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+import os
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
-from mindtrace.registry.names import is_log
+from mindtrace.config.redact import masked
+from mindtrace.registry.names import METRIC, PREFIX, is_log
 from mindtrace.registry.promotion import written
-from mindtrace.registry.query import Query, after_cursor
-from mindtrace.registry.reader import ModelVersion, iso
+from mindtrace.registry.query import Field, Query
+from mindtrace.registry.reader import TABLES, ModelVersion, Reader, iso, prepare
 from mindtrace.registry.store import Store, if_there, pages, store_errors
 
 _PAGE = 1000
+_KEYS = {
+    "model_versions": "name, version",
+    "model_version_tags": "name, version, key",
+    "registered_model_aliases": "name, version, alias",
+    "latest_metrics": "run_uuid, key",
+    "params": "run_uuid, key",
+}
 
 
-class ClientReader:
-    """A `Reader` of whatever MLflow can reach."""
+class ClientReader(Reader):
+    """Asks MLflow for single things; copies versions into memory to ask a query of them."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._client = store.client
+    def __init__(self, uri: str, root: Path) -> None:
+        self._store = _store(uri, root, os.getpid())
+        self._client = self._store.client
+        connection = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        for table, columns in TABLES.items():
+            connection.execute(f"create table {table} ({', '.join(columns)})")
+        for table, key in _KEYS.items():
+            connection.execute(f"create unique index by_{table} on {table} ({key})")
+        place = masked(uri)
+        prepare(connection, place)
+        super().__init__(connection, place)
 
     def names(self) -> list[str]:
         """See `Reader`."""
@@ -39,73 +59,46 @@ class ClientReader:
                 lambda: int(self._client.get_model_version_by_alias(name, alias).version)
             )
 
-    def version(self, name: str, number: int) -> ModelVersion | None:
-        """See `Reader`."""
-        with store_errors(self._store.uri):
-            return if_there(lambda: self._row(self._client.get_model_version(name, str(number))))
-
     def aliases(self, name: str) -> dict[str, int]:
         """See `Reader`."""
         with store_errors(self._store.uri):
             found = if_there(lambda: self._client.get_registered_model(name).aliases) or {}
         return {alias: int(number) for alias, number in sorted(found.items())}
 
-    def versions(
-        self,
-        name: str | None,
-        limit: int,
-        *,
-        query: Query | None = None,
-        after: int | None = None,
-    ) -> Sequence[ModelVersion]:
-        """See `Reader`; MLflow knows no such query, so each version is judged here."""
-        if name is not None and is_log(name):
-            return []
-        query = query or Query()
+    def version(self, name: str, number: int) -> ModelVersion | None:
+        """See `Reader`."""
         with store_errors(self._store.uri):
-            if query.sort:
-                judged = list(self._judged(self._newest(name, None, _PAGE), query))
-                params = {row.run_id or "": found for row, found in judged}
-                rows: Sequence[ModelVersion] = query.ordered([row for row, _ in judged], params)
-                if after is not None:
-                    rows = after_cursor(after, rows, key=lambda row: row.version)
-            else:
-                size = _PAGE if query.where else min(_PAGE, limit)
-                kept = self._judged(self._newest(name, after, size), query)
-                rows = [row for row, _ in itertools.islice(kept, limit)]
-            return [
-                self._row(self._client.get_model_version(row.name, str(row.version)))
-                for row in rows[:limit]
-            ]
+            found = if_there(lambda: self._client.get_model_version(name, str(number)))
+            if found is None:
+                return None
+            metrics = self._client.get_run(found.run_id).data.metrics if found.run_id else {}
+        return ModelVersion(
+            name=found.name,
+            version=int(found.version),
+            aliases=tuple(sorted(found.aliases)),
+            run_id=found.run_id or None,
+            created_at=iso(found.creation_timestamp),
+            tags=dict(found.tags),
+            metrics={key: value for key, value in metrics.items() if not math.isnan(value)},
+            location=found.source or None,
+        )
 
-    def _newest(self, name: str | None, after: int | None, size: int) -> Iterator[MlflowVersion]:
-        quote = '"' if "'" in (name or "") else "'"
-        where = None if name is None else f"name = {quote}{name}{quote}"
-        if where is not None and after is not None:
-            where += f" and version_number < {after}"
-        order = ["creation_timestamp DESC"] if name is None else ["version_number DESC"]
-        search = self._client.search_model_versions
-        for found in pages(search, where, max_results=size, order_by=order):
-            if not is_log(found.name):
-                yield found
+    def versions(
+        self, name: str | None, limit: int, *, query: Query | None = None, after: int | None = None
+    ) -> Sequence[ModelVersion]:
+        """See `Reader`."""
+        query = query or Query()
+        self._copy(name, limit, query, (), after)
+        chosen = self._select("v.name, v.version", (), name, limit, query, after)
+        found = (self.version(*key) for key in chosen)
+        return [version for version in found if version is not None]
 
-    def _judged(
-        self, versions: Iterable[MlflowVersion], query: Query
-    ) -> Iterator[tuple[ModelVersion, Mapping[str, str]]]:
-        """Those that the query means, each with the parameters of its run."""
-        # A search returns no aliases; a model returns all of its own at once.
-        aliases: dict[str, dict[str, int]] = {}
-        for found in versions:
-            if found.name not in aliases:
-                aliases[found.name] = self.aliases(found.name)
-            number = int(found.version)
-            own = [alias for alias, at in aliases[found.name].items() if at == number]
-            row, params = _row(found, tuple(own), {}), {}
-            if row.run_id and query.wants_run(row):
-                data = self._client.get_run(row.run_id).data
-                row, params = _row(found, tuple(own), data.metrics), dict(data.params)
-            if query.holds(row, params):
-                yield row, params
+    def columns(
+        self, fields: Sequence[Field], name: str | None, limit: int, query: Query
+    ) -> list[list[str | float | None]]:
+        """See `Reader`."""
+        self._copy(name, limit, query, fields, None)
+        return super().columns(fields, name, limit, query)
 
     def log(self, model_name: str, after: int = 0) -> Sequence[tuple[int, Mapping[str, str]]]:
         """See `Reader`."""
@@ -121,31 +114,85 @@ class ClientReader:
         folder.mkdir(parents=True)
         with store_errors(self._store.uri):
             # MLflow puts the artifact's content into the folder, under its own name.
-            written = Path(
+            copied = Path(
                 download_artifacts(
                     artifact_uri=location, dst_path=str(folder), tracking_uri=self._store.uri
                 )
             )
-        if written.resolve() != folder.resolve():
-            for path in list(written.iterdir()):
+        if copied.resolve() != folder.resolve():
+            for path in list(copied.iterdir()):
                 path.replace(folder / path.name)
-            written.rmdir()
+            copied.rmdir()
 
-    def _row(self, version: MlflowVersion) -> ModelVersion:
-        metrics = self._client.get_run(version.run_id).data.metrics if version.run_id else {}
-        return _row(version, version.aliases, metrics)
+    def _copy(
+        self,
+        name: str | None,
+        limit: int,
+        query: Query,
+        columns: Sequence[Field],
+        after: int | None,
+    ) -> None:
+        """Copy versions into memory, the newest first, until `limit` of them meet the query."""
+        for table in TABLES:
+            self._connection.execute(f"delete from {table}")
+        if name is not None and is_log(name):
+            return
+        with_aliases: set[str] = set()
+        size = _PAGE if query.fields else min(_PAGE, limit)
+        # A sorted query needs all versions, and its cursor may be any of them.
+        newest = self._newest(name, None if query.order.text else after, size)
+        while page := list(itertools.islice(newest, size)):
+            for version in page:
+                self._insert_version(version)
+                if version.run_id and _wants_run(version.tags, (*query.fields, *columns)):
+                    self._insert_run(version.run_id)
+            for model in {version.name for version in page} - with_aliases:
+                rows = ((model, alias, number) for alias, number in self.aliases(model).items())
+                self._insert("registered_model_aliases", rows)
+                with_aliases.add(model)
+            if query.order.text:
+                continue
+            if len(self._select("v.version", (), name, limit, query, after)) == limit:
+                return
+
+    def _newest(self, name: str | None, after: int | None, size: int) -> Iterator[MlflowVersion]:
+        quote = '"' if "'" in (name or "") else "'"
+        where = None if name is None else f"name = {quote}{name}{quote}"
+        if where is not None and after is not None:
+            where += f" and version_number < {after}"
+        order = ["creation_timestamp DESC"] if name is None else ["version_number DESC"]
+        search = self._client.search_model_versions
+        with store_errors(self._store.uri):
+            for found in pages(search, where, max_results=size, order_by=order):
+                if not is_log(found.name):
+                    yield found
+
+    def _insert_version(self, version: MlflowVersion) -> None:
+        key = (version.name, int(version.version))
+        row = (*key, version.run_id, version.creation_timestamp, version.source, "", "None")
+        self._insert("model_versions", [row])
+        self._insert("model_version_tags", ((*key, *tag) for tag in version.tags.items()))
+
+    def _insert_run(self, run_id: str) -> None:
+        with store_errors(self._store.uri):
+            data = self._client.get_run(run_id).data
+        self._insert("params", ((run_id, *param) for param in data.params.items()))
+        rows = ((run_id, *metric, math.isnan(metric[1])) for metric in data.metrics.items())
+        self._insert("latest_metrics", rows)
+
+    def _insert(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        marks = ", ".join("?" * len(TABLES[table]))
+        self._connection.executemany(f"insert or ignore into {table} values ({marks})", rows)
 
 
-def _row(
-    version: MlflowVersion, aliases: Iterable[str], metrics: Mapping[str, float]
-) -> ModelVersion:
-    return ModelVersion(
-        name=version.name,
-        version=int(version.version),
-        aliases=tuple(sorted(aliases)),
-        run_id=version.run_id or None,
-        created_at=iso(version.creation_timestamp),
-        tags=dict(version.tags),
-        metrics={key: value for key, value in metrics.items() if not math.isnan(value)},
-        location=version.source or None,
-    )
+# Not shared with a forked process, whose connections to a database would be the same ones.
+@functools.lru_cache(maxsize=2)
+def _store(uri: str, root: Path, _pid: int) -> Store:
+    return Store(uri, root)
+
+
+def _wants_run(tags: Iterable[str], fields: Iterable[Field]) -> bool:
+    """Whether the run of a version with these tags must be read to know these fields."""
+    groups = {field.group for field in fields}
+    has_metrics = any(key.startswith(PREFIX + METRIC) for key in tags)
+    return "param" in groups or ("metric" in groups and not has_metrics)

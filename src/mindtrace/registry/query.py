@@ -1,172 +1,376 @@
-"""Which versions, and in which order: a query that was read, and what it means; light.
+"""The language of `registry list --where`, `--sort` and `--columns`: text in, SQL out.
 
-In: a version's row and the parameters of its run. Out: whether it is meant. A query
-gives the same versions whether it is asked here, row by row, or by a store as SQL.
-`query_text` reads one.
+    expression  = conjunction {"or" conjunction}
+    conjunction = negation {"and" negation}
+    negation    = "not" negation | "(" expression ")" | comparison
+    comparison  = field ("=" | "!=" | ">" | ">=" | "<" | "<=") value
+    value       = word | "text" | 'text'
+
+as in `val_acc > 0.97 and not alias = champion`. A value that a version does not have equals
+nothing and is neither more nor less than anything; `!=` is the opposite of `=`.
+
+The SQL is a condition and an order for a select from `versions v` (see `reader.py`). Texts
+become numbers by the function `mindtrace_number`, because SQLite's own conversion makes
+numbers of words.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import Literal
 
-from mindtrace.errors import UsageError
-from mindtrace.registry.fields import Field, number, value_of
-from mindtrace.registry.names import METRIC, PREFIX
+from mindtrace.errors import UsageError, listed, nearest
+from mindtrace.registry.names import LATEST, METRIC, PREFIX
 
-if TYPE_CHECKING:
-    from mindtrace.registry.reader import ModelVersion
+Kind = Literal["number", "text", "time", "alias", "mixed"]
+Group = Literal["column", "metric", "tag", "param"]
 
-OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "<": operator.lt,
-    "<=": operator.le,
+NUMBER_FUNCTION = "mindtrace_number"
+MAX_COMPARISONS = 200
+# SQLite's own limit on the depth of an expression is 1000.
+MAX_DEPTH = 50
+
+COLUMNS: Mapping[str, Kind] = {
+    "model_name": "text",
+    "version": "number",
+    "alias": "alias",
+    "created_at": "time",
+    "run_id": "text",
 }
+METRICS = ("train_loss", "val_loss", "val_acc", "test_loss", "test_acc")
+OUR_TAGS: Mapping[str, Kind] = {
+    "data_digest": "text",
+    "test_digest": "text",
+    "bundle_digest": "text",
+    "weights_digest": "text",
+    "config_digest": "text",
+    "seed": "number",
+    "best_epoch": "number",
+    "duration_s": "number",
+    "parent": "text",
+    "job_id": "text",
+    "who": "text",
+    "git_commit": "text",
+    "platform": "text",
+}
+NAMES = (*COLUMNS, *METRICS, *OUR_TAGS)
+# Whatever a run or another tool has written.
+FREE: Mapping[str, tuple[Group, Kind]] = {
+    "metrics": ("metric", "number"),
+    "params": ("param", "mixed"),
+    "tags": ("tag", "mixed"),
+}
+OPERATORS = ("=", "!=", ">", ">=", "<", "<=")
 
-Row = TypeVar("Row")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_HINTS = {
+    "where": 'write it as in --where "val_acc > 0.97 and alias = champion"',
+    "sort": "write it as in --sort -val_acc,version; - is for the largest first",
+    "columns": "write them as in --columns version,val_acc,params.train.lr",
+}
+_MEANT = {"==": "=", "<>": "!=", "=>": ">=", "=<": "<=", "!": "not", "&&": "and", "||": "or"}
+_TOKEN = re.compile(
+    r"""\s*(?:
+        (?P<paren>[()]) |
+        (?P<operator>[=!<>]+|&&|\|\|) |
+        (?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*') |
+        (?P<word>(?:metrics|params|tags)\."[^"]+"|[^\s()=!<>"']+)
+    )""",
+    re.VERBOSE | re.DOTALL,
+)
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+_OF_VERSION = "name = v.name and version = v.version"
+_SQL_COLUMNS = {
+    "model_name": "v.name",
+    "version": "v.version",
+    "created_at": "v.creation_time",
+    "run_id": "v.run_id",
+}
+_SQL_TAG = f"(select value from version_tags where {_OF_VERSION} and key = ?)"
+_SQL_PARAM = "(select value from params where run_uuid = v.run_id and key = ?)"
+_SQL_HAS_ALIAS = f"exists (select 1 from version_aliases where {_OF_VERSION} and alias = ?)"
+_SQL_ALIASES = (
+    "coalesce((select group_concat(alias, ',') from"
+    f" (select alias from version_aliases where {_OF_VERSION} order by alias)), '')"
+)
+# The metrics of the best epoch are tags of ours; a version without any has those of its run.
+# "/" follows "." in ASCII, so this range holds the keys that begin with "mindtrace.metric.".
+_SQL_METRIC = f"""coalesce({NUMBER_FUNCTION}({_SQL_TAG}), (
+    select value from latest_metrics where run_uuid = v.run_id and key = ? and is_nan = 0
+    and not exists (select 1 from version_tags where {_OF_VERSION}
+        and key >= '{PREFIX}{METRIC}' and key < '{(PREFIX + METRIC)[:-1]}/')))"""
+
+
+class QueryError(UsageError):
+    """A query that cannot be read; the text with a caret below is part of the message.
+
+    `column` counts from 0.
+    """
+
+    def __init__(self, option: str, text: str, column: int, reason: str, width: int = 1) -> None:
+        shown = text.translate({ord(blank): " " for blank in "\t\n\r\v\f"})
+        caret = " " * column + "^" * max(1, width)
+        super().__init__(f"--{option}: {reason}\n  {shown}\n  {caret}", hint=_HINTS[option])
+        self.text = text
+        self.column = column
+        self.reason = reason
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """`field operator value`; a number for numbers and times, else text."""
+class Sql:
+    """SQL text and the values of its `?`."""
 
-    field: Field
-    operator: str
-    value: float | str
-
-    def holds(self, row: ModelVersion, params: Mapping[str, str] | None) -> bool:
-        """Whether a version is meant."""
-        if self.field.kind == "alias":
-            return (self.value in row.aliases) is (self.operator == "=")
-        found = value_of(self.field, row, params)
-        if self.field.kind == "mixed" and isinstance(self.value, float):
-            found = number(found if isinstance(found, str) else None)
-        if found is None:
-            return self.operator == "!="
-        return OPERATORS[self.operator](found, self.value)
+    text: str
+    values: tuple[float | str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Not:
-    """The opposite."""
+class Field:
+    """A value that versions have; `name` of a tag is with its prefix, `mixed` is text or number."""
 
-    part: Expression
+    group: Group
+    name: str
+    kind: Kind
 
-    def holds(self, row: ModelVersion, params: Mapping[str, str] | None) -> bool:
-        """Whether a version is meant."""
-        return not self.part.holds(row, params)
-
-
-@dataclass(frozen=True)
-class Junction:
-    """All of several, or one of them."""
-
-    word: Literal["and", "or"]
-    parts: tuple[Expression, ...]
-
-    def holds(self, row: ModelVersion, params: Mapping[str, str] | None) -> bool:
-        """Whether a version is meant."""
-        held = (part.holds(row, params) for part in self.parts)
-        return all(held) if self.word == "and" else any(held)
-
-
-Expression = Comparison | Not | Junction
-
-
-@dataclass(frozen=True)
-class SortKey:
-    """Order by one field; versions without it come last."""
-
-    field: Field
-    descending: bool
+    @property
+    def sql(self) -> Sql:
+        """Its value for `versions v`; of `alias` all of them, with commas between."""
+        if self.kind == "alias":
+            return Sql(_SQL_ALIASES)
+        if self.group == "column":
+            return Sql(_SQL_COLUMNS[self.name])
+        if self.group == "param":
+            return Sql(_SQL_PARAM, (self.name,))
+        if self.group == "metric":
+            return Sql(_SQL_METRIC, (PREFIX + METRIC + self.name, self.name))
+        text = f"{NUMBER_FUNCTION}({_SQL_TAG})" if self.kind == "number" else _SQL_TAG
+        return Sql(text, (self.name,))
 
 
 @dataclass(frozen=True)
 class Query:
-    """Which versions, in which order.
+    """Which versions, in which order; `order` is empty, or SQL that ends with a comma."""
 
-    Attributes:
-        where: None for all.
-        sort: none for the newest first, which also decides between equals.
-        texts: what `parse_query` makes the same query from.
-    """
+    where: Sql = Sql("1")
+    order: Sql = Sql("")
+    fields: tuple[Field, ...] = ()
 
-    where: Expression | None = None
-    sort: tuple[SortKey, ...] = ()
-    texts: tuple[str | None, str | None] = (None, None)
 
-    def fields(self) -> Iterator[Field]:
-        """Every field that it looks at."""
-        yield from _fields(self.where)
-        yield from (key.field for key in self.sort)
+def parse_query(where: str | None = None, sort: str | None = None) -> Query:
+    """Read a query; a QueryError points at the column where it goes wrong."""
+    parser = None if where is None else _Parser(where)
+    condition = Sql("1") if parser is None else parser.whole()
+    keys = [] if sort is None else list(_sort_keys(sort))
+    order = ""
+    values: list[float | str] = []
+    for field, direction in keys:
+        value = field.sql
+        as_number = Sql(f"{NUMBER_FUNCTION}({value.text})", value.values)
+        for part in (as_number, value) if field.kind == "mixed" else (value,):
+            order += f"{part.text} {direction} nulls last, "
+            values += part.values
+    named = [] if parser is None else parser.fields
+    fields = (*named, *(field for field, _ in keys))
+    return Query(condition, Sql(order, tuple(values)), fields)
 
-    def wants_run(self, row: ModelVersion) -> bool:
-        """Whether this version's run must be read too, to judge it."""
-        tagged = any(key.startswith(PREFIX + METRIC) for key in row.tags)
-        return any(
-            field.group == "param" or (field.group == "metric" and not tagged)
-            for field in self.fields()
-        )
 
-    def holds(self, row: ModelVersion, params: Mapping[str, str] | None = None) -> bool:
-        """Whether a version is meant."""
-        return self.where is None or self.where.holds(row, params)
+def parse_columns(text: str) -> list[tuple[str, Field]]:
+    """The names in `--columns a,b` and their fields; `aliases` is a name of `alias` here."""
+    return [
+        (name, _known_field("alias" if name == "aliases" else name, "columns", text, column))
+        for name, column in _listed_names(text)
+    ]
 
-    def ordered(
-        self, rows: Sequence[ModelVersion], params: Mapping[str, Mapping[str, str]]
-    ) -> list[ModelVersion]:
-        """Rows, newest first, in the wanted order; `params` by run id."""
-        found = list(rows)
-        for key in reversed(self.sort):
-            for part in reversed(("number", "text") if key.field.kind == "mixed" else ("value",)):
-                found = _sorted(found, _sort_value(key.field, part, params), key.descending)
+
+def find_field(text: str) -> Field | None:
+    """The field of that name, or None: `val_acc`, `metrics.f1`, `params.train.lr`, `tags.x`."""
+    if text in COLUMNS:
+        return Field("column", text, COLUMNS[text])
+    if text in METRICS:
+        return Field("metric", text, "number")
+    if text in OUR_TAGS:
+        return Field("tag", PREFIX + text, OUR_TAGS[text])
+    group, _, name = text.partition(".")
+    if name and group in FREE:
+        return Field(FREE[group][0], name, FREE[group][1])
+    return None
+
+
+@dataclass(frozen=True)
+class _Token:
+    kind: str
+    text: str
+    column: int
+
+
+class _Parser:
+    """Recursive descent, one function a rule of the grammar; `fields` are those it met."""
+
+    def __init__(self, text: str) -> None:
+        self.fields: list[Field] = []
+        self._text = text
+        self._tokens = list(self._tokenized())
+        self._at = 0
+        self._depth = 0
+
+    def whole(self) -> Sql:
+        found = self._expression()
+        if self._token.kind != "end":
+            self._fail(f"expected 'and' or 'or', found '{self._token.text}'")
         return found
 
+    def _tokenized(self) -> Iterator[_Token]:
+        odd = _SURROGATE.search(self._text)
+        if odd:
+            raise QueryError("where", _SURROGATE.sub("?", self._text), odd.start(), "no text")
+        at, end = 0, len(self._text.rstrip())
+        while at < end:
+            match = _TOKEN.match(self._text, at)
+            if match is None:
+                at += len(self._text[at:]) - len(self._text[at:].lstrip())
+                raise QueryError("where", self._text, at, "a quote that is never closed")
+            kind = str(match.lastgroup)
+            yield _Token(kind, match[kind], match.start(kind))
+            at = match.end()
+        yield _Token("end", "the end", end)
 
-def after_cursor(after: int, rows: Sequence[Row], *, key: Callable[[Row], int]) -> Sequence[Row]:
-    """The rows that follow version `after`.
+    @property
+    def _token(self) -> _Token:
+        return self._tokens[self._at]
 
-    Raises:
-        UsageError: it is not among them.
-    """
-    for place, row in enumerate(rows):
-        if key(row) == after:
-            return rows[place + 1 :]
-    raise UsageError(
-        f"cursor: version {after} is not among these versions any more",
-        hint="begin again without a cursor",
-    )
+    def _take(self) -> _Token:
+        token = self._token
+        self._at += 1
+        return token
+
+    def _is_word(self, word: str) -> bool:
+        return self._token.kind == "word" and self._token.text.lower() == word
+
+    def _is_paren(self, text: str) -> bool:
+        return self._token == _Token("paren", text, self._token.column)
+
+    def _expression(self) -> Sql:
+        return self._joined("or", self._conjunction)
+
+    def _conjunction(self) -> Sql:
+        return self._joined("and", self._negation)
+
+    def _joined(self, word: str, part: Callable[[], Sql]) -> Sql:
+        parts = [part()]
+        while self._is_word(word):
+            self._take()
+            parts.append(part())
+        text = f" {word} ".join(part.text for part in parts)
+        return Sql(f"({text})", tuple(value for part in parts for value in part.values))
+
+    def _negation(self) -> Sql:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            self._fail(f"nested more than {MAX_DEPTH} deep")
+        if self._is_word("not"):
+            self._take()
+            part = self._negation()
+            found = Sql(f"(not {part.text})", part.values)
+        elif self._is_paren("("):
+            self._take()
+            found = self._expression()
+            if not self._is_paren(")"):
+                self._fail(f"expected ')', found '{self._token.text}'")
+            self._take()
+        else:
+            found = self._comparison()
+        self._depth -= 1
+        return found
+
+    def _comparison(self) -> Sql:
+        if len(self.fields) == MAX_COMPARISONS:
+            self._fail(f"more than {MAX_COMPARISONS} comparisons")
+        if self._token.kind != "word":
+            self._fail(f"expected a field, found '{self._token.text}'")
+        name = self._take()
+        field = _known_field(name.text, "where", self._text, name.column)
+        self.fields.append(field)
+        sign = self._token.text
+        if self._token.kind != "operator" or sign not in OPERATORS:
+            meant = _MEANT.get(sign)
+            tail = f", write '{meant}'" if meant else f": one of {' '.join(OPERATORS)}"
+            self._fail(f"expected an operator after {name.text}, found '{sign}'{tail}")
+        if field.kind in ("alias", "text") and sign not in ("=", "!="):
+            self._fail(f"{name.text} is compared with = or != only")
+        self._take()
+        if self._token.kind not in ("word", "quoted"):
+            self._fail(f"expected a value after '{sign}', found '{self._token.text}'")
+        value = self._value(field, name.text)
+        self._take()
+        return _compared(field, sign, value)
+
+    def _value(self, field: Field, name: str) -> float | str:
+        token = self._token
+        quoted = token.kind == "quoted"
+        text = re.sub(r"\\(.)", r"\1", token.text[1:-1], flags=re.DOTALL) if quoted else token.text
+        is_number = not quoted and _NUMBER.fullmatch(text) is not None
+        if field.kind == "number" and not is_number:
+            self._fail(f"{name} is a number, '{text}' is none")
+        if field.kind == "time":
+            try:
+                moment = datetime.fromisoformat(text)
+                aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+                return (aware - _EPOCH) / timedelta(milliseconds=1)
+            except (ValueError, OverflowError):
+                self._fail(f"'{text}' is no time; write 2026-01-31 or 2026-01-31T12:00:00+01:00")
+        if field.kind == "alias" and text.lower() == LATEST:
+            self._fail("'latest' is no alias that is kept; --limit 1 gives the latest version")
+        return float(text) if is_number and field.kind in ("number", "mixed") else text
+
+    def _fail(self, reason: str) -> None:
+        token = self._token
+        width = 1 if token.kind == "end" else len(token.text)
+        raise QueryError("where", self._text, token.column, reason, width)
 
 
-def _fields(expression: Expression | None) -> Iterator[Field]:
-    if isinstance(expression, Comparison):
-        yield expression.field
-    elif isinstance(expression, Not):
-        yield from _fields(expression.part)
-    elif expression is not None:
-        for part in expression.parts:
-            yield from _fields(part)
+def _compared(field: Field, sign: str, value: float | str) -> Sql:
+    operator = "=" if sign == "!=" else sign
+    if field.kind == "alias":
+        found = Sql(_SQL_HAS_ALIAS, (value,))
+    else:
+        text = field.sql.text
+        if field.kind == "mixed" and isinstance(value, float):
+            text = f"{NUMBER_FUNCTION}({text})"
+        found = Sql(f"coalesce({text} {operator} ?, 0)", (*field.sql.values, value))
+    return Sql(f"(not {found.text})", found.values) if sign == "!=" else found
 
 
-def _sort_value(
-    field: Field, part: str, params: Mapping[str, Mapping[str, str]]
-) -> Callable[[ModelVersion], Any]:
-    def value(row: ModelVersion) -> Any:
-        found = value_of(field, row, params.get(row.run_id or ""))
-        return number(found) if part == "number" and isinstance(found, str) else found
+def _known_field(name: str, option: str, text: str, column: int) -> Field:
+    group, dot, own = name.partition(".")
+    if dot and own.startswith('"'):
+        name = f"{group}.{own[1:-1]}"
+    field = find_field(name)
+    if field is None:
+        close = nearest(name, NAMES)
+        meant = f", did you mean '{close}'?" if close else ";"
+        known = [*NAMES, *(f"{free}.NAME" for free in FREE)]
+        reason = f"unknown field '{name}'{meant} there are: {listed(known, len(known))}"
+        raise QueryError(option, text, column, reason, len(name))
+    return field
 
-    return value
+
+def _listed_names(text: str) -> Iterator[tuple[str, int]]:
+    """Names between commas, and the column of each."""
+    at = 0
+    for part in text.split(","):
+        yield part.strip(), at + len(part) - len(part.lstrip())
+        at += len(part) + 1
 
 
-def _sorted(
-    rows: Sequence[ModelVersion], value: Callable[[ModelVersion], Any], descending: bool
-) -> list[ModelVersion]:
-    """Equal rows keep their order; those without a value follow at the end."""
-    present = [row for row in rows if value(row) is not None]
-    missing = [row for row in rows if value(row) is None]
-    return [*sorted(present, key=value, reverse=descending), *missing]
+def _sort_keys(text: str) -> Iterator[tuple[Field, str]]:
+    for name, column in _listed_names(text):
+        descending = name.startswith("-")
+        field = _known_field(name.removeprefix("-"), "sort", text, column + descending)
+        if field.kind == "alias":
+            raise QueryError("sort", text, column, "versions have no order by alias", len(name))
+        yield field, "desc" if descending else "asc"

@@ -1,52 +1,66 @@
-"""Reads registered versions; MLflow's own tables in a SQLite file without importing MLflow."""
+"""Reads registered versions by SQL over MLflow's tables, without importing MLflow.
+
+A SQLite file is read directly, whichever MLflow made it, if it has the columns of `TABLES`.
+For other stores `client_reader.py` copies what a question is about into tables in memory.
+"""
 
 from __future__ import annotations
 
-import functools
-import os
+import importlib.util
+import math
 import shutil
 import sqlite3
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, TypeVar
 
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, sqlite_path
-from mindtrace.errors import NotFoundError, StoreError
-from mindtrace.registry import fields, query_sql
-from mindtrace.registry.names import LATEST, is_log, log_name
-from mindtrace.registry.query import Query, after_cursor
+from mindtrace.errors import NotFoundError, StoreError, UsageError
+from mindtrace.registry.names import LATEST, METRIC, PREFIX, is_log, log_name
+from mindtrace.registry.query import NUMBER_FUNCTION, Field, Query
 
-if TYPE_CHECKING:
-    from mindtrace.registry.child_reader import ChildReader
-# alembic_version of MLflow 3.17.
-KNOWN_REVISIONS = frozenset({"dc11669786a5"})
+Row = TypeVar("Row")
+
 BUSY_TIMEOUT = 5.0  # seconds
 
-_VERSIONS = """
-    select v.name, v.version, v.run_id, v.creation_time, v.source, v.storage_location
-    from model_versions v
-    where v.workspace = 'default' and v.current_stage <> 'Deleted_Internal'
-"""
+# The columns that are read of each table.
+TABLES: Mapping[str, tuple[str, ...]] = {
+    "registered_models": ("name",),
+    "model_versions": (
+        *("name", "version", "run_id", "creation_time", "source", "storage_location"),
+        "current_stage",
+    ),
+    "model_version_tags": ("name", "version", "key", "value"),
+    "registered_model_aliases": ("name", "alias", "version"),
+    "latest_metrics": ("run_uuid", "key", "value", "is_nan"),
+    "params": ("run_uuid", "key", "value"),
+    "runs": ("run_uuid", "artifact_uri"),
+}
+# View: table, columns, condition. They hide what differs between schemas.
+_VIEWS = {
+    "models": ("registered_models", "name", "true"),
+    "versions": (
+        "model_versions",
+        "name, version, nullif(run_id, '') as run_id, creation_time,"
+        " coalesce(nullif(storage_location, ''), source) as source",
+        "current_stage <> 'Deleted_Internal'",
+    ),
+    "version_tags": ("model_version_tags", "name, version, key, value", "true"),
+    "version_aliases": ("registered_model_aliases", "name, version, alias", "true"),
+}
 
 
 @dataclass(frozen=True)
 class ModelVersion:
     """One registered version.
 
-    Attributes:
-        name: of the registered model.
-        version: its number.
-        aliases: sorted.
-        run_id: of the run that trained it; None for a version without one.
-        created_at: UTC, ISO 8601.
-        tags: all of them, with their prefixes.
-        metrics: the latest value of each metric of its run.
-        location: where the artifact is, a URI or a path; None if that cannot be told.
+    `created_at` is UTC in ISO 8601, `metrics` are the latest of its run, `location` is the URI
+    or path of its artifact, None where that is unknown.
     """
 
     name: str
@@ -58,192 +72,147 @@ class ModelVersion:
     metrics: Mapping[str, float]
     location: str | None
 
+    @property
+    def own_tags(self) -> dict[str, str]:
+        """The tags that mindtrace wrote, without their prefix."""
+        return {k.removeprefix(PREFIX): v for k, v in self.tags.items() if k.startswith(PREFIX)}
 
-class Reader(Protocol):
+    @property
+    def best_metrics(self) -> dict[str, float]:
+        """Metrics of the best epoch, whose weights a version has; else its run's last ones."""
+        best = {
+            key.removeprefix(METRIC): number(value)
+            for key, value in self.own_tags.items()
+            if key.startswith(METRIC)
+        }
+        kept = {name: value for name, value in best.items() if value is not None}
+        return dict(sorted((kept if best else dict(self.metrics)).items()))
+
+
+class Reader:
     """Answers questions about a registry, and changes nothing.
 
-    Every method raises StoreError if the store is away or of an unknown schema.
+    Every method raises StoreError if the store cannot be read.
     """
+
+    def __init__(self, connection: sqlite3.Connection, place: str) -> None:
+        """Read through a connection that `prepare` prepared; errors name `place`."""
+        self._connection = connection
+        self._place = place
+        weakref.finalize(self, connection.close)
 
     def names(self) -> list[str]:
         """Registered models, sorted, companions left out."""
+        return sorted(name for (name,) in self._rows("select name from models") if not is_log(name))
 
     def version_of_alias(self, name: str, alias: str) -> int | None:
-        """The version an alias points at."""
-
-    def version(self, name: str, number: int) -> ModelVersion | None:
-        """One version."""
-
-    def aliases(self, name: str) -> dict[str, int]:
-        """Every alias of a model, and the version it points at, which may be gone."""
-
-    def versions(
-        self,
-        name: str | None,
-        limit: int,
-        *,
-        query: Query | None = None,
-        after: int | None = None,
-    ) -> Sequence[ModelVersion]:
-        """The first versions, of one model or of all; newest first unless `query` says else.
-
-        Args:
-            name: of the model; None for all.
-            limit: at most so many.
-            query: which ones, in which order.
-            after: of one model only: what follows this version in that order.
-
-        Raises:
-            UsageError: `after` is not among them any more.
-        """
-
-    def log(self, model_name: str, after: int = 0) -> Sequence[tuple[int, Mapping[str, str]]]:
-        """Number and tags of what a name's companion holds behind a number, in order."""
-
-    def params(self, run_id: str) -> dict[str, str]:
-        """The parameters of a run."""
-
-    def fetch(self, location: str, folder: Path) -> None:
-        """Copy the artifact at `location` into `folder`, which does not exist yet."""
-
-
-class UnknownSchemaError(StoreError):
-    """The tables are of a revision that this reader does not know."""
-
-
-class SqliteReader:
-    """A `Reader` of one SQLite file."""
-
-    def __init__(self, database: Path) -> None:
-        """Open the file.
-
-        Raises:
-            UnknownSchemaError: a revision that is not among `KNOWN_REVISIONS`.
-            StoreError: it cannot be read.
-        """
-        self._database = database
-        with _errors(database):
-            self._connection = _open(database)
-            weakref.finalize(self, self._connection.close)
-            self._connection.create_function(query_sql.NUMBER, 1, fields.number, deterministic=True)
-            revision = self._revision()
-        if revision not in KNOWN_REVISIONS:
-            raise UnknownSchemaError(
-                f"registry {database}: schema revision {revision} is not known",
-                hint="upgrade mindtrace, or run `mlflow db upgrade` on a database of an old MLflow",
-            )
-
-    def names(self) -> list[str]:
-        """See `Reader`."""
-        rows = self._rows("select name from registered_models where workspace = 'default'")
-        return sorted(name for (name,) in rows if not is_log(name))
-
-    def version_of_alias(self, name: str, alias: str) -> int | None:
-        """See `Reader`; `latest` is no row, MLflow works it out."""
+        """The version an alias points at; MLflow works `latest` out, no table has it."""
         if alias.lower() == LATEST:
             newest = self.versions(name, 1)
             return newest[0].version if newest else None
-        rows = self._rows(
-            "select version from registered_model_aliases"
-            " where workspace = 'default' and name = ? and alias = ?",
-            name,
-            alias,
-        )
-        return int(rows[0][0]) if rows else None
-
-    def version(self, name: str, number: int) -> ModelVersion | None:
-        """See `Reader`."""
-        rows = self._rows(_VERSIONS + " and v.name = ? and v.version = ?", name, number)
-        return self._complete(rows[0]) if rows else None
+        return self.aliases(name).get(alias)
 
     def aliases(self, name: str) -> dict[str, int]:
-        """See `Reader`."""
-        rows = self._rows(
-            "select alias, version from registered_model_aliases"
-            " where workspace = 'default' and name = ? order by alias",
-            name,
-        )
-        return {alias: int(number) for alias, number in rows}
+        """Every alias of a model, and the version it points at, which may be gone."""
+        sql = "select alias, version from version_aliases where name = ? order by alias"
+        return {alias: int(version) for alias, version in self._rows(sql, name)}
+
+    def version(self, name: str, number: int) -> ModelVersion | None:
+        """One version."""
+        sql = "select v.* from versions v where name = ? and version = ?"
+        rows = self._rows(sql, name, number)
+        return self._complete(rows[0]) if rows else None
 
     def versions(
-        self,
-        name: str | None,
-        limit: int,
-        *,
-        query: Query | None = None,
-        after: int | None = None,
+        self, name: str | None, limit: int, *, query: Query | None = None, after: int | None = None
     ) -> Sequence[ModelVersion]:
-        """See `Reader`."""
-        if name is not None and is_log(name):
-            return []
-        query = query or Query()
-        if name is None and len(names := self.names()) == 1:
-            name = names[0]  # its versions are in order already
-        where, order = query_sql.condition(query), query_sql.order(query)
-        text = f"{_VERSIONS} and {where.text}"
-        values = list(where.values)
-        if name is None:
-            text += f" and v.name not like '%~history' order by {order.text}"
-            text += "v.creation_time desc, v.name, v.version desc"
-        else:
-            text += " and v.name = ?"
-            values.append(name)
-            if after is not None and not query.sort:
-                text += " and v.version < ?"
-                values.append(after)
-            text += f" order by {order.text} v.version desc"
-        rows: Sequence[tuple[Any, ...]]
-        if after is not None and query.sort:
-            rows = self._rows(text, *values, *order.values)
-            rows = after_cursor(after, rows, key=lambda row: int(row[1]))[:limit]
-        else:
-            rows = self._rows(f"{text} limit ?", *values, *order.values, limit)
+        """The first versions of one model or all; newest first unless `query` says otherwise.
+
+        With a `name`, `after` is a version: what follows it in that order is returned, and a
+        UsageError says that it is not there any more.
+        """
+        rows = self._select("v.*", (), name, limit, query or Query(), after)
         return [self._complete(row) for row in rows]
 
+    def columns(
+        self, fields: Sequence[Field], name: str | None, limit: int, query: Query
+    ) -> list[list[str | float | None]]:
+        """Values of `fields`, a row for each of the first versions; None for what it has not."""
+        parts = [field.sql for field in fields]
+        values = [value for part in parts for value in part.values]
+        # The first two are for `after`, as in `versions`.
+        chosen = ", ".join(["v.name", "v.version", *(part.text for part in parts)])
+        rows = self._select(chosen, values, name, limit, query, None)
+        return [
+            [_shown(value, field) for value, field in zip(row[2:], fields, strict=True)]
+            for row in rows
+        ]
+
     def log(self, model_name: str, after: int = 0) -> Sequence[tuple[int, Mapping[str, str]]]:
-        """See `Reader`."""
+        """Number and tags of what a model's companion holds after a number, in order."""
         found: dict[int, dict[str, str]] = {}
-        for version, key, value in self._rows(
-            "select v.version, t.key, t.value from model_versions v"
-            " left join model_version_tags t"
-            " on t.workspace = v.workspace and t.name = v.name and t.version = v.version"
-            " where v.workspace = 'default' and v.name = ? and v.version > ?"
-            " and v.current_stage <> 'Deleted_Internal' order by v.version",
-            log_name(model_name),
-            after,
-        ):
+        sql = (
+            "select v.version, t.key, t.value from versions v left join version_tags t"
+            " on t.name = v.name and t.version = v.version"
+            " where v.name = ? and v.version > ? order by v.version"
+        )
+        for version, key, value in self._rows(sql, log_name(model_name), after):
             tags = found.setdefault(int(version), {})
             if key is not None:
                 tags[key] = value
         return list(found.items())
 
     def params(self, run_id: str) -> dict[str, str]:
-        """See `Reader`."""
+        """The parameters of a run."""
         return dict(self._rows("select key, value from params where run_uuid = ?", run_id))
 
     def fetch(self, location: str, folder: Path) -> None:
-        """See `Reader`; here an artifact that is no local folder cannot be had."""
+        """Copy the artifact at `location` into `folder`, which does not exist yet."""
         source = file_path(location)
         if source is None:
             raise StoreError(f"artifact {location}: only local folders are read without MLflow")
-        with _errors(self._database):
+        with _errors(self._place):
             shutil.copytree(source, folder)
 
+    def _select(
+        self,
+        columns: str,
+        values: Sequence[Any],
+        name: str | None,
+        limit: int,
+        query: Query,
+        after: int | None,
+    ) -> Sequence[tuple[Any, ...]]:
+        if name is not None and is_log(name):
+            return []
+        if name is None:
+            models = self._rows("select name from models where name not like '%~history' limit 2")
+            if len(models) == 1:
+                name = str(models[0][0])  # its versions are in order already
+        sql = f"select {columns} from versions v where {query.where.text}"
+        values = [*values, *query.where.values]
+        if name is None:
+            sql += f" and v.name not like '%~history' order by {query.order.text}"
+            sql += " v.creation_time desc, v.name, v.version desc"
+        else:
+            sql += " and v.name = ?"
+            values.append(name)
+            if after is not None and not query.order.text:
+                sql += " and v.version < ?"
+                values.append(after)
+            sql += f" order by {query.order.text} v.version desc"
+        values += query.order.values
+        if after is not None and query.order.text:
+            rows = self._rows(sql, *values)
+            return after_cursor(after, rows, key=lambda row: int(row[1]))[:limit]
+        return self._rows(f"{sql} limit ?", *values, limit)
+
     def _complete(self, row: tuple[Any, ...]) -> ModelVersion:
-        name, number, run_id, created, source, storage = row
+        name, number, run_id, created, source = row
+        key = "where name = ? and version = ?"
+        aliases = self._rows(f"select alias from version_aliases {key} order by 1", name, number)
+        tags = self._rows(f"select key, value from version_tags {key}", name, number)
         places = self._rows("select artifact_uri from runs where run_uuid = ?", run_id)
-        aliases = self._rows(
-            "select alias from registered_model_aliases"
-            " where workspace = 'default' and name = ? and version = ? order by alias",
-            name,
-            number,
-        )
-        tags = self._rows(
-            "select key, value from model_version_tags"
-            " where workspace = 'default' and name = ? and version = ?",
-            name,
-            number,
-        )
         metrics = self._rows(
             "select key, value from latest_metrics where run_uuid = ? and is_nan = 0", run_id
         )
@@ -251,39 +220,112 @@ class SqliteReader:
             name=name,
             version=int(number),
             aliases=tuple(alias for (alias,) in aliases),
-            run_id=run_id or None,
+            run_id=run_id,
             created_at=iso(created),
             tags=dict(tags),
             metrics={key: float(value) for key, value in metrics},
-            location=_location(storage or source, run_id, places[0][0] if places else None),
+            location=_location(source, run_id, places[0][0] if places else None),
         )
 
-    def _revision(self) -> str | None:
-        try:
-            rows = self._connection.execute("select version_num from alembic_version").fetchall()
-        except sqlite3.OperationalError as error:
-            if "no such table" in str(error):
-                return None
-            raise
-        return str(rows[0][0]) if rows else None
-
     def _rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        with _errors(self._database):
+        with _errors(self._place):
             return self._connection.execute(sql, values).fetchall()
 
 
-def iso(milliseconds: int) -> str:
+def open_reader(settings: Settings) -> Reader:
+    """The reader of the registry that `settings` name."""
+    uri = settings.registry.tracking_uri
+    database = sqlite_path(uri)
+    if database is None:
+        from mindtrace.registry.client_reader import ClientReader
+
+        return ClientReader(uri, settings.dirs.root)
+    if not database.exists():
+        hint = "the first training makes it: mindtrace train --config cfg.ini"
+        raise NotFoundError("registry", str(database), hint=hint)
+    return open_database(database)
+
+
+def open_database(database: Path) -> Reader:
+    """A reader of one SQLite file."""
+    with _errors(database):
+        connection = _connect(database)
+        try:
+            prepare(connection, database)
+        except BaseException:
+            connection.close()
+            raise
+        connection.execute("pragma query_only = on")
+    return Reader(connection, str(database))
+
+
+def prepare(connection: sqlite3.Connection, place: Path | str) -> None:
+    """Make the views and the function that questions use; StoreError where columns lack."""
+    found: dict[str, set[str]] = {table: set() for table in TABLES}
+    marks = ", ".join("?" * len(TABLES))
+    for table, column in connection.execute(
+        "select t.name, c.name from sqlite_master t, pragma_table_info(t.name) c"
+        f" where t.type = 'table' and t.name in ({marks})",
+        tuple(TABLES),
+    ):
+        found[table].add(column)
+    for table, needed in TABLES.items():
+        for column in needed:
+            if column not in found[table]:
+                raise _schema_error(connection, place, f"{table}.{column}")
+    connection.execute("pragma temp_store = memory")
+    for view, (table, columns, condition) in _VIEWS.items():
+        own = " and workspace = 'default'" if "workspace" in found[table] else ""
+        connection.execute(
+            f"create temp view {view} as select {columns} from {table} where {condition}{own}"
+        )
+    connection.create_function(NUMBER_FUNCTION, 1, number, deterministic=True)
+
+
+def after_cursor(after: int, rows: Sequence[Row], *, key: Callable[[Row], int]) -> Sequence[Row]:
+    """The rows that follow version `after`; a UsageError if it is not among them."""
+    for place, row in enumerate(rows):
+        if key(row) == after:
+            return rows[place + 1 :]
+    raise UsageError(
+        f"cursor: version {after} is not among these versions any more",
+        hint="begin again without a cursor",
+    )
+
+
+def number(text: str | None) -> float | None:
+    """Text as a number, None if it is none; NaN is none."""
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return None if math.isnan(value) else value
+
+
+def iso(milliseconds: float) -> str:
     """A time of MLflow as UTC, ISO 8601."""
     moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
     return moment.isoformat(timespec="milliseconds")
 
 
-def _open(database: Path) -> sqlite3.Connection:
-    # rw, not ro: after a writer was killed only a connection that may write can roll
-    # its journal back. query_only keeps us readers all the same. A folder that may not
-    # be written has no such writer, and wants ro.
+def _shown(value: Any, field: Field) -> str | float | None:
+    if field.kind == "time":
+        return iso(value)
+    if field.group == "tag" and isinstance(value, float) and value.is_integer():
+        return int(value)  # a seed is 7, not 7.0
+    found: str | float | None = value
+    return found
+
+
+def _connect(database: Path) -> sqlite3.Connection:
+    # rw, not ro: after a writer was killed only a connection that may write can roll its
+    # journal back; query_only keeps us readers all the same. A folder that may not be written
+    # has no such writer, and wants ro.
     quoted = str(database).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     for mode in ("rw", "ro"):
+        connection = None
         try:
             connection = sqlite3.connect(
                 f"file:{quoted}?mode={mode}",
@@ -292,23 +334,43 @@ def _open(database: Path) -> sqlite3.Connection:
                 check_same_thread=False,
                 isolation_level=None,
             )
-            connection.execute("pragma query_only = on")
             connection.execute("select 1 from sqlite_master limit 1").fetchall()
-        except sqlite3.OperationalError:
-            if mode == "ro":
+        except sqlite3.Error as error:
+            if connection is not None:
+                connection.close()
+            if mode == "ro" or not isinstance(error, sqlite3.OperationalError):
                 raise
         else:
             return connection
     raise AssertionError("unreachable")
 
 
+def _schema_error(connection: sqlite3.Connection, place: Path | str, lacks: str) -> StoreError:
+    """Says whether the database is too old, too new, or none of MLflow's."""
+    try:
+        (revision,) = connection.execute("select version_num from alembic_version").fetchone()
+    except (sqlite3.OperationalError, TypeError):
+        hint = "check [registry] tracking_uri; the first training makes the tables"
+        return StoreError(f"registry {place}: it has no tables of MLflow", hint=hint)
+    mlflow = importlib.util.find_spec("mlflow")
+    migrations = Path(mlflow.origin if mlflow and mlflow.origin else "").parent / "store"
+    if any(migrations.glob(f"db_migrations/versions/{revision}_*.py")):
+        age, hint = "older than mindtrace can read", f"mlflow db upgrade sqlite:///{place}"
+    else:
+        age = "not known to the installed MLflow, so probably newer than it"
+        hint = "pip install --upgrade mindtrace mlflow"
+    return StoreError(
+        f"registry {place}: it has no {lacks}; its schema (revision {revision}) is {age}", hint=hint
+    )
+
+
 @contextmanager
-def _errors(database: Path) -> Iterator[None]:
+def _errors(place: Path | str) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
         raise StoreError(
-            f"registry {database}: {error}", hint="check [registry] tracking_uri"
+            f"registry {place}: {error}", hint="check [registry] tracking_uri"
         ) from error
 
 
@@ -320,34 +382,3 @@ def _location(source: str | None, run_id: str | None, artifact_uri: str | None) 
     if run_id and artifact_uri and source.startswith(prefix):
         return f"{artifact_uri.rstrip('/')}/{source.removeprefix(prefix)}"
     return None if source.startswith("runs:/") else source
-
-
-def open_reader(settings: Settings) -> Reader:
-    """The quickest reader for this store.
-
-    Raises:
-        StoreError: it cannot be read.
-    """
-    uri = settings.registry.tracking_uri
-    database = sqlite_path(uri)
-    if database is not None:
-        if not database.exists():
-            raise NotFoundError(
-                "registry", str(database), hint=f"the first training makes it: {_TRAIN}"
-            )
-        try:
-            return SqliteReader(database)
-        except UnknownSchemaError:
-            return _child(uri, settings.dirs.root, os.getpid())
-    return _child(uri, settings.dirs.root, os.getpid())
-
-
-_TRAIN = "mindtrace train --config cfg.ini"
-
-
-@functools.lru_cache(maxsize=2)
-def _child(uri: str, root: Path, _pid: int) -> ChildReader:
-    """One child for a store, which takes seconds to start; not shared with a forked process."""
-    from mindtrace.registry.child_reader import ChildReader
-
-    return ChildReader(uri, root)

@@ -10,14 +10,11 @@ from pathlib import Path
 from uuid import uuid4
 
 from mindtrace.bundle import manifest
-from mindtrace.bundle.manifest import MANIFEST
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path
 from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError
-from mindtrace.registry.names import CHAMPION, NAME, PREFIX
+from mindtrace.registry.names import CHAMPION, NAME
 from mindtrace.registry.reader import ModelVersion, Reader, open_reader
-
-_TRAIN = "mindtrace train --config cfg.ini"
 
 # More digits than a version will ever have are a name, or nothing.
 _NUMBER = r"[1-9][0-9]{0,9}"
@@ -38,12 +35,17 @@ class Reference:
     folder: Path | None = None
 
 
-def parse_reference(text: str | None) -> Reference:
-    """Read a reference; None is the champion of the only model.
+@dataclass(frozen=True)
+class Located:
+    """A bundle that can be opened; no `digest` and `row` for a folder that was named itself."""
 
-    Raises:
-        UsageError: of no known form.
-    """
+    folder: Path
+    digest: str | None
+    row: ModelVersion | None
+
+
+def parse_reference(text: str | None) -> Reference:
+    """Read a reference; None is the champion of the only model."""
     if text is None:
         return Reference(alias=CHAMPION)
     if text.startswith((".", "/", "~")) or _is_bundle(text):
@@ -58,99 +60,74 @@ def parse_reference(text: str | None) -> Reference:
     return Reference(name=match["name"], alias=match["alias"] or CHAMPION)
 
 
-def _is_bundle(text: str) -> bool:
-    try:
-        return (Path(text) / MANIFEST).is_file()
-    except (OSError, ValueError):
-        # Too long for a path, or with characters that none can have.
-        return False
-
-
-@dataclass(frozen=True)
-class Located:
-    """A bundle that can be opened.
-
-    `row` is None for a folder that was named itself; `digest` is what the registry says
-    of it, None where nobody says.
-    """
-
-    folder: Path
-    digest: str | None
-    row: ModelVersion | None
-
-
-def find(settings: Settings, reader: Reader, reference: Reference) -> ModelVersion:
-    """The version that a reference names.
-
-    Raises:
-        NotFoundError: model, version or alias; with what exists.
-    """
-    name = reference.name or default_model(settings, reader)
+def find(
+    settings: Settings, reader: Reader, ref: str | Reference | None, model_name: str | None = None
+) -> ModelVersion:
+    """The registered version that `ref` names; a bare number is one of `model_name`."""
+    reference = ref if isinstance(ref, Reference) else parse_reference(ref)
+    if reference.folder is not None:
+        raise UsageError(
+            f"{ref} is a folder, not a registered version",
+            hint="write NAME, NAME@ALIAS, NAME/VERSION or VERSION",
+        )
+    name = reference.name or model_name or default_model(settings, reader)
     number = reference.version
     if number is None:
         assert reference.alias is not None
         number = reader.version_of_alias(name, reference.alias)
         if number is None:
-            _demand_model(reader, name)
-            raise NotFoundError("alias", f"{name}@{reference.alias}", _aliases(reader, name))
+            require_model(reader, name)
+            known = sorted(f"{name}@{alias}" for alias in reader.aliases(name))
+            raise NotFoundError("alias", f"{name}@{reference.alias}", known)
     row = reader.version(name, number)
     if row is None:
-        _demand_model(reader, name)
+        require_model(reader, name)
         known = [f"{name}/{row.version}" for row in reader.versions(name, 8)]
         raise NotFoundError("version", f"{name}/{number}", known)
     return row
 
 
 def default_model(settings: Settings, reader: Reader) -> str:
-    """`[registry] model_name`, else the only registered one.
-
-    Raises:
-        NotFoundError: there is none, or more than one.
-    """
+    """`[registry] model_name`, else the only registered one."""
     if settings.registry.model_name is not None:
         return settings.registry.model_name
     names = reader.names()
     if len(names) == 1:
         return names[0]
     if not names:
-        raise NotFoundError("model", None, hint=f"train one: {_TRAIN}")
+        hint = "train one: mindtrace train --config cfg.ini"
+        raise NotFoundError("model", None, hint=hint)
     raise NotFoundError("model", None, names, hint="name one, or set [registry] model_name")
 
 
-def locate(settings: Settings, text: str | None) -> Located:
-    """The bundle of a reference, fetched if it is not on this machine.
+def require_model(reader: Reader, name: str) -> None:
+    """Raise NotFoundError unless a model of that name is registered."""
+    names = reader.names()
+    if name not in names:
+        raise NotFoundError("model", name, names)
 
-    Raises:
-        NotFoundError: no such model, version, alias or folder.
-        BundleError: the version has no bundle, or it could not be fetched whole.
-        StoreError: the store cannot be read.
-    """
-    reference = parse_reference(text)
+
+def locate(settings: Settings, ref: str | None, model_name: str | None = None) -> Located:
+    """The bundle that `ref` names, fetched if it is not here; `model_name` as in `find`."""
+    reference = parse_reference(ref)
     if reference.folder is not None:
         if not reference.folder.is_dir():
             raise NotFoundError("bundle folder", str(reference.folder))
         return Located(reference.folder, None, None)
     reader = open_reader(settings)
-    row = find(settings, reader, reference)
-    return locate_version(settings, reader, row)
+    return locate_version(settings, reader, find(settings, reader, reference, model_name))
 
 
 def locate_version(settings: Settings, reader: Reader, row: ModelVersion) -> Located:
-    """The bundle of a version, fetched if it is not on this machine.
-
-    Raises:
-        BundleError: the version has no bundle, or it could not be fetched whole.
-    """
-    digest = row.tags.get(PREFIX + "bundle_digest")
+    """The bundle of a version, fetched if it is not on this machine."""
+    digest = row.own_tags.get("bundle_digest")
     if digest is None or row.location is None:
         raise BundleError(
             f"of {row.name}/{row.version}",
             "there is none: the version was not registered by mindtrace",
         )
-    local = file_path(row.location)
-    if local is not None:
-        return Located(local, digest, row)
-    return Located(_fetched(settings, reader, row.location, digest), digest, row)
+    local = file_path(row.location) or _fetched(settings, reader, row.location, digest)
+    return Located(local, digest, row)
 
 
 def _fetched(settings: Settings, reader: Reader, location: str, digest: str) -> Path:
@@ -183,11 +160,9 @@ def _fetched(settings: Settings, reader: Reader, location: str, digest: str) -> 
     return folder
 
 
-def _demand_model(reader: Reader, name: str) -> None:
-    names = reader.names()
-    if name not in names:
-        raise NotFoundError("model", name, names)
-
-
-def _aliases(reader: Reader, name: str) -> list[str]:
-    return sorted(f"{name}@{alias}" for alias in reader.aliases(name))
+def _is_bundle(text: str) -> bool:
+    try:
+        return (Path(text) / manifest.MANIFEST).is_file()
+    except (OSError, ValueError):
+        # Too long for a path, or with characters that none can have.
+        return False

@@ -210,7 +210,7 @@ def _registry(settings: Settings) -> Iterator[Check]:
     uri = masked(settings.registry.tracking_uri)
     details = {"tracking_uri": uri}
     try:
-        names, told = _models(settings)
+        names = _models(settings)
     except NotFoundError:
         found = f"{uri}: empty; the first training makes it"
         yield Check("store", "ok", found, "mindtrace train", details)
@@ -218,9 +218,8 @@ def _registry(settings: Settings) -> Iterator[Check]:
     except StoreError as error:
         yield Check("store", "wrong", error.message, error.hint or _see(uri), details)
         return
-    state: State = "note" if told else "ok"
     counted = "1 model" if len(names) == 1 else f"{len(names)} models"
-    yield Check("store", state, f"{uri}, {counted}{told}", None, {**details, "models": names})
+    yield Check("store", "ok", f"{uri}, {counted}", None, {**details, "models": names})
     chosen = settings.registry.model_name
     for name in names:
         if chosen in (None, name):
@@ -230,17 +229,13 @@ def _registry(settings: Settings) -> Iterator[Check]:
         yield Check(f"champion of {chosen}", "note", told, "mindtrace train")
 
 
-def _models(settings: Settings) -> tuple[list[str], str]:
-    """The names in the store, and what is strange about it."""
-    from mindtrace.registry.reader import SqliteReader, open_reader
+def _models(settings: Settings) -> list[str]:
+    """The names in the store."""
+    from mindtrace.registry.reader import open_reader
 
-    uri = settings.registry.tracking_uri
-    if sqlite_path(uri) is None:
-        _knock(uri)
-    reader = open_reader(settings)
-    direct = isinstance(reader, SqliteReader) or sqlite_path(uri) is None
-    strange = "; its schema is not known to this mindtrace, so MLflow reads it, in seconds"
-    return reader.names(), "" if direct else strange
+    if sqlite_path(settings.registry.tracking_uri) is None:
+        _knock(settings.registry.tracking_uri)
+    return open_reader(settings).names()
 
 
 def _knock(uri: str) -> None:

@@ -13,23 +13,24 @@ from typing import TYPE_CHECKING
 
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.service.compare import compare
-from mindtrace.service.diff import Difference, diff
 from mindtrace.service.evaluate import EvaluationOutcome, evaluate
 from mindtrace.service.export import Exported, export
 from mindtrace.service.gc import Removal, gc
 from mindtrace.service.history import HistoryEntry, history
 from mindtrace.service.predict import load_model
 from mindtrace.service.promote import Promotion, promote
-from mindtrace.service.reproduce import Reproduction, reproduce
-from mindtrace.service.rollback import rollback
-from mindtrace.service.verify import Verification, verify, verify_all
-from mindtrace.service.versions import (
+from mindtrace.service.registry import (
+    Difference,
     VersionDetail,
     VersionSummary,
+    diff,
     list_models,
     list_versions,
     show_version,
 )
+from mindtrace.service.reproduce import Reproduction, reproduce
+from mindtrace.service.rollback import rollback
+from mindtrace.service.verify import Verification, verify, verify_all
 
 if TYPE_CHECKING:
     from mindtrace.bundle.predictor import Predictor

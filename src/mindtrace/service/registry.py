@@ -1,0 +1,356 @@
+"""Questions about registered versions: which there are, all about one, what differs."""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mindtrace.config.settings import Settings
+from mindtrace.documents import document
+from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from mindtrace.registry.query import Group, Query
+    from mindtrace.registry.reader import ModelVersion, Reader
+    from mindtrace.registry.reference import Located
+
+PARTS = ("configuration", "data", "environment", "metrics")
+Value = str | float | None
+
+# Versions that are asked for their names when a query finds nothing.
+_ASKED = 20
+_DIGESTS = ("data_digest", "test_digest")
+_ENVIRONMENT = ("mindtrace", "torch", "lightning", "python", "platform", "who")
+_DIFF_ENVIRONMENT = (*_ENVIRONMENT[:5], "git_commit", "git_dirty", "who", "parent")
+
+
+@dataclass(frozen=True)
+class VersionSummary:
+    """One line of `registry list`.
+
+    Attributes:
+        model_name: of the registered model.
+        version: its number.
+        aliases: sorted.
+        metrics: of the best epoch, whose weights it has; of its run where nobody wrote these.
+        created_at: UTC, ISO 8601.
+        run_id: of the MLflow run that trained it; None without one.
+        data_digest: SHA-256 of the images it was trained with; None if it is not ours.
+        test_digest: SHA-256 of its test images; None if it is not ours.
+        bundle_digest: SHA-256 of its manifest; None if it is not ours.
+    """
+
+    model_name: str
+    version: int
+    aliases: tuple[str, ...]
+    metrics: Mapping[str, float]
+    created_at: str
+    run_id: str | None
+    data_digest: str | None
+    test_digest: str | None
+    bundle_digest: str | None
+
+
+@dataclass(frozen=True)
+class VersionDetail(VersionSummary):
+    """Everything known of a version.
+
+    Attributes:
+        params: of its run.
+        environment: versions of what it was trained with, platform, who.
+        git: `commit` and `dirty`; empty where it was trained outside a repository.
+        parent: the version that a retraining began from, or None.
+        job_id: of the job that trained it, or None.
+        seed: of its training, or None.
+        best_epoch: from 1, or None.
+        started_at: UTC, ISO 8601, or None.
+        ended_at: UTC, ISO 8601, or None.
+        duration_s: of its training in seconds, or None.
+        config_digest: SHA-256 of its configuration, or None.
+        weights_digest: SHA-256 of its weights by name, or None.
+        files: its bundle's, name to size in bytes; empty if the bundle is not at hand.
+    """
+
+    params: Mapping[str, str]
+    environment: Mapping[str, str]
+    git: Mapping[str, Any]
+    parent: str | None
+    job_id: str | None
+    seed: int | None
+    best_epoch: int | None
+    started_at: str | None
+    ended_at: str | None
+    duration_s: float | None
+    config_digest: str | None
+    weights_digest: str | None
+    files: Mapping[str, int]
+
+    @property
+    def summary(self) -> VersionSummary:
+        """What `list_versions` says of it."""
+        return VersionSummary(*(getattr(self, field.name) for field in fields(VersionSummary)))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Version b beside version a.
+
+    Attributes:
+        a: the first, `NAME/VERSION` or a folder.
+        b: the second.
+        parts: for each of `PARTS`, name to the values of a and b where they differ; of
+            metrics all, for a metric that stayed the same says something too.
+    """
+
+    a: str
+    b: str
+    parts: Mapping[str, Mapping[str, tuple[Value, Value]]]
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document of `mindtrace registry diff`."""
+        rows = {
+            part: {name: list(pair) for name, pair in changes.items()}
+            for part, changes in self.parts.items()
+        }
+        return document({"a": self.a, "b": self.b, **rows})
+
+    def rows(self) -> Iterator[tuple[str, str, Value, Value]]:
+        """Part, name, value of a, value of b."""
+        for part, changes in self.parts.items():
+            for name, (first, second) in changes.items():
+                yield part, name, first, second
+
+
+def list_models(settings: Settings) -> list[str]:
+    """Names of registered models, sorted; empty where there is no registry yet."""
+    from mindtrace.registry.reader import open_reader
+
+    try:
+        return open_reader(settings).names()
+    except NotFoundError:
+        return []
+
+
+def list_versions(
+    settings: Settings,
+    name: str | None = None,
+    limit: int = 20,
+    *,
+    where: str | None = None,
+    sort: str | None = None,
+    after: int | None = None,
+) -> list[VersionSummary]:
+    """Versions of one model or of all, newest first; `after` is the last one seen of `name`."""
+    from mindtrace.registry.query import parse_query
+
+    query = parse_query(where, sort)
+    reader = _reader(settings, name)
+    if reader is None:
+        return []
+    rows = reader.versions(name, limit, query=query, after=after)
+    if not rows:
+        _require_known(reader, name, query, where)
+    return [VersionSummary(**_summary(row)) for row in rows]
+
+
+def list_columns(
+    settings: Settings,
+    columns: str,
+    name: str | None = None,
+    limit: int = 20,
+    *,
+    where: str | None = None,
+    sort: str | None = None,
+) -> tuple[list[str], list[list[Value]]]:
+    """Names of columns such as `version,val_acc,params.train.lr`, and their values by version."""
+    from mindtrace.registry.query import parse_columns, parse_query
+
+    chosen = parse_columns(columns)
+    query = parse_query(where, sort)
+    reader = _reader(settings, name)
+    rows: list[list[Value]] = []
+    if reader is not None:
+        rows = reader.columns([field for _, field in chosen], name, limit, query)
+        if not rows:
+            _require_known(reader, name, query, where)
+    return [column for column, _ in chosen], rows
+
+
+def show_version(settings: Settings, ref: str) -> VersionDetail:
+    """All about the registered version that `ref` names."""
+    from mindtrace.registry.reader import open_reader
+    from mindtrace.registry.reference import find, locate_version, parse_reference
+
+    reference = parse_reference(ref)
+    reader = open_reader(settings)
+    row = find(settings, reader, reference)
+    tags = row.own_tags
+    try:
+        files = _files(locate_version(settings, reader, row).folder)
+    except BundleError:
+        files = {}
+    git = {"commit": tags.get("git_commit"), "dirty": tags.get("git_dirty") == "true"}
+    return VersionDetail(
+        **_summary(row),
+        params=_params(reader, row),
+        environment={key: tags[key] for key in _ENVIRONMENT if key in tags},
+        git=git if "git_commit" in tags else {},
+        parent=tags.get("parent"),
+        job_id=tags.get("job_id"),
+        seed=int(tags["seed"]) if "seed" in tags else None,
+        best_epoch=int(tags["best_epoch"]) if "best_epoch" in tags else None,
+        started_at=tags.get("started_at"),
+        ended_at=tags.get("ended_at"),
+        duration_s=float(tags["duration_s"]) if "duration_s" in tags else None,
+        config_digest=tags.get("config_digest"),
+        weights_digest=tags.get("weights_digest"),
+        files=files,
+    )
+
+
+def diff(settings: Settings, a: str, b: str) -> Difference:
+    """What differs in configuration, data, environment and metrics.
+
+    `a` and `b` are references or folders of bundles; a bare number is a version of a's model.
+    """
+    name_a, parts_a, model_name = _facts(settings, a, None)
+    name_b, parts_b, _ = _facts(settings, b, model_name)
+    parts = {}
+    for part in PARTS:
+        # A folder says nothing of some parts, which is no difference.
+        known = part in parts_a and part in parts_b
+        of_a, of_b = (parts_a[part], parts_b[part]) if known else ({}, {})
+        parts[part] = {
+            name: (of_a.get(name), of_b.get(name))
+            for name in {**of_a, **of_b}
+            if part == "metrics" or of_a.get(name) != of_b.get(name)
+        }
+    return Difference(name_a, name_b, parts)
+
+
+def _reader(settings: Settings, name: str | None) -> Reader | None:
+    """None where there is no registry yet, unless one of its models is asked for."""
+    from mindtrace.registry.reader import open_reader
+
+    try:
+        return open_reader(settings)
+    except NotFoundError:
+        if name is None:
+            return None
+        raise
+
+
+def _require_known(reader: Reader, name: str | None, query: Query, where: str | None) -> None:
+    """Nothing was found: raise for an unknown model, or a `params.X` that resembles a known one.
+
+    Only the newest versions are asked, so a name that resembles none of theirs is let be.
+    """
+    from mindtrace.registry.names import PREFIX
+    from mindtrace.registry.query import FREE, METRICS
+    from mindtrace.registry.reference import require_model
+
+    if name is not None:
+        require_model(reader, name)
+    if where is None:
+        return
+    words = {group: word for word, (group, _) in FREE.items()}
+    free = [
+        field
+        for field in query.fields
+        if field.group in words and not field.name.startswith((PREFIX, *METRICS))
+    ]
+    rows = reader.versions(name, _ASKED) if free else []
+    for field in free:
+        known = {key for row in rows for key in _names(reader, row, field.group)}
+        close = None if field.name in known else nearest(field.name, sorted(known))
+        if close is not None:
+            word = words[field.group]
+            raise UsageError(
+                f"--where: none of the newest versions has {word}.{field.name}, "
+                f"did you mean {word}.{close}?"
+            )
+
+
+def _names(reader: Reader, row: ModelVersion, group: Group) -> Iterable[str]:
+    if group == "param":
+        return _params(reader, row)
+    return row.tags if group == "tag" else row.best_metrics
+
+
+def _params(reader: Reader, row: ModelVersion) -> dict[str, str]:
+    return reader.params(row.run_id) if row.run_id else {}
+
+
+def _summary(row: ModelVersion) -> dict[str, Any]:
+    return {
+        "model_name": row.name,
+        "version": row.version,
+        "aliases": row.aliases,
+        "metrics": row.best_metrics,
+        "created_at": row.created_at,
+        "run_id": row.run_id,
+        **{name: row.own_tags.get(name) for name in (*_DIGESTS, "bundle_digest")},
+    }
+
+
+def _files(folder: Path) -> dict[str, int]:
+    from mindtrace.bundle.manifest import MANIFEST
+
+    try:
+        entries = json.loads((folder / MANIFEST).read_bytes())["files"]
+        return {name: int(entry["size"]) for name, entry in sorted(entries.items())}
+    except (OSError, ValueError, KeyError, TypeError):
+        # `registry verify` reports a damaged bundle; the rest is worth showing.
+        return {}
+
+
+_Parts = Mapping[str, Mapping[str, Value]]
+
+
+def _facts(settings: Settings, ref: str, model_name: str | None) -> tuple[str, _Parts, str | None]:
+    """The name of a version or folder, what `diff` compares, and the model's name."""
+    from mindtrace.registry.reader import open_reader
+    from mindtrace.registry.reference import find, locate, locate_version, parse_reference
+
+    reference = parse_reference(ref)
+    if reference.folder is not None:
+        return ref, _bundle_facts(locate(settings, ref)), None
+    reader = open_reader(settings)
+    row = find(settings, reader, reference, model_name)
+    parts: dict[str, Mapping[str, Value]] = {
+        "configuration": dict(sorted(_params(reader, row).items())),
+        "data": {key: row.own_tags[key] for key in _DIGESTS if key in row.own_tags},
+        "environment": {key: row.own_tags[key] for key in _DIFF_ENVIRONMENT if key in row.own_tags},
+        "metrics": row.best_metrics,
+    }
+    # From the bundle where there is one: a run's parameters may be anything. One that is
+    # not ours, or damaged, which verify reports, leaves what the registry knows.
+    with contextlib.suppress(BundleError, StoreError):
+        parts |= _bundle_facts(locate_version(settings, reader, row))
+    return f"{row.name}/{row.version}", parts, row.name
+
+
+def _bundle_facts(located: Located) -> dict[str, Mapping[str, Value]]:
+    from mindtrace.bundle import manifest
+    from mindtrace.bundle.bundle import CONFIG_FILE, DATA_FILE
+
+    files = manifest.check(located.folder, located.digest)
+    try:
+        parser = configparser.ConfigParser(interpolation=None)
+        parser.read_string(files[CONFIG_FILE].decode())
+        data = json.loads(files[DATA_FILE])
+        counts = {f"{stage}_images": float(n) for stage, n in data["counts"].items()}
+        digests = {key: str(data[key]) for key in ("source", *_DIGESTS)}
+    except (KeyError, ValueError, TypeError, AttributeError, configparser.Error) as error:
+        raise BundleError(located.folder, f"cannot be read: {error!r}") from error
+    config: dict[str, Value] = {
+        f"{section}.{key}": value
+        for section in parser.sections()
+        for key, value in parser[section].items()
+    }
+    return {"configuration": config, "data": {**digests, **counts}}
