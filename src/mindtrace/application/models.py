@@ -1,4 +1,4 @@
-"""Floor 10: what is registered, as the command line's `registry` verbs tell it."""
+"""Registered models and versions, with the fields of the command line's `registry` verbs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from mindtrace.application.schemas import ComparisonItem, ModelPage, VersionItem
 from mindtrace.config.settings import Settings
 from mindtrace.documents import document
 from mindtrace.errors import NotFoundError, UsageError
+from mindtrace.registry.names import NAME
 from mindtrace.service import compare as comparing
 from mindtrace.service import registry as service
 
 router = APIRouter(prefix="/models", tags=["models"])
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Limit = Annotated[int, Query(ge=1, le=100)]
 Version = Annotated[int, Query(ge=1, le=1 << 31)]
@@ -62,7 +61,7 @@ def list_versions(
     `where` and `sort` are those of `mindtrace registry list`.
     """
     settings = _settings(request)
-    _demand_name(name)
+    _require_name(name)
     rows = service.list_versions(settings, name, limit + 1, where=where, sort=sort, after=cursor)
     return JSONResponse(
         {
@@ -82,7 +81,7 @@ def show_version(
     request: Request, name: str, version: Annotated[int, Path(ge=1, le=1 << 31)]
 ) -> JSONResponse:
     """The fields of `mindtrace registry show --json`."""
-    _demand_name(name)
+    _require_name(name)
     detail = service.show_version(_settings(request), f"{name}/{version}")
     return JSONResponse(document(detail))
 
@@ -98,7 +97,7 @@ def compare_versions(request: Request, name: str, a: Version, b: Version) -> JSO
 
     The fields of `mindtrace registry compare --json`.
     """
-    _demand_name(name)
+    _require_name(name)
     try:
         comparison = comparing.compare(_settings(request), f"{name}/{a}", f"{name}/{b}")
     except UsageError as error:
@@ -117,12 +116,12 @@ def _model(settings: Settings, name: str) -> dict[str, Any]:
     return document({"model_name": name, "champion": champion, "latest": latest})
 
 
-def _demand_name(name: str) -> None:
+def _require_name(name: str) -> None:
     """A text that is no name names nothing, and must not reach what reads references."""
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(NAME, name):
         raise NotFoundError("model", name[:64])
 
 
 def _settings(request: Request) -> Settings:
-    settings: Settings = request.app.state.settings
-    return settings
+    found: Settings = request.app.state.settings
+    return found

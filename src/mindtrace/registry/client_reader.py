@@ -14,7 +14,7 @@ from typing import Any
 from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
-from mindtrace.config.redact import masked
+from mindtrace.config.urls import masked
 from mindtrace.registry.names import METRIC, PREFIX, is_log
 from mindtrace.registry.promotion import written
 from mindtrace.registry.query import Field, Query

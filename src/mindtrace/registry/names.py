@@ -1,4 +1,4 @@
-"""Words that the writer and the readers of the registry share; light."""
+"""Names that the writers and the readers of the registry share."""
 
 from __future__ import annotations
 
@@ -24,11 +24,7 @@ _LOG_SUFFIX = "~history"
 
 
 def model_name_of(settings: Settings) -> str:
-    """Under which name a training registers: `[registry] model_name`, else its source's.
-
-    Raises:
-        UsageError: a folder whose own name is no name for a model.
-    """
+    """Under which name a training registers: `[registry] model_name`, else its source's."""
     if settings.registry.model_name is not None:
         return settings.registry.model_name
     if settings.data.source != "folder" or settings.data.dir is None:
@@ -43,10 +39,7 @@ def model_name_of(settings: Settings) -> str:
 
 
 def log_name(model_name: str) -> str:
-    """The companion model that holds the history of `model_name`.
-
-    `~` is in no name that we accept, so it can be nobody's model.
-    """
+    """The companion model with the history of `model_name`; `~` is in no name that we accept."""
     return model_name + _LOG_SUFFIX
 
 

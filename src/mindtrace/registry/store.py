@@ -1,13 +1,7 @@
-"""The way to MLflow for whoever writes: one client, no global state.
-
-In: a tracking URI. Out: a `Store`, whose errors are ours. Everything goes through
-`MlflowClient(tracking_uri=...)` and explicit run ids; MLflow's fluent functions keep
-their state in module globals and are never called.
-"""
+"""MLflow for whoever writes: one client without global state, and runs from start to end."""
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import socket
@@ -37,8 +31,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from mindtrace.config.urls import masked, sqlite_path
 from mindtrace.errors import StoreError
 from mindtrace.registry.names import ARTIFACTS
+from mindtrace.system import file_lock
 
 T = TypeVar("T")
+End = Literal["FINISHED", "FAILED", "KILLED"]
+
+PATIENCE = 5.0  # seconds
+_PORTS = {"http": 80, "https": 443}
+_DATABASES = ("postgresql", "mysql", "mssql")
+# MLflow refuses longer values.
+_PARAM_LENGTH = 6000
+_PARAM_BATCH = 100
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
 for _name in ("mlflow", "alembic"):
@@ -48,18 +51,12 @@ for _name in ("mlflow", "alembic"):
 class Store:
     """An MLflow tracking store and registry.
 
-    Attributes:
-        client: bound to `uri`.
-        uri: as configured, with its password if it has one: never to be shown.
-        root: where local artifacts go.
+    `client` is bound to `uri`, which may hold a password and is never shown; `root` is where
+    local artifacts go. MLflow's fluent functions keep state in module globals: never call them.
     """
 
     def __init__(self, uri: str, root: Path) -> None:
-        """Open a store; a new SQLite file is made with its tables.
-
-        Raises:
-            StoreError: it cannot be reached or written.
-        """
+        """Open a store; a new SQLite file is made with its tables."""
         database = sqlite_path(uri)
         self.uri = uri if database is None else _as_sqlalchemy_reads_it(database, uri)
         self.root = root
@@ -76,19 +73,16 @@ class Store:
             if found is not None:
                 return str(found.experiment_id)
             try:
-                return str(self.client.create_experiment(name, self._artifact_location()))
+                # Beside the database for a database; a server has a place of its own.
+                remote = self.uri.startswith(("http:", "https:", "databricks"))
+                location = None if remote else (self.root / ARTIFACTS).as_uri()
+                return str(self.client.create_experiment(name, location))
             except MlflowException:
                 # Somebody else may have made it meanwhile.
                 again = self.client.get_experiment_by_name(name)
                 if again is None:
                     raise
                 return str(again.experiment_id)
-
-    def _artifact_location(self) -> str | None:
-        """Beside the database for a database; a server has a place of its own."""
-        if self.uri.startswith(("http:", "https:", "databricks")):
-            return None
-        return (self.root / ARTIFACTS).as_uri()
 
 
 @contextmanager
@@ -142,8 +136,7 @@ def _prepare(database: Path, uri: str) -> None:
     if database.stat().st_size > 0 and _is_wal(database):
         return
     making = database.parent / f".{database.name}.making"
-    with (database.parent / f".{database.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with file_lock(database.parent / f".{database.name}.lock"):
         if making.exists():
             # Who made the tables died over it. MLflow cannot go on from there, and nobody
             # has put anything into them yet.
@@ -168,74 +161,40 @@ def _is_wal(database: Path) -> bool:
         connection.close()
 
 
-PATIENCE = 5.0  # seconds
-_PORTS = {"http": 80, "https": 443}
-_DATABASES = ("postgresql", "mysql", "mssql")
-
-
 def ping(uri: str) -> None:
-    """Knock once.
+    """Ask once whether a store answers; MLflow itself would try for minutes and warn each time.
 
-    Raises:
-        StoreError: there is no driver for this database.
-        OSError, sqlite3.Error, sqlalchemy.exc.SQLAlchemyError: nobody answers.
+    Raises the errors of `store_errors` as they are.
     """
-    database = sqlite_path(uri)
+    database, parts = sqlite_path(uri), urlsplit(uri)
     if database is not None:
-        _open_file(database)
-    elif urlsplit(uri).scheme in _PORTS:
-        _open_port(uri)
-    elif urlsplit(uri).scheme.partition("+")[0] in _DATABASES:
-        _connect(uri)
-
-
-def _open_file(database: Path) -> None:
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(database, timeout=PATIENCE)) as connection:
-        connection.execute("select 1 from sqlite_master limit 1").fetchall()
-
-
-def _open_port(uri: str) -> None:
-    parts = urlsplit(uri)
-    host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
-    behind_proxy = parts.scheme in urllib.request.getproxies()
-    if behind_proxy and not urllib.request.proxy_bypass(host):
-        # Who is behind a proxy cannot be knocked at from here.
-        return
-    try:
-        socket.create_connection((host, port), PATIENCE).close()
-    except OSError as error:
-        raise ConnectionError(f"no answer from {host}:{port}: {error}") from error
-
-
-def _connect(uri: str) -> None:
-    try:
-        engine = create_engine(uri)
-    except ImportError as error:
-        raise StoreError(
-            f"registry {masked(uri)}: {error}", hint="pip install 'mindtrace[postgres]'"
-        ) from error
-    try:
-        engine.connect().close()
-    finally:
-        engine.dispose()
-
-
-End = Literal["FINISHED", "FAILED", "KILLED"]
-
-# MLflow refuses longer values.
-_PARAM_LENGTH = 6000
-_PARAM_BATCH = 100
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(database, timeout=PATIENCE)) as connection:
+            connection.execute("select 1 from sqlite_master limit 1").fetchall()
+    elif parts.scheme in _PORTS:
+        host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+        if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
+            return  # only the proxy can reach it
+        try:
+            socket.create_connection((host, port), PATIENCE).close()
+        except OSError as error:
+            raise ConnectionError(f"no answer from {host}:{port}: {error}") from error
+    elif parts.scheme.partition("+")[0] in _DATABASES:
+        try:
+            engine = create_engine(uri)
+        except ImportError as error:
+            hint = "pip install 'mindtrace[postgres]'"
+            raise StoreError(f"registry {masked(uri)}: {error}", hint=hint) from error
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
 
 
 def start_run(
     store: Store, experiment_name: str, run_name: str | None, tags: Mapping[str, str]
 ) -> Run:
-    """A new run.
-
-    Raises:
-        StoreError: the store is away.
-    """
+    """A new run."""
     experiment_id = store.experiment_id(experiment_name)
     with store_errors(store.uri):
         created = store.client.create_run(experiment_id, tags=dict(tags), run_name=run_name)
@@ -243,26 +202,19 @@ def start_run(
 
 
 def resume_run(store: Store, run_id: str) -> Run:
-    """A run that was interrupted, running again.
-
-    Raises:
-        StoreError: the store is away, or has no such run.
-    """
+    """A run that was interrupted, running again."""
     with store_errors(store.uri):
         store.client.update_run(run_id, status="RUNNING")
     return Run(store, run_id)
 
 
 class Run:
-    """An MLflow run of ours.
+    """An MLflow run of ours; `ended` is its final status, None while it runs.
 
-    Attributes:
-        run_id: MLflow's.
-        ended: the last word, or None while it runs.
+    Metrics are sent by a thread, so that the training waits for no database.
     """
 
     def __init__(self, store: Store, run_id: str) -> None:
-        """Take up a run that the store has; `start_run` makes one."""
         self.store = store
         self.run_id = run_id
         self.ended: End | None = None
@@ -293,17 +245,13 @@ class Run:
         self._sent.append(self._sender.submit(self._send, rows))
 
     def flush(self) -> None:
-        """Wait until all metrics are stored.
-
-        Raises:
-            StoreError: some could not be.
-        """
+        """Wait until all metrics are stored."""
         sent, self._sent = self._sent, []
         for future in sent:
             future.result()
 
     def end(self, status: End) -> None:
-        """Say the last word; a second one is not heard."""
+        """Set the final status, once; later calls do nothing."""
         if self.ended is not None:
             return
         self.ended = status
