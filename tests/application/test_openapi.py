@@ -136,7 +136,7 @@ def test_what_a_retraining_may_set_is_typed(document: dict[str, Any]) -> None:
     epochs = sections["train"]["properties"]["max_epochs"]
     assert epochs["anyOf"][0] == {"type": "integer", "minimum": 1}
     assert epochs["default"] == 10
-    assert epochs["description"].startswith("times through the images that train")
+    assert epochs["description"].startswith("passes over the training images")
     assert sections["model"]["properties"]["weights"]["anyOf"][0]["enum"] == ["none", "default"]
 
 

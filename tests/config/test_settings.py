@@ -312,6 +312,13 @@ def test_a_replaced_value_obeys_the_schema() -> None:
         load().replace(**{"compute.thread": 1})
 
 
+def test_a_replaced_value_is_checked_alone() -> None:
+    """A training of one's own may differ from its configuration key by key."""
+    settings = load("[model]\nname = resnet18\nweights = default\n")
+    assert settings.replace(**{"model.name": "mlp"}).model.weights == "default"
+    assert settings.replace(**{"data.source": "folder"}).data.dir is None
+
+
 def test_settings_do_not_change() -> None:
     settings = load()
     with pytest.raises(ValueError, match="frozen"):

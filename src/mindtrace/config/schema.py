@@ -44,6 +44,10 @@ def key(
     return Field(default, description=doc, json_schema_extra=extra, **limits)
 
 
+#: The validation context in which keys are not checked against each other.
+ONE_BY_ONE = "one by one"
+
+
 class ElsewhereError(ValueError):
     """A reason that belongs to another key of the section."""
 

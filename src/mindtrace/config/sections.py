@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from mindtrace.config.ini import Place, packaged_layer
-from mindtrace.config.schema import ElsewhereError, Section, ini_text, key, key_of
+from mindtrace.config.schema import ONE_BY_ONE, ElsewhereError, Section, ini_text, key, key_of
 from mindtrace.config.types import COUNT_OR_FRACTION, HOSTS, PATH, SIZE, path_or, url
 
 Source = Literal["mnist", "fashion_mnist", "digits", "folder"]
@@ -42,9 +42,9 @@ class DirSettings(Section):
     synonyms = "paths dirs directories path dir"
 
     # Their defaults stand in config.ini, which `Config` reads as well.
-    root: Path = key(..., "the folder of everything else", kind=PATH)
-    data: Path = key(..., "images that were downloaded", kind=PATH)
-    checkpoints: Path = key(..., "checkpoints of trainings under way", kind=PATH)
+    root: Path = key(..., "the folder that holds everything else", kind=PATH)
+    data: Path = key(..., "downloaded images", kind=PATH)
+    checkpoints: Path = key(..., "checkpoints of running trainings", kind=PATH)
 
 
 class DataSettings(Section):
@@ -67,16 +67,16 @@ class DataSettings(Section):
     )
     mirror: str | None = key(
         None,
-        "fetches mnist and fashion_mnist from here, not from torchvision's mirrors",
+        "download mnist and fashion_mnist from here instead of torchvision's mirrors",
         "url",
         kind=url("http", "https"),
         none=BLANK,
         repr=False,
     )
-    batch_size: int = key(64, "images in one step of training", "batch bs", ge=1, request=True)
+    batch_size: int = key(64, "images per training step", "batch bs", ge=1, request=True)
     num_workers: int = key(
         0,
-        "processes that help to decode the files of a folder",
+        "processes that help to decode image files",
         "workers",
         ge=0,
         le=1024,
@@ -84,7 +84,7 @@ class DataSettings(Section):
     )
     num_val: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = key(
         None,
-        "images for validation; blank is 5000 for the mnist kinds and 0.1 elsewhere",
+        "images for validation; blank is 5000 for mnist and fashion_mnist, 0.1 elsewhere",
         "val_size val_fraction val_split validation",
         kind=COUNT_OR_FRACTION,
         none=AUTO,
@@ -92,7 +92,7 @@ class DataSettings(Section):
     )
     test_fraction: float = key(
         0.2,
-        "images for the test: of digits, and of a folder without a test split of its own",
+        "fraction of images for the test, where the source has no test split of its own",
         "test_size test_split num_test",
         gt=0,
         lt=1,
@@ -100,14 +100,14 @@ class DataSettings(Section):
     )
     split_seed: int = key(
         0,
-        "makes the split, alone: versions of different seeds share a test set",
+        "seeds the split and nothing else: versions with other seeds share a test set",
         "random_state",
         ge=0,
         request=True,
     )
     image_size: int | None = key(
         None,
-        "height and width in pixels; blank is what the source or the network has",
+        "height and width in pixels; blank is what the source or the network uses",
         "size resolution",
         none=AUTO,
         ge=1,
@@ -116,7 +116,7 @@ class DataSettings(Section):
     )
     augment: Literal["none", "light"] = key(
         "none",
-        "light: in training, shifts of up to 1/14 of the side and turns of up to 10 degrees",
+        "light: random shifts of up to 1/14 of the side and turns of up to 10 degrees",
         "transforms",
         request=True,
     )
@@ -125,6 +125,8 @@ class DataSettings(Section):
     @classmethod
     def _goes_with_source(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
         source = info.data.get("source", "folder" if folder else None)
+        if info.context == ONE_BY_ONE:
+            return folder
         if source == "folder" and folder is None:
             raise ElsewhereError("source", "needs the folder too; add dir = PATH to [data]")
         if source != "folder" and folder is not None:
@@ -138,16 +140,16 @@ class ModelSettings(Section):
 
     synonyms = "network net architecture arch"
 
-    name: Network = key("mlp", "which one", "model arch architecture network", request=True)
+    name: Network = key("mlp", "the architecture", "model arch architecture network", request=True)
     hidden: int = key(
         100, "units in the hidden layer of mlp", "width", ge=1, le=65536, request=True
     )
     dropout: float = key(
-        0.2, "part of the units that a step of training leaves out", ge=0, lt=1, request=True
+        0.2, "fraction of units that a training step leaves out", ge=0, lt=1, request=True
     )
     weights: str = key(
         "none",
-        "where to start: from nothing, torchvision's own, or a .safetensors file",
+        "initial weights: random, torchvision's pretrained, or a .safetensors file",
         "pretrained checkpoint init_from",
         kind=path_or(*STARTS),
         request=True,
@@ -158,7 +160,7 @@ class ModelSettings(Section):
     @classmethod
     def _exist_for_the_network(cls, weights: str, info: ValidationInfo) -> str:
         name = info.data.get("name")
-        if weights == "default" and name in ("mlp", "cnn"):
+        if weights == "default" and name in ("mlp", "cnn") and info.context != ONE_BY_ONE:
             reason = f"there are none for {name}; use none, a path, or a torchvision network"
             raise ValueError(reason)
         return weights
@@ -169,9 +171,7 @@ class TrainSettings(Section):
 
     synonyms = "training fit trainer optimizer optim hyperparameters"
 
-    max_epochs: int = key(
-        10, "times through the images that train", "epochs epoch", ge=1, request=True
-    )
+    max_epochs: int = key(10, "passes over the training images", "epochs epoch", ge=1, request=True)
     lr: float = key(
         0.001,
         "learning rate; with one_cycle the highest",
@@ -180,14 +180,14 @@ class TrainSettings(Section):
         request=True,
     )
     schedule: Literal["constant", "one_cycle"] = key(
-        "constant", "how the learning rate moves", request=True
+        "constant", "how the learning rate changes", request=True
     )
     monitor: Literal["val_acc", "val_loss"] = key(
-        "val_acc", "tells which epoch's weights are the best", "metric", request=True
+        "val_acc", "the metric that decides which epoch's weights are best", "metric", request=True
     )
     patience: int | None = key(
         None,
-        "epochs without a better one after which to stop",
+        "epochs without improvement after which to stop",
         "early_stopping early_stop early_stopping_patience",
         none=("none", ""),
         ge=1,
@@ -195,7 +195,7 @@ class TrainSettings(Section):
     )
     seed: int = key(
         0,
-        "of weights, dropout and the order of images; the split has its own",
+        "seeds weights, dropout and the order of images; the split has its own seed",
         "random_seed manual_seed",
         ge=0,
         le=2**32 - 1,
@@ -227,9 +227,9 @@ class RegistrySettings(Section):
     )
     experiment_name: str | None = key(
         None,
-        "experiment of the runs; blank is as model_name",
+        "MLflow experiment of the runs; blank is the same as model_name",
         pattern=r"^[^\s/](?:[^\x00-\x1f\x7f/]{0,198}[^\s/])?$",
-        words="one line of at most 200 signs, without /",
+        words="one line of at most 200 characters, without /",
         none=("",),
     )
     tracking_uri: str = key(
@@ -254,31 +254,33 @@ class ServeSettings(Section):
         words="a host name or an address",
     )
     port: int = key(8000, "port to listen on; 0 is any free one", ge=0, le=65535)
-    workers: int = key(1, "processes that answer", "processes", ge=1, le=256)
+    workers: int = key(1, "processes that answer requests", "processes", ge=1, le=256)
     token_file: Path | None = key(
         None,
-        "file with the token that every request must bring",
+        "file with the token that every request must carry",
         "auth api_key",
         kind=PATH,
         none=BLANK,
     )
     allowed_hosts: tuple[str, ...] = key(
         (),
-        "names, beside the loopback ones, under which the server may be called",
+        "host names, besides the loopback ones, under which the server may be called",
         "hosts",
         kind=HOSTS,
     )
     max_body: int = key(16 * 2**20, "largest body of a request", "body_limit", kind=SIZE)
     max_retrain_body: int = key(256 * 2**10, "largest body of POST /retrain", kind=SIZE)
-    max_header: int = key(16 * 2**10, "largest head of a request", kind=SIZE)
+    max_header: int = key(16 * 2**10, "largest header of a request", kind=SIZE)
     max_pixels: int = key(25_000_000, "largest image, in pixels", ge=1)
-    max_connections: int = key(1024, "most connections at a time", ge=1)
+    max_connections: int = key(1024, "most connections at once", ge=1)
     queue: int = key(64, "requests that may wait", "backlog", ge=1)
-    header_timeout: Seconds = key(10.0, "for the head of a request to arrive")
-    body_timeout: Seconds = key(30.0, "for its body to arrive, and for its answer to be read")
-    request_timeout: Seconds = key(10.0, "for its answer to be found", "timeout")
-    drain_timeout: Seconds = key(30.0, "for open requests to end when we stop")
-    access_log: bool = key(False, "a line of JSON on stderr for every request")
+    header_timeout: Seconds = key(10.0, "until the header of a request has arrived")
+    body_timeout: Seconds = key(
+        30.0, "until its body has arrived, and until its response has been read"
+    )
+    request_timeout: Seconds = key(10.0, "until it is answered", "timeout")
+    drain_timeout: Seconds = key(30.0, "for open requests to finish at shutdown")
+    access_log: bool = key(False, "write a line of JSON to stderr for every request")
 
 
 class JobSettings(Section):
@@ -295,7 +297,7 @@ class JobSettings(Section):
         repr=False,
     )
     promote: Literal["never", "gate", "always"] = key(
-        "never", "whether a retrained version becomes champion; gate asks the comparison"
+        "never", "whether a retrained version becomes champion; gate: if the comparison allows it"
     )
     max_queued: int = key(8, "jobs that may wait", "queue_size", ge=1)
 
@@ -307,27 +309,27 @@ class ComputeSettings(Section):
 
     device: str = key(
         "auto",
-        "what trains",
+        "the device to train on",
         "accelerator gpu gpus",
         pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$",
         words="auto, cpu, mps, cuda or cuda:N",
     )
     precision: Literal["auto", "32", "bf16"] = key(
         "auto",
-        "of the arithmetic while training; results are kept as float32",
+        "number format while training; results are float32",
         "dtype amp half",
         request=True,
     )
     threads: int | None = key(
         None,
-        "processor threads while training",
+        "processor threads for training",
         "cpus cores",
         none=("auto", "none", ""),
         ge=1,
         le=1024,
         request=True,
     )
-    pin_memory: bool = key(False, "copy to a GPU from pinned memory", "pin pinned")
+    pin_memory: bool = key(False, "use pinned memory for copies to a GPU", "pin pinned")
 
 
 #: The name of each section in an INI.
