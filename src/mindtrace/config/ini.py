@@ -102,14 +102,24 @@ def read_ini(text: str, file: str, base: Path) -> Layer:
         if content.startswith("["):
             section = _header(layer, content, here)
             unreadable = section is None
-        elif not unreadable:
-            place, lines = _option(layer, content, here, section)
-            if place is not None and lines is not None and place not in values:
-                values[place] = here, lines
-            elif place is not None:
-                message = f"[{shown(place[0])}] {shown(place[1])}: given twice"
-                message += f", first in line {values[place][0].line}; keep one"
-                layer.fault(here, message, place)
+            continue
+        if unreadable:
+            continue
+        # Not one pattern for the line: a long run of blanks would take it for ever.
+        key, *rest = (part.strip() for part in _DELIMITER.split(content, maxsplit=1))
+        if not key or not rest:
+            message = f"{shown(content)}: not a line of an INI, write key = value or # comment"
+            layer.fault(here, message, (section, None))
+        elif section is None:
+            message = f"{shown(key)}: stands before any [section]; write its section above it"
+            layer.fault(here, message, (None, key))
+        else:
+            lines = rest
+            first, _ = values.setdefault((section, key), (here, lines))
+            if first is not here:
+                message = f"[{shown(section)}] {shown(key)}: given twice"
+                message += f", first in line {first.line}; keep one"
+                layer.fault(here, message, (section, key))
     for (owner, key), (origin, parts) in values.items():
         layer.put(owner, key, "\n".join(parts).rstrip(), origin)
     return layer
@@ -127,23 +137,6 @@ def _header(layer: Layer, content: str, here: Origin) -> str | None:
         message = f"[{shown(name)}]: section given twice, first in line {first.line}"
         layer.fault(here, f"{message}; put both together", (name, None))
     return name
-
-
-def _option(
-    layer: Layer, content: str, here: Origin, section: str | None
-) -> tuple[Place | None, list[str] | None]:
-    """Place and first line of a value; (None, None) where the line is none."""
-    # Not one pattern for the line: a long run of blanks would take it for ever.
-    key, *values = (part.strip() for part in _DELIMITER.split(content, maxsplit=1))
-    if not key or not values:
-        message = f"{shown(content)}: not a line of an INI, write key = value or # comment"
-        layer.fault(here, message, (section, None))
-    elif section is None:
-        message = f"{shown(key)}: stands before any [section]; write its section above it"
-        layer.fault(here, message, (None, key))
-    else:
-        return (section, key), values
-    return None, None
 
 
 def located(path: Path | str, here: Path) -> Path:

@@ -122,24 +122,12 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Settings:
-    """Read every layer, check everything, build the settings.
+    """Read every layer and check everything; ConfigError has every fault.
 
-    Precedence, each over the one before: defaults, MLFLOW_TRACKING_URI, the INI, the
-    environment (`TRAIN__LR`), `--set train.lr=0.01`, a command's own options.
-
-    Args:
-        path: an INI; None is the one that the variable MindtraceConfig names, if any.
-        text: INI text in place of a file; faults call it `config`.
-        sets: `section.key=value`.
-        overrides: options of a command: `{"train.max_epochs": "3"}` is `--max-epochs 3`.
-        environ: the environment; None is that of this process.
-        cwd: where relative paths outside an INI start; None is the working directory.
-
-    Returns:
-        the settings in force.
-
-    Raises:
-        ConfigError: with every fault of every layer.
+    Precedence, each over the one before: defaults, MLFLOW_TRACKING_URI, the INI (`text`, else
+    the file at `path`, else the one that the variable MindtraceConfig names), the environment
+    (`TRAIN__LR`), `sets` (`train.lr=0.01`), `overrides` (`{"train.max_epochs": "3"}` is
+    `--max-epochs 3`). Relative paths outside an INI start at `cwd`.
     """
     environ = os.environ if environ is None else environ
     here = Path.cwd() if cwd is None else cwd
