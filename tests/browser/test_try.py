@@ -92,7 +92,7 @@ def test_for_mnist_it_is_drawn_as_mnist(
     strokes = [[[0.5 + scale * (x - 0.5) + shift, 0.5 + scale * (y - 0.5)] for x, y in THREE[0]]]
     png = page.evaluate(
         """async (strokes) => {
-            const { framed, styleOf } = await import("/static/frame.js");
+            const { framed, styleOf } = await import("/static/pad.js");
             return framed(strokes, styleOf("mnist"));
         }""",
         strokes,

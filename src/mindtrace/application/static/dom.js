@@ -1,4 +1,4 @@
-/* Ways to make elements. Text is always text: nothing in this page parses HTML. */
+/* Making elements (text is always text: nothing in this page parses HTML), words, dialogs, problems. */
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -41,3 +41,158 @@ export function say(text) {
 export const visible = () => document.visibilityState === "visible";
 
 export const pause = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
+
+/* Numbers and times as people read them. */
+
+const NONE = "–";
+const STEPS = [
+  [60, "second", 1],
+  [3600, "minute", 60],
+  [86400, "hour", 3600],
+  [86400 * 30, "day", 86400],
+];
+const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+
+/** 0.9812 is 98.1 %. */
+export const percent = (value, digits = 1) =>
+  value == null ? NONE : `${(100 * value).toFixed(digits)}\u202f%`;
+
+/** A difference of two shares, in points: 0.0123 is +1.2. */
+export const points = (value) => {
+  if (value == null) return NONE;
+  const text = Math.abs(100 * value).toFixed(1);
+  return text === "0.0" ? "0.0" : `${value < 0 ? "\u2212" : "+"}${text}`;
+};
+
+export const decimal = (value, digits = 3) => (value == null ? NONE : value.toFixed(digits));
+
+export const count = (value, one, many = `${one}s`) =>
+  `${value.toLocaleString("en")} ${value === 1 ? one : many}`;
+
+/** A time of the server, told from now on; the whole of it on hover. */
+export function when(iso) {
+  if (!iso) return NONE;
+  const then = new Date(iso);
+  return el("time", { datetime: iso, title: then.toLocaleString() }, ago(then));
+}
+
+function ago(then) {
+  const seconds = (then - Date.now()) / 1000;
+  if (Math.abs(seconds) < 5) return "just now";
+  const step = STEPS.find(([limit]) => Math.abs(seconds) < limit);
+  if (!step) return then.toLocaleDateString("en", { dateStyle: "medium" });
+  return relative.format(Math.round(seconds / step[2]), step[1]);
+}
+
+/** How long something took: 75 is 1 min 15 s. */
+export function duration(seconds) {
+  const whole = Math.round(seconds);
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
+}
+
+/* A dialog that wants a decision: its body changes, its buttons decide, Escape says no. */
+
+let opened = 0;
+
+export class Decision {
+  constructor(title) {
+    const id = `dialog-title-${++opened}`;
+    this.body = el("div", { class: "body", "aria-live": "polite" });
+    this.problem = el("div", {});
+    this.actions = el("div", { class: "actions" });
+    this.box = el("dialog", { "aria-labelledby": id },
+      el("h2", { id }, title), this.body, this.problem, this.actions);
+    this.closed = new Promise((done) => this.box.addEventListener("close", () => {
+      this.box.remove();
+      done(this.box.returnValue === "done");
+    }));
+    // Whoever goes back in the browser has turned to something else.
+    addEventListener("hashchange", () => this.box.close(), { once: true });
+    document.body.append(this.box);
+    this.box.showModal();
+  }
+
+  /** Whether it is still there to be filled. */
+  get open() {
+    return this.box.open;
+  }
+
+  /** Say what is going on; only Cancel can be pressed. */
+  wait(text) {
+    this.problem.replaceChildren();
+    this.show([el("p", { class: "soft waiting" }, text)]);
+  }
+
+  /** Show a body, and buttons `[text, onclick, class]` beside Cancel. */
+  show(body, ...buttons) {
+    this.body.replaceChildren(...body);
+    this.actions.replaceChildren(
+      button("Cancel", () => this.box.close()),
+      ...buttons.map(([text, onclick, kind]) => button(text, onclick, { class: kind })),
+    );
+    this.actions.firstChild.focus();
+  }
+
+  /** Close it as decided. */
+  done() {
+    this.box.close("done");
+  }
+}
+
+/* A refusal as a box that says what happened and what to do; never silence. */
+
+const HEADLINES = {
+  0: "The server does not answer",
+  401: "The server wants its token",
+  404: "Not there",
+  409: "Not possible as things are",
+  412: "Somebody else was quicker",
+  413: "Too large",
+  415: "Not a kind of file that is read here",
+  422: "That does not fit",
+  429: "Enough for now",
+  503: "Not now",
+  504: "It took too long",
+};
+const BY_KIND = {
+  "no-version": "No version to serve yet",
+  image: "Not an image that can be read",
+  verdict: "The gate says no",
+};
+const HINTS = {
+  0: "Is mindtrace serve still running? This page goes on as soon as it answers.",
+  401: "Give it with the button Token at the top.",
+};
+
+/** The box for an error; anything that is no Refusal is a fault of the page, and said so. */
+export function problemBox(error) {
+  const known = error.status !== undefined;
+  const headline = error.headline ?? BY_KIND[error.kind] ?? HEADLINES[error.status] ??
+    (known ? "The server could not do it" : "This page failed");
+  const hint = error.hint ?? HINTS[error.status];
+  const faults = error.errors?.map((fault) => fault.message).filter(Boolean) ?? [];
+  const lines = faults.filter((line) => line !== error.message);
+  return el(
+    "div",
+    { class: "problem", role: "alert" },
+    el("strong", {}, headline),
+    error.status !== 0 && el("p", {}, sentence(error.message)),
+    lines.length > 0 && el("ul", {}, lines.map((line) => el("li", {}, line))),
+    hint && el("p", { class: "soft" }, hint),
+    error.status >= 500 && error.requestId &&
+      el("p", { class: "soft" }, "request_id ", el("code", {}, error.requestId)),
+  );
+}
+
+/** Show an error in `place`; what was aborted on purpose is none. */
+export function tell(place, error) {
+  if (error.name === "AbortError") return;
+  if (error.status === undefined) console.error(error);
+  place.replaceChildren(problemBox(error));
+}
+
+function sentence(text) {
+  const whole = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(whole) ? whole : `${whole}.`;
+}

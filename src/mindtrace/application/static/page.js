@@ -1,10 +1,9 @@
 /* The page: which part of it is shown, and what runs from its beginning. */
 
+import { changeToken, token, watch } from "./api.js";
 import { byId } from "./dom.js";
 import { startJobs } from "./jobs.js";
 import { startModels } from "./models.js";
-import { watch } from "./status.js";
-import { changeToken, token } from "./token.js";
 import { startTrying } from "./try.js";
 
 const PARTS = ["try", "models", "jobs"];

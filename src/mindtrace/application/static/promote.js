@@ -7,11 +7,7 @@
  */
 
 import { ask, modelPath } from "./api.js";
-import { Decision } from "./dialog.js";
-import { el, say } from "./dom.js";
-import { problemBox } from "./problem.js";
-import { figures, verdictBox } from "./verdict.js";
-import { count } from "./words.js";
+import { button, count, Decision, el, percent, points, problemBox, say, svg } from "./dom.js";
 
 const STALE = 412;
 
@@ -157,4 +153,109 @@ function reasonField(required) {
     : "Reason, for the history (may be empty)";
   const given = () => (input.value.trim() ? { reason: input.value.trim() } : {});
   return { input, given, label: el("label", { for: "reason" }, text) };
+}
+
+/* What the gate says of two versions, in words, figures and a line. */
+
+const MEANING = {
+  PROMOTE: "It is not worse.",
+  HOLD: "This test set cannot tell.",
+  REJECT: "It is worse.",
+};
+
+/** The verdict with its reasons; `verdict` is null where there was nothing to compare with. */
+function verdictBox(verdict, reasons) {
+  return el("div", { class: `verdict ${verdict ?? ""}` },
+    el("strong", {}, verdict ?? "No comparison"),
+    verdict && el("span", {}, ` ${MEANING[verdict]}`),
+    reasons.map((reason) => el("p", { class: "small" }, reason)));
+}
+
+/** The figures of a comparison, and its interval as a line. */
+function figures(comparison) {
+  const p = comparison.mcnemar_p;
+  const rows = [
+    [`Accuracy of ${comparison.a}`, percent(comparison.acc_a, 2)],
+    [`Accuracy of ${comparison.b}`, percent(comparison.acc_b, 2)],
+    ["Difference, points", coloured(comparison.diff)],
+    ["p (McNemar)", p < 1e-4 ? "< 0.0001" : p.toFixed(4)],
+    ["Newly right", comparison.wrong_to_right.toLocaleString("en")],
+    ["Newly wrong", comparison.right_to_wrong.toLocaleString("en")],
+  ].map(([word, value]) => el("div", {}, el("dt", {}, word), el("dd", {}, value)));
+  return [el("dl", {}, rows), interval(comparison)];
+}
+
+/** A difference of accuracies, green or red. */
+const coloured = (value) =>
+  el("span", { class: value > 0 ? "up" : value < 0 ? "down" : "soft" }, points(value));
+
+function interval({ ci: [low, high], diff, margin = 0.01, n, minimum_detectable: least }) {
+  const reach = 1.15 * Math.max(Math.abs(low), Math.abs(high), margin, 1e-4);
+  const at = (value) => 300 + (280 * value) / reach;
+  const words =
+    `${points(diff)} points, between ${points(low)} and ${points(high)} with 95 % confidence. ` +
+    `${count(n, "test image")} can show a difference of ${points(least).slice(1)} or more.`;
+  const mark = (value, kind) =>
+    svg("line", { x1: at(value), x2: at(value), y1: 14, y2: 46, class: kind });
+  return el("figure", { class: "interval" },
+    svg("svg", { viewBox: "0 0 600 60", role: "img", "aria-label": words },
+      svg("line", { x1: 20, x2: 580, y1: 30, y2: 30, class: "axis" }),
+      mark(0, "zero"), mark(-margin, "margin"),
+      svg("line", { x1: at(low), x2: at(high), y1: 30, y2: 30, class: "range" }),
+      svg("circle", { cx: at(diff), cy: 30, r: 8, class: "point" })),
+    el("figcaption", { class: "soft small" }, words,
+      " Dashed: the gate's margin."));
+}
+
+/* Two versions side by side, on the test set that both answered. */
+
+/** Open the panel in `place` and compare version b with version a. */
+export function openComparison(place, name, a, b) {
+  const fields = [versionField("a", "From version", a), versionField("b", "to version", b)];
+  const result = el("div", { class: "comparison", "aria-live": "polite" });
+  const form = el("form", { class: "versus", onsubmit: run },
+    fields.map(({ label, input }) => el("span", {}, label, input)),
+    el("button", { class: "primary" }, "Compare"),
+    button("Close", () => (place.hidden = true), { class: "quiet" }));
+  const title = el("h2", { tabindex: "-1" }, "Compare");
+  place.replaceChildren(el("div", { class: "card" }, title, form, result));
+  place.hidden = false;
+  place.scrollIntoView({ block: "nearest" });
+  title.focus({ preventScroll: true });
+  void run();
+
+  async function run(event) {
+    event?.preventDefault();
+    const [first, second] = fields.map(({ input }) => input.value);
+    result.setAttribute("aria-busy", "true");
+    try {
+      const { data } = await ask(`${modelPath(name)}/compare?a=${first}&b=${second}`);
+      const { verdict, reasons } = data;
+      result.replaceChildren(verdictBox(verdict, reasons), ...figures(data), classes(data));
+      say(`${verdict}: ${reasons.join(", ")}`);
+    } catch (error) {
+      result.replaceChildren(problemBox(error));
+    } finally {
+      result.setAttribute("aria-busy", "false");
+    }
+  }
+}
+
+function versionField(id, text, value) {
+  const input = el("input", {
+    id: `compare-${id}`, type: "number", inputmode: "numeric", min: 1, step: 1, required: true, value,
+  });
+  return { input, label: el("label", { for: input.id }, text) };
+}
+
+function classes({ per_class: rows }) {
+  const heads = ["Class", "Images", "Before", "Now", "Points"];
+  return el("details", { open: rows.length <= 20 },
+    el("summary", {}, "By class"),
+    el("div", { class: "table" }, el("table", { class: "plain" },
+      el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))),
+      el("tbody", {}, rows.map((one) => el("tr", {},
+        el("th", { scope: "row" }, one.class_name), el("td", {}, `${one.n}`),
+        el("td", {}, percent(one.acc_a)), el("td", {}, percent(one.acc_b)),
+        el("td", {}, one.diff === null ? "" : coloured(one.diff))))))));
 }
