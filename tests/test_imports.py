@@ -104,7 +104,7 @@ def test_serving_a_model_loads_neither_torch_nor_lightning_nor_mlflow(trained: P
         "from mindtrace.config.settings import load_settings;"
         "from mindtrace.service.following import open_or_wait;"
         "from mindtrace.application.api import app;"
-        "import mindtrace.application.server;"
+        "import mindtrace.application.serve;"
         "assert open_or_wait(load_settings(), None) is not None"
     )
 

@@ -14,18 +14,17 @@ import httpx
 import numpy as np
 import onnx
 import pytest
-import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 
-from mindtrace.application.life import uvicorn_config
-from mindtrace.application.server import prepare
+from mindtrace.application.api import load_app
+from mindtrace.application.serve import Server
 from mindtrace.bundle import manifest
 from mindtrace.bundle.bundle import Contents, write_contents
 from mindtrace.bundle.model_config import ModelConfig
 from mindtrace.bundle.predictions import GoldenCase, TestPredictions
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.preprocess import ImageSpec, encode_png, normalise
-from mindtrace.service.serving import listen, url_of
+from mindtrace.service.serve import listen, url_of
 
 if TYPE_CHECKING:
     from tests.application.registered import Registered
@@ -116,11 +115,11 @@ def serve() -> Serve:
 def _serving(
     settings: Settings, ref: str | None = None, *, change: Callable[[Any], None] | None = None
 ) -> Iterator[httpx.Client]:
-    application = prepare(settings, ref)
+    application = load_app(settings, ref)
     if change is not None:
         change(application)
     with listen("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(uvicorn_config(settings, application))
+        server = Server(settings, application)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

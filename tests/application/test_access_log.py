@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import threading
 import time
@@ -13,24 +14,29 @@ from typing import Any
 import pytest
 from tests.application.conftest import Serve, png
 
-from mindtrace.application.access_log import AccessLog
+from mindtrace.application import middleware
+from mindtrace.application.middleware import AccessLog
 from mindtrace.config.settings import load_settings
 
 FIELDS = ["at", "request_id", "method", "path", "status", "seconds", "client", "bytes"]
 IMAGE = base64.b64encode(png(200)).decode()
 
 
-class Lines:
+class Lines(io.StringIO):
     """What an access log wrote."""
 
-    def __init__(self) -> None:
-        self.blocks: list[bytes] = []
+    def __init__(self, gate: threading.Event | None = None) -> None:
+        super().__init__()
+        self.blocks: list[str] = []
+        self.gate = gate
 
-    def __call__(self, block: bytes) -> None:
+    def write(self, block: str) -> int:
+        assert self.gate is None or self.gate.wait(30)
         self.blocks.append(block)
+        return len(block)
 
     def documents(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in b"".join(self.blocks).splitlines()]
+        return [json.loads(line) for line in "".join(self.blocks).splitlines()]
 
 
 def test_a_line_for_every_request_of_either_way(tmp_path: Path, bundle: Path, serve: Serve) -> None:
@@ -43,7 +49,7 @@ def test_a_line_for_every_request_of_either_way(tmp_path: Path, bundle: Path, se
     lines = Lines()
 
     def change(application: Any) -> None:
-        application.state.access_log._write = lines
+        application.state.access_log.handler.setStream(lines)
 
     settings = load_settings(sets=sets, environ={})
     with serve(settings, str(bundle), change=change) as client:
@@ -67,7 +73,7 @@ def test_a_line_for_every_request_of_either_way(tmp_path: Path, bundle: Path, se
     assert [line["path"] for line in found] == [
         *("/inference", "/inference", "/models", "/models", '/\n"evil"')
     ]
-    text = b"".join(lines.blocks).decode()
+    text = "".join(lines.blocks)
     for secret in ("hidden", "t0psecret", "wr0ng", IMAGE[:40]):
         assert secret not in text
 
@@ -105,32 +111,25 @@ def test_paths_are_cut_and_blocks_are_of_whole_lines() -> None:
     for number in range(50):
         log.note(SCOPE, str(number), 200, 0.001, 5)
     log.start()
-    log.close()
+    log.stop()
     assert [line["request_id"] for line in lines.documents()] == [str(n) for n in range(50)]
     assert all(len(line["path"]) == 512 for line in lines.documents())
     assert len(lines.blocks) > 1
-    assert all(len(block) <= 4096 and block.endswith(b"\n") for block in lines.blocks)
+    assert all(len(block) <= 4096 and block.endswith("\n") for block in lines.blocks)
 
 
 def test_a_reader_that_is_stuck_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mindtrace.application import access_log
-
-    monkeypatch.setattr(access_log, "_WAITING", 100)
-    stuck = threading.Event()
-    lines = Lines()
-
-    def write(block: bytes) -> None:
-        assert stuck.wait(30)
-        lines(block)
-
-    log = AccessLog(write)
+    monkeypatch.setattr(middleware, "_MAX_WAITING", 100)
+    gate = threading.Event()
+    lines = Lines(gate)
+    log = AccessLog(lines)
     log.start()
     start = time.monotonic()
     for number in range(1000):
         log.note(SCOPE, str(number), 200, 0.001, 5)
     assert time.monotonic() - start < 10
-    stuck.set()
-    log.close()
+    gate.set()
+    log.stop()
     documents = lines.documents()
     kept = [line for line in documents if "request_id" in line]
     assert sum(line.get("dropped", 0) for line in documents) == 1000 - len(kept)

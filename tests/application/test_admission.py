@@ -20,7 +20,7 @@ from PIL import Image
 from tests.application.conftest import Serve, png
 
 from mindtrace.application.admission import Admission
-from mindtrace.application.limits import SHORT, BodyLimit
+from mindtrace.application.middleware import SHORT_BODY, BodyLimit
 from mindtrace.application.problems import Problem
 from mindtrace.config.settings import Settings, load_settings
 
@@ -167,7 +167,7 @@ def slowly(gate: Gate) -> Callable[[Any], None]:
     """A change of an application: its model takes its time."""
 
     def change(application: Any) -> None:
-        predictor = application.state.slot.model.predictor
+        predictor = application.state.served.model.predictor
         predictor.__dict__["seconds"] = 0.05
         inner = predictor.run_one
         predictor.run_one = lambda pixels: (gate.work(None), inner(pixels))[1]
@@ -237,7 +237,7 @@ def test_a_large_image_does_not_hold_up_the_others(client: httpx.Client) -> None
 
 
 def test_long_bodies_share_what_memory_is_set_aside() -> None:
-    parts = [b"x" * SHORT] * 3
+    parts = [b"x" * SHORT_BODY] * 3
 
     async def ask(limit: BodyLimit, go: asyncio.Event) -> int | None:
         left = list(parts)
@@ -262,12 +262,12 @@ def test_long_bodies_share_what_memory_is_set_aside() -> None:
                 pass
             await go.wait()
 
-        limit = BodyLimit(inner, default=8 * SHORT, by_path={})
-        limit._together = 5 * SHORT
+        limit = BodyLimit(inner, default=8 * SHORT_BODY, by_path={})
+        limit._budget = 5 * SHORT_BODY
         first = [asyncio.create_task(ask(limit, go)) for _ in range(2)]
-        await until(lambda: limit.held == 4 * SHORT)
+        await until(lambda: limit.held == 4 * SHORT_BODY)
         assert await ask(limit, go) == 503  # a third would need two parts more
-        assert limit.held == 4 * SHORT
+        assert limit.held == 4 * SHORT_BODY
         go.set()
         assert await asyncio.gather(*first) == [None, None]
         assert limit.held == 0

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from tests.application.conftest import Serve, png, write_bundle
 
-from mindtrace.application import front
-from mindtrace.application.slot import ModelSlot
+from mindtrace.application import inference
+from mindtrace.application.served_model import ServedModel
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import BundleError, NotFoundError, StoreError
 from mindtrace.service import following
@@ -44,14 +44,14 @@ def test_a_server_without_a_version_lives_and_says_what_to_do(
 def test_a_server_that_stops_says_so_first(
     module_settings: Settings, bundle: Path, serve: Serve
 ) -> None:
-    slots: list[ModelSlot] = []
+    models: list[ServedModel] = []
 
     def change(application: Any) -> None:
-        slots.append(application.state.slot)
+        models.append(application.state.served)
 
     with serve(module_settings, str(bundle), change=change) as client:
-        slots[0].demand_ready()
-        slots[0].drain()
+        models[0].require_ready()
+        models[0].drain()
         answer = client.get("/healthz/ready")
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "1"
@@ -64,21 +64,22 @@ def test_golden_images_go_the_way_of_requests(
     module_settings: Settings, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fault that only answers have, and the network has not, keeps the server from starting."""
-    slot = ModelSlot(module_settings, str(bundle))
-    right = front.answer_bytes
+    served = ServedModel(module_settings, str(bundle))
+    right = inference.answer_quickly
 
-    def wrong(model: LoadedModel, body: bytes, request_id: str) -> bytes | None:
-        answer = right(model, body, request_id)
-        return answer and answer.replace(b'"probabilities":[0.', b'"probabilities":[1.')
+    def wrong(model: LoadedModel, *args: Any) -> tuple[str, bytes]:
+        found = right(model, *args)
+        assert found is not None
+        return found[0], found[1].replace(b'"probabilities":[0.', b'"probabilities":[1.')
 
-    monkeypatch.setattr(front, "answer_bytes", wrong)
+    monkeypatch.setattr(inference, "answer_quickly", wrong)
     with pytest.raises(BundleError, match="golden images"):
-        slot.fill()
-    assert slot.model is None
-    # Where the short way leaves a question to the long one, that is asked.
-    monkeypatch.setattr(front, "answer_bytes", lambda *_: None)
-    slot.fill()
-    slot.demand_ready()
+        served.load()
+    assert served.model is None
+    # Where the fast path leaves a request to the full one, that is asked.
+    monkeypatch.setattr(inference, "answer_quickly", lambda *_: None)
+    served.load()
+    served.require_ready()
 
 
 @pytest.mark.parametrize(
@@ -116,4 +117,4 @@ def test_waiting_is_for_what_may_appear(
 def test_golden_images_decide(tmp_path: Path, module_settings: Settings) -> None:
     wrong = write_bundle(tmp_path / "wrong", golden_shift=0.01)
     with pytest.raises(BundleError, match="golden"):
-        ModelSlot(module_settings, str(wrong)).fill()
+        ServedModel(module_settings, str(wrong)).load()

@@ -355,7 +355,7 @@ def test_who_follows_does_not_hold_up_the_end_of_a_server(
         thread = threading.Thread(target=follow, args=(url, begun))
         thread.start()
         assert begun.wait(60)
-        applications[0].state.slot.drain()  # what a signal does first
+        applications[0].state.served.drain()  # what a signal does first
         thread.join(60)
         assert not thread.is_alive()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,7 +17,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.application.conftest import Serve, png
 
-from mindtrace.application.meters import BOUNDS, Exchange, Histogram, Meters, Snapshot, together
+from mindtrace.application.metrics import BOUNDS, Histogram
+from mindtrace.application.workers import forget_dead_worker
 from mindtrace.config.settings import load_settings
 
 IMAGE = base64.b64encode(png(200)).decode()
@@ -73,7 +73,7 @@ def test_names_and_labels_are_those_that_were_promised(fresh: httpx.Client) -> N
     assert labels == NAMES
 
 
-def test_requests_of_both_ways_are_counted(fresh: httpx.Client) -> None:
+def test_requests_of_both_paths_are_counted(fresh: httpx.Client) -> None:
     long = {"x-a": "b"}
     for _ in range(3):
         fresh.post("/inference", json={"image": IMAGE})
@@ -136,9 +136,9 @@ def test_refused_requests_are_counted_and_the_token_is_asked_for(
 
 def test_what_is_served_and_what_happened_to_it(tmp_path: Path, bundle: Path, serve: Serve) -> None:
     def change(application: Any) -> None:
-        application.state.slot.swaps["refused"] += 2
-        model = application.state.slot.model
-        application.state.slot.model = type(model)(model.predictor, 'a "name"', 7)
+        application.state.served.swaps["refused"] += 2
+        model = application.state.served.model
+        application.state.served.model = type(model)(model.predictor, 'a "name"', 7)
 
     settings = load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}"], environ={})
     with serve(settings, str(bundle), change=change) as client:
@@ -167,79 +167,77 @@ def test_a_histogram_counts_what_is_on_a_bound_below_it() -> None:
     assert histogram.total == pytest.approx(BOUNDS[0] + 2 * BOUNDS[-1] + 1)
 
 
-def counted(answers: int, depth: int = 1) -> Snapshot:
-    meters = Meters()
-    for _ in range(answers):
-        meters.answered("/inference", 200, 0.002)
-        meters.predicted(["a"], 0.001)
-    return meters.snapshot({"ok": 1, "failed": 0}, depth, ("m", "1"))
+# A worker that counts what it is told, and what all of them have counted.
+WORKER = """
+import sys, time
+from pathlib import Path
+from mindtrace.application.metrics import Metrics
+
+metrics = Metrics(Path(sys.argv[1]))
+# From here on it knows of the folder.
+from prometheus_client.exposition import generate_latest
+for line in sys.stdin:
+    count, depth, version = line.split()
+    for _ in range(int(count)):
+        metrics.answered("/inference", 200, 0.002)
+        metrics.predicted(["a"], 0.001)
+    families = metrics.flush({"ok": 1, "failed": 0}, int(depth), ("m", version))
+    text = generate_latest(families.collected)
+    sys.stdout.write(f"{len(text.splitlines())}\\n{text.decode()}")
+    sys.stdout.flush()
+"""
 
 
-def test_workers_are_counted_together() -> None:
-    other = Meters()
-    other.answered("/models", 404, 99.0)
-    snapshot = together([counted(3), counted(4), other.snapshot({"ok": 0}, 0, ("m", "2"))])
-    assert sorted(snapshot.requests) == [("/inference", 200, 7), ("/models", 404, 1)]
-    assert sum(snapshot.request_counts) == 8
-    assert snapshot.request_counts[-1] == 1
-    assert snapshot.request_seconds == pytest.approx(99.014)
-    assert snapshot.predictions == {"a": 7}
-    assert snapshot.swaps == {"ok": 2, "failed": 0}
-    assert snapshot.queue_depth == 2
-    assert snapshot.models == [("m", "1"), ("m", "2")]
+class Worker:
+    def __init__(self, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def count(self, answers: int, depth: int, version: str) -> Samples:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{answers} {depth} {version}\n")
+        self.process.stdin.flush()
+        lines = int(self.process.stdout.readline())
+        return read("".join(self.process.stdout.readline() for _ in range(lines)))
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
 
 
-def test_what_a_dead_worker_counted_stays_and_what_it_was_does_not(tmp_path: Path) -> None:
-    script = (
-        "import sys, time; from pathlib import Path\n"
-        "from mindtrace.application.meters import Exchange, Meters\n"
-        "meters = Meters()\n"
-        "for _ in range(5): meters.answered('/inference', 200, 0.002)\n"
-        "Exchange_ = Exchange(Path(sys.argv[1]))\n"
-        "Exchange_.tell(meters.snapshot({'ok': 1}, 9, ('m', '1')))\n"
-        "print('told', flush=True); time.sleep(600)\n"
-    )
-    worker = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    assert worker.stdout is not None
-    assert worker.stdout.readline() == "told\n"
-    own = Exchange(tmp_path)
-    own.tell(counted(2))
-    [living] = own.others()
-    assert (living.queue_depth, living.models) == (9, [("m", "1")])
-    worker.send_signal(signal.SIGKILL)
-    worker.wait()
-    worker.stdout.close()
-    [dead] = own.others()
-    assert dead.requests == [("/inference", 200, 5)]
-    assert (dead.queue_depth, dead.models) == (0, ())
-    own.close()
-
-
-def test_what_is_told_is_whole_or_not_there(tmp_path: Path, soak: int) -> None:
-    """One worker writes as fast as it can, another reads: never half a document."""
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from mindtrace.application.meters import Exchange, Meters\n"
-        "meters, exchange = Meters(), Exchange(Path(sys.argv[1]))\n"
-        "while True:\n"
-        "    meters.answered('/inference', 200, 0.002)\n"
-        "    exchange.tell(meters.snapshot({}, 0, None))\n"
-    )
-    worker = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
-    own = Exchange(tmp_path)
-    counts = []
+def test_workers_are_counted_together(tmp_path: Path) -> None:
+    """What a dead worker has counted stays, what it was at the time does not."""
+    first, second = Worker(tmp_path), Worker(tmp_path)
     try:
-        end = time.monotonic() + 60
-        while len(counts) < 200 * soak and time.monotonic() < end:
-            counts += [snapshot.requests[0][2] for snapshot in own.others()]
+        first.count(3, 1, "1")
+        first.count(2, 2, "1")
+        found = second.count(4, 1, "2")
+        assert found["mindtrace_requests_total", ("200", "/inference")] == 9
+        assert found["mindtrace_predictions_total", ("a",)] == 9
+        assert found["mindtrace_request_duration_seconds_count", ()] == 9
+        assert found["mindtrace_request_duration_seconds_sum", ()] == pytest.approx(0.018)
+        assert found["mindtrace_inference_duration_seconds_bucket", ("0.001",)] == 9
+        assert found["mindtrace_inference_duration_seconds_bucket", ("0.0005",)] == 0
+        assert found["mindtrace_model_swaps_total", ("ok",)] == 2
+        assert found["mindtrace_model_swaps_total", ("failed",)] == 0
+        assert found["mindtrace_queue_depth", ()] == 3
+        models = {key[1]: n for key, n in found.items() if key[0] == "mindtrace_model_info"}
+        assert models == {("m", "1"): 1, ("m", "2"): 1}
+        first.end()
+        forget_dead_worker(tmp_path, first.process.pid)
+        found = second.count(1, 1, "3")
+        assert found["mindtrace_requests_total", ("200", "/inference")] == 10
+        assert found["mindtrace_queue_depth", ()] == 1
+        models = {key[1]: n for key, n in found.items() if key[0] == "mindtrace_model_info"}
+        assert models == {("m", "2"): 0, ("m", "3"): 1}
     finally:
-        worker.kill()
-        worker.wait()
-        own.close()
-    assert counts == sorted(counts)
-    assert counts[-1] > 1
+        first.end()
+        second.end()
 
 
 @pytest.mark.slow

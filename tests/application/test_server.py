@@ -113,7 +113,7 @@ def test_a_second_signal_cuts_short(
             slow.sendall(half_of_a_request(url)[0])
             time.sleep(0.2)
             process.send_signal(signal.SIGTERM)
-            process.send_signal(signal.SIGTERM)  # twice the same wish, as wrappers send it
+            process.send_signal(signal.SIGTERM)  # the same signal twice, as wrappers send it
             time.sleep(1.0)
             assert process.poll() is None
             start = time.monotonic()
@@ -180,7 +180,7 @@ def test_nobody_is_cut_off_when_it_stops(root: Path, bundle: Path, workers: str)
         answers = [one.result() for one in ends]
     assert (code, err) == (0, "")
     assert all(each[0].endswith(b"}") for each in answers)
-    # The kernel lets in one more while the door is being closed.
+    # The kernel lets in one more while the socket is being closed.
     torn = [answer for each in answers for answer in each if not answer.endswith(b"}")]
     assert len(torn) <= int(workers)
     assert not any(torn)
@@ -275,7 +275,7 @@ def test_workers_that_cannot_start_end_the_server(root: Path, bundle: Path, tmp_
 import shutil, sys
 from mindtrace.config.settings import load_settings
 from mindtrace.errors import MindtraceError
-from mindtrace.service.serving import serve
+from mindtrace.service.serve import serve
 if __name__ == "__main__":
     settings = load_settings(sets=["serve.port=0", "serve.workers=2"])
     try:
@@ -314,7 +314,7 @@ def test_nothing_heavy_is_imported(root: Path, bundle: Path) -> None:
     program = f"""
 import json, os, signal, sys, threading, urllib.request
 from mindtrace.config.settings import load_settings
-from mindtrace.service.serving import serve
+from mindtrace.service.serve import serve
 
 def ask(url):
     body = json.dumps({{"image": {_base64_png()!r}}}).encode()

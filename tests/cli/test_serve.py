@@ -59,7 +59,7 @@ def test_options_reach_the_server(
     def run(settings: Any, model_ref: str | None, *_: Any, **more: Any) -> None:
         heard.append((settings.serve.workers, model_ref, more))
 
-    monkeypatch.setattr("mindtrace.application.server.run", run)
+    monkeypatch.setattr("mindtrace.application.serve.run", run)
     result = run_cli("serve", "--port", "0", "--workers", "3", "--model", "digits/2", *options)
     assert result.exit_code == 0, result.stderr
     assert heard == [(3, "digits/2", {"worker": worker, "allow_label_change": labels})]

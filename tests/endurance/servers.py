@@ -58,7 +58,7 @@ class Server:
             # Gone meanwhile, or dead and not yet collected.
             with contextlib.suppress(psutil.Error):
                 command = child.cmdline()
-                if command == parent.cmdline() or any("spawn_main" in word for word in command):
+                if any("serve_as_worker" in word for word in command):
                     found[child.pid] = child
         return found
 

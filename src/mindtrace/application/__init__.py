@@ -1,1 +1,1 @@
-"""Floor 10: the HTTP door. Parses a request, calls one service function, renders its answer."""
+"""The HTTP interface: parses a request, calls one service function, renders its answer."""

@@ -1,9 +1,4 @@
-"""Floor 10: the queue in front of work that takes long, and the threads that do it.
-
-In: work, from requests whose images or model are large. Out: its result; or a `Problem`
-at once where too many wait already, or when the time for an answer is over. Work that
-nobody waits for any longer is not begun.
-"""
+"""The queue in front of work that takes long, and the threads that do it."""
 
 from __future__ import annotations
 
@@ -17,7 +12,7 @@ from typing import Any, TypeVar
 from mindtrace.application.problems import Problem
 
 Result = TypeVar("Result")
-# Asked by work that has parts, before each: whether its answer is still waited for.
+# Whether the answer is still waited for; asked by work that has parts, before each.
 Wanted = Callable[[], bool]
 _WEIGHT = 0.1  # of the latest work in the running mean of what work takes
 
@@ -26,13 +21,7 @@ class Admission:
     """Lets in as much as can be answered soon."""
 
     def __init__(self, queue: int, timeout: float, threads: int) -> None:
-        """Prepare; threads start with the first work.
-
-        Args:
-            queue: how many may wait for a thread.
-            timeout: seconds until an answer must be there.
-            threads: how many work.
-        """
+        """Prepare; threads start with the first work."""
         self._queue = queue
         self._timeout = timeout
         self._size = threads
@@ -52,27 +41,23 @@ class Admission:
         wait = self.depth * self._seconds / self._size
         return self._inside >= self._size + self._queue or wait > self._timeout
 
-    def demand_room(self) -> None:
-        """Ask before a body is read, so that it need not be.
-
-        Raises:
-            Problem: 503, too many wait.
-        """
+    def require_free_place(self) -> None:
+        """Ask before a body is read, so that it need not be."""
         if self.full:
-            raise crowded()
+            raise overloaded()
 
     async def run(self, work: Callable[[Wanted], Result]) -> Result:
         """Do work in a thread, when its turn has come.
 
         Args:
-            work: hears by what to ask whether its result is still wanted.
-
-        Raises:
-            Problem: 503, too many wait; 504, it took too long.
-        """
-        self.demand_room()
+            work: hears by what to ask whether its result is still wanted."""
+        self.require_free_place()
         over = threading.Event()
-        job = self._begin(work, lambda: not over.is_set())
+        with self._lock:
+            self._inside += 1
+        job = self._threads.submit(self._measured, work, lambda: not over.is_set())
+        # Also when it was given up: a thread that still works at it is not free.
+        job.add_done_callback(self._left)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(job), self._timeout)
         except TimeoutError as error:
@@ -86,14 +71,6 @@ class Admission:
         """Begin nothing more; what runs comes to its end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _begin(self, work: Callable[[Wanted], Result], wanted: Wanted) -> Future[Result]:
-        with self._lock:
-            self._inside += 1
-        job = self._threads.submit(self._measured, work, wanted)
-        # Also when it was given up: a thread that still works at it is not free.
-        job.add_done_callback(self._left)
-        return job
-
     def _measured(self, work: Callable[[Wanted], Result], wanted: Wanted) -> Result:
         start = time.perf_counter()
         try:
@@ -106,7 +83,7 @@ class Admission:
             self._inside -= 1
 
 
-def crowded() -> Problem:
+def overloaded() -> Problem:
     """The answer to one request too many."""
     return Problem(
         503, "too many requests wait already", headers={"Retry-After": "1"}, kind="overloaded"

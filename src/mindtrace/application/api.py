@@ -1,10 +1,7 @@
-"""Floor 10: the FastAPI application, put together.
+"""The FastAPI application, put together.
 
-In: settings and, if one was named, a model reference. Out: `create_app`, and `app` for
-`uvicorn mindtrace.application.api:app`, made from the configuration when it is first
-asked for. The order of the layers, outermost first: front (the usual question, answered
-at once), envelope (request id, problem documents, counting), guard (who may ask), limits
-(how much), then the routes.
+The layers, outermost first: the fast path, request id and problem documents, security, body limits,
+routes.
 """
 
 from __future__ import annotations
@@ -23,29 +20,25 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from mindtrace.application import (
-    front,
-    guard,
-    health,
     inference,
     jobs,
     metrics,
     models,
-    page,
+    open_inference,
     promotion,
-    v2,
+    security,
+    system,
 )
-from mindtrace.application.access_log import AccessLog
 from mindtrace.application.admission import Admission
-from mindtrace.application.document import ProblemDocument, problems
-from mindtrace.application.envelope import Envelope
-from mindtrace.application.limits import BodyLimit
-from mindtrace.application.meters import Meters
+from mindtrace.application.inference import FastPath
+from mindtrace.application.metrics import Metrics
+from mindtrace.application.middleware import AccessLog, BodyLimit, RequestMiddleware
 from mindtrace.application.problems import Problem
-from mindtrace.application.slot import ModelSlot
-from mindtrace.application.watch import Watch
+from mindtrace.application.schemas import ProblemDocument, problems
+from mindtrace.application.served_model import ChampionPoller, ServedModel
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.service import retrain
-from mindtrace.service.serving import read_token
+from mindtrace.service.serve import read_token
 from mindtrace.utils.system import available_cores
 from mindtrace.version import VERSION
 
@@ -53,7 +46,7 @@ if TYPE_CHECKING:
     app: FastAPI
 
 _ABOUT = "Serves a registered version of an image classifier, and trains the next one."
-_ROOMS = (page, inference, models, promotion, jobs, health, metrics, v2)
+_MODULES = (system, inference, models, promotion, jobs, open_inference)
 
 
 def create_app(
@@ -64,22 +57,11 @@ def create_app(
     allow_label_change: bool = False,
     shared: Path | None = None,
 ) -> FastAPI:
-    """Build the application; its model is loaded when it starts.
-
-    Args:
-        settings: of the server.
-        model_ref: what to serve; None is the champion, also one that is yet to come.
-        worker: whether a process that trains is started where jobs wait.
-        allow_label_change: whether a champion may have other classes than the one before.
-        shared: the folder of all workers of this server; None for one that is alone.
-
-    Raises:
-        UsageError: the token file cannot be used.
-    """
+    """Build the application; its model is loaded when it starts."""
     serve = settings.serve
     token = None if serve.token_file is None else read_token(serve.token_file)
-    rules = guard.rules(token, serve.allowed_hosts)
-    meters, access_log = Meters(), AccessLog() if serve.access_log else None
+    rules = security.rules(token, serve.allowed_hosts)
+    counters, access_log = Metrics(shared), AccessLog() if serve.access_log else None
     application = _Application(
         title="mindtrace",
         version=VERSION,
@@ -89,8 +71,10 @@ def create_app(
         responses=problems(400, 401, 403, 421, 422, 500),
         generate_unique_id_function=lambda route: route.name,
         middleware=[
-            Middleware(Envelope, meters=meters, access_log=access_log, paths=_plain_paths()),
-            Middleware(guard.Guard, rules=rules),
+            Middleware(
+                RequestMiddleware, metrics=counters, access_log=access_log, paths=_plain_paths()
+            ),
+            Middleware(security.SecurityMiddleware, rules=rules),
             Middleware(
                 BodyLimit,
                 default=serve.max_body,
@@ -103,42 +87,45 @@ def create_app(
         },
     )
     state = application.state
-    state.settings, state.worker, state.shared = settings, worker, shared
-    state.meters, state.access_log, state.exchange = meters, access_log, None
-    state.slot = ModelSlot(settings, model_ref, allow_label_change=allow_label_change)
+    state.settings, state.worker = settings, worker
+    state.metrics, state.access_log = counters, access_log
+    state.served = ServedModel(settings, model_ref, allow_label_change=allow_label_change)
     state.admission = Admission(
         serve.queue, serve.request_timeout, max(1, available_cores() // serve.workers)
     )
     state.runner = retrain.runner(settings, serving=True)
-    application.front = front.Front(
-        *(state.slot, rules, state.admission, meters),
+    application.fast_path = FastPath(
+        *(state.served, rules, state.admission, counters),
         access_log=access_log,
         max_body=serve.max_body,
         max_pixels=serve.max_pixels,
     )
-    for room in _ROOMS:
-        application.include_router(room.router)
+    for module in _MODULES:
+        application.include_router(module.router)
+    return application
+
+
+def load_app(settings: Settings, model_ref: str | None = None, **options: Any) -> FastAPI:
+    """The application with its model loaded, so that what is wrong shows now."""
+    application = create_app(settings, model_ref, **options)
+    application.state.served.load()
     return application
 
 
 def _plain_paths() -> set[str]:
     """The paths of all routes that have no parameters."""
-    paths = {getattr(route, "path", "") for room in _ROOMS for route in room.router.routes}
+    paths = {getattr(route, "path", "") for module in _MODULES for route in module.router.routes}
     return {path for path in paths if path and "{" not in path}
 
 
 class _Application(FastAPI):
-    """FastAPI behind the short way; it knows the shape of refusals, which no route returns.
+    """FastAPI behind the fast path; it knows the shape of refusals, which no route returns."""
 
-    Attributes:
-        front: the short way.
-    """
-
-    front: front.Front
+    fast_path: FastPath
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == front.ROUTE:
-            further = await self.front(scope, receive, send)
+        if scope["type"] == "http" and scope["path"] == inference.ROUTE:
+            further = await self.fast_path(scope, receive, send)
             if further is None:
                 return
             receive = further
@@ -154,28 +141,28 @@ class _Application(FastAPI):
 @contextlib.asynccontextmanager
 async def _lifespan(application: FastAPI) -> AsyncIterator[None]:
     state = application.state
-    if state.slot.model is None:
-        state.slot.fill()
-    watch = Watch(state.slot, state.settings)
-    watch.start()
+    if state.served.model is None:
+        state.served.load()
+    poller = ChampionPoller(state.served, state.settings)
+    poller.start()
     if state.access_log is not None:
         state.access_log.start()
     if state.worker:
         state.runner.start()
-    async with metrics.telling(state):
-        with _settled_memory():
+    async with metrics.flushed_regularly(state):
+        with _frozen_memory():
             yield
     # From here on the loop is blocked: it has nothing left to do, all requests are answered.
-    watch.stop()
+    poller.stop()
     state.admission.close()
     if state.access_log is not None:
-        state.access_log.close()
+        state.access_log.stop()
     state.runner.stop()
 
 
 @contextlib.contextmanager
-def _settled_memory() -> Iterator[None]:
-    """What is loaded stays: the collector of garbage need not look at it again and again."""
+def _frozen_memory() -> Iterator[None]:
+    """What is loaded stays: the garbage collector need not look at it again."""
     thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
@@ -204,8 +191,8 @@ def _allowed(request: Request) -> str:
     scope = request.scope
     methods = {
         method
-        for room in _ROOMS
-        for route in room.router.routes
+        for module in _MODULES
+        for route in module.router.routes
         if route.matches(scope)[0] is not Match.NONE
         for method in getattr(route, "methods", None) or ()
     }

@@ -121,7 +121,7 @@ class Followed:
             watch.end()
 
     def _stopping(self) -> bool:
-        slot = getattr(self._application.state, "slot", None)
+        slot = getattr(self._application.state, "served", None)
         return bool(getattr(slot, "draining", False))
 
 

@@ -9,11 +9,10 @@ from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-from mindtrace.application.document import problems
 from mindtrace.application.job_events import Followed, last_event_id
 from mindtrace.application.orders import read_order
 from mindtrace.application.problems import Problem
-from mindtrace.application.schemas import EXAMPLE_INI, Job, JobPage
+from mindtrace.application.schemas import EXAMPLE_INI, Job, JobPage, problems
 from mindtrace.config.settings import Settings
 from mindtrace.jobs.job import JOB_ID, KEY, is_key
 from mindtrace.service import jobs as service

@@ -8,9 +8,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse
 
-from mindtrace.application.document import problems
 from mindtrace.application.problems import Problem
-from mindtrace.application.schemas import ComparisonItem, ModelPage, VersionItem, VersionPage
+from mindtrace.application.schemas import (
+    ComparisonItem,
+    ModelPage,
+    VersionItem,
+    VersionPage,
+    problems,
+)
 from mindtrace.config.settings import Settings
 from mindtrace.documents import document
 from mindtrace.errors import NotFoundError, UsageError

@@ -12,8 +12,8 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from mindtrace.application import bodies
-from mindtrace.application.guard import media_type
 from mindtrace.application.problems import Problem
+from mindtrace.application.security import media_type
 from mindtrace.service.retrain import Order, Overlay
 
 ACCEPTED = ("application/json", "text/x-ini", "multipart/form-data")

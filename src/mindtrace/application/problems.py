@@ -1,9 +1,6 @@
-"""Floor 10: how the HTTP door says no.
+"""How the HTTP interface refuses: exceptions as RFC 9457 problem documents.
 
-In: an exception. Out: an RFC 9457 problem document, the same shape for a refused
-request, a `MindtraceError` of a lower floor, an unknown route and an accident of ours.
-What names our files (a bundle's folder, a store's address) goes to the log, never to
-the client.
+What names our files (a bundle's folder, a store's address) goes to the log, never to the client.
 """
 
 from __future__ import annotations
@@ -40,7 +37,7 @@ STATUS: Mapping[type[MindtraceError], int] = {
     errors.InterruptedByUser: 503,
 }
 
-_UNTOLD = {
+_SILENT = {
     500: "the server failed; its log says more under this request_id",
     502: "a source of images could not be fetched; the server's log says more",
     503: "the server cannot do this right now; its log says more under this request_id",
@@ -48,23 +45,12 @@ _UNTOLD = {
 # RFC 9110's words; Python's own table had older ones before 3.13.
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 # What a client may hear the name of; a registry or a folder would be a path.
-_OURS_TO_NAME = frozenset({"model", "version", "alias", "job"})
+_NAMEABLE = frozenset({"model", "version", "alias", "job"})
 _RETRY_AFTER = {429: "30", 503: "5"}
 
 
 class Problem(Exception):  # noqa: N818 - it is what RFC 9457 calls it
-    """A refusal on its way to the client; raised by guards and routes.
-
-    Attributes:
-        status: of HTTP.
-        detail: one or more lines, for people.
-        hint: what to do next, or None.
-        errors: the single faults, each an object with a `message`.
-        headers: to send beside it, such as `Retry-After`.
-        members: further ones of the document.
-        title: what the status means.
-        kind: the last part of the document's `type`.
-    """
+    """A refusal on its way to the client; `kind` is the last part of the document's `type`."""
 
     def __init__(
         self,
@@ -107,21 +93,31 @@ class Problem(Exception):  # noqa: N818 - it is what RFC 9457 calls it
         # What a client sent may be quoted, and half a surrogate pair is no character.
         return text.encode(errors="replace")
 
+    def http_headers(self, body: bytes) -> list[tuple[bytes, bytes]]:
+        """The headers of an answer with this body."""
+        headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), **self.headers}
+        return [(k.lower().encode(), v.encode("latin-1")) for k, v in headers.items()]
+
+
+def body_too_long(limit: int) -> Problem:
+    """The answer to a body of more than `limit` bytes; the rest of it is not read."""
+    return Problem(413, f"the body is longer than {limit:,} bytes", headers={"Connection": "close"})
+
 
 def from_error(error: MindtraceError) -> Problem:
-    """What a client may know of an error of the lower floors; the rest is logged."""
+    """What a client may know of an error of the lower layers; the rest is logged."""
     status = status_of(type(error))
     kind = _kebab(type(error).__name__)
     retry = {"Retry-After": _RETRY_AFTER[status]} if status in _RETRY_AFTER else None
     if status >= 500:
         log.error("%s: %s", type(error).__name__, error.message)
-        return Problem(status, _UNTOLD[status], headers=retry, kind=kind)
+        return Problem(status, _SILENT[status], headers=retry, kind=kind)
     faults = error.faults if isinstance(error, ConfigError) else ()
     rows = [
         {"message": fault.message, "section": fault.section, "key": fault.key, "line": fault.line}
         for fault in faults
     ]
-    detail = f"{len(rows)} faults" if len(rows) > 1 else _told(error)
+    detail = f"{len(rows)} faults" if len(rows) > 1 else _detail(error)
     return Problem(status, detail, hint=error.hint, errors=rows, headers=retry, kind=kind)
 
 
@@ -130,8 +126,8 @@ def status_of(kind: type[MindtraceError]) -> int:
     return next(STATUS[ancestor] for ancestor in kind.__mro__ if ancestor in STATUS)
 
 
-def _told(error: MindtraceError) -> str:
-    if isinstance(error, NotFoundError) and error.kind not in _OURS_TO_NAME:
+def _detail(error: MindtraceError) -> str:
+    if isinstance(error, NotFoundError) and error.kind not in _NAMEABLE:
         return f"there is no {error.kind}"
     return error.message
 

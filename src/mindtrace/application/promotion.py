@@ -15,8 +15,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
 from mindtrace.application import bodies
-from mindtrace.application.document import problems
-from mindtrace.application.guard import media_type
 from mindtrace.application.problems import Problem
 from mindtrace.application.schemas import (
     HistoryItem,
@@ -24,7 +22,9 @@ from mindtrace.application.schemas import (
     PromoteWish,
     PromotionItem,
     RollbackWish,
+    problems,
 )
+from mindtrace.application.security import media_type
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import shown
 from mindtrace.errors import NotFoundError, StoreError

@@ -1,11 +1,12 @@
-"""Floor 10: the shapes of requests and answers, for the OpenAPI document.
+"""The shapes of requests and answers, for the OpenAPI document.
 
-Nothing here runs for a request: bodies are read and answers written by hand, because a
-prediction costs less than its validation would. The tests hold both to these shapes.
+Bodies of /inference are read and written by hand: a prediction costs less than its validation.
+The tests compare both with these shapes.
 """
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -17,6 +18,8 @@ EXAMPLE_IMAGE = (
     "AE4WFCBhVnAwHCw44EVfJerodZFEOefjvWHrYwGtBxCj+VckueQ9h0lc8rP6AK7JEI+wZbC1AAAAAElFTkSu"
     "QmCC"
 )
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp")
+MAX_IMAGES = 1024
 EXAMPLE_INI = "[data]\nsource = digits\n\n[train]\nmax_epochs = 1\n"
 
 
@@ -288,3 +291,85 @@ class Alive(_Shape):
     status: Literal["live", "ready"]
     model_name: str | None = None
     version: int | None = None
+
+
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "seconds after which to try again",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457."""
+
+    model_config = ConfigDict(extra="allow")
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    hint: str | None = None
+    errors: list[dict[str, Any]] | None = None
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer with these problems."""
+    schema = {"$ref": f"#/components/schemas/{ProblemDocument.__name__}"}
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {"application/problem+json": {"schema": schema}},
+            **({"headers": _RETRY_AFTER} if status in (429, 503) else {}),
+        }
+        for status in statuses
+    }
+
+
+def inlined(shape: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of `shape` with what it refers to in place of every reference."""
+    schema = shape.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def resolved(node: Any) -> Any:
+        if isinstance(node, list):
+            return [resolved(inner) for inner in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return resolved(parts[node["$ref"].rpartition("/")[2]])
+        return {key: resolved(inner) for key, inner in node.items()}
+
+    inner: dict[str, Any] = resolved(schema)
+    return inner
+
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+INFERENCE_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {"oneOf": [OneImage.model_json_schema(), ManyImages.model_json_schema()]},
+            "examples": {
+                "one image": {"value": {"image": EXAMPLE_IMAGE, "top_k": 3}},
+                "several images": {"value": {"images": [EXAMPLE_IMAGE, EXAMPLE_IMAGE]}},
+            },
+        },
+        **dict.fromkeys(IMAGE_TYPES, _BINARY),
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["image"],
+                "properties": {"image": _BINARY["schema"]},
+            }
+        },
+    },
+}
+TOP_K: dict[str, Any] = {
+    "name": "top_k",
+    "in": "query",
+    "description": "how many of the likeliest classes to list; in JSON it stands in the body",
+    "schema": {"type": "integer", "minimum": 1, "default": 1},
+}

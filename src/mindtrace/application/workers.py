@@ -1,199 +1,202 @@
-"""Floor 10: several processes that accept on one socket, and who keeps them alive.
-
-In: the work of one process, as a value, and how many are wanted. Out: nothing; `run`
-returns when all have ended after a signal. Where the system can fork, workers share the
-memory and the imports of their parent: the second costs a quarter of the first, and one
-that was killed is replaced in a moment. The parent itself does no work, opens no store
-and starts no thread.
-"""
+"""Several processes that accept on one shared socket, and the supervisor that keeps them alive."""
 
 from __future__ import annotations
 
 import contextlib
-import gc
-import multiprocessing
+import json
 import os
+import pickle
+import select
+import shutil
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from multiprocessing import connection
-from multiprocessing.connection import Connection
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
 
-from mindtrace.application import worker
+from uvicorn.config import STARTUP_FAILURE
+
+from mindtrace import errors
 from mindtrace.application.problems import log
-from mindtrace.application.worker import Child, Report, ending
-from mindtrace.errors import InterruptedByUser
+from mindtrace.application.serve import SAME_SIGNAL, Plan, Server
+from mindtrace.errors import InterruptedByUser, MindtraceError
 
-# A second signal means "now"; sooner than this it is the first one that came twice.
-SAME_WISH = 0.5  # seconds
-_LONGEST_PAUSE = 10.0
-
-_HEARD = (signal.SIGTERM, signal.SIGINT)
-
-Work = Callable[[Report], None]
+_SERVES = b"serves\n"  # what a worker reports
+_TICK = 0.2  # seconds between two looks of the supervisor
+_LONGEST_PAUSE = 10.0  # seconds
+_WORKER = "from mindtrace.application.workers import serve_as_worker; serve_as_worker()"
 
 
-class Workers:
-    """Keeps processes alive until a signal says to stop."""
+class Worker:
+    """One of several processes that accept on one shared socket, as the supervisor sees it."""
 
-    def __init__(
-        self,
-        work: Work,
-        count: int,
-        drain_timeout: float,
-        *,
-        start_method: str = "fork" if sys.platform == "linux" else "spawn",
-    ) -> None:
-        """Prepare; nothing runs yet.
+    def __init__(self, plan: Plan, listener: socket.socket) -> None:
+        descriptor = listener.fileno()
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _WORKER, str(descriptor)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=[descriptor],
+        )
+        self._reported = b""
+        stdin = self.process.stdin
+        assert stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            pickle.dump(plan, stdin)
+            stdin.flush()  # and left open: its end tells the worker that we are gone
 
-        Args:
-            work: what a worker does; it is pickled where processes are not forked.
-            count: of workers.
-            drain_timeout: seconds from a signal to the end of the last worker.
-            start_method: of `multiprocessing`.
-        """
-        self._work = work
-        self._count = count
-        self._drain_timeout = drain_timeout
-        self._context: Any = multiprocessing.get_context(start_method)
-        self._children: list[Child] = []
+    @property
+    def pipe(self) -> IO[bytes]:
+        """Where it reports that it serves, or why it cannot."""
+        assert self.process.stdout is not None
+        return self.process.stdout
+
+    @property
+    def serves(self) -> bool:
+        """Whether it has begun to serve."""
+        return self._reported.startswith(_SERVES)
+
+    def read(self) -> None:
+        """Read what it has reported."""
+        self._reported += os.read(self.pipe.fileno(), 1 << 16)
+
+    def close(self) -> None:
+        """End it now."""
+        self.process.kill()
+        self.process.communicate()
+
+    def failure(self, prefix: str) -> MindtraceError:
+        """Why it could not start: the error that it met, with its own class."""
+        if not self._reported or self.serves:
+            how = _how_it_ended(self.process.returncode)
+            return MindtraceError(f"{prefix or 'a worker could not start'}: it {how}")
+        failure = json.loads(self._reported)
+        kind = getattr(errors, failure["type"], MindtraceError)
+        # Each class has a constructor of its own.
+        error: MindtraceError = kind.__new__(kind)
+        message = f"{prefix}: {failure['message']}" if prefix else failure["message"]
+        MindtraceError.__init__(error, message, hint=failure["hint"])
+        return error
+
+
+def forget_dead_worker(shared: Path, pid: int) -> None:
+    """Remove the gauges of a worker that has died; what it has counted stays in `GET /metrics`."""
+    for path in shared.glob(f"gauge_live*_{pid}.db"):
+        path.unlink()
+
+
+def _how_it_ended(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
+
+def serve_as_worker() -> None:
+    """The whole life of a worker process."""
+    # Ctrl-C reaches every process of a terminal; the supervisor decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    plan: Plan = pickle.load(sys.stdin.buffer)
+    report = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # nothing else may write there, child processes included
+    try:
+        server = Server(plan.settings, plan.load(), on_start=lambda: report.write(_SERVES))
+    except MindtraceError as error:
+        failure = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
+        report.write(json.dumps(failure).encode())
+        sys.exit(STARTUP_FAILURE)
+    orphaned = threading.Event()
+    threading.Thread(target=_end_with_parent, args=(orphaned,), daemon=True).start()
+    server.run(sockets=[listener])
+    if orphaned.is_set() and plan.shared is not None:
+        shutil.rmtree(plan.shared, ignore_errors=True)  # nobody else is left to do it
+
+
+def _end_with_parent(orphaned: threading.Event) -> None:
+    os.read(0, 1)  # not by sys.stdin: its lock would be held at the end of the interpreter
+    orphaned.set()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Supervisor:
+    """Keeps workers alive until a signal.
+
+    uvicorn's own builds a server without our drain, and ends with 0 when no worker could start.
+    """
+
+    def __init__(self, plan: Plan, listener: socket.socket) -> None:
+        self._plan = plan
+        self._listener = listener
+        self._count = plan.settings.serve.workers
+        self._workers: list[Worker] = []
         self._signals: list[tuple[int, float]] = []
-        # Whether the first worker serves; whether all have served.
-        self._serving = self._settled = False
-        self._pause = 0.0
-        self._not_before = 0.0
+        self._serving = self._complete = False  # the first worker serves; all have served
+        self._pause = 0.0  # seconds before a worker that cannot start is started again
+        self._start_at = 0.0
 
-    def run(self, ready: Callable[[], object], stopping: Callable[[], object]) -> None:
-        """Keep the workers alive.
-
-        Args:
-            ready: called once the first worker serves.
-            stopping: called when a signal has come, before the workers hear of it.
-
-        Raises:
-            MindtraceError: a worker could not start.
-            InterruptedByUser: a second signal cut the drain short.
-        """
-        # Objects of now are never garbage; marking them would copy their pages.
-        gc.collect()
-        gc.freeze()
-        with self._heard() as wake:
-            try:
-                # The first one alone: what is wrong with it is wrong with all.
-                self._start()
-                while not self._signals:
-                    self._watch(wake, ready)
-                stopping()
-                self._drain(wake)
-            finally:
-                for child in self._children:
-                    child.process.kill()
-                    child.process.join()
+    def run(self, ready: Callable[[], object]) -> None:
+        """Start workers and replace those that die; `ready` is called when the first one serves."""
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, lambda got, _: self._signals.append((got, time.monotonic())))
+        try:
+            # The first one alone: what is wrong with it is wrong with all.
+            self._start()
+            while not self._signals:
+                self._watch(ready)
+            # First, or clients would wait in its queue for workers that accept no more.
+            self._listener.close()
+            self._drain()
+        finally:
+            for worker in self._workers:
+                worker.close()
 
     def _start(self) -> None:
-        pipe, theirs = self._context.Pipe(duplex=False)
-        taken = {child.place for child in self._children}
-        place = next(free for free in range(self._count) if free not in taken)
-        process = self._context.Process(target=_run, args=(self._work, theirs, place))
-        # Held back until the child has its own ears: with ours it would be deaf.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
-        theirs.close()
-        self._children.append(Child(process, pipe, place))
+        self._workers.append(Worker(self._plan, self._listener))
 
-    def _watch(self, wake: int, ready: Callable[[], object]) -> None:
-        """Wait for one thing to happen, and see to it."""
-        sources: dict[Any, Child] = {}
-        for child in self._children:
-            sources |= {child.process.sentinel: child, child.pipe: child}
-        happened = connection.wait([*sources, wake], worker.TICK)
-        for child in {
-            id(sources[one]): sources[one] for one in happened if one in sources
-        }.values():
-            child.listen()
-            if not child.process.is_alive():
-                self._ended(child)
-        if not self._serving and self._children and self._children[0].started:
+    def _watch(self, ready: Callable[[], object]) -> None:
+        readable, _, _ = select.select([worker.pipe for worker in self._workers], [], [], _TICK)
+        for worker in list(self._workers):
+            if worker.pipe in readable:
+                worker.read()
+            if worker.process.poll() is not None:
+                self._replace(worker)
+        if not self._serving and self._workers and self._workers[0].serves:
             self._serving = True
             ready()
-        if self._serving and time.monotonic() >= self._not_before:
-            while len(self._children) < self._count:
+        if self._serving and time.monotonic() >= self._start_at:
+            while len(self._workers) < self._count:
                 self._start()
-        if len(self._children) == self._count and all(child.started for child in self._children):
-            self._settled, self._pause = True, 0.0
-        for child in self._children:
-            if child.hangs():
-                log.error("worker %s hangs and is killed", child.process.pid)
-                child.process.kill()
-                child.process.join()
+        if len(self._workers) == self._count and all(worker.serves for worker in self._workers):
+            self._complete, self._pause = True, 0.0
 
-    def _ended(self, child: Child) -> None:
-        """A worker that nobody stopped; another one takes its place."""
-        self._children.remove(child)
-        child.process.join()
-        child.pipe.close()
-        if not child.started and not (self._settled and self._children):
-            raise child.failure("the workers could not start" if self._serving else "")
-        how = ending(child.process.exitcode)
-        log.error("worker %s %s; another one takes its place", child.process.pid, how)
-        if not child.started:
-            log.error("%s", child.failure().message)
+    def _replace(self, worker: Worker) -> None:
+        """Forget a worker that has died; `_watch` starts another one."""
+        self._workers.remove(worker)
+        worker.read()
+        worker.close()
+        if not worker.serves and not (self._complete and self._workers):
+            raise worker.failure("the workers could not start" if self._serving else "")
+        how = _how_it_ended(worker.process.returncode)
+        log.error("worker %s %s; another one takes its place", worker.process.pid, how)
+        if self._plan.shared is not None:
+            forget_dead_worker(self._plan.shared, worker.process.pid)
+        if not worker.serves:
+            log.error("%s", worker.failure("").message)
             self._pause = min(_LONGEST_PAUSE, 2 * self._pause or 0.5)
-            self._not_before = time.monotonic() + self._pause
+            self._start_at = time.monotonic() + self._pause
 
-    def _drain(self, wake: int) -> None:
+    def _drain(self) -> None:
         since = self._signals[0][1]
-        for child in self._children:
-            child.process.terminate()
-        while alive := [child.process for child in self._children if child.process.is_alive()]:
-            left = since + self._drain_timeout - time.monotonic()
-            later = [signum for signum, at in self._signals if at > since + SAME_WISH]
+        timeout = self._plan.settings.serve.drain_timeout
+        for worker in self._workers:
+            worker.process.terminate()
+        while alive := [worker for worker in self._workers if worker.process.poll() is None]:
+            later = [signum for signum, at in self._signals if at > since + SAME_SIGNAL]
             if later:
                 raise InterruptedByUser(later[0])
-            if left <= 0:
-                log.error("%d workers did not end within %g s", len(alive), self._drain_timeout)
+            if time.monotonic() >= since + timeout:
+                log.error("%d workers did not end within %g s", len(alive), timeout)
                 return
-            connection.wait([*(process.sentinel for process in alive), wake], left)
-            _emptied(wake)
-
-    @contextlib.contextmanager
-    def _heard(self) -> Iterator[int]:
-        """Signals wake `connection.wait` through the pipe that is given out."""
-        ours, theirs = os.pipe()
-        os.set_blocking(ours, False)
-        os.set_blocking(theirs, False)
-
-        def hear(signum: int, _: object) -> None:
-            self._signals.append((signum, time.monotonic()))
-            with contextlib.suppress(BlockingIOError):
-                os.write(theirs, b"!")
-
-        on_main = threading.current_thread() is threading.main_thread()
-        before = {signum: signal.signal(signum, hear) for signum in _HEARD if on_main}
-        try:
-            yield ours
-        finally:
-            for signum, action in before.items():
-                signal.signal(signum, action)
-            os.close(ours)
-            os.close(theirs)
-
-
-def _run(work: Work, pipe: Connection, place: int) -> None:
-    """The whole life of a worker."""
-    # Ctrl-C reaches every process of a terminal: the parent hears it and says what to do.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
-    work(Report(pipe, place))
-
-
-def _emptied(pipe: int) -> None:
-    with contextlib.suppress(BlockingIOError):
-        os.read(pipe, 1 << 10)
+            time.sleep(_TICK / 4)

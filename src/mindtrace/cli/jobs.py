@@ -220,7 +220,7 @@ def _open_jobs(settings: Settings, url: str | None) -> Jobs:
 
         return LocalJobs(settings)
     from mindtrace.service.remote_jobs import RemoteJobs, Stream
-    from mindtrace.service.serving import read_token
+    from mindtrace.service.serve import read_token
 
     file = settings.serve.token_file
     return RemoteJobs(Stream(url, None if file is None else read_token(file)))

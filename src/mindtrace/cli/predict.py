@@ -100,7 +100,7 @@ def _by_server(
     settings: Settings, url: str, files: Sequence[str], topk: int, fail_fast: bool
 ) -> Iterator[Answer]:
     from mindtrace.service.remote import Link, predict_remote
-    from mindtrace.service.serving import read_token
+    from mindtrace.service.serve import read_token
 
     file = settings.serve.token_file
     link = Link(url, None if file is None else read_token(file))

@@ -64,7 +64,7 @@ def serve(
             "serve.token_file": token_file,
         }
     )
-    from mindtrace.service.serving import serve as service
+    from mindtrace.service.serve import serve as service
 
     service(
         settings,

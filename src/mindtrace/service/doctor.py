@@ -284,7 +284,7 @@ def _champion(settings: Settings, name: str) -> Check:
 
 def _token(settings: Settings) -> Check:
     """Whether `mindtrace serve` would agree to start, as far as tokens go."""
-    from mindtrace.service.serving import check_token_rule
+    from mindtrace.service.serve import check_token_rule
 
     try:
         check_token_rule(settings)

@@ -1,9 +1,4 @@
-"""Floor 9: which version a server ought to answer with, and that version opened.
-
-In: settings and a model reference. Out: an `Opened` bundle with the golden images that
-it must still be asked, or what a reference means at this moment. Everything is read
-without MLflow where the store is SQLite.
-"""
+"""Which version a server ought to answer with, and that version opened."""
 
 from __future__ import annotations
 
@@ -31,14 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opened:
-    """A model that can answer, and what it must answer.
-
-    Attributes:
-        model: loaded, every byte compared with its digests.
-        folder: of its bundle.
-        golden: images with the answers of its training; it must give them by the way on
-            which requests are answered.
-    """
+    """A model that can answer, and golden images that it must still answer as in training."""
 
     model: LoadedModel
     folder: Path
@@ -47,17 +35,11 @@ class Opened:
 
 @dataclass(frozen=True)
 class Identity:
-    """Tells versions apart, also those of a registry that was deleted and made anew.
+    """Tells versions apart, also those of a registry that was deleted and made anew."""
 
-    Attributes:
-        model_name: None for a bare folder.
-        version: None for a bare folder.
-        digest: of the bundle; None where nobody registered one.
-    """
-
-    model_name: str | None
+    model_name: str | None  # None for a bare folder, as its version
     version: int | None
-    digest: str | None
+    digest: str | None  # of the bundle; None where nobody registered one
 
     @classmethod
     def of(cls, model: LoadedModel) -> Identity:
@@ -71,14 +53,7 @@ class Identity:
 
 
 def open_or_wait(settings: Settings, model_ref: str | None) -> Opened | None:
-    """The model to serve; None where nothing was named and nothing is registered yet.
-
-    Raises:
-        NotFoundError: the reference names nothing, or it is open which of several
-            models is meant.
-        BundleError: the version is damaged.
-        StoreError: the registry cannot be read.
-    """
+    """The model to serve; None where nothing was named and nothing is registered yet."""
     try:
         located = locate(settings, model_ref)
     except NotFoundError as error:
@@ -89,21 +64,12 @@ def open_or_wait(settings: Settings, model_ref: str | None) -> Opened | None:
 
 
 def open_row(settings: Settings, row: ModelVersion) -> Opened:
-    """A version, fetched if it is not on this machine.
-
-    Raises:
-        BundleError: it has no bundle, or one that is damaged.
-        StoreError: it cannot be fetched.
-    """
+    """A version, fetched if it is not on this machine."""
     return _open(locate_version(settings, open_reader(settings), row))
 
 
 def is_moving(model_ref: str | None) -> bool:
-    """Whether a reference may mean another version tomorrow.
-
-    Raises:
-        UsageError: it is of no known form.
-    """
+    """Whether a reference may mean another version tomorrow."""
     return parse_reference(model_ref).alias is not None
 
 
@@ -112,15 +78,7 @@ def pointed_at(
 ) -> tuple[str, int] | None:
     """The name and version that a moving reference means now; None for nothing yet.
 
-    Args:
-        settings: of the registry.
-        model_ref: what to follow.
-        model_name: that of the model which is served, if one is: it stays.
-
-    Raises:
-        NotFoundError: it means nothing any more, or it is open which of several models
-            is meant.
-        StoreError: the registry cannot be read.
+    The name of the model that is served stays, even if nothing else would choose it now.
     """
     reference = parse_reference(model_ref)
     assert reference.alias is not None
@@ -138,11 +96,7 @@ def pointed_at(
 
 
 def find_row(settings: Settings, model_name: str, version: int) -> ModelVersion | None:
-    """What the registry says of one version.
-
-    Raises:
-        StoreError: the registry cannot be read.
-    """
+    """What the registry says of one version."""
     return open_reader(settings).version(model_name, version)
 
 

@@ -16,10 +16,9 @@ import pytest
 from tests.application.conftest import png
 from tests.application.registered import NAME, Registered, copied, copy_database
 
-from mindtrace.application import watch as watching
+from mindtrace.application import served_model
 from mindtrace.application.problems import Problem
-from mindtrace.application.slot import ModelSlot
-from mindtrace.application.watch import Watch
+from mindtrace.application.served_model import ChampionPoller, ServedModel
 from mindtrace.config.settings import Settings
 from mindtrace.errors import StoreError
 from mindtrace.registry import reader as registry_reader
@@ -29,25 +28,25 @@ THOROUGH = 10  # looks, of which one is thorough
 
 
 class Watched:
-    """A slot with a watch that looks when it is told to."""
+    """A served model with a poller that polls when it is told to."""
 
     def __init__(self, settings: Settings, ref: str | None = None, **options: Any) -> None:
-        self.slot = ModelSlot(settings, ref, **options)
-        self.slot.fill()
-        self.watch = Watch(self.slot, settings)
+        self.served = ServedModel(settings, ref, **options)
+        self.served.load()
+        self.poller = ChampionPoller(self.served, settings)
 
     def look(self, times: int = 1) -> int | None:
         for _ in range(times):
-            self.watch.look()
+            self.poller.poll()
         return self.version
 
     @property
     def version(self) -> int | None:
-        return None if self.slot.model is None else self.slot.model.version
+        return None if self.served.model is None else self.served.model.version
 
     @property
     def swaps(self) -> tuple[int, int, int]:
-        counts = self.slot.swaps
+        counts = self.served.swaps
         return counts["ok"], counts["refused"], counts["failed"]
 
 
@@ -61,21 +60,21 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             lines.append(record.getMessage())
 
     ear = Ear()
-    watching.log.addHandler(ear)
-    monkeypatch.setattr(watching.log, "level", logging.INFO)
+    served_model.log.addHandler(ear)
+    monkeypatch.setattr(served_model.log, "level", logging.INFO)
     yield lines
-    watching.log.removeHandler(ear)
+    served_model.log.removeHandler(ear)
 
 
 def test_a_promotion_and_a_rollback(two: Registered, said: list[str]) -> None:
     watched = Watched(two.settings)
     assert watched.look(3) == 1
-    before = watched.slot.model
+    before = watched.served.model
     two.point(2)
     assert watched.look() == 2
-    assert watched.slot.model is not None
+    assert watched.served.model is not None
     assert before is not None
-    answers = [model.predictor.predict(png(200)).max() for model in (before, watched.slot.model)]
+    answers = [model.predictor.predict(png(200)).max() for model in (before, watched.served.model)]
     assert answers[0] < answers[1]
     two.point(1)
     assert watched.look() == 1
@@ -85,8 +84,8 @@ def test_a_promotion_and_a_rollback(two: Registered, said: list[str]) -> None:
 
 def test_the_model_before_is_freed(two: Registered) -> None:
     watched = Watched(two.settings)
-    assert watched.slot.model is not None
-    before = weakref.ref(watched.slot.model.predictor)
+    assert watched.served.model is not None
+    before = weakref.ref(watched.served.model.predictor)
     two.point(2)
     watched.look()
     gc.collect()
@@ -97,10 +96,10 @@ def test_the_first_champion(registry: Registered, said: list[str]) -> None:
     watched = Watched(registry.settings)
     assert watched.look(THOROUGH) is None
     with pytest.raises(Problem, match="no version to serve yet"):
-        watched.slot.nothing()
+        watched.served.refuse()
     registry.add(1.0)
     assert watched.look() == 1
-    watched.slot.demand_ready()
+    watched.served.require_ready()
     assert said == ["serving squares/1"]
 
 
@@ -111,7 +110,7 @@ def test_a_first_champion_that_nobody_can_find(registry: Registered, said: list[
     registry.add(1.0, name="others")
     assert watched.look(THOROUGH) is None
     with pytest.raises(Problem, match="cannot be looked up"):
-        watched.slot.nothing()
+        watched.served.refuse()
     assert len(said) == 1
     registry.store.client.delete_registered_model("others")
     assert watched.look() == 1
@@ -124,7 +123,7 @@ def test_a_first_champion_that_is_broken(registry: Registered, said: list[str]) 
     assert watched.look(THOROUGH) is None
     assert watched.swaps == (0, 1, 0)
     with pytest.raises(Problem, match="cannot be served") as caught:
-        watched.slot.nothing()
+        watched.served.refuse()
     assert caught.value.status == 503
     assert str(registry.folder(1)) not in caught.value.detail
     registry.add(2.0)
@@ -157,8 +156,8 @@ def test_golden_images_that_only_http_answers_otherwise(
     watched = Watched(two.settings)
     two.point(2)
     monkeypatch.setattr(
-        "mindtrace.application.front.answer_bytes",
-        lambda *_: b'{"probabilities": [0.5, 0.5, 0.0]}',
+        "mindtrace.application.inference.answer_quickly",
+        lambda *_: ("bright", b'{"probabilities": [0.5, 0.5, 0.0]}'),
     )
     assert watched.look(2) == 1
     assert watched.swaps == (0, 1, 0)
@@ -170,7 +169,7 @@ def test_an_accident_while_loading(
 ) -> None:
     watched = Watched(two.settings)
     two.point(2)
-    monkeypatch.setattr(watching, "open_row", lambda *_: 1 // 0)
+    monkeypatch.setattr(served_model, "open_row", lambda *_: 1 // 0)
     assert watched.look(2) == 1
     assert watched.swaps == (0, 1, 0)
     assert said == ["squares/2 is refused"]
@@ -194,16 +193,16 @@ def test_a_version_that_cannot_be_fetched_yet(
 ) -> None:
     watched = Watched(two.settings)
     two.point(2)
-    right = watching.open_row
+    right = served_model.open_row
 
     def fail(*_: Any) -> Any:
         raise StoreError("the network is away")
 
-    monkeypatch.setattr(watching, "open_row", fail)
+    monkeypatch.setattr(served_model, "open_row", fail)
     assert watched.look(4) == 1
     assert watched.swaps == (0, 0, 1)
     assert said == ["squares/2 cannot be fetched yet: the network is away"]
-    monkeypatch.setattr(watching, "open_row", right)
+    monkeypatch.setattr(served_model, "open_row", right)
     assert watched.look() == 2
     assert watched.swaps == (1, 0, 1)
 
@@ -268,8 +267,8 @@ def test_a_registry_that_was_made_anew(
     copy_database(anew / "mlflow.db", tmp_path / "mlflow.db")
     assert watched.look(THOROUGH) == 1
     assert watched.swaps == (1, 0, 0)
-    assert watched.slot.model is not None
-    assert float(watched.slot.model.predictor.predict(png(200)).max()) > 0.9
+    assert watched.served.model is not None
+    assert float(watched.served.model.predictor.predict(png(200)).max()) > 0.9
 
 
 def test_another_model_beside_it_changes_nothing(two: Registered, said: list[str]) -> None:
@@ -293,17 +292,17 @@ def test_another_model_beside_it_changes_nothing(two: Registered, said: list[str
 def test_what_is_watched(two: Registered, ref: str | None, moves: bool) -> None:
     two.point(1, "tried")
     watched = Watched(two.settings, ref)
-    watched.watch.start()
-    started = watched.watch._thread is not None
-    watched.watch.stop()
+    watched.poller.start()
+    started = watched.poller._thread is not None
+    watched.poller.stop()
     assert started == moves
 
 
 def test_a_folder_is_not_watched(bundle: Path, two: Registered) -> None:
     watched = Watched(two.settings, str(bundle))
-    watched.watch.start()
-    assert watched.watch._thread is None
-    watched.watch.stop()
+    watched.poller.start()
+    assert watched.poller._thread is None
+    watched.poller.stop()
 
 
 def test_an_alias_of_ones_own(two: Registered) -> None:
@@ -324,11 +323,11 @@ def test_the_thread_survives_whatever_comes(
     def fail(*_: Any) -> Any:
         calls.append(1)
         if len(calls) >= 3:
-            watched.watch._stopping.set()
+            watched.poller._stopping.set()
         raise RuntimeError("nobody thought of it")
 
-    monkeypatch.setattr(watching, "pointed_at", fail)
-    monkeypatch.setattr(watching, "EVERY", 0.0)
-    watched.watch._run()
+    monkeypatch.setattr(served_model, "pointed_at", fail)
+    monkeypatch.setattr(served_model, "POLL_EVERY", 0.0)
+    watched.poller._run()
     assert said == ["the champion cannot be looked up"]
     assert watched.version == 1

@@ -1,9 +1,4 @@
-"""Floor 9: everything that must be right before a server runs, then the server.
-
-In: settings and, if one was named, a model reference. Out: nothing; `serve` returns
-after a clean drain. What can be refused is refused here, in one line, before the
-server's own libraries are loaded: the token rule, the port, a version that is not there.
-"""
+"""What must be right before a server runs, then the server."""
 
 from __future__ import annotations
 
@@ -18,12 +13,12 @@ from pathlib import Path
 from mindtrace.config.settings import Settings
 from mindtrace.errors import PortInUseError, UsageError
 
-# The floor above, by name: `serve` is where the command line crosses over to it.
-_SERVER = "mindtrace.application.server"
+# The layer above, by name: this is where the command line crosses over to it.
+_SERVER = "mindtrace.application.serve"
 _BACKLOG = 2048
 # Read by libraries while they are loaded, here and in what reads the registry for us.
 _ENVIRONMENT = {
-    # A worker answers on one core, and no idle thread stands in the way of a fork.
+    # A worker answers on one core.
     "OPENBLAS_NUM_THREADS": "1",
     # MLflow would go on for minutes to ask a server that is away, and notice as late that
     # it is back.
@@ -41,22 +36,7 @@ def serve(
     allow_label_change: bool = False,
     ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain.
-
-    Args:
-        settings: of the server.
-        model_ref: what to serve; None is the champion, also one that is yet to come.
-        worker: whether a process that trains is started where jobs wait.
-        allow_label_change: whether a champion may have other classes than the one before.
-        ready: hears the server's URL once connections are accepted; the documentation
-            is at `/docs` below it.
-
-    Raises:
-        UsageError: an address beyond this machine without a token; no such address.
-        PortInUseError: somebody listens there.
-        NotFoundError: the version that was named does not exist.
-        BundleError: the version is damaged, or its golden images fail.
-    """
+    """Serve until SIGTERM or SIGINT, then drain; `ready` gets the URL of the server."""
     check_token_rule(settings)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -73,11 +53,7 @@ def serve(
 
 
 def check_token_rule(settings: Settings) -> None:
-    """Only a server of this machine alone may do without a token.
-
-    Raises:
-        UsageError: it needs one, or the one it has cannot be used.
-    """
+    """Only a server of this machine alone may do without a token."""
     serve = settings.serve
     if serve.token_file is not None:
         read_token(serve.token_file)
@@ -89,11 +65,7 @@ def check_token_rule(settings: Settings) -> None:
 
 
 def read_token(path: Path) -> bytes:
-    """The token in a file: one line of visible ASCII characters.
-
-    Raises:
-        UsageError: the file cannot be read, or holds no token.
-    """
+    """The token in a file: one line of visible ASCII characters."""
     try:
         token = path.read_bytes().strip()
     except OSError as error:
@@ -119,12 +91,7 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens already: who connects now is answered as soon as we can.
-
-    Raises:
-        PortInUseError: somebody listens there.
-        UsageError: no such address on this machine, or a port that only root may have.
-    """
+    """A socket that listens already: who connects now is answered as soon as we can."""
     try:
         family, *_, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -9,7 +9,7 @@ import pytest
 
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import PortInUseError, UsageError
-from mindtrace.service import serving
+from mindtrace.service import serve as serving
 
 
 def settings(root: Path, *sets: str) -> Settings:

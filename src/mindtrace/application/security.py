@@ -1,8 +1,6 @@
-"""Floor 10: who may ask at all; every rule here is a pure function of the request's head.
+"""Who may ask at all: rules on a request's head that keep web pages from driving a local server.
 
-In: method, path, headers and the address that was called. Out: nothing, or a `Problem`.
-Together the rules keep web pages from driving a server on this machine: a foreign page
-cannot send our Host (DNS rebinding), our Origin, or a body type that browsers send
+A foreign page cannot send our Host (DNS rebinding), our Origin, or a body type that browsers send
 without asking first; and no CORS header invites it.
 """
 
@@ -19,7 +17,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mindtrace.application.problems import Problem
-from mindtrace.service.serving import is_loopback
+from mindtrace.service.serve import is_loopback
 
 _AUTHORITY = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[A-Za-z0-9._-]{1,253}))(?::(?P<port>\d{1,5}))?"
@@ -34,15 +32,7 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What the rules look at.
-
-    Attributes:
-        method: in capitals.
-        path: decoded.
-        scheme: `http` or `https`.
-        server: the address of our end of the connection, and its port.
-        headers: names in small letters.
-    """
+    """What the rules look at; `server` is our end of the connection."""
 
     method: str
     path: str
@@ -77,8 +67,8 @@ class Head:
 Rule = Callable[[Head], None]
 
 
-class Guard:
-    """Pure ASGI: asks every rule before the application hears of the request."""
+class SecurityMiddleware:
+    """Asks every rule before the application hears of the request."""
 
     def __init__(self, app: ASGIApp, rules: Sequence[Rule]) -> None:
         self.app = app
@@ -95,20 +85,16 @@ class Guard:
 
 def rules(token: bytes | None, allowed_hosts: Sequence[str]) -> tuple[Rule, ...]:
     """All rules, in the order in which they are asked."""
-    first = (lonely_rule,) if token is None else (token_rule(token),)
+    first = (loopback_rule,) if token is None else (token_rule(token),)
     return (host_rule(allowed_hosts), *first, origin_rule, content_type_rule)
 
 
 def host_rule(allowed_hosts: Sequence[str]) -> Rule:
-    """Host must be a loopback name with our port, or one of `allowed_hosts`.
-
-    Args:
-        allowed_hosts: `name` (any port) or `name:port`; never patterns.
-    """
+    """Host must be a loopback name with our port, or one of `allowed_hosts`: NAME or NAME:PORT."""
     allowed = frozenset(filter(None, (parse_authority(text) for text in allowed_hosts)))
 
     @functools.lru_cache(maxsize=64)
-    def fits(host: bytes, scheme: str, our_port: int | None) -> bool:
+    def is_allowed(host: bytes, scheme: str, our_port: int | None) -> bool:
         parsed = parse_authority(host.decode("latin-1"))
         if parsed is None:
             return False
@@ -124,7 +110,7 @@ def host_rule(allowed_hosts: Sequence[str]) -> Rule:
         host = head.headers.get(b"host")
         if host is None:
             raise Problem(400, "the Host header is missing")
-        if not fits(host, head.scheme, head.server[1]):
+        if not is_allowed(host, head.scheme, head.server[1]):
             raise Problem(
                 421,
                 "this server does not answer under the name in the Host header",
@@ -135,7 +121,7 @@ def host_rule(allowed_hosts: Sequence[str]) -> Rule:
     return rule
 
 
-def lonely_rule(head: Head) -> None:
+def loopback_rule(head: Head) -> None:
     """Without a token only this machine is answered, however the server was started."""
     address = head.server[0]
     if not (head.exempt or is_loopback(address) or address.startswith("/")):
@@ -154,7 +140,7 @@ def token_rule(token: bytes) -> Rule:
         if head.exempt or head.of_page:
             return
         scheme, _, given = head.headers.get(b"authorization", b"").partition(b" ")
-        # Compared even where the scheme is wrong, so that time tells nothing.
+        # Compared even where the scheme is wrong: no timing side channel.
         right = hmac.compare_digest(given.strip(), token)
         if not (right and scheme.lower() == b"bearer"):
             raise Problem(
@@ -195,10 +181,7 @@ def media_type(header: bytes | None) -> str:
 
 
 def parse_authority(text: str) -> tuple[str, int | None] | None:
-    """`("127.0.0.1", 8000)` of `127.0.0.1:8000`; None if it is no host.
-
-    IPv6 stands in brackets, and comes out in its shortest form.
-    """
+    """`("127.0.0.1", 8000)` of `127.0.0.1:8000`; IPv6 in its shortest form; None if it is none."""
     match = _AUTHORITY.fullmatch(text)
     if match is None:
         return None

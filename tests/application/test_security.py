@@ -9,9 +9,9 @@ import httpx
 import pytest
 from tests.application.conftest import Serve, png
 
-from mindtrace.application import guard
-from mindtrace.application.guard import Head
+from mindtrace.application import security
 from mindtrace.application.problems import Problem
+from mindtrace.application.security import Head
 from mindtrace.config.settings import load_settings
 
 
@@ -26,7 +26,7 @@ def head(method: str = "GET", path: str = "/models", **headers: str) -> Head:
     )
 
 
-def status(rule: guard.Rule, asked: Head) -> int:
+def status(rule: security.Rule, asked: Head) -> int:
     """200 if the rule lets it through."""
     try:
         rule(asked)
@@ -55,7 +55,7 @@ def status(rule: guard.Rule, asked: Head) -> int:
     ],
 )
 def test_authorities_are_parsed(text: str, parsed: tuple[str, int | None] | None) -> None:
-    assert guard.parse_authority(text) == parsed
+    assert security.parse_authority(text) == parsed
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,14 @@ def test_authorities_are_parsed(text: str, parsed: tuple[str, int | None] | None
     ],
 )
 def test_hosts(host: str, expected: int) -> None:
-    rule = guard.host_rule(["model.example", "proxy.example:8443", "*.example"])
+    rule = security.host_rule(["model.example", "proxy.example:8443", "*.example"])
     assert status(rule, head(host=host)) == expected
     assert status(rule, head(path="/healthz/live", host=host)) == 200
 
 
 def test_a_request_without_a_host_is_400() -> None:
     asked = Head("GET", "/", "http", ("127.0.0.1", 8000), {})
-    assert status(guard.host_rule(()), asked) == 400
+    assert status(security.host_rule(()), asked) == 400
 
 
 def test_a_header_that_must_be_single() -> None:
@@ -128,8 +128,8 @@ def test_a_header_that_must_be_single() -> None:
 )
 def test_origins(headers: dict[str, str], expected: int) -> None:
     for method in ("POST", "PUT", "PATCH", "DELETE"):
-        assert status(guard.origin_rule, head(method, **headers)) == expected
-    assert status(guard.origin_rule, head("GET", **headers)) == 200
+        assert status(security.origin_rule, head(method, **headers)) == expected
+    assert status(security.origin_rule, head("GET", **headers)) == 200
 
 
 @pytest.mark.parametrize(
@@ -146,12 +146,12 @@ def test_origins(headers: dict[str, str], expected: int) -> None:
 )
 def test_content_types(kind: str | None, expected: int) -> None:
     given = {} if kind is None else {"content_type": kind}
-    assert status(guard.content_type_rule, head("POST", **given)) == expected
-    assert status(guard.content_type_rule, head("DELETE", **given)) == 200
+    assert status(security.content_type_rule, head("POST", **given)) == expected
+    assert status(security.content_type_rule, head("DELETE", **given)) == 200
 
 
 def test_tokens() -> None:
-    rule = guard.token_rule(b"right")
+    rule = security.token_rule(b"right")
     cases = {"Bearer right": 200, "bearer right": 200, "Basic right": 401, "Bearer wrong": 401}
     for given, expected in {**cases, "right": 401, "Bearer": 401, "Bearer \xe4": 401}.items():
         assert status(rule, head(authorization=given)) == expected
@@ -163,8 +163,8 @@ def test_tokens() -> None:
 
 def test_without_a_token_only_this_machine_is_answered() -> None:
     away = Head("GET", "/models", "http", ("192.0.2.7", 8000), {b"host": b"localhost:8000"})
-    assert status(guard.lonely_rule, away) == 403
-    assert status(guard.lonely_rule, head()) == 200
+    assert status(security.loopback_rule, away) == 403
+    assert status(security.loopback_rule, head()) == 200
 
 
 ROUTES = (

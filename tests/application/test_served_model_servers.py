@@ -15,7 +15,7 @@ from tests.application.registered import NAME, Registered
 from tests.application.servers import IMAGE, PATIENCE, end, serve, url_of
 from tests.registry.servers import execute, mlflow_server, postgres_programs, postgres_server
 
-from mindtrace.application.watch import EVERY
+from mindtrace.application.served_model import POLL_EVERY
 
 pytestmark = pytest.mark.slow
 
@@ -73,14 +73,14 @@ def test_promotions_by_cli_and_http(two: Registered, mindtrace: Callable[..., An
         two.add(3.0)
         two.break_(3)
         two.point(3)
-        time.sleep(3 * EVERY)
+        time.sleep(3 * POLL_EVERY)
         assert versions_of(url) == {1}
 
 
 def test_a_version_that_was_named_stays(two: Registered) -> None:
     with following("--model", f"{NAME}/1") as url:
         two.point(2)
-        time.sleep(3 * EVERY)
+        time.sleep(3 * POLL_EVERY)
         assert versions_of(url, 4) == {1}
 
 
@@ -108,7 +108,7 @@ def test_a_registry_on_another_machine(
         uri = stack.enter_context(mlflow_server(folder))
         with swapped(root, uri) as url:
             stack.close()
-            time.sleep(3 * EVERY)
+            time.sleep(3 * POLL_EVERY)
             assert versions_of(url, 4) == {2}
 
 

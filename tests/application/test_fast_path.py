@@ -1,4 +1,4 @@
-"""The short way answers as the long one does, to the field, and only what it may."""
+"""The fast path answers as the full one does, to the field, and only what it may."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import io
 import itertools
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ import pytest
 from PIL import Image
 from tests.application.conftest import CLASSES, Serve, png
 
-from mindtrace.application import front, whole
+from mindtrace.application import inference
 from mindtrace.config.settings import Settings, load_settings
+from mindtrace.errors import ImageError
 
 JSON = {"content-type": "application/json"}
-# A header that the short way does not know: whoever sends it takes the long way.
+# A header that the fast path does not know: whoever sends it takes the full path.
 LONG = {**JSON, "x-unknown": "1"}
 
 
@@ -52,7 +53,7 @@ class Ways:
         return self.client.post("/inference", content=body, headers=headers)
 
     def both(self, body: bytes) -> tuple[httpx.Response, httpx.Response, bool | None]:
-        """The answers of the short way, if it takes the body, and of the long one."""
+        """The answers of the fast path, if it takes the body, and of the full one."""
         given = {"x-request-id": "the-same"}
         first = self.ask(body, {**JSON, **given})
         short = self.short
@@ -62,18 +63,21 @@ class Ways:
 
 
 @contextlib.contextmanager
-def watched(serve: Serve, settings: Settings, bundle: Path) -> Iterator[Ways]:
+def watched(
+    serve: Serve, settings: Settings, bundle: Path, change: Callable[[Any], None] = lambda _: None
+) -> Iterator[Ways]:
     ways: list[Ways] = []
 
     def watch(application: Any) -> None:
-        inner = application.front
+        change(application)
+        inner = application.fast_path
 
         async def noting(*args: Any) -> Any:
             further = await inner(*args)
             ways[0].short = further is None
             return further
 
-        application.front = noting
+        application.fast_path = noting
 
     with serve(settings, str(bundle), change=watch) as client:
         ways.append(Ways(client))
@@ -105,7 +109,7 @@ BODIES = {
 
 @pytest.mark.parametrize("image", IMAGES)
 @pytest.mark.parametrize("form", BODIES)
-def test_both_ways_answer_the_same(ways: Ways, image: str, form: str) -> None:
+def test_both_paths_answer_the_same(ways: Ways, image: str, form: str) -> None:
     first, second, short = ways.both((BODIES[form] % encoded(IMAGES[image])).encode())
 
     assert short
@@ -118,7 +122,7 @@ def test_both_ways_answer_the_same(ways: Ways, image: str, form: str) -> None:
     assert all(first.headers[name] == second.headers[name] for name in names)
 
 
-def test_both_ways_answer_the_same_to_every_level(ways: Ways) -> None:
+def test_both_paths_answer_the_same_to_every_level(ways: Ways) -> None:
     draw = np.random.default_rng(0)
     for _ in range(200):
         buffer = io.BytesIO()
@@ -159,7 +163,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_what_is_not_the_usual_form_goes_the_long_way(ways: Ways, name: str) -> None:
+def test_what_is_not_the_usual_form_goes_the_full_path(ways: Ways, name: str) -> None:
     first, second, short = ways.both(ODD[name].encode())
 
     assert not short
@@ -179,7 +183,7 @@ def test_what_is_not_the_usual_form_goes_the_long_way(ways: Ways, name: str) -> 
         {"host": "evil.example"},
     ],
 )
-def test_heads_that_need_a_thought_go_the_long_way(ways: Ways, headers: dict[str, str]) -> None:
+def test_heads_that_need_a_thought_go_the_full_path(ways: Ways, headers: dict[str, str]) -> None:
     body = f'{{"image": "{GOOD}"}}'.encode()
     ways.ask(body, {**JSON, **headers})
     assert not ways.short
@@ -187,7 +191,7 @@ def test_heads_that_need_a_thought_go_the_long_way(ways: Ways, headers: dict[str
     assert ways.short
 
 
-def test_a_query_and_another_method_go_the_long_way(ways: Ways) -> None:
+def test_a_query_and_another_method_go_the_full_path(ways: Ways) -> None:
     body = f'{{"image": "{GOOD}"}}'.encode()
     answer = ways.client.post("/inference?a=b", content=body, headers=JSON)
     assert (answer.status_code, ways.short) == (200, False)
@@ -272,7 +276,7 @@ def test_chunks_and_continue(wire: Wire) -> None:
 def test_requests_in_a_row_are_answered_in_their_order(wire: Wire) -> None:
     ids = [f"row-{number}" for number in range(20)]
     asked = [wire.head(LENGTH, f"X-Request-ID: {one}") + BODY for one in ids]
-    # Every third takes the long way.
+    # Every third takes the full path.
     asked[::3] = [wire.head(LENGTH, f"X-Request-ID: {one}", "X-A: b") + BODY for one in ids[::3]]
     wire.socket.sendall(b"".join(asked))
     assert [wire.answer()[1]["x-request-id"] for _ in ids] == ids
@@ -301,23 +305,23 @@ def test_uvicorn_is_given_the_answer_in_one_piece(
 ) -> None:
     """A newer uvicorn that we no longer know would be slower, and nobody would see it."""
     written = []
-    inner = whole.Writer._write_at_once
+    inner = inference.write_response
 
-    def noting(self: Any, *args: Any) -> None:
+    def noting(*args: Any) -> None:
         written.append(args)
-        inner(self, *args)
+        inner(*args)
 
-    monkeypatch.setattr(whole.Writer, "_write_at_once", noting)
+    monkeypatch.setattr(inference, "write_response", noting)
     assert ways.ask(BODY, JSON).status_code == 200
     assert len(written) == 1
 
 
 def test_another_server_is_given_two_messages(module_settings: Settings, bundle: Path) -> None:
-    from mindtrace.application.server import prepare
+    from mindtrace.application.api import load_app
 
     async def ask() -> httpx.Response:
         base_url = "http://127.0.0.1:8000"
-        transport = httpx.ASGITransport(prepare(module_settings, str(bundle)))
+        transport = httpx.ASGITransport(load_app(module_settings, str(bundle)))
         async with httpx.AsyncClient(transport=transport, base_url=base_url) as client:
             client.headers = httpx.Headers()
             return await client.post("/inference", content=BODY, headers=JSON)
@@ -327,16 +331,16 @@ def test_another_server_is_given_two_messages(module_settings: Settings, bundle:
     assert answer.json()["class_name"] == "bright"
 
 
-def test_any_accident_goes_the_long_way(ways: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_accident_goes_the_full_path(ways: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
     def accident(*_: Any) -> Any:
-        raise RuntimeError("of the short way")
+        raise RuntimeError("of the fast path")
 
-    monkeypatch.setattr(front, "_answer", accident)
+    monkeypatch.setattr(inference, "answer_quickly", accident)
     answer = ways.ask(BODY, JSON)
     assert (answer.status_code, ways.short) == (200, False)
 
 
-def test_a_token_is_asked_for_on_the_short_way_too(
+def test_a_token_is_asked_for_on_the_fast_path_too(
     tmp_path: Path, bundle: Path, serve: Serve
 ) -> None:
     (tmp_path / "token").write_text("s3cret\n")
@@ -358,7 +362,7 @@ def test_a_token_is_asked_for_on_the_short_way_too(
         assert ways.ask(BODY, {**JSON, "authorization": "bearer s3cret"}).status_code == 200
 
 
-def test_limits_hold_on_the_short_way_too(tmp_path: Path, bundle: Path, serve: Serve) -> None:
+def test_limits_hold_on_the_fast_path_too(tmp_path: Path, bundle: Path, serve: Serve) -> None:
     sets = [f"DIR_PATHS.ROOT={tmp_path}", "serve.max_body=1 KiB", "serve.max_pixels=63"]
     with watched(serve, load_settings(sets=sets, environ={}), bundle) as ways:
         assert ways.ask(BODY, JSON).status_code == 422
@@ -379,21 +383,20 @@ def test_a_large_image_in_a_small_file_is_not_decoded_on_the_loop(ways: Ways) ->
 
 def heavy(application: Any) -> None:
     """Make the model one that takes its time."""
-    application.state.slot.model.predictor.__dict__["seconds"] = 0.05
+    application.state.served.model.predictor.__dict__["seconds"] = 0.05
 
 
 def test_a_model_that_takes_its_time_is_not_run_on_the_loop(
-    module_settings: Settings, bundle: Path, serve: Serve
+    module_settings: Settings, bundle: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models: list[Any] = []
-
-    def change(application: Any) -> None:
-        heavy(application)
-        models.append(application.state.slot.model)
-
-    with serve(module_settings, str(bundle), change=change) as client:
-        assert client.post("/inference", content=BODY, headers=JSON).status_code == 200
-    assert front.answer_bytes(models[0], BODY, "a") is None
+    calls: list[Any] = []
+    monkeypatch.setattr(inference, "answer_quickly", lambda *args: calls.append(args))
+    with watched(serve, module_settings, bundle, heavy) as ways:
+        assert ways.ask(BODY, JSON).status_code == 200
+        assert not ways.short
+    with watched(serve, module_settings, bundle) as ways:
+        assert ways.ask(BODY, JSON).status_code == 200
+    assert len(calls) > 1  # by the light one: its golden images, and this request
 
 
 def test_one_too_many_is_turned_away_before_its_body(
@@ -423,19 +426,26 @@ def test_one_too_many_is_turned_away_before_its_body(
         assert 'mindtrace_requests_total{code="503",route="/inference"} 2.0' in text
 
 
-def test_answer_bytes_is_the_short_way_without_a_server(
-    module_settings: Settings, bundle: Path
-) -> None:
+def test_answers_without_a_server(module_settings: Settings, bundle: Path) -> None:
     from mindtrace.service.predict import load_model
 
     model = load_model(module_settings, str(bundle))
-    found = front.answer_bytes(model, BODY, "golden")
+    found = inference.answer_quickly(model, BODY, "golden", 64)
     assert found is not None
-    fields = json.loads(found)
+    class_name, content = found
+    fields = json.loads(content)
     assert fields["request_id"] == "golden"
-    assert fields["class_name"] in CLASSES
-    for body in (b"", b"{}", b'{"image": "QUJD"}', b'{"image": "QUJ"}', BODY + b" " * 20_000):
-        assert front.answer_bytes(model, body, "golden") is None
+    assert fields["class_name"] == class_name
+    assert class_name in CLASSES
+    for body in (b"", b"{}"):
+        assert inference.answer_quickly(model, body, "golden", 64) is None
+    for body in (b'{"image": "QUJD"}', b'{"image": "QUJ"}'):
+        with pytest.raises((ImageError, ValueError)):
+            inference.answer_quickly(model, body, "golden", 64)
+    assert inference.answer_json(model, BODY, 64) == content
+    # The full path has no id of its own.
+    full = json.loads(inference.answer_json(model, BODY + b" " * 20_000, 64))
+    assert {**full, "request_id": "golden"} == fields
 
 
 def test_the_collector_is_left_as_it_was_found(

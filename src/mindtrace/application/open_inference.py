@@ -1,0 +1,446 @@
+"""The Open Inference Protocol v2, for clients that speak it already: of the one served model.
+
+Bodies are JSON, or JSON with tensors behind it. Source: the protocol's REST specification, and
+Triton's binary tensor data extension.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import struct
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Request, Response
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from mindtrace.application import bodies, system
+from mindtrace.application.admission import Wanted
+from mindtrace.application.inference import (
+    BATCH,
+    SMALL_BODY,
+    has_few_pixels,
+    is_light,
+    require_wanted,
+)
+from mindtrace.application.open_inference_schemas import (
+    BINARY,
+    INFER_ROUTE,
+    JSON_LENGTH,
+    ImageInput,
+    InferBody,
+    Metadata,
+    ModelMetadata,
+    ModelReady,
+    PixelInput,
+    ServerLive,
+    ServerReady,
+)
+from mindtrace.application.problems import Problem
+from mindtrace.application.schemas import MAX_IMAGES, problems
+from mindtrace.errors import ImageError, NotFoundError
+from mindtrace.preprocess import ImageSpec
+from mindtrace.service.predict import LoadedModel
+from mindtrace.version import VERSION
+
+UNNAMED = "bundle"  # the name of a bundle that was named by its folder
+INPUTS = {"image": "BYTES", "input": "FP32"}
+OUTPUTS = {"probabilities": "FP32", "label": "INT64", "class_name": "BYTES"}
+# Would change the answer, and is not offered: to leave it out would be a guess.
+_NOT_OFFERED = ("classification", "shared_memory_region")
+# In JSON; what is more takes seconds to parse, and has a better way.
+MAX_VALUES, MAX_OBJECTS = 2**20, 64
+_LENGTH = struct.Struct("<I")
+
+router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"])
+_UNREADY = problems(404, 503)
+
+
+@router.get("", summary="The server", response_model=Metadata)
+async def v2() -> dict[str, Any]:
+    """Name, version and extensions."""
+    return {"name": "mindtrace", "version": VERSION, "extensions": ["binary_tensor_data"]}
+
+
+@router.get("/health/live", summary="Does the process answer", response_model=ServerLive)
+async def v2_live() -> dict[str, Any]:
+    """Never touches the model."""
+    return {"live": True}
+
+
+@router.get(
+    "/health/ready", summary="Can it classify", response_model=ServerReady, responses=problems(503)
+)
+async def v2_ready(request: Request) -> dict[str, Any]:
+    """As /healthz/ready."""
+    await system.ready(request)
+    return {"ready": True}
+
+
+@router.get("/models/{name}", summary="The model", response_model=ModelMetadata, responses=_UNREADY)
+async def v2_model(request: Request, name: str) -> dict[str, Any]:
+    """What it takes and gives: one of the two inputs, any of the outputs."""
+    return _metadata(_served(request, name))
+
+
+@router.get(
+    "/models/{name}/versions/{version}",
+    summary="The model, if it is this version",
+    response_model=ModelMetadata,
+    responses=_UNREADY,
+)
+async def v2_model_version(request: Request, name: str, version: str) -> dict[str, Any]:
+    """What it takes and gives."""
+    return _metadata(_served(request, name, version))
+
+
+@router.get(
+    "/models/{name}/ready",
+    summary="Is the model ready",
+    response_model=ModelReady,
+    responses=_UNREADY,
+)
+async def v2_model_ready(request: Request, name: str) -> dict[str, Any]:
+    """Loaded, and its golden images passed."""
+    _served(request, name)
+    await system.ready(request)
+    return {"name": name, "ready": True}
+
+
+@router.get(
+    "/models/{name}/versions/{version}/ready",
+    summary="Is this version ready",
+    response_model=ModelReady,
+    responses=_UNREADY,
+)
+async def v2_model_version_ready(request: Request, name: str, version: str) -> dict[str, Any]:
+    """Loaded, and its golden images passed."""
+    _served(request, name, version)
+    await system.ready(request)
+    return {"name": name, "ready": True}
+
+
+@router.post("/models/{name}/infer", **INFER_ROUTE)
+async def v2_infer(request: Request, name: str) -> Response:
+    """Answer with probabilities, label and class_name of each image."""
+    return await _infer(request, _served(request, name))
+
+
+@router.post("/models/{name}/versions/{version}/infer", **INFER_ROUTE)
+async def v2_infer_version(request: Request, name: str, version: str) -> Response:
+    """The same, if the server serves this version."""
+    return await _infer(request, _served(request, name, version))
+
+
+def _served(request: Request, name: str, version: str | None = None) -> LoadedModel:
+    """The served model, if it is the one that is meant; else 404."""
+    model: LoadedModel = request.app.state.served.require_model()
+    names = _names(model)
+    if name != names["model_name"]:
+        raise NotFoundError("model", name[:64], [names["model_name"]])
+    if version is not None and version != names.get("model_version"):
+        known = f"{name}/{model.version}"
+        raise NotFoundError("version", f"{name}/{version[:64]}", [known] if model.version else [])
+    return model
+
+
+def _names(model: LoadedModel) -> dict[str, str]:
+    if model.model_name is None:
+        return {"model_name": UNNAMED}
+    return {"model_name": model.model_name, "model_version": str(model.version)}
+
+
+def _metadata(model: LoadedModel) -> dict[str, Any]:
+    card, names = model.predictor.model_config, _names(model)
+    shapes = {
+        "image": [-1],
+        "input": [-1, card.spec.channels, card.spec.height, card.spec.width],
+        "probabilities": [-1, len(card.class_names)],
+        "label": [-1],
+        "class_name": [-1],
+    }
+
+    def tensors(kinds: dict[str, str]) -> list[dict[str, Any]]:
+        return [{"name": n, "datatype": kind, "shape": shapes[n]} for n, kind in kinds.items()]
+
+    return {
+        "name": names["model_name"],
+        "versions": [names["model_version"]] if "model_version" in names else [],
+        "platform": "onnxruntime_onnx",
+        "inputs": tensors(INPUTS),
+        "outputs": tensors(OUTPUTS),
+    }
+
+
+async def _infer(request: Request, model: LoadedModel) -> Response:
+    state = request.app.state
+    length = _json_length(request)
+    if not is_light(model):
+        state.admission.require_free_place()
+    body = await request.body()
+    spec, max_pixels = model.predictor.model_config.spec, state.settings.serve.max_pixels
+    asked = read_infer(body, length, spec) if len(body) <= SMALL_BODY else None
+    if asked is not None and is_light(model) and has_few_pixels(asked.images):
+        result = _run(model, asked, max_pixels)
+    else:
+        result = await state.admission.run(
+            lambda wanted: _run(model, asked or read_infer(body, length, spec), max_pixels, wanted)
+        )
+    state.metrics.predicted(result.class_names, result.seconds)
+    if result.json_length is None:
+        return Response(result.content, media_type="application/json")
+    headers = {JSON_LENGTH: str(result.json_length)}
+    return Response(result.content, media_type=BINARY, headers=headers)
+
+
+def _json_length(request: Request) -> int | None:
+    """How many bytes of the body are JSON; None is all of it."""
+    text = request.headers.get(JSON_LENGTH)
+    kind = bodies.body_type(request)
+    # Triton's own client sends the length and no type.
+    accepted = ("application/json",) if text is None else ("", BINARY, "application/json")
+    if kind not in accepted:
+        raise bodies.unsupported(kind, [one for one in accepted if one])
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise Problem(415, "a compressed body is not accepted here")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 12):
+        raise Problem(400, f"{JSON_LENGTH} must be a number of bytes")
+    return int(text)
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """What is asked: encoded images, or `pixels`: float32, (n, channels, height, width)."""
+
+    request_id: str | None
+    images: Sequence[bytes]
+    pixels: NDArray[np.float32] | None
+    outputs: Mapping[str, bool]  # by name, whether it is wanted as binary data
+
+
+def read_infer(body: bytes, json_length: int | None, spec: ImageSpec) -> InferRequest:
+    """Read the body of an infer request; 400 with the place and what was expected there."""
+    if json_length is not None and json_length > len(body):
+        raise _wrong(f"{JSON_LENGTH} is more than the body's {len(body)} bytes")
+    text = body[:json_length]
+    tail = memoryview(body)[len(text) :]
+    # Neither base64 nor numbers have these characters, so they can be counted beforehand.
+    if text.count(b",") + text.count(b"[") > MAX_VALUES or text.count(b"{") > MAX_OBJECTS:
+        raise _wrong(f"more than {MAX_VALUES} values in JSON; send tensors as binary data")
+    asked = _validated(bodies.parse_object(text))
+    (tensor,) = asked.inputs
+    data = _data(tensor, tail)
+    if isinstance(tensor, ImageInput):
+        return InferRequest(asked.id, _images(tensor, data), None, _outputs(asked))
+    return InferRequest(asked.id, (), _pixels(tensor, data, spec), _outputs(asked))
+
+
+def _validated(fields: dict[str, Any]) -> InferBody:
+    try:
+        return InferBody.model_validate(fields)
+    except ValidationError as error:
+        inputs = fields.get("inputs")
+        first = inputs[0] if isinstance(inputs, list) and inputs else None
+        name = first.get("name") if isinstance(first, dict) else "image"
+        if name not in INPUTS:
+            raise _wrong("the input's name must be 'image' or 'input'") from error
+        # Nothing need be said of the shape that is not meant.
+        other = {"image": "PixelInput", "input": "ImageInput"}[name]
+        fault = next(fault for fault in error.errors() if other not in fault["loc"])
+        parts = [str(part)[:64] for part in fault["loc"] if not str(part).endswith("Input")]
+        raise _wrong(f"{'.'.join(parts)}: {fault['msg']}") from error
+
+
+def _data(tensor: ImageInput | PixelInput, tail: memoryview) -> list[Any] | memoryview:
+    """The list from JSON, or the bytes behind it."""
+    size = tensor.parameters.get("binary_data_size")
+    if size is None:
+        if tensor.data is None or len(tail):
+            raise _wrong(
+                f"'{tensor.name}' must have a list 'data', or a parameter binary_data_size"
+            )
+        return tensor.data
+    if type(size) is not int or size != len(tail) or tensor.data is not None:
+        raise _wrong(
+            f"binary_data_size of '{tensor.name}' must be the {len(tail)} bytes behind the JSON, "
+            "and stand in place of 'data'"
+        )
+    return tail
+
+
+def _images(tensor: ImageInput, data: list[Any] | memoryview) -> list[bytes]:
+    """Encoded files, from base64 or from behind the JSON."""
+    if tensor.shape[1:] not in ([], [1]):
+        raise _wrong("the shape of 'image' must be [n] or [n, 1]")
+    if isinstance(data, list):
+        texts = _flat(tensor, data)
+        found = [bodies.from_base64(text, f"data[{place}]") for place, text in enumerate(texts)]
+    else:
+        found = list(_elements(data))
+    _require_count(tensor, len(found))
+    return found
+
+
+def _pixels(
+    tensor: PixelInput, data: list[Any] | memoryview, spec: ImageSpec
+) -> NDArray[np.float32]:
+    """float32, (n, channels, height, width), every value finite."""
+    expected = [spec.channels, spec.height, spec.width]
+    if tensor.shape[0] > MAX_IMAGES or tensor.shape[1:] != expected:
+        sides = ", ".join(map(str, expected))
+        raise _wrong(f"the shape of 'input' must be [n, {sides}], with 1 to {MAX_IMAGES} rows")
+    if isinstance(data, list):
+        values = _flat(tensor, data)
+        if not all(type(value) in (int, float) for value in values):
+            raise _wrong("the data of 'input' must be numbers")
+        _require_count(tensor, len(values))
+        try:
+            flat = np.asarray(values, np.float64)
+        except OverflowError as error:
+            raise _wrong("a value of 'input' is too large") from error
+    else:
+        _require_count(tensor, len(data) / 4)
+        flat = np.frombuffer(data, "<f4")
+    with np.errstate(over="ignore"):  # refused below
+        array = np.ascontiguousarray(flat.reshape(tensor.shape), np.float32)
+    if not np.isfinite(array).all():
+        raise _wrong("a value of 'input' is NaN, infinite or beyond float32")
+    return array
+
+
+def _flat(tensor: ImageInput | PixelInput, data: list[Any]) -> list[Any]:
+    """The values, whether they came in one list or nested as the shape says."""
+    for side in tensor.shape[:-1]:
+        if not data or not isinstance(data[0], list):
+            break
+        if len(data) % side or not all(isinstance(row, list) for row in data):
+            raise _wrong(f"the data of '{tensor.name}' is not nested as its shape")
+        data = list(itertools.chain.from_iterable(data))
+    return data
+
+
+def _require_count(tensor: ImageInput | PixelInput, found: float) -> None:
+    expected = math.prod(tensor.shape)
+    if found != expected:
+        raise _wrong(f"'{tensor.name}' has {found:g} values, its shape says {expected}")
+
+
+def _elements(data: memoryview) -> Iterator[bytes]:
+    """The elements of a binary BYTES tensor: each behind its length, 4 bytes, little-endian."""
+    place = 0
+    while place < len(data):
+        if place + 4 > len(data):
+            raise _wrong("the binary data ends within the length of an element")
+        (length,) = _LENGTH.unpack_from(data, place)
+        place += 4 + length
+        if place > len(data):
+            raise _wrong("the binary data ends within an element")
+        yield bytes(data[place - length : place])
+
+
+def _outputs(asked: InferBody) -> dict[str, bool]:
+    binary = _flag(asked.parameters, "binary_data_output", False)
+    outputs: dict[str, bool] = {}
+    for one in asked.outputs or ():
+        if one.name in outputs:
+            raise _wrong(f"outputs are {', '.join(OUTPUTS)}, each at most once")
+        for parameter in _NOT_OFFERED:
+            if parameter in one.parameters:
+                raise _wrong(f"the parameter {parameter} of '{one.name}' is not offered here")
+        outputs[one.name] = _flag(one.parameters, "binary_data", binary)
+    return outputs or dict.fromkeys(OUTPUTS, binary)
+
+
+def _flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise _wrong(f"the parameter {name} must be true or false")
+    return value
+
+
+def _wrong(reason: str) -> Problem:
+    return Problem(400, reason, hint="GET /v2/models/NAME says what the model takes and gives")
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A body, how much of it is JSON if tensors stand behind it, and what is counted."""
+
+    content: bytes
+    json_length: int | None
+    class_names: Sequence[str]
+    seconds: float
+
+
+def _run(
+    model: LoadedModel, asked: InferRequest, max_pixels: int, wanted: Wanted = lambda: True
+) -> _Result:
+    start = time.perf_counter()
+    rows = _probabilities(model, asked, max_pixels, wanted)
+    if not np.isfinite(rows).all():
+        raise Problem(422, "the values are so large that the answer is not a number")
+    labels = rows.argmax(axis=1)
+    class_names = [model.predictor.model_config.class_names[label] for label in labels.tolist()]
+    columns = {"probabilities": rows, "label": labels, "class_name": class_names}
+    content, length = _compose(asked, _names(model), columns)
+    return _Result(content, length, class_names, time.perf_counter() - start)
+
+
+def _probabilities(
+    model: LoadedModel, asked: InferRequest, max_pixels: int, wanted: Wanted
+) -> NDArray[np.float32]:
+    """float32, (n, classes); a few images at a time."""
+    count = len(asked.images) if asked.pixels is None else len(asked.pixels)
+    parts = []
+    for start in range(0, count, BATCH):
+        if asked.pixels is not None:
+            require_wanted(wanted)
+            parts.append(model.predictor.run_input(asked.pixels[start : start + BATCH]))
+            continue
+        decoded = []
+        for place, image in enumerate(asked.images[start : start + BATCH], start):
+            require_wanted(wanted)
+            try:
+                decoded.append(model.predictor.decode(image, max_pixels))
+            except ImageError as error:
+                raise ImageError(f"image {place}: {error.message}", hint=error.hint) from error
+        parts.append(model.predictor.run(np.stack(decoded)))
+    return np.concatenate(parts)
+
+
+def _compose(
+    asked: InferRequest, names: Mapping[str, str], columns: Mapping[str, Any]
+) -> tuple[bytes, int | None]:
+    """The body of the answer, and the bytes of JSON it begins with; None is JSON alone."""
+    tensors: list[dict[str, Any]] = []
+    tail: list[bytes] = []
+    for name, binary in asked.outputs.items():
+        values = columns[name]
+        shape = list(np.shape(values))
+        tensor: dict[str, Any] = {"name": name, "shape": shape, "datatype": OUTPUTS[name]}
+        if binary:
+            tail.append(_as_binary(values))
+            tensor["parameters"] = {"binary_data_size": len(tail[-1])}
+        else:
+            tensor["data"] = values if isinstance(values, list) else values.ravel().tolist()
+        tensors.append(tensor)
+    given = {} if asked.request_id is None else {"id": asked.request_id}
+    head = orjson.dumps({**names, **given, "outputs": tensors})
+    return b"".join((head, *tail)), len(head) if tail else None
+
+
+def _as_binary(values: Any) -> bytes:
+    """A tensor as it stands behind the JSON: little-endian, texts behind their lengths."""
+    if isinstance(values, list):
+        texts = [text.encode() for text in values]
+        return b"".join(_LENGTH.pack(len(text)) + text for text in texts)
+    kind = "<f4" if values.dtype == np.float32 else "<i8"
+    return bytes(values.astype(kind).tobytes())

@@ -1,0 +1,184 @@
+"""The shapes of the Open Inference Protocol v2; those of requests validate them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic.config import JsonDict
+
+from mindtrace.application.schemas import EXAMPLE_IMAGE, MAX_IMAGES, inlined, problems
+
+JSON_LENGTH = "Inference-Header-Content-Length"
+BINARY = "application/octet-stream"
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+
+class _Strict(_Shape):
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+
+class Metadata(_Shape):
+    """The server."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class ServerLive(_Shape):
+    """The process answers."""
+
+    live: bool
+
+
+class ServerReady(_Shape):
+    """It can classify."""
+
+    ready: bool
+
+
+class ModelReady(_Shape):
+    """The model can classify."""
+
+    name: str
+    ready: bool
+
+
+class TensorMetadata(_Shape):
+    """A tensor that the model takes or gives; -1 is any number of rows."""
+
+    name: str
+    datatype: Literal["BYTES", "FP32", "INT64"]
+    shape: list[int]
+
+
+class ModelMetadata(_Shape):
+    """What the model takes (one of `inputs`) and gives."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+_Rows = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
+
+
+# Binary data stands behind the JSON, in place of `data`.
+_DATA_REQUIRED: JsonDict = {"required": ["name", "datatype", "shape", "data"]}
+_IMAGES = {"type": "array", "minItems": 1, "description": "image files"}
+_IMAGES["items"] = {"type": "string", "minLength": 1, "contentEncoding": "base64"}
+_NUMBERS = {"type": "array", "items": {}, "minItems": 1}
+_NUMBERS["description"] = "numbers, flat or nested as the shape"
+
+
+class ImageInput(_Strict):
+    """Image files: a PNG, JPEG or WebP in each element."""
+
+    model_config = ConfigDict(json_schema_extra=_DATA_REQUIRED)
+    name: Literal["image"]
+    datatype: Literal["BYTES"]
+    shape: list[_Rows] = Field(min_length=1, max_length=2, description="[n] or [n, 1]")
+    data: Annotated[list[Any] | None, WithJsonSchema(_IMAGES)] = None
+    parameters: dict[str, Any] = Field(default={})
+
+
+class PixelInput(_Strict):
+    """Normalised input, (n, channels, height, width)."""
+
+    model_config = ConfigDict(json_schema_extra=_DATA_REQUIRED)
+    name: Literal["input"]
+    datatype: Literal["FP32"]
+    shape: list[Annotated[int, Field(ge=1)]] = Field(min_length=4, max_length=4)
+    data: Annotated[list[Any] | None, WithJsonSchema(_NUMBERS)] = None
+    parameters: dict[str, Any] = Field(default={})
+
+
+class WantedOutput(_Strict):
+    """One of the outputs."""
+
+    name: Literal["probabilities", "label", "class_name"]
+    parameters: dict[str, Any] = Field(default={}, examples=[{"binary_data": False}])
+
+
+def _encodable(text: str) -> str:
+    """JSON lets half a surrogate pair pass, which cannot be sent back."""
+    text.encode()
+    return text
+
+
+class InferBody(_Strict):
+    """What is asked."""
+
+    id: Annotated[str, AfterValidator(_encodable)] | None = Field(
+        default=None, description="echoed"
+    )
+    inputs: list[ImageInput | PixelInput] = Field(min_length=1, max_length=1)
+    outputs: list[WantedOutput] | None = Field(default=None, description="all, if left out")
+    parameters: dict[str, Any] = Field(default={}, examples=[{"binary_data_output": False}])
+
+
+class OutputTensor(_Shape):
+    """An answer: `data` in row-major order, or `binary_data_size` bytes behind the JSON."""
+
+    name: str
+    datatype: Literal["BYTES", "FP32", "INT64"]
+    shape: list[int]
+    data: list[float | str] | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Inferred(_Shape):
+    """What the model says."""
+
+    model_name: str
+    model_version: str | None = None
+    id: str | None = None
+    outputs: list[OutputTensor]
+
+
+INFER_ROUTE: dict[str, Any] = {
+    "summary": "Classify images",
+    "response_model": Inferred,
+    "responses": {
+        **problems(404, 413, 415, 503, 504),
+        200: {
+            "description": "The answer; with tensors behind the JSON where they were asked for so.",
+            "content": {BINARY: {"schema": {"type": "string", "format": "binary"}}},
+        },
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": inlined(InferBody),
+                    "example": {
+                        "inputs": [
+                            {
+                                "name": "image",
+                                "datatype": "BYTES",
+                                "shape": [1],
+                                "data": [EXAMPLE_IMAGE],
+                            }
+                        ]
+                    },
+                },
+                BINARY: {"schema": {"type": "string", "format": "binary"}},
+            },
+        },
+        "parameters": [
+            {
+                "name": JSON_LENGTH,
+                "in": "header",
+                "description": "bytes of JSON, where tensors stand behind it",
+                "schema": {"type": "integer", "minimum": 0},
+            }
+        ],
+    },
+}

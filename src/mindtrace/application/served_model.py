@@ -1,0 +1,253 @@
+"""The served model: loaded, checked by its golden images, and replaced when the champion changes.
+
+A loaded model never changes. Another one takes its place by one assignment: a request that holds
+the old one ends with it, and the last of them frees it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from mindtrace.application.problems import Problem, log
+from mindtrace.bundle.predictions import GOLDEN_TOLERANCE, largest_difference
+from mindtrace.config.settings import Settings
+from mindtrace.errors import BundleError, MindtraceError, StoreError, listed
+from mindtrace.service.following import (
+    Identity,
+    Opened,
+    find_row,
+    is_moving,
+    open_or_wait,
+    open_row,
+    pointed_at,
+)
+from mindtrace.service.predict import LoadedModel
+
+if TYPE_CHECKING:
+    from mindtrace.registry.reader import ModelVersion
+
+POLL_EVERY = 0.5  # seconds
+# So many polls ask for the version's number only; then one asks for its digest too, which
+# differs where a registry was deleted and made anew.
+_THOROUGH = 8
+_PATIENCE = 2.0  # seconds that the end of the server waits for a poll under way
+_LATER = {"Retry-After": "5"}
+
+
+class ServedModel:
+    """Holds the model that answers."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        model_ref: str | None = None,
+        *,
+        allow_label_change: bool = False,
+    ) -> None:
+        self.model: LoadedModel | None = None  # None while there is nothing to serve
+        self.draining = False
+        # Makes the answer while there is no model, if more is wrong than that none was trained.
+        self.trouble: Callable[[], Problem] | None = None
+        self.swaps = {"ok": 0, "refused": 0, "failed": 0}
+        self.ref = model_ref
+        self._settings = settings
+        self._allow_label_change = allow_label_change
+
+    def load(self) -> None:
+        """Load the model at start, if it is there."""
+        opened = open_or_wait(self._settings, self.ref)
+        if opened is not None:
+            self.replace(opened)
+
+    def replace(self, opened: Opened) -> None:
+        """Let a model answer from now on, unless its classes or its golden images are wrong."""
+        if self.model is not None and not self._allow_label_change:
+            _require_same_classes(self.model, opened.model)
+        check_golden_images(opened, self._settings.serve.max_pixels)
+        self.model, self.trouble = opened.model, None
+
+    def require_model(self) -> LoadedModel:
+        """The model that answers; else 503 with what to do."""
+        return self.model or self.refuse()
+
+    def require_ready(self) -> LoadedModel:
+        """The model that answers, if the server means to stay; else 503."""
+        if self.draining:
+            later = {"Retry-After": "1"}
+            raise Problem(503, "the server is stopping", headers=later, kind="draining")
+        return self.model or self.refuse()
+
+    def refuse(self) -> NoReturn:
+        """Say why there is no model."""
+        raise (self.trouble or _nothing_yet)()
+
+    def drain(self) -> None:
+        """The server stops: no longer ready, though it still answers."""
+        self.draining = True
+
+
+def check_golden_images(opened: Opened, max_pixels: int) -> None:
+    """Ask a model its golden images as a client would; warms it up as well."""
+    # Here and not above: that module knows this one.
+    from mindtrace.application.inference import answer_json
+
+    def predict(image: bytes) -> np.ndarray[Any, Any]:
+        body = json.dumps({"image": base64.b64encode(image).decode()}).encode()
+        fields = json.loads(answer_json(opened.model, body, max_pixels))
+        return np.asarray(fields["probabilities"], np.float32)
+
+    try:
+        difference = largest_difference(opened.golden, predict)
+    except (MindtraceError, Problem) as error:
+        raise BundleError(opened.folder, f"a golden image is refused: {error}") from error
+    if difference > GOLDEN_TOLERANCE:
+        raise BundleError(
+            opened.folder,
+            f"its golden images are answered with a difference of {difference:.2g}, "
+            f"allowed is {GOLDEN_TOLERANCE:.0e}",
+        )
+
+
+def _require_same_classes(before: LoadedModel, after: LoadedModel) -> None:
+    old, new = before.predictor.model_config.class_names, after.predictor.model_config.class_names
+    if old != new:
+        raise BundleError(
+            f"of {after.model_name}/{after.version}",
+            f"its classes are {listed(new)}, those that are served are {listed(old)}",
+            hint="clients may rely on them; mindtrace serve --allow-label-change",
+        )
+
+
+class ChampionPoller:
+    """Replaces the served model when its reference means another version.
+
+    A version or folder that was named itself is not polled. A broken version is refused and the
+    old one goes on; a store that is away is asked again. Either is logged once.
+    """
+
+    def __init__(self, served: ServedModel, settings: Settings) -> None:
+        self._served = served
+        self._settings = settings
+        self._polls = 0
+        self._refused: Identity | None = None
+        self._failed: Identity | None = None
+        self._complained = False
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to poll, if what is served can change."""
+        if is_moving(self._served.ref):
+            self._thread = threading.Thread(target=self._run, name="champion", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Stop; a poll that waits for a store in vain is left behind."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(_PATIENCE)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(POLL_EVERY):
+            if self._served.draining:
+                return
+            try:
+                self.poll()
+            except Exception:  # noqa: BLE001 - whatever it is, requests are answered
+                if not self._complained:
+                    log.exception("the champion cannot be looked up")
+                self._complained = True
+
+    def poll(self) -> None:
+        """Look once, and replace the model if another one is meant."""
+        model = self._served.model
+        identity = None if model is None else Identity.of(model)
+        try:
+            row = self._wanted(identity)
+        except MindtraceError as error:
+            self._complain(error.message)
+            return
+        if self._complained:
+            log.info("the champion can be looked up again")
+            self._complained = False
+            if self._served.trouble is _unreadable:
+                self._served.trouble = None
+        if row is None:
+            return
+        wanted = Identity.of_row(row)
+        if wanted == identity:
+            self._refused = self._failed = None
+        elif wanted != self._refused:
+            self._replace(row, wanted)
+
+    def _wanted(self, served: Identity | None) -> ModelVersion | None:
+        """What the reference means; None where a quick poll finds it served."""
+        self._polls += 1
+        name = None if served is None else served.model_name
+        found = pointed_at(self._settings, self._served.ref, name)
+        if found is None:
+            return None
+        same = served is not None and found == (served.model_name, served.version)
+        if same and self._polls % _THOROUGH:
+            self._refused = self._failed = None
+            return None
+        return find_row(self._settings, *found)
+
+    def _replace(self, row: ModelVersion, wanted: Identity) -> None:
+        name = f"{row.name}/{row.version}"
+        try:
+            self._served.replace(open_row(self._settings, row))
+        except (StoreError, OSError) as error:
+            # Tried again with the next poll.
+            if wanted != self._failed:
+                self._failed = wanted
+                self._served.swaps["failed"] += 1
+                log.error("%s cannot be fetched yet: %s", name, error)
+        except MindtraceError as error:
+            self._refuse(wanted)
+            hint = f"; {error.hint}" if error.hint else ""
+            log.error("%s is refused: %s%s", name, error.message, hint)
+        except Exception:  # noqa: BLE001 - the model that answers goes on whatever this one is
+            self._refuse(wanted)
+            log.exception("%s is refused", name)
+        else:
+            self._refused = self._failed = None
+            self._served.swaps["ok"] += 1
+            log.info("serving %s", name)
+
+    def _refuse(self, wanted: Identity) -> None:
+        """Not tried again until the reference means something else."""
+        self._refused = wanted
+        self._served.swaps["refused"] += 1
+        if self._served.model is None:
+            self._served.trouble = _refused
+
+    def _complain(self, message: str) -> None:
+        if not self._complained:
+            self._complained = True
+            log.error("the champion cannot be looked up: %s", message)
+            if self._served.model is None:
+                self._served.trouble = _unreadable
+
+
+def _nothing_yet() -> Problem:
+    hint = "train one: mindtrace train, or POST /retrain; the server takes it by itself"
+    detail = "there is no version to serve yet"
+    return Problem(503, detail, hint=hint, headers=_LATER, kind="no-version")
+
+
+def _refused() -> Problem:
+    detail = "the champion cannot be served; the server's log says why"
+    hint = "promote another version, or roll back"
+    return Problem(503, detail, hint=hint, headers=_LATER, kind="refused")
+
+
+def _unreadable() -> Problem:
+    detail = "the champion cannot be looked up; the server's log says why"
+    return Problem(503, detail, headers=_LATER, kind="registry")

@@ -1,0 +1,96 @@
+"""What is not about models: health, `GET /metrics`, and the files of the web page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.staticfiles import StaticFiles
+
+from mindtrace.application import metrics
+from mindtrace.application.schemas import Alive, problems
+from mindtrace.application.served_model import ServedModel
+
+router = APIRouter(tags=["health"])
+
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        # data: the image as the network sees it; blob: the picture that the user chose.
+        "img-src 'self' data: blob:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+)
+_HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    # Kept by the browser, and asked for again each time: a new version shows at once.
+    "Cache-Control": "no-cache",
+}
+_METRICS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+    **problems(503),
+}
+
+
+@router.get(
+    "/healthz/live",
+    summary="Does the process answer",
+    response_model=Alive,
+    response_model_exclude_none=True,
+)
+async def live() -> dict[str, Any]:
+    """Never touches the model."""
+    return {"status": "live"}
+
+
+@router.get(
+    "/healthz/ready", summary="Can it classify", response_model=Alive, responses=problems(503)
+)
+async def ready(request: Request) -> dict[str, Any]:
+    """A model is loaded, its golden images have passed, and the server means to stay."""
+    served: ServedModel = request.app.state.served
+    model = served.require_ready()
+    return {"status": "ready", "model_name": model.model_name, "version": model.version}
+
+
+@router.get(
+    "/metrics", summary="Counters for Prometheus", response_class=Response, responses=_METRICS
+)
+async def scrape(request: Request) -> Response:
+    """Of all workers of this server; gauges of those that live."""
+    text, media_type = await metrics.scrape(request.app.state)
+    return Response(text, media_type=media_type)
+
+
+class _PageFiles(StaticFiles):
+    """The page's files, under a policy that lets nothing else run."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(_HEADERS)
+        return response
+
+
+_files = _PageFiles(packages=[("mindtrace.application", "static")])
+
+
+@router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+async def page(request: Request) -> Response:
+    """The page."""
+    return await _files.get_response("index.html", request.scope)
+
+
+@router.api_route("/static/{name}", methods=["GET", "HEAD"], include_in_schema=False)
+async def static(request: Request, name: str) -> Response:
+    """A file of the page."""
+    return await _files.get_response(name, request.scope)
