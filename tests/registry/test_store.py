@@ -95,6 +95,16 @@ def test_what_mlflow_raises_becomes_one_line_with_a_hint(error: Exception) -> No
     assert "tracking_uri" in str(caught.value.hint)
 
 
+def test_a_schema_newer_than_mlflow_is_not_said_to_need_an_upgrade() -> None:
+    text = "Detected out-of-date database schema (found version 0123456789ab, but expected dc11)."
+
+    with pytest.raises(StoreError) as caught, store_errors("sqlite:///x.db"):
+        raise MlflowException(text + " Take a backup, then run 'mlflow db upgrade <database_uri>'")
+
+    assert "0123456789ab) is newer than the installed MLflow" in caught.value.message
+    assert "--upgrade mindtrace mlflow" in str(caught.value.hint)
+
+
 def test_a_password_is_in_no_message() -> None:
     uri = "postgresql://user:geheim@127.0.0.1:1/db"
 

@@ -352,16 +352,19 @@ def _schema_error(connection: sqlite3.Connection, place: Path | str, lacks: str)
     except (sqlite3.OperationalError, TypeError):
         hint = "check [registry] tracking_uri; the first training makes the tables"
         return StoreError(f"registry {place}: it has no tables of MLflow", hint=hint)
+    found, hint = describe_schema(revision, f"sqlite:///{place}")
+    return StoreError(f"registry {place}: it has no {lacks}; {found}", hint=hint)
+
+
+def describe_schema(revision: str, uri: str) -> tuple[str, str]:
+    """What is wrong with the schema of a store that cannot be used, and what to do."""
     mlflow = importlib.util.find_spec("mlflow")
     migrations = Path(mlflow.origin if mlflow and mlflow.origin else "").parent / "store"
     if any(migrations.glob(f"db_migrations/versions/{revision}_*.py")):
-        age, hint = "older than mindtrace can read", f"mlflow db upgrade sqlite:///{place}"
+        age, hint = "of an older MLflow", f"mlflow db upgrade {uri}"
     else:
-        age = "not known to the installed MLflow, so probably newer than it"
-        hint = "pip install --upgrade mindtrace mlflow"
-    return StoreError(
-        f"registry {place}: it has no {lacks}; its schema (revision {revision}) is {age}", hint=hint
-    )
+        age, hint = "newer than the installed MLflow", "pip install --upgrade mindtrace mlflow"
+    return f"its schema (revision {revision}) is {age}", hint
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import sqlite3
 import time
@@ -31,6 +32,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mindtrace.config.urls import masked, sqlite_path
 from mindtrace.errors import StoreError
 from mindtrace.registry.names import ARTIFACTS
+from mindtrace.registry.reader import describe_schema
 from mindtrace.system import file_lock
 
 T = TypeVar("T")
@@ -42,6 +44,7 @@ _DATABASES = ("postgresql", "mysql", "mssql")
 # MLflow refuses longer values.
 _PARAM_LENGTH = 6000
 _PARAM_BATCH = 100
+_SCHEMA = re.compile(r"database schema \(found version (\w+)")
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
 for _name in ("mlflow", "alembic"):
@@ -91,11 +94,13 @@ def store_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise StoreError(
-            f"registry {masked(uri)}: {masked(lines[0])}",
-            hint="check [registry] tracking_uri and that its store can be written",
-        ) from error
+        reason = masked((str(error).strip().splitlines() or [type(error).__name__])[0])
+        hint = "check [registry] tracking_uri and that its store can be written"
+        schema = _SCHEMA.search(reason)
+        if schema is not None:
+            # MLflow recommends an upgrade of the database even where it is the newer one.
+            reason, hint = describe_schema(schema[1], masked(uri))
+        raise StoreError(f"registry {masked(uri)}: {reason}", hint=hint) from error
 
 
 def pages(search: Callable[..., PagedList[T]], *words: str | None, **options: Any) -> Iterator[T]:

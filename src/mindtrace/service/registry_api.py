@@ -1,8 +1,4 @@
-"""What Python callers use: `mindtrace.load` and `mindtrace.Registry`.
-
-In: references and plain values, as the command line takes them. Out: a `Predictor`, or
-the frozen dataclasses of the service. Nothing heavy is imported before it is needed.
-"""
+"""The Python API of the registry: `mindtrace.load` and `mindtrace.Registry`."""
 
 from __future__ import annotations
 
