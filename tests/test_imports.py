@@ -105,6 +105,8 @@ def test_serving_a_model_loads_neither_torch_nor_lightning_nor_mlflow(trained: P
         "from mindtrace.service.following import open_or_wait;"
         "from mindtrace.application.api import app;"
         "import mindtrace.application.serve;"
+        "from mindtrace.service.jobs import counts;"
+        "assert sum(counts(load_settings()).values()) == 0;"
         "assert open_or_wait(load_settings(), None) is not None"
     )
 
@@ -118,7 +120,8 @@ def test_serving_a_model_loads_neither_torch_nor_lightning_nor_mlflow(trained: P
 def test_importing_a_light_room_loads_nothing_heavy(root: Path, room: str) -> None:
     found = loaded(f"import {', '.join(modules(room))}", root)
 
-    assert not found & HEAVY
+    # The database of jobs is opened with the first job; by then SQLAlchemy may be loaded.
+    assert not found & (HEAVY - {"sqlalchemy"} if room == "jobs" else HEAVY)
     if room in ("config", "service", "cli"):
         assert not found & SERVING
 

@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,12 @@ import pytest
 from pydantic import TypeAdapter
 from tests.application.conftest import Serve
 from tests.application.registered import Registered
+from tests.jobs.fake import FakeWorker, taken
 
 from mindtrace.application.schemas import Job, JobPage
 from mindtrace.config.settings import Settings, load_settings
-from mindtrace.jobs import workers
-from mindtrace.jobs.hold import Hold
 from mindtrace.service import jobs
-from mindtrace.service.overlay import Overlay
+from mindtrace.service.retrain_request import RetrainRequest
 
 INI = {"content-type": "text/x-ini"}
 EPOCH = {
@@ -45,15 +43,9 @@ def idle(application: Any) -> None:
     application.state.worker = False
 
 
-@contextmanager
-def worked_on(settings: Settings, job_id: str) -> Iterator[Hold]:
+def worked_on(settings: Settings, job_id: str) -> FakeWorker:
     """A job as a worker has it that runs in this process."""
-    database = jobs.queue(settings).database
-    workers.beat(database, "w", 600)
-    hold = Hold(database, job_id, "w")
-    assert hold.take()
-    assert hold.begin()
-    yield hold
+    return taken(jobs.queue(settings), job_id)
 
 
 def until(client: httpx.Client, path: str, wanted: Callable[[Any], bool]) -> Any:
@@ -97,9 +89,7 @@ def test_a_job_is_accepted_and_can_be_asked_for(
             (b"\xef\xbb\xbf[train]\r\nmax_epochs = 2\r\n", INI),
         ):
             assert client.post("/retrain", content=body, headers=headers).status_code == 202
-        form = client.post("/retrain", files={"config": ("c.ini", b"[train]\nseed = 3\n")})
-        assert form.status_code == 202
-        page = client.get("/jobs?limit=3").json()
+        page = client.get("/jobs?limit=2").json()
         TypeAdapter(JobPage).validate_python(page, strict=True)
         rest = client.get("/jobs", params={"cursor": page["next_cursor"]}).json()
         assert [row["job_id"] for row in rest["items"]] == [job["job_id"]]
@@ -125,12 +115,12 @@ def test_others_are_answered_while_a_long_body_is_read(
 ) -> None:
     begun, answered = threading.Event(), threading.Event()
 
-    def slow(text: str) -> Overlay:
+    def slow(text: str) -> RetrainRequest:
         begun.set()
         assert answered.wait(60)
-        return Overlay()
+        return RetrainRequest()
 
-    monkeypatch.setattr(Overlay, "from_ini", slow)
+    monkeypatch.setattr(RetrainRequest, "from_ini", slow)
     checks: list[int] = []
 
     def check() -> None:
@@ -185,6 +175,8 @@ def test_other_bodies(client: httpx.Client) -> None:
     wrong = client.post("/retrain", content=b"x", headers={"content-type": "image/png"})
     assert wrong.status_code == 415
     assert "text/x-ini" in wrong.json()["detail"]
+    form = client.post("/retrain", files={"config": ("c.ini", b"[train]\nseed = 3\n")})
+    assert form.status_code == 415
     assert client.post("/retrain", content=b"\xff", headers=INI).status_code == 422
     assert client.post("/retrain", content=b"a\0b", headers=INI).status_code == 422
     long = client.post("/retrain/check", content=b"#" * (256 * 1024 + 1), headers=INI)
@@ -278,24 +270,20 @@ def test_cancel(settings: Settings, bundle: Path, serve: Serve) -> None:
         late = client.delete(f"/jobs/{waits['job_id']}")
         assert late.status_code == 409
         assert "cancelled" in late.json()["detail"]
-        with worked_on(settings, runs["job_id"]) as hold:
-            wish = client.delete(f"/jobs/{runs['job_id']}")
-            assert (wish.status_code, wish.json()["state"]) == (202, "running")
-            assert (runs["cancelling"], wish.json()["cancelling"]) == (False, True)
-            assert client.delete(f"/jobs/{runs['job_id']}").json() == wish.json()
-            assert client.get(f"/jobs/{runs['job_id']}").json() == wish.json()
-            assert hold.wanted() == "cancel"
-            hold.finish("cancelled", swept=True)
-            told = list(events(client, runs["job_id"]))
-            assert [data["cancelling"] for _, _, data in told] == [False] * 2 + [True, False]
-        with worked_on(settings, registers["job_id"]) as hold:
-            from mindtrace.jobs.hold import registering
-
-            with jobs.queue(settings).database.transaction() as work:
-                assert registering(work, hold.job_id, hold.fence)
-            late = client.delete(f"/jobs/{registers['job_id']}")
-            assert late.status_code == 409
-            assert "too late" in late.json()["detail"]
+        worker = worked_on(settings, runs["job_id"])
+        wish = client.delete(f"/jobs/{runs['job_id']}")
+        assert (wish.status_code, wish.json()["state"]) == (202, "running")
+        assert (runs["cancelling"], wish.json()["cancelling"]) == (False, True)
+        assert client.delete(f"/jobs/{runs['job_id']}").json() == wish.json()
+        assert client.get(f"/jobs/{runs['job_id']}").json() == wish.json()
+        assert worker.wanted() == "cancel"
+        worker.finish("cancelled")
+        assert not client.get(f"/jobs/{runs['job_id']}").json()["cancelling"]
+        worker = worked_on(settings, registers["job_id"])
+        assert worker.queue.begin_registering(worker.job_id, worker.fence)
+        late = client.delete(f"/jobs/{registers['job_id']}")
+        assert late.status_code == 409
+        assert "too late" in late.json()["detail"]
 
 
 def test_a_job_is_followed_by_many_from_any_place_to_its_end(
@@ -312,12 +300,12 @@ def test_a_job_is_followed_by_many_from_any_place_to_its_end(
         threads = [threading.Thread(target=follow, args=(mine,)) for mine in heard]
         for thread in threads:
             thread.start()
-        with worked_on(settings, job_id) as hold:
-            hold.tell([{"event": "started", "max_epochs": 3}])
-            hold.tell([EPOCH])
-            time.sleep(0.5)  # some hear of the rest later
-            hold.tell([{**EPOCH, "epoch": 2}])
-            hold.finish("succeeded", swept=True, model_name="m", version=4)
+        worker = worked_on(settings, job_id)
+        worker.tell({"event": "started", "max_epochs": 3})
+        worker.tell(EPOCH)
+        time.sleep(0.5)  # some hear of the rest later
+        worker.tell({**EPOCH, "epoch": 2})
+        worker.finish("succeeded", model_name="m", version=4)
         for thread in threads:
             thread.join(60)
         assert all(mine == heard[0] for mine in heard)
@@ -366,18 +354,14 @@ def test_a_log_is_read_in_parts(settings: Settings, bundle: Path, serve: Serve) 
         empty = client.get(f"{path}/log")
         assert (empty.status_code, empty.text) == (200, "")
         assert empty.headers["content-type"] == "text/plain; charset=utf-8"
-        with worked_on(settings, path.rpartition("/")[2]) as hold:
-            hold.tell([], "größer\n")
-            hold.tell([], "x" * 100_000)
+        worker = worked_on(settings, path.rpartition("/")[2])
+        worker.tell(text="größer\n")
+        worker.tell(text="x" * 100_000)
         whole = "größer\n" + "x" * 100_000
         assert client.get(f"{path}/log").text == whole
         assert client.get(f"{path}/log?offset=9").text == whole[7:]
-        part = client.get(f"{path}/log", headers={"range": "bytes=9-"})
-        assert (part.status_code, part.text) == (206, whole[7:])
-        assert part.headers["content-range"] == f"bytes 9-{len(whole.encode()) - 1}/*"
-        behind = client.get(f"{path}/log", headers={"range": "bytes=999999-"})
-        assert behind.status_code == 416
-        assert behind.headers["content-range"] == f"bytes */{len(whole.encode())}"
+        behind = client.get(f"{path}/log?offset=999999")
+        assert (behind.status_code, behind.text) == (200, "")
         assert client.get(f"{path}/log?offset=-1").status_code == 422
 
 
@@ -431,7 +415,7 @@ def test_a_server_that_stops_hands_its_job_to_the_next(settings: Settings, serve
     with serve(settings) as client:
         path = client.post("/retrain", json={"train": {"max_epochs": 2000}}).headers["location"]
         before = until(client, path, lambda job: (job["progress"]["epoch"] or 0) >= 3)
-    job = jobs.get_job(settings, path.rpartition("/")[2])
+    job = jobs.queue(settings).get(path.rpartition("/")[2])
     assert (job.state, job.attempts) == ("queued", 1)
     with serve(settings) as client:
         after = until(client, path, lambda job: job["attempts"] == 2)

@@ -11,10 +11,9 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 from tests.browser.conftest import Serve, Visit
 from tests.browser.servers import Server
+from tests.jobs.fake import taken
 
-from mindtrace.jobs import workers
-from mindtrace.jobs.database import open_database
-from mindtrace.jobs.hold import Hold
+from mindtrace.jobs.queue import JobQueue
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -130,17 +129,14 @@ def test_a_job_that_is_being_cancelled_is_told(trained: Path, serve: Serve, visi
     page.get_by_role("button", name="Train").click()
     job, cancel = page.locator("#job"), page.get_by_role("button", name="Cancel")
     expect(job.locator(".state")).to_have_text("queued")
-    database = open_database(None, server.root)
-    workers.beat(database, "w", 600)
-    hold = Hold(database, str(jobs(server)[0]["job_id"]), "w")
-    assert hold.take()
-    assert hold.begin()
+    queue = JobQueue(None, server.root, 8)
+    worker = taken(queue, str(jobs(server)[0]["job_id"]))
     expect(job.locator(".state")).to_have_text("running")
     cancel.click()
     page.get_by_role("button", name="Cancel the job").click()
     expect(job).to_contain_text("Cancelling…")
     expect(cancel).to_have_count(0)
-    hold.finish("cancelled", swept=True)
+    worker.finish("cancelled")
     expect(job.locator(".state")).to_have_text("cancelled")
     expect(job).not_to_contain_text("Cancelling…")
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.jobs.fake import FakeWorker
+from tests.jobs.fake import taken as take
 
 from mindtrace.config.settings import load_settings
-from mindtrace.jobs import workers
-from mindtrace.jobs.beside import Runner
-from mindtrace.jobs.hold import Hold
+from mindtrace.jobs.sidecar import WorkerSidecar
 from mindtrace.service import jobs
 
 RunCli = Callable[..., Any]
@@ -46,14 +46,9 @@ def server(root: Path) -> Iterator[str]:
     assert process.returncode == 0
 
 
-def taken(job_id: str) -> Hold:
+def taken(job_id: str) -> FakeWorker:
     """A job as a worker has it that runs in this process."""
-    database = jobs.queue(load_settings()).database
-    workers.beat(database, "w", 600)
-    hold = Hold(database, job_id, "w")
-    assert hold.take()
-    assert hold.begin()
-    return hold
+    return take(jobs.queue(load_settings()), job_id)
 
 
 def submitted(run_cli: RunCli, *words: str) -> str:
@@ -72,11 +67,11 @@ def test_the_life_of_a_job(
     shown = json.loads(run_cli("jobs", "show", job_id, "--json", *at).stdout)
     assert (shown["state"], shown["schema_version"]) == ("queued", 1)
 
-    hold = taken(job_id)
-    assert "seed = 5" in hold.request.config
-    hold.tell([], "größer\n")
+    worker = taken(job_id)
+    assert "seed = 5" in worker.request().config
+    worker.tell(text="größer\n")
     assert run_cli("jobs", "logs", job_id, *at).stdout == "größer\n"
-    hold.finish("failed", swept=True, error={"type": "DataError", "message": "no images"})
+    worker.finish("failed", error={"type": "DataError", "message": "no images"})
     assert run_cli("jobs", "logs", "--follow", job_id, *at).stdout == "größer\n"
     shown = run_cli("jobs", "show", job_id, *at).stdout
     assert "error.message\tno images" in shown
@@ -125,8 +120,8 @@ def test_here_a_training_may_begin_with_a_file_of_ours(
     run_cli: RunCli, root: Path, tmp_path: Path
 ) -> None:
     weights = tmp_path / "w.safetensors"
-    hold = taken(submitted(run_cli, "--set", f"model.weights={weights}"))
-    assert f"weights = {weights}" in hold.request.config
+    worker = taken(submitted(run_cli, "--set", f"model.weights={weights}"))
+    assert f"weights = {weights}" in worker.request().config
 
 
 def test_what_a_server_would_not_take_is_told_by_name(
@@ -155,12 +150,12 @@ def test_an_epoch_without_a_number_is_a_line_like_others(
     run_cli: RunCli, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A training that diverges measures nan, which JSON tells as null."""
-    monkeypatch.setattr(Runner, "start", lambda _: None)
+    monkeypatch.setattr(WorkerSidecar, "start", lambda _: None)
     job_id = submitted(run_cli, "--key", "k")
-    hold = taken(job_id)
+    worker = taken(job_id)
     epoch = {"epoch": 1, "max_epochs": 1, "metrics": {"val_acc": None}}
-    hold.tell([{"event": "epoch", **epoch, "seconds": 1.0, "best": False}])
-    hold.finish("succeeded", swept=True)
+    worker.tell({"event": "epoch", **epoch, "seconds": 1.0, "best": False})
+    worker.finish("succeeded")
     followed = run_cli("retrain", *SMALL, "--key", "k", "--follow")
     assert followed.exit_code == 0, followed.stderr
     assert "val_acc nan" in followed.stderr
@@ -198,20 +193,20 @@ def test_a_job_followed_at_a_server(root: Path, server: str) -> None:
             text=True,
             env=dict(os.environ),
         )
-        hold = taken(_newest_waiting())
-        hold.tell([{"event": "started", "max_epochs": 2}])
+        worker = taken(_newest_waiting())
+        worker.tell({"event": "started", "max_epochs": 2})
         for accuracy in (0.5, None):  # the second has diverged
             epoch = {"epoch": 1, "max_epochs": 2, "metrics": {"val_acc": accuracy}}
-            hold.tell([{"event": "epoch", **epoch, "seconds": 1.0, "best": True}])
+            worker.tell({"event": "epoch", **epoch, "seconds": 1.0, "best": True})
         error = {"type": "DataError", "message": "no images"} if state == "failed" else None
-        hold.finish(state, swept=True, error=error)
+        worker.finish(state, error=error)
         out, err = process.communicate(timeout=120)
         assert process.returncode == code, err
         assert json.loads(out)["state"] == state
         events = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
         told = [event["event"] for event in events if "event" in event]
         assert [name for name in told if name != "stage"] == ["started", "epoch", "epoch"]
-        assert (f"jobs logs {hold.job_id} --url {server}" in err) == (state == "failed")
+        assert (f"jobs logs {worker.job_id} --url {server}" in err) == (state == "failed")
     for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         process = subprocess.Popen(
             [
@@ -224,7 +219,7 @@ def test_a_job_followed_at_a_server(root: Path, server: str) -> None:
             env=dict(os.environ),
         )
         job_id = _newest_waiting()
-        hold = taken(job_id)
+        worker = taken(job_id)
         assert process.stderr is not None
         while "is training" not in process.stderr.readline():
             assert process.poll() is None
@@ -232,12 +227,12 @@ def test_a_job_followed_at_a_server(root: Path, server: str) -> None:
         _, err = process.communicate(timeout=120)
         assert process.returncode == code, err
         assert f"mindtrace jobs cancel {job_id} --url {server}" in err
-        assert hold.wanted() == "go on"
+        assert worker.wanted() == "go on"
 
 
 def _newest_waiting() -> str:
     for _ in range(2400):
-        for job in jobs.list_jobs(load_settings(), 1):
+        for job in jobs.queue(load_settings()).list(1):
             if job.state == "queued":
                 return job.job_id
         time.sleep(0.05)

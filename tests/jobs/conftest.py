@@ -1,4 +1,4 @@
-"""A database of jobs of each kind, empty, and small requests."""
+"""A queue in a database of each kind, empty."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from uuid import uuid4
 import pytest
 from tests.registry.servers import execute, postgres_programs, postgres_server
 
-from mindtrace.jobs.database import Database, open_database
 from mindtrace.jobs.queue import JobQueue
 
 
@@ -39,12 +38,7 @@ def database_url(request: pytest.FixtureRequest) -> str | None:
 
 
 @pytest.fixture
-def database(database_url: str | None, tmp_path: Path) -> Iterator[Database]:
-    opened = open_database(database_url, tmp_path)
+def queue(database_url: str | None, tmp_path: Path) -> Iterator[JobQueue]:
+    opened = JobQueue(database_url, tmp_path, 3)
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def queue(database: Database) -> JobQueue:
-    return JobQueue(database, max_queued=3)

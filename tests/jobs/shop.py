@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sqlite3
@@ -18,10 +17,9 @@ from typing import Any
 import psutil
 
 from mindtrace.config.settings import Settings, load_settings
-from mindtrace.jobs.job import Job
+from mindtrace.jobs.job import Event, Job
 from mindtrace.service import jobs, retrain
-from mindtrace.service.overlay import Overlay
-from mindtrace.service.retrain import Order
+from mindtrace.service.retrain_request import RetrainRequest
 
 PATIENCE = 180.0  # seconds: for a job that does not come to its point
 _LOOK_EVERY = 0.05
@@ -116,11 +114,11 @@ class Shop:
     ) -> str:
         """A job's id; what is not said is as in CONFIG."""
         wishes = {"data": {"batch_size": batch_size}, "train": train}
-        order = Order(Overlay.from_mapping(wishes), force=force)
-        return retrain.submit(self.settings, order, idempotency_key=key).job_id
+        request = RetrainRequest.from_mapping(wishes, force=force)
+        return retrain.submit(self.settings, request, idempotency_key=key).job_id
 
     def job(self, job_id: str) -> Job:
-        return jobs.get_job(self.settings, job_id)
+        return jobs.queue(self.settings).get(job_id)
 
     def when(self, job_id: str, true: Callable[[Job], Any], patience: float = PATIENCE) -> Job:
         """The job, once it is as wanted."""
@@ -231,10 +229,17 @@ def shop(root: Path, database_url: str | None) -> Iterator[Shop]:
         yield opened
     finally:
         opened.close()
-        jobs.queue(opened.settings).database.close()
+        jobs.queue(opened.settings).close()
+
+
+def events(opened: Shop, job_id: str) -> list[Event]:
+    """All that happened to a job."""
+    found: list[Event] = []
+    while page := jobs.queue(opened.settings).events(job_id, len(found)):
+        found += page
+    return found
 
 
 def event_epochs(opened: Shop, job_id: str) -> list[int]:
     """The epochs that were told of, in order."""
-    found = jobs.job_events(opened.settings, job_id)
-    return [json.loads(event.data)["epoch"] for event in found if event.name == "epoch"]
+    return [event.data["epoch"] for event in events(opened, job_id) if event.name == "epoch"]

@@ -8,30 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.jobs.fake import FakeWorker
 
 from mindtrace.config.settings import Settings, load_settings
-from mindtrace.errors import ConflictError
-from mindtrace.jobs import supervise, sweep, workers
-from mindtrace.jobs.engine import Engine
-from mindtrace.jobs.hold import Hold, registering
+from mindtrace.jobs import attempt, worker
+from mindtrace.jobs.attempt import Attempt
 from mindtrace.jobs.job import Job, Request
-from mindtrace.jobs.queue import JobQueue
-from mindtrace.jobs.worker import Worker
+from mindtrace.jobs.worker import JobFailedError, Worker
 
 VERSION = {"model_name": "m", "version": 7}
-
-
-class Steps(Engine):
-    """An engine without DBOS, one of whose steps fails."""
-
-    def __init__(self, broken: str) -> None:
-        self._broken = broken
-
-    def step(self, name: str, do: Callable[..., Any], *values: Any) -> Any:
-        """Do it, or fail."""
-        if name == self._broken:
-            raise ValueError("mine")
-        return do(*values)
 
 
 @pytest.fixture
@@ -40,93 +25,90 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def worker(settings: Settings) -> Iterator[Worker]:
-    made = Worker(settings, {}, threading.Event())
-    workers.beat(made._database, made._work.worker_id, 600)
-    yield made
-    made._database.close()
+def made(settings: Settings) -> Iterator[Worker]:
+    found = Worker(settings, {}, threading.Event())
+    yield found
+    found._queue.close()
 
 
-def course(worker: Worker, broken: str) -> Job:
-    """What becomes of a job where that step fails."""
-    queue = JobQueue(worker._database, 1)
-    job_id = queue.submit(Request("")).job_id
-    worker._engine = Steps(broken)
-    worker._course(Hold(worker._database, job_id, worker._work.worker_id))
-    return queue.get(job_id)
+def course(made: Worker) -> Job:
+    """What becomes of a job whose steps are done here."""
+    job_id = made._queue.submit(Request("")).job_id
+    fake = FakeWorker(made._queue, job_id, made._id)
+
+    def run_step(_: Any, do: Callable[..., Any], *values: Any) -> Any:
+        return do(*values)
+
+    try:
+        made._course(job_id, Request(""), run_step, fake)
+        state = "succeeded"
+    except JobFailedError:
+        state = "failed"
+    fake.finish(state, **made._queue.get(job_id).record())
+    return made._queue.get(job_id)
+
+
+def broken(*_: object) -> None:
+    raise ValueError("mine")
 
 
 def test_a_promotion_that_breaks_leaves_the_version(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+    made: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcome = {"state": "succeeded", "swept": True, **VERSION, "reused": False}
-    monkeypatch.setattr(supervise, "train", lambda *_: outcome)
-    job = course(worker, "promote")
+    outcome = {"state": "succeeded", "open_runs": False, **VERSION, "reused": False}
+    monkeypatch.setattr(Attempt, "train", lambda _: outcome)
+    monkeypatch.setattr(worker, "promote", broken)
+    job = course(made)
     assert (job.state, job.version, job.error) == ("succeeded", 7, None)
     assert job.promotion == {"promoted": False, "verdict": None, "message": "ValueError: mine"}
 
 
-def test_a_job_over_which_we_fail_says_why(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "sweep", lambda *_: {})
-    job = course(worker, "train")
-    assert (job.state, job.version) == ("failed", None)
-    assert job.error == {"type": "ValueError", "message": "mine"}
-
-
-def test_a_version_that_was_registered_counts_though_we_fail(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("found", "state"), [({}, "failed"), (VERSION, "succeeded")])
+def test_a_job_over_which_we_fail_says_why_unless_its_version_is_there(
+    made: Worker, monkeypatch: pytest.MonkeyPatch, found: dict[str, Any], state: str
 ) -> None:
-    monkeypatch.setattr(sweep, "sweep", lambda _e, _f, ended: dict.fromkeys(ended, VERSION))
-    job = course(worker, "train")
-    assert (job.state, job.version, job.error) == ("succeeded", 7, None)
+    monkeypatch.setattr(Attempt, "train", broken)
+    monkeypatch.setattr(
+        attempt, "reconcile_runs", lambda _e, _f, ended: dict.fromkeys(ended, found)
+    )
+    job = course(made)
+    assert (job.state, job.version) == (state, found.get("version"))
+    assert job.error == (None if found else {"type": "ValueError", "message": "mine"})
 
 
-def test_a_job_whose_end_cannot_be_put_down_ends_all_the_same(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+def test_a_job_whose_end_cannot_be_looked_at_ends_all_the_same(
+    made: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> None:
-        raise ValueError("the store said nonsense")
-
-    monkeypatch.setattr(sweep, "sweep", broken)
-    queue = JobQueue(worker._database, 1)
-    job_id = queue.submit(Request("")).job_id
-    worker._engine = Steps("train")
-    worker._retrain(job_id)
-    job = queue.get(job_id)
+    monkeypatch.setattr(Attempt, "train", broken)
+    monkeypatch.setattr(attempt, "reconcile_runs", broken)
+    job = course(made)
     assert job.state == "failed"
-    assert job.error == {"type": "ValueError", "message": "the store said nonsense"}
-    assert queue.unfinished()  # a run of it may be open
-
-
-def test_a_job_that_nobody_can_read_ends(worker: Worker) -> None:
-    queue = JobQueue(worker._database, 1)
-    job_id = queue.submit(Request("")).job_id
-    with worker._database.transaction() as work:
-        work.changed("update mindtrace_jobs set request = '{'")
-    worker._retrain(job_id)
-    job = queue.get(job_id)
-    assert (job.state, (job.error or {})["type"]) == ("failed", "JSONDecodeError")
+    assert job.error == {"type": "ValueError", "message": "mine"}
+    assert made._queue.unfinished()  # a run of it may be open
+    asked: list[Any] = []
+    monkeypatch.setattr(worker, "reconcile_runs", lambda _e, _f, ended: asked.append(ended) or {})
+    made._sweep()
+    assert asked == [{job.job_id: "failed"}]
+    assert not made._queue.unfinished()
 
 
 def test_a_worker_that_cannot_go_round_ends_and_says_why(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
+    made: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken() -> None:
-        raise ValueError("mine")
-
-    monkeypatch.setattr(worker, "_round", broken)
-    monkeypatch.setattr(Engine, "launch", lambda *_: None)
-    said: list[str] = []
+    made._queue.submit(Request(""))
+    monkeypatch.setattr(made, "_round", broken)
+    monkeypatch.setattr(made, "_launch", lambda: None)
+    monkeypatch.setattr(made, "_put_back", lambda: None)
+    reported: list[str] = []
     with pytest.raises(ValueError, match="mine"):
-        worker.run(said.append)
-    assert said == [worker._work.worker_id]
-    assert workers.alive(worker._database) == set()
+        made.run(reported.append)
+    assert reported == [made._id]
+    assert made._left
 
 
-def test_what_ended_jobs_left_behind_is_put_away(settings: Settings, worker: Worker) -> None:
-    queue = JobQueue(worker._database, 9)
-    ended, waits = (queue.submit(Request("")).job_id for _ in range(2))
-    queue.cancel(ended)
+def test_what_ended_jobs_left_behind_is_put_away(settings: Settings, made: Worker) -> None:
+    ended, waits = (made._queue.submit(Request("")).job_id for _ in range(2))
+    made._queue.cancel(ended)
     folders = [
         home / "jobs" / job_id
         for home in (settings.dirs.root, settings.dirs.checkpoints)
@@ -134,18 +116,6 @@ def test_what_ended_jobs_left_behind_is_put_away(settings: Settings, worker: Wor
     ]
     for folder in folders:
         folder.mkdir(parents=True)
-    worker._tidy()
+    made._sweep()
     left = {folder.name for folder in folders if folder.exists()}
     assert left == {waits, "notes-of-somebody"}
-
-
-def test_a_job_that_registers_cannot_be_cancelled(worker: Worker) -> None:
-    queue = JobQueue(worker._database, 1)
-    hold = Hold(worker._database, queue.submit(Request("")).job_id, worker._work.worker_id)
-    assert hold.take()
-    assert not hold.registering()
-    with worker._database.transaction() as work:
-        assert registering(work, hold.job_id, hold.fence)
-    assert hold.registering()
-    with pytest.raises(ConflictError, match="begun to register"):
-        queue.cancel(hold.job_id)

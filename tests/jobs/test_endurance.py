@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from tests.jobs.shop import Shop, shop, until
+from tests.jobs.shop import Shop, events, shop, until
 
 from mindtrace.errors import ConflictError
 from mindtrace.service import jobs
@@ -86,7 +86,7 @@ def cancel(opened: Shop, accepted: list[str]) -> bool:
     for job_id in accepted:
         if opened.job(job_id).state == "running":
             with contextlib.suppress(ConflictError):
-                jobs.cancel_job(opened.settings, job_id)
+                jobs.queue(opened.settings).cancel(job_id)
                 return True
     return False
 
@@ -96,14 +96,11 @@ def demand_order(opened: Shop, accepted: list[str]) -> None:
     states = [opened.ended(job_id).state for job_id in accepted]
     for job_id, state in zip(accepted, states, strict=True):
         job = opened.job(job_id)
-        ends = [
-            event
-            for after in range(0, 5000, 500)
-            for event in jobs.job_events(opened.settings, job_id, after)
-            if event.name == "end" and after < event.id <= after + 500
-        ]
-        assert len(ends) == 1, job
-        assert json.loads(ends[0].data)["state"] == state
+        found = events(opened, job_id)
+        assert [event.id for event in found] == list(range(1, len(found) + 1))
+        ends = [event for event in found if event.name == "end"]
+        assert (len(ends), found[-1].name) == (1, "end"), job
+        assert ends[0].data["state"] == state
         versions = opened.versions(job_id)
         assert versions == ([job.version] if state == "succeeded" else []), (job, versions)
         if state == "failed":

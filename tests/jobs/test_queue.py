@@ -1,66 +1,70 @@
-"""Submit, ask and cancel: limits, keys, pages, and what another process sees."""
+"""Submit, ask and cancel; limits, keys, pages; what a worker may write, and who lost a job not."""
 
 from __future__ import annotations
 
+import functools
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.jobs.fake import FakeWorker, LostError, taken
 
-from mindtrace.errors import ConflictError, NotFoundError, QueueFullError, StoreError, UsageError
-from mindtrace.jobs import workers
-from mindtrace.jobs.database import Database, open_database
-from mindtrace.jobs.hold import CANCEL, Hold, registering
-from mindtrace.jobs.job import Job, Request, is_job_id, new_job_id
-from mindtrace.jobs.queue import JobQueue
+from mindtrace.errors import (
+    ConflictError,
+    InterruptedByUser,
+    NotFoundError,
+    QueueFullError,
+    StoreError,
+    UsageError,
+)
+from mindtrace.jobs import attempt
+from mindtrace.jobs.guard import RegistrationGuard
+from mindtrace.jobs.job import Request, is_job_id, new_job_id
+from mindtrace.jobs.queue import CANCEL, GO_ON, LOST, JobQueue
 
 ANY = Request("[train]\n")
+EPOCH = {"epoch": 1, "max_epochs": 3, "metrics": {"val_acc": 0.5}, "event": "epoch"}
 
 
-def taken(database: Database, job: Job, worker_id: str = "w") -> Hold:
-    """A hold on a job by a worker that lives."""
-    workers.beat(database, worker_id, 60)
-    hold = Hold(database, job.job_id, worker_id)
-    assert hold.take()
-    assert hold.begin()
-    return hold
+def guard(queue: JobQueue, worker: FakeWorker) -> RegistrationGuard:
+    return RegistrationGuard(worker.job_id, worker.fence, False, queue)
 
 
 def test_a_job_is_kept_and_shown(queue: JobQueue) -> None:
-    job = queue.submit(Request("[train]\nlr = 1\n", parent="m/1", warm_start=True))
+    request = Request("[train]\nlr = 1\n", parent="m/1", warm_start=True)
+    job = queue.submit(request)
     assert queue.get(job.job_id) == job
     document = job.document()
     assert document["state"] == "queued"
     assert document["schema_version"] == 1
     assert document["progress"] == {"epoch": None, "max_epochs": None, "val_acc": None}
-    assert "request_digest" not in document
-    hold = taken(queue.database, job)
-    assert hold.request == Request("[train]\nlr = 1\n", "m/1", True, False)
+    assert not {"request_digest", "begun", "lost"} & set(document)
+    assert taken(queue, job).request() == request
 
 
 def test_no_more_than_max_queued_wait(queue: JobQueue) -> None:
     first, *_ = [queue.submit(ANY) for _ in range(3)]
     with pytest.raises(QueueFullError, match="max_queued = 3"):
         queue.submit(ANY)
-    taken(queue.database, first)
+    taken(queue, first)
     queue.submit(ANY)  # a running job waits no more
 
 
-def test_submissions_at_once_keep_the_limit(
-    queue: JobQueue, database_url: str | None, tmp_path: Path
-) -> None:
+def test_submissions_at_once_keep_the_limit(database_url: str | None, tmp_path: Path) -> None:
+    """Into a database that none of them finds there."""
     outcomes: list[str] = []
 
     def submit() -> None:
         # Connections of their own, as those of processes are.
-        own = JobQueue(open_database(database_url, tmp_path), 3)
+        own = JobQueue(database_url, tmp_path, 3)
         try:
             own.submit(ANY)
             outcomes.append("accepted")
         except QueueFullError:
             outcomes.append("full")
         finally:
-            own.database.close()
+            own.close()
 
     threads = [threading.Thread(target=submit) for _ in range(20)]
     for thread in threads:
@@ -71,8 +75,10 @@ def test_submissions_at_once_keep_the_limit(
 
 
 def test_one_key_is_one_job(queue: JobQueue) -> None:
+    assert queue.submitted("r1", "k") is None
     first = queue.submit(ANY, request_digest="r1", key_digest="k")
     assert queue.submit(ANY, request_digest="r1", key_digest="k") == first
+    assert queue.submitted("r1", "k") == first
     with pytest.raises(UsageError, match="Idempotency-Key"):
         queue.submit(ANY, request_digest="r2", key_digest="k")
     assert len(queue.list()) == 1
@@ -80,6 +86,8 @@ def test_one_key_is_one_job(queue: JobQueue) -> None:
         queue.submit(ANY)
     # It is no new job, so a full queue takes it.
     assert queue.submit(ANY, request_digest="r1", key_digest="k") == first
+    queue.cancel(first.job_id)
+    assert queue.submit(ANY, request_digest="r1", key_digest="k").state == "cancelled"
 
 
 def test_lists_come_in_pages(queue: JobQueue) -> None:
@@ -92,7 +100,7 @@ def test_lists_come_in_pages(queue: JobQueue) -> None:
 
 
 def test_counts_make_nothing(tmp_path: Path) -> None:
-    queue = JobQueue(open_database(None, tmp_path), 3)
+    queue = JobQueue(None, tmp_path, 3)
     assert set(queue.counts().values()) == {0}
     assert not queue.unfinished()
     assert list(tmp_path.iterdir()) == []
@@ -100,53 +108,177 @@ def test_counts_make_nothing(tmp_path: Path) -> None:
     assert queue.counts()["queued"] == 1
     assert queue.unfinished()
     queue.cancel(job.job_id)
-    assert queue.counts() == {
-        **dict.fromkeys(("queued", "running", "succeeded", "failed"), 0),
-        "cancelled": 1,
-    }
+    zero = dict.fromkeys(("queued", "running", "succeeded", "failed"), 0)
+    assert queue.counts() == {**zero, "cancelled": 1}
     assert not queue.unfinished()
-    queue.database.close()
+    queue.close()
 
 
-def test_a_worker_is_wanted_until_no_run_can_be_open(queue: JobQueue) -> None:
-    hold = taken(queue.database, queue.submit(ANY))
-    assert hold.finish("failed", swept=False)
-    assert queue.unfinished()
-    with queue.database.transaction() as work:
-        work.changed("update mindtrace_jobs set swept = 1")
-    assert not queue.unfinished()
+def test_the_course_of_a_job_is_told_in_order(queue: JobQueue) -> None:
+    job = queue.submit(ANY)
+    worker = taken(queue, job)
+    worker.tell({"event": "started", "max_epochs": 3})
+    worker.tell(EPOCH)
+    assert worker.wanted() == GO_ON
+    worker.finish("succeeded", model_name="m", version=7)
+    done = queue.get(job.job_id)
+    assert (done.state, done.model_name, done.version, done.attempts) == ("succeeded", "m", 7, 1)
+    assert (done.epoch, done.max_epochs, done.val_acc) == (1, 3, 0.5)
+    assert done.submitted_at <= (done.started_at or "") <= (done.ended_at or "")
+    found = queue.events(job.job_id)
+    assert [event.id for event in found] == [1, 2, 3, 4, 5]
+    assert [event.name for event in found] == ["state", "state", "state", "epoch", "end"]
+    assert [event.data["state"] for event in found[:3]] == ["queued", "running", "running"]
+    assert found[-1].data == done.document()
+    assert "event" not in found[3].data
+    for after in range(7):
+        assert [event.id for event in queue.events(job.job_id, after)] == [1, 2, 3, 4, 5][after:]
+
+
+def test_who_lost_a_job_changes_nothing(queue: JobQueue) -> None:
+    job = queue.submit(ANY)
+    zombie, heir = taken(queue, job, "a"), taken(queue, job, "b")
+    before = queue.get(job.job_id), queue.events(job.job_id)
+    assert zombie.wanted() == LOST
+    for change in (zombie.begin, zombie.release, lambda: zombie.tell(EPOCH, text="late")):
+        with pytest.raises(LostError):
+            change()
+    with pytest.raises(InterruptedByUser):
+        guard(queue, zombie).require()
+    assert (queue.get(job.job_id), queue.events(job.job_id)) == before
+    assert queue.log(job.job_id) == b""
+    assert heir.wanted() == GO_ON
+    heir.finish("succeeded", version=1)
+    for late in (zombie, heir):  # there is one end
+        with pytest.raises(LostError):
+            late.finish("failed")
+
+
+def test_an_attempt_that_was_left_counts_and_one_that_was_put_back_does_not(
+    queue: JobQueue,
+) -> None:
+    job = queue.submit(ANY)
+    taken(queue, job, "a")
+    second = taken(queue, job, "b")
+    assert queue.get(job.job_id).lost == 1
+    second.release()
+    assert queue.get(job.job_id).state == "queued"
+    for _ in range(5):
+        FakeWorker(queue, job.job_id)  # these die before an attempt begins
+    taken(queue, job, "c")
+    found = queue.get(job.job_id)
+    assert (found.lost, found.attempts) == (1, 3)
 
 
 def test_cancel_while_it_waits(queue: JobQueue) -> None:
     job = queue.submit(ANY)
     assert queue.cancel(job.job_id).state == "cancelled"
-    assert not Hold(queue.database, job.job_id, "w").take()
+    assert [event.name for event in queue.events(job.job_id)] == ["state", "end"]
     with pytest.raises(ConflictError, match="cancelled"):
         queue.cancel(job.job_id)
 
 
-def test_cancel_while_it_runs_is_a_wish(queue: JobQueue) -> None:
-    hold = taken(queue.database, queue.submit(ANY))
-    assert queue.cancel(hold.job_id).state == "running"
-    assert hold.wanted() == CANCEL
-    with queue.database.transaction() as work:
-        assert not registering(work, hold.job_id, hold.fence)
+def test_cancel_while_it_runs_is_for_its_worker(queue: JobQueue) -> None:
+    worker = taken(queue, queue.submit(ANY))
+    for _ in range(2):
+        job = queue.cancel(worker.job_id)
+        assert (job.state, job.cancelling) == ("running", True)
+    assert worker.wanted() == CANCEL
+    with pytest.raises(InterruptedByUser):
+        guard(queue, worker).require()
+    heir = FakeWorker(queue, worker.job_id, "heir")  # the wish outlives the worker
+    assert heir.wanted() == CANCEL
 
 
 def test_cancel_of_a_job_whose_worker_is_gone_needs_nobody(queue: JobQueue) -> None:
-    hold = taken(queue.database, queue.submit(ANY))
-    workers.leave(queue.database, "w")
-    assert queue.cancel(hold.job_id).state == "cancelled"
-    assert not hold.finish("succeeded", swept=True, version=1)  # should it come back
-    assert queue.get(hold.job_id).version is None
+    worker = taken(queue, queue.submit(ANY))
+    queue.leave("w")
+    assert queue.cancel(worker.job_id).state == "cancelled"
+    with pytest.raises(LostError):  # should it come back
+        worker.finish("succeeded", version=1)
+    assert queue.get(worker.job_id).version is None
+    # A worker is wanted until no run can be open.
+    assert queue.unfinished()
+    assert [job.job_id for job in queue.with_open_runs(9)] == [worker.job_id]
+    queue.note_open_runs(worker.job_id, False)
+    assert not queue.unfinished()
 
 
-def test_what_registers_cannot_be_cancelled(queue: JobQueue) -> None:
-    hold = taken(queue.database, queue.submit(ANY))
-    with queue.database.transaction() as work:
-        assert registering(work, hold.job_id, hold.fence)
+def test_what_registers_cannot_be_cancelled_whoever_goes_on_with_it(queue: JobQueue) -> None:
+    worker = taken(queue, queue.submit(ANY))
+    assert not queue.registering(worker.job_id, worker.fence)
+    for _ in range(2):  # the second is the look right before the version is made
+        guard(queue, worker).require()
+    assert queue.registering(worker.job_id, worker.fence)
+    heir = taken(queue, worker.job_id, "heir")
+    with pytest.raises(InterruptedByUser):
+        guard(queue, worker).require()
+    guard(queue, heir).require()
+    queue.leave("heir")
     with pytest.raises(ConflictError, match="too late"):
-        queue.cancel(hold.job_id)
+        queue.cancel(worker.job_id)
+    heir.finish("succeeded", version=1)
+    with pytest.raises(InterruptedByUser):
+        guard(queue, heir).require()
+
+
+def test_cancel_and_registering_at_once_have_one_winner(queue: JobQueue) -> None:
+    for number in range(10):
+        worker = taken(queue, queue.submit(ANY), f"w{number}")
+        outcomes: list[str] = []
+
+        def attempt(name: str, call: Callable[[], object], outcomes: list[str] = outcomes) -> None:
+            try:
+                call()
+                outcomes.append(name)
+            except (ConflictError, InterruptedByUser):
+                pass
+
+        calls = {
+            "cancel": functools.partial(queue.cancel, worker.job_id),
+            "register": guard(queue, worker).require,
+        }
+        threads = [threading.Thread(target=attempt, args=pair) for pair in calls.items()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(outcomes) == 1
+        worker.finish("cancelled")
+
+
+def test_workers_live_for_a_lease(queue: JobQueue) -> None:
+    worker = taken(queue, queue.submit(ANY), "one")
+    taken(queue, queue.submit(ANY), "silent")
+    assert queue.dead() == []
+    queue.beat("silent", -1)
+    assert queue.dead() == ["silent"]
+    queue.beat("silent", 60)
+    queue.leave("one")
+    assert queue.dead() == ["one"]
+    worker.finish("succeeded")
+    assert queue.dead() == []
+
+
+def test_a_log_is_read_from_any_place(queue: JobQueue) -> None:
+    worker = taken(queue, queue.submit(ANY))
+    parts = ["loading\n", "größer\n", "\n", "x" * 5000, "nul\0\n"]
+    for part in parts:
+        worker.tell(text=part)
+    whole = "".join(parts).replace("\0", "?").encode()
+    assert queue.log(worker.job_id) == whole
+    for offset in (0, 1, 9, 10, 11, len(whole) - 1, len(whole), len(whole) + 5):
+        assert queue.log(worker.job_id, offset) == whole[offset:]
+
+
+def test_a_log_has_an_end(queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt, "LOG_LIMIT", 100)
+    worker = taken(queue, queue.submit(ANY))
+    for _ in range(50):
+        worker.tell(text="0123456789\n")
+    text = queue.log(worker.job_id).decode()
+    assert "ends here" in text
+    assert len(text) < 200
 
 
 @pytest.mark.parametrize(
@@ -167,7 +299,7 @@ def test_ids_are_ids() -> None:
 
 def test_a_file_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    queue = JobQueue(open_database(None, tmp_path / "file"), 1)
+    queue = JobQueue(None, tmp_path / "file", 1)
     with pytest.raises(StoreError, match="jobs database"):
         queue.submit(ANY)
 
@@ -175,7 +307,7 @@ def test_a_file_that_cannot_be_made(tmp_path: Path) -> None:
 def test_a_database_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "jobs.db").write_text("not a database" * 100)
     with pytest.raises(StoreError, match=r"jobs\.db"):
-        JobQueue(open_database(None, tmp_path), 1).list()
+        JobQueue(None, tmp_path, 1).list()
 
 
 @pytest.mark.postgres
@@ -183,15 +315,15 @@ def test_a_server_that_is_away_and_comes_back(postgres_database: str, tmp_path: 
     from tests.registry.servers import execute, free_port
 
     host, _, name = postgres_database.rpartition("/")
-    away = JobQueue(open_database(f"postgresql://u:secret@127.0.0.1:{free_port()}/x", tmp_path), 1)
+    away = JobQueue(f"postgresql://u:secret@127.0.0.1:{free_port()}/x", tmp_path, 1)
     with pytest.raises(StoreError) as caught:
         away.submit(ANY)
     assert "secret" not in str(caught.value)
-    queue = JobQueue(open_database(postgres_database, tmp_path), 1)
+    queue = JobQueue(postgres_database, tmp_path, 1)
     job = queue.submit(ANY)
     execute(
         f"{host}/postgres",
         f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'",
     )
     assert queue.get(job.job_id) == job  # by another connection
-    queue.database.close()
+    queue.close()

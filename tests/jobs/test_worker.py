@@ -16,8 +16,7 @@ from tests.registry.servers import postgres_programs, postgres_server
 
 from mindtrace.errors import ConflictError, QueueFullError, StoreError
 from mindtrace.service import history, jobs, retrain
-from mindtrace.service.overlay import Overlay
-from mindtrace.service.retrain import Order
+from mindtrace.service.retrain_request import RetrainRequest
 
 pytestmark = pytest.mark.slow
 LONG = 3000  # epochs of 10 to 20 ms: somebody ends it before
@@ -47,7 +46,7 @@ def test_a_job_makes_a_version(either: Shop) -> None:
     assert event_epochs(either, job_id) == [1, 2]
     assert either.versions(job_id) == [1]
     assert either.runs(job_id) == ["FINISHED"]
-    assert "registering digits" in jobs.job_log(either.settings, job_id).decode()
+    assert "registering digits" in jobs.queue(either.settings).log(job_id).decode()
     until(lambda: not either.kept("*"))
 
     again = either.ended(either.submit())
@@ -72,7 +71,7 @@ def test_a_dead_workers_job_is_taken_up_and_gone_on_with(either: Shop) -> None:
     either.when(job_id, lambda job: (job.epoch or 0) > before + 3)
     epochs = event_epochs(either, job_id)
     assert epochs == sorted(epochs)
-    jobs.cancel_job(either.settings, job_id)
+    jobs.queue(either.settings).cancel(job_id)
     assert either.ended(job_id).state == "cancelled"
     assert either.runs(job_id) == ["KILLED"]
     assert second.poll() is None
@@ -119,7 +118,7 @@ def test_cancel_in_the_middle_leaves_nothing(opened: Shop) -> None:
     job_id, following = opened.submit(max_epochs=LONG), opened.submit()
     opened.when(job_id, lambda job: (job.epoch or 0) >= 2)
     began = time.monotonic()
-    jobs.cancel_job(opened.settings, job_id)
+    jobs.queue(opened.settings).cancel(job_id)
     job = opened.ended(job_id)
     assert opened.trainings(job_id) == []
     assert time.monotonic() - began < 25
@@ -129,7 +128,7 @@ def test_cancel_in_the_middle_leaves_nothing(opened: Shop) -> None:
     until(lambda: not opened.kept(job_id))
     assert opened.ended(following).state == "succeeded"
     with pytest.raises(ConflictError):
-        jobs.cancel_job(opened.settings, job_id)
+        jobs.queue(opened.settings).cancel(job_id)
 
 
 def test_a_training_that_does_not_end_is_killed(opened: Shop) -> None:
@@ -138,7 +137,7 @@ def test_a_training_that_does_not_end_is_killed(opened: Shop) -> None:
     opened.when(job_id, lambda job: (job.epoch or 0) >= 2)
     (training,) = opened.trainings(job_id)
     training.suspend()  # it will hear no SIGTERM
-    jobs.cancel_job(opened.settings, job_id)
+    jobs.queue(opened.settings).cancel(job_id)
     assert opened.ended(job_id).state == "cancelled"
     assert not training.is_running()
     assert opened.runs(job_id) == ["KILLED"]
@@ -202,7 +201,7 @@ def test_runs_that_nobody_owns_are_closed_by_the_next_worker(opened: Shop) -> No
 
     def cancelled() -> bool:
         job = opened.job(job_id)
-        return job.ended or jobs.cancel_job(opened.settings, job_id).ended
+        return job.ended or jobs.queue(opened.settings).cancel(job_id).ended
 
     until(cancelled)  # once its lease is over, by whoever wants it
     assert opened.runs(job_id) == ["RUNNING"]
@@ -241,12 +240,12 @@ def test_a_version_to_start_from(opened: Shop) -> None:
     first = opened.ended(opened.submit(max_epochs=20, lr=0.005))
     settings = opened.settings
 
-    def order(**changes: object) -> Order:
-        wishes = Overlay.from_mapping({"train": {"max_epochs": 1, "lr": 1e-6}})
-        return Order(wishes, base="digits@champion", **changes)  # type: ignore[arg-type]
+    def request(**options: object) -> RetrainRequest:
+        wishes = {"train": {"max_epochs": 1, "lr": 1e-6}}
+        return RetrainRequest.from_mapping(wishes, base="digits@champion", **options)
 
-    cold = opened.ended(retrain.submit(settings, order()).job_id)
-    warm = opened.ended(retrain.submit(settings, order(warm_start=True)).job_id)
+    cold = opened.ended(retrain.submit(settings, request()).job_id)
+    warm = opened.ended(retrain.submit(settings, request(warm_start=True)).job_id)
     assert warm.val_acc is not None
     assert cold.val_acc is not None
     assert first.val_acc is not None
@@ -263,10 +262,10 @@ def test_full_is_full_without_a_worker_and_one_key_is_one_job(opened: Shop) -> N
     with pytest.raises(QueueFullError):
         opened.submit(seed=9)
     for job_id in ids[1:]:
-        jobs.cancel_job(opened.settings, job_id)
+        jobs.queue(opened.settings).cancel(job_id)
     again = opened.submit(key="k", seed=20)
     assert opened.submit(key="k", seed=20) == again
-    jobs.cancel_job(opened.settings, ids[0])
+    jobs.queue(opened.settings).cancel(ids[0])
     opened.start()
     assert opened.ended(again).state == "succeeded"
     assert opened.submit(key="k", seed=20) == again

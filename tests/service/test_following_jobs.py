@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,12 @@ import pytest
 from mindtrace.config.settings import load_settings
 from mindtrace.errors import ConflictError, StoreError
 from mindtrace.jobs.job import Event
-from mindtrace.service import jobs
-from mindtrace.service.local_jobs import LocalJobs
-from mindtrace.service.overlay import Overlay
+from mindtrace.jobs.queue import JobQueue
+from mindtrace.service.jobs import LocalJobs, RefusedError, RemoteJobs, Stream
 from mindtrace.service.remote import Reply
-from mindtrace.service.remote_jobs import RemoteJobs, Stream, _RefusedError
-from mindtrace.service.retrain import Order
+from mindtrace.service.retrain_request import RetrainRequest
 
-AWAY = _RefusedError(Reply(503, {"detail": "jobs database: away"}))
+AWAY = RefusedError(Reply(503, {"detail": "jobs database: away"}))
 JOB = "20250131T235959123456-0a1b2c3d"
 
 
@@ -59,7 +56,7 @@ def test_each_submission_has_a_key_of_its_own() -> None:
     server = Server([])
     remote = RemoteJobs(server)
     for key in (None, None, "mine"):
-        remote.submit(Order(Overlay()), idempotency_key=key)
+        remote.submit(RetrainRequest(), idempotency_key=key)
     first, second, third = (headers["Idempotency-Key"] for headers in server.asked)
     assert len({first, second, third}) == 3
     assert third == "mine"
@@ -86,9 +83,9 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Any]], None]:
             said = says.pop(0)
             if isinstance(said, Exception):
                 raise said
-            return [Event(number, name, json.dumps({})) for number, name in said]
+            return [Event(number, name, {}) for number, name in said]
 
-        monkeypatch.setattr(jobs, "job_events", look)
+        monkeypatch.setattr(JobQueue, "events", look)
 
     return say
 
@@ -98,7 +95,7 @@ def test_a_database_that_is_away_for_a_while_is_asked_again(
 ) -> None:
     settings = load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}"], environ={})
     local = LocalJobs(settings, sleep=lambda _: None)
-    monkeypatch.setattr(local._runner, "start", lambda: None)
+    monkeypatch.setattr(local._sidecar, "start", lambda: None)
     looks([StoreError("away"), [(1, "state")], StoreError("away"), [], [(2, "end")]])
     assert [name for name, _ in local.follow(JOB)] == ["state", "end"]
     looks([StoreError("away")] * 1000)

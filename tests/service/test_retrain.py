@@ -6,16 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.jobs.fake import taken
 
 from mindtrace.config.load import MANY
 from mindtrace.config.sections import KNOWN, PUBLISHED_KEYS, SECTIONS
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import ConfigError, NotFoundError, UsageError
-from mindtrace.jobs.hold import Hold
 from mindtrace.service import jobs, retrain
-from mindtrace.service.overlay import SECTIONS as SECTIONS_OF_A_JOB
-from mindtrace.service.overlay import Overlay, laid_over
-from mindtrace.service.retrain import Order
+from mindtrace.service.retrain_request import SECTIONS as SECTIONS_OF_A_JOB
+from mindtrace.service.retrain_request import RetrainRequest
 
 
 @pytest.fixture
@@ -27,14 +26,18 @@ def settings(tmp_path: Path) -> Settings:
     )
 
 
-def faults(settings: Settings, overlay: Overlay) -> list[str]:
+def laid_over(settings: Settings, request: RetrainRequest) -> Settings:
+    return request.laid_over(settings, jobs.secrets(settings))
+
+
+def faults(settings: Settings, overlay: RetrainRequest) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         laid_over(settings, overlay)
     return [fault.message for fault in caught.value.faults]
 
 
 def test_wishes_lie_over_the_servers_own(settings: Settings) -> None:
-    overlay = Overlay.from_mapping({"train": {"max_epochs": 2, "patience": None}})
+    overlay = RetrainRequest.from_mapping({"train": {"max_epochs": 2, "patience": None}})
     merged = laid_over(settings, overlay)
     assert (merged.train.max_epochs, merged.train.lr, merged.train.patience) == (2, 0.5, None)
     assert merged.registry.model_name == "mine"
@@ -42,11 +45,11 @@ def test_wishes_lie_over_the_servers_own(settings: Settings) -> None:
 
 
 def test_ini_text_and_json_are_the_same_wish(settings: Settings) -> None:
-    ini = Overlay.from_ini("[TRAIN]\nMax_Epochs = 2\n\n[model]\nfreeze = true\n")
-    mapping = Overlay.from_mapping({"model": {"freeze": True}, "train": {"max_epochs": 2}})
+    ini = RetrainRequest.from_ini("[TRAIN]\nMax_Epochs = 2\n\n[model]\nfreeze = true\n")
+    mapping = RetrainRequest.from_mapping({"model": {"freeze": True}, "train": {"max_epochs": 2}})
     assert ini.digest() == mapping.digest()
     assert laid_over(settings, ini) == laid_over(settings, mapping)
-    assert ini.digest() != Overlay.from_ini("[train]\nmax_epochs = 3\n").digest()
+    assert ini.digest() != RetrainRequest.from_ini("[train]\nmax_epochs = 3\n").digest()
 
 
 def test_null_is_what_a_key_calls_nothing(settings: Settings) -> None:
@@ -56,11 +59,11 @@ def test_null_is_what_a_key_calls_nothing(settings: Settings) -> None:
         "train": {"patience": None},
         "compute": {"threads": None},
     }
-    merged = laid_over(settings, Overlay.from_mapping(sections))
+    merged = laid_over(settings, RetrainRequest.from_mapping(sections))
     assert (merged.registry.model_name, merged.data.num_val) == (None, None)
     assert (merged.data.augment, merged.train.patience) == ("none", None)
     assert merged.compute.threads is None
-    lacking = Overlay.from_mapping({"train": {"lr": None}, "model": {"freeze": None}})
+    lacking = RetrainRequest.from_mapping({"train": {"lr": None}, "model": {"freeze": None}})
     assert [message.partition(":")[0] for message in faults(settings, lacking)] == [
         "[model] freeze = none",
         "[train] lr = none",
@@ -70,7 +73,7 @@ def test_null_is_what_a_key_calls_nothing(settings: Settings) -> None:
 def test_every_fault_is_told_with_its_line(settings: Settings) -> None:
     text = "[train]\nmax_epoch = 1\nlr = -1\n\n[serve]\nport = 1\n\n[nonsense]\na = 1\nbroken\n"
     with pytest.raises(ConfigError) as caught:
-        laid_over(settings, Overlay.from_ini(text))
+        laid_over(settings, RetrainRequest.from_ini(text))
     rows = {fault.line: fault.message for fault in caught.value.faults}
     assert "did you mean 'max_epochs'" in rows[2]
     assert "lr = -1" in rows[3]
@@ -82,8 +85,8 @@ def test_every_fault_is_told_with_its_line(settings: Settings) -> None:
 def test_of_many_unknown_sections_the_first_are_told(settings: Settings) -> None:
     names = [f"s{number}" for number in range(20_000)]
     for overlay in (
-        Overlay.from_ini("".join(f"[{name}]\n" for name in names)),
-        Overlay.from_mapping({name: {} for name in names}),
+        RetrainRequest.from_ini("".join(f"[{name}]\n" for name in names)),
+        RetrainRequest.from_mapping({name: {} for name in names}),
     ):
         found = faults(settings, overlay)
         assert (len(found), found[0][:21]) == (MANY + 1, "[s0]: unknown section")
@@ -95,7 +98,7 @@ def test_only_published_keys_may_be_set(settings: Settings) -> None:
         for key in keys:
             told = {f"{section}.{key}", f"{section.upper()}.{key.upper()}"}
             for name in told - set(PUBLISHED_KEYS):
-                overlay = Overlay.from_mapping(dict([_one(name)]))
+                overlay = RetrainRequest.from_mapping(dict([_one(name)]))
                 if f"{section}.{key}" in PUBLISHED_KEYS:
                     continue
                 assert "may not set this" in faults(settings, overlay)[0], name
@@ -108,12 +111,12 @@ def _one(name: str) -> tuple[str, dict[str, str]]:
 
 @pytest.mark.parametrize("value", ["/etc/passwd", "../x", "weights.safetensors", "${ROOT}"])
 def test_weights_are_no_path(settings: Settings, value: str) -> None:
-    found = faults(settings, Overlay.from_mapping({"model": {"weights": value}}))
+    found = faults(settings, RetrainRequest.from_mapping({"model": {"weights": value}}))
     assert found == ["[model] weights: a request may set none or default only"]
 
 
 def test_nothing_is_interpolated(settings: Settings) -> None:
-    found = faults(settings, Overlay.from_ini("[train]\nseed = ${data:split_seed}\n"))
+    found = faults(settings, RetrainRequest.from_ini("[train]\nseed = ${data:split_seed}\n"))
     assert "${data:split_seed}" in found[0]
 
 
@@ -121,18 +124,20 @@ def test_nothing_is_interpolated(settings: Settings) -> None:
     ("section", "key"), [("a.b", "c"), ("train", "lr=1"), ("train\n[serve]", "x"), ("", "lr")]
 )
 def test_names_cannot_smuggle(settings: Settings, section: str, key: str) -> None:
-    assert "not a name" in faults(settings, Overlay.from_mapping({section: {key: 1}}))[0]
+    assert "not a name" in faults(settings, RetrainRequest.from_mapping({section: {key: 1}}))[0]
 
 
 @pytest.mark.parametrize("value", [[1], {"a": 1}, float("inf"), float("nan")])
 def test_values_are_single(settings: Settings, value: object) -> None:
-    found = faults(settings, Overlay.from_mapping({"train": {"lr": value}}))
+    found = faults(settings, RetrainRequest.from_mapping({"train": {"lr": value}}))
     assert "single value" in found[0]
-    assert faults(settings, Overlay.from_mapping({"train": 3})) == ["[train]: must be an object"]
+    assert faults(settings, RetrainRequest.from_mapping({"train": 3})) == [
+        "[train]: must be an object"
+    ]
 
 
 def test_the_same_key_twice(settings: Settings) -> None:
-    assert "twice" in faults(settings, Overlay.from_ini("[train]\nlr = 1\nLR = 2\n"))[0]
+    assert "twice" in faults(settings, RetrainRequest.from_ini("[train]\nlr = 1\nLR = 2\n"))[0]
 
 
 def test_a_job_holds_its_whole_configuration_but_no_password(tmp_path: Path) -> None:
@@ -140,11 +145,9 @@ def test_a_job_holds_its_whole_configuration_but_no_password(tmp_path: Path) -> 
     settings = load_settings(
         sets=[f"DIR_PATHS.ROOT={tmp_path}/ö ü", f"registry.tracking_uri={uri}"], environ={}
     )
-    order = Order(Overlay.from_mapping({"train": {"max_epochs": 1}}))
+    order = RetrainRequest.from_mapping({"train": {"max_epochs": 1}})
     job = retrain.submit(settings, order)
-    hold = Hold(jobs.queue(settings).database, job.job_id, "w")
-    assert hold.take()
-    config = hold.request.config
+    config = taken(jobs.queue(settings), job).request().config
     assert "word" not in config
     read = load_settings(text=config, environ=jobs.own_places(settings))
     assert (read.registry.tracking_uri, read.dirs.root) == (uri, settings.dirs.root)
@@ -162,18 +165,18 @@ def test_a_worker_elsewhere_has_folders_of_its_own(tmp_path: Path) -> None:
         load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}/{name}"], environ={})
         for name in ("here", "there")
     )
-    config = retrain.job_settings(here, Order()).to_ini(SECTIONS_OF_A_JOB)
+    config = retrain.job_settings(here, RetrainRequest()).to_ini(SECTIONS_OF_A_JOB)
     read = load_settings(text=config, environ=jobs.own_places(there))
     assert (read.dirs.root, read.dirs.data) == (there.dirs.root, there.dirs.data)
     assert read.registry == there.registry
 
 
 def test_one_key_is_one_job(settings: Settings) -> None:
-    order = Order(Overlay.from_mapping({"train": {"max_epochs": 1}}))
+    order = RetrainRequest.from_mapping({"train": {"max_epochs": 1}})
     first = retrain.submit(settings, order, idempotency_key="k")
     assert retrain.submit(settings, order, idempotency_key="k") == first
     assert retrain.submit(settings, order).job_id != first.job_id
-    for other in (Order(), replace(order, force=True)):
+    for other in (RetrainRequest(), replace(order, force=True)):
         with pytest.raises(UsageError):
             retrain.submit(settings, other, idempotency_key="k")
 
@@ -184,8 +187,8 @@ def test_what_a_user_set_on_purpose(tmp_path: Path) -> None:
         sets=[f"DIR_PATHS.ROOT={tmp_path}", "train.patience=none"],
         environ={"DATA__SOURCE": "digits"},
     )
-    found = Overlay.from_settings(settings)
-    assert found.sections() == {
+    found = RetrainRequest.from_settings(settings)
+    assert found.document() == {
         "data": {"source": "digits"},
         "train": {"lr": "0.5", "patience": "none"},
         "registry": {"model_name": "mine"},
@@ -199,19 +202,19 @@ def test_a_base_lies_between_the_servers_own_and_the_wishes(
 ) -> None:
     monkeypatch.setenv("DIR_PATHS__ROOT", str(trained))
     settings = load_settings(sets=["train.lr=0.5", "train.patience=3", "data.source=mnist"])
-    wishes = Overlay.from_mapping({"train": {"max_epochs": 7}})
-    merged = retrain.job_settings(settings, Order(wishes, base="digits"))
+    wishes = RetrainRequest.from_mapping({"train": {"max_epochs": 7}})
+    merged = retrain.job_settings(settings, replace(wishes, base="digits"))
     assert (merged.train.max_epochs, merged.train.lr, merged.train.patience) == (7, 0.003, None)
     assert (merged.data.source, merged.registry.model_name) == ("digits", "digits")
     assert merged.dirs == settings.dirs
-    named = Overlay.from_mapping({"registry": {"model_name": "other"}})
-    other = retrain.job_settings(settings, Order(named, base="digits/1"))
+    named = RetrainRequest.from_mapping({"registry": {"model_name": "other"}})
+    other = retrain.job_settings(settings, replace(named, base="digits/1"))
     assert other.registry.model_name == "other"
     for base in ("digits/99", "nothing", "digits@nobody"):
         with pytest.raises(NotFoundError):
-            retrain.check(settings, Order(base=base))
+            retrain.check(settings, RetrainRequest(base=base))
     for base in (str(trained), ".", "~"):
         with pytest.raises(UsageError, match="registered version"):
-            retrain.check(settings, Order(base=base))
+            retrain.check(settings, RetrainRequest(base=base))
     with pytest.raises(UsageError, match="needs a base"):
-        retrain.check(settings, Order(warm_start=True))
+        retrain.check(settings, RetrainRequest(warm_start=True))

@@ -37,7 +37,7 @@ from mindtrace.application.problems import Problem
 from mindtrace.application.schemas import ProblemDocument, problems
 from mindtrace.application.served_model import ChampionPoller, ServedModel
 from mindtrace.config.settings import Settings, load_settings
-from mindtrace.service import retrain
+from mindtrace.service import jobs as jobs_service
 from mindtrace.service.serve import read_token
 from mindtrace.utils.system import available_cores
 from mindtrace.version import VERSION
@@ -93,7 +93,7 @@ def create_app(
     state.admission = Admission(
         serve.queue, serve.request_timeout, max(1, available_cores() // serve.workers)
     )
-    state.runner = retrain.runner(settings, serving=True)
+    state.sidecar = jobs_service.sidecar(settings, serving=True)
     application.fast_path = FastPath(
         *(state.served, rules, state.admission, counters),
         access_log=access_log,
@@ -148,7 +148,7 @@ async def _lifespan(application: FastAPI) -> AsyncIterator[None]:
     if state.access_log is not None:
         state.access_log.start()
     if state.worker:
-        state.runner.start()
+        state.sidecar.start()
     async with metrics.flushed_regularly(state):
         with _frozen_memory():
             yield
@@ -157,7 +157,7 @@ async def _lifespan(application: FastAPI) -> AsyncIterator[None]:
     state.admission.close()
     if state.access_log is not None:
         state.access_log.stop()
-    state.runner.stop()
+    state.sidecar.stop()
 
 
 @contextlib.contextmanager

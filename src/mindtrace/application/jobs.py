@@ -1,29 +1,34 @@
-"""Floor 10: `POST /retrain` and `/jobs`: wishes come in, the document of a job goes out."""
+"""`POST /retrain` and `/jobs`: queue a training, show it, follow it, cancel it."""
 
 from __future__ import annotations
 
-import re
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-from mindtrace.application.job_events import Followed, last_event_id
-from mindtrace.application.orders import read_order
-from mindtrace.application.problems import Problem
+from mindtrace.application.orders import read_request
+from mindtrace.application.problems import Problem, log
 from mindtrace.application.schemas import EXAMPLE_INI, Job, JobPage, problems
 from mindtrace.config.settings import Settings
-from mindtrace.jobs.job import JOB_ID, KEY, is_key
+from mindtrace.errors import MindtraceError
+from mindtrace.jobs.job import END, JOB_ID, KEY, is_key
 from mindtrace.service import jobs as service
 from mindtrace.service import retrain as retraining
 from mindtrace.service.retrain_request import json_schema
 
 router = APIRouter(tags=["retraining"])
 
-_RANGE = re.compile(r"bytes=([0-9]{1,15})-")
-# Seconds after which a client should look at its job again.
-_LOOK_AGAIN = "2"
+_LOOK_AGAIN = "2"  # seconds after which a client should look at its job again
+_POLL = 0.4  # seconds between two looks for events
+_AWAY = 5.0  # seconds between two looks at a database that is away
+_KEEP_ALIVE = 15.0  # seconds after which a silent connection hears that we are there
 
 _BODY: dict[str, Any] = {
     "required": True,
@@ -37,13 +42,6 @@ _BODY: dict[str, Any] = {
             },
         },
         "text/x-ini": {"schema": {"type": "string"}, "example": EXAMPLE_INI},
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["config"],
-                "properties": {"config": {"type": "string", "format": "binary"}},
-            }
-        },
     },
 }
 _IDEMPOTENCY_KEY: dict[str, Any] = {
@@ -83,14 +81,14 @@ _STREAM: dict[str, Any] = {
 )
 async def retrain(request: Request) -> JSONResponse:
     """Queue a training; the body is laid over the server's own configuration."""
-    order = await read_order(request)
+    asked = await read_request(request)
     key = request.headers.get("idempotency-key")
     if key is not None and not is_key(key):
         raise Problem(400, "Idempotency-Key must be 1 to 255 visible ASCII characters")
     settings = _settings(request)
-    job = await run_in_threadpool(retraining.submit, settings, order, idempotency_key=key)
+    job = await run_in_threadpool(retraining.submit, settings, asked, idempotency_key=key)
     if request.app.state.worker:
-        request.app.state.runner.wake()
+        request.app.state.sidecar.wake()
     headers = {"Location": f"/jobs/{job.job_id}", "Retry-After": _LOOK_AGAIN}
     return JSONResponse(job.document(), 202, headers)
 
@@ -103,8 +101,8 @@ async def retrain(request: Request) -> JSONResponse:
 )
 async def check(request: Request) -> JSONResponse:
     """Read a body as `POST /retrain` would, and queue nothing; 422 lists every fault."""
-    order = await read_order(request)
-    await run_in_threadpool(retraining.check, _settings(request), order)
+    asked = await read_request(request)
+    await run_in_threadpool(retraining.check, _settings(request), asked)
     return JSONResponse({"ok": True})
 
 
@@ -115,7 +113,7 @@ def list_jobs(
     cursor: Annotated[str | None, Query(pattern=JOB_ID)] = None,
 ) -> JSONResponse:
     """A page of jobs."""
-    jobs = service.list_jobs(_settings(request), limit + 1, cursor)
+    jobs = service.queue(_settings(request)).list(limit + 1, cursor)
     more = len(jobs) > limit
     return JSONResponse(
         {
@@ -128,7 +126,7 @@ def list_jobs(
 @router.get("/jobs/{job_id}", summary="A job", response_model=Job, responses=problems(404, 503))
 def get_job(request: Request, job_id: str) -> JSONResponse:
     """A job as it is now."""
-    job = service.get_job(_settings(request), job_id)
+    job = service.queue(_settings(request)).get(job_id)
     headers = {} if job.ended else {"Retry-After": _LOOK_AGAIN}
     return JSONResponse(job.document(), headers=headers)
 
@@ -136,53 +134,76 @@ def get_job(request: Request, job_id: str) -> JSONResponse:
 @router.get(
     "/jobs/{job_id}/events",
     summary="What happens to a job, as it happens",
-    response_class=StreamingResponse,
+    response_class=StreamingResponse,  # FastAPI would want a generator, which cannot refuse
     responses={200: _STREAM, 204: _SEEN, **problems(404, 503)},
 )
 async def follow_job(request: Request, job_id: str) -> Response:
     """Server-sent events from the job's first, or from `Last-Event-ID`, to its end."""
-    after = last_event_id(request)
-    settings = _settings(request)
+    after = _last_event_id(request)
+    queue = service.queue(_settings(request))
     # Asked once before the answer begins, while a refusal can still be one.
-    job = await run_in_threadpool(service.get_job, settings, job_id)
+    job = await run_in_threadpool(queue.get, job_id)
     if after:
-        seen = await run_in_threadpool(service.job_events, settings, job_id, after - 1)
+        seen = await run_in_threadpool(queue.events, job_id, after - 1)
         if job.ended and len(seen) == 1:
             return Response(status_code=204)  # a browser would ask again and again
         # An event that this job never had, such as before its database was made anew.
         after = after if seen else 0
-    followed = Followed.of(request.app, settings)
-    followed.demand_room(job_id)
-    return StreamingResponse(
-        followed.stream(job_id, after),
-        media_type="text/event-stream",
+    return EventSourceResponse(
+        _stream(request, job_id, after),
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
+
+
+def _last_event_id(request: Request) -> int:
+    """The number of the last event that a reader saw; 0 for none."""
+    text = request.headers.get("last-event-id", "").strip() or "0"
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise Problem(400, "Last-Event-ID must be a number that an event had")
+    return int(text)
+
+
+async def _stream(request: Request, job_id: str, after: int) -> AsyncIterator[bytes]:
+    """The events after one, as they happen, until the job or this server ends."""
+    queue, served = service.queue(_settings(request)), request.app.state.served
+    yield format_sse_event(retry=2000)  # at once, so that a reader knows that it is heard
+    heard = time.monotonic()
+    while not served.draining:
+        try:
+            found = await run_in_threadpool(queue.events, job_id, after)
+        except MindtraceError as error:
+            # Readers hear nothing of it: the job goes on, and so will they.
+            log.warning("%s", error.message)
+            await asyncio.sleep(_AWAY)
+            continue
+        for event in found:
+            yield format_sse_event(
+                data_str=json.dumps(event.data, allow_nan=False),
+                event=event.name,
+                id=str(event.id),
+            )
+            after, heard = event.id, time.monotonic()
+            if event.name == END:
+                return
+        if time.monotonic() - heard > _KEEP_ALIVE:
+            yield KEEPALIVE_COMMENT
+            heard = time.monotonic()
+        if not found:
+            await asyncio.sleep(_POLL)
 
 
 @router.get(
     "/jobs/{job_id}/log",
     summary="The log of a job",
     response_class=PlainTextResponse,
-    responses={200: _TEXT, 206: _TEXT, **problems(404, 416, 503)},
+    responses={200: _TEXT, **problems(404, 503)},
 )
 def job_log(
     request: Request, job_id: str, offset: Annotated[int, Query(ge=0, le=1 << 40)] = 0
 ) -> Response:
-    """The log from its beginning, from `offset` in bytes, or as `Range: bytes=N-` says."""
-    wanted = request.headers.get("range")
-    ranged = _RANGE.fullmatch(wanted.strip()) if wanted else None
-    start = int(ranged[1]) if ranged else offset
-    found = _whole_log(_settings(request), job_id, start)
-    kind = "text/plain; charset=utf-8"
-    if ranged is None:
-        return Response(found, media_type=kind, headers={"Accept-Ranges": "bytes"})
-    if not found:
-        length = len(_whole_log(_settings(request), job_id, 0))
-        headers = {"Content-Range": f"bytes */{length}", "Retry-After": _LOOK_AGAIN}
-        raise Problem(416, f"the log has no byte {start} yet", headers=headers)
-    span = f"bytes {start}-{start + len(found) - 1}/*"
-    return Response(found, 206, {"Content-Range": span}, media_type=kind)
+    """The log from its beginning, or from `offset` in bytes."""
+    found = service.queue(_settings(request)).log(job_id, offset)
+    return Response(found, media_type="text/plain; charset=utf-8")
 
 
 @router.delete(
@@ -194,15 +215,8 @@ def job_log(
 )
 def cancel_job(request: Request, job_id: str) -> JSONResponse:
     """Take a job out of the queue, or ask for its end."""
-    return JSONResponse(service.cancel_job(_settings(request), job_id).document(), 202)
-
-
-def _whole_log(settings: Settings, job_id: str, start: int) -> bytes:
-    """From a place to the end; there is a limit to the length of a log."""
-    parts = [service.job_log(settings, job_id, start)]
-    while parts[-1]:
-        parts.append(service.job_log(settings, job_id, start + sum(map(len, parts))))
-    return b"".join(parts)
+    job = service.queue(_settings(request)).cancel(job_id)
+    return JSONResponse(job.document(), 202)
 
 
 def _settings(request: Request) -> Settings:

@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import State
 
 from mindtrace.errors import StoreError
-from mindtrace.service import retrain
+from mindtrace.service import jobs as jobs_service
 
 # The label of whatever has no route: a client's own path would be a new time series each.
 OTHER = "other"
@@ -201,7 +201,7 @@ def _render(families: _Families, settings: Any) -> tuple[bytes, str]:
     from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
     try:
-        jobs = retrain.queue(settings).counts()
+        jobs = jobs_service.counts(settings)
     except StoreError:
         jobs = {}  # the rest is right all the same
     registry = CollectorRegistry()

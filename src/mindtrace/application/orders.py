@@ -1,8 +1,4 @@
-"""Floor 10: from the body of a request to what a client asks of a training.
-
-In: JSON, INI text or a form with an INI file. Out: an `Order`, whose keys nobody has
-looked at yet; the service knows which of them a request may set.
-"""
+"""The body of a retraining request, JSON or INI text, as a `RetrainRequest`, not checked yet."""
 
 from __future__ import annotations
 
@@ -14,49 +10,40 @@ from starlette.concurrency import run_in_threadpool
 from mindtrace.application import bodies
 from mindtrace.application.problems import Problem
 from mindtrace.application.security import media_type
-from mindtrace.service.retrain import Order, Overlay
+from mindtrace.service.retrain_request import RetrainRequest
 
-ACCEPTED = ("application/json", "text/x-ini", "multipart/form-data")
+ACCEPTED = ("application/json", "text/x-ini")
 
 
-async def read_order(request: Request) -> Order:
-    """The wishes in a body of any of the accepted types.
-
-    Raises:
-        Problem: 400 not JSON, 415 another type, 422 without a configuration.
-    """
+async def read_request(request: Request) -> RetrainRequest:
+    """What a body asks for; Problem: 400 not JSON, 415 another type, 422 no configuration."""
     kind = media_type(request.headers.get("content-type", "").encode("latin-1"))
     if kind not in ACCEPTED:
         raise bodies.unsupported(kind, ACCEPTED)
-    is_form = kind == "multipart/form-data"
-    body = await (bodies.form_file(request, "config") if is_form else request.body())
+    body = await request.body()
     # In another thread: thousands of faults take longer than other requests should wait.
-    return await run_in_threadpool(_order, kind, body)
+    return await run_in_threadpool(_request, kind, body)
 
 
-def _order(kind: str, body: bytes) -> Order:
+def _request(kind: str, body: bytes) -> RetrainRequest:
     if kind == "application/json":
         return _from_fields(bodies.parse_object(body))
-    return Order(Overlay.from_ini(_utf8(body)))
+    return RetrainRequest.from_ini(_utf8(body))
 
 
-def _from_fields(fields: dict[str, Any]) -> Order:
+def _from_fields(fields: dict[str, Any]) -> RetrainRequest:
     base = fields.pop("base", None)
     if base is not None and not isinstance(base, str):
         raise Problem(422, "'base' must be a text: NAME, NAME@ALIAS or NAME/VERSION")
-    flags = {name: fields.pop(name, False) for name in ("warm_start", "force")}
-    for name, flag in flags.items():
+    options = {name: fields.pop(name, False) for name in ("warm_start", "force")}
+    for name, flag in options.items():
         if not isinstance(flag, bool):
             raise Problem(422, f"'{name}' must be true or false")
-    return Order(_overlay(fields), base, **flags)
-
-
-def _overlay(fields: dict[str, Any]) -> Overlay:
     if "config" not in fields:
-        return Overlay.from_mapping(fields)
+        return RetrainRequest.from_mapping(fields, base=base, **options)
     if len(fields) > 1 or not isinstance(fields["config"], str):
         raise Problem(422, "'config' must be INI text, and then no section may be beside it")
-    return Overlay.from_ini(fields["config"])
+    return RetrainRequest.from_ini(fields["config"], base=base, **options)
 
 
 def _utf8(body: bytes) -> str:

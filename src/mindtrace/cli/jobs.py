@@ -23,7 +23,7 @@ from mindtrace.progress import EpochReport, Progress
 
 if TYPE_CHECKING:
     from mindtrace.config.settings import Settings
-    from mindtrace.service.local_jobs import Document, Jobs
+    from mindtrace.service.jobs import Document, Jobs
 
 _POLL = 0.5  # seconds between two reads of a log
 _COLUMNS = ("job_id", "state", "submitted_at", "attempts", "epoch", "val_acc", "version", "error")
@@ -84,17 +84,17 @@ def retrain(
     if warm_start and base is None:
         raise UsageError("--warm-start needs --base", hint="mindtrace retrain --base NAME ...")
     from mindtrace.jobs.job import is_key
-    from mindtrace.service.retrain import Order, Overlay
+    from mindtrace.service.retrain_request import RetrainRequest
     from mindtrace.system import interruptible
 
     if key is not None and not is_key(key):
         raise UsageError("--key must be 1 to 255 visible ASCII characters, without blanks")
-    overlay = Overlay.from_settings if url is None else Overlay.for_server
-    order = Order(overlay(settings), base, warm_start, force)
+    read = RetrainRequest.from_settings if url is None else RetrainRequest.for_server
+    request = read(settings, base=base, warm_start=warm_start, force=force)
     jobs, at = _open_jobs(settings, url), f" --url {url}" if url else ""
     # Both signals as errors: a worker in this process puts its job back before the end.
     with interruptible(), closing(jobs):
-        document = jobs.submit(order, idempotency_key=key)
+        document = jobs.submit(request, idempotency_key=key)
         if wait or follow:
             document = _wait(call.console, jobs, document["job_id"], at, show=follow)
     version = document["version"]
@@ -188,7 +188,7 @@ def worker(
     database_url any number of them may run, on any number of machines.
     """
     settings = call.settings()
-    from mindtrace.jobs.beside import hold_lock
+    from mindtrace.jobs.sidecar import hold_lock
     from mindtrace.service.jobs import work
 
     _log_to_stderr(quiet=call.console.quiet)
@@ -216,10 +216,10 @@ def worker(
 def _open_jobs(settings: Settings, url: str | None) -> Jobs:
     """The jobs of the server at `url`, or the local ones."""
     if url is None:
-        from mindtrace.service.local_jobs import LocalJobs
+        from mindtrace.service.jobs import LocalJobs
 
         return LocalJobs(settings)
-    from mindtrace.service.remote_jobs import RemoteJobs, Stream
+    from mindtrace.service.jobs import RemoteJobs, Stream
     from mindtrace.service.serve import read_token
 
     file = settings.serve.token_file

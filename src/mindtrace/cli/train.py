@@ -88,7 +88,7 @@ def train(
     of a name becomes its champion.
     """
     if job_id is not None:
-        from mindtrace.jobs.child import end_with_parent
+        from mindtrace.jobs.process import end_with_parent
 
         end_with_parent()
     settings = call.settings(
@@ -108,18 +108,18 @@ def train(
     if dry_run:
         _show(call.console, service.plan(settings).document())
         return
-    ticket = None
+    guard = None
     if job_id is not None:
-        from mindtrace.jobs.ticket import ticket_for
+        from mindtrace.jobs.guard import registration_guard
 
-        ticket = ticket_for(settings, job_id, attempt, force=force)
+        guard = registration_guard(settings, job_id, attempt, force=force)
     service.prepare_process(settings)
     with progress_of(call.console) as progress:
         outcome = service.train(
             settings,
             progress=progress,
             register=not no_register,
-            ticket=ticket,
+            guard=guard,
             parent=parent,
             warm_start=warm_start,
             resume=resume,

@@ -1,1 +1,1 @@
-"""Floor 8: retrainings as jobs: a queue on disk, a runner, the child that trains."""
+"""Retraining jobs on DBOS: the queue, the worker, and the child process that trains."""

@@ -1,222 +1,233 @@
-"""Floor 8: where jobs are kept: tables of our own, beside those of DBOS.
-
-In: SQL with `?` for its values, in a transaction. Out: rows as dictionaries, and one
-error for whatever is wrong with the database. One connection is kept; it is opened anew
-where it broke while nobody used it.
-"""
+"""The database of jobs: DBOS's own tables, and one of ours beside them, in SQLite or PostgreSQL."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
 from mindtrace.config.urls import masked
 from mindtrace.errors import StoreError
-from mindtrace.jobs.dialects import Dialect, Postgres, Sqlite
+from mindtrace.jobs import legacy
+from mindtrace.jobs.job import Request, database_file
+from mindtrace.system import file_lock
 
-FILE = "jobs.db"
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    from dbos import DBOSClient
 
-_PATIENCE = 20.0  # seconds to wait for other threads
-_READ = "begin"
-_TABLES = """
-create table if not exists mindtrace_jobs (
-    job_id text primary key,
-    state text not null,
-    submitted_at text not null,
-    started_at text,
-    ended_at text,
-    attempts integer not null default 0,
-    epoch integer,
-    max_epochs integer,
-    val_acc double precision,
-    model_name text,
-    version integer,
-    reused integer not null default 0,
-    promotion text,
-    error text,
-    request text not null,
-    request_digest text,
-    key_digest text unique,
-    dispatched integer not null default 0,
-    worker_id text,
-    fence integer not null default 0,
-    lost integer not null default 0,
-    cancelling integer not null default 0,
-    registering integer not null default 0,
-    promoting integer not null default 0,
-    swept integer not null default 0
-);
-create index if not exists mindtrace_jobs_state on mindtrace_jobs (state);
-create table if not exists mindtrace_job_events (
-    job_id text not null,
-    id integer not null,
-    event text not null,
-    data text not null,
-    primary key (job_id, id)
-);
-create table if not exists mindtrace_job_log (
-    job_id text not null,
-    start integer not null,
-    text text not null,
-    primary key (job_id, start)
-);
-create table if not exists mindtrace_workers (
-    worker_id text primary key,
-    expires double precision not null,
-    place text not null
+APPLICATION = "mindtrace-jobs"
+WORKFLOW, QUEUE, VERSION = "train", "training", "2"
+RECORD, EVENTS, LOG = "job", "events", "log"  # the names of our DBOS event and streams
+# Attributes of a workflow.
+REQUEST, KEY, MARK, OPEN_RUNS = "request", "key", "mark", "open_runs"
+_SUBMITTING = "submitting"  # a row of `heartbeats`: who submits locks it
+_NEVER = 1e12  # when it expires
+
+# Of a session with PostgreSQL: a stopped process must not hold a row for long, and the server
+# must notice a machine that is gone. Our tables are DBOS's neighbours.
+_SESSION = {
+    "search_path": "dbos,public",
+    "statement_timeout": "15s",
+    "idle_in_transaction_session_timeout": "5s",
+    "client_min_messages": "warning",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+_CONNECT = {
+    "options": " ".join(f"-c {name}={value}" for name, value in _SESSION.items()),
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+    "application_name": "mindtrace",
+}
+# The database's own clock, in seconds since 1970.
+_NOW = {
+    "sqlite": "((julianday('now') - 2440587.5) * 86400.0)",
+    "postgresql": "extract(epoch from clock_timestamp())",
+}
+
+workflows = sa.table(
+    "workflow_status",
+    *map(sa.column, ("workflow_uuid", "status", "name", "executor_id", "recovery_attempts")),
+    *map(sa.column, ("queue_name", "completed_at")),
+    sa.column("attributes", sa.JSON().with_variant(JSONB(), "postgresql")),
 )
-"""
+records = sa.table("workflow_events", *map(sa.column, ("workflow_uuid", "key", "value")))
+streams = sa.table("streams", *map(sa.column, ("workflow_uuid", "key", "value", "offset")))
+heartbeats = sa.Table(
+    "mindtrace_heartbeats",
+    sa.MetaData(),
+    sa.Column("executor_id", sa.Text, primary_key=True),
+    sa.Column("expires", sa.Double, nullable=False),
+)
 
-
-def open_database(url: str | None, root: Path, *, durable: bool = True) -> Database:
-    """The database that `[jobs] database_url` names; nothing is opened yet.
-
-    Args:
-        url: None is a file in `root`.
-        root: ROOT.
-        durable: False for a worker, which writes often: whatever a power cut takes of its
-            last moments, it would do again. See `Sqlite`.
-    """
-    if url is None or url.startswith("sqlite"):
-        path = root / FILE if url is None else Path(url.partition(":///")[2].partition("?")[0])
-        return Database(Sqlite(path, durable=durable), f"sqlite:///{path}")
-    postgres = Postgres(url)
-    return Database(postgres, postgres.url)
-
-
-class Work:
-    """A transaction that is open."""
-
-    def __init__(self, dialect: Dialect, connection: Any) -> None:
-        self.now = dialect.now
-        self.locking = dialect.locking
-        self.alone = dialect.alone
-        self._dialect = dialect
-        self._connection = connection
-
-    def rows(self, sql: str, *values: Any) -> list[Row]:
-        """Run a statement; what it returns, if it returns something."""
-        cursor = self._connection.execute(self._dialect.sql(sql), values)
-        if cursor.description is None:
-            return []
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-
-    def row(self, sql: str, *values: Any) -> Row | None:
-        """Run a statement; its first row, or None."""
-        return next(iter(self.rows(sql, *values)), None)
-
-    def changed(self, sql: str, *values: Any) -> int:
-        """Run a statement; how many rows it changed."""
-        return int(self._connection.execute(self._dialect.sql(sql), values).rowcount)
+log = logging.getLogger("mindtrace.jobs")
 
 
 class Database:
-    """Transactions, one at a time.
+    """Connections to the database that `[jobs] database_url` names; None is a file in ROOT.
 
-    Attributes:
-        dialect: what kind of database it is.
-        url: with its password, if it has one: never to be shown.
+    `durable=False` is for a worker, which writes often: what a power cut takes of its last
+    moments, it would do again.
     """
 
-    def __init__(self, dialect: Dialect, url: str) -> None:
-        self.dialect = dialect
-        self.url = url
-        self._connection: Any = None
-        self._turn = threading.Lock()
+    def __init__(self, url: str | None, root: Path, *, durable: bool = True) -> None:
+        self._file = database_file(url, root)
+        if self._file is None:
+            address = sa.make_url(str(url)).set(drivername="postgresql+psycopg")
+            self.engine = sa.create_engine(address, connect_args=_CONNECT, pool_pre_ping=True)
+        else:
+            self.engine = _sqlite_engine(self._file, durable=durable)
+        self.now: sa.ColumnElement[float] = sa.literal_column(_NOW[self.engine.dialect.name])
+        self._url = self.engine.url.render_as_string(hide_password=False)
+        self._exists = False
+        self._preparing = threading.Lock()
 
-    def exists(self) -> bool:
-        """Whether there is anything to read; a file that is not there is not made."""
-        return self.dialect.exists()
+    @functools.cached_property
+    def client(self) -> DBOSClient:
+        """DBOS's client; the database is made, migrated, and jobs of old releases taken over."""
+        # Half a second and 60 MB: only for who changes something.
+        from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer
+
+        _hush_dbos()
+        client = DBOSClient(
+            system_database_engine=self.engine,
+            serializer=DBOSPortableJSONSerializer(),
+            application_name=APPLICATION,
+            lazy=True,
+            retry_connection_errors=False,
+        )
+        with self.reported(), self._preparing, self._alone():
+            DBOS.migrate(self._url)
+            with self.engine.begin() as connection:
+                if self._file is None:
+                    connection.execute(sa.text("select pg_advisory_xact_lock(1853320292)"))
+                if not sa.inspect(connection).has_table(heartbeats.name):
+                    heartbeats.create(connection)
+                    first = sa.insert(heartbeats).values(executor_id=_SUBMITTING, expires=_NEVER)
+                    connection.execute(first)
+                legacy.adopt(connection, functools.partial(_enqueue, client, connection))
+        return client
+
+    def enqueue(self, connection: sa.Connection, *job: Any) -> None:
+        """Insert a job: its id, Request, and digests of the request and of its key."""
+        _enqueue(self.client, connection, *job)
+
+    def lock_submissions(self, connection: sa.Connection) -> None:
+        """Let nobody else submit until this transaction ends."""
+        only = heartbeats.c.executor_id == _SUBMITTING
+        connection.execute(sa.update(heartbeats).where(only).values(expires=_NEVER))
+
+    def rows(self, query: sa.Select[Any]) -> Sequence[Any]:
+        """What a query finds; nothing, and nothing is made, where there is no database."""
+        with self.reported():
+            if not self._exists:
+                if self._file is not None and not self._file.exists():
+                    return []
+                tables = sa.inspect(self.engine)
+                if tables.has_table(legacy.TABLE):
+                    _ = self.client
+                self._exists = tables.has_table(heartbeats.name)
+                if not self._exists:
+                    return []
+            with self.engine.connect() as connection:
+                return connection.execute(query).all()
 
     @contextlib.contextmanager
-    def transaction(self, *, write: bool = True) -> Iterator[Work]:
-        """All of the block's statements or none of them.
-
-        Args:
-            write: whether it will change something; SQLite lets one writer in at a time.
-
-        Raises:
-            StoreError: the database is away.
-        """
-        if not self._turn.acquire(timeout=_PATIENCE):
-            raise self._away("it is busy")
-        try:
-            with self.told():
-                work = self._begun(self.dialect.begin if write else _READ)
-                try:
-                    yield work
-                    self._connection.execute("commit")
-                except BaseException:
-                    self._rolled_back()
-                    raise
-        finally:
-            self._turn.release()
+    def changing(self) -> Iterator[sa.Connection]:
+        """A transaction; StoreError."""
+        with self.reported(), self.engine.begin() as connection:
+            yield connection
 
     @contextlib.contextmanager
-    def exclusive(self, name: str, patience: float) -> Iterator[Any]:
-        """Hold a lock that all processes share; see `Dialect.exclusive`.
-
-        Raises:
-            ConflictError: another process holds it.
-            StoreError: the database is away.
-        """
-        with contextlib.ExitStack() as stack:
-            with self.told():
-                holder = stack.enter_context(self.dialect.exclusive(name, patience))
-            yield holder
-
-    @contextlib.contextmanager
-    def told(self) -> Iterator[None]:
-        """Turn what the driver raises in the block into a `StoreError`."""
+    def reported(self) -> Iterator[None]:
+        """Turn what the database raises in the block into a `StoreError`."""
         try:
             yield
-        except self.dialect.errors() as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise self._away(lines[0]) from error
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            cause = getattr(error, "orig", None) or error
+            reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+            raise StoreError(
+                f"jobs database {masked(self._url)}: {masked(reason)}",
+                hint="check [jobs] database_url and that it can be written",
+            ) from error
 
     def close(self) -> None:
-        """Give the connection back."""
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            with contextlib.suppress(*self.dialect.errors()):
-                connection.close()
+        """Give the connections back."""
+        self.engine.dispose()
 
-    def _begun(self, begin: str) -> Work:
-        if self._connection is not None:
-            try:
-                self._connection.execute(begin)
-            except self.dialect.errors():
-                self.close()
-        if self._connection is None:
-            self._connection = self._opened(begin)
-        return Work(self.dialect, self._connection)
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else makes this file meanwhile; PostgreSQL has locks of its own."""
+        if self._file is None:
+            yield
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with file_lock(self._file.with_name(f"{self._file.name}.lock")):
+            with self.engine.connect() as connection:
+                connection.exec_driver_sql("pragma journal_mode = wal")  # it would not wait
+            yield
 
-    def _opened(self, begin: str) -> Any:
-        connection = self.dialect.connect()
-        try:
-            for statement in (self.dialect.begin, self.dialect.alone, *_TABLES.split(";")):
-                connection.execute(statement)
-            connection.execute("commit")
-            connection.execute(begin)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
 
-    def _rolled_back(self) -> None:
-        # A connection of which we do not know where it stands is of no use any more.
-        try:
-            self._connection.execute("rollback")
-        except self.dialect.errors():
-            self.close()
+def _sqlite_engine(file: Path, *, durable: bool) -> sa.Engine:
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(file)))
 
-    def _away(self, reason: str) -> StoreError:
-        return StoreError(
-            f"jobs database {masked(self.url)}: {masked(reason)}",
-            hint="check [jobs] database_url and that it can be written",
-        )
+    @sa.event.listens_for(engine, "connect")
+    def prepare(connection: Any, _: Any) -> None:
+        # A read that turns into a write would fail at once, whatever the timeout.
+        connection.isolation_level = "IMMEDIATE"
+        connection.execute("pragma busy_timeout = 15000")
+        connection.execute("pragma foreign_keys = on")
+        connection.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
+
+    return engine
+
+
+def _enqueue(
+    client: DBOSClient,
+    connection: sa.Connection,
+    job_id: str,
+    request: Request,
+    request_digest: str | None,
+    key_digest: str | None,
+) -> None:
+    client.enqueue_in_transaction(
+        connection,
+        {
+            "workflow_name": WORKFLOW,
+            "queue_name": QUEUE,
+            "workflow_id": job_id,
+            "app_version": VERSION,
+            "attributes": {REQUEST: request_digest, KEY: key_digest},
+        },
+        asdict(request),
+    )
+
+
+def _hush_dbos() -> None:
+    """DBOS's warnings become lines of our log, one each, without tracebacks."""
+    logger = logging.getLogger("dbos")
+    if not any(isinstance(handler, _Relay) for handler in logger.handlers):
+        logger.propagate = False
+        logger.addHandler(_Relay())
+
+
+class _Relay(logging.Handler):
+    # What DBOS says of a job that was cancelled, failed or went elsewhere; we say it better.
+    _EXPECTED = ("Exception encountered in background workflow", "Waiting for the")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = (record.getMessage().splitlines() or [""])[0]
+        if record.levelno >= logging.WARNING and not any(part in text for part in self._EXPECTED):
+            log.log(record.levelno, "dbos: %s", text)

@@ -1,7 +1,4 @@
-"""Floor 8: what a job is, as its row says and as every door shows it.
-
-A record never changes: every step of a job's life is a new record in the old one's place.
-"""
+"""A retraining job: what it was asked to do, how far it is, and how it ended."""
 
 from __future__ import annotations
 
@@ -9,8 +6,9 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from mindtrace.documents import document
@@ -19,77 +17,46 @@ QUEUED, RUNNING = "queued", "running"
 SUCCEEDED, FAILED, CANCELLED = "succeeded", "failed", "cancelled"
 STATES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED)
 ENDED = frozenset({SUCCEEDED, FAILED, CANCELLED})
-END = "end"  # the last event of every job
+STATE, EPOCH, END = "state", "epoch", "end"  # the names of events
 
-#: What the id of a job looks like.
 JOB_ID = r"^[0-9]{8}T[0-9]{12}-[0-9a-f]{8}$"
-#: What a client's own key for a job looks like: visible ASCII.
-KEY = r"^[!-~]{1,255}$"
+KEY = r"^[!-~]{1,255}$"  # of a client's own key for a job: visible ASCII
 _ID = re.compile(JOB_ID)
 _KEY = re.compile(KEY)
+_TIME = "%Y%m%dT%H%M%S%f"
+_FILE = "jobs.db"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a job shall train.
-
-    Attributes:
-        config: its whole configuration, INI text without passwords.
-        parent: the version it starts from, `NAME/VERSION`, or None.
-        warm_start: whether the weights of `parent` are the first ones.
-        force: train even if such a version is there already.
-        promote: what becomes of its version, never, gate or always; None leaves that to the
-            worker.
-    """
+    """What to train: INI text without passwords, and what the version starts from."""
 
     config: str
-    parent: str | None = None
+    parent: str | None = None  # NAME/VERSION
     warm_start: bool = False
     force: bool = False
-    promote: str | None = None
-
-    def to_json(self) -> str:
-        """The text of its column."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+    promote: str | None = None  # never, gate or always; None leaves it to the worker
 
     @classmethod
-    def from_json(cls, text: str) -> Request:
-        """Read its column; what a newer release wrote beside it is of no interest here."""
-        fields = json.loads(text)
-        return cls(**{name: fields[name] for name in cls.__dataclass_fields__ if name in fields})
+    def from_fields(cls, found: Mapping[str, Any]) -> Request:
+        """Read stored fields; those that a newer release added are ignored."""
+        return cls(
+            **{field.name: found[field.name] for field in fields(cls) if field.name in found}
+        )
 
 
 @dataclass(frozen=True)
 class Job:
-    """One retraining.
-
-    Attributes:
-        job_id: sorts by the time of submission.
-        state: queued, running, succeeded, failed or cancelled.
-        submitted_at: UTC, ISO 8601; as are the other times.
-        started_at: of the first attempt; None before.
-        ended_at: None before.
-        attempts: how often a training was started.
-        cancelling: whether its end was asked for; it comes with the worker's next look.
-        epoch: the last one that ended, from 1.
-        max_epochs: None until the training says it.
-        val_acc: of that epoch, a fraction.
-        model_name: what the version was registered under.
-        version: what was registered.
-        reused: whether that version was there before.
-        promotion: what became of it after the training: `promoted`, `verdict`, `message`;
-            None where nobody asked.
-        error: `type` and `message` of what ended the job.
-        request_digest: of what was asked, to know the same request again.
-    """
+    """A job as it is now; times are UTC, ISO 8601."""
 
     job_id: str
     state: str
     submitted_at: str
+    cancelling: bool = False
+    # From here on it is what workers recorded.
     started_at: str | None = None
     ended_at: str | None = None
     attempts: int = 0
-    cancelling: bool = False
     epoch: int | None = None
     max_epochs: int | None = None
     val_acc: float | None = None
@@ -98,7 +65,11 @@ class Job:
     reused: bool = False
     promotion: Mapping[str, Any] | None = None
     error: Mapping[str, str] | None = None
-    request_digest: str | None = None
+    # Of interest to workers only.
+    begun: bool = False  # an attempt began, and neither ended nor was put back
+    lost: int = 0  # attempts whose process or worker was killed
+    promoting: bool = False
+    log_size: int = 0  # bytes
 
     @property
     def ended(self) -> bool:
@@ -106,21 +77,18 @@ class Job:
         return self.state in ENDED
 
     def document(self) -> dict[str, Any]:
-        """The job as every door shows it."""
+        """The job as every interface shows it."""
+        progress = {"epoch": self.epoch, "max_epochs": self.max_epochs, "val_acc": self.val_acc}
         return document(
             {
                 "job_id": self.job_id,
                 "state": self.state,
                 "submitted_at": self.submitted_at,
                 "started_at": self.started_at,
-                "ended_at": self.ended_at,
+                "ended_at": self.ended_at if self.ended else None,
                 "attempts": self.attempts,
                 "cancelling": self.cancelling and not self.ended,
-                "progress": {
-                    "epoch": self.epoch,
-                    "max_epochs": self.max_epochs,
-                    "val_acc": self.val_acc,
-                },
+                "progress": progress,
                 "model_name": self.model_name,
                 "version": self.version,
                 "reused": self.reused,
@@ -129,34 +97,40 @@ class Job:
             }
         )
 
+    def record(self) -> dict[str, Any]:
+        """What workers record of it."""
+        found = asdict(self)
+        return {name: found[name] for name in _RECORDED}
+
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Job:
-        """Read a row; its further columns are of no interest here."""
-        values = {name: row[name] for name in cls.__dataclass_fields__}
-        for name in ("promotion", "error"):
-            values[name] = None if values[name] is None else json.loads(values[name])
-        flags = {name: bool(values[name]) for name in ("cancelling", "reused")}
-        return cls(**{**values, **flags})
+    def from_record(
+        cls, job_id: str, state: str, record: Mapping[str, Any], *, cancelling: bool = False
+    ) -> Job:
+        """A job of DBOS's state and our record; unknown fields are ignored."""
+        known = {name: record[name] for name in _RECORDED if name in record}
+        return cls(job_id, state, _submitted_at(job_id), cancelling, **known)
+
+
+_RECORDED = [field.name for field in fields(Job)][4:]
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a job.
-
-    Attributes:
-        id: 1 for its first; dense.
-        name: `state`, `epoch` or `end`.
-        data: JSON.
-    """
+    """Something that happened to a job: `state`, `epoch` or `end`; ids are dense, from 1."""
 
     id: int
     name: str
-    data: str
+    data: Mapping[str, Any]
 
 
 def new_job_id() -> str:
     """An id that sorts by time and that nobody guesses: `20250131T235959123456-0a1b2c3d`."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
+    return f"{datetime.now(UTC):{_TIME}}-{secrets.token_hex(4)}"
+
+
+def _submitted_at(job_id: str) -> str:
+    time = datetime.strptime(job_id.partition("-")[0], _TIME).replace(tzinfo=UTC)
+    return time.isoformat(timespec="milliseconds")
 
 
 def is_job_id(text: str) -> bool:
@@ -165,10 +139,30 @@ def is_job_id(text: str) -> bool:
 
 
 def is_key(text: str) -> bool:
-    """Whether `text` can be a client's key for a job, at every door."""
+    """Whether `text` can be a client's key for a job."""
     return _KEY.fullmatch(text) is not None
 
 
 def now() -> str:
     """This moment, UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def json_object(line: bytes) -> dict[str, Any]:
+    """A line's JSON object; empty where it is none."""
+    if not line.lstrip().startswith(b"{"):
+        return {}
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def database_file(url: str | None, root: Path) -> Path | None:
+    """The SQLite file that `[jobs] database_url` names; None for PostgreSQL."""
+    if url is None:
+        return root / _FILE
+    if url.startswith("sqlite"):
+        return Path(url.partition(":///")[2].partition("?")[0])
+    return None

@@ -1,215 +1,324 @@
-"""Floor 8: the jobs, for whoever submits, asks and cancels; any process, any machine.
+"""The jobs, as DBOS keeps them: submit, show, list, cancel, events and log, from any process.
 
-In: the configuration of a training. Out: its job. That a job is accepted, that it has one
-key and that no more wait than may is one transaction; a worker finds the job there and
-hands it to DBOS. Nothing here imports DBOS.
+Reading goes by SQL over DBOS's own tables: its API neither pages by id nor counts by state.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
 
 from mindtrace.errors import ConflictError, NotFoundError, QueueFullError, UsageError
-from mindtrace.jobs import events
-from mindtrace.jobs.database import Database, Row, Work
+from mindtrace.jobs.database import (
+    EVENTS,
+    KEY,
+    LOG,
+    MARK,
+    OPEN_RUNS,
+    RECORD,
+    REQUEST,
+    WORKFLOW,
+    Database,
+    heartbeats,
+    records,
+    streams,
+    workflows,
+)
 from mindtrace.jobs.job import (
     CANCELLED,
-    ENDED,
+    END,
+    FAILED,
     QUEUED,
     RUNNING,
+    STATE,
     STATES,
+    SUCCEEDED,
     Event,
     Job,
     Request,
     is_job_id,
     new_job_id,
-    now,
 )
-from mindtrace.jobs.workers import is_alive
 
-_EVENTS = 500
+GO_ON, CANCEL, LOST = "go on", "cancel", "lost"
+# A job's one decision, of whoever makes it first.
+_CANCELLING, _REGISTERING = "cancelling", "registering"
+_PAGE = 500  # events
+_STATES = {
+    "ENQUEUED": QUEUED,
+    "DELAYED": QUEUED,
+    "PENDING": RUNNING,
+    "SUCCESS": SUCCEEDED,
+    "ERROR": FAILED,
+    "MAX_RECOVERY_ATTEMPTS_EXCEEDED": FAILED,
+    "CANCELLED": CANCELLED,
+}
+_id, _status, _attributes = workflows.c.workflow_uuid, workflows.c.status, workflows.c.attributes
+_ours = workflows.c.name == WORKFLOW
+_waits = _status.in_(("ENQUEUED", "DELAYED"))
+_unfinished = _status.in_(("ENQUEUED", "DELAYED", "PENDING"))
+_open_runs = _attributes[OPEN_RUNS].as_string() == "yes"
 
 
-class JobQueue:
-    """Submit, get, list, cancel; events and log.
+class JobQueue(Database):
+    """The jobs of one database; at most `max_queued` of them wait."""
 
-    Attributes:
-        database: holds the jobs.
-        max_queued: how many may wait.
-    """
-
-    def __init__(self, database: Database, max_queued: int) -> None:
-        self.database = database
+    def __init__(
+        self, url: str | None, root: Path, max_queued: int, *, durable: bool = True
+    ) -> None:
+        super().__init__(url, root, durable=durable)
         self.max_queued = max_queued
 
     def submit(
         self, request: Request, *, request_digest: str | None = None, key_digest: str | None = None
     ) -> Job:
-        """Put a job at the end of the queue.
+        """Put a job at the end of the queue, or find the one that has this key.
 
-        Args:
-            request: what to train.
-            request_digest: of what the client asked.
-            key_digest: of the client's key; a job that has it already is returned.
-
-        Raises:
-            QueueFullError: `max_queued` jobs wait already.
-            UsageError: the key belongs to another request.
-            StoreError: the database is away.
+        Raises QueueFullError, UsageError (the key belongs to another request), StoreError.
         """
-        with self.database.transaction() as work:
-            work.rows(work.alone)
-            job = _keyed(work, request_digest, key_digest)
-            if job is not None:
-                return job
-            self._demand_room(work)
-            job_id = new_job_id()
-            work.changed(
-                "insert into mindtrace_jobs"
-                " (job_id, state, submitted_at, request, request_digest, key_digest)"
-                " values (?, ?, ?, ?, ?, ?)",
-                *(job_id, QUEUED, now(), request.to_json(), request_digest, key_digest),
-            )
-            return events.tell_state(work, job_id)
+        _ = self.client  # which makes the database
+        job_id = new_job_id()
+        with self.changing() as connection:
+            self.lock_submissions(connection)
+            row = connection.execute(_with_key(key_digest)).first() if key_digest else None
+            if row is None:
+                count = sa.select(sa.func.count()).select_from(workflows).where(_ours, _waits)
+                self._require_place(connection.execute(count).scalar_one())
+                self.enqueue(connection, job_id, request, request_digest, key_digest)
+        return self.get(job_id if row is None else _same_request(row, request_digest))
 
     def submitted(self, request_digest: str, key_digest: str) -> Job | None:
-        """The job that has this key already, if one has.
-
-        Raises:
-            UsageError: the key belongs to another request.
-            StoreError: the database is away.
-        """
-        if not self.database.exists():
-            return None
-        with self._read() as work:
-            return _keyed(work, request_digest, key_digest)
+        """The job that has this key already; UsageError if that is another request."""
+        for row in self.rows(_with_key(key_digest)):
+            return self.get(_same_request(row, request_digest))
+        return None
 
     def get(self, job_id: str) -> Job:
-        """A job as it is now.
+        """A job as it is now; NotFoundError."""
+        if is_job_id(job_id):
+            for job in self.find([job_id]):
+                return job
+        raise NotFoundError("job", job_id[:64], [job.job_id for job in self.list(3)])
 
-        Raises:
-            NotFoundError: there is no such job.
-            StoreError: the database is away.
-        """
-        with self._read() as work:
-            return _demanded(work, job_id)
+    def find(self, job_ids: Sequence[str]) -> Sequence[Job]:
+        """Those of these jobs that exist."""
+        return self._jobs(_id.in_(job_ids))
 
     def list(self, limit: int = 20, before: str | None = None) -> Sequence[Job]:
         """Jobs, newest first; those older than the job `before`, if that is given."""
-        if not self.database.exists():
-            return []
-        where, values = ("where job_id < ?", (before,)) if before else ("", ())
-        with self._read() as work:
-            rows = work.rows(
-                f"select * from mindtrace_jobs {where} order by job_id desc limit ?",
-                *(*values, limit),
-            )
-        return [Job.from_row(row) for row in rows]
+        return self._jobs(*([_id < before] if before else []), limit=limit)
 
     def counts(self) -> Mapping[str, int]:
-        """How many jobs are in each state; all zero, and nothing made, without a database."""
+        """How many jobs are in each state."""
         counts = dict.fromkeys(STATES, 0)
-        if self.database.exists():
-            with self._read() as work:
-                for row in work.rows("select state, count(*) n from mindtrace_jobs group by state"):
-                    counts[row["state"]] = row["n"]
+        query = sa.select(_status, sa.func.count()).where(_ours).group_by(_status)
+        for row in self.rows(query):
+            counts[_STATES[row[0]]] += row[1]
         return counts
 
     def unfinished(self) -> bool:
         """Whether a worker is wanted: a job waits, runs, or ended and may have left a run open."""
-        if not self.database.exists():
-            return False
-        with self._read() as work:
-            sql = "select 1 from mindtrace_jobs where ended_at is null or swept = 0 limit 1"
-            return work.row(sql) is not None
+        return bool(
+            self.rows(sa.select(_id).where(_ours, sa.or_(_unfinished, _open_runs)).limit(1))
+        )
+
+    def with_open_runs(self, limit: int) -> Sequence[Job]:
+        """Jobs that ended where nobody could close their runs."""
+        return self._jobs(sa.not_(_unfinished), _open_runs, limit=limit)
 
     def cancel(self, job_id: str) -> Job:
         """Take a job out of the queue, or ask for the end of one that runs.
 
-        Raises:
-            NotFoundError: there is no such job.
-            ConflictError: it has ended, or its version is being registered.
+        Raises NotFoundError; ConflictError: it has ended, or registers its version.
         """
-        with self.database.transaction() as work:
-            _demanded(work, job_id)
-            row = _locked(work, job_id)
-            if row["state"] in ENDED:
-                raise ConflictError(f"job {job_id} has ended: {row['state']}")
-            if row["registering"]:
-                raise ConflictError(
-                    f"job {job_id} has begun to register its version: too late to cancel"
-                )
-            if row["state"] == RUNNING and is_alive(work, row["worker_id"]):
-                if row["cancelling"]:
-                    return Job.from_row(row)
-                work.changed("update mindtrace_jobs set cancelling = 1 where job_id = ?", job_id)
-                return events.tell_state(work, job_id)
-            # A higher fence: the worker, should it come back, finds that it lost the job.
-            work.changed(
-                "update mindtrace_jobs set state = ?, ended_at = ?, fence = fence + 1, swept = ?"
-                " where job_id = ?",
-                *(CANCELLED, now(), int(row["attempts"] == 0), job_id),
+        job = self.get(job_id)
+        if job.ended:
+            raise ConflictError(f"job {job_id} has ended: {job.state}")
+        if self._decide(job_id, _CANCELLING) != _CANCELLING:
+            raise ConflictError(
+                f"job {job_id} has begun to register its version: too late to cancel"
             )
-            return events.tell_state(work, job_id)
+        alive = sa.select(heartbeats.c.executor_id).where(heartbeats.c.expires > self.now)
+        runs = (_id == job_id, _status == "PENDING", workflows.c.executor_id.in_(alive))
+        # A worker that lives does it, once its training has ended.
+        if not self.rows(sa.select(_id).where(*runs)):
+            self.note_open_runs(job_id, job.attempts > 0)
+            self.end_cancelled(job_id)
+            if job.attempts == 0 and self.get(job_id).attempts > 0:  # it began meanwhile
+                self.note_open_runs(job_id, True)
+        return self.get(job_id)
+
+    def end_cancelled(self, job_id: str) -> None:
+        """End a job as cancelled, whoever has it."""
+        with self.reported():
+            self.client.cancel_workflow(job_id)
+
+    def note_open_runs(self, job_id: str, found: bool) -> None:
+        """Note whether a run of a job may still say RUNNING in MLflow."""
+        noted = {OPEN_RUNS: "yes" if found else "no"}
+        with self.reported():
+            self.client.update_workflow_attributes(job_id, noted, merge=True)
 
     def events(self, job_id: str, after: int = 0) -> Sequence[Event]:
-        """What happened to a job behind the event with that number, in order.
+        """What happened to a job after the event with that number, in order; NotFoundError.
 
-        Raises:
-            NotFoundError: there is no such job.
+        The first event and the last are those of DBOS's status, what is between its stream.
         """
-        with self._read() as work:
-            _demanded(work, job_id)
-            return events.read_events(work, job_id, after, _EVENTS)
+        job = self.get(job_id)  # before the stream, which is complete once the job has ended
+        first = Job.from_record(job_id, QUEUED, {}).document()
+        found = [Event(1, STATE, first)] if after < 1 else []
+        rows = self.rows(_stream(job_id, EVENTS, max(after - 1, 0)).limit(_PAGE))
+        for row in rows:
+            value = json.loads(row.value)
+            found.append(Event(row.offset + 2, value["event"], value["data"]))
+        if job.ended and len(rows) < _PAGE:
+            last = len(self.rows(_stream(job_id, EVENTS))) + 2
+            if last > after:
+                found.append(Event(last, END, job.document()))
+        return found
 
     def log(self, job_id: str, offset: int = 0) -> bytes:
-        """A part of a job's log, from a place in bytes on; empty at its end for now.
+        """A job's log from a place in bytes on, UTF-8; empty at its end. NotFoundError."""
+        self.get(job_id)
+        rows = self.rows(_stream(job_id, LOG))
+        return "".join(json.loads(row.value) for row in rows).encode()[offset:]
 
-        Raises:
-            NotFoundError: there is no such job.
+    # What workers and trainings ask. A fence is the number of a claim on a job: DBOS raises it
+    # with each.
+
+    def fence(self, job_id: str, executor_id: str) -> int | None:
+        """The fence of a worker that has the job; None if it has not."""
+        query = sa.select(workflows.c.recovery_attempts).where(
+            _id == job_id, _status == "PENDING", workflows.c.executor_id == executor_id
+        )
+        for row in self.rows(query):
+            return int(row[0])
+        return None
+
+    def wanted(self, job_id: str, fence: int) -> str:
+        """What an attempt shall do: `go on`, `cancel`, or it has `lost` the job to another."""
+        mark = self._mark(job_id, fence)
+        return CANCEL if mark == _CANCELLING else mark if mark == LOST else GO_ON
+
+    def begin_registering(self, job_id: str, fence: int) -> bool:
+        """Decide that a job registers; False if it was cancelled or has another attempt.
+
+        From here on nobody can cancel it, whoever goes on with it.
         """
-        with self._read() as work:
-            _demanded(work, job_id)
-            return events.read_log(work, job_id, offset)
+        if self._mark(job_id, fence) != LOST:
+            self._decide(job_id, _REGISTERING)
+        return self.registering(job_id, fence)
 
-    def _read(self) -> AbstractContextManager[Work]:
-        return self.database.transaction(write=False)
+    def registering(self, job_id: str, fence: int) -> bool:
+        """Whether an attempt has the job, of which one began to register."""
+        return bool(self._mark(job_id, fence) == _REGISTERING)
 
-    def _demand_room(self, work: Work) -> None:
-        row = work.row("select count(*) n from mindtrace_jobs where state = ?", QUEUED)
-        waiting = 0 if row is None else row["n"]
+    # Which workers live: each says so again and again, by the database's clock.
+
+    def beat(self, executor_id: str, lease: float) -> None:
+        """Say that a worker lives, for `lease` seconds from now."""
+        mine, expires = heartbeats.c.executor_id == executor_id, self.now + lease
+        with self.changing() as connection:
+            changes = sa.update(heartbeats).where(mine).values(expires=expires)
+            if not connection.execute(changes).rowcount:
+                forgotten = heartbeats.c.expires < self.now - 3600
+                connection.execute(sa.delete(heartbeats).where(forgotten))
+                values = {"executor_id": executor_id, "expires": expires}
+                connection.execute(sa.insert(heartbeats).values(values))
+
+    def leave(self, executor_id: str) -> None:
+        """Say that a worker is gone; its job may be taken at once."""
+        with self.changing() as connection:
+            mine = heartbeats.c.executor_id == executor_id
+            connection.execute(sa.delete(heartbeats).where(mine))
+
+    def dead(self) -> Sequence[str]:
+        """The workers that have a job and do not live."""
+        alive = sa.select(heartbeats.c.executor_id).where(heartbeats.c.expires > self.now)
+        owner = workflows.c.executor_id
+        query = sa.select(owner).where(_ours, _status == "PENDING", owner.not_in(alive))
+        return sorted({row[0] for row in self.rows(query)})
+
+    def _require_place(self, waiting: int) -> None:
         if waiting >= self.max_queued:
             raise QueueFullError(
                 f"{waiting} jobs wait already, [jobs] max_queued = {self.max_queued}",
                 hint="try again when one of them has ended",
             )
 
+    def _jobs(self, *where: Any, limit: int | None = None) -> Sequence[Job]:
+        """Jobs, newest first."""
+        record = sa.and_(records.c.workflow_uuid == _id, records.c.key == RECORD)
+        query = (
+            sa.select(workflows, records.c.value)
+            .select_from(workflows.outerjoin(records, record))
+            .where(_ours, *where)
+            .order_by(_id.desc())
+            .limit(limit)
+        )
+        return [_job(row) for row in self.rows(query)]
 
-def _demanded(work: Work, job_id: str) -> Job:
-    job = events.read_job(work, job_id) if is_job_id(job_id) else None
-    if job is None:
-        rows = work.rows("select job_id from mindtrace_jobs order by job_id desc limit 3")
-        raise NotFoundError("job", job_id[:64], [row["job_id"] for row in rows])
-    return job
+    def _decide(self, job_id: str, mark: str) -> str | None:
+        """Make the one decision about an unfinished job; which one it is, ours or an earlier."""
+        found = sa.select(_attributes).where(_id == job_id, _unfinished)
+        undecided = _attributes[MARK].as_string().is_(None)
+        with self.changing() as connection:
+            attributes = connection.execute(found).scalar()
+            # Nothing else of the attributes changes before the job has ended.
+            connection.execute(
+                sa.update(workflows)
+                .where(_id == job_id, _unfinished, undecided)
+                .values(attributes={**(attributes or {}), MARK: mark})
+            )
+            return (connection.execute(found).scalar() or {}).get(MARK)
+
+    def _mark(self, job_id: str, fence: int) -> Any:
+        """The decision about a job, None for none yet; `lost` if it has another claim."""
+        query = sa.select(_attributes).where(
+            _id == job_id, _status == "PENDING", workflows.c.recovery_attempts == fence
+        )
+        for row in self.rows(query):
+            return (row[0] or {}).get(MARK)
+        return LOST
 
 
-def _locked(work: Work, job_id: str) -> Row:
-    row = work.row(f"select * from mindtrace_jobs where job_id = ? {work.locking}", job_id)
-    assert row is not None
-    return row
+def _with_key(key_digest: str) -> sa.Select[Any]:
+    return sa.select(_id, _attributes).where(_ours, _attributes[KEY].as_string() == key_digest)
 
 
-def _keyed(work: Work, request_digest: str | None, key_digest: str | None) -> Job | None:
-    """The job with that key, if one has it; the request must be the same."""
-    if key_digest is None:
-        return None
-    row = work.row("select * from mindtrace_jobs where key_digest = ?", key_digest)
-    if row is None:
-        return None
-    if row["request_digest"] != request_digest:
+def _same_request(row: Any, request_digest: str | None) -> str:
+    """The id of the job that has the key; the request must be the same."""
+    if row.attributes[REQUEST] != request_digest:
         raise UsageError(
             "this Idempotency-Key was sent before with another request",
             hint="send a new key with a new request",
         )
-    return Job.from_row(row)
+    return str(row.workflow_uuid)
+
+
+def _stream(job_id: str, key: str, start: int = 0) -> sa.Select[Any]:
+    column = streams.c
+    return (
+        sa.select(column.offset, column.value)
+        .where(column.workflow_uuid == job_id, column.key == key, column.offset >= start)
+        .order_by(column.offset)
+    )
+
+
+def _job(row: Any) -> Job:
+    record: dict[str, Any] = {} if row.value is None else json.loads(row.value)
+    state = _STATES[row.status]
+    cancelling = (row.attributes or {}).get(MARK) == _CANCELLING
+    job = Job.from_record(row.workflow_uuid, state, record, cancelling=cancelling)
+    if not job.ended or job.ended_at is not None:
+        return job
+    # DBOS writes whole seconds into SQLite: not before what happened within that second.
+    ended = datetime.fromtimestamp((row.completed_at or 0) / 1000, UTC)
+    times = (ended.isoformat(timespec="milliseconds"), job.started_at, job.submitted_at)
+    record["ended_at"] = max(time for time in times if time is not None)
+    return Job.from_record(job.job_id, job.state, record, cancelling=cancelling)

@@ -1,70 +1,69 @@
-"""Floor 8: `mindtrace worker`: takes jobs, one at a time, until it is told to end.
+"""`mindtrace worker`: takes jobs from DBOS, one at a time, until it is told to end.
 
-In: settings. Out: nothing; `run` returns when a signal, or the end of the server beside
-which it runs, has come, and the job at hand was put back with its checkpoint. Three things
-go on at a time: a heartbeat, a round (hand jobs to DBOS, take over from the dead, close
-open runs), and DBOS's own threads, one of which trains.
+DBOS hands jobs out and lets nobody write who lost one. What it lacks is a sign that a worker
+lives: each beats in a table, and what belongs to a silent one is handed out again.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import secrets
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mindtrace.config.settings import Settings
 from mindtrace.errors import StoreError
-from mindtrace.jobs import child, events, supervise, sweep, workers
-from mindtrace.jobs.database import open_database
-from mindtrace.jobs.engine import Engine
-from mindtrace.jobs.hold import Hold
-from mindtrace.jobs.job import FAILED, QUEUED
+from mindtrace.jobs.attempt import Attempt, Outcome, Workplace, patiently
+from mindtrace.jobs.database import APPLICATION, QUEUE, VERSION, WORKFLOW
+from mindtrace.jobs.job import CANCELLED, FAILED, Request, now
+from mindtrace.jobs.process import GRACE
 from mindtrace.jobs.promote import not_promoted, promote
-from mindtrace.jobs.supervise import Outcome, Workplace, patiently
+from mindtrace.jobs.queue import JobQueue
+from mindtrace.jobs.reconcile import reconcile_runs
 
-_ROUND = 0.5  # seconds
-_AT_ONCE = 500  # jobs of one sweep
+LEASE = 10.0  # seconds; with the next look of another worker, a job is taken up within 12
+_ROUND = 0.5  # seconds between two looks for the jobs of dead workers
+_POLL = 0.3  # seconds between two looks for work
 _SWEEP = 30.0  # seconds between two looks for open runs
-_LAST_WORDS = 10.0  # seconds, beyond the grace of a child, to put a job back
+_AT_ONCE = 500  # jobs of one sweep
+_LAST_SECONDS = 10.0  # beyond the grace of a child, to put a job back
+# We count lost attempts ourselves: DBOS's limit would also count an orderly hand-over.
+_NO_LIMIT = 1_000_000
 
 log = logging.getLogger("mindtrace.jobs")
 
 
+class JobFailedError(Exception):
+    """Ends the workflow of a job that failed."""
+
+
 class Worker:
-    """A worker of one process."""
+    """A worker of one process; `lease` is how long its silence lasts until others take its job."""
 
     def __init__(
         self,
         settings: Settings,
-        environ: dict[str, str],
+        environ: Mapping[str, str],
         stopping: threading.Event,
         *,
-        lease: float = workers.LEASE,
-        grace: float = child.GRACE,
+        lease: float = LEASE,
+        grace: float = GRACE,
         gives_way: bool = False,
     ) -> None:
-        """Prepare a worker; nothing runs yet.
-
-        Args:
-            settings: where jobs, checkpoints and versions are.
-            environ: all that its trainings see.
-            stopping: set from outside when it shall end.
-            lease: seconds of silence after which others take its job.
-            grace: seconds that a training has to end, once it was told to.
-            gives_way: its trainings compute only while nobody else wants to.
-        """
         self._settings = settings
-        self._database = open_database(
-            settings.jobs.database_url, settings.dirs.root, durable=False
-        )
         self._lease = lease
-        self._idle = threading.Event()
-        self._idle.set()
+        # A worker that starts again is another one: DBOS would take the first one's job.
+        self._id = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
+        jobs = settings.jobs
+        self._queue = JobQueue(
+            jobs.database_url, settings.dirs.root, jobs.max_queued, durable=False
+        )
         self._work = Workplace(
-            database=self._database,
-            worker_id=workers.new_worker_id(),
+            queue=self._queue,
             root=settings.dirs.root,
             checkpoints=settings.dirs.checkpoints,
             environ=environ,
@@ -72,37 +71,143 @@ class Worker:
             grace=grace,
             gives_way=gives_way,
         )
-        self._engine = Engine(self._database, self._work.worker_id)
-        self._next_sweep = 0.0
-        self._sweeper = threading.Thread()
+        self._idle = threading.Event()
+        self._idle.set()
         self._beating = threading.Lock()
         self._left = False
+        self._next_sweep = 0.0
+        self._sweeper = threading.Thread()
         self._fault: Exception | None = None
 
     def run(self, ready: Callable[[str], Any]) -> None:
-        """Work until `stopping` is set; then put away what is at hand.
+        """Work until `stopping` is set; then put back what is at hand.
 
-        Args:
-            ready: called with the worker's id once jobs are taken.
-
-        Raises:
-            StoreError: the database is away at the start; later it is waited for.
+        `ready` is called with the worker's id once jobs are taken. Raises StoreError: the
+        database is away at the start; later it is waited for.
         """
+        _ = self._queue.client  # which makes the database
         self._beat()  # before DBOS looks for work, or others would think us dead
         threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True).start()
-        self._engine.launch(self._retrain)
-        ready(self._work.worker_id)
+        self._launch()
+        ready(self._id)
         threading.Thread(target=self._go_round, name="rounds", daemon=True).start()
         self._work.stopping.wait()
-        self._idle.wait(self._work.grace + _LAST_WORDS)
+        self._idle.wait(self._work.grace + _LAST_SECONDS)
+        self._leave()
+        if self._fault is not None:
+            raise self._fault
+
+    def _launch(self) -> None:
+        from dbos import DBOS, DBOSPortableJSONSerializer
+
+        DBOS(
+            config={
+                "name": APPLICATION,
+                "system_database_url": str(self._queue.engine.url),
+                "system_database_engine": self._queue.engine,
+                "executor_id": self._id,
+                # Fixed, or jobs of yesterday's code would wait for ever.
+                "application_version": VERSION,
+                "serializer": DBOSPortableJSONSerializer(),
+                "log_level": "WARNING",
+                "use_listen_notify": False,
+            }
+        )
+
+        @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=_NO_LIMIT)
+        def train(request: dict[str, Any]) -> None:
+            job_id = DBOS.workflow_id
+            assert job_id is not None
+            self._idle.clear()
+            try:
+                self._course(job_id, Request.from_fields(request), DBOS.run_step, DBOS)
+            finally:
+                self._idle.set()
+
+        with self._queue.reported():
+            DBOS.launch()
+            DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=_POLL)
+
+    def _course(
+        self, job_id: str, request: Request, run_step: Callable[..., Any], journal: Any
+    ) -> None:
+        """One job, from DBOS's hand to its end.
+
+        Steps that a dead worker completed are not repeated. Whatever a step or its end says, it
+        counts only as long as the job is ours: DBOS sees to it.
+        """
+        self._park_if_stopping()
+        fence = patiently(lambda: self._queue.fence(job_id, self._id))
+        if fence is None:
+            return
+        job = patiently(lambda: self._queue.get(job_id))
+        attempt = Attempt(self._work, journal, job, request, fence)
+        outcome: Outcome | None = run_step({"name": "train"}, self._train, attempt)
+        if outcome is None:
+            return
+        promotion = run_step({"name": "promote"}, self._promote, attempt, outcome)
+        run_step({"name": "end"}, self._end, attempt, outcome, promotion)
+        state = outcome["state"]
+        log.info("job %s %s", job_id, state)
+        self._work.forget(job_id)
+        if state == CANCELLED:
+            patiently(lambda: self._queue.end_cancelled(job_id))
+        if state == FAILED:
+            raise JobFailedError(outcome["error"]["message"])
+
+    def _train(self, attempt: Attempt) -> Outcome | None:
+        try:
+            try:
+                outcome = attempt.train()
+            except Exception as error:
+                log.exception("job %s", attempt.job.job_id)
+                outcome = attempt.failed(error)
+        except Exception as error:
+            # Not even what it left could be looked at; a sweep does that.
+            log.exception("job %s", attempt.job.job_id)
+            text = " ".join(str(error).split())[:500]
+            error_fields = {"type": type(error).__name__, "message": text}
+            return {"state": FAILED, "open_runs": True, "error": error_fields}
+        if outcome is None:
+            self._park_if_stopping()
+        return outcome
+
+    def _promote(self, attempt: Attempt, outcome: Outcome) -> Outcome | None:
+        try:
+            return promote(attempt, outcome, self._settings.jobs.promote)
+        except Exception as error:
+            log.exception("job %s: its version was not promoted", attempt.job.job_id)
+            return not_promoted(error)
+
+    def _end(self, attempt: Attempt, outcome: Outcome, promotion: Outcome | None) -> None:
+        fields = {name: value for name, value in outcome.items() if name not in _OF_THE_END}
+        attempt.save(**fields, promotion=promotion, begun=False, ended_at=now())
+        job_id, open_runs = attempt.job.job_id, outcome["open_runs"]
+        if open_runs:
+            patiently(lambda: self._queue.note_open_runs(job_id, open_runs))
+
+    def _park_if_stopping(self) -> None:
+        """Where this worker ends, never come back: DBOS would note that the job is done."""
+        if self._work.stopping.is_set():
+            self._idle.set()
+            threading.Event().wait()
+
+    def _leave(self) -> None:
+        """Say that we are gone, and hand our job to whoever is next."""
         with self._beating:
             self._left = True
             try:
-                workers.leave(self._database, self._work.worker_id)
+                self._queue.leave(self._id)
+                self._put_back()
             except StoreError as error:
                 log.warning("%s", error.message)  # the lease ends by itself
-        if self._fault is not None:
-            raise self._fault
+
+    def _put_back(self) -> None:
+        from dbos import DBOS
+
+        # A parked job counts as running, so that DBOS hands us no other.
+        with self._queue.reported():
+            DBOS._recover_pending_workflows([self._id])
 
     def _go_round(self) -> None:
         # Aside, as DBOS waits for a database that is away, and hears no signal meanwhile.
@@ -111,119 +216,50 @@ class Worker:
                 self._round()
             except StoreError as error:
                 log.warning("%s", error.message)
-            except Exception as error:  # noqa: BLE001 - told by the thread that waits for us
+            except Exception as error:  # noqa: BLE001 - raised by the thread that waits for us
                 self._fault = error
                 self._work.stopping.set()
 
     def _round(self) -> None:
-        with self._database.transaction(write=False) as work:
-            rows = work.rows(
-                "select job_id from mindtrace_jobs where state = ? and dispatched = 0"
-                " order by job_id",
-                QUEUED,
-            )
-        for row in rows:
-            self._engine.hand_in(row["job_id"])
-            with self._database.transaction() as work:
-                work.changed(
-                    "update mindtrace_jobs set dispatched = 1 where job_id = ?", row["job_id"]
-                )
-        self._engine.take_over(self._alive)
+        self._take_over()
         if time.monotonic() >= self._next_sweep and not self._sweeper.is_alive():
             self._next_sweep = time.monotonic() + _SWEEP
-            self._sweeper = threading.Thread(target=self._tidy, name="sweep", daemon=True)
+            self._sweeper = threading.Thread(target=self._sweep, name="sweep", daemon=True)
             self._sweeper.start()
 
-    def _alive(self) -> set[str]:
-        # We are, whatever the database heard of us while this machine slept.
-        return {*workers.alive(self._database), self._work.worker_id}
+    def _take_over(self) -> None:
+        """Hand out again what belongs to workers that are not alive."""
+        from dbos import DBOS
 
-    def _retrain(self, job_id: str) -> None:
-        """One job, from DBOS's hand to its end."""
-        self._idle.clear()
-        try:
-            if self._work.stopping.is_set():
-                self._park()
-            hold = Hold(self._database, job_id, self._work.worker_id)
-            try:
-                self._course(hold)
-            except Exception as error:
-                # DBOS would call it done, and nobody would look at it again.
-                log.exception("job %s", job_id)
-                self._give_up(hold, error)
-        finally:
-            self._idle.set()
+        # We live, whatever the database heard of us while this machine slept.
+        dead = [executor_id for executor_id in self._queue.dead() if executor_id != self._id]
+        if dead:
+            log.info("taking over from %s", ", ".join(dead))
+            with self._queue.reported():
+                # One update, guarded by state and executor: several takers do no harm.
+                DBOS._recover_pending_workflows(dead)
 
-    def _give_up(self, hold: Hold, error: Exception) -> None:
-        """End a job of which not even the failure could be put down; a sweep looks after it."""
-        said = {"type": type(error).__name__, "message": " ".join(str(error).split())[:500]}
-        patiently(lambda: hold.finish(FAILED, swept=False, error=said))
-
-    def _course(self, hold: Hold) -> None:
-        if not patiently(hold.take):
-            return
-        try:
-            outcome = self._engine.step("train", self._train, hold)
-        except Exception as error:
-            log.exception("job %s", hold.job_id)
-            outcome = self._unless_parked(supervise.failed(self._work, hold, error))
-        if outcome is None:
-            return
-        try:
-            promotion = self._engine.step(
-                "promote", promote, self._settings, self._work, hold, outcome
-            )
-        except Exception as error:
-            log.exception("job %s: its version was not promoted", hold.job_id)
-            promotion = not_promoted(error)
-        if patiently(lambda: hold.finish(**outcome, promotion=promotion)):
-            log.info("job %s %s", hold.job_id, outcome["state"])
-            supervise.forget(self._work, hold.job_id)
-
-    def _train(self, hold: Hold) -> Outcome | None:
-        return self._unless_parked(supervise.train(self._work, hold))
-
-    def _unless_parked(self, outcome: Outcome | None) -> Outcome | None:
-        if outcome is None and self._work.stopping.is_set():
-            self._park()
-        return outcome
-
-    def _park(self) -> None:
-        """Never come back: DBOS would note that the job, which waits for another, is done."""
-        self._idle.set()
-        threading.Event().wait()
-
-    def _tidy(self) -> None:
+    def _sweep(self) -> None:
         """Put away what jobs left that ended where nobody could do it."""
         try:
-            self._sweep()
-            for job_id in supervise.kept(self._work):
-                with self._database.transaction(write=False) as work:
-                    job = events.read_job(work, job_id)
-                if job is not None and job.ended:
-                    supervise.forget(self._work, job_id)
+            left = {job.job_id: job.state for job in self._queue.with_open_runs(_AT_ONCE)}
+            if left and self._reconciled(left):
+                for job_id in left:
+                    self._queue.note_open_runs(job_id, False)
+            for job in self._queue.find(sorted(self._work.kept())):
+                if job.ended:
+                    self._work.forget(job.job_id)
         except StoreError as error:
             log.warning("%s", error.message)
 
-    def _sweep(self) -> None:
-        """Close the runs of jobs that ended."""
-        with self._database.transaction(write=False) as work:
-            rows = work.rows(
-                "select job_id, state from mindtrace_jobs where ended_at is not null and swept = 0"
-                " limit ?",
-                _AT_ONCE,
-            )
-        ended = {row["job_id"]: row["state"] for row in rows}
+    def _reconciled(self, ended: Mapping[str, str]) -> bool:
         folder = self._settings.dirs.root / "jobs"
-        if ended and sweep.sweep(self._work.environ, folder, ended) is not None:
-            with self._database.transaction() as work:
-                for job_id in ended:
-                    work.changed("update mindtrace_jobs set swept = 1 where job_id = ?", job_id)
+        return reconcile_runs(self._work.environ, folder, ended) is not None
 
     def _beat(self) -> None:
         with self._beating:
             if not self._left:
-                workers.beat(self._database, self._work.worker_id, self._lease)
+                self._queue.beat(self._id, self._lease)
 
     def _keep_beating(self) -> None:
         while True:
@@ -232,3 +268,6 @@ class Worker:
                 self._beat()
             except StoreError as error:
                 log.warning("%s", error.message)
+
+
+_OF_THE_END = ("state", "open_runs")

@@ -1,112 +1,67 @@
-"""Floor 9: from a client's wishes to a job that trains.
-
-In: what a client sets, perhaps a version to start from, and the settings of the server.
-Out: a `Job`, or every fault of the wishes at once.
-"""
+"""From what a client asks for to a job that trains, or to every fault of it at once."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mindtrace.config.sections import STARTS
 from mindtrace.config.settings import Settings
 from mindtrace.errors import UsageError
-from mindtrace.service.jobs import queue, runner
-from mindtrace.service.overlay import SECTIONS, STARTS, Overlay, laid_over
+from mindtrace.service.jobs import queue, secrets
+from mindtrace.service.retrain_request import SECTIONS, RetrainRequest
 
 if TYPE_CHECKING:
     from mindtrace.jobs.job import Job, Request
 
-__all__ = ["Order", "Overlay", "check", "job_settings", "queue", "runner", "submit"]
+
+def check(settings: Settings, request: RetrainRequest) -> None:
+    """Raise what `submit` would, but for the queue; submit nothing."""
+    _request(settings, request)
 
 
-@dataclass(frozen=True)
-class Order:
-    """What a client asks for.
+def submit(
+    settings: Settings, request: RetrainRequest, *, idempotency_key: str | None = None
+) -> Job:
+    """Put a retraining into the queue; the same key and request give the same job.
 
-    Attributes:
-        overlay: the keys that it sets.
-        base: a version whose configuration is to be laid over the server's own, or None.
-        warm_start: begin with that version's weights.
-        force: train even if the same was trained before.
+    Raises ConfigError with every fault of the request; NotFoundError, UsageError or BundleError
+    for the base; UsageError for a key of another request; QueueFullError; StoreError.
     """
-
-    overlay: Overlay = field(default_factory=Overlay)
-    base: str | None = None
-    warm_start: bool = False
-    force: bool = False
-
-    def digest(self) -> str:
-        """SHA-256 of all of it, 64 hexadecimal digits."""
-        words = [self.overlay.digest(), self.base, self.warm_start, self.force]
-        return hashlib.sha256(json.dumps(words).encode()).hexdigest()
-
-
-def check(settings: Settings, order: Order) -> None:
-    """Find what is wrong with an order, and submit nothing.
-
-    Raises:
-        MindtraceError: what `submit` raises, but for the queue.
-    """
-    _request(settings, order)
-
-
-def submit(settings: Settings, order: Order, *, idempotency_key: str | None = None) -> Job:
-    """Put a retraining into the queue.
-
-    Args:
-        settings: of the server.
-        order: what the client asks for.
-        idempotency_key: the same key and order give the same job.
-
-    Raises:
-        ConfigError: every fault of the overlay.
-        NotFoundError: no such base.
-        UsageError: the base is no registered version; the key was used with another order.
-        BundleError: the base is not what was registered.
-        QueueFullError: enough jobs wait.
-        StoreError: the database of jobs, or the registry, is away.
-    """
-    ours, asked = queue(settings), order.digest()
+    ours, asked = queue(settings), request.digest()
     if idempotency_key is None:
-        return ours.submit(_request(settings, order), request_digest=asked)
+        return ours.submit(_request(settings, request), request_digest=asked)
     key = hashlib.sha256(idempotency_key.encode()).hexdigest()
     # Looked up before anything else: what it starts from may be gone since it was accepted.
     job = ours.submitted(asked, key)
     if job is not None:
         return job
-    return ours.submit(_request(settings, order), request_digest=asked, key_digest=key)
+    return ours.submit(_request(settings, request), request_digest=asked, key_digest=key)
 
 
-def job_settings(settings: Settings, order: Order) -> Settings:
-    """The settings of a job: the server's own, the base's over them, then the client's.
-
-    Raises:
-        MindtraceError: see `submit`.
-    """
-    return _merged(settings, order)[0]
+def job_settings(settings: Settings, request: RetrainRequest) -> Settings:
+    """The settings of a job: the server's own, the base's over them, then the client's."""
+    return _merged(settings, request)[0]
 
 
-def _request(settings: Settings, order: Order) -> Request:
+def _request(settings: Settings, request: RetrainRequest) -> Request:
     from mindtrace.jobs.job import Request
 
-    merged, parent = _merged(settings, order)
+    merged, parent = _merged(settings, request)
     return Request(
-        merged.to_ini(SECTIONS), parent, order.warm_start, order.force, settings.jobs.promote
+        merged.to_ini(SECTIONS), parent, request.warm_start, request.force, settings.jobs.promote
     )
 
 
-def _merged(settings: Settings, order: Order) -> tuple[Settings, str | None]:
-    if order.base is None:
-        if order.warm_start:
+def _merged(settings: Settings, request: RetrainRequest) -> tuple[Settings, str | None]:
+    if request.base is None:
+        if request.warm_start:
             raise UsageError("warm_start needs a base", hint='{"base": "NAME", "warm_start": true}')
-        return laid_over(settings, order.overlay), None
-    based, parent = _based(settings, order.base)
-    return laid_over(based, order.overlay), parent
+        return request.laid_over(settings, secrets(settings)), None
+    based, parent = _based(settings, request.base)
+    return request.laid_over(based, secrets(based)), parent
 
 
 def _based(settings: Settings, base: str) -> tuple[Settings, str]:

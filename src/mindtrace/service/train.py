@@ -145,7 +145,7 @@ class TrainPlan:
 
 if TYPE_CHECKING:
     from mindtrace.data.base import ImageDataModule
-    from mindtrace.jobs.ticket import Ticket
+    from mindtrace.jobs.guard import RegistrationGuard
     from mindtrace.registry.earlier import Earlier
     from mindtrace.registry.store import Run, Store
     from mindtrace.training.fit import TrainResult
@@ -197,7 +197,7 @@ def train(
     *,
     progress: Progress | None = None,
     register: bool = True,
-    ticket: Ticket | None = None,
+    guard: RegistrationGuard | None = None,
     parent: str | None = None,
     warm_start: bool = False,
     resume: str | None = None,
@@ -208,7 +208,7 @@ def train(
         settings: what to train.
         progress: hears of it.
         register: False trains and logs the run, but makes no version.
-        ticket: of the job that asked for it.
+        guard: of the job that asked for it.
         parent: the version it started from, `NAME/VERSION`.
         warm_start: begin with the weights of `parent`.
         resume: `last` or a run id: go on from its checkpoint.
@@ -227,17 +227,17 @@ def train(
         progress.stage("loading")
         from mindtrace.registry.store import Store
 
-        found = _made_by(ticket, settings, name)
+        found = _made_by(guard, settings, name)
         if found is not None:
             return TrainOutcome.of_earlier(found, time.perf_counter() - began, reused=False)
         settings, data = _prepared(
             _warm(settings, parent) if warm_start and parent else settings, progress
         )
         store = Store(settings.registry.tracking_uri, settings.dirs.root)
-        found = _same_as(ticket, store, settings, name, data)
+        found = _same_as(guard, store, settings, name, data)
         if found is not None:
             return TrainOutcome.of_earlier(found, time.perf_counter() - began, reused=True)
-        job_id = None if ticket is None else ticket.job_id
+        job_id = None if guard is None else guard.job_id
         with _opened_run(
             store, settings, name, data, interrupts=interrupts, job_id=job_id, resume=resume
         ) as (run, folder):
@@ -248,29 +248,33 @@ def train(
             if register:
                 progress.stage(f"registering {name}")
                 with interrupts.held():
-                    published = _register(run, name, settings, result, ticket, parent)
+                    published = _register(run, name, settings, result, guard, parent)
         _forget_checkpoints(folder)
     return TrainOutcome.of_training(
         name, settings, run.run_id, result, findings, published, time.perf_counter() - began
     )
 
 
-def _made_by(ticket: Ticket | None, settings: Settings, name: str) -> Earlier | None:
+def _made_by(guard: RegistrationGuard | None, settings: Settings, name: str) -> Earlier | None:
     """What an earlier attempt of the job registered, and died before it could say so."""
-    if ticket is None:
+    if guard is None:
         return None
     from mindtrace.registry import earlier
     from mindtrace.registry.store import Store
 
     store = Store(settings.registry.tracking_uri, settings.dirs.root)
-    return earlier.of_job(store, name, ticket.job_id)
+    return earlier.of_job(store, name, guard.job_id)
 
 
 def _same_as(
-    ticket: Ticket | None, store: Store, settings: Settings, name: str, data: ImageDataModule
+    guard: RegistrationGuard | None,
+    store: Store,
+    settings: Settings,
+    name: str,
+    data: ImageDataModule,
 ) -> Earlier | None:
     """The version of the same training, which a job need not repeat."""
-    if ticket is None or ticket.force:
+    if guard is None or guard.force:
         return None
     from mindtrace.registry import earlier
     from mindtrace.registry.register import config_digest
@@ -337,7 +341,7 @@ def _warm(settings: Settings, parent: str) -> Settings:
 
 if TYPE_CHECKING:
     from mindtrace.data.base import ImageDataModule
-    from mindtrace.jobs.ticket import Ticket
+    from mindtrace.jobs.guard import RegistrationGuard
     from mindtrace.registry.publish import Published
     from mindtrace.registry.store import Run, Store
     from mindtrace.system import Interrupts
@@ -459,7 +463,7 @@ def _register(
     name: str,
     settings: Settings,
     result: TrainResult,
-    ticket: Ticket | None,
+    guard: RegistrationGuard | None,
     parent: str | None,
 ) -> Published:
     """Make the version; once for a job, however many attempts come that far.
@@ -482,12 +486,12 @@ def _register(
         started_at=result.started_at,
         ended_at=result.ended_at,
         parent=parent,
-        job_id=None if ticket is None else ticket.job_id,
+        job_id=None if guard is None else guard.job_id,
     )
-    if ticket is None:
+    if guard is None:
         return publish(run, name, training)
-    with ticket.registering() as permit:
-        found = earlier.of_job(run.store, name, ticket.job_id)
-        if found is not None:
-            return found.published
-        return publish(run, name, training, last_look=permit.demand)
+    guard.require()
+    found = earlier.of_job(run.store, name, guard.job_id)
+    if found is not None:
+        return found.published
+    return publish(run, name, training, last_look=guard.require)

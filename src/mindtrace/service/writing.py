@@ -54,7 +54,7 @@ def change(settings: Settings, verb: str, words: Sequence[str]) -> Answered:
         QueueFullError: others change the registry already.
         StoreError: the child did not end in time.
     """
-    from mindtrace.jobs.child import listed_environment
+    from mindtrace.jobs.process import listed_environment
 
     # In the environment and not in the command line: a URI may hold a password.
     ours = {

@@ -1,9 +1,8 @@
-"""Floor 8: the one worker that runs beside the servers of a ROOT.
+"""The one worker that runs beside the servers of a ROOT, while there are jobs.
 
-In: how to start a worker. Out: a worker process while there are jobs and a server. All
-servers and commands of a ROOT share a lock, which the worker itself holds: so there is one
-of it, whoever started it. It ends with the process that started it, puts its job back
-first, and the next server starts another.
+All servers and commands of a ROOT share a lock, which the worker itself holds: there is one of
+it, whoever started it. It ends with the process that started it, puts its job back first, and
+the next server starts another.
 """
 
 from __future__ import annotations
@@ -13,56 +12,46 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mindtrace.errors import StoreError
-from mindtrace.jobs.dialects import locked
+from mindtrace.system import own_command, try_lock
 
-LOCK = "worker.lock"
-CONFIG = "worker.ini"
-_LOOK_EVERY = 1.0  # seconds
+_LOCK = "worker.lock"
+_CONFIG = "worker.ini"
+_POLL = 1.0  # seconds
 _LONGEST_PAUSE = 5.0  # seconds between two starts of a worker that dies at once
 _STEADY = 20.0  # seconds after which a worker did not die at once
-_LAST_WORDS = 40.0  # seconds a worker has to put its job back
+_LAST_SECONDS = 40.0  # for a worker to put its job back
 
 log = logging.getLogger("mindtrace.jobs")
-Command = Callable[[Path, int], Sequence[str]]
 
 
-def beside_server(config: Path, lock: int) -> list[str]:
-    """The command line of a worker beside a server, whose requests come first."""
-    return [*_command(config, lock), "--gives-way"]
+def worker_command(config: Path, lock: int, *, serving: bool) -> list[str]:
+    """The command line of a worker; beside a server its trainings give way to requests.
 
-
-def beside_command(config: Path, lock: int) -> list[str]:
-    """The same beside a command, which has the terminal to itself; warnings are told."""
-    return [*_command(config, lock), "--quiet"]
-
-
-def _command(config: Path, lock: int) -> list[str]:
-    return [
-        *(sys.executable, "-P", "-m", "mindtrace", "worker", "--config", str(config)),
-        *("--lock-fd", str(lock)),
-    ]
+    Beside a command, which has the terminal to itself, it prints warnings only.
+    """
+    beside = "--gives-way" if serving else "--quiet"
+    return own_command("worker", "--config", str(config), "--lock-fd", str(lock), beside)
 
 
 def hold_lock(root: Path) -> int | None:
     """The lock of a ROOT's worker, as a descriptor; None where a worker has it."""
     folder = root / "jobs"
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    if locked(descriptor):
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    if try_lock(descriptor):
         return descriptor
     os.close(descriptor)
     return None
 
 
-class Runner:
-    """Sees to it that a worker runs while jobs wait."""
+class WorkerSidecar:
+    """Keeps a worker running while jobs wait."""
 
     def __init__(
         self,
@@ -71,16 +60,10 @@ class Runner:
         unfinished: Callable[[], bool],
         config: Callable[[], str],
         environ: Mapping[str, str],
-        command: Command,
+        command: Callable[[Path, int], Sequence[str]],
     ) -> None:
-        """Prepare a runner; nothing runs yet.
-
-        Args:
-            root: whose worker.
-            unfinished: whether there is something for a worker to do.
-            config: the worker's configuration, INI text without passwords.
-            environ: all that the worker sees.
-            command: makes the worker's command line.
+        """Nothing runs yet. `unfinished`: whether there is something for a worker to do;
+        `config`: its configuration, INI text without passwords; `environ`: all that it sees.
         """
         self._root = root
         self._unfinished = unfinished
@@ -124,11 +107,14 @@ class Runner:
                         self._begin()
                 except (StoreError, OSError) as error:
                     log.warning("no worker can be started: %s", error)
-                    self._pause = min(max(1.0, 2 * self._pause), _LONGEST_PAUSE)
-                    self._stopping.wait(self._pause)
-                self._wake.wait(_LOOK_EVERY)
+                    self._wait_longer()
+                self._wake.wait(_POLL)
         finally:
             self._end()
+
+    def _wait_longer(self) -> None:
+        self._pause = min(max(1.0, 2 * self._pause), _LONGEST_PAUSE)
+        self._stopping.wait(self._pause)
 
     def _runs(self) -> bool:
         if self._worker is None:
@@ -137,11 +123,12 @@ class Runner:
         if status is None:
             return True
         log.warning("the worker ended with status %s", status)
-        _closed(self._worker)
+        _close(self._worker)
         self._worker = None
-        quick = time.monotonic() - self._started < _STEADY
-        self._pause = min(max(1.0, 2 * self._pause), _LONGEST_PAUSE) if quick else 0.0
-        self._stopping.wait(self._pause)
+        if time.monotonic() - self._started < _STEADY:
+            self._wait_longer()
+        else:
+            self._pause = 0.0
         return False
 
     def _begin(self) -> None:
@@ -150,7 +137,7 @@ class Runner:
             return  # another server's worker takes the jobs
         try:
             folder = self._root / "jobs"
-            config = folder / CONFIG
+            config = folder / _CONFIG
             config.write_text(self._config(), encoding="utf-8")
             self._worker = subprocess.Popen(
                 self._command(config, lock),
@@ -158,7 +145,7 @@ class Runner:
                 env=dict(self._environ),
                 stdin=subprocess.PIPE,  # ends when we do, however that is
                 stdout=subprocess.DEVNULL,
-                process_group=0,  # a Ctrl-C at the terminal is for us, who tell it
+                process_group=0,  # a Ctrl-C at the terminal is for us, who pass it on
                 pass_fds=(lock,),
             )
         finally:
@@ -172,15 +159,15 @@ class Runner:
             return
         worker.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            worker.wait(_LAST_WORDS)
+            worker.wait(_LAST_SECONDS)
         if worker.poll() is None:
             log.warning("the worker did not end, and is killed")
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
-        _closed(worker)
+        _close(worker)
 
 
-def _closed(worker: subprocess.Popen[bytes]) -> None:
+def _close(worker: subprocess.Popen[bytes]) -> None:
     assert worker.stdin is not None
     worker.stdin.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mindtrace.errors import StoreError
-from mindtrace.jobs.beside import Runner, hold_lock
+from mindtrace.jobs.sidecar import WorkerSidecar, hold_lock
 
 # Says that it began, and ends in its own time, or with the one who started it.
 WORKER = """
@@ -24,7 +24,7 @@ with open("begun", "a") as file:
 os.read(0, 1)
 """
 
-Make = Callable[..., Runner]
+Make = Callable[..., WorkerSidecar]
 
 
 @pytest.fixture
@@ -35,18 +35,18 @@ def jobs() -> list[str]:
 
 @pytest.fixture
 def make(tmp_path: Path, jobs: list[str]) -> Iterator[Make]:
-    runners: list[Runner] = []
+    sidecars: list[WorkerSidecar] = []
 
-    def made(unfinished: Callable[[], bool] = lambda: bool(jobs)) -> Runner:
-        runner = Runner(
+    def made(unfinished: Callable[[], bool] = lambda: bool(jobs)) -> WorkerSidecar:
+        sidecar = WorkerSidecar(
             tmp_path, unfinished=unfinished, config=lambda: "", environ={}, command=_program
         )
-        runners.append(runner)
-        return runner
+        sidecars.append(sidecar)
+        return sidecar
 
     yield made
-    for runner in runners:
-        runner.stop()
+    for sidecar in sidecars:
+        sidecar.stop()
 
 
 def _program(config: Path, lock: int) -> Sequence[str]:
@@ -75,28 +75,28 @@ def gone(pid: int) -> bool:
 
 
 def test_a_worker_is_started_and_ended(tmp_path: Path, make: Make) -> None:
-    runner = make()
-    runner.start()
+    sidecar = make()
+    sidecar.start()
     until(lambda: len(begun(tmp_path)) == 1)
     assert hold_lock(tmp_path) is None
-    runner.stop()
+    sidecar.stop()
     assert gone(begun(tmp_path)[0])
     lock = hold_lock(tmp_path)
     assert lock is not None
     os.close(lock)
-    runner.wake()  # too late, and no harm
+    sidecar.wake()  # too late, and no harm
     assert len(begun(tmp_path)) == 1
 
 
 def test_without_jobs_there_is_none(tmp_path: Path, make: Make, jobs: list[str]) -> None:
     jobs.clear()
     looked = []
-    runner = make(lambda: bool(looked.append("looked") or jobs))
-    runner.start()
+    sidecar = make(lambda: bool(looked.append("looked") or jobs))
+    sidecar.start()
     until(lambda: len(looked) == 2)
     assert begun(tmp_path) == []
     jobs.append("job")
-    runner.wake()
+    sidecar.wake()
     until(lambda: len(begun(tmp_path)) == 1)
 
 
@@ -132,9 +132,9 @@ def test_it_ends_with_a_server_that_was_killed(tmp_path: Path) -> None:
     server = f"""
 import time
 from pathlib import Path
-from tests.jobs.test_beside import _program
-from mindtrace.jobs.beside import Runner
-Runner(Path({str(tmp_path)!r}), unfinished=lambda: True, config=lambda: "", environ={{}},
+from tests.jobs.test_sidecar import _program
+from mindtrace.jobs.sidecar import WorkerSidecar
+WorkerSidecar(Path({str(tmp_path)!r}), unfinished=lambda: True, config=lambda: "", environ={{}},
        command=_program).start()
 time.sleep(60)
 """

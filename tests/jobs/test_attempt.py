@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.jobs.test_queue import taken
+from tests.jobs.fake import FakeWorker, LostError, taken
 
-from mindtrace.jobs import child, dialects, supervise, sweep, workers
-from mindtrace.jobs.database import Database
-from mindtrace.jobs.hold import Hold, registering
+from mindtrace.errors import StoreError
+from mindtrace.jobs import attempt
+from mindtrace.jobs.attempt import Outcome, Workplace
+from mindtrace.jobs.checkpoint_lock import checkpoint_lock
 from mindtrace.jobs.job import Job, Request
-from mindtrace.jobs.place import claimed
 from mindtrace.jobs.queue import JobQueue
-from mindtrace.jobs.supervise import Outcome, Workplace
+from mindtrace.jobs.reconcile import Versions
 
 EPOCH = '{"event": "epoch", "epoch": 1, "max_epochs": 3, "metrics": {"val_acc": 0.5}}'
 GOOD = f"""
@@ -55,7 +53,7 @@ def database_url() -> None:
 
 
 class Store:
-    """What a sweep would find.
+    """What reconciling runs would find.
 
     Attributes:
         asked: the state of each job that it was asked about, in turn.
@@ -64,9 +62,9 @@ class Store:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.answers: list[sweep.Versions | None] = []
+        self.answers: list[Versions | None] = []
 
-    def sweep(self, _environ: Any, _folder: Any, ended: dict[str, str]) -> sweep.Versions | None:
+    def reconcile(self, _environ: Any, _folder: Any, ended: dict[str, str]) -> Versions | None:
         self.asked += ended.values()
         return self.answers.pop(0) if self.answers else {}
 
@@ -74,17 +72,15 @@ class Store:
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Store:
     found = Store()
-    monkeypatch.setattr(sweep, "sweep", found.sweep)
+    monkeypatch.setattr(attempt, "reconcile_runs", found.reconcile)
     return found
 
 
 @pytest.fixture
-def work(database: Database, tmp_path: Path, store: Store) -> Workplace:
+def work(queue: JobQueue, tmp_path: Path, store: Store) -> Workplace:
     """A workplace whose jobs' configurations are programs."""
-    workers.beat(database, "w", 600)
     return Workplace(
-        database=database,
-        worker_id="w",
+        queue=queue,
         root=tmp_path,
         checkpoints=tmp_path / "checkpoints",
         environ={"PATH": os.environ["PATH"]},
@@ -97,23 +93,25 @@ def as_program(config: Path, job_id: str, *_: Any, resume: bool) -> list[str]:
     return [sys.executable, str(config), job_id, "resume" if resume else "anew"]
 
 
-def hold_on(work: Workplace, queue: JobQueue, program: str) -> Hold:
-    hold = Hold(work.database, queue.submit(Request(program)).job_id, "w")
-    assert hold.take()
-    return hold
+def claimed(work: Workplace, queue: JobQueue, program: str) -> FakeWorker:
+    return FakeWorker(queue, queue.submit(Request(program)).job_id, work=work)
 
 
 class Training(threading.Thread):
-    """`supervise.train` in a thread of its own."""
+    """An attempt in a thread of its own."""
 
-    def __init__(self, work: Workplace, hold: Hold) -> None:
+    def __init__(self, worker: FakeWorker) -> None:
         super().__init__(daemon=True)
         self.outcome: Outcome | None = {}
-        self._call: Callable[[], Outcome | None] = lambda: supervise.train(work, hold)
+        self.lost = False
+        self._worker = worker
         self.start()
 
     def run(self) -> None:
-        self.outcome = self._call()
+        try:
+            self.outcome = self._worker.attempt.train()
+        except LostError:
+            self.outcome, self.lost = None, True
 
     def ended(self) -> Outcome | None:
         self.join(60)
@@ -130,18 +128,18 @@ def until(queue: JobQueue, job_id: str, wanted: Callable[[Job], bool]) -> Job:
 
 
 def test_a_training_that_succeeds(work: Workplace, queue: JobQueue, store: Store) -> None:
-    hold = hold_on(work, queue, GOOD)
-    outcome = supervise.train(work, hold)
+    worker = claimed(work, queue, GOOD)
+    outcome = worker.attempt.train()
     assert outcome == {
         "state": "succeeded",
-        "swept": True,
+        "open_runs": False,
         "model_name": "m",
         "version": 7,
         "reused": False,
     }
-    job = queue.get(hold.job_id)
+    job = queue.get(worker.job_id)
     assert (job.attempts, job.epoch, job.max_epochs, job.val_acc) == (1, 1, 3, 0.5)
-    assert "epoch 1/3  val_acc 0.5000" in queue.log(hold.job_id).decode()
+    assert "epoch 1/3  val_acc 0.5000" in queue.log(worker.job_id).decode()
     assert store.asked == []  # it was the first, and said itself how it ended
 
 
@@ -156,7 +154,7 @@ def test_a_training_that_succeeds(work: Workplace, queue: JobQueue, store: Store
 def test_a_training_that_fails_says_why(
     work: Workplace, queue: JobQueue, store: Store, program: str, error: dict[str, str]
 ) -> None:
-    outcome = supervise.train(work, hold_on(work, queue, program))
+    outcome = claimed(work, queue, program).attempt.train()
     assert store.asked == ["failed"]  # it may have left a run open
     assert outcome is not None
     assert (outcome["state"], outcome["error"]["type"]) == ("failed", error["type"])
@@ -164,19 +162,19 @@ def test_a_training_that_fails_says_why(
 
 
 def test_one_that_is_killed_is_tried_three_times(work: Workplace, queue: JobQueue) -> None:
-    hold = hold_on(work, queue, CRASH)
-    outcome = supervise.train(work, hold)
+    worker = claimed(work, queue, CRASH)
+    outcome = worker.attempt.train()
     assert outcome is not None
     assert outcome["state"] == "failed"
     assert "3 attempts were lost" in outcome["error"]["message"]
     assert "SIGABRT" in outcome["error"]["message"]
-    assert queue.get(hold.job_id).attempts == 3
+    assert queue.get(worker.job_id).attempts == 3
 
 
 def test_one_whose_registry_was_away_is_tried_again(
     work: Workplace, queue: JobQueue, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervise, "_PAUSE", 0.0)
+    monkeypatch.setattr(attempt, "_PAUSE", 0.0)
     away = """
 import pathlib, sys
 if not pathlib.Path("tried").exists():
@@ -184,73 +182,50 @@ if not pathlib.Path("tried").exists():
     print('{"error": {"type": "StoreError", "message": "away"}}', file=sys.stderr)
     sys.exit(1)
 """
-    hold = hold_on(work, queue, away + GOOD)
-    outcome = supervise.train(work, hold)
+    worker = claimed(work, queue, away + GOOD)
+    outcome = worker.attempt.train()
     assert outcome is not None
-    assert (outcome["state"], queue.get(hold.job_id).attempts) == ("succeeded", 2)
+    assert (outcome["state"], queue.get(worker.job_id).attempts) == ("succeeded", 2)
     assert store.asked == ["succeeded"]  # the first attempt may have left a run open
 
 
 def test_a_registry_that_stays_away_loses_nothing_for_hours(
     work: Workplace, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervise, "_PAUSE", 0.01)
-    monkeypatch.setattr(supervise, "_LONGEST_PAUSE", 0.01)
-    hold = hold_on(work, queue, AWAY)
-    training = Training(work, hold)
-    until(queue, hold.job_id, lambda job: job.attempts > supervise.ATTEMPTS + 1)
-    queue.cancel(hold.job_id)
-    assert training.ended() == {"state": "cancelled", "swept": True}
+    monkeypatch.setattr(attempt, "_PAUSE", 0.01)
+    monkeypatch.setattr(attempt, "_LONGEST_PAUSE", 0.01)
+    worker = claimed(work, queue, AWAY)
+    training = Training(worker)
+    until(queue, worker.job_id, lambda job: job.attempts > attempt.ATTEMPTS + 1)
+    queue.cancel(worker.job_id)
+    assert training.ended() == {"state": "cancelled", "open_runs": False}
 
-    monkeypatch.setattr(supervise, "_PATIENCE", 0.03)
-    outcome = supervise.train(work, hold_on(work, queue, AWAY))
+    monkeypatch.setattr(attempt, "_PATIENCE", 0.03)
+    outcome = claimed(work, queue, AWAY).attempt.train()
     assert outcome is not None
     assert (outcome["state"], outcome["error"]["type"]) == ("failed", "StoreError")
 
 
-def test_one_that_others_starve_competes_with_them(
-    work: Workplace, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And is no loss, however often."""
-    polite: list[bool] = []
-    run = child.run
-
-    def starved(*words: Any, gives_way: bool, **others: Any) -> child.Ended:
-        polite.append(gives_way)
-        ended = run(*words, **others)
-        return replace(ended, starved=True, status=-9, output=b"") if gives_way else ended
-
-    monkeypatch.setattr(child, "run", starved)
-    hold = hold_on(work, queue, GOOD)
-    outcome = supervise.train(replace(work, gives_way=True), hold)
-    assert outcome is not None
-    assert outcome["state"] == "succeeded"
-    assert polite == [True, False]
-    assert (hold.attempts, hold.lost) == (2, 0)
-
-
 def test_who_waits_for_the_registry_hears_others(work: Workplace, queue: JobQueue) -> None:
     """By the pause that users have."""
-    cancelled, parked = hold_on(work, queue, AWAY), hold_on(work, queue, AWAY)
-    first, second = Training(work, cancelled), Training(work, parked)
-    for hold in (cancelled, parked):
-        until(queue, hold.job_id, lambda job: job.attempts == 1)
+    cancelled, parked = claimed(work, queue, AWAY), claimed(work, queue, AWAY)
+    first, second = Training(cancelled), Training(parked)
+    for worker in (cancelled, parked):
+        until(queue, worker.job_id, lambda job: job.attempts == 1)
     queue.cancel(cancelled.job_id)
-    assert first.ended() == {"state": "cancelled", "swept": True}
+    assert first.ended() == {"state": "cancelled", "open_runs": False}
     work.stopping.set()
     assert second.ended() is None
-    assert queue.get(parked.job_id).state == "queued"
+    assert not queue.get(parked.job_id).begun
 
 
 def test_a_job_that_was_lost_three_times_is_not_tried_again(
     work: Workplace, queue: JobQueue
 ) -> None:
     job = queue.submit(Request(GOOD))
-    for worker_id in "abc":
-        taken(work.database, job, worker_id)
-    hold = Hold(work.database, job.job_id, "w")
-    assert hold.take()
-    outcome = supervise.train(work, hold)
+    for executor_id in "abc":
+        taken(queue, job, executor_id)
+    outcome = FakeWorker(queue, job.job_id, work=work).attempt.train()
     assert outcome is not None
     assert outcome["state"] == "failed"
     assert queue.get(job.job_id).attempts == 3
@@ -259,68 +234,67 @@ def test_a_job_that_was_lost_three_times_is_not_tried_again(
 def test_one_that_died_right_after_it_registered_has_succeeded(
     work: Workplace, queue: JobQueue, store: Store
 ) -> None:
-    hold = hold_on(work, queue, CRASH)
-    store.answers = [{hold.job_id: {"model_name": "m", "version": 4}}]
-    outcome = supervise.train(work, hold)
+    worker = claimed(work, queue, CRASH)
+    store.answers = [{worker.job_id: {"model_name": "m", "version": 4}}]
+    outcome = worker.attempt.train()
     assert outcome is not None
-    assert hold.finish(**outcome)
-    job = queue.get(hold.job_id)
-    assert (job.state, job.version, job.error) == ("succeeded", 4, None)
+    assert outcome == {"state": "succeeded", "open_runs": False, "model_name": "m", "version": 4}
 
 
 def test_the_store_is_waited_for_where_it_alone_can_tell(
     work: Workplace, queue: JobQueue, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervise, "_PAUSE", 0.0)
-    hold = hold_on(work, queue, BAD)
-    with work.database.transaction() as changes:
-        assert registering(changes, hold.job_id, hold.fence)
-    store.answers = [None, None, {hold.job_id: {"model_name": "m", "version": 4}}]
-    outcome = supervise.train(work, hold)
-    assert outcome == {"state": "succeeded", "swept": True, "model_name": "m", "version": 4}
+    monkeypatch.setattr(attempt, "_PAUSE", 0.0)
+    worker = claimed(work, queue, BAD)
+    assert queue.begin_registering(worker.job_id, worker.fence)
+    store.answers = [None, None, {worker.job_id: {"model_name": "m", "version": 4}}]
+    outcome = worker.attempt.train()
+    assert outcome == {"state": "succeeded", "open_runs": False, "model_name": "m", "version": 4}
 
-    other = hold_on(work, queue, BAD)
+    other = claimed(work, queue, BAD)
     store.answers = [None]  # and no attempt began to register: it has failed for sure
-    outcome = supervise.train(work, other)
+    outcome = other.attempt.train()
     assert outcome is not None
-    assert (outcome["state"], outcome["swept"]) == ("failed", False)
+    assert (outcome["state"], outcome["open_runs"]) == ("failed", True)
 
 
 def test_cancel(work: Workplace, queue: JobQueue, store: Store) -> None:
-    hold = hold_on(work, queue, SLOW)
-    training = Training(work, hold)
-    until(queue, hold.job_id, lambda job: job.epoch == 1)
-    queue.cancel(hold.job_id)
-    assert training.ended() == {"state": "cancelled", "swept": True}
+    worker = claimed(work, queue, SLOW)
+    training = Training(worker)
+    until(queue, worker.job_id, lambda job: job.epoch == 1)
+    queue.cancel(worker.job_id)
+    assert training.ended() == {"state": "cancelled", "open_runs": False}
     assert store.asked == ["cancelled"]
 
 
 def test_a_wish_to_cancel_outlives_the_worker(work: Workplace, queue: JobQueue) -> None:
-    hold = hold_on(work, queue, SLOW)
-    queue.cancel(hold.job_id)
-    heir = Hold(work.database, hold.job_id, "w")
-    assert heir.take()
-    assert supervise.train(work, heir) == {"state": "cancelled", "swept": True}
-    assert queue.get(hold.job_id).attempts == 0
+    worker = claimed(work, queue, SLOW)
+    queue.cancel(worker.job_id)
+    heir = FakeWorker(queue, worker.job_id, work=work)
+    assert heir.attempt.train() == {"state": "cancelled", "open_runs": False}
+    assert queue.get(worker.job_id).attempts == 0
 
 
 def test_a_worker_that_ends_puts_its_job_back(work: Workplace, queue: JobQueue) -> None:
-    hold = hold_on(work, queue, SLOW)
-    training = Training(work, hold)
-    until(queue, hold.job_id, lambda job: job.epoch == 1)
+    worker = claimed(work, queue, SLOW)
+    training = Training(worker)
+    until(queue, worker.job_id, lambda job: job.epoch == 1)
     work.stopping.set()
     assert training.ended() is None
-    job = queue.get(hold.job_id)
-    assert (job.state, job.attempts) == ("queued", 1)
+    job = queue.get(worker.job_id)
+    assert (job.begun, job.attempts) == (False, 1)
+    assert [event.data["state"] for event in queue.events(worker.job_id) if event.name == "state"][
+        -1
+    ] == "queued"
 
 
 def test_who_lost_the_job_ends_its_training(work: Workplace, queue: JobQueue) -> None:
-    hold = hold_on(work, queue, SLOW)
-    training = Training(work, hold)
-    until(queue, hold.job_id, lambda job: job.epoch == 1)
-    taken(work.database, queue.get(hold.job_id), "heir")
+    worker = claimed(work, queue, SLOW)
+    training = Training(worker)
+    until(queue, worker.job_id, lambda job: job.epoch == 1)
+    taken(queue, worker.job_id, "heir")
     assert training.ended() is None
-    assert queue.get(hold.job_id).state == "running"
+    assert queue.get(worker.job_id).state == "running"
 
 
 def test_the_next_attempt_ends_the_one_before(work: Workplace, queue: JobQueue) -> None:
@@ -334,13 +308,13 @@ if not mark.exists():
     print('{EPOCH}', file=sys.stderr, flush=True)
     time.sleep(60)
 """
-    hold = hold_on(work, queue, program + GOOD)
-    training = Training(replace(work, grace=60), hold)
-    until(queue, hold.job_id, lambda job: job.epoch == 1)
-    first = int((work.root / "jobs" / hold.job_id / "first").read_text())
-    heir = Hold(work.database, hold.job_id, "w")
-    assert heir.take()
-    outcome = supervise.train(work, heir)
+    worker = claimed(work, queue, program + GOOD)
+    worker.attempt.work = replace(work, grace=60)
+    training = Training(worker)
+    until(queue, worker.job_id, lambda job: job.epoch == 1)
+    first = int((work.root / "jobs" / worker.job_id / "first").read_text())
+    heir = FakeWorker(queue, worker.job_id, "heir", work)
+    outcome = heir.attempt.train()
     assert outcome is not None
     assert outcome["state"] == "succeeded"
     with pytest.raises(ProcessLookupError):
@@ -360,19 +334,18 @@ print(json.dumps({"model_name": sys.argv[2], "version": 1}))
 """
     takes = "import json, sys; print(json.dumps({'model_name': sys.argv[2], 'version': 1}))"
     for program, model_name in ((takes, "resume"), (refuses, "anew")):
-        hold = hold_on(work, queue, program)
-        run = work.checkpoints / "jobs" / hold.job_id / "run"
+        worker = claimed(work, queue, program)
+        run = work.checkpoints / "jobs" / worker.job_id / "run"
         run.mkdir(parents=True)
         (run / "last.ckpt").touch()
-        outcome = supervise.train(work, hold)
+        outcome = worker.attempt.train()
         assert outcome is not None
         assert outcome["model_name"] == model_name
-        assert hold.finish(**outcome)
 
 
 def test_a_command_that_cannot_start(work: Workplace, queue: JobQueue, tmp_path: Path) -> None:
     broken = replace(work, command=lambda *_, **__: [str(tmp_path / "nothing")])
-    outcome = supervise.train(broken, hold_on(work, queue, ""))
+    outcome = claimed(broken, queue, "").attempt.train()
     assert outcome is not None
     assert outcome["state"] == "failed"
     assert outcome["error"]["type"] == "FileNotFoundError"
@@ -380,49 +353,64 @@ def test_a_command_that_cannot_start(work: Workplace, queue: JobQueue, tmp_path:
 
 
 def test_a_database_that_is_away_for_a_while_loses_nothing(
-    work: Workplace,
-    queue: JobQueue,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    work: Workplace, queue: JobQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dialects, "_BUSY", 0.1)
-    work.database.close()  # it connects anew, with less patience
-    go = tmp_path / "go"
+    """DBOS waits for it, while the training goes on and its lines wait."""
+    done, back = tmp_path / "done", threading.Event()
     program = f"""
-import pathlib, sys, time
+import pathlib, sys
 print('{EPOCH}', file=sys.stderr, flush=True)
-while not pathlib.Path({str(go)!r}).exists():
-    time.sleep(0.05)
 print('{EPOCH.replace('"epoch": 1', '"epoch": 2')}', file=sys.stderr, flush=True)
 print('{{"model_name": "m", "version": 7}}')
-pathlib.Path("done").touch()
+pathlib.Path({str(done)!r}).touch()
 """
-    hold = hold_on(work, queue, program)
-    training = Training(work, hold)
-    until(queue, hold.job_id, lambda job: job.epoch == 1)
-    done = tmp_path / "jobs" / hold.job_id / "done"
-    with closing(sqlite3.connect(tmp_path / "jobs.db", timeout=30)) as other:
-        other.execute("begin immediate")  # nobody else can write
-        go.touch()
-        deadline = time.monotonic() + 60
-        while not (done.exists() and "database is locked" in caplog.text):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        assert training.is_alive()
+    worker = claimed(work, queue, program)
+    write = worker.set_event
+
+    def away(key: str, value: Any) -> None:
+        if value["epoch"] is not None:
+            assert back.wait(60)
+        write(key, value)
+
+    monkeypatch.setattr(worker, "set_event", away)
+    training = Training(worker)
+    deadline = time.monotonic() + 60
+    while not done.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert training.is_alive()
+    back.set()
     outcome = training.ended()
     assert outcome is not None
     assert outcome["state"] == "succeeded"
-    assert queue.get(hold.job_id).epoch == 2
-    names = [event.name for event in queue.events(hold.job_id)]
+    assert queue.get(worker.job_id).epoch == 2
+    names = [event.name for event in queue.events(worker.job_id)]
     assert names.count("epoch") == 2
 
 
+def test_nobody_who_can_be_asked_stops_nothing(
+    work: Workplace, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = claimed(work, queue, f"import time; time.sleep(1)\n{GOOD}")
+    monkeypatch.setattr(attempt, "_POLL", 0.05)
+    ask, answers = queue.wanted, [StoreError("away")] * 5
+
+    def wanted(*place: Any) -> str:
+        if answers and queue.get(worker.job_id).begun:
+            raise answers.pop()
+        return ask(*place)
+
+    monkeypatch.setattr(queue, "wanted", wanted)
+    outcome = worker.attempt.train()
+    assert outcome is not None
+    assert (outcome["state"], answers) == ("succeeded", [])
+
+
 def test_a_folder_that_another_machine_holds_is_left_alone(tmp_path: Path) -> None:
-    with claimed(tmp_path, "job", 1) as first:
+    with checkpoint_lock(tmp_path, "job", 1) as first:
         # A number that means nothing here, as one of another machine does.
-        os.pwrite(first.lock, b"1", 0)
-        with claimed(tmp_path, "job", 2) as second:
+        os.pwrite(first.descriptor, b"1", 0)
+        with checkpoint_lock(tmp_path, "job", 2) as second:
             assert second.folder == first.folder / "attempt-2"
-    with claimed(tmp_path, "job", 3) as third:
+    with checkpoint_lock(tmp_path, "job", 3) as third:
         assert third.folder == tmp_path / "jobs" / "job"

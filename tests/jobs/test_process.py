@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from mindtrace.jobs import child, share
-from mindtrace.jobs.child import Ended, Event
-from mindtrace.jobs.job import Request
-from mindtrace.jobs.words import words
+from mindtrace.jobs import process
+from mindtrace.jobs.attempt import log_text, train_command
+from mindtrace.jobs.job import Request, json_object
+from mindtrace.jobs.process import Ended, Watchdog
 
-Never = Callable[[], bool]
 # How the scheduler treats a process and what it starts, each on a line of its own.
 POLICY = """
 import os, subprocess, sys
@@ -32,20 +31,25 @@ def run(
     folder: Path,
     program: str,
     *,
-    on_event: Callable[[Event], None] = lambda _: None,
     on_line: Callable[[bytes], None] = lambda _: None,
-    stop: Never = lambda: False,
+    stop: Callable[[], bool] = lambda: False,
     grace: float = 20.0,
+    gives_way: bool = False,
 ) -> Ended:
-    return child.run(
+    with Watchdog(
         [sys.executable, "-c", program],
         folder=folder,
         environ={"PATH": os.environ["PATH"]},
-        on_event=on_event,
-        on_line=on_line,
         stop=stop,
         grace=grace,
-    )
+        gives_way=gives_way,
+    ) as child:
+        ended = None
+        while ended is None:
+            ended = child.wait(0.01)
+            for line in child.take():
+                on_line(line)
+        return ended
 
 
 def test_events_result_and_log(tmp_path: Path) -> None:
@@ -57,12 +61,11 @@ print('{"event": "epoch", "epoch": 1}', file=sys.stderr)
 print('not the result')
 print('{"version": 3}')
 """
-    heard: list[Event] = []
     lines: list[bytes] = []
-    ended = run(tmp_path, program, on_event=heard.append, on_line=lines.append)
+    ended = run(tmp_path, program, on_line=lines.append)
     assert ended == Ended(0, b'not the result\n{"version": 3}\n', None, stopped=False)
     assert ended.result == {"version": 3}
-    assert [event["event"] for event in heard] == ["started", "epoch"]
+    assert [json_object(line).get("event") for line in lines] == ["started", None, "epoch"]
     assert lines[1] == b"a plain line\n"
 
 
@@ -91,7 +94,7 @@ while os.nice(0) == {os.nice(0)} and time.monotonic() < deadline:
 print(json.dumps({{"n": os.nice(0)}}))
 """
     said = run(tmp_path, program)
-    assert said.result == {"n": os.nice(0) + child.NICENESS}
+    assert said.result == {"n": os.nice(0) + process.NICENESS}
 
 
 def test_stop_is_sigterm(tmp_path: Path) -> None:
@@ -105,23 +108,15 @@ print('{"event": "ready"}', file=sys.stderr, flush=True)
 time.sleep(60)
 """
     wanted = threading.Event()
-    heard: list[Event] = []
+    heard: list[bytes] = []
 
-    def hear(event: Event) -> None:
-        heard.append(event)
+    def hear(line: bytes) -> None:
+        heard.append(line)
         wanted.set()
 
-    ended = run(tmp_path, program, on_event=hear, stop=wanted.is_set)
+    ended = run(tmp_path, program, on_line=hear, stop=wanted.is_set)
     assert (ended.status, ended.stopped) == (143, True)
     assert len(heard) == 2
-
-
-def test_a_child_that_cannot_be_watched_is_told_to_end(tmp_path: Path) -> None:
-    def stop() -> bool:
-        raise ZeroDivisionError("mine")
-
-    ended = run(tmp_path, "import time; time.sleep(60)", stop=stop)
-    assert (ended.status, ended.stopped) == (-signal.SIGTERM, True)
 
 
 def test_after_the_grace_the_whole_group_is_killed(tmp_path: Path) -> None:
@@ -137,7 +132,7 @@ time.sleep(60)
     ended = run(
         tmp_path,
         program,
-        on_event=lambda event: pids.append(event["pid"]),
+        on_line=lambda line: pids.append(json_object(line)["pid"]),
         stop=lambda: bool(pids),
         grace=0.2,
     )
@@ -163,28 +158,22 @@ print('{"event": "x"}', file=sys.stderr, flush=True)
 time.sleep(60)
 """
 
-    def fail(_: Event) -> None:
+    def fail(_: bytes) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        run(tmp_path, program, on_event=fail)
+        run(tmp_path, program, on_line=fail)
 
 
 def test_a_command_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(OSError):
-        child.run(
-            [str(tmp_path / "nothing")],
-            folder=tmp_path,
-            environ={},
-            on_event=lambda _: None,
-            stop=lambda: False,
-        )
+        process.run([str(tmp_path / "nothing")], folder=tmp_path, environ={}, limit=60)
 
 
 def test_a_child_dies_with_whoever_waits_for_it(tmp_path: Path) -> None:
     inner = """
 import subprocess, sys, time
-from mindtrace.jobs.child import end_with_parent
+from mindtrace.jobs.process import end_with_parent
 end_with_parent()
 grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 import os
@@ -194,9 +183,12 @@ time.sleep(60)
     outer = f"""
 import sys
 from pathlib import Path
-from mindtrace.jobs import child
-child.run([sys.executable, "-c", {inner!r}], folder=Path({str(tmp_path)!r}), environ={{}},
-          on_event=lambda event: print(*event["pids"], flush=True), stop=lambda: False)
+from mindtrace.jobs.job import json_object
+from mindtrace.jobs.process import Watchdog
+child = Watchdog([sys.executable, "-c", {inner!r}], folder=Path({str(tmp_path)!r}), environ={{}})
+while True:
+    for line in child.take():
+        print(*json_object(line)["pids"], flush=True)
 """
     waiting = subprocess.Popen([sys.executable, "-c", outer], stdout=subprocess.PIPE, text=True)
     assert waiting.stdout is not None
@@ -211,7 +203,7 @@ child.run([sys.executable, "-c", {inner!r}], folder=Path({str(tmp_path)!r}), env
 
 
 def test_a_training_is_told_everything(tmp_path: Path) -> None:
-    command = child.train_command(
+    command = train_command(
         tmp_path / "c.ini", "j", 2, Request("", "m/1", warm_start=True, force=True), resume=True
     )
     assert command[:5] == [sys.executable, "-P", "-m", "mindtrace", "train"]
@@ -220,7 +212,7 @@ def test_a_training_is_told_everything(tmp_path: Path) -> None:
         f"--config {tmp_path}/c.ini --json --job-id j --attempt 2 --parent m/1 --warm-start"
         " --force --resume last"
     )
-    plain = child.train_command(tmp_path / "c.ini", "j", 1, Request(""), resume=False)
+    plain = train_command(tmp_path / "c.ini", "j", 1, Request(""), resume=False)
     assert plain[-2:] == ["--attempt", "1"]
 
 
@@ -242,7 +234,7 @@ def test_a_training_is_told_everything(tmp_path: Path) -> None:
     ],
 )
 def test_what_it_writes_in_words(line: bytes, told: str) -> None:
-    assert words(line) == told
+    assert log_text(line) == told
 
 
 def test_the_environment_is_listed() -> None:
@@ -262,7 +254,7 @@ def test_the_environment_is_listed() -> None:
         "LD_PRELOAD": "no",
         "DIR_PATHS__ROOT": "no",
     }
-    seen = child.listed_environment(ours, {"REGISTRY__TRACKING_URI": "x"})
+    seen = process.listed_environment(ours, {"REGISTRY__TRACKING_URI": "x"})
     assert "no" not in seen.values()
     assert len(seen) == 10
 
@@ -278,34 +270,16 @@ def _gone(pid: int) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a policy of Linux")
-@pytest.mark.parametrize(("gives_way", "policy"), [(True, "SCHED_IDLE"), (False, "SCHED_OTHER")])
+@pytest.mark.parametrize(("gives_way", "policy"), [(True, "SCHED_BATCH"), (False, "SCHED_OTHER")])
 def test_it_and_all_that_it_starts_step_back(tmp_path: Path, gives_way: bool, policy: str) -> None:
-    ended = child.run(
-        # Its parent has a moment to put it where it belongs.
-        [sys.executable, "-c", f"import time; time.sleep(0.5)\n{POLICY}"],
-        folder=tmp_path,
-        environ={"PATH": os.environ["PATH"]},
-        on_event=lambda _: None,
-        stop=lambda: False,
-        gives_way=gives_way,
-    )
-    wanted = f"{getattr(os, policy)} {child.NICENESS}"
+    # Its parent has a moment to put it where it belongs.
+    program = f"import time; time.sleep(0.5)\n{POLICY}"
+    ended = run(tmp_path, program, gives_way=gives_way)
+    wanted = f"{getattr(os, policy)} {process.NICENESS}"
     assert ended.output.decode().splitlines() == [wanted, wanted]
 
 
-def test_one_that_starves_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(share.Share, "starves", lambda _: True)
-    ended = child.run(
-        [sys.executable, "-c", "import time; time.sleep(60)"],
-        folder=tmp_path,
-        environ={"PATH": os.environ["PATH"]},
-        on_event=lambda _: None,
-        stop=lambda: False,
-        gives_way=True,
-    )
-    assert (ended.starved, ended.stopped, ended.status) == (True, False, -signal.SIGKILL)
-
-
 def test_what_does_not_end_by_itself_is_ended(tmp_path: Path) -> None:
-    ended = run(tmp_path, "import time; time.sleep(60)", stop=child.after(0.1))
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    ended = process.run(command, folder=tmp_path, environ={}, limit=0.1)
     assert (ended.stopped, ended.status) == (True, -signal.SIGTERM)

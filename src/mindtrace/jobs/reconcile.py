@@ -1,8 +1,7 @@
-"""Floor 8: what ended jobs left in MLflow, looked up and closed by a process aside.
+"""What ended jobs left in MLflow: their open runs are closed, and their versions found.
 
-In: jobs and how they ended. Out: none of their runs says RUNNING any more, and which
-version each registered, perhaps without having lived to tell. MLflow takes a second and
-150 MB to import, so a worker has this done by a child: `python -m mindtrace.jobs.sweep`.
+MLflow takes a second and 150 MB to import, so a worker has a child do it:
+`python -m mindtrace.jobs.reconcile`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mindtrace.errors import MindtraceError
-from mindtrace.jobs import child
+from mindtrace.jobs import process
 from mindtrace.jobs.job import CANCELLED
 
 _LIMIT = 120.0  # seconds
@@ -24,28 +23,18 @@ log = logging.getLogger("mindtrace.jobs")
 Versions = dict[str, dict[str, Any]]
 
 
-def sweep(environ: Mapping[str, str], folder: Path, ended: Mapping[str, str]) -> Versions | None:
-    """Close what runs of these jobs are open; blocks for seconds.
+def reconcile_runs(
+    environ: Mapping[str, str], folder: Path, ended: Mapping[str, str]
+) -> Versions | None:
+    """Close the open runs of jobs, given by id with their states; blocks for seconds.
 
-    Args:
-        environ: names the store and ROOT, as for a training.
-        folder: to work in.
-        ended: the state of each job by its id.
-
-    Returns:
-        `model_name` and `version` of what each job registered, by its id, if it did; None
-        if the store could not be asked, and should be asked again.
+    Returns `model_name` and `version` of what each job registered, if it did, by its id; None
+    if the store could not be asked.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-P", "-m", "mindtrace.jobs.sweep", json.dumps(dict(ended))]
+    command = [sys.executable, "-P", "-m", __name__, json.dumps(dict(ended))]
     try:
-        done = child.run(
-            command,
-            folder=folder,
-            environ=environ,
-            on_event=lambda _: None,
-            stop=child.after(_LIMIT),
-        )
+        done = process.run(command, folder=folder, environ=environ, limit=_LIMIT)
     except OSError as error:
         log.warning("open runs could not be closed: %s", error)
         return None
@@ -53,16 +42,11 @@ def sweep(environ: Mapping[str, str], folder: Path, ended: Mapping[str, str]) ->
         reason = (done.error or {}).get("message", f"status {done.status}")
         log.warning("open runs could not be closed: %s", reason)
         return None
-    found: Versions = dict(done.result["versions"])
-    return found
+    return dict(done.result["versions"])
 
 
-def look(ended: Mapping[str, str]) -> Versions:
-    """Do it, in this process.
-
-    Raises:
-        StoreError: the store is away.
-    """
+def reconcile_here(ended: Mapping[str, str]) -> Versions:
+    """The same in this process; StoreError."""
     from mindtrace.config.settings import load_settings
     from mindtrace.registry import earlier
     from mindtrace.registry.store import Store
@@ -81,7 +65,7 @@ def look(ended: Mapping[str, str]) -> Versions:
 
 def _main() -> int:
     try:
-        found = look(json.loads(sys.argv[1]))
+        found = reconcile_here(json.loads(sys.argv[1]))
     except MindtraceError as error:
         sys.stderr.write(json.dumps({"error": {"message": error.message}}) + "\n")
         return 1

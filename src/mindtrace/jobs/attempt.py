@@ -1,0 +1,367 @@
+"""One job's training, from a worker's claim on it to how it ended.
+
+The training is a process of its own. A database that is away for a while stops nothing: what
+there is to report waits. A registry that is away ends a training, which goes on from its
+checkpoint when the registry is back.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from mindtrace.errors import StoreError
+from mindtrace.jobs.checkpoint_lock import CheckpointLock, checkpoint_lock
+from mindtrace.jobs.database import EVENTS, LOG, RECORD
+from mindtrace.jobs.job import (
+    CANCELLED,
+    EPOCH,
+    FAILED,
+    QUEUED,
+    RUNNING,
+    STATE,
+    SUCCEEDED,
+    Job,
+    Request,
+    is_job_id,
+    json_object,
+    now,
+)
+from mindtrace.jobs.process import GRACE, Ended, Watchdog
+from mindtrace.jobs.queue import CANCEL, GO_ON, LOST, JobQueue
+from mindtrace.jobs.reconcile import Versions, reconcile_runs
+from mindtrace.system import own_command
+
+CONFIG = "config.ini"
+ATTEMPTS = 3
+LOG_LIMIT = 1 << 20  # bytes of a job's log
+_POLL = 0.5  # seconds between two reports, and between two looks for a cancellation
+_AGAIN = 1.0  # seconds until the next try where the database is away
+_PAUSE = 5.0  # seconds until the next attempt where the registry was away: at first,
+_LONGEST_PAUSE = 120.0  # later,
+_PATIENCE = 4 * 3600.0  # and altogether
+_OURS = "TrainingError"
+_AWAY = "StoreError"
+_PASSING = (_AWAY, "InterruptedByUser", "ConflictError")  # not the training's fault
+_UNFIT = ("UsageError", "NotFoundError")  # of a checkpoint that is not for this machine
+_CUT = "\n... the log is too long and ends here\n"
+
+log = logging.getLogger("mindtrace.jobs")
+Outcome = dict[str, Any]
+Answer = TypeVar("Answer")
+
+
+class Journal(Protocol):
+    """What DBOS writes for the step that runs, as long as its worker has the job."""
+
+    def set_event(self, key: str, value: Any) -> None:
+        """Replace a value."""
+
+    def write_stream(self, key: str, value: Any) -> None:
+        """Add a value to a stream."""
+
+
+def train_command(
+    config: Path, job_id: str, fence: int, request: Request, *, resume: bool
+) -> list[str]:
+    """The command line of a job's training."""
+    return [
+        *own_command("train", "--config", str(config), "--json"),
+        *("--job-id", job_id, "--attempt", str(fence)),
+        *(("--parent", request.parent) if request.parent else ()),
+        *(("--warm-start",) if request.warm_start else ()),
+        *(("--force",) if request.force else ()),
+        *(("--resume", "last") if resume else ()),
+    ]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What a worker works with."""
+
+    queue: JobQueue
+    root: Path
+    checkpoints: Path
+    environ: Mapping[str, str]  # all that a child sees
+    stopping: threading.Event  # set when the worker shall end
+    grace: float = GRACE
+    gives_way: bool = False  # trainings compute behind whoever answers requests
+    command: Callable[..., Sequence[str]] = train_command
+
+    def forget(self, job_id: str) -> None:
+        """Remove what this machine keeps of a job that nobody will go on with."""
+        for folder in (self.checkpoints, self.root):
+            shutil.rmtree(folder / "jobs" / job_id, ignore_errors=True)
+
+    def kept(self) -> set[str]:
+        """The jobs of which this machine keeps something."""
+        folders = (self.checkpoints, self.root)
+        names = (path.name for folder in folders for path in folder.glob("jobs/*"))
+        return {name for name in names if is_job_id(name)}
+
+
+class Attempt:
+    """A worker's claim on a job; whoever lost it can write nothing more.
+
+    The journal raises in whoever lost the claim, and nobody catches that but DBOS.
+    """
+
+    def __init__(
+        self, work: Workplace, journal: Journal, job: Job, request: Request, fence: int
+    ) -> None:
+        self.work = work
+        self.job = job
+        self.request = request
+        self.fence = fence
+        self._journal = journal
+
+    def train(self) -> Outcome | None:
+        """Train; blocks.
+
+        Returns how it ended: `state`, `open_runs`, and `version` or `error`. None where the job
+        is another worker's by now, or was put back because this one ends.
+        """
+        last, waited = "the training or its worker was killed", 0.0
+        # Who begins an attempt and neither ends nor puts it back has lost it.
+        lost = self.job.lost + self.job.begun
+        while True:
+            if patiently(self._wanted) == CANCEL:
+                return self._ended(CANCELLED)
+            if lost >= ATTEMPTS:
+                return self._failed(f"{ATTEMPTS} attempts were lost: {last}")
+            self._begin(lost)
+            try:
+                ended = self._run()
+            except OSError as error:
+                return self.failed(error)
+            if ended.status == 0 and ended.result is not None:
+                # Perhaps it was told to stop, but too late: it is done, and says so.
+                return self._succeeded(ended.result)
+            kind = str((ended.error or {}).get("type", _OURS))
+            passing = ended.status >= 0 and kind in _PASSING
+            if passing:
+                waited += self._pause(min(max(_PAUSE, waited), _LONGEST_PAUSE))
+            wanted = patiently(self._wanted)
+            if wanted == CANCEL:
+                return self._ended(CANCELLED)
+            if wanted == LOST:
+                return None
+            if self.work.stopping.is_set():
+                self._put_back()
+                return None
+            if ended.status >= 0 and (not passing or waited >= _PATIENCE):
+                return self._failed(_ending(ended), kind=kind)
+            last = _ending(ended)
+            log.warning("job %s: %s", self.job.job_id, last)
+            # Who was killed may be killed again, out of memory, perhaps: that is a loss.
+            lost += not passing or kind != _AWAY
+
+    def failed(self, error: Exception) -> Outcome | None:
+        """The outcome of a job over which we ourselves failed; as of `train`."""
+        text = " ".join(str(error).split())[:500]
+        return self._failed(text, kind=type(error).__name__)
+
+    def save(self, **changes: Any) -> None:
+        """Record changes of the job."""
+        self.job = replace(self.job, **changes)
+        self._journal.set_event(RECORD, self.job.record())
+
+    def prepared(self) -> Path:
+        """The job's folder on this machine, with its configuration in it."""
+        folder = self.work.root / "jobs" / self.job.job_id
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).write_text(self.request.config, encoding="utf-8")
+        return folder
+
+    def _begin(self, lost: int) -> None:
+        started = self.job.started_at or now()
+        self.job = replace(self.job, state=RUNNING)
+        self.save(attempts=self.job.attempts + 1, begun=True, lost=lost, started_at=started)
+        self._report(STATE, self.job.document())
+        log.info("job %s: a training begins", self.job.job_id)
+
+    def _put_back(self) -> None:
+        """Leave the job for another worker to go on with."""
+        self.job = replace(self.job, state=QUEUED)
+        self.save(begun=False)
+        self._report(STATE, self.job.document())
+
+    def _run(self) -> Ended:
+        folder, checkpoints = self.prepared(), self.work.checkpoints
+        with checkpoint_lock(checkpoints, self.job.job_id, self.fence) as lock:
+            resume = lock.has_checkpoint
+            ended = self._train(folder, lock, resume=resume)
+        unfit = resume and (ended.error or {}).get("type") in _UNFIT and not ended.stopped
+        if unfit:
+            # The checkpoint is of another machine, say: begin anew.
+            shutil.rmtree(lock.folder, ignore_errors=True)
+            with checkpoint_lock(checkpoints, self.job.job_id, self.fence) as lock:
+                ended = self._train(folder, lock, resume=False)
+        return ended
+
+    def _train(self, folder: Path, lock: CheckpointLock, *, resume: bool) -> Ended:
+        config, job_id = folder / CONFIG, self.job.job_id
+        wanted = GO_ON
+        with Watchdog(
+            self.work.command(config, job_id, self.fence, self.request, resume=resume),
+            folder=folder,
+            environ={**self.work.environ, "DIR_PATHS__CHECKPOINTS": str(lock.folder)},
+            # By itself, as the lines below wait for a database that is away.
+            stop=lambda: wanted != GO_ON or self.work.stopping.is_set(),
+            grace=self.work.grace,
+            gives_way=self.work.gives_way,
+            lock=lock.descriptor,
+        ) as child:
+            lock.hand_over(child.process.pid)
+            while (ended := child.wait(_POLL)) is None:
+                self._report_lines(child.take())
+                try:
+                    wanted = self._wanted()
+                except StoreError as error:
+                    log.warning("job %s: %s", job_id, error.message)
+                if wanted == CANCEL and not self.job.cancelling:
+                    self.job = replace(self.job, cancelling=True)
+                    self._report(STATE, self.job.document())
+            if wanted != LOST:
+                self._report_lines(child.take())
+        return ended
+
+    def _report(self, name: str, data: Mapping[str, Any]) -> None:
+        self._journal.write_stream(EVENTS, {"event": name, "data": data})
+
+    def _report_lines(self, lines: Sequence[bytes]) -> None:
+        """Report what a training wrote: record and events, then the log."""
+        happened: list[tuple[str, Mapping[str, Any]]] = []
+        for line in lines:
+            fields = json_object(line)
+            if fields.get("event") == "started":
+                self.job = replace(self.job, max_epochs=fields.get("max_epochs"))
+                happened.append((STATE, self.job.document()))
+            elif fields.get("event") == "epoch":
+                self.job = replace(
+                    self.job,
+                    epoch=fields.get("epoch"),
+                    max_epochs=fields.get("max_epochs"),
+                    val_acc=(fields.get("metrics") or {}).get("val_acc"),
+                )
+                del fields["event"]
+                happened.append((EPOCH, fields))
+        text = "".join(map(log_text, lines)).replace("\0", "?")
+        size = self.job.log_size
+        if size >= LOG_LIMIT:
+            text = ""
+        elif size + len(text.encode()) > LOG_LIMIT:
+            text = text.encode()[: LOG_LIMIT - size].decode(errors="ignore") + _CUT
+        if happened or text:
+            self.save(log_size=size + len(text.encode()))
+        for name, data in happened:
+            self._report(name, data)
+        if text:
+            self._journal.write_stream(LOG, text)
+
+    def _wanted(self) -> str:
+        return self.work.queue.wanted(self.job.job_id, self.fence)
+
+    def _pause(self, seconds: float) -> float:
+        """Wait, unless somebody wants something else meanwhile; gives `seconds` back."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and patiently(self._wanted) == GO_ON:
+            if self.work.stopping.wait(_POLL):
+                break
+        return seconds
+
+    def _succeeded(self, result: Mapping[str, Any]) -> Outcome:
+        # Of earlier attempts runs may be open.
+        closed = self.job.attempts == 1 or self._reconcile(SUCCEEDED) is not None
+        return {
+            "state": SUCCEEDED,
+            "open_runs": not closed,
+            "model_name": result.get("model_name"),
+            "version": result.get("version"),
+            "reused": bool(result.get("reused")),
+        }
+
+    def _failed(self, message: str, *, kind: str = _OURS) -> Outcome | None:
+        outcome = self._ended(FAILED)
+        if outcome is not None and outcome["state"] == FAILED:
+            outcome["error"] = {"type": kind, "message": message}
+        return outcome
+
+    def _ended(self, state: str) -> Outcome | None:
+        """The end of a job without a word of success; what it left open is closed first.
+
+        One that died right after it registered has succeeded, whatever it looks like: while
+        only the store can tell and is away, it is asked again, until this worker ends.
+        """
+        while (found := self._reconcile(state)) is None and self._is_registering():
+            if self.work.stopping.wait(_PAUSE):
+                self._put_back()
+                return None
+        version = (found or {}).get(self.job.job_id, {})
+        state = SUCCEEDED if version else state
+        return {"state": state, "open_runs": found is None, **version}
+
+    def _is_registering(self) -> bool:
+        try:
+            return self.work.queue.registering(self.job.job_id, self.fence)
+        except StoreError:
+            return True  # nobody can tell
+
+    def _reconcile(self, state: str) -> Versions | None:
+        folder = self.work.root / "jobs"
+        return reconcile_runs(self.work.environ, folder, {self.job.job_id: state})
+
+
+def patiently(ask: Callable[[], Answer]) -> Answer:
+    """Ask the database, for as long as it is away."""
+    while True:
+        try:
+            return ask()
+        except StoreError as error:
+            log.warning("%s", error.message)
+            time.sleep(_AGAIN)
+
+
+def _ending(ended: Ended) -> str:
+    if ended.error is not None:
+        return str(ended.error.get("message"))
+    if ended.status < 0:
+        return f"the training was killed by {signal.Signals(-ended.status).name}"
+    return f"the training ended with status {ended.status}, the log says more"
+
+
+def log_text(line: bytes) -> str:
+    """A line of a training's stderr as people read it; it can be encoded as UTF-8."""
+    return _log_text(line).encode(errors="backslashreplace").decode()
+
+
+def _log_text(line: bytes) -> str:
+    fields = json_object(line)
+    if isinstance(fields.get("error"), dict):
+        hint = fields["error"].get("hint")
+        text = f"error: {fields['error'].get('message')}\n"
+        return f"{text}hint: {hint}\n" if hint else text
+    name = fields.get("event")
+    if name == "started":
+        return f"training of {fields.get('max_epochs')} epochs begins\n"
+    if name == "epoch":
+        return f"{_epoch_text(fields)}\n"
+    if name in ("stage", "note"):
+        return f"{fields.get('text')}\n"
+    return line.decode(errors="replace")
+
+
+def _epoch_text(fields: Mapping[str, Any]) -> str:
+    parts = [f"epoch {fields.get('epoch')}/{fields.get('max_epochs')}"]
+    metrics = fields.get("metrics")
+    for name, value in metrics.items() if isinstance(metrics, dict) else ():
+        parts.append(f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}")
+    parts.append(f"{fields.get('seconds')} s")
+    return "  ".join([*parts, "best"] if fields.get("best") else parts)
