@@ -93,7 +93,7 @@ def test_list_with_columns_and_a_query(run_cli: RunCli, model: Path) -> None:
     assert whole["version"] == 1
     none = run_cli("registry", "list", "--where", "val_acc > 1")
     assert (none.exit_code, len(none.stdout.splitlines())) == (0, 1)
-    assert none.stderr == "no version is like that\n"
+    assert none.stderr == "no version matches\n"
 
 
 @pytest.mark.slow
