@@ -137,4 +137,4 @@ def test_evaluate_and_gc(run_cli: RunCli, trained: Path, tmp_path: Path, root: P
     assert f"test_digest\t{shown['test_digest']}\n" in pairs
     gone = run_cli("registry", "gc", "--keep", "1", "--dry-run")
     assert (gone.exit_code, gone.stdout) == (0, "model_name\tversion\tcreated_at\tremoved\n")
-    assert gone.stderr.startswith("0 would go")
+    assert gone.stderr.startswith("0 would be deleted")
