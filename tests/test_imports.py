@@ -26,7 +26,7 @@ SERVING = {
 }
 # Floors below training, and what of the registry reads: nothing heavy as they are imported.
 LIGHT_ROOMS = ("config", "utils", "bundle", "jobs", "service", "cli")
-LIGHT_READERS = ("names", "query", "reader", "reference")
+LIGHT_READERS = ("names", "query", "reader", "reference", "champions", "maintenance")
 
 # Runs a statement and tells, whatever its end, which packages it left loaded.
 TELL = """

@@ -18,8 +18,8 @@ from mindtrace.application import promotion
 from mindtrace.application.schemas import HistoryPage, PromotionItem
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import NotFoundError
-from mindtrace.service.history import HistoryEntry
-from mindtrace.service.writing import Answered
+from mindtrace.registry.champions import HistoryEntry
+from mindtrace.system import ChildResult
 
 LINES = [
     HistoryEntry(1, "m", "2026-01-01T00:00:00.000+00:00", "ann", "promote", None, 1, "first", None),
@@ -28,14 +28,23 @@ LINES = [
 ]
 
 
+def said(
+    document: dict[str, Any], error: str = "", message: str = "", hint: str | None = None
+) -> ChildResult:
+    """What a child leaves behind that printed this and ended with this error."""
+    problem = {"error": {"type": error, "message": message, "hint": hint}}
+    stderr = json.dumps(problem).encode() if error else b""
+    return ChildResult(1 if error else 0, json.dumps(document).encode(), stderr)
+
+
 class Child:
     """Stands in for the process that writes; remembers what it was asked."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, list[str]]] = []
-        self.answer = Answered({"revision": 4})
+        self.answer = said({"revision": 4})
 
-    def change(self, _: Settings, verb: str, words: list[str]) -> Answered:
+    def change(self, _: Settings, verb: str, words: list[str]) -> ChildResult:
         self.asked.append((verb, words))
         return self.answer
 
@@ -50,7 +59,7 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Child:
 
     child = Child()
     monkeypatch.setattr(promotion.service, "history", history)
-    monkeypatch.setattr(promotion.writing, "change", child.change)
+    monkeypatch.setattr(promotion.service, "change_in_child", child.change)
     return child
 
 
@@ -146,7 +155,7 @@ def test_a_wish_that_does_not_fit_is_422(client: httpx.Client, child: Child, bod
 
 
 def test_no_is_409_with_the_verdict(client: httpx.Client, child: Child) -> None:
-    child.answer = Answered({"verdict": "HOLD", "version": 2}, "VerdictError", "HOLD: cannot tell")
+    child.answer = said({"verdict": "HOLD", "version": 2}, "VerdictError", "HOLD: cannot tell")
     response = post(client, "promote", {"version": 2})
     assert response.status_code == 409
     problem = response.json()
@@ -167,18 +176,18 @@ def test_what_the_child_says_becomes_a_status(
         ("BundleError", 503),
         ("StoreError", 503),
     ):
-        child.answer = Answered({}, error, "a reason of /its/own", "what to do")
+        child.answer = said({}, error, "a reason of /its/own", "what to do")
         answer = post(client, "rollback", {})
         assert answer.status_code == status
         told = answer.json()["detail"], answer.json().get("hint")
         assert (told == ("a reason of /its/own", "what to do")) == (status < 500)
-    child.answer = Answered({}, "ConflictError", "somebody was quicker")
+    child.answer = said({}, "ConflictError", "somebody was quicker")
 
-    def grows(*_: Any) -> Answered:
+    def grows(*_: Any) -> ChildResult:
         monkeypatch.setattr(promotion.service, "history", lambda *_, **__: [*LINES, LINES[2]])
         return child.answer
 
-    monkeypatch.setattr(promotion.writing, "change", grows)
+    monkeypatch.setattr(promotion.service, "change_in_child", grows)
     response = post(client, "rollback", {})
     assert (response.status_code, response.headers["etag"]) == (412, '"4"')
 

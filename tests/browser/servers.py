@@ -13,7 +13,7 @@ from pathlib import Path
 _MANY = """
 import sys
 from pathlib import Path
-from mindtrace.registry.promotion import ensure_model
+from mindtrace.registry.champions import ensure_model
 from mindtrace.registry.store import Store
 from mindtrace.registry.store import start_run
 root = Path(sys.argv[1])

@@ -28,7 +28,7 @@ with warnings.catch_warnings():
 from mindtrace.bundle import manifest
 from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.settings import load_settings
-from mindtrace.registry import promotion
+from mindtrace.registry.champions import ChampionLog
 from mindtrace.registry.names import PREFIX
 from mindtrace.registry.publish import publish
 from mindtrace.registry.reference import locate
@@ -61,10 +61,9 @@ class Versions:
 
     def promote(self, version: int) -> float:
         """Make it champion, as the command would; the moment when that is done."""
-        promotion.append(
-            self.store,
-            NAME,
-            expected=len(promotion.history(self.store, NAME)),
+        log = ChampionLog.of_store(self.store, NAME)
+        assert log.append(
+            expected=len(log.entries()),
             action="promote",
             to=version,
             by="tester",

@@ -17,7 +17,8 @@ from mindtrace.jobs.job import Request
 from mindtrace.jobs.process import listed_environment
 from mindtrace.jobs.promote import promote
 from mindtrace.jobs.queue import JobQueue
-from mindtrace.service import history, jobs
+from mindtrace.service import jobs
+from mindtrace.service.promotion import history
 
 pytestmark = pytest.mark.slow
 OUTCOME = {"state": "succeeded", "model_name": "digits", "version": 1, "reused": False}
@@ -70,7 +71,7 @@ def test_the_champion_itself(root: Path, worker: FakeWorker) -> None:
     settings = settings_of(root, "gate")
     found = decided(settings, worker)
     assert found == {"promoted": True, "verdict": None, "message": "digits/1 is the champion"}
-    assert len(history.history(settings, "digits")) == 1
+    assert len(history(settings, "digits")) == 1
 
 
 def test_who_asked_for_the_job_has_the_say(root: Path, worker: FakeWorker) -> None:
@@ -86,7 +87,7 @@ def test_who_lost_the_job_decides_nothing(root: Path, worker: FakeWorker) -> Non
     FakeWorker(worker.queue, worker.job_id, "heir")
     with pytest.raises(LostError):
         decided(settings_of(root, "always"), worker)
-    assert len(history.history(settings_of(root, "always"), "digits")) == 1
+    assert len(history(settings_of(root, "always"), "digits")) == 1
 
 
 def test_what_cannot_be_done_is_told(root: Path, worker: FakeWorker) -> None:
@@ -97,16 +98,14 @@ def test_what_cannot_be_done_is_told(root: Path, worker: FakeWorker) -> None:
 
 
 def test_a_decision_is_found_again_after_a_crash(root: Path, worker: FakeWorker) -> None:
-    from mindtrace.registry import promotion
+    from mindtrace.registry.champions import ChampionLog
     from mindtrace.registry.store import Store
 
     settings = settings_of(root, "gate")
     store = Store(settings.registry.tracking_uri, root)
     run_id = store.client.get_model_version("digits", "1").run_id
     worker.attempt.save(promoting=True)
-    promotion.append(
-        store,
-        "digits",
+    assert ChampionLog.of_store(store, "digits").append(
         expected=1,
         action="refuse",
         to=1,
@@ -117,4 +116,4 @@ def test_a_decision_is_found_again_after_a_crash(root: Path, worker: FakeWorker)
     )
     # The one that wrote this died; whoever goes on asks the history, and nobody else.
     assert decided(settings, worker) == {"promoted": False, "verdict": "HOLD", "message": None}
-    assert len(history.history(settings, "digits")) == 2
+    assert len(history(settings, "digits")) == 2

@@ -15,7 +15,8 @@ from tests.jobs.shop import Shop, event_epochs, shop, until
 from tests.registry.servers import postgres_programs, postgres_server
 
 from mindtrace.errors import ConflictError, QueueFullError, StoreError
-from mindtrace.service import history, jobs, retrain
+from mindtrace.service import jobs, retrain
+from mindtrace.service.promotion import history
 from mindtrace.service.retrain_request import RetrainRequest
 
 pytestmark = pytest.mark.slow
@@ -220,7 +221,7 @@ def test_what_promote_says_is_done_once(opened: Shop) -> None:
     assert refused.state == "succeeded"
     assert refused.promotion is not None
     assert (refused.promotion["promoted"], refused.promotion["verdict"]) == (False, "REJECT")
-    entries = history.history(opened.settings, "digits")
+    entries = history(opened.settings, "digits")
     assert [(entry.to, entry.action) for entry in entries] == [
         (1, "promote"),
         (2, "promote"),
@@ -232,7 +233,7 @@ def test_what_promote_says_is_done_once(opened: Shop) -> None:
     forced = opened.ended(opened.submit(max_epochs=1, lr=1e-5))
     assert forced.promotion is not None
     assert forced.promotion["promoted"] is True
-    assert history.history(opened.settings, "digits")[-1].to == forced.version
+    assert history(opened.settings, "digits")[-1].to == forced.version
 
 
 def test_a_version_to_start_from(opened: Shop) -> None:

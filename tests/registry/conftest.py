@@ -141,7 +141,7 @@ def version(store: Store) -> Version:
     """`version("digits", tags={...})`: a version without a bundle, in a moment."""
 
     def version(name: str = "digits", **tags: str) -> int:
-        from mindtrace.registry.promotion import ensure_model
+        from mindtrace.registry.champions import ensure_model
 
         run = start_run(store, name, None, {})
         ensure_model(store, name)

@@ -19,11 +19,18 @@ from numpy.typing import NDArray
 from mindtrace.bundle.bundle import Contents
 from mindtrace.bundle.predictions import TestPredictions
 from mindtrace.config.settings import Settings
+from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, UsageError
-from mindtrace.registry import paired
-from mindtrace.registry.compare import Side, compare, ordered
+from mindtrace.registry.comparison import (
+    Side,
+    bootstrap_interval,
+    compare,
+    mcnemar_p,
+    minimum_detectable,
+    ordered,
+)
 from mindtrace.registry.publish import Published
-from mindtrace.service import compare as service
+from mindtrace.service import promotion as service
 
 Publish = Callable[..., Published]
 
@@ -35,14 +42,14 @@ def test_p_is_the_exact_binomial_test(drawn: tuple[int, int, int]) -> None:
     gained, lost, _ = drawn
     changed = gained + lost
     expected = scipy.stats.binomtest(gained, changed).pvalue if changed else 1.0
-    assert paired.mcnemar_p(gained, lost) == pytest.approx(expected, abs=1e-12)
+    assert mcnemar_p(gained, lost) == pytest.approx(expected, abs=1e-12)
 
 
 def test_p_of_many_changes_is_no_overflow() -> None:
-    assert paired.mcnemar_p(6000, 4000) == pytest.approx(
+    assert mcnemar_p(6000, 4000) == pytest.approx(
         scipy.stats.binomtest(6000, 10000).pvalue, rel=1e-9
     )
-    assert paired.mcnemar_p(5000, 5000) == 1.0
+    assert mcnemar_p(5000, 5000) == 1.0
 
 
 @pytest.mark.parametrize(("n", "gained", "lost"), [(500, 40, 20), (1000, 3, 12), (200, 5, 5)])
@@ -51,7 +58,7 @@ def test_the_interval_is_that_of_resampling_images(n: int, gained: int, lost: in
     change = np.repeat([1.0, -1.0, 0.0], [gained, lost, n - gained - lost])
     drawn = np.random.default_rng(1).integers(0, n, (10_000, n))
     direct = np.quantile(change[drawn].mean(axis=1), [0.025, 0.975])
-    assert paired.bootstrap_interval(n, gained, lost) == pytest.approx(direct, abs=2 / n)
+    assert bootstrap_interval(n, gained, lost) == pytest.approx(direct, abs=2 / n)
 
 
 def test_the_interval_agrees_with_scipy() -> None:
@@ -59,7 +66,7 @@ def test_the_interval_agrees_with_scipy() -> None:
     interval = scipy.stats.bootstrap(
         (change,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(2)
     ).confidence_interval
-    assert paired.bootstrap_interval(500, 40, 20) == pytest.approx(
+    assert bootstrap_interval(500, 40, 20) == pytest.approx(
         (interval.low, interval.high), abs=2 / 500
     )
 
@@ -70,23 +77,23 @@ def test_the_interval_is_always_the_same_and_holds_the_difference(
 ) -> None:
     gained, lost, same = drawn
     n = gained + lost + same
-    low, high = paired.bootstrap_interval(n, gained, lost)
-    assert (low, high) == paired.bootstrap_interval(n, gained, lost)
+    low, high = bootstrap_interval(n, gained, lost)
+    assert (low, high) == bootstrap_interval(n, gained, lost)
     assert -1 <= low <= (gained - lost) / n + 1 / n
     assert high <= 1
 
 
 def test_equal_answers_leave_nothing_open() -> None:
-    assert paired.bootstrap_interval(100, 0, 0) == (0.0, 0.0)
-    assert paired.mcnemar_p(0, 0) == 1.0
-    assert paired.minimum_detectable(100, 0, 0) == 0.06
+    assert bootstrap_interval(100, 0, 0) == (0.0, 0.0)
+    assert mcnemar_p(0, 0) == 1.0
+    assert minimum_detectable(100, 0, 0) == 0.06
 
 
 @given(counts)
 def test_the_smallest_difference_solves_its_equation(drawn: tuple[int, int, int]) -> None:
     gained, lost, same = drawn
     n = gained + lost + same
-    found = paired.minimum_detectable(n, gained, lost)
+    found = minimum_detectable(n, gained, lost)
     share = (gained + lost) / n
     assert 6 / n <= found or found == 1.0
     if 6 / n < found < 1 and found**2 <= share:
@@ -97,10 +104,10 @@ def test_the_smallest_difference_solves_its_equation(drawn: tuple[int, int, int]
 def test_the_smallest_difference_is_found_four_times_in_five() -> None:
     """Simulated: a true difference of that size is called significant in 80 % of the sets."""
     n, share = 2000, 0.05
-    size = paired.minimum_detectable(n, 60, 40)
+    size = minimum_detectable(n, 60, 40)
     up, down = (share + size) / 2, (share - size) / 2
     drawn = np.random.default_rng(0).multinomial(n, [up, down, 1 - share], size=2000)
-    called = [paired.mcnemar_p(int(gain), int(loss)) < 0.05 for gain, loss, _ in drawn]
+    called = [mcnemar_p(int(gain), int(loss)) < 0.05 for gain, loss, _ in drawn]
     assert np.mean(called) == pytest.approx(0.8, abs=0.05)
 
 
@@ -187,7 +194,7 @@ def test_registered_versions_are_compared_by_their_ledgers(
     found = service.compare(settings, "digits/1", "2")
     assert (found.a, found.b) == ("digits/1", "digits/2")
     assert (found.right_to_wrong, found.wrong_to_right) == (7, 0)
-    assert json.loads(json.dumps(found.document()))["ci"] == list(found.ci)
+    assert json.loads(json.dumps(document(found)))["ci"] == list(found.ci)
     with pytest.raises(NotFoundError):
         service.compare(settings, "digits/1", "3")
 

@@ -10,34 +10,34 @@ from tests.registry.conftest import Publish
 
 from mindtrace.bundle.bundle import Contents
 from mindtrace.errors import InterruptedByUser
-from mindtrace.registry import earlier, promotion
+from mindtrace.registry.champions import ChampionLog, ensure_model
 from mindtrace.registry.provenance import code_digest
-from mindtrace.registry.publish import publish
+from mindtrace.registry.publish import close_runs, find_by_job, find_identical, publish
 from mindtrace.registry.store import Store, start_run
 
 SAME = {"config_digest": "c", "data_digest": "d", "code_digest": code_digest()}
 
 
 def test_the_version_of_a_job(store: Store, register: Publish) -> None:
-    assert earlier.of_job(store, "digits", "j1") is None
+    assert find_by_job(store, "digits", "j1") is None
     register(metadata={"job_id": "other"})
     register(
         metadata={**SAME, "job_id": "j1", "best_epoch": "3", "metric.val_acc": "0.5"},
     )
-    found = earlier.of_job(store, "digits", "j1")
+    found = find_by_job(store, "digits", "j1")
     assert found is not None
     assert (found.published.model_name, found.published.version) == ("digits", 2)
     assert (found.best_epoch, found.metrics) == (3, {"val_acc": 0.5})
     assert found.digests["config_digest"] == "c"
     assert len(found.published.bundle_digest) == 64
-    assert earlier.of_job(store, None, "j1") == found
-    assert earlier.of_job(store, "mnist", "j1") is None
+    assert find_by_job(store, None, "j1") == found
+    assert find_by_job(store, "mnist", "j1") is None
 
 
 def test_what_was_left_to_do_is_done(store: Store, packed: Contents) -> None:
     """Its author died between the version and the champion, with the run open."""
     run = start_run(store, "digits", None, {})
-    promotion.ensure_model(store, "digits")
+    ensure_model(store, "digits")
     store.client.create_model_version(
         "digits",
         f"runs:/{run.run_id}/bundle",
@@ -45,40 +45,40 @@ def test_what_was_left_to_do_is_done(store: Store, packed: Contents) -> None:
         tags={"mindtrace.job_id": "j1"},
         await_creation_for=0,
     )
-    found = earlier.of_job(store, "digits", "j1")
+    found = find_by_job(store, "digits", "j1")
     assert found is not None
     assert found.published.champion
-    assert [entry.to for entry in promotion.history(store, "digits")] == [1]
+    assert [entry.to for entry in ChampionLog.of_store(store, "digits").entries()] == [1]
     assert store.client.get_run(run.run_id).info.status == "FINISHED"
-    again = earlier.of_job(store, "digits", "j1")
+    again = find_by_job(store, "digits", "j1")
     assert again is not None
-    assert len(promotion.history(store, "digits")) == 1
+    assert len(ChampionLog.of_store(store, "digits").entries()) == 1
 
 
 def test_the_newest_version_of_the_same_training(store: Store, register: Publish) -> None:
-    assert earlier.like(store, "digits", "c", "d") is None
+    assert find_identical(store, "digits", "c", "d") is None
     for _ in range(2):
         register(metadata=SAME)
     register(metadata={**SAME, "data_digest": "other"})
     register(metadata={**SAME, "code_digest": "yesterday's"})
-    found = earlier.like(store, "digits", "c", "d")
+    found = find_identical(store, "digits", "c", "d")
     assert found is not None
     assert found.published.version == 2
-    assert earlier.like(store, "digits", "other", "d") is None
+    assert find_identical(store, "digits", "other", "d") is None
 
 
 def test_runs_of_a_job_are_closed_and_no_others(store: Store) -> None:
     tags = [{"mindtrace.job_id": "j1"}, {"mindtrace.job_id": "j1"}, {"mindtrace.job_id": "j2"}]
     runs = [start_run(store, f"e{number}", None, tag) for number, tag in enumerate(tags)]
     runs[1].end("FINISHED")
-    earlier.close_runs(store, "j1", "KILLED")
+    close_runs(store, "j1", "KILLED")
     statuses = [store.client.get_run(run.run_id).info.status for run in runs]
     assert statuses == ["KILLED", "FINISHED", "RUNNING"]
     runs[0].end("KILLED")
     runs[2].end("FINISHED")
 
 
-def test_a_last_look_can_prevent_a_version(store: Store, packed: Contents) -> None:
+def test_a_before_register_can_prevent_a_version(store: Store, packed: Contents) -> None:
     def no() -> None:
         raise InterruptedByUser(15)
 
@@ -91,7 +91,7 @@ def test_a_last_look_can_prevent_a_version(store: Store, packed: Contents) -> No
             contents=packed,
             metadata={},
             by="tester",
-            last_look=no,
+            before_register=no,
         )
     run.end("KILLED")
     assert list(store.client.search_model_versions()) == []
@@ -124,7 +124,7 @@ def test_other_stores_know_it_too(kind: str, request: pytest.FixtureRequest) -> 
     store: Store = request.getfixturevalue(kind)
     name = f"m{uuid4().hex}"
     run = start_run(store, name, None, {"mindtrace.job_id": name})
-    promotion.ensure_model(store, name)
+    ensure_model(store, name)
     for job_id in ("j0", name):
         store.client.create_model_version(
             name,
@@ -134,16 +134,16 @@ def test_other_stores_know_it_too(kind: str, request: pytest.FixtureRequest) -> 
             await_creation_for=0,
         )
     for found in (
-        earlier.of_job(store, name, name),
-        earlier.of_job(store, None, name),
-        earlier.like(store, name, "c", "d"),
+        find_by_job(store, name, name),
+        find_by_job(store, None, name),
+        find_identical(store, name, "c", "d"),
     ):
         assert found is not None
         assert found.published.version == 2
-    assert earlier.of_job(store, name, "nobody") is None
+    assert find_by_job(store, name, "nobody") is None
     assert store.client.get_run(run.run_id).info.status == "FINISHED"
     other = start_run(store, name, None, {"mindtrace.job_id": name})
-    earlier.close_runs(store, name, "FAILED")
+    close_runs(store, name, "FAILED")
     assert store.client.get_run(other.run_id).info.status == "FAILED"
     for one in (run, other):
         one.end("FINISHED")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mindtrace.registry.gate import ClassChange, decide
+from mindtrace.registry.comparison import ClassChange, decide
 
 
 def change(n: int, right_a: int, right_b: int) -> ClassChange:

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindtrace.registry.history import History, Written, champion, counted, times_used, to_undo
+from mindtrace.registry.champions import (
+    ChampionLog,
+    HistoryEntry,
+    Written,
+    champion_of,
+    promotion_to_undo,
+    times_used,
+)
+from mindtrace.registry.champions import parse_log as parse
 from mindtrace.registry.names import PREFIX
+from mindtrace.registry.store import Store
 
 
 def tags(expected: int | str, action: str = "promote", to: int | str = 1, **more: str) -> Written:
     fields = {"expected": expected, "action": action, "to": to, "at": "now", "by": "me", **more}
     return 0, {PREFIX + key: str(value) for key, value in fields.items()}
+
+
+def parse_log(rows: Iterable[Written]) -> list[HistoryEntry]:
+    return parse("digits", rows)
+
+
+def no_store() -> Store:
+    raise AssertionError("reading opens no store")
 
 
 def numbered(rows: Sequence[Written]) -> list[tuple[int, Mapping[str, str]]]:
@@ -28,16 +45,18 @@ written = st.lists(
 
 @given(written)
 def test_revisions_are_dense_whatever_was_written(rows: list[Written]) -> None:
-    entries = counted(numbered(rows))
+    entries = parse_log(numbered(rows))
     assert [entry.revision for entry in entries] == list(range(1, len(entries) + 1))
 
 
 @given(written, st.lists(st.integers(0, 20), max_size=4))
 def test_who_looks_often_sees_what_a_newcomer_sees(rows: list[Written], looks: list[int]) -> None:
     everything, there = numbered(rows), 0
-    history = History(lambda after: [row for row in everything[:there] if row[0] > after])
+    log = ChampionLog(
+        "digits", lambda after: [row for row in everything[:there] if row[0] > after], no_store
+    )
     for there in [*sorted(looks), len(rows)]:
-        assert list(history.read()) == counted(everything[:there])
+        assert list(log.entries()) == parse_log(everything[:there])
 
 
 def test_what_no_entry_can_be_does_not_count_and_stops_nobody() -> None:
@@ -50,9 +69,9 @@ def test_what_no_entry_can_be_does_not_count_and_stops_nobody() -> None:
         tags(0, to=6),
         tags(1, to=7, action="refuse"),
     ]
-    entries = counted(numbered(rows))
+    entries = parse_log(numbered(rows))
     assert [(entry.revision, entry.to) for entry in entries] == [(1, 5), (2, 7)]
-    assert champion(entries) == 5
+    assert champion_of(entries) == 5
 
 
 def test_a_rollback_undoes_the_latest_promotion_that_still_stands() -> None:
@@ -63,17 +82,17 @@ def test_a_rollback_undoes_the_latest_promotion_that_still_stands() -> None:
         ]
 
     steps: list[tuple[str, int | None, int]] = [("promote", None, 1)]
-    assert to_undo(counted(entries())) is None
-    assert to_undo(counted(entries(*steps))) is None
+    assert promotion_to_undo(parse_log(entries())) is None
+    assert promotion_to_undo(parse_log(entries(*steps))) is None
     steps += [("promote", 1, 2), ("refuse", 2, 9), ("promote", 2, 3)]
-    assert getattr(to_undo(counted(entries(*steps))), "origin", None) == 2
+    assert getattr(promotion_to_undo(parse_log(entries(*steps))), "origin", None) == 2
     steps += [("rollback", 3, 2)]
-    assert getattr(to_undo(counted(entries(*steps))), "origin", None) == 1
+    assert getattr(promotion_to_undo(parse_log(entries(*steps))), "origin", None) == 1
     steps += [("promote", 2, 4), ("rollback", 4, 2), ("rollback", 2, 1)]
-    assert to_undo(counted(entries(*steps))) is None
+    assert promotion_to_undo(parse_log(entries(*steps))) is None
 
 
-def test_decisions_on_a_test_set_are_counted() -> None:
+def test_decisions_on_a_test_set_are_parse_log() -> None:
     rows = [tags(0), tags(1, test_digest="a"), tags(2, "refuse", test_digest="a")]
-    entries = counted(rows)
+    entries = parse_log(rows)
     assert (times_used(entries, "a"), times_used(entries, "b")) == (2, 0)

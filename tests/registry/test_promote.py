@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mindtrace.registry.lookup import open_reader
 
 from mindtrace.bundle.bundle import Contents
 from mindtrace.config.settings import Settings
@@ -18,14 +19,12 @@ from mindtrace.errors import (
     UsageError,
     VerdictError,
 )
-from mindtrace.registry import history as log
+from mindtrace.registry.champions import champion_of, parse_log
 from mindtrace.registry.names import CHAMPION
 from mindtrace.registry.publish import Published
 from mindtrace.registry.store import Store
-from mindtrace.service.history import history
-from mindtrace.service.promote import promote
+from mindtrace.service.promotion import history, promote, rollback
 from mindtrace.service.registry_api import Registry
-from mindtrace.service.rollback import rollback
 
 Publish = Callable[..., Published]
 
@@ -53,7 +52,7 @@ def actions(settings: Settings) -> list[tuple[str, int | None, int]]:
 
 def test_a_version_as_good_becomes_champion(three: None, settings: Settings, store: Store) -> None:
     outcome = promote(settings, "digits/2", reason="as good")
-    outcome.demand()
+    outcome.require_passed()
     assert (outcome.promoted, outcome.verdict, outcome.revision) == (True, "PROMOTE", 2)
     assert outcome.champion == 1
     assert alias(store) == 2
@@ -68,7 +67,7 @@ def test_a_worse_version_is_refused_and_that_is_kept(
     outcome = promote(settings, "3")
     assert (outcome.promoted, outcome.verdict, outcome.revision) == (False, "REJECT", 2)
     with pytest.raises(VerdictError, match="REJECT: digits/3 does not replace digits/1"):
-        outcome.demand()
+        outcome.require_passed()
     assert alias(store) == 1
     assert actions(settings)[-1] == ("refuse", 1, 3)
 
@@ -85,14 +84,14 @@ def test_force_promotes_with_a_reason_only(three: None, settings: Settings, stor
     with pytest.raises(UsageError):
         promote(settings, "3", force=True)
     outcome = promote(settings, "3", force=True, reason="the data were wrong")
-    outcome.demand()
+    outcome.require_passed()
     assert (outcome.promoted, outcome.verdict) == (True, "REJECT")
     assert alias(store) == 3
 
 
 def test_promoting_the_champion_changes_nothing(three: None, settings: Settings) -> None:
     outcome = promote(settings, "digits/1")
-    outcome.demand()
+    outcome.require_passed()
     assert (outcome.promoted, outcome.verdict, outcome.revision) == (True, None, 1)
     assert len(actions(settings)) == 1
 
@@ -143,15 +142,9 @@ def test_an_alias_that_differs_is_repaired_on_sight(
     else:
         with pytest.raises(ConflictError):
             rollback(settings)
-    assert alias(store) == log.champion(log.counted(service_log(settings))), (
+    assert alias(store) == champion_of(parse_log("digits", open_reader(settings).log("digits"))), (
         "the alias says what the log says"
     )
-
-
-def service_log(settings: Settings) -> list[log.Written]:
-    from mindtrace.registry.reader import open_reader
-
-    return list(open_reader(settings).log("digits"))
 
 
 def test_a_damaged_challenger_is_refused_and_the_champion_stays(

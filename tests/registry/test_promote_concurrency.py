@@ -21,10 +21,11 @@ import pytest
 
 from mindtrace.bundle.bundle import Contents
 from mindtrace.config.settings import load_settings
+from mindtrace.registry.champions import HistoryEntry
 from mindtrace.registry.names import CHAMPION
 from mindtrace.registry.publish import publish
 from mindtrace.registry.store import Store, start_run
-from mindtrace.service import history as service
+from mindtrace.service.promotion import history
 
 pytestmark = pytest.mark.slow
 
@@ -35,8 +36,7 @@ WORKER = """
 import json, random, sys, time
 from mindtrace.config.settings import load_settings
 from mindtrace.errors import ConflictError
-from mindtrace.service.promote import promote
-from mindtrace.service.rollback import rollback
+from mindtrace.service.promotion import promote, rollback
 name, (seed, rounds, versions) = sys.argv[1], map(int, sys.argv[2:])
 draw, settings = random.Random(seed), load_settings()
 for turn in range(rounds):
@@ -100,9 +100,9 @@ def run(name: str, folder: Path, rounds: int, kills: int) -> list[Note]:
     return [note for file in folder.iterdir() for note in whole_lines(file)]
 
 
-def check(notes: Sequence[Note], entries: Sequence[service.HistoryEntry], kills: int) -> None:
+def check(notes: Sequence[Note], entries: Sequence[HistoryEntry], kills: int) -> None:
     """Replay the log, then hold every note against it."""
-    standing: list[service.HistoryEntry] = []
+    standing: list[HistoryEntry] = []
     champion = None
     for revision, entry in enumerate(entries, 1):
         assert entry.revision == revision
@@ -145,7 +145,7 @@ def prove(store: Store, packed: Contents, folder: Path, soak: int) -> None:
     kills = max(1, soak // 2)
     notes = run(name, folder, rounds=-(-100 * soak // PROCESSES), kills=kills)
 
-    entries = service.history(load_settings(), name)
+    entries = history(load_settings(), name)
     check(notes, entries, kills)
     assert len(notes) >= 100 * soak
     assert sum("lost" in note for note in notes) < len(notes) / 2

@@ -21,7 +21,7 @@ from mindtrace.bundle.predictions import GoldenCase
 from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, MindtraceError, StoreError
-from mindtrace.registry import promotion
+from mindtrace.registry.champions import ChampionLog, champion_of
 from mindtrace.registry.reader import open_database
 from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
@@ -41,7 +41,7 @@ def test_a_first_version_is_the_champion_with_revision_1(
     published = register()
 
     assert (published.model_name, published.version, published.champion) == ("digits", 1, True)
-    (entry,) = promotion.history(store, "digits")
+    (entry,) = ChampionLog.of_store(store, "digits").entries()
     assert (entry.revision, entry.to, entry.action, entry.by) == (1, 1, "promote", "tester")
     assert registered(root) == ["digits/1"]
 
@@ -51,7 +51,7 @@ def test_a_second_version_leaves_the_champion_alone(register: Publish, store: St
     second = register()
 
     assert (second.version, second.champion) == (2, False)
-    assert promotion.champion(promotion.history(store, "digits")) == 1
+    assert champion_of(ChampionLog.of_store(store, "digits").entries()) == 1
 
 
 def test_what_is_stored_is_what_was_sealed_and_answers(
@@ -131,7 +131,7 @@ def refused(*arguments: Any, **options: Any) -> None:
         ("mindtrace.registry.publish.add_mlflow_files", refused),
         ("mindtrace.registry.publish._upload", no_space),
         ("mindtrace.registry.publish._upload", refused),
-        ("mindtrace.registry.promotion.ensure_model", refused),
+        ("mindtrace.registry.publish.ensure_model", refused),
         ("mlflow.MlflowClient.create_model_version", refused),
     ],
 )
@@ -186,7 +186,7 @@ def test_of_several_first_versions_at_once_one_is_champion(register: Publish, st
 
     assert sorted(one.version for one in published) == [1, 2, 3]
     assert sum(one.champion for one in published) == 1
-    (entry,) = promotion.history(store, "digits")
+    (entry,) = ChampionLog.of_store(store, "digits").entries()
     assert [one.version for one in published if one.champion] == [entry.to]
 
 

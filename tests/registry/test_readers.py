@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mindtrace.errors import StoreError, UsageError
-from mindtrace.registry import promotion
+from mindtrace.registry.champions import ChampionLog
 from mindtrace.registry.client_reader import ClientReader
 from mindtrace.registry.query import Query, parse_columns, parse_query
 from mindtrace.registry.reader import ModelVersion, Reader, open_database
@@ -161,5 +161,5 @@ def test_reading_goes_on_while_somebody_writes(filled: Store, database: Path) ->
 def test_the_log_of_champions_is_in_no_answer(filled: Store, database: Path) -> None:
     reader = open_database(database)
 
-    assert promotion.history(filled, "digits")
+    assert ChampionLog.of_store(filled, "digits").entries()
     assert all(not row.name.endswith("~history") for row in reader.versions(None, 100))

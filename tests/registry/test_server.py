@@ -13,8 +13,8 @@ from mindtrace.bundle import manifest
 from mindtrace.bundle.bundle import Contents
 from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.settings import load_settings
-from mindtrace.errors import ConflictError, NotFoundError
-from mindtrace.registry import promotion
+from mindtrace.errors import NotFoundError
+from mindtrace.registry.champions import ChampionLog
 from mindtrace.registry.publish import publish
 from mindtrace.registry.reader import open_reader
 from mindtrace.registry.reference import find, locate
@@ -54,11 +54,9 @@ def test_a_version_goes_there_and_comes_back_whole(
     assert located.row is not None
     assert located.row.tags["mindtrace.seed"] == "1"
     assert located.row.aliases == ("champion",)
-    assert [entry.to for entry in promotion.history(store, "remote")] == [1]
-    with pytest.raises(ConflictError):
-        promotion.append(
-            store, "remote", expected=0, action="promote", to=1, by="t", run_id=run.run_id
-        )
+    log = ChampionLog.of_store(store, "remote")
+    assert [entry.to for entry in log.entries()] == [1]
+    assert log.append(expected=0, action="promote", to=1, by="t", run_id=run.run_id) is None
     reader = open_reader(settings)
     assert "remote" in reader.names()
     assert [row.version for row in reader.versions("remote", 5)] == [1]

@@ -19,9 +19,9 @@ from mindtrace.bundle.bundle import Contents
 from mindtrace.bundle.predictions import TestPredictions
 from mindtrace.config.settings import load_settings
 from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError
+from mindtrace.registry.champions import ensure_model
 from mindtrace.registry.client_reader import ClientReader
-from mindtrace.registry.evaluations import EVALUATIONS
-from mindtrace.registry.promotion import ensure_model
+from mindtrace.registry.comparison import EVALUATIONS
 from mindtrace.registry.publish import publish
 from mindtrace.registry.reader import open_reader
 from mindtrace.registry.store import Store, start_run
@@ -182,7 +182,7 @@ def test_a_store_that_goes_away_is_one_line_without_its_password(postgres_store:
 REGISTER = """
 import os, sys
 from pathlib import Path
-from mindtrace.registry.promotion import ensure_model
+from mindtrace.registry.champions import ensure_model
 from mindtrace.registry.store import Store
 from mindtrace.registry.store import start_run
 

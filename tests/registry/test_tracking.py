@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from mindtrace.errors import InterruptedByUser, StoreError, TrainingError
-from mindtrace.registry.callbacks import run_ends_truly
+from mindtrace.registry.callbacks import run_finished_or_failed
 from mindtrace.registry.store import Run, Store, resume_run, start_run
 
 
@@ -55,14 +55,14 @@ def test_the_last_word_is_the_first_one_said(run: Run, status: Any) -> None:
     ],
 )
 def test_a_run_ends_as_its_work_did(run: Run, error: BaseException, status: str) -> None:
-    with pytest.raises(type(error)), run_ends_truly(run):
+    with pytest.raises(type(error)), run_finished_or_failed(run):
         raise error
 
     assert stored(run).info.status == status
 
 
 def test_a_run_whose_work_went_well_is_finished(run: Run) -> None:
-    with run_ends_truly(run):
+    with run_finished_or_failed(run):
         run.log_metrics({"val_acc": 0.5}, step=1)
 
     assert stored(run).info.status == "FINISHED"
@@ -110,7 +110,7 @@ def test_an_error_of_the_work_is_not_hidden_by_one_of_the_store(
 
     monkeypatch.setattr(run.store.client, "set_terminated", away)
 
-    with pytest.raises(TrainingError, match="diverged") as caught, run_ends_truly(run):
+    with pytest.raises(TrainingError, match="diverged") as caught, run_finished_or_failed(run):
         raise TrainingError("diverged")
     assert "gone" in caught.value.__notes__[0]
 

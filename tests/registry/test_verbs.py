@@ -17,15 +17,15 @@ from mindtrace.bundle import manifest
 from mindtrace.bundle.bundle import Contents
 from mindtrace.bundle.predictions import TestPredictions
 from mindtrace.config.settings import Settings, load_settings
+from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, UsageError
-from mindtrace.registry import promotion
+from mindtrace.registry.champions import ChampionLog
+from mindtrace.registry.maintenance import HISTORY_KEPT
 from mindtrace.registry.reader import open_reader
 from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
-from mindtrace.service.evaluate import evaluate
-from mindtrace.service.export import export
-from mindtrace.service.gc import HISTORY_KEPT, gc
 from mindtrace.service.registry import diff
+from mindtrace.service.verification import evaluate, export, gc
 
 Publish = Callable[..., Any]
 Version = Callable[..., int]
@@ -117,11 +117,10 @@ def versions(settings: Settings, name: str = "m") -> list[int]:
 
 def promote(store: Store, *numbers: int) -> None:
     for number in numbers:
-        expected = len(promotion.history(store, "m"))
+        log = ChampionLog.of_store(store, "m")
         run_id = store.client.get_model_version("m", str(number)).run_id
-        promotion.append(
-            store, "m", expected=expected, action="promote", to=number, by="me", run_id=run_id
-        )
+        expected = len(log.entries())
+        assert log.append(expected=expected, action="promote", to=number, by="me", run_id=run_id)
 
 
 def test_gc_keeps_the_newest_and_what_is_named(many: Store, settings: Settings) -> None:
@@ -137,7 +136,7 @@ def test_gc_keeps_the_newest_and_what_is_named(many: Store, settings: Settings) 
     assert [dataclasses.replace(one, removed=False) for one in gone] == would
     assert all(one.removed for one in gone)
     assert versions(settings) == [20, 19, 18, 17, 7, 5, 3]
-    assert len(promotion.history(many, "m")) == 2
+    assert len(ChampionLog.of_store(many, "m").entries()) == 2
     assert list(gc(settings, keep=4)) == []
 
 
@@ -224,7 +223,7 @@ def test_evaluate_gives_the_answers_of_the_bundle_and_keeps_them(
     assert np.array_equal(ledger.digests, known.digests)
     assert np.allclose(ledger.probabilities, known.probabilities, atol=1e-5)
     told = json.loads((Path(place) / f"{outcome.test_digest}.json").read_text())
-    assert outcome.document().items() <= told.items()
+    assert document(outcome).items() <= told.items()
     assert outcome.artifact == f"evaluations/{outcome.test_digest}.npz"
 
 

@@ -15,12 +15,14 @@ import pytest
 
 from mindtrace.bundle import manifest
 from mindtrace.config.settings import Settings
+from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, VerdictError
 from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
+from mindtrace.registry.verify import Verification
 from mindtrace.service.following import open_or_wait
 from mindtrace.service.predict import load_model
-from mindtrace.service.verify import Verification, demand_verified, verify, verify_all
+from mindtrace.service.verification import require_verified, verify, verify_all
 
 Publish = Callable[..., Any]
 Version = Callable[..., int]
@@ -46,8 +48,8 @@ def test_what_was_registered_is_verified(folder: Path, settings: Settings) -> No
     assert (aliases.subject, aliases.state) == ("digits (aliases)", "verified")
     assert [one.state for one in verify(settings, str(folder))] == ["verified"]
     assert list(verify_all(settings)) == [version, aliases]
-    demand_verified([version, aliases], named=True)
-    json.dumps(version.document())
+    require_verified([version, aliases], named=True)
+    json.dumps(document(version))
 
 
 def damage(folder: Path, draw: random.Random) -> str:
@@ -87,7 +89,7 @@ def test_any_damage_is_refused_by_verify_predict_and_serve(
         found = verify(settings, "digits/1")
         assert found[0].state == "damaged", done
         with pytest.raises(VerdictError):
-            demand_verified(found, named=True)
+            require_verified(found, named=True)
         for load in (load_model, open_or_wait):
             with pytest.raises(BundleError):
                 load(settings, "digits")
@@ -104,7 +106,7 @@ def test_the_first_fault_is_told_with_file_and_digests(folder: Path, settings: S
     assert fault.startswith("model.onnx has digest ")
     assert ", expected " in fault
     with pytest.raises(VerdictError, match=r"digits/1: model\.onnx has digest"):
-        demand_verified(verify(settings), named=True)
+        require_verified(verify(settings), named=True)
 
 
 def test_a_missing_folder_is_a_fault(folder: Path, settings: Settings) -> None:
@@ -169,9 +171,9 @@ def test_a_version_of_plain_mlflow_is_marked_and_cannot_be_verified(
     found = {one.subject: one.state for one in verify_all(settings)}
     assert found["theirs/1"] == "no bundle"
     assert found["digits/1"] == "verified"
-    demand_verified(list(verify_all(settings)), named=False)
+    require_verified(list(verify_all(settings)), named=False)
     with pytest.raises(VerdictError, match="mindtrace did not register it"):
-        demand_verified(verify(settings, "theirs/1"), named=True)
+        require_verified(verify(settings, "theirs/1"), named=True)
 
 
 def test_what_does_not_exist(register: Publish, settings: Settings, tmp_path: Path) -> None:
@@ -189,4 +191,4 @@ def test_a_verdict_counts_what_else_is_wrong() -> None:
     found = [Verification("a", n, f"a/{n}", None, "damaged", ("x",)) for n in (1, 2, 3)]
 
     with pytest.raises(VerdictError, match="a/1: x, and 2 more"):
-        demand_verified(found, named=False)
+        require_verified(found, named=False)

@@ -20,7 +20,7 @@ from mindtrace.config.settings import Settings
 from mindtrace.documents import document
 from mindtrace.errors import NotFoundError, UsageError
 from mindtrace.registry.names import NAME
-from mindtrace.service import compare as comparing
+from mindtrace.service import promotion
 from mindtrace.service import registry as service
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -104,11 +104,11 @@ def compare_versions(request: Request, name: str, a: Version, b: Version) -> JSO
     """
     _require_name(name)
     try:
-        comparison = comparing.compare(_settings(request), f"{name}/{a}", f"{name}/{b}")
+        comparison = promotion.compare(_settings(request), f"{name}/{a}", f"{name}/{b}")
     except UsageError as error:
         # The request is well made; it is the two versions that have nothing in common.
         raise Problem(409, error.message, hint=error.hint, kind="not-comparable") from error
-    return JSONResponse(comparison.document())
+    return JSONResponse(document(comparison))
 
 
 def _model(settings: Settings, name: str) -> dict[str, Any]:

@@ -28,13 +28,20 @@ from mindtrace.application.security import media_type
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import shown
 from mindtrace.errors import NotFoundError, StoreError
-from mindtrace.service import history as service
-from mindtrace.service import writing
+from mindtrace.registry.champions import HistoryEntry
+from mindtrace.service import promotion as service
 
 router = APIRouter(prefix="/models/{name}", tags=["models"])
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TAGS = re.compile(r'\s*(?:W/)?"[\x21\x23-\x7e]*"\s*(?:,\s*(?:W/)?"[\x21\x23-\x7e]*"\s*)*')
+# Of errors of the child: HTTP status, and the kind of problem.
+_STATUSES = {
+    "NotFoundError": (404, None),
+    "VerdictError": (409, "verdict"),
+    "ConflictError": (409, "conflict"),
+    "UsageError": (422, "usage"),
+}
 _CHANGES = problems(404, 409, 412, 413, 415, 428, 429, 503)
 _IF_MATCH: dict[str, Any] = {
     "name": "If-Match",
@@ -108,22 +115,20 @@ def _change(
     given = [] if reason is None else [f"--reason={reason}"]
     if not _any_matches(request.headers.getlist("if-match"), seen):
         given += ["--if-revision", str(seen)]
-    answer = writing.change(_settings(request), verb, [*words, *given])
-    if answer.error is None:
-        return JSONResponse(dict(answer.document), headers=_etag(answer.document["revision"]))
-    if answer.error == "NotFoundError":
-        raise Problem(404, answer.message, hint=answer.hint)
-    if answer.error == "VerdictError":
-        verdict = {"message": answer.message, **answer.document}
-        raise Problem(409, answer.message, hint=answer.hint, errors=[verdict], kind="verdict")
-    if answer.error == "UsageError":
-        raise Problem(422, answer.message, hint=answer.hint, kind="usage")
-    if answer.error == "ConflictError":
-        now = len(_history(request, name))
-        if now != seen:
-            raise _stale(now)
-        raise Problem(409, answer.message, hint=answer.hint, kind="conflict")
-    raise StoreError(f"{answer.error}: {answer.message}")
+    child = service.change_in_child(_settings(request), verb, [*words, *given])
+    document = child.document
+    if child.status == 0:
+        return JSONResponse(document, headers=_etag(document["revision"]))
+    error = child.error.get("type", "MindtraceError")
+    message = child.error.get("message", f"{verb} ended with code {child.status}")
+    hint = child.error.get("hint")
+    if error == "ConflictError" and (now := len(_history(request, name))) != seen:
+        raise _stale(now)
+    if error not in _STATUSES:
+        raise StoreError(f"{error}: {message}")
+    status, kind = _STATUSES[error]
+    verdict = [{"message": message, **document}] if error == "VerdictError" else []
+    raise Problem(status, message, hint=hint, errors=verdict, kind=kind)
 
 
 def _any_matches(headers: list[str], revision: int) -> bool:
@@ -176,7 +181,7 @@ async def _wish(request: Request, shape: Any) -> Any:
         raise Problem(422, "the request does not fit", errors=faults) from error
 
 
-def _history(request: Request, name: str) -> list[service.HistoryEntry]:
+def _history(request: Request, name: str) -> list[HistoryEntry]:
     if not _NAME.fullmatch(name):
         raise NotFoundError("model", name[:64])
     return service.history(_settings(request), name, repair=False)

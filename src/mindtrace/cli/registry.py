@@ -14,7 +14,7 @@ from mindtrace.documents import document as document_of
 from mindtrace.errors import UsageError
 
 if TYPE_CHECKING:
-    from mindtrace.registry.compare import Comparison
+    from mindtrace.registry.comparison import Comparison
 
 _METRICS = ("val_acc", "test_acc", "test_loss")
 _CREATED = "created_at (UTC)"
@@ -141,7 +141,7 @@ def compare(
     """
     settings = call.settings()
     console = call.console
-    from mindtrace.service import compare as service
+    from mindtrace.service import promotion as service
 
     if html is None:
         comparison = service.compare(settings, a, b, margin=margin)
@@ -151,7 +151,7 @@ def compare(
             html.write_text(page, encoding="utf-8")
         except OSError as error:
             raise UsageError(f"--html {html}: {error.strerror}") from error
-    console.result(comparison.document(), _comparison_pairs(comparison, short=console.terminal))
+    console.result(document_of(comparison), _comparison_pairs(comparison, short=console.terminal))
     if console.terminal:
         columns = ("class", "images", "acc_a", "acc_b", "diff")
         rows = [
@@ -186,7 +186,7 @@ def promote(
     HOLD and REJECT change nothing, are kept in the history and exit with 3.
     """
     settings = call.settings()
-    from mindtrace.service.promote import promote as service
+    from mindtrace.service.promotion import promote as service
 
     outcome = service(
         settings,
@@ -207,7 +207,7 @@ def promote(
     current = outcome.version if outcome.promoted else outcome.champion
     reference = outcome.model_name if current is None else f"{outcome.model_name}/{current}"
     call.console.result(outcome.document(), pairs, quiet=reference)
-    outcome.demand()
+    outcome.require_passed()
 
 
 @command(app)
@@ -216,7 +216,7 @@ def rollback(
 ) -> None:
     """Restore the previous champion; repeated calls go further back."""
     settings = call.settings()
-    from mindtrace.service.rollback import rollback as service
+    from mindtrace.service.promotion import rollback as service
 
     entry = service(settings, name, reason=reason, if_revision=if_revision)
     fields = entry.document()
@@ -235,7 +235,7 @@ def history(
 ) -> None:
     """List who made which version champion, when and why."""
     settings = call.settings()
-    from mindtrace.service.history import history as service
+    from mindtrace.service.promotion import history as service
 
     found = [entry.document() for entry in service(settings, name)[: -limit - 1 : -1]]
     if call.console.terminal:  # to the minute, and without the name
@@ -279,9 +279,9 @@ def evaluate(
     as evaluations/TEST_DIGEST.npz.
     """
     settings = call.settings()
-    from mindtrace.service.evaluate import evaluate as service
+    from mindtrace.service.verification import evaluate as service
 
-    fields = service(settings, ref).document()
+    fields = document_of(service(settings, ref))
     call.console.result(fields, [pair for pair in fields.items() if pair[0] != "schema_version"])
 
 
@@ -294,11 +294,11 @@ def export(
 ) -> None:
     """Write a version's bundle into a folder and check it."""
     settings = call.settings()
-    from mindtrace.service.export import export as service
+    from mindtrace.service.verification import export as service
 
     done = service(settings, ref, Path(folder))
     if call.console.json:
-        call.console.document(done.document())
+        call.console.document(document_of(done))
         return
     call.console.line(done.folder)
     call.console.next_step(f"mindtrace serve --model {done.folder}")
@@ -325,7 +325,7 @@ def verify(
     if all_ and ref is not None:
         raise UsageError("give REF or --all, not both", hint="mindtrace registry verify --help")
     settings = call.settings()
-    from mindtrace.service import verify as service
+    from mindtrace.service import verification as service
 
     console = call.console
     found = []
@@ -334,11 +334,11 @@ def verify(
     for one in service.verify_all(settings) if all_ else service.verify(settings, ref):
         found.append(one)
         if console.json:
-            console.document(one.document())
+            console.document(document_of(one))
         else:
             digest = "-" if one.bundle_digest is None else one.bundle_digest[:_DIGEST_SHOWN]
             console.row((one.subject, one.state, digest, "; ".join(one.faults)))
-    service.demand_verified(found, named=not all_)
+    service.require_verified(found, named=not all_)
 
 
 @command(app)
@@ -357,7 +357,7 @@ def gc(
     versions that mindtrace did not register. Runs and their metrics stay.
     """
     settings = call.settings()
-    from mindtrace.service.gc import gc as service
+    from mindtrace.service.verification import gc as service
 
     console = call.console
     if not console.json:
@@ -366,7 +366,7 @@ def gc(
     for one in service(settings, name, keep=keep, dry_run=dry_run):
         count += 1
         if console.json:
-            console.document(one.document())
+            console.document(document_of(one))
         else:
             console.row((one.model_name, one.version, one.created_at, one.removed))
     if dry_run:

@@ -11,6 +11,7 @@ import typer
 from mindtrace.cli.command import Call
 from mindtrace.cli.console import Cell, Console, Pair, flatten
 from mindtrace.cli.progress import progress_of
+from mindtrace.documents import document
 
 _DIGEST_SHOWN = 12  # characters, on a terminal
 _WEAKEST = 3  # classes shown without -v; the report has all of them
@@ -150,7 +151,7 @@ def reproduce(
     another model, exit 3. Lists what differs here; registers nothing.
     """
     settings = call.settings()
-    from mindtrace.service import reproduce as service
+    from mindtrace.service import verification as service
     from mindtrace.service.train import prepare_process
 
     prepare_process(settings)
@@ -168,8 +169,8 @@ def reproduce(
     for one in outcome.differences:
         pairs.append((f"different.{one.what}", f"{one.registered} -> {one.here}"))
     pairs += outcome.metrics.items()
-    call.console.result(outcome.document(), pairs, quiet=outcome.verdict)
-    outcome.demand()
+    call.console.result(document(outcome), pairs, quiet=outcome.verdict)
+    outcome.require_reproduced()
 
 
 def _show(console: Console, fields: Mapping[str, Any]) -> None:

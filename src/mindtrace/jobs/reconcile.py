@@ -48,18 +48,18 @@ def reconcile_runs(
 def reconcile_here(ended: Mapping[str, str]) -> Versions:
     """The same in this process; StoreError."""
     from mindtrace.config.settings import load_settings
-    from mindtrace.registry import earlier
+    from mindtrace.registry import publish
     from mindtrace.registry.store import Store
 
     settings = load_settings()
     store = Store(settings.registry.tracking_uri, settings.dirs.root)
     found: Versions = {}
     for job_id, state in ended.items():
-        version = earlier.of_job(store, None, job_id)
+        version = publish.find_by_job(store, None, job_id)
         if version is not None:
             name, number = version.published.model_name, version.published.version
             found[job_id] = {"model_name": name, "version": number}
-        earlier.close_runs(store, job_id, "KILLED" if state == CANCELLED else "FAILED")
+        publish.close_runs(store, job_id, "KILLED" if state == CANCELLED else "FAILED")
     return found
 
 

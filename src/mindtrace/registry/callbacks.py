@@ -1,9 +1,4 @@
-"""MLflow for a Lightning trainer.
-
-`RunCallback` tells a run of every epoch. `MlflowLightningCallback` is the whole of it
-for a training of one's own: it opens the run, tells it of every epoch, registers the
-best weights through the same path as `mindtrace train`, and gives the run a true end.
-"""
+"""MLflow for a Lightning trainer: a run's metrics, its end, and the public callback."""
 
 from __future__ import annotations
 
@@ -17,42 +12,39 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from mindtrace.config.settings import load_settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.data.base import ImageDataModule
 from mindtrace.errors import InterruptedByUser, StoreError
 from mindtrace.models import ImageClassifier
 from mindtrace.registry.names import PREFIX, model_name_of
-from mindtrace.registry.observed import observed
 from mindtrace.registry.provenance import environment
-from mindtrace.registry.publish import Published
-from mindtrace.registry.register import Training, register
-from mindtrace.registry.store import End, Run, Store, start_run
+from mindtrace.registry.publish import Published, Training, register
+from mindtrace.registry.store import Run, Store, start_run
 from mindtrace.training.callbacks import BestWeights
 from mindtrace.training.report import evaluate
 from mindtrace.utils.mappings import flatten_dict
 
 _LOG = logging.getLogger("mindtrace")
 _STOPPED = (KeyboardInterrupt, InterruptedByUser, SIGTERMException)
-
-
-def end_of(error: BaseException) -> End:
-    """How a run ended that this error ended."""
-    return "KILLED" if isinstance(error, _STOPPED) else "FAILED"
+_DATA = ("batch_size", "num_val", "test_fraction", "split_seed", "image_size", "dir", "augment")
+_PRECISIONS = {"32-true": "32", "bf16-mixed": "bf16"}
+_DEVICES = ("cpu", "cuda", "mps")
 
 
 @contextmanager
-def run_ends_truly(run: Run) -> Iterator[None]:
-    """FINISHED if the block ends well, else KILLED or FAILED, as it was."""
-    with run_ends_if_it_fails(run):
+def run_finished_or_failed(run: Run) -> Iterator[None]:
+    """End the run as the block ends: FINISHED, KILLED or FAILED."""
+    with run_failed_on_error(run):
         yield
     run.end("FINISHED")
 
 
 @contextmanager
-def run_ends_if_it_fails(run: Run) -> Iterator[None]:
-    """KILLED or FAILED, as it was, if the block ends by an error; else it goes on."""
+def run_failed_on_error(run: Run) -> Iterator[None]:
+    """End the run as KILLED or FAILED if the block raises; else it goes on."""
     try:
         yield
     except BaseException as error:
@@ -61,9 +53,9 @@ def run_ends_if_it_fails(run: Run) -> Iterator[None]:
 
 
 def _end_after(error: BaseException, run: Run) -> None:
-    """The caller must hear of `error`, also where the store is away by now."""
+    """End a run that this error ended; the caller must see `error`, also without a store."""
     try:
-        run.end(end_of(error))
+        run.end("KILLED" if isinstance(error, _STOPPED) else "FAILED")
     except StoreError as away:
         error.add_note(f"nor could its run be ended: {away}")
 
@@ -75,14 +67,14 @@ class RunCallback(pl.Callback):
         self._run = run
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Send what was logged; a value that is no number has no place in a database."""
+        """Send what was logged; a database has no place for NaN or infinity."""
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         self._run.log_metrics(finite, step=trainer.current_epoch + 1)
 
 
 class MlflowLightningCallback(pl.Callback):
-    """Tracks a training with MLflow and registers its best weights.
+    """Tracks a training with MLflow and registers its best weights, as `mindtrace train` does.
 
     Example:
         `Trainer(max_epochs=10, callbacks=[MlflowLightningCallback("mnist")])`
@@ -129,8 +121,8 @@ class MlflowLightningCallback(pl.Callback):
             return
         self._started_at = datetime.now(UTC)
         self.run_id = self.published = None
-        self._settings = observed(load_settings(), trainer, pl_module)
-        # Now, not after the last epoch: a name that cannot be is refused at once.
+        self._settings = settings_from_trainer(load_settings(), trainer, pl_module)
+        # Now, not after the last epoch: an invalid name is refused at once.
         self._model_name = model_name_of(self._settings)
         self._best = BestWeights(self._settings.train.monitor)
         uri = self.tracking_uri or self._settings.registry.tracking_uri
@@ -165,7 +157,7 @@ class MlflowLightningCallback(pl.Callback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """The run ends as the training did."""
+        """End the run as the training ended."""
         if self._run is not None:
             _end_after(exception, self._closed())
 
@@ -218,10 +210,39 @@ class MlflowLightningCallback(pl.Callback):
         self._monitor.start()
 
     def _closed(self) -> Run:
-        """The open run, which nobody writes to any more."""
+        """The open run, which nothing writes to any more."""
         assert self._run is not None
         run, self._run = self._run, None
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None
         return run
+
+
+def settings_from_trainer(
+    settings: Settings, trainer: pl.Trainer, module: pl.LightningModule
+) -> Settings:
+    """`settings` with what trainer, model and images really are, as far as they show it."""
+    found: dict[str, Any] = {"compute.threads": torch.get_num_threads()}
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        found["train.max_epochs"] = trainer.max_epochs
+    device = trainer.strategy.root_device.type
+    if device in _DEVICES:
+        found["compute.device"] = device
+    if trainer.precision in _PRECISIONS:
+        found["compute.precision"] = _PRECISIONS[trainer.precision]
+    data = getattr(trainer, "datamodule", None)
+    if isinstance(data, ImageDataModule):
+        found["data.source"] = data.source
+        # A folder that the configuration names does not belong to a source without one.
+        found["data.dir"] = None
+        found |= {f"data.{key}": getattr(data, key) for key in _DATA if hasattr(data, key)}
+    if isinstance(module, ImageClassifier):
+        arguments = module.model_config.arguments
+        found["model.name"] = module.model_config.architecture
+        found["train.lr"], found["train.schedule"] = module.lr, module.schedule
+        if "dropout" in arguments:
+            found["model.dropout"] = arguments["dropout"]
+        if len(arguments.get("dim", ())) == 3:
+            found["model.hidden"] = arguments["dim"][1]
+    return settings.replace(**found)

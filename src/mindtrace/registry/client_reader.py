@@ -15,8 +15,8 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
 from mindtrace.config.urls import masked
+from mindtrace.registry.champions import written
 from mindtrace.registry.names import METRIC, PREFIX, is_log
-from mindtrace.registry.promotion import written
 from mindtrace.registry.query import Field, Query
 from mindtrace.registry.reader import TABLES, ModelVersion, Reader, iso, prepare
 from mindtrace.registry.store import Store, if_there, pages, store_errors

@@ -1,7 +1,4 @@
-"""Where a version comes from: software, machine, time, person, code.
-
-Out: flat text, which becomes the tags of a version without our prefix.
-"""
+"""Where a version comes from: software, machine, time, person, code; flat text for its tags."""
 
 from __future__ import annotations
 
@@ -17,8 +14,8 @@ from mindtrace.system import processor
 from mindtrace.version import VERSION
 
 GIT_TIMEOUT = 5.0  # seconds
-# What weights and answers come from; the doors may change without changing a training.
-_TRAINING_ROOMS = ("data", "models", "training", "preprocess.py")
+# What weights and predictions come from; the interfaces may change without changing a training.
+_TRAINING_CODE = ("data", "models", "training", "preprocess.py")
 
 
 def who() -> str:
@@ -42,13 +39,13 @@ def environment() -> dict[str, str]:
 
 
 def code_digest() -> str:
-    """SHA-256 of the code that trains, ours and what it stands on; 64 hexadecimal digits."""
+    """SHA-256 of the code that trains, ours and the libraries' versions; 64 hexadecimal digits."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for name in ("torch", "torchvision", "pytorch-lightning", "numpy"):
         digest.update(f"{name} {version(name)}\n".encode())
-    for room in _TRAINING_ROOMS:
-        place = package / room
+    for name in _TRAINING_CODE:
+        place = package / name
         for path in sorted(place.glob("*.py")) if place.is_dir() else [place]:
             digest.update(f"{path.relative_to(package)}\n".encode())
             digest.update(path.read_bytes())
@@ -74,14 +71,9 @@ def times(started_at: datetime, ended_at: datetime) -> dict[str, str]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=GIT_TIMEOUT,
-            check=False,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

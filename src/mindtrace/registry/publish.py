@@ -1,47 +1,125 @@
-"""The one way by which a version comes into being.
-
-In: the contents of a bundle and the run that made them. Out: a registered version
-whose artifact is, byte for byte, what was sealed and checked. Two phases: everything
-is written, sealed, and made to answer its golden images in a folder aside; only then
-is it stored and registered. A failure before that leaves nothing to be seen.
-"""
+"""From a finished training to a registered version, and versions that were registered before."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from mlflow.exceptions import MlflowException
 
 from mindtrace.bundle import manifest
-from mindtrace.bundle.bundle import Contents, weights_digest, write_contents
+from mindtrace.bundle.bundle import ONNX_FILE, Contents, weights_digest, write_contents
 from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.urls import file_path
-from mindtrace.errors import ConflictError
-from mindtrace.registry import promotion
-from mindtrace.registry.flavor import add_mlflow_files
-from mindtrace.registry.names import BUNDLE, PREFIX
+from mindtrace.registry.champions import ensure_model, promote_first_version
+from mindtrace.registry.names import BUNDLE, METRIC, PREFIX
+from mindtrace.registry.provenance import code_digest, environment, git_state, times, who
 from mindtrace.registry.store import Store, store_errors
+
+if TYPE_CHECKING:
+    from mindtrace.config.settings import Settings
+    from mindtrace.data.base import ImageDataModule
+    from mindtrace.models import ImageClassifier
+    from mindtrace.preprocess import ImageSpec
+    from mindtrace.registry.store import End, Run
+    from mindtrace.training.report import Evaluation
+
+_DIGESTS = ("config_digest", "data_digest", "test_digest")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a registration needs to know of a training."""
+
+    model: ImageClassifier  # with its best weights, on the CPU
+    data: ImageDataModule
+    test: Evaluation
+    metrics: Mapping[str, float]  # of the best epoch and the test
+    best_epoch: int  # from 1
+    settings: Settings  # with every `auto` resolved
+    started_at: datetime  # UTC
+    ended_at: datetime
+    parent: str | None = None  # the version it started from
+    job_id: str | None = None
 
 
 @dataclass(frozen=True)
 class Published:
-    """A registered version.
-
-    Attributes:
-        model_name: under which it was registered.
-        version: its number.
-        champion: whether it became champion, as the first of its name.
-        bundle_digest: of its manifest.
-        weights_digest: of its tensors.
-    """
+    """A registered version; `champion` tells whether it became champion as the first one."""
 
     model_name: str
     version: int
     champion: bool
     bundle_digest: str
     weights_digest: str
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A version that was registered before."""
+
+    published: Published
+    run_id: str
+    metrics: Mapping[str, float]  # of its best epoch and its test
+    best_epoch: int
+    digests: Mapping[str, str]  # config_digest, data_digest and test_digest
+
+
+def register(
+    run: Run,
+    model_name: str,
+    training: Training,
+    *,
+    before_register: Callable[[], None] | None = None,
+) -> Published:
+    """Register what `run`, still open, trained; see `publish`."""
+    from mindtrace.training.export import contents
+
+    tests = {name: value for name, value in training.metrics.items() if name.startswith("test_")}
+    run.log_metrics(tests, step=training.best_epoch)
+    run.flush()
+    return publish(
+        run.store,
+        model_name=model_name,
+        run_id=run.run_id,
+        contents=contents(training.model, training.data, training.test, training.settings.to_ini()),
+        metadata=metadata(training),
+        by=who(),
+        before_register=before_register,
+    )
+
+
+def metadata(training: Training) -> dict[str, str]:
+    """The tags of a version without our prefix, but for the digests of its bundle."""
+    digests = training.data.digests()
+    optional = {"parent": training.parent, "job_id": training.job_id}
+    return {
+        **environment(),
+        **times(training.started_at, training.ended_at),
+        **git_state(Path.cwd()),
+        "who": who(),
+        "seed": str(training.settings.train.seed),
+        "best_epoch": str(training.best_epoch),
+        "config_digest": config_digest(training.settings),
+        "code_digest": code_digest(),
+        "data_digest": digests.data_digest,
+        "test_digest": digests.test_digest,
+        **{key: value for key, value in optional.items() if value is not None},
+        **{METRIC + name: repr(float(value)) for name, value in training.metrics.items()},
+    }
+
+
+def config_digest(settings: Settings) -> str:
+    """SHA-256 of the configuration that travels in the bundle, 64 hexadecimal digits."""
+    return hashlib.sha256(settings.to_ini().encode()).hexdigest()
 
 
 def publish(
@@ -52,44 +130,102 @@ def publish(
     contents: Contents,
     metadata: Mapping[str, str],
     by: str,
-    last_look: Callable[[], None] | None = None,
+    before_register: Callable[[], None] | None = None,
 ) -> Published:
-    """Register a version.
+    """Register a version in two phases; a failure before the second leaves nothing.
 
-    Args:
-        store: where.
-        model_name: the registered model, made if it is new.
-        run_id: the MLflow run that trained it.
-        contents: of the bundle.
-        metadata: tags of the version, without our prefix.
-        by: who, for the history.
-        last_look: called right before the version is made; what it raises prevents that.
-
-    Raises:
-        BundleError: the bundle does not give the answers of its training.
-        StoreError: the store is away, or ROOT cannot be written; nothing was registered.
+    First everything is written, sealed and made to answer its golden images in a staging folder.
+    Then it is stored and registered, unless `before_register` raises.
     """
-    digest = weights_digest(contents.weights)
-    staging = store.root / "staging"
+    model, staging = contents.model_config, store.root / "staging"
     with store_errors(store.uri):
         staging.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{run_id}-", dir=staging))
         try:
             write_contents(folder, contents)
-            add_mlflow_files(
-                folder, contents.model_config.spec, len(contents.model_config.class_names)
-            )
+            add_mlflow_files(folder, model.spec, len(model.class_names))
             bundle_digest = manifest.seal(folder)
             Predictor.open(folder, bundle_digest)
-            digests = {"bundle_digest": bundle_digest, "weights_digest": digest}
+            digests = {
+                "bundle_digest": bundle_digest,
+                "weights_digest": weights_digest(contents.weights),
+            }
             _upload(store, run_id, folder)
-            if last_look is not None:
-                last_look()
+            if before_register is not None:
+                before_register()
             version = _create(store, model_name, run_id, {**metadata, **digests})
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    champion = crown_first(store, model_name, version, run_id, by)
-    return Published(model_name, version, champion, bundle_digest, digest)
+    champion = promote_first_version(store, model_name, version, run_id, by)
+    return Published(model_name, version, champion, **digests)
+
+
+def find_by_job(store: Store, model_name: str | None, job_id: str) -> Earlier | None:
+    """The version that a job registered, under this name or any; None if it did not.
+
+    The process that registered it may have died right after: what was left to do is done.
+    """
+    found = _find(store, model_name, {"job_id": job_id}, newest=False)
+    if found is None:
+        return None
+    version = int(found.version)
+    champion = promote_first_version(store, found.name, version, found.run_id, who())
+    with store_errors(store.uri):
+        run = store.client.get_run(found.run_id)
+        if run.info.status != "FINISHED":
+            store.client.set_terminated(found.run_id, "FINISHED")
+    return _earlier(found, champion)
+
+
+def find_identical(
+    store: Store, model_name: str, config_digest: str, data_digest: str
+) -> Earlier | None:
+    """The newest version of the same configuration, seed, images and code, or None."""
+    wanted = {
+        "config_digest": config_digest,
+        "data_digest": data_digest,
+        "code_digest": code_digest(),
+    }
+    found = _find(store, model_name, wanted, newest=True)
+    return None if found is None else _earlier(found, champion=False)
+
+
+def close_runs(store: Store, job_id: str, status: End) -> None:
+    """End the runs of a job that say RUNNING."""
+    wanted = f"attributes.status = 'RUNNING' and tags.`{PREFIX}job_id` = '{job_id}'"
+    with store_errors(store.uri):
+        places = [found.experiment_id for found in store.client.search_experiments()]
+        for run in store.client.search_runs(places, wanted):
+            store.client.set_terminated(run.info.run_id, status)
+
+
+def add_mlflow_files(folder: Path, spec: ImageSpec, class_count: int) -> None:
+    """Write `MLmodel` and its like beside `model.onnx`, so that `mlflow.pyfunc` runs it."""
+    import mlflow.onnx
+    import onnx
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    float32 = np.dtype(np.float32)
+    shape = (-1, spec.channels, spec.height, spec.width)
+    outputs: list[ColSpec | TensorSpec] = [
+        TensorSpec(float32, (-1, class_count), name) for name in ("logits", "probabilities")
+    ]
+    signature = ModelSignature(Schema([TensorSpec(float32, shape, "images")]), Schema(outputs))
+    with tempfile.TemporaryDirectory() as scratch:
+        written = Path(scratch) / "model"
+        mlflow.onnx.save_model(
+            onnx.load(folder / ONNX_FILE),
+            written,
+            signature=signature,
+            # Named here, or MLflow loads the model in a child process to guess them.
+            pip_requirements=[f"{name}=={version_of(name)}" for name in ("onnxruntime", "numpy")],
+            onnx_execution_providers=["CPUExecutionProvider"],
+            save_as_external_data=False,
+        )
+        for path in written.iterdir():
+            if path.name != ONNX_FILE:
+                (folder / path.name).write_bytes(path.read_bytes())
 
 
 def _upload(store: Store, run_id: str, folder: Path) -> None:
@@ -102,7 +238,7 @@ def _upload(store: Store, run_id: str, folder: Path) -> None:
 
 
 def _create(store: Store, model_name: str, run_id: str, metadata: Mapping[str, str]) -> int:
-    promotion.ensure_model(store, model_name)
+    ensure_model(store, model_name)
     tags = {PREFIX + key: value for key, value in metadata.items()}
     created = store.client.create_model_version(
         model_name, f"runs:/{run_id}/{BUNDLE}", run_id, tags=tags, await_creation_for=0
@@ -110,26 +246,39 @@ def _create(store: Store, model_name: str, run_id: str, metadata: Mapping[str, s
     return int(created.version)
 
 
-def crown_first(store: Store, model_name: str, version: int, run_id: str, by: str) -> bool:
-    """The first version of a name becomes champion: revision 1 of its history.
+def _find(store: Store, model_name: str | None, tags: Mapping[str, str], *, newest: bool) -> Any:
+    order = "DESC" if newest else "ASC"
+    wanted = [] if model_name is None else [f"name = '{model_name}'"]
+    wanted += [f"tags.`{PREFIX}{name}` = '{text}'" for name, text in tags.items()]
+    with store_errors(store.uri):
+        try:
+            page = store.client.search_model_versions(
+                " and ".join(wanted), max_results=1, order_by=[f"version_number {order}"]
+            )
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+    return next(iter(page), None)
 
-    Returns:
-        Whether it became champion; False where there is a history already.
-    """
-    if promotion.history(store, model_name):
-        return False
-    try:
-        promotion.append(
-            store,
-            model_name,
-            expected=0,
-            action="promote",
-            to=version,
-            by=by,
-            run_id=run_id,
-            reason="first version",
-        )
-    except ConflictError:
-        # Another first version was quicker; it is the champion then.
-        return False
-    return True
+
+def _earlier(found: Any, champion: bool) -> Earlier:
+    ours = [(key, value) for key, value in found.tags.items() if key.startswith(PREFIX)]
+    tags = {key.removeprefix(PREFIX): value for key, value in ours}
+    return Earlier(
+        Published(
+            found.name,
+            int(found.version),
+            champion,
+            tags.get("bundle_digest", ""),
+            tags.get("weights_digest", ""),
+        ),
+        run_id=found.run_id,
+        metrics={
+            key.removeprefix(METRIC): float(value)
+            for key, value in tags.items()
+            if key.startswith(METRIC)
+        },
+        best_epoch=int(tags.get("best_epoch", 0)),
+        digests={name: tags.get(name, "") for name in _DIGESTS},
+    )

@@ -261,7 +261,7 @@ def _see(uri: str) -> str:
 
 def _champion(settings: Settings, name: str) -> Check:
     """Whether the bundle is what was registered, and answers as it did."""
-    from mindtrace.service.verify import verify
+    from mindtrace.service.verification import verify
 
     what = f"champion of {name}"
     try:

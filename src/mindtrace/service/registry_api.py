@@ -8,13 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindtrace.config.settings import Settings, load_settings
-from mindtrace.service.compare import compare
-from mindtrace.service.evaluate import EvaluationOutcome, evaluate
-from mindtrace.service.export import Exported, export
-from mindtrace.service.gc import Removal, gc
-from mindtrace.service.history import HistoryEntry, history
 from mindtrace.service.predict import load_model
-from mindtrace.service.promote import Promotion, promote
+from mindtrace.service.promotion import Promotion, compare, history, promote, rollback
 from mindtrace.service.registry import (
     Difference,
     VersionDetail,
@@ -24,13 +19,16 @@ from mindtrace.service.registry import (
     list_versions,
     show_version,
 )
-from mindtrace.service.reproduce import Reproduction, reproduce
-from mindtrace.service.rollback import rollback
-from mindtrace.service.verify import Verification, verify, verify_all
+from mindtrace.service.verification import evaluate, export, gc, reproduce, verify, verify_all
 
 if TYPE_CHECKING:
     from mindtrace.bundle.predictor import Predictor
-    from mindtrace.registry.compare import Comparison
+    from mindtrace.registry.champions import HistoryEntry
+    from mindtrace.registry.comparison import Comparison
+    from mindtrace.registry.evaluation import EvaluationOutcome
+    from mindtrace.registry.maintenance import Exported, Removal
+    from mindtrace.registry.reproduce import Reproduction
+    from mindtrace.registry.verify import Verification
 
 
 def load(
@@ -195,7 +193,7 @@ class Registry:
             if_revision=if_revision,
         )
         if not dry_run:
-            outcome.demand()
+            outcome.require_passed()
         return outcome
 
     def rollback(

@@ -68,7 +68,7 @@ def _based(settings: Settings, base: str) -> tuple[Settings, str]:
     """The settings with a version's configuration over them, and which version that is."""
     from mindtrace.bundle import manifest
     from mindtrace.registry.reference import locate, parse_reference
-    from mindtrace.service.compare import settings_of
+    from mindtrace.registry.reproduce import settings_of_bundle
 
     if parse_reference(base).folder is not None:
         raise UsageError("base must be a registered version", hint="NAME, NAME@ALIAS, NAME/VERSION")
@@ -76,7 +76,7 @@ def _based(settings: Settings, base: str) -> tuple[Settings, str]:
     assert located.row is not None, "only a folder has none"
     name = located.row.name
     config = manifest.check_one(located.folder, "config.ini", located.digest)
-    made = settings_of(settings, config.decode())
+    made = settings_of_bundle(settings, config.decode())
     weights = made.model.weights
     if weights not in STARTS and not Path(weights).is_file():
         # It began with weights that only another machine has; they are not its own.

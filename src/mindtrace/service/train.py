@@ -23,8 +23,7 @@ from mindtrace.system import Interrupts, auto_device, hide_gpus, interruptible
 
 if TYPE_CHECKING:
     from mindtrace.config.settings import Settings
-    from mindtrace.registry.earlier import Earlier
-    from mindtrace.registry.publish import Published
+    from mindtrace.registry.publish import Earlier, Published
     from mindtrace.training.fit import TrainResult
     from mindtrace.training.report import ClassScore, Report
 
@@ -73,7 +72,7 @@ class TrainOutcome:
         duration_s: float,
     ) -> TrainOutcome:
         """What was trained just now."""
-        from mindtrace.registry.register import config_digest
+        from mindtrace.registry.publish import config_digest
 
         digests = result.data.digests()
         return cls(
@@ -146,7 +145,7 @@ class TrainPlan:
 if TYPE_CHECKING:
     from mindtrace.data.base import ImageDataModule
     from mindtrace.jobs.guard import RegistrationGuard
-    from mindtrace.registry.earlier import Earlier
+    from mindtrace.registry.publish import Earlier
     from mindtrace.registry.store import Run, Store
     from mindtrace.training.fit import TrainResult
 
@@ -259,11 +258,11 @@ def _made_by(guard: RegistrationGuard | None, settings: Settings, name: str) -> 
     """What an earlier attempt of the job registered, and died before it could say so."""
     if guard is None:
         return None
-    from mindtrace.registry import earlier
+    from mindtrace.registry.publish import find_by_job
     from mindtrace.registry.store import Store
 
     store = Store(settings.registry.tracking_uri, settings.dirs.root)
-    return earlier.of_job(store, name, guard.job_id)
+    return find_by_job(store, name, guard.job_id)
 
 
 def _same_as(
@@ -276,10 +275,9 @@ def _same_as(
     """The version of the same training, which a job need not repeat."""
     if guard is None or guard.force:
         return None
-    from mindtrace.registry import earlier
-    from mindtrace.registry.register import config_digest
+    from mindtrace.registry.publish import config_digest, find_identical
 
-    return earlier.like(store, name, config_digest(settings), data.digests().data_digest)
+    return find_identical(store, name, config_digest(settings), data.digests().data_digest)
 
 
 def _prepared(settings: Settings, progress: Progress) -> tuple[Settings, ImageDataModule]:
@@ -376,12 +374,12 @@ def _opened_run(
         UsageError: `resume` with another configuration.
         StoreError: the store is away.
     """
-    from mindtrace.registry.callbacks import run_ends_truly
+    from mindtrace.registry.callbacks import run_finished_or_failed
 
     with ExitStack() as whole:
         with interrupts.held():
             run, folder = _begun(store, settings, name, data, job_id, resume)
-            whole.enter_context(run_ends_truly(run))
+            whole.enter_context(run_finished_or_failed(run))
         whole.enter_context(_told_how_to_resume(run.run_id, folder))
         yield run, folder
 
@@ -395,14 +393,14 @@ def _begun(
     resume: str | None,
 ) -> tuple[Run, Path]:
     """A run and its folder of checkpoints: new ones, or those that `resume` names."""
-    from mindtrace.registry.callbacks import run_ends_if_it_fails
+    from mindtrace.registry.callbacks import run_failed_on_error
     from mindtrace.registry.store import resume_run
     from mindtrace.training import checkpoint
 
     config, digest = settings.to_ini(), data.digests().data_digest
     if resume is None:
         run = _start_run(store, settings, name, job_id)
-        with run_ends_if_it_fails(run):
+        with run_failed_on_error(run):
             _log_params(run, settings)
             wanted = checkpoint.Identity(run.run_id, name, config, digest)
             return run, checkpoint.begin(settings.dirs.checkpoints, wanted)
@@ -472,9 +470,8 @@ def _register(
         InterruptedByUser: the job is another attempt's by now.
         BundleError, StoreError: nothing was registered.
     """
-    from mindtrace.registry import earlier
-    from mindtrace.registry.register import Training
-    from mindtrace.registry.register import register as publish
+    from mindtrace.registry.publish import Training, find_by_job
+    from mindtrace.registry.publish import register as publish
 
     training = Training(
         model=result.model,
@@ -491,7 +488,7 @@ def _register(
     if guard is None:
         return publish(run, name, training)
     guard.require()
-    found = earlier.of_job(run.store, name, guard.job_id)
+    found = find_by_job(run.store, name, guard.job_id)
     if found is not None:
         return found.published
-    return publish(run, name, training, last_look=guard.require)
+    return publish(run, name, training, before_register=guard.require)

@@ -1,43 +1,34 @@
-"""The verb evaluate: a version in, how it does on the test images of a configuration out."""
+"""Predictions of a version on the test images of a configuration, kept with its run."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mindtrace.config.settings import Settings
+import numpy as np
+
+from mindtrace.bundle.predictions import TestPredictions
+from mindtrace.bundle.predictor import Predictor
 from mindtrace.documents import document
 from mindtrace.errors import UsageError, listed
 from mindtrace.progress import Progress
+from mindtrace.registry.comparison import EVALUATIONS
 
 if TYPE_CHECKING:
-    from mindtrace.bundle.predictions import TestPredictions
-    from mindtrace.bundle.predictor import Predictor
+    from mindtrace.config.settings import Settings
     from mindtrace.data.base import ImageDataModule
+    from mindtrace.registry.reference import Located
 
 _BATCH = 512
 
 
 @dataclass(frozen=True)
 class EvaluationOutcome:
-    """How a version does on a test set.
-
-    Attributes:
-        model_name: None for a bundle that was named by its folder, as is `version`.
-        version: its number.
-        source: of the images.
-        test_digest: of the test set.
-        n: its images.
-        accuracy: fraction of right answers.
-        loss: mean cross entropy, in nats.
-        bundle_digest: of what answered.
-        artifact: of the version's run, where its answers are kept; None for a folder.
-    """
+    """How a version does on a test set; without name, version and artifact for a folder."""
 
     model_name: str | None
     version: int | None
@@ -45,45 +36,18 @@ class EvaluationOutcome:
     test_digest: str
     n: int
     accuracy: float
-    loss: float
+    loss: float  # mean cross entropy, nats
     bundle_digest: str
-    artifact: str | None
-
-    def document(self) -> dict[str, Any]:
-        """The JSON document of `mindtrace registry evaluate`."""
-        return document(vars(self))
+    artifact: str | None  # of the version's run, where the predictions are kept
 
 
-def evaluate(
-    settings: Settings, ref: str, *, progress: Progress | None = None
-) -> EvaluationOutcome:
-    """Run a version over the test split that `settings` describe, as predict would.
-
-    The images are brought into the version's own input. Its answers are kept with its run
-    as `evaluations/<test_digest>.npz`, a ledger, and the figures beside it as JSON.
-
-    Args:
-        settings: `[data]` says which images, `[registry]` where the version is.
-        ref: the version, or a bundle's folder.
-        progress: hears of it.
-
-    Raises:
-        NotFoundError: no such version.
-        BundleError: its bundle is not what was registered.
-        UsageError: the images have other classes, or cannot be had in its size.
-        DataError: the images cannot be used.
-        StoreError: the registry cannot be read or written.
-    """
-    progress = progress or Progress()
-    from mindtrace.bundle.predictor import Predictor
-    from mindtrace.registry.reference import locate
-
-    located = locate(settings, ref)
+def evaluate(settings: Settings, located: Located, progress: Progress) -> EvaluationOutcome:
+    """Predict the test images that `settings.data` names, as `predict` would."""
     predictor = Predictor.open(located.folder, located.digest)
     progress.stage(f"reading {settings.data.source}")
     data = _images_for(settings, predictor)
     progress.stage(f"answering {len(data.split('test').labels)} images")
-    ledger = _answers(predictor, data)
+    ledger = _predictions(predictor, data)
     accuracy, loss = _scores(ledger)
     row = located.row
     outcome = EvaluationOutcome(
@@ -99,10 +63,7 @@ def evaluate(
     )
     if row is None or row.run_id is None:
         return outcome
-    from mindtrace.registry.evaluations import EVALUATIONS
-
-    artifact = f"{EVALUATIONS}/{outcome.test_digest}.npz"
-    kept = dataclasses.replace(outcome, artifact=artifact)
+    kept = replace(outcome, artifact=f"{EVALUATIONS}/{outcome.test_digest}.npz")
     _keep(settings, row.run_id, kept, ledger)
     return kept
 
@@ -115,7 +76,7 @@ def _images_for(settings: Settings, predictor: Predictor) -> ImageDataModule:
     card = predictor.model_config
     demand = InputRequirements(**{**vars(card.spec), "min_side": None})
     own = settings.data.model_copy(update={"image_size": None})
-    data = build_data(dataclasses.replace(settings, data=own), demand)
+    data = build_data(replace(settings, data=own), demand)
     if data.class_names != card.class_names:
         raise UsageError(
             f"the images have classes {listed(data.class_names)}; "
@@ -128,11 +89,7 @@ def _images_for(settings: Settings, predictor: Predictor) -> ImageDataModule:
     return data
 
 
-def _answers(predictor: Predictor, data: ImageDataModule) -> TestPredictions:
-    import numpy as np
-
-    from mindtrace.bundle.predictions import TestPredictions
-
+def _predictions(predictor: Predictor, data: ImageDataModule) -> TestPredictions:
     split = data.split("test")
     pixels = split.images.permute(0, 2, 3, 1).contiguous().numpy()
     if predictor.model_config.spec.mode == "L":
@@ -144,8 +101,6 @@ def _answers(predictor: Predictor, data: ImageDataModule) -> TestPredictions:
 
 def _scores(ledger: TestPredictions) -> tuple[float, float]:
     """Accuracy, and mean cross entropy in nats."""
-    import numpy as np
-
     right = ledger.probabilities.argmax(axis=1) == ledger.labels
     true = np.take_along_axis(ledger.probabilities, ledger.labels[:, None], axis=1)
     least = float(np.finfo(np.float32).tiny)
@@ -156,15 +111,14 @@ def _scores(ledger: TestPredictions) -> tuple[float, float]:
 def _keep(
     settings: Settings, run_id: str, outcome: EvaluationOutcome, ledger: TestPredictions
 ) -> None:
-    from mindtrace.registry.evaluations import EVALUATIONS
+    """Store the predictions and the figures as artifacts of the version's run."""
     from mindtrace.registry.store import Store, store_errors
 
     store = Store(settings.registry.tracking_uri, settings.dirs.root)
-    told = {**outcome.document(), "evaluated_at": datetime.now(UTC).isoformat("T", "milliseconds")}
-    with tempfile.TemporaryDirectory(prefix="mindtrace-") as name:
-        folder = Path(name)
-        ledger.write(folder / f"{outcome.test_digest}.npz")
-        text = json.dumps(told, indent=2) + "\n"
-        (folder / f"{outcome.test_digest}.json").write_text(text, encoding="utf-8")
+    now = datetime.now(UTC).isoformat("T", "milliseconds")
+    text = json.dumps({**document(outcome), "evaluated_at": now}, indent=2) + "\n"
+    with tempfile.TemporaryDirectory(prefix="mindtrace-") as folder:
+        ledger.write(Path(folder, f"{outcome.test_digest}.npz"))
+        Path(folder, f"{outcome.test_digest}.json").write_text(text, encoding="utf-8")
         with store_errors(store.uri):
-            store.client.log_artifacts(run_id, name, EVALUATIONS)
+            store.client.log_artifacts(run_id, folder, EVALUATIONS)

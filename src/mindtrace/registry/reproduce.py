@@ -1,26 +1,23 @@
-"""The verb reproduce: train a version again from its bundle, and say how near it comes.
-
-In: a reference. Out: EXACT, NUMERIC or DIVERGED, and what is different here. Nothing is
-registered and no run is opened.
-"""
+"""Train a version again from its bundle, and say how near the second training comes."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mindtrace.config.settings import Settings
-from mindtrace.documents import document
-from mindtrace.errors import BundleError, UsageError, VerdictError, listed
+from mindtrace.bundle.bundle import WEIGHTS_FILE, weights_digest
+from mindtrace.config.settings import Settings, load_settings
+from mindtrace.errors import BundleError, VerdictError, listed
 from mindtrace.progress import Progress
+from mindtrace.registry.names import PREFIX
 from mindtrace.system import interruptible
 
 if TYPE_CHECKING:
     from mindtrace.data.base import ImageDataModule
-    from mindtrace.registry.compare import Side
+    from mindtrace.registry.comparison import Side
     from mindtrace.registry.reference import Located
     from mindtrace.training.fit import TrainResult
 
@@ -31,7 +28,7 @@ _DIGESTS = ("data_digest", "test_digest")
 
 
 @dataclass(frozen=True)
-class Difference:
+class Deviation:
     """Something that is not here as it was at the training; None is unknown or absent."""
 
     what: str
@@ -41,86 +38,39 @@ class Difference:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """How near a second training came.
-
-    Attributes:
-        model_name: of the version; None for a bundle's folder.
-        version: its number, or None.
-        verdict: `EXACT`, the same weights; `NUMERIC`, the same probabilities within the
-            tolerance; else `DIVERGED`.
-        registered_digest: of the registered weights.
-        weights_digest: of the weights trained now.
-        max_difference: the largest of a probability; None on other test images.
-        changed_answers: test images with another answer; None on other test images.
-        tolerance: of a probability.
-        differences: what is different here.
-        metrics: of the second training.
-        fit_s: its wall time, seconds.
-    """
+    """How near a second training came; without name and version for a bundle's folder."""
 
     model_name: str | None
     version: int | None
+    # EXACT: the same weights. NUMERIC: the same probabilities within the tolerance. Else DIVERGED.
     verdict: str
-    registered_digest: str
+    registered_digest: str  # of the weights
     weights_digest: str
-    max_difference: float | None
-    changed_answers: int | None
+    max_difference: float | None  # of a probability; None on other test images
+    changed_answers: int | None  # test images with another answer
     tolerance: float
-    differences: tuple[Difference, ...]
+    differences: tuple[Deviation, ...]
     metrics: Mapping[str, float]
     fit_s: float
 
-    def document(self) -> dict[str, Any]:
-        """The JSON document of `mindtrace reproduce`."""
-        rows = [dict(vars(one)) for one in self.differences]
-        return document({**vars(self), "differences": rows, "metrics": dict(self.metrics)})
-
-    def demand(self) -> None:
-        """Raise if the second training is another model.
-
-        Raises:
-            VerdictError: DIVERGED.
-        """
+    def require_reproduced(self) -> None:
+        """Raise VerdictError for DIVERGED."""
         if self.verdict == DIVERGED:
             name = "the bundle" if self.model_name is None else f"{self.model_name}/{self.version}"
             what = listed([one.what for one in self.differences])
             raise VerdictError(f"DIVERGED: {name} was not made again; different here: {what}")
 
 
-def reproduce(
-    settings: Settings,
-    ref: str | None = None,
-    *,
-    tolerance: float = TOLERANCE,
-    progress: Progress | None = None,
+def train_again(
+    settings: Settings, located: Located, tolerance: float, progress: Progress
 ) -> Reproduction:
-    """Train a version again as its bundle says.
+    """Train as the bundle says, with the folders of `settings`; nothing is registered."""
+    from mindtrace.registry.comparison import read_side
 
-    Args:
-        settings: which registry, and where the images are.
-        ref: the version; None is the champion of the only model.
-        tolerance: how far a probability may be off for NUMERIC.
-        progress: hears of it.
-
-    Raises:
-        NotFoundError: no such version.
-        BundleError: it is not what was registered.
-        ConfigError, DataError: it cannot be trained here.
-        InterruptedByUser: SIGINT or SIGTERM.
-    """
-    if not 0 <= tolerance <= 1:
-        raise UsageError(f"tolerance {tolerance}: must be between 0 and 1")
-    progress = progress or Progress()
-    from mindtrace.registry.compare import read_side
-    from mindtrace.registry.reference import locate
-    from mindtrace.service.compare import settings_of
-
-    located = locate(settings, ref)
     registered = read_side(located)
-    made = settings_of(settings, (located.folder / "config.ini").read_text(encoding="utf-8"))
+    made = settings_of_bundle(settings, (located.folder / "config.ini").read_text(encoding="utf-8"))
     with interruptible() as interrupts:
         progress.stage("loading")
-        from mindtrace.bundle.bundle import weights_digest
         from mindtrace.data.build import build_data
         from mindtrace.models import input_requirements
         from mindtrace.training.callbacks import StopOnRequest
@@ -148,17 +98,22 @@ def reproduce(
         max_difference=largest,
         changed_answers=changed,
         tolerance=tolerance,
-        differences=tuple(_differences(located, data, made)),
+        differences=tuple(_deviations(located, data, made)),
         metrics=result.metrics,
         fit_s=result.fit_s,
     )
 
 
+def settings_of_bundle(settings: Settings, config: str) -> Settings:
+    """The configuration of a bundle, in the folders and with the registry of `settings`."""
+    made = load_settings(text=config, environ={}, cwd=settings.dirs.root)
+    data = made.data.model_copy(update={"mirror": settings.data.mirror})
+    return replace(made, dirs=settings.dirs, registry=settings.registry, data=data)
+
+
 def _registered_weights(located: Located) -> str:
     from safetensors import SafetensorError
     from safetensors.numpy import load
-
-    from mindtrace.bundle.bundle import WEIGHTS_FILE, weights_digest
 
     try:
         return weights_digest(load((located.folder / WEIGHTS_FILE).read_bytes()))
@@ -173,7 +128,7 @@ def _distance(
     import numpy as np
 
     from mindtrace.bundle.predictions import TestPredictions
-    from mindtrace.registry.compare import ordered
+    from mindtrace.registry.comparison import ordered
 
     digests = np.frombuffer(b"".join(data.split("test").digests()), np.uint8).reshape(-1, 32)
     now = ordered(TestPredictions(digests, result.test.labels, result.test.probabilities))
@@ -188,9 +143,8 @@ def _distance(
     return float(np.abs(now.probabilities - then.probabilities).max()), int(changed.sum())
 
 
-def _differences(located: Located, data: ImageDataModule, made: Settings) -> list[Difference]:
+def _deviations(located: Located, data: ImageDataModule, made: Settings) -> list[Deviation]:
     """Versions, processor, threads, code and data, where they are not what they were."""
-    from mindtrace.registry.names import PREFIX
     from mindtrace.registry.provenance import environment, git_state
     from mindtrace.utils.system import available_cores
 
@@ -204,12 +158,12 @@ def _differences(located: Located, data: ImageDataModule, made: Settings) -> lis
         then, now = {**tags, **then}, {**environment(), **git_state(Path.cwd()), **now}
         names += [name for name in (*environment(), "git_commit", "git_dirty") if name in tags]
     found = [
-        Difference(name, then.get(name), now.get(name))
+        Deviation(name, then.get(name), now.get(name))
         for name in names
         # Uncommitted changes may be others each time.
         if then.get(name) != now.get(name) or (name, then[name]) == ("git_dirty", "true")
     ]
     threads, cores = made.compute.threads or 1, available_cores()
     if threads > cores:
-        found.append(Difference("threads", str(threads), f"{cores} cores"))
+        found.append(Deviation("threads", str(threads), f"{cores} cores"))
     return found

@@ -1,23 +1,24 @@
-"""A comparison as one HTML page: style, figures and images are all in it.
-
-In: a `Comparison` and the images that flipped. Out: HTML that needs no network, no script
-and no other file, in light and dark, on a screen and on a phone.
-"""
+"""A comparison as one HTML page with the images that changed: no script, no other file."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from mindtrace.errors import DataError, MindtraceError
 
 if TYPE_CHECKING:
-    from mindtrace.registry.compare import Comparison
-    from mindtrace.registry.gate import ClassChange
-    from mindtrace.service.compare import Flip
+    from mindtrace.config.settings import Settings
+    from mindtrace.registry.comparison import ClassChange, Comparison, Side
+    from mindtrace.registry.reference import Located
 
 # A page of thousands of images is slow to open and no easier to judge.
 MOST = 120
+_THUMBNAIL = 96  # pixels
 
 _STYLE = """
 :root{color-scheme:light dark;--ground:#fbfbfa;--card:#fff;--ink:#1c2024;--soft:#60686f;
@@ -60,14 +61,80 @@ footer{margin-top:3rem;font-size:.85rem}
 """
 
 
-def page(comparison: Comparison, flips: Sequence[Flip], missing: str | None) -> str:
-    """The page.
+@dataclass(frozen=True)
+class Flip:
+    """An image that one of two versions gets right and the other does not."""
 
-    Args:
-        comparison: what it is about.
-        flips: the images that changed, in the order to show them.
-        missing: why there are no images, or None.
-    """
+    digest: str  # hexadecimal
+    class_name: str
+    answer_a: str
+    answer_b: str
+    confidence_a: float
+    confidence_b: float
+    gained: bool  # b is the one that is right
+    png: bytes | None = None  # a thumbnail, if the image can be read
+
+
+def comparison_page(
+    settings: Settings, comparison: Comparison, a: Side, b: Side, located_b: Located
+) -> str:
+    """The page; its images are read as the configuration of b says."""
+    flips, missing = find_flips(a, b), None
+    if flips:
+        try:
+            images = _thumbnails(settings, located_b, {flip.digest for flip in flips})
+            flips = [replace(flip, png=images.get(flip.digest)) for flip in flips]
+        except MindtraceError as error:
+            missing = error.message
+    return render(comparison, flips, missing)
+
+
+def find_flips(a: Side, b: Side) -> list[Flip]:
+    """The images that changed: those that b lost first, the most confident of its answers first."""
+    flips = []
+    for index in (a.right != b.right).nonzero()[0].tolist():
+        answer_a, answer_b = int(a.answers[index]), int(b.answers[index])
+        flips.append(
+            Flip(
+                digest=a.ledger.digests[index].tobytes().hex(),
+                class_name=a.class_names[int(a.ledger.labels[index])],
+                answer_a=a.class_names[answer_a],
+                answer_b=a.class_names[answer_b],
+                confidence_a=float(a.ledger.probabilities[index, answer_a]),
+                confidence_b=float(b.ledger.probabilities[index, answer_b]),
+                gained=bool(b.right[index]),
+            )
+        )
+    return sorted(flips, key=lambda flip: (flip.gained, -flip.confidence_b))
+
+
+def _thumbnails(settings: Settings, located: Located, wanted: set[str]) -> Mapping[str, bytes]:
+    """Small PNGs of test images by digest; MindtraceError if they cannot be had."""
+    from PIL import Image
+
+    from mindtrace.data.build import build_data
+    from mindtrace.models import input_requirements
+    from mindtrace.registry.reproduce import settings_of_bundle
+    from mindtrace.training.export import pixels
+
+    config = (located.folder / "config.ini").read_text(encoding="utf-8")
+    made = settings_of_bundle(settings, config)
+    split = build_data(made, input_requirements(made.model)).split("test")
+    found = {}
+    for image, digest in zip(split.images, split.digests(), strict=True):
+        if digest.hex() in wanted:
+            thumbnail: Any = Image.fromarray(pixels(image))
+            thumbnail.thumbnail((_THUMBNAIL, _THUMBNAIL))
+            file = io.BytesIO()
+            thumbnail.save(file, "PNG")
+            found[digest.hex()] = file.getvalue()
+    if not found:
+        raise DataError("the images of this configuration are not those of the test set")
+    return found
+
+
+def render(comparison: Comparison, flips: Sequence[Flip], missing: str | None) -> str:
+    """The HTML; `missing` says why there are no images."""
     lost = [flip for flip in flips if not flip.gained]
     gained = [flip for flip in flips if flip.gained]
     title = f"{escape(comparison.b)} beside {escape(comparison.a)}"

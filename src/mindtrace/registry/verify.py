@@ -1,8 +1,4 @@
-"""Whether a version is still what was registered, and its model's aliases what they should be.
-
-In: the folder of a bundle and what the registry says of it; or a reader and a model.
-Out: faults, a line each; none if all is well.
-"""
+"""Whether a version is what was registered, and its model's aliases what the history says."""
 
 from __future__ import annotations
 
@@ -10,9 +6,13 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+from uuid import uuid4
 
 from mindtrace.bundle import manifest
 from mindtrace.bundle.bundle import (
@@ -24,23 +24,72 @@ from mindtrace.bundle.bundle import (
 )
 from mindtrace.bundle.predictions import TestPredictions
 from mindtrace.bundle.predictor import Predictor
-from mindtrace.errors import BundleError
-from mindtrace.registry.history import champion, counted
+from mindtrace.config.urls import file_path
+from mindtrace.errors import BundleError, StoreError
+from mindtrace.registry.champions import champion_of, parse_log
 from mindtrace.registry.names import CHAMPION, PREFIX
-from mindtrace.registry.reader import Reader
+from mindtrace.registry.reader import ModelVersion, Reader
 
 _PICKLED_NAMES = re.compile(r"\.(pkl|pickle|pt|pth|ckpt|joblib|dill)$", re.IGNORECASE)
 _PICKLED_START = re.compile(rb"\x80[\x02-\x05]")
 
 
-def bundle_faults(folder: Path, digest: str | None, tags: Mapping[str, str]) -> list[str]:
-    """What is wrong with a bundle.
+@dataclass(frozen=True)
+class Verification:
+    """What was found of one version, of the aliases of a model, or of a bundle's folder."""
 
-    Args:
-        folder: where it lies.
-        digest: what the registry says of its manifest; None to believe the manifest.
-        tags: of the version, with their prefix; what they say is compared too.
-    """
+    model_name: str | None  # None for a folder
+    version: int | None  # None for aliases and a folder
+    subject: str  # NAME/VERSION, NAME (aliases) or the folder
+    bundle_digest: str | None  # as registered
+    state: Literal["verified", "damaged", "no bundle"]  # the last: registered by plain MLflow
+    faults: tuple[str, ...]
+
+
+def verify_folder(folder: Path) -> Verification:
+    """Check a bundle by its own manifest."""
+    return _found(None, None, str(folder), None, bundle_faults(folder, None, {}))
+
+
+def verify_version(reader: Reader, row: ModelVersion, staging: Path) -> Verification:
+    """Check the bundle of a version; one that is not on this machine is fetched to `staging`."""
+    digest, subject = row.tags.get(PREFIX + "bundle_digest"), f"{row.name}/{row.version}"
+    if digest is None or row.location is None:
+        return Verification(row.name, row.version, subject, digest, "no bundle", ())
+    folder = file_path(row.location)
+    if folder is not None:
+        faults = bundle_faults(folder, digest, row.tags)
+        return _found(row.name, row.version, subject, digest, faults)
+    # Fetched anew: an earlier copy proves nothing about what the store holds now.
+    aside = staging / f"verify-{uuid4().hex}"
+    try:
+        staging.mkdir(parents=True, exist_ok=True)
+        reader.fetch(row.location, aside)
+        faults = bundle_faults(aside, digest, row.tags)
+    except StoreError as error:
+        faults = [f"its files cannot be had: {error.message}"]
+    except OSError as error:
+        raise StoreError(f"cannot keep files in {staging}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return _found(row.name, row.version, subject, digest, faults)
+
+
+def verify_aliases(reader: Reader, model_name: str) -> Verification:
+    """Check the aliases of a model."""
+    faults = alias_faults(reader, model_name)
+    return _found(model_name, None, f"{model_name} (aliases)", None, faults)
+
+
+def _found(
+    model_name: str | None, version: int | None, subject: str, digest: str | None, faults: list[str]
+) -> Verification:
+    state: Literal["verified", "damaged"] = "damaged" if faults else "verified"
+    return Verification(model_name, version, subject, digest, state, tuple(faults))
+
+
+def bundle_faults(folder: Path, digest: str | None, tags: Mapping[str, str]) -> list[str]:
+    """What is wrong with a bundle, compared with its registered digest and its version's tags."""
     try:
         Predictor.open(folder, digest)
         files = manifest.check(folder, digest)
@@ -52,18 +101,18 @@ def bundle_faults(folder: Path, digest: str | None, tags: Mapping[str, str]) -> 
 
 
 def alias_faults(reader: Reader, model_name: str) -> list[str]:
-    """Aliases that name what is not there, or not what the history says."""
+    """Aliases that name what does not exist, or not what the history says."""
     aliases = reader.aliases(model_name)
     faults = [
         f"alias '{alias}' names version {number}, which does not exist"
         for alias, number in aliases.items()
         if reader.version(model_name, number) is None
     ]
-    told = champion(counted(reader.log(model_name)))
+    champion = champion_of(parse_log(model_name, reader.log(model_name)))
     found = aliases.get(CHAMPION)
-    if told is not None and found != told:
+    if champion is not None and found != champion:
         named = "no version" if found is None else f"version {found}"
-        faults.append(f"alias '{CHAMPION}' names {named}, the history says {told}")
+        faults.append(f"alias '{CHAMPION}' names {named}, the history says {champion}")
     return faults
 
 

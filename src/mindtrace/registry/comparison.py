@@ -1,0 +1,290 @@
+"""Two versions image by image, from their stored predictions, and the verdict of the gate."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mindtrace.bundle import manifest
+from mindtrace.bundle.bundle import DATA_FILE, MODEL_FILE, PREDICTIONS_FILE
+from mindtrace.bundle.model_config import ModelConfig, ModelConfigError
+from mindtrace.bundle.predictions import TestPredictions
+from mindtrace.config.urls import file_path
+from mindtrace.errors import BundleError, StoreError, UsageError
+
+if TYPE_CHECKING:
+    from mindtrace.registry.reader import Reader
+    from mindtrace.registry.reference import Located
+
+PROMOTE, REJECT, HOLD = "PROMOTE", "REJECT", "HOLD"
+MARGIN = 0.01
+CLASS_MARGIN = 0.05
+# Folder of a run with the predictions that `registry evaluate` kept.
+EVALUATIONS = "evaluations"
+
+# Shares of whole images that are equal on paper must be equal here.
+_ROUNDING = 1e-9
+_RESAMPLES = 10_000
+_SEED = 0
+# Quantiles of the normal distribution at 0.975 and 0.8.
+_TWO_SIDED_5_PERCENT = 1.959963984540054
+_POWER_80_PERCENT = 0.8416212335729143
+# 2 * 0.5**6 < 0.05 < 2 * 0.5**5: fewer changed images are never significant.
+_FEWEST = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """The predictions of one version on its test set, in the order of (image digest, label)."""
+
+    name: str  # NAME/VERSION, or the bundle's folder
+    test_digest: str
+    class_names: tuple[str, ...]
+    ledger: TestPredictions
+
+    @property
+    def answers(self) -> NDArray[np.int64]:
+        """The likeliest class of each image, (images,)."""
+        return np.asarray(self.ledger.probabilities.argmax(axis=1), np.int64)
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each answer is the true class, (images,)."""
+        return np.asarray(self.answers == self.ledger.labels)
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """Accuracies of both versions in one class; None without images of it."""
+
+    label: int
+    class_name: str
+    n: int
+    acc_a: float | None
+    acc_b: float | None
+    diff: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Version b compared with version a on the test set that both answered."""
+
+    a: str
+    b: str
+    test_digest: str
+    n: int
+    acc_a: float
+    acc_b: float
+    diff: float
+    ci: tuple[float, float]  # 95 % interval of diff
+    mcnemar_p: float
+    wrong_to_right: int  # images that only b gets right
+    right_to_wrong: int
+    per_class: tuple[ClassChange, ...]
+    minimum_detectable: float
+    verdict: str  # of the gate, b as challenger of a
+    reasons: tuple[str, ...]
+    margin: float
+
+
+def read_sides(reader: Reader | None, a: Located, b: Located) -> tuple[Side, Side]:
+    """Both versions' predictions, on one test set if either was evaluated on the other's."""
+    first, second = read_side(a), read_side(b)
+    if first.test_digest == second.test_digest or reader is None:
+        return first, second
+    moved = _evaluated(reader, b, second, first.test_digest)
+    if moved is not None:
+        return first, moved
+    return _evaluated(reader, a, first, second.test_digest) or first, second
+
+
+def read_side(located: Located) -> Side:
+    """The predictions of a bundle, every byte of the bundle checked."""
+    row = located.row
+    name = str(located.folder) if row is None else f"{row.name}/{row.version}"
+    files = manifest.check(located.folder, located.digest)
+    try:
+        card = ModelConfig.from_json(files[MODEL_FILE].decode())
+        ledger = TestPredictions.parse(files[PREDICTIONS_FILE])
+        test_digest = str(json.loads(files[DATA_FILE])["test_digest"])
+    except KeyError as error:
+        raise BundleError(name, f"{error} is missing, so it cannot be compared") from error
+    except (ModelConfigError, ValueError, TypeError) as error:
+        raise BundleError(name, str(error)) from error
+    n, classes = len(ledger.labels), len(card.class_names)
+    if n == 0 or ledger.digests.shape != (n, 32) or ledger.probabilities.shape != (n, classes):
+        raise BundleError(name, "its predictions do not fit its classes")
+    return Side(name, test_digest, card.class_names, ordered(ledger))
+
+
+def ordered(ledger: TestPredictions) -> TestPredictions:
+    """Sorted by (digest, label); equal images have equal answers, so their order is no matter."""
+    words = np.ascontiguousarray(ledger.digests).view(">u8")
+    order = np.lexsort((ledger.labels, *(words[:, column] for column in range(3, -1, -1))))
+    return TestPredictions(ledger.digests[order], ledger.labels[order], ledger.probabilities[order])
+
+
+def compare(a: Side, b: Side, margin: float = MARGIN) -> Comparison:
+    """Compare b with a; UsageError if they have other test images or classes."""
+    _require_comparable(a, b)
+    n = len(a.ledger.labels)
+    gained, lost = int((b.right & ~a.right).sum()), int((a.right & ~b.right).sum())
+    right_a, right_b = int(a.right.sum()), int(b.right.sum())
+    interval = bootstrap_interval(n, gained, lost)
+    classes = _per_class(a, b)
+    verdict, reasons = decide(interval, classes, margin)
+    return Comparison(
+        a=a.name,
+        b=b.name,
+        test_digest=a.test_digest,
+        n=n,
+        acc_a=right_a / n,
+        acc_b=right_b / n,
+        diff=(right_b - right_a) / n,
+        ci=interval,
+        mcnemar_p=mcnemar_p(gained, lost),
+        wrong_to_right=gained,
+        right_to_wrong=lost,
+        per_class=classes,
+        minimum_detectable=minimum_detectable(n, gained, lost),
+        verdict=verdict,
+        reasons=reasons,
+        margin=margin,
+    )
+
+
+def decide(
+    interval: tuple[float, float], classes: Sequence[ClassChange], margin: float = MARGIN
+) -> tuple[str, tuple[str, ...]]:
+    """The gate: a verdict on the challenger and its reasons, one line each.
+
+    REJECT if a class falls by more than 0.05, or if even the upper end of the interval is below
+    -margin. PROMOTE if even the lower end is not below it. Else HOLD: this test set cannot tell.
+    """
+    low, high = interval
+    fallen = tuple(
+        f"class {one.class_name} falls from {one.acc_a:.4f} to {one.acc_b:.4f}, "
+        f"more than {CLASS_MARGIN} ({one.n} images)"
+        for one in classes
+        if one.diff is not None and one.diff < -CLASS_MARGIN - _ROUNDING
+    )
+    found = f"the difference lies between {low:+.4f} and {high:+.4f}"
+    if high < -margin - _ROUNDING:
+        return REJECT, (f"{found}, below -{margin}", *fallen)
+    if fallen:
+        return REJECT, fallen
+    if low >= -margin - _ROUNDING:
+        return PROMOTE, (f"{found}, not below -{margin}",)
+    return HOLD, (f"{found}: this test set cannot tell whether it is below -{margin}",)
+
+
+def bootstrap_interval(images: int, gained: int, lost: int) -> tuple[float, float]:
+    """95 % interval of the difference of accuracies by a paired bootstrap.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
+    # An image adds 1, -1 or 0 to the difference. Drawing images with replacement draws how many
+    # of each there are from a multinomial distribution: the same bootstrap, without the images.
+    shares = np.array([gained, lost, images - gained - lost]) / images
+    drawn = np.random.default_rng(_SEED).multinomial(images, shares, size=_RESAMPLES)
+    differences = (drawn[:, 0] - drawn[:, 1]) / images
+    low, high = np.quantile(differences, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def mcnemar_p(gained: int, lost: int) -> float:
+    """Two-sided exact p value that changed images are shared like this; 1.0 without changes.
+
+    Source: McNemar, Psychometrika 12 (1947) 153; its exact form is the binomial test.
+    """
+    changed = gained + lost
+    term = total = 1  # comb(changed, 0)
+    for count in range(1, min(gained, lost) + 1):
+        term = term * (changed - count + 1) // count
+        total += term
+    return float(min(1.0, 2 * total / 2**changed))
+
+
+def minimum_detectable(images: int, gained: int, lost: int) -> float:
+    """The smallest difference of accuracies that this test set shows four times in five.
+
+    At 5 % two-sided, with the share of changed images as it is here. With n images and a share s,
+    the difference d solves `sqrt(n) d = z1 sqrt(s) + z2 sqrt(s - d**2)`, z1 = 1.96, z2 = 0.84;
+    but fewer than 6 changed images never reach 5 %, so it is at least 6 / n.
+    Source: Connor, Biometrics 43 (1987) 207, solved for the difference.
+    """
+    share = (gained + lost) / images
+    first, second = _TWO_SIDED_5_PERCENT, _POWER_80_PERCENT
+    half = first * math.sqrt(share * images)
+    whole = images + second**2
+    root = math.sqrt(max(0.0, half**2 - whole * share * (first**2 - second**2)))
+    return min(1.0, max((half + root) / whole, _FEWEST / images))
+
+
+def _per_class(a: Side, b: Side) -> tuple[ClassChange, ...]:
+    rows = []
+    for label, class_name in enumerate(a.class_names):
+        here = a.ledger.labels == label
+        n = int(here.sum())
+        if n == 0:
+            rows.append(ClassChange(label, class_name, 0, None, None, None))
+            continue
+        right_a, right_b = int(a.right[here].sum()), int(b.right[here].sum())
+        rows.append(
+            ClassChange(label, class_name, n, right_a / n, right_b / n, (right_b - right_a) / n)
+        )
+    return tuple(rows)
+
+
+def _require_comparable(a: Side, b: Side) -> None:
+    if a.test_digest != b.test_digest:
+        raise UsageError(
+            f"{a.name} and {b.name} were tested on different images: "
+            f"test digests {a.test_digest[:12]} and {b.test_digest[:12]}",
+            hint="mindtrace registry evaluate REF --config CFG tests a version on other images",
+        )
+    if a.class_names != b.class_names:
+        raise UsageError(f"{a.name} and {b.name} have different classes")
+    same = np.array_equal(a.ledger.digests, b.ledger.digests)
+    if not (same and np.array_equal(a.ledger.labels, b.ledger.labels)):
+        raise BundleError(b.name, f"its predictions are about other images than those of {a.name}")
+
+
+def _evaluated(reader: Reader, located: Located, side: Side, test_digest: str) -> Side | None:
+    """A version's predictions on another test set; None if it was not evaluated on it."""
+    content = _kept(reader, located, f"{test_digest}.npz")
+    if content is None:
+        return None
+    try:
+        ledger = TestPredictions.parse(content)
+    except ValueError as error:
+        raise BundleError(side.name, f"its evaluation: {error}") from error
+    # The manifest does not cover this file: it counts only if its images have the digest.
+    shape = (len(ledger.labels), len(side.class_names))
+    if ledger.test_digest != test_digest or ledger.probabilities.shape != shape:
+        raise BundleError(side.name, f"its evaluation on {test_digest[:12]} is about other images")
+    return replace(side, test_digest=test_digest, ledger=ordered(ledger))
+
+
+def _kept(reader: Reader, located: Located, name: str) -> bytes | None:
+    """A file of the folder beside the bundle in the version's run; None if there is none."""
+    if located.row is None or located.row.location is None:
+        return None
+    beside = f"{located.row.location.rstrip('/').rpartition('/')[0]}/{EVALUATIONS}"
+    local = file_path(beside)
+    try:
+        if local is not None:
+            return (local / name).read_bytes()
+        with tempfile.TemporaryDirectory(prefix="mindtrace-") as folder:
+            reader.fetch(beside, Path(folder) / EVALUATIONS)
+            return (Path(folder) / EVALUATIONS / name).read_bytes()
+    except (FileNotFoundError, StoreError):
+        return None

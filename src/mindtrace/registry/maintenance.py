@@ -1,0 +1,156 @@
+"""Old versions are deleted with their bundles; a bundle is exported to a folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from mindtrace.bundle import manifest
+from mindtrace.errors import UsageError
+from mindtrace.registry.champions import parse_log
+from mindtrace.registry.names import BUNDLE, PREFIX, is_log
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+
+    from mindtrace.registry.reader import ModelVersion, Reader
+    from mindtrace.registry.reference import Located
+    from mindtrace.registry.store import Store
+
+# A rollback may need any champion of the last entries of the history again.
+HISTORY_KEPT = 10
+_ALL = 1_000_000
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A version to delete; `removed` is False in a dry run, and if it has got a name since."""
+
+    model_name: str
+    version: int
+    created_at: str  # UTC, ISO 8601
+    bundle_digest: str
+    removed: bool
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A bundle in a folder of the user's; without name and version if it came from a folder."""
+
+    model_name: str | None
+    version: int | None
+    folder: str  # absolute
+    bundle_digest: str
+    files: dict[str, int]  # name to size in bytes
+
+
+def delete_old_versions(
+    reader: Reader,
+    open_store: Callable[[], Store],
+    copies: Path,
+    model_name: str,
+    keep: int,
+    dry_run: bool,
+) -> Iterator[Removal]:
+    """Delete all but the newest `keep` versions of a model, the oldest first, one by one.
+
+    Kept whatever their age: versions that an alias or the last entries of the history name, and
+    versions that mindtrace did not register. `copies` holds fetched bundles by digest.
+    """
+    named = _named_versions(reader, model_name)
+    for row in reversed(reader.versions(model_name, _ALL)[keep:]):
+        digest = row.tags.get(PREFIX + "bundle_digest")
+        if row.version in named or digest is None:
+            continue
+        removed = False
+        # Asked again: somebody may have named it since.
+        if not dry_run and row.version not in _named_versions(reader, model_name):
+            _delete(open_store(), row)
+            shutil.rmtree(copies / digest, ignore_errors=True)
+            removed = True
+        yield Removal(row.name, row.version, row.created_at, digest, removed)
+
+
+def export_bundle(located: Located, folder: Path) -> Exported:
+    """Write a bundle into a new or empty folder; all of it or nothing.
+
+    The bytes written are those that were compared with the registry, and the copy has answered
+    its golden images.
+    """
+    from mindtrace.bundle.predictor import Predictor
+
+    target = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100 - keeps links as written
+    _require_empty(target)
+    files = manifest.check(located.folder, located.digest)
+    aside = target.with_name(f".{target.name}-{uuid4().hex}")
+    try:
+        aside.mkdir(parents=True)
+        for name, content in files.items():
+            (aside / name).write_bytes(content)
+            manifest.sync(aside / name)
+        manifest.sync(aside)
+        predictor = Predictor.open(aside, located.digest)
+        # Onto an empty folder this is one step; onto one that filled meanwhile it fails.
+        aside.rename(target)
+    except OSError as error:
+        raise UsageError(f"folder '{folder}' cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return Exported(
+        model_name=located.row.name if located.row else None,
+        version=located.row.version if located.row else None,
+        folder=str(target),
+        bundle_digest=predictor.digest,
+        files={name: len(content) for name, content in sorted(files.items())},
+    )
+
+
+def _named_versions(reader: Reader, model_name: str) -> set[int | None]:
+    """Versions that an alias or the last entries of the history name."""
+    recent = parse_log(model_name, reader.log(model_name))[-HISTORY_KEPT:]
+    champions = {version for entry in recent for version in (entry.to, entry.origin)}
+    return champions | set(reader.aliases(model_name).values())
+
+
+def _delete(store: Store, row: ModelVersion) -> None:
+    """Delete a version, then the bundle that its run keeps for it, unless others have it too."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    from mindtrace.registry.store import if_there, store_errors
+
+    client = store.client
+
+    def delete_version() -> MlflowVersion:
+        found = client.get_model_version(row.name, str(row.version))
+        client.delete_model_version(row.name, str(row.version))
+        return found
+
+    # In this order: a bundle without a version is waste, a version without a bundle is damage.
+    # The run and its metrics stay.
+    with store_errors(store.uri):
+        found = if_there(delete_version)
+        if found is None:
+            return  # somebody else was quicker
+        run_id = found.run_id
+        if not run_id or found.source != f"runs:/{run_id}/{BUNDLE}":
+            return  # its files are not where mindtrace puts them
+        users = client.search_model_versions(f"run_id = '{run_id}'")
+        if any(not is_log(user.name) for user in users):
+            return
+        place = client.get_run(run_id).info.artifact_uri
+        get_artifact_repository(place, tracking_uri=store.uri).delete_artifacts(BUNDLE)
+
+
+def _require_empty(target: Path) -> None:
+    try:
+        filled = target.exists() and (not target.is_dir() or any(target.iterdir()))
+    except OSError as error:
+        raise UsageError(f"folder '{target}' cannot be read: {error.strerror}") from error
+    if filled:
+        kind = "is not empty" if target.is_dir() else "is a file"
+        raise UsageError(f"folder '{target}' {kind}", hint="name a folder that does not exist yet")

@@ -1,0 +1,320 @@
+"""Who is champion of a model: history, promote, rollback and compare."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mindtrace.config.settings import Settings
+from mindtrace.documents import document
+from mindtrace.errors import (
+    BundleError,
+    ConflictError,
+    NotFoundError,
+    QueueFullError,
+    StoreError,
+    UsageError,
+    VerdictError,
+    listed,
+)
+from mindtrace.registry.champions import (
+    PROMOTE,
+    REFUSE,
+    ROLLBACK,
+    ChampionLog,
+    HistoryEntry,
+    champion_of,
+    promotion_to_undo,
+    times_used,
+)
+from mindtrace.registry.names import CHAMPION
+from mindtrace.registry.provenance import who
+from mindtrace.registry.reader import open_reader
+from mindtrace.registry.reference import (
+    Located,
+    default_model,
+    find,
+    locate,
+    locate_version,
+    require_model,
+)
+from mindtrace.system import ChildResult, run_child
+
+if TYPE_CHECKING:
+    from mindtrace.registry.comparison import Comparison, Side
+    from mindtrace.registry.reader import ModelVersion, Reader
+    from mindtrace.registry.store import Store
+
+MARGIN = 0.01
+CHILD_TIMEOUT = 60.0  # seconds: a store that is away must not hold a request for ever
+_TURN_TIMEOUT = 5.0  # seconds
+_LONGEST_REASON = 1000  # MLflow's limit for a tag is above
+
+# Several at once would each import MLflow, for changes of which one wins.
+_turn = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What became of a request to promote."""
+
+    model_name: str
+    version: int  # the challenger
+    champion: int | None  # before
+    promoted: bool  # the challenger is champion now
+    dry_run: bool
+    forced: bool
+    revision: int  # of the history now
+    verdict: str | None  # of the gate; None where there was nothing to compare with
+    reasons: tuple[str, ...]  # of the verdict
+    reason: str | None  # of the caller
+    times_used: int  # earlier decisions by this test set
+    comparison: Comparison | None  # champion and challenger
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document of `mindtrace registry promote`."""
+        comparison = None if self.comparison is None else document(self.comparison)
+        return document({**vars(self), "comparison": comparison})
+
+    def require_passed(self) -> None:
+        """Raise VerdictError if the gate said HOLD or REJECT and was not overruled."""
+        if self.forced or self.verdict in (None, "PROMOTE"):
+            return
+        raise VerdictError(
+            f"{self.verdict}: {self.model_name}/{self.version} does not replace "
+            f"{self.model_name}/{self.champion}: {listed(self.reasons, 2)}",
+            hint=f"mindtrace registry compare {self.model_name} {self.version} --html changes.html",
+        )
+
+
+def history(
+    settings: Settings, name: str | None = None, *, repair: bool = True
+) -> list[HistoryEntry]:
+    """The history of a model, oldest first; `repair` sets an alias that differs from it."""
+    reader = open_reader(settings)
+    model_name = _registered_name(settings, reader, name)
+    log = _champion_log(settings, reader, model_name)
+    entries = log.entries()
+    if repair and entries:
+        log.repair_alias(reader.version_of_alias(model_name, CHAMPION))
+    return list(entries)
+
+
+def promote(
+    settings: Settings,
+    ref: str,
+    *,
+    dry_run: bool = False,
+    margin: float = MARGIN,
+    force: bool = False,
+    reason: str | None = None,
+    if_revision: int | None = None,
+) -> Promotion:
+    """Make a version champion if the gate passes it; a refusal is logged and returned."""
+    if not 0 <= margin <= 1:
+        raise UsageError(f"margin {margin}: must be between 0 and 1")
+    if force and not (reason or "").strip():
+        raise UsageError("force wants a reason for the history", hint="--force --reason TEXT")
+    _check_reason(reason)
+    reader = open_reader(settings)
+    row = find(settings, reader, ref)
+    _check_bundle(settings, reader, row)
+    log = _champion_log(settings, reader, row.name)
+    compared: dict[int, Comparison | None] = {}
+    for entries in log.attempts(if_revision):
+        champion, revision = champion_of(entries), len(entries)
+        comparison = None
+        if champion is not None and champion != row.version:
+            if champion not in compared:
+                compared[champion] = _gate(settings, reader, row, champion, margin, force)
+            comparison = compared[champion]
+        refused = comparison is not None and comparison.verdict != "PROMOTE" and not force
+        if champion == row.version:
+            if not dry_run:
+                log.repair_alias(reader.version_of_alias(row.name, CHAMPION))
+        elif not dry_run:
+            entry = log.append(
+                expected=revision,
+                action=REFUSE if refused else PROMOTE,
+                to=row.version,
+                by=who(),
+                run_id=row.run_id,
+                reason=reason,
+                verdict=None if comparison is None else comparison.verdict,
+                test_digest=None if comparison is None else comparison.test_digest,
+            )
+            if entry is None:
+                continue
+            revision = entry.revision
+        break
+    return Promotion(
+        model_name=row.name,
+        version=row.version,
+        champion=champion,
+        promoted=champion == row.version or not (refused or dry_run),
+        dry_run=dry_run,
+        forced=force,
+        revision=revision,
+        verdict=None if comparison is None else comparison.verdict,
+        reasons=_reasons(row, champion) if comparison is None else comparison.reasons,
+        reason=reason,
+        times_used=0 if comparison is None else times_used(entries, comparison.test_digest),
+        comparison=comparison,
+    )
+
+
+def rollback(
+    settings: Settings,
+    name: str | None = None,
+    *,
+    reason: str | None = None,
+    if_revision: int | None = None,
+) -> HistoryEntry:
+    """Restore the champion before the latest promotion not yet undone."""
+    _check_reason(reason)
+    reader = open_reader(settings)
+    model_name = _registered_name(settings, reader, name)
+    log = _champion_log(settings, reader, model_name)
+    wanted: HistoryEntry | None = None
+    for entries in log.attempts(if_revision):
+        undone = promotion_to_undo(entries)
+        if undone is None:
+            if entries:
+                log.repair_alias(reader.version_of_alias(model_name, CHAMPION))
+            raise ConflictError(
+                f"{model_name}: there is nothing to roll back",
+                hint=f"mindtrace registry history {model_name}",
+            )
+        if wanted is not None and undone != wanted:
+            # Somebody else undid it or promoted another: what the caller saw is gone.
+            raise log.lost_race()
+        wanted = undone
+        row = find(settings, reader, f"{model_name}/{undone.origin}")
+        _check_bundle(settings, reader, row)
+        entry = log.append(
+            expected=len(entries),
+            action=ROLLBACK,
+            to=row.version,
+            by=who(),
+            run_id=row.run_id,
+            reason=reason,
+        )
+        if entry is not None:
+            return entry
+    raise log.lost_race()
+
+
+def compare(settings: Settings, a: str, b: str, *, margin: float = MARGIN) -> Comparison:
+    """Compare version b with version a on the test set that both answered."""
+    from mindtrace.registry import comparison
+
+    first, second, _ = _sides(settings, a, b)
+    return comparison.compare(first, second, margin)
+
+
+def compare_page(
+    settings: Settings, a: str, b: str, *, margin: float = MARGIN
+) -> tuple[Comparison, str]:
+    """The same, and an HTML page with the images that changed."""
+    from mindtrace.registry import comparison
+    from mindtrace.registry.comparison_page import comparison_page
+
+    first, second, located = _sides(settings, a, b)
+    found = comparison.compare(first, second, margin)
+    return found, comparison_page(settings, found, first, second, located)
+
+
+def change_in_child(settings: Settings, verb: str, arguments: Sequence[str]) -> ChildResult:
+    """Run `mindtrace registry VERB ARGUMENTS` as a child process; blocks.
+
+    MLflow costs a second and 150 MB to import, so a server never does.
+    """
+    from mindtrace.jobs.process import listed_environment
+
+    # In the environment and not in the command line: a URI may hold a password.
+    ours = {
+        "DIR_PATHS__ROOT": str(settings.dirs.root),
+        "REGISTRY__TRACKING_URI": settings.registry.tracking_uri,
+    }
+    if not _turn.acquire(timeout=_TURN_TIMEOUT):
+        raise QueueFullError("the registry is being changed already", hint="repeat in a moment")
+    try:
+        return run_child(
+            ["registry", verb, "--json", *arguments],
+            env=listed_environment(os.environ, ours),
+            cwd=settings.dirs.root,
+            timeout=CHILD_TIMEOUT,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise StoreError(f"registry: {verb} did not end within {CHILD_TIMEOUT:.0f} s") from error
+    finally:
+        _turn.release()
+
+
+def _champion_log(settings: Settings, reader: Reader, model_name: str) -> ChampionLog:
+    def open_store() -> Store:
+        from mindtrace.registry.store import Store
+
+        return Store(settings.registry.tracking_uri, settings.dirs.root)
+
+    return ChampionLog(model_name, functools.partial(reader.log, model_name), open_store)
+
+
+def _registered_name(settings: Settings, reader: Reader, name: str | None) -> str:
+    """A name that is registered; None is the only one there is."""
+    model_name = default_model(settings, reader) if name is None else name
+    require_model(reader, model_name)
+    return model_name
+
+
+def _check_reason(reason: str | None) -> None:
+    if reason is not None and len(reason) > _LONGEST_REASON:
+        raise UsageError(f"a reason has at most {_LONGEST_REASON} characters, not {len(reason)}")
+
+
+def _check_bundle(settings: Settings, reader: Reader, row: ModelVersion) -> None:
+    """Raise BundleError unless the bundle is what was registered and answers its golden images."""
+    from mindtrace.bundle.predictor import Predictor
+
+    located = locate_version(settings, reader, row)
+    Predictor.open(located.folder, located.digest)
+
+
+def _gate(
+    settings: Settings, reader: Reader, row: ModelVersion, champion: int, margin: float, force: bool
+) -> Comparison | None:
+    """Champion and challenger compared; None where they cannot be and `force` is given."""
+    from mindtrace.registry.comparison import compare, read_sides
+
+    try:
+        before = find(settings, reader, f"{row.name}/{champion}")
+        bundles = (locate_version(settings, reader, one) for one in (before, row))
+        return compare(*read_sides(reader, *bundles), margin)
+    except (BundleError, NotFoundError, UsageError) as error:
+        if force:
+            return None
+        error.hint = error.hint or "--force --reason TEXT promotes without comparing"
+        raise
+
+
+def _reasons(row: ModelVersion, champion: int | None) -> tuple[str, ...]:
+    if champion is None:
+        return (f"{row.name} had no champion",)
+    if champion == row.version:
+        return (f"{row.name}/{row.version} is the champion",)
+    return ("forced without comparing",)
+
+
+def _sides(settings: Settings, a: str, b: str) -> tuple[Side, Side, Located]:
+    """Both versions' predictions, and where b's bundle is; b may be a version of a's model."""
+    from mindtrace.registry.comparison import read_sides
+
+    first = locate(settings, a)
+    second = locate(settings, b, first.row.name if first.row else None)
+    reader = open_reader(settings) if first.row or second.row else None
+    return *read_sides(reader, first, second), second
