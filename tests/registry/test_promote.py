@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mindtrace.registry.lookup import open_reader
 
 from mindtrace.bundle.bundle import Contents
 from mindtrace.config.settings import Settings
@@ -22,6 +21,7 @@ from mindtrace.errors import (
 from mindtrace.registry.champions import champion_of, parse_log
 from mindtrace.registry.names import CHAMPION
 from mindtrace.registry.publish import Published
+from mindtrace.registry.reader import open_reader
 from mindtrace.registry.store import Store
 from mindtrace.service.promotion import history, promote, rollback
 from mindtrace.service.registry_api import Registry
