@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from starlette.staticfiles import StaticFiles
 
-from mindtrace.application import metrics
+from mindtrace.application.metrics import scrape
 from mindtrace.application.schemas import Alive, problems
 from mindtrace.application.served_model import ServedModel
 
@@ -66,9 +66,9 @@ async def ready(request: Request) -> dict[str, Any]:
 @router.get(
     "/metrics", summary="Counters for Prometheus", response_class=Response, responses=_METRICS
 )
-async def scrape(request: Request) -> Response:
+async def metrics(request: Request) -> Response:
     """Of all workers of this server; gauges of those that live."""
-    text, media_type = await metrics.scrape(request.app.state)
+    text, media_type = await scrape(request.app.state)
     return Response(text, media_type=media_type)
 
 

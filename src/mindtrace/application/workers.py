@@ -36,12 +36,17 @@ class Worker:
 
     def __init__(self, plan: Plan, listener: socket.socket) -> None:
         descriptor = listener.fileno()
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _WORKER, str(descriptor)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=[descriptor],
-        )
+        # Ctrl-C reaches every process of a terminal; the supervisor decides what it means.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _WORKER, str(descriptor)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=[descriptor],
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self._reported = b""
         stdin = self.process.stdin
         assert stdin is not None
@@ -95,8 +100,8 @@ def _how_it_ended(code: int) -> str:
 
 def serve_as_worker() -> None:
     """The whole life of a worker process."""
-    # Ctrl-C reaches every process of a terminal; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     listener = socket.socket(fileno=int(sys.argv[1]))
     plan: Plan = pickle.load(sys.stdin.buffer)
     report = os.fdopen(os.dup(1), "wb", buffering=0)
