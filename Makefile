@@ -51,6 +51,7 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/docstrings.py
+	$(BIN)/python .ci/budget.py
 
 # `network` tests need more than loopback, which a machine that builds may not have.
 test: lint
