@@ -133,19 +133,6 @@ def test_versions_are_compared(shared: OldRoot) -> None:
     assert difference["configuration"]["train.seed"] == ["0", "1"]
 
 
-def test_a_version_is_evaluated(old: OldRoot) -> None:
-    config = old.folder / "colours.ini"
-    config.write_text(
-        "[data]\nsource = folder\ndir = colours\nbatch_size = 8\n[compute]\nthreads = 1\n"
-    )
-    words = ("--config", str(config))
-    shown = answer(old.root, "registry", "show", "colours/1")
-    evaluated = answer(old.root, "registry", "evaluate", "colours/1", *words)
-
-    assert evaluated["test_digest"] == shown["test_digest"]
-    assert evaluated["accuracy"] == pytest.approx(shown["metrics"]["test_acc"])
-
-
 def test_champions_change(old: OldRoot) -> None:
     refused = run(old.root, "registry", "promote", "digits/3", "--json")
     assert refused.returncode == 3, refused.stderr
@@ -212,6 +199,17 @@ def test_an_interrupted_training_goes_on(old: OldRoot) -> None:
     assert first > 1  # it did not begin again
     (row, *_) = answers(old.root, "registry", "verify", "digits/5")
     assert row["state"] == "verified"
+    # The newest stays, and what an alias or the history names.
+    (gone,) = answers(old.root, "registry", "gc", "digits", "--keep", "1")
+    assert {key: gone[key] for key in ("model_name", "version", "removed")} == {
+        "model_name": "digits",
+        "version": 4,
+        "removed": True,
+    }
+    assert set(gone) == {"schema_version", "created_at", "bundle_digest", "removed"} | {
+        "model_name",
+        "version",
+    }
 
 
 def test_a_job_that_ended_is_listed(shared: OldRoot) -> None:
