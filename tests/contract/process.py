@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-PATIENCE = 180  # seconds: for a process that hangs
+PATIENCE = 300  # seconds: for a process that hangs
 
 _FOREIGN = ("MindtraceConfig", "COLUMNS", "FORCE_COLOR", "NO_COLOR")
 
