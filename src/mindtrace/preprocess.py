@@ -1,22 +1,14 @@
-"""Floor 2: from the bytes of an image file to the numbers a network reads.
+"""From the bytes of an image file to a network's input: the only path there is."""
 
-This is the only path. Training decodes its folders with it, the golden check,
-`predict` and `serve` run through it, so a model sees in production what it saw in
-training. Pillow decodes and resizes, NumPy normalises.
-
-What is decided here, once, for every door:
-
-* PNG, JPEG and WebP; of an animation the first frame.
-* The rotation that EXIF asks for is carried out.
-* A transparent pixel is a black one: it sends no light.
-* 16 bits a channel are scaled to 8, not clipped.
-"""
+# PNG, JPEG and WebP; of an animation the first frame. The rotation that EXIF asks for is
+# carried out. A transparent pixel becomes black. 16 bits a channel are scaled to 8, not clipped.
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -28,7 +20,6 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mindtrace.errors import ImageError
-from mindtrace.utils import image_files
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_PIXELS = 25_000_000
@@ -39,13 +30,12 @@ Mode = Literal["L", "RGB"]
 Resize = Literal["stretch", "crop"]
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
-# Pixels that are converted at a time: bounds the memory it takes, and the time for which
-# no other thread can run.
+# Pixels converted at a time: bounds the memory, and the time the interpreter lock is held.
 _STRIP = 1 << 19
 # What Pillow's decoders raise on damaged files, found by feeding them such files.
 _DAMAGE = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error),
-    # A palette that is not there, and whatever else it takes for granted.
+    # A missing palette, and whatever else the decoders assume to be there.
     *(AssertionError, AttributeError, KeyError, TypeError, OverflowError),
 )
 # By the value of EXIF's tag; 1 is upright.
@@ -59,24 +49,35 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Pillow remarks on damaged metadata, which would stand on stderr between our own
-# lines. What keeps an image from being read is an error, and that is told.
+# Pillow reads so much of a PNG at once, and gives it to its decoder in one piece.
+_ONE_PIECE = 65_536
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_END = b"\0\0\0\0IEND\xaeB`\x82"
+_COLOUR_TYPES = {"L": 0, "RGB": 2}
+_CHUNK = struct.Struct(">I4s")
+# Chunks that Pillow always inflates, to a megabyte each.
+_PACKED = frozenset({b"zTXt", b"iTXt", b"iCCP"})
+_MAX_CHUNKS, _MAX_PACKED = 16_384, 64
+
+_MARKER = re.compile(rb"\xff([^\x00\xff])")
+# Markers of JPEG that stand alone; a length follows all others.
+_ALONE = frozenset([0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)])
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_ONE_BY_ONE = frozenset({0xC0, 0xC1})
+_SCAN = b"\xff\xda"
+_MAX_SEGMENTS, _MAX_SCANS, _MAX_GAPS = 4096, 64, 65_536
+
+# Pillow warns of damaged metadata, between our own lines on stderr. What keeps an image
+# from being read is an error, and is reported.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What a network wants to see.
+    """A network's input: mode, size in pixels, mean and std a channel on the scale of [0, 1].
 
-    Attributes:
-        mode: `L` for one grey channel, `RGB` for three.
-        height: pixels.
-        width: pixels.
-        mean: one a channel, on the scale of [0, 1]; subtracted.
-        std: one a channel, on the scale of [0, 1]; divided by.
-        resize: `stretch` to height and width; `crop` scales the shorter side to
-            `short_side` and cuts height x width out of the centre.
-        short_side: pixels; only for `crop`.
+    `stretch` resizes to height and width; `crop` scales the shorter side to `short_side` and
+    cuts height x width out of the centre.
     """
 
     mode: Mode
@@ -95,17 +96,9 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class InputRequirements:
-    """What a network insists on; None leaves it to the images.
+    """What a network requires of an `ImageSpec`; None leaves it to the images.
 
-    Attributes:
-        mode: `L` or `RGB`.
-        height: pixels.
-        width: pixels.
-        mean: one a channel, on the scale of [0, 1].
-        std: one a channel, on the scale of [0, 1].
-        resize: see `ImageSpec`.
-        short_side: pixels; only for `crop`.
-        min_side: pixels; smaller images are scaled up to it.
+    Images smaller than `min_side` pixels are scaled up to it.
     """
 
     mode: Mode | None = None
@@ -119,25 +112,10 @@ class InputRequirements:
 
 
 def open_pixels(data: bytes, mode: Mode, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode an image file to 8 bits a channel, in its own size.
-
-    Args:
-        data: the whole file.
-        mode: the mode to convert to.
-        max_pixels: refuse an image of more, before any pixel is decoded.
-
-    Returns:
-        A loaded image of `mode`, upright.
-
-    Raises:
-        ImageError: not an image of a known format, damaged, or too large.
-    """
-    excess = image_files.excess(data)
-    if excess is not None:
-        raise ImageError(f"damaged image: far too many {excess}")
-    stowaway = image_files.stowaway(data)
-    if stowaway is not None:
-        raise ImageError(f"not an image alone: the file is {stowaway} as well")
+    """Decode an image file to 8 bits a channel, upright, in its own size; or ImageError."""
+    fault = decoding_cost_fault(data)
+    if fault is not None:
+        raise ImageError(f"damaged image: far too many {fault}")
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
         width, height = image.size
@@ -153,20 +131,15 @@ def open_pixels(data: bytes, mode: Mode, max_pixels: int = MAX_PIXELS) -> Image.
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"image of more than {max_pixels:,} pixels") from error
     except UnidentifiedImageError as error:
-        raise ImageError(
-            f"not an image: {_kind(data)}", hint="PNG, JPEG and WebP are read"
-        ) from error
+        kind = f"{len(data):,} bytes that begin with {data[:8]!r}" if data else "the file is empty"
+        raise ImageError(f"not an image: {kind}", hint="PNG, JPEG and WebP are read") from error
     except _DAMAGE as error:
         reason = str(error) or "its parts do not fit together"
         raise ImageError(f"damaged image: {reason}") from error
 
 
 def count_pixels(data: bytes) -> int:
-    """How many pixels an image file has, as its header says.
-
-    Raises:
-        ImageError: not an image of a known format, or damaged.
-    """
+    """The number of pixels that an image file's header states; or ImageError."""
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             return image.width * image.height
@@ -175,16 +148,9 @@ def count_pixels(data: bytes) -> int:
 
 
 def decode(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Decode and resize an image file to what `spec` asks for.
-
-    Returns:
-        uint8, (height, width) for `L`, (height, width, 3) for `RGB`.
-
-    Raises:
-        ImageError: see `open_pixels`.
-    """
+    """Decode and resize an image file: uint8, (height, width) or (height, width, 3)."""
     if spec.height * spec.width <= max_pixels:
-        plain = image_files.plain_pixels(data, spec.mode, spec.height, spec.width)
+        plain = plain_pixels(data, spec.mode, spec.height, spec.width)
         if plain is not None:
             return plain
     return np.asarray(resized(open_pixels(data, spec.mode, max_pixels), spec))
@@ -200,13 +166,8 @@ def adapted(image: Image.Image, mode: Mode) -> Image.Image:
 
 
 def resized(image: Image.Image, spec: ImageSpec) -> Image.Image:
-    """`image` in the size of `spec`, bilinear with antialiasing; as it is if it fits.
-
-    The crop is, pixel for pixel, that of torchvision's `Resize` and `CenterCrop`.
-
-    Raises:
-        ImageError: so long and thin that it would take too many pixels to crop.
-    """
+    """`image` in the size of `spec`, bilinear with antialiasing; as it is if it fits."""
+    # The crop is, pixel for pixel, that of torchvision's `Resize` and `CenterCrop`.
     if image.size == (spec.width, spec.height):
         return image
     if spec.resize == "stretch":
@@ -217,7 +178,7 @@ def resized(image: Image.Image, spec: ImageSpec) -> Image.Image:
     if width * height > max(MAX_PIXELS, image.width * image.height):
         raise ImageError(
             f"image of {image.width} x {image.height} pixels: too long and thin",
-            hint="cut the part out of it that matters",
+            hint="cut out the part that matters",
         )
     grown = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = round((width - spec.width) / 2), round((height - spec.height) / 2)
@@ -225,15 +186,7 @@ def resized(image: Image.Image, spec: ImageSpec) -> Image.Image:
 
 
 def normalise(pixels: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.float32]:
-    """Turn decoded images into the network's input.
-
-    Args:
-        pixels: uint8, (batch, height, width) for `L`, (batch, height, width, 3) for `RGB`.
-        spec: whose mean and deviation are used.
-
-    Returns:
-        float32, (batch, channels, height, width), contiguous.
-    """
+    """Decoded images, uint8 (batch, height, width[, 3]), as float32 (batch, channels, h, w)."""
     tables = _tables(spec.mean, spec.std)
     if spec.mode == "L":
         grey: NDArray[np.float32] = tables[0].take(pixels)[:, None]
@@ -245,21 +198,14 @@ def normalise(pixels: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.float32]
 
 
 def image_digest(pixels: NDArray[np.uint8]) -> bytes:
-    """SHA-256 over an image's shape (little-endian int64 words) and its pixels.
-
-    Args:
-        pixels: uint8, (height, width) or (height, width, 3).
-
-    Returns:
-        32 bytes.
-    """
+    """SHA-256 over an image's shape (little-endian int64 words) and its uint8 pixels."""
     digest = hashlib.sha256(struct.pack(f"<{pixels.ndim}q", *pixels.shape))
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """The PNG file of an image; decoding it gives the same pixels."""
+    """An image as a PNG file; decoding it gives the same pixels."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
@@ -301,7 +247,78 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
 
 
-def _kind(data: bytes) -> str:
-    if not data:
-        return "the file is empty"
-    return f"{len(data):,} bytes that begin with {data[:8]!r}"
+def plain_pixels(data: bytes, mode: str, height: int, width: int) -> NDArray[np.uint8] | None:
+    """The pixels of a small 8-bit PNG of this size, with one IDAT; None for any other file."""
+    # Pillow's own decoder makes them, without the rest of Pillow. A PNG that is anything
+    # else, or damaged, is left to Pillow as a whole, which decides what is refused.
+    size = len(data) - 57  # of what is packed: signature, IHDR, the frame of IDAT, IEND are 57
+    if not (data.startswith(_plain_head(mode, height, width)) and 0 < size <= _ONE_PIECE):
+        return None
+    if _CHUNK.unpack_from(data, 33) != (size, b"IDAT") or not data.endswith(_END):
+        return None
+    try:
+        image = Image.frombytes(mode, (width, height), data[41:-16], "zip", mode)
+    except ValueError:
+        return None
+    pixels = np.frombuffer(image.tobytes(), np.uint8)
+    return pixels.reshape((height, width) if mode == "L" else (height, width, 3))
+
+
+@functools.lru_cache(maxsize=32)
+def _plain_head(mode: str, height: int, width: int) -> bytes:
+    """The first 33 bytes of such a PNG: its signature and all of IHDR."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[mode], 0, 0, 0)
+    return _SIGNATURE + b"\0\0\0\x0d" + header + struct.pack(">I", zlib.crc32(header))
+
+
+def decoding_cost_fault(data: bytes) -> str | None:
+    """What a file has so much of that decoding would take seconds, or None."""
+    # A megabyte can hold a hundred thousand empty chunks, or scans of a JPEG that each go
+    # over the whole image. No camera and no program writes such files.
+    if data.startswith(_SIGNATURE):
+        return _costly_png(data)
+    if data.startswith(b"\xff\xd8\xff"):
+        return _costly_jpeg(data)
+    return None
+
+
+def _costly_png(data: bytes) -> str | None:
+    at, chunks, packed = 8, 0, 0
+    while at + 8 <= len(data):
+        length, kind = _CHUNK.unpack_from(data, at)
+        if kind == b"IEND":
+            return None  # what follows is not read
+        at += 12 + length
+        chunks += 1
+        packed += kind in _PACKED
+        if chunks > _MAX_CHUNKS or packed > _MAX_PACKED:
+            return "chunks"
+    return None
+
+
+def _costly_jpeg(data: bytes) -> str | None:
+    at, gaps, frame = 2, 0, b""
+    for _ in range(_MAX_SEGMENTS):
+        found = _MARKER.search(data, at, at + _MAX_GAPS)
+        if found is None:
+            # Pillow walks over what is no marker byte by byte.
+            return "bytes between its segments" if len(data) - at >= _MAX_GAPS else None
+        marker, gaps = found[1][0], gaps + found.end() - at - 2
+        if gaps > _MAX_GAPS:
+            return "bytes between its segments"
+        at = found.end()
+        if marker in _ALONE:
+            continue
+        if marker in _FRAMES:
+            frame = bytes([marker]) + data[at + 7 : at + 8]
+        if marker == _SCAN[1]:
+            return _costly_scans(data, at, frame if gaps == 0 else b"")
+        at += max(2, int.from_bytes(data[at : at + 2]))
+    return "segments"
+
+
+def _costly_scans(data: bytes, at: int, frame: bytes) -> str | None:
+    """Check from the first scan on; `frame` is its kind and its number of components."""
+    if len(frame) == 2 and frame[0] in _ONE_BY_ONE and data[at + 2 : at + 3] == frame[1:]:
+        return None  # one scan has all, and what follows it is not read
+    return "scans" if data.count(_SCAN, at) >= _MAX_SCANS else None

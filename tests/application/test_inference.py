@@ -223,7 +223,7 @@ NASTY = {
     "10,000 x 10,000 JPEG": (lambda: _black("JPEG"), 422),
     "SVG": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", 422),
     "archive": (lambda: _polyglot()[len(png(200)) :], 422),
-    "polyglot": (_polyglot, 422),
+    "polyglot": (_polyglot, 200),
 }
 
 

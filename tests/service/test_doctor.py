@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import json
 import socket
 import sqlite3
 import threading
@@ -16,7 +15,7 @@ import pytest
 from tests.application.conftest import Serve
 
 from mindtrace.config.settings import Settings, load_settings
-from mindtrace.service.doctor import Check, examine, packages
+from mindtrace.service.doctor import Check, examine
 
 
 def _settings(root: Path, *sets: str) -> Settings:
@@ -49,12 +48,15 @@ def test_nothing_is_wrong_before_the_first_training(tmp_path: Path) -> None:
     ("installed", "name", "told"),
     [
         ({"mlflow": None}, "mlflow", "not installed"),
-        ({"mlflow": "2.1.0"}, "mlflow", "2.1.0, mindtrace needs >=3"),
         ({"torch": "2.10.0"}, "torch and torchvision", "was built for torch"),
     ],
 )
 def test_a_package_that_does_not_fit(
-    monkeypatch: pytest.MonkeyPatch, installed: dict[str, Any], name: str, told: str
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    installed: dict[str, Any],
+    name: str,
+    told: str,
 ) -> None:
     real = importlib.metadata.version
 
@@ -65,12 +67,10 @@ def test_a_package_that_does_not_fit(
         return str(found)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    (wrong,) = [package for package in packages() if package.fault is not None]
-    assert wrong.name == name
-    assert wrong.fault is not None
-    assert told in wrong.fault
-    assert wrong.remedy is not None
-    assert wrong.remedy.startswith("pip install")
+    wrong = _wrong(_settings(tmp_path))
+    assert set(wrong) == {name}
+    assert told in wrong[name].found
+    assert str(wrong[name].hint).startswith("pip install")
 
 
 def test_a_root_that_is_a_file(tmp_path: Path) -> None:
@@ -91,20 +91,6 @@ def test_a_store_that_does_not_answer(tmp_path: Path) -> None:
         wrong = _wrong(_settings(tmp_path, uri))
     assert set(wrong) == {"store"}
     assert "secret" not in str(wrong["store"])
-
-
-def test_a_machine_file_that_is_broken_is_worth_a_note(tmp_path: Path) -> None:
-    (tmp_path / "machine.json").write_text("{")
-    check = _checks(_settings(tmp_path))["compute"]
-    assert (check.state, check.details["raced"]) == ("note", None)
-
-
-def test_what_was_raced_is_told(tmp_path: Path) -> None:
-    fields = {"mlp on this machine": {"threads": 2, "precision": "32"}}
-    (tmp_path / "machine.json").write_text(json.dumps(fields))
-    check = _checks(_settings(tmp_path))["compute"]
-    assert check.details["raced"] == fields
-    assert "threads = auto (so far 2)" in check.found
 
 
 def test_an_address_beyond_this_machine_without_a_token(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import pytorch_lightning as pl
 import torch
 
 from mindtrace.bundle.bundle import weights_digest
-from mindtrace.config.settings import Settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.data.build import build_data
 from mindtrace.errors import InterruptedByUser, TrainingError
+from mindtrace.service.train import _with_compute_of
 from mindtrace.training.callbacks import StopOnRequest
-from mindtrace.training.fit import TrainResult, fit
+from mindtrace.training.checkpoint import Identity
+from mindtrace.training.fit import TrainResult, fit, resolve_compute
 from mindtrace.training.report import evaluate
 
 Fit = Callable[..., TrainResult]
@@ -170,3 +172,41 @@ def test_a_training_prints_nothing(fitted: Fit, capfd: pytest.CaptureFixture[str
     fitted("train.max_epochs=1")
 
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("network", "bf16", "said", "threads", "precision"),
+    [
+        ("mlp", True, [], 1, "32"),
+        ("cnn", True, [], 2, "bf16"),
+        ("cnn", False, [], 2, "32"),
+        ("cnn", True, ["compute.threads=1", "compute.precision=32"], 1, "32"),
+    ],
+)
+def test_auto_follows_the_network_and_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+    network: str,
+    bf16: bool,
+    said: list[str],
+    threads: int,
+    precision: str,
+) -> None:
+    monkeypatch.setattr("mindtrace.training.fit.auto_device", lambda: "cpu")
+    monkeypatch.setattr("mindtrace.training.fit.available_cores", lambda: 2)
+    monkeypatch.setattr("mindtrace.training.fit.has_bf16", lambda: bf16)
+    sets = ["data.source=digits", f"model.name={network}", *said]
+
+    compute = resolve_compute(load_settings(sets=sets, environ={})).compute
+
+    assert (compute.device, compute.threads, compute.precision) == ("cpu", threads, precision)
+
+
+def test_a_resumed_training_keeps_the_compute_that_its_checkpoint_records() -> None:
+    config = "[compute]\ndevice = cpu\nprecision = bf16\nthreads = 2\n"
+    identity = Identity("run", "digits", config, "digest")
+
+    kept = _with_compute_of(load_settings(environ={}), identity).compute
+    said = _with_compute_of(load_settings(sets=["compute.threads=1"], environ={}), identity).compute
+
+    assert (kept.device, kept.precision, kept.threads) == ("cpu", "bf16", 2)
+    assert said.threads == 1

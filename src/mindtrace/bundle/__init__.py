@@ -1,1 +1,1 @@
-"""Floor 3: the folder that a registered version is; needs no torch and no MLflow."""
+"""The folder that a registered version is; needs no torch and no MLflow."""

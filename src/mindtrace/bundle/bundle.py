@@ -1,8 +1,4 @@
-"""A bundle as a whole: written from plain arrays and texts, read back checked.
-
-In (`write`): what a training left behind, as NumPy arrays and strings. Out (`read`):
-a `Bundle` whose every byte was compared with the manifest.
-"""
+"""A bundle as a whole: written from arrays and texts, read back with every byte checked."""
 
 from __future__ import annotations
 
@@ -38,17 +34,7 @@ DATA_FILE = "data.json"
 
 @dataclass(frozen=True)
 class Contents:
-    """What a training has to say of its best weights.
-
-    Attributes:
-        model_config: architecture, input, classes.
-        weights: the tensors by name, float32 or integer.
-        onnx: the same network as a serialised ONNX_FILE graph.
-        golden: test images and answers.
-        predictions: answers to the whole test set.
-        config: the configuration as INI text, every `auto` resolved.
-        data: digests and counts of the images.
-    """
+    """What a training puts into a bundle; `config` is INI text, `data` the images' digests."""
 
     model_config: ModelConfig
     weights: Mapping[str, NDArray[Any]]
@@ -84,11 +70,7 @@ def write_contents(folder: Path, contents: Contents) -> None:
 
 
 def read_bundle(folder: Path, expected_digest: str | None = None) -> Bundle:
-    """Read a bundle, every byte checked.
-
-    Raises:
-        BundleError: see `manifest.check`; also a file that does not say what it should.
-    """
+    """Read a bundle; BundleError where a file is missing, damaged or of a newer format."""
     if not folder.is_dir():
         raise BundleError(folder, "no such folder")
     files = manifest.check(folder, expected_digest)
@@ -96,20 +78,16 @@ def read_bundle(folder: Path, expected_digest: str | None = None) -> Bundle:
     if missing:
         raise BundleError(folder, f"{', '.join(sorted(missing))} is not in the manifest")
     try:
-        card = ModelConfig.from_json(files[MODEL_FILE].decode())
+        model_config = ModelConfig.from_json(files[MODEL_FILE].decode())
         cases = golden_from_json(files[GOLDEN_FILE].decode())
     except (ModelConfigError, ValueError) as error:
         raise BundleError(folder, str(error)) from error
     digest = hashlib.sha256(files[manifest.MANIFEST]).hexdigest()
-    return Bundle(folder, digest, card, files[ONNX_FILE], cases)
+    return Bundle(folder, digest, model_config, files[ONNX_FILE], cases)
 
 
 def weights_digest(weights: Mapping[str, NDArray[Any]]) -> str:
-    """SHA-256 over name, type, shape and bytes of each tensor, in order of names.
-
-    Returns:
-        64 hexadecimal digits; equal exactly when all tensors are.
-    """
+    """SHA-256, hexadecimal, over name, type, shape and bytes of each tensor, ordered by name."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         tensor = np.asarray(weights[name])

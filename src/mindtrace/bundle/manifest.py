@@ -1,19 +1,15 @@
-"""`manifest.json`: the size and SHA-256 of every other file, and durable writing.
-
-In: a folder. Out: proof that it is, byte for byte, what was sealed. The digest of the
-manifest itself (`bundle_digest`) stands in the registry, so that one short string
-there vouches for the whole folder.
-"""
+"""`manifest.json`: size and SHA-256 of every other file. Its own digest, the `bundle_digest`
+in the registry, covers the whole folder."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mindtrace.errors import BundleError
+from mindtrace.system import sync
 
 MANIFEST = "manifest.json"
 # MLflow adds this one to the copy it loads; it is no part of what was sealed.
@@ -21,11 +17,7 @@ _ADDED_BY_MLFLOW = "registered_model_meta"
 
 
 def seal(folder: Path) -> str:
-    """Write `manifest.json` over all files of `folder` and make everything durable.
-
-    Returns:
-        The bundle digest, 64 hexadecimal digits.
-    """
+    """Write `manifest.json` over all files, flush all to the disk; gives the bundle digest."""
     entries = {
         path.name: {"sha256": _sha256(path.read_bytes()), "size": path.stat().st_size}
         for path in sorted(folder.iterdir())
@@ -39,18 +31,8 @@ def seal(folder: Path) -> str:
 
 
 def check(folder: Path, expected_digest: str | None = None) -> Mapping[str, bytes]:
-    """Read a sealed folder, every byte of it checked.
-
-    Args:
-        folder: a bundle.
-        expected_digest: what the registry says of its manifest; None to believe the manifest.
-
-    Returns:
-        The content of each file by name: what was hashed is what is used, no second read.
-
-    Raises:
-        BundleError: which file, what was expected, what was found.
-    """
+    """The content of each file of a sealed folder, checked; BundleError says what differs."""
+    # What was hashed is what is used: no file is read a second time.
     manifest = _expected(folder, expected_digest)
     contents = {MANIFEST: manifest}
     for name, size, sha256 in _entries(folder, manifest):
@@ -59,11 +41,7 @@ def check(folder: Path, expected_digest: str | None = None) -> Mapping[str, byte
 
 
 def check_one(folder: Path, wanted: str, expected_digest: str | None = None) -> bytes:
-    """Read one file of a sealed folder, checked as by `check`; of the others nothing is known.
-
-    Raises:
-        BundleError: the manifest or the file is not what was sealed.
-    """
+    """One file of a sealed folder, checked as by `check`; the others are not read."""
     for name, size, sha256 in _entries(folder, _expected(folder, expected_digest)):
         if name == wanted:
             return _sealed(folder, name, size, sha256)
@@ -71,7 +49,7 @@ def check_one(folder: Path, wanted: str, expected_digest: str | None = None) -> 
 
 
 def orphans(folder: Path) -> list[str]:
-    """Names in `folder` that its manifest does not know, sorted."""
+    """Names in `folder` that its manifest does not list, sorted."""
     known = {name for name, _, _ in _entries(folder, _read(folder, MANIFEST))}
     return sorted(
         path.name
@@ -80,17 +58,8 @@ def orphans(folder: Path) -> list[str]:
     )
 
 
-def sync(path: Path) -> None:
-    """Ask the disk to keep a file or a folder's list of files."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _expected(folder: Path, digest: str | None) -> bytes:
-    """The manifest, which must have that digest if one is known."""
+    """The manifest's bytes, compared with its digest if that is given."""
     manifest = _read(folder, MANIFEST)
     if digest is not None and _sha256(manifest) != digest:
         raise BundleError(
@@ -102,7 +71,7 @@ def _expected(folder: Path, digest: str | None) -> bytes:
 
 
 def _sealed(folder: Path, name: str, size: int, sha256: str) -> bytes:
-    """A file, which must be what the manifest says."""
+    """A file's content, compared with what the manifest says."""
     content = _read(folder, name)
     if len(content) != size:
         raise BundleError(folder, f"{name} has {len(content)} bytes, expected {size}")

@@ -1,8 +1,6 @@
-"""`model.json`: what a model is, in words from a closed list.
+"""`model.json`: architecture, input and classes, in values from a closed list.
 
-In: the JSON text of a bundle. Out: a checked `ModelConfig`. Nothing in the file names
-a class, a module or a path, so reading one can run nothing.
-"""
+It names no Python class and no module, so reading one runs nothing."""
 
 from __future__ import annotations
 
@@ -18,19 +16,12 @@ FORMAT_VERSION = 1
 
 
 class ModelConfigError(ValueError):
-    """What is wrong with a `model.json`; the reader adds which bundle it was."""
+    """What is wrong with a `model.json`; the reader adds the bundle's folder."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model's architecture, input and classes.
-
-    Attributes:
-        architecture: a name that `[model] name` knows, such as `mlp`.
-        arguments: what the architecture was built with; numbers, strings, lists.
-        spec: the network's input.
-        class_names: in the order of the outputs.
-    """
+    """The architecture's name and arguments, the input, and the class of each output."""
 
     architecture: str
     arguments: Mapping[str, Any]
@@ -50,11 +41,7 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, text: str) -> ModelConfig:
-        """Read a `model.json`.
-
-        Raises:
-            ModelConfigError: a newer format, a missing or a strange value.
-        """
+        """Read a `model.json`; ModelConfigError for a newer format or an invalid value."""
         try:
             fields = json.loads(text)
             version = fields["format_version"]

@@ -1,4 +1,5 @@
-"""What a version answered to its golden and its test images, kept in its bundle."""
+"""What a version answered: to the golden images (`golden.json`) and to each image of its
+frozen test set (`predictions.npz`)."""
 
 from __future__ import annotations
 
@@ -23,15 +24,23 @@ GOLDEN_COUNT = 16
 # preprocessing or a damaged weight moves it by far more.
 GOLDEN_TOLERANCE = 1e-4
 
+# What NumPy's reader raises on damaged files, found by feeding it such files.
+_DAMAGE = (
+    KeyError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    SyntaxError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
 
 @dataclass(frozen=True)
 class GoldenCase:
-    """One image and its answer.
-
-    Attributes:
-        image: an encoded image file.
-        probabilities: float32, (classes,), by the network's own float32 weights.
-    """
+    """An encoded test image and its probabilities, float32 (classes,), by float32 weights."""
 
     image: bytes
     probabilities: NDArray[np.float32]
@@ -50,11 +59,7 @@ def golden_to_json(cases: Sequence[GoldenCase]) -> str:
 
 
 def golden_from_json(text: str) -> tuple[GoldenCase, ...]:
-    """Read `golden.json`.
-
-    Raises:
-        ValueError: not what `to_json` writes.
-    """
+    """Read `golden.json`; ValueError if it is not what `golden_to_json` writes."""
     try:
         return tuple(
             GoldenCase(
@@ -70,11 +75,7 @@ def golden_from_json(text: str) -> tuple[GoldenCase, ...]:
 def largest_difference(
     cases: Sequence[GoldenCase], predict: Callable[[bytes], NDArray[np.float32]]
 ) -> float:
-    """How far `predict` is from the recorded answers, over all images and classes.
-
-    Returns:
-        A difference of probabilities; infinity if shapes differ or a value is no number.
-    """
+    """Largest difference of a probability; infinity if shapes differ or a value is NaN."""
     worst = 0.0
     for case in cases:
         found = predict(case.image)
@@ -87,29 +88,9 @@ def largest_difference(
     return worst
 
 
-# What NumPy's reader raises on damaged files, found by feeding it such files.
-_DAMAGE = (
-    KeyError,
-    TypeError,
-    EOFError,
-    RuntimeError,
-    SyntaxError,
-    struct.error,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
-
 @dataclass(frozen=True)
 class TestPredictions:
-    """The test set in its own order.
-
-    Attributes:
-        digests: uint8, (images, 32), the SHA-256 of each image.
-        labels: int64, (images,), the true classes.
-        probabilities: float32, (images, classes).
-    """
+    """Answers to the test set: rows of image digest (SHA-256), true label, probabilities."""
 
     __test__: ClassVar[bool] = False  # pytest collects classes by this name
 
@@ -119,7 +100,7 @@ class TestPredictions:
 
     @property
     def test_digest(self) -> str:
-        """Of the test set that these answers are about; hexadecimal."""
+        """The digest of the test set that was answered, hexadecimal."""
         rows = zip(self.digests, self.labels.tolist(), strict=True)
         return pairs_digest((digest.tobytes(), label) for digest, label in rows)
 
@@ -131,19 +112,15 @@ class TestPredictions:
 
     @classmethod
     def parse(cls, content: bytes) -> TestPredictions:
-        """Read the bytes of what `write` wrote.
-
-        Raises:
-            ValueError: damaged; an array is missing, pickled, or does not fit the others.
-        """
+        """Read what `write` wrote; ValueError if it is damaged, pickled or inconsistent."""
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                ledger = cls(arrays["digests"], arrays["labels"], arrays["probabilities"])
+                found = cls(arrays["digests"], arrays["labels"], arrays["probabilities"])
         except _DAMAGE as error:
             raise ValueError(f"predictions.npz cannot be read: {error!r}") from error
-        if not len(ledger.digests) == len(ledger.labels) == len(ledger.probabilities):
+        if not len(found.digests) == len(found.labels) == len(found.probabilities):
             raise ValueError("predictions.npz: its arrays differ in length")
-        return ledger
+        return found
 
 
 def pairs_digest(pairs: Iterable[tuple[bytes, int]]) -> str:

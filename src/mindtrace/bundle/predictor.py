@@ -1,9 +1,4 @@
-"""From a bundle folder to probabilities.
-
-In: encoded images, or pixels. Out: float32 probabilities in the order of
-`class_names`. A `Predictor` never changes once it is open: a server swaps models by
-assigning another one.
-"""
+"""From a bundle to probabilities, with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -27,20 +22,24 @@ OUTPUT = "probabilities"
 
 
 class Predictor:
-    """A model that answers.
+    """A loaded bundle that classifies images; it does not change once it is open.
 
     Attributes:
-        card: architecture, input and classes.
-        digest: the bundle's digest.
+        model_config: architecture, input (`spec`) and `class_names` of the network.
+        digest: the bundle's digest, 64 hexadecimal digits.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
         """Load the network of a checked bundle.
 
         Args:
-            bundle: what `bundle.folder.read` gave.
-            threads: of ONNX Runtime. One is best for small networks: more would wait
-                for each other, and spin on every core while idle.
+            bundle: what `read_bundle` gave.
+            threads: of ONNX Runtime, 1 or more. One is best for small networks: more
+                wait for each other, and spin on every core while idle.
+
+        Raises:
+            BundleError: ONNX Runtime cannot load the graph, or its shapes are not those
+                of `model.json`.
         """
         self.model_config: ModelConfig = bundle.model_config
         self.digest = bundle.digest
@@ -49,10 +48,17 @@ class Predictor:
 
     @classmethod
     def open(cls, folder: Path, expected_digest: str | None = None, threads: int = 1) -> Predictor:
-        """Read, check and load a bundle, and ask it its golden images.
+        """Read, check and load a bundle, and compare its answers to the golden images.
+
+        Args:
+            folder: the bundle.
+            expected_digest: of the bundle, as the registry has it; None checks the files
+                against the manifest alone.
+            threads: of ONNX Runtime.
 
         Raises:
-            BundleError: damaged, too new, or its answers are not those of its training.
+            BundleError: damaged, of a newer format, or a golden probability differs by
+                more than 1e-4 from that of its training.
         """
         bundle = read_bundle(folder, expected_digest)
         predictor = cls(bundle, threads)
@@ -94,7 +100,7 @@ class Predictor:
 
     @functools.cached_property
     def seconds(self) -> float:
-        """What one image takes in the network: the best of five, measured when first asked."""
+        """Seconds that one image takes in the network: the best of five runs, measured once."""
         spec = self.model_config.spec
         image = np.zeros((1, spec.channels, spec.height, spec.width), np.float32)
         times = []
@@ -119,10 +125,8 @@ class Predictor:
 
 
 def runtime() -> Any:
-    """ONNX Runtime, loaded so that it tells nobody of models and machines.
-
-    Since 1.29 it does, and has a thread for it, unless this is set before it is loaded.
-    """
+    """The onnxruntime module, imported with its telemetry switched off."""
+    # Since 1.29 it has telemetry, and a thread for it, unless this is set before the import.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
@@ -141,7 +145,7 @@ def _session(bundle: Bundle, threads: int) -> Any:
             bundle.onnx,
             options,
             providers=["CPUExecutionProvider"],
-            enable_fallback=0,  # or it prints its complaint and tries the same again
+            enable_fallback=0,  # else it prints its error and tries the same again
         )
     except Exception as error:
         reason = " ".join(str(error).split())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from mindtrace.cli.command import Call
 from mindtrace.documents import document
 from mindtrace.errors import MindtraceError
@@ -21,7 +23,7 @@ def doctor(call: Call) -> None:
     checks = list(examine(settings))
     wrong = [check for check in checks if check.state == "wrong"]
     if console.json:
-        rows = [check.document() for check in checks]
+        rows = [asdict(check) for check in checks]
         console.document(document({"ok": not wrong, "checks": rows}))
     else:
         # On a terminal hints stand below the table, which they would make too wide.

@@ -107,7 +107,7 @@ def train(
     from mindtrace.service import train as service
 
     if dry_run:
-        _show(call.console, service.plan(settings).document())
+        _show(call.console, document(service.plan(settings)))
         return
     guard = None
     if job_id is not None:
@@ -125,7 +125,7 @@ def train(
             warm_start=warm_start,
             resume=resume,
         )
-    _show(call.console, outcome.document())
+    _show(call.console, document(outcome))
     if not no_register:
         reference = f"{outcome.model_name}/{outcome.version}"
         call.console.next_step(f"mindtrace predict IMAGE --model {reference}")

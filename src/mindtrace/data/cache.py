@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mindtrace.bundle.manifest import sync
 from mindtrace.data.columns import FileShelf
 from mindtrace.errors import DataError
+from mindtrace.system import sync
 
 # Part of every key: another format or another way to decode makes other entries.
 FORMAT = 1

@@ -1,6 +1,6 @@
-"""Floor 5: networks, and the one Lightning module that trains any of them."""
+"""Networks, and the Lightning module that trains them."""
 
 from mindtrace.models.classifier import ImageClassifier
-from mindtrace.models.networks import MLP, build_model, input_requirements
+from mindtrace.models.networks import CNN, MLP, build_model, input_requirements
 
-__all__ = ["MLP", "ImageClassifier", "build_model", "input_requirements"]
+__all__ = ["CNN", "MLP", "ImageClassifier", "build_model", "input_requirements"]

@@ -25,13 +25,9 @@ END_DIVISOR = 1e4
 
 
 def one_cycle(peak: float, total_steps: int) -> Callable[[int], float]:
-    """Up to `peak` over the first 30 % of the steps, then down to almost nothing.
-
-    Both flanks are half cosines. A step beyond the last keeps the last rate.
-
-    Source: Smith and Topin, "Super-Convergence: Very Fast Training of Neural Networks
-    Using Large Learning Rates" (2018), with the constants of torch's OneCycleLR.
-    """
+    """The learning rate of each step: up to `peak` and down again, in half cosines."""
+    # Smith and Topin, "Super-Convergence" (2018), with the constants of torch's OneCycleLR.
+    # A step beyond the last keeps the last rate.
     rise = max(1.0, WARM_UP * total_steps - 1)
     fall = max(1.0, total_steps - 1 - rise)
     start, end = peak / START_DIVISOR, peak / START_DIVISOR / END_DIVISOR
@@ -54,34 +50,36 @@ Batch = tuple[Tensor, Tensor]
 class ImageClassifier(pl.LightningModule):
     """A network with its input, its classes and the way it is trained.
 
+    It takes batches `(images, labels)`, or lists of them where `fit` gathers many at once,
+    and logs `train_loss`, `val_loss` and `val_acc` once an epoch.
+
     Attributes:
         network: images (batch, channels, height, width) float32 -> logits (batch, classes).
-        card: what the bundle's `model.json` will say.
-        lr: of AdamW; with `one_cycle` the peak.
+        model_config: architecture, input and classes, as in the bundle's `model.json`.
+        lr: learning rate of AdamW; with `one_cycle` the peak.
         schedule: `constant` or `one_cycle`, over all steps of the trainer.
         frozen: modules that stay in evaluation mode while the others train.
-        steps_per_epoch: optimizer steps, where batches come in lists; else None, and
-            the trainer knows.
+        steps_per_epoch: optimizer steps, where batches come in lists; None asks the trainer.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        card: ModelConfig,
+        model_config: ModelConfig,
         lr: float = 1e-3,
         schedule: str = "constant",
     ) -> None:
         super().__init__()
         self.network = network
-        self.model_config = card
+        self.model_config = model_config
         self.lr = lr
         self.schedule = schedule
         self.frozen: Sequence[nn.Module] = ()
         self.steps_per_epoch: int | None = None
         self._rate: Callable[[int], float] | None = None
-        # A loss that is no number stays one; by default the mean leaves it out.
+        # By default the mean leaves a NaN out.
         self.val_loss = MeanMetric(nan_strategy=math.nan)
-        self.val_acc = MulticlassAccuracy(len(card.class_names), average="micro")
+        self.val_acc = MulticlassAccuracy(len(model_config.class_names), average="micro")
         self._loss_sum = torch.zeros(())
         self._seen = 0
 
@@ -95,6 +93,9 @@ class ImageClassifier(pl.LightningModule):
 
         Returns:
             float32, (batch, classes).
+
+        Raises:
+            TypeError: an array that is not uint8.
         """
         if not isinstance(x, Tensor):
             x = _prepared(x, self.model_config.spec).to(self.device)
@@ -113,7 +114,7 @@ class ImageClassifier(pl.LightningModule):
             self.train(was_training)
 
     def configure_optimizers(self) -> Any:
-        """AdamW over what is not frozen, in one fused kernel a step; with its schedule."""
+        """AdamW (fused) over what is not frozen, with the schedule."""
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trainable, lr=self.lr, fused=True)
         total = self._total_steps()
@@ -134,19 +135,17 @@ class ImageClassifier(pl.LightningModule):
         return self.steps_per_epoch * (self.trainer.max_epochs or math.inf)
 
     def on_train_epoch_start(self) -> None:
-        """Forget the last epoch's sum."""
+        """Reset the sum of losses; frozen modules go back to evaluation mode."""
         for module in self.frozen:
             module.eval()
         self._loss_sum = torch.zeros((), device=self.device)
         self._seen = 0
 
     def training_step(self, batch: Batch | Sequence[Batch], index: int) -> Tensor | None:
-        """One optimizer step, or one for each batch of a gathered list.
-
-        With lists optimization is manual: Lightning's own work for a step, its hooks
-        and counters, costs as much as the step of a small network, so it is paid once
-        a list. The wrapped optimizer is used all the same, for it counts `global_step`.
-        """
+        """One optimizer step, or one for each batch of a gathered list."""
+        # With lists optimization is manual: Lightning's hooks and counters for a step cost
+        # as much as the step of a small network, so they are paid once a list. Steps go
+        # through Lightning's wrapper of the optimizer all the same: it counts `global_step`.
         if self.automatic_optimization:
             images, labels = cast(Batch, batch)
             loss = functional.cross_entropy(self(images), labels)
@@ -170,10 +169,8 @@ class ImageClassifier(pl.LightningModule):
         return None
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        """Log the epoch's mean loss, once, with its last batch.
-
-        Here and not at the epoch's end, for callbacks hear of that before the module.
-        """
+        """Log the epoch's mean loss, once, with its last batch."""
+        # Not at the epoch's end: callbacks get that hook before the module does.
         if self.trainer.is_last_batch:
             mean = self._loss_sum / max(1, self._seen)
             self.log("train_loss", mean, on_step=False, on_epoch=True, batch_size=1)
@@ -203,7 +200,7 @@ class ImageClassifier(pl.LightningModule):
         }
 
     def _add(self, losses: Tensor, sizes: Sequence[int]) -> None:
-        """Mean losses of batches, float32 (batches,), and how many images each had."""
+        """Add mean losses of batches, float32 (batches,), weighted by their images."""
         self._loss_sum += losses.float().dot(torch.tensor(sizes, device=losses.device).float())
         self._seen += sum(sizes)
 

@@ -14,32 +14,23 @@ from mindtrace.bundle.model_config import ModelConfig
 from mindtrace.config.sections import VISION_NAMES, ModelSettings, TrainSettings
 from mindtrace.errors import UsageError
 from mindtrace.models.classifier import ImageClassifier
-from mindtrace.models.weights import freeze, start_from
+from mindtrace.models.weights import freeze, load_weights
 from mindtrace.preprocess import ImageSpec, InputRequirements
 
 # MNIST's mean and deviation over its 60,000 training images, on the scale of [0, 1].
-_MNIST = ImageSpec("L", 28, 28, mean=(0.1307,), std=(0.3081,))
-
+_MEAN, _STD = (0.1307,), (0.3081,)
 # The best of a few peaks tried on MNIST for one epoch of batches of 64; longer trainings
 # were not compared.
 _LR = 4e-3
-
-
-def mlp(dim: Sequence[int], dropout: float) -> nn.Sequential:
-    """Linear layers with ReLU and dropout between them, and neither after the last.
-
-    Args:
-        dim: inputs, hidden sizes, classes.
-        dropout: the fraction of hidden values dropped in training.
-    """
-    layers: list[nn.Module] = [nn.Flatten()]
-    for inputs, outputs in pairwise(dim[:-1]):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(dropout)]
-    return nn.Sequential(*layers, nn.Linear(dim[-2], dim[-1]))
+# A convolution's cost grows with the product of its widths and the pixels it sees.
+_CNN_WIDTHS = (24, 32, 56, 112)
 
 
 class MLP(ImageClassifier):
-    """A trainable perceptron for MNIST, or for any other grey square image.
+    """A trainable multi-layer perceptron for MNIST, or for other grey square images.
+
+    `forward(x)` gives logits and `predict(x)` class indices, see `ImageClassifier`.
+    A PIL image or a uint8 array goes through MNIST's preprocessing first.
 
     Example:
         `Trainer(max_epochs=1).fit(MLP(), MNIST())`
@@ -49,8 +40,8 @@ class MLP(ImageClassifier):
         """Build an untrained network.
 
         Args:
-            dim: inputs (height x width), hidden sizes, classes.
-            dropout: the fraction of hidden values dropped in training.
+            dim: inputs (height x width, a square number), hidden sizes, classes.
+            dropout: the fraction of hidden values dropped in training, in [0, 1).
 
         Raises:
             ValueError: `dim` has no input and output, or its input is no square.
@@ -58,28 +49,120 @@ class MLP(ImageClassifier):
         side = round(dim[0] ** 0.5) if dim else 0
         if len(dim) < 2 or side * side != dim[0]:
             raise ValueError(f"dim = {list(dim)}: wants [side * side, ..., classes]")
-        spec = ImageSpec("L", side, side, _MNIST.mean, _MNIST.std)
-        names = tuple(str(label) for label in range(dim[-1]))
         arguments = {"dim": list(dim), "dropout": dropout}
-        card = ModelConfig("mlp", arguments, spec, names)
-        super().__init__(mlp(dim, dropout), card, lr=_LR, schedule="one_cycle")
+        super().__init__(
+            _mlp(dim, dropout), _grey_config("mlp", arguments, side, dim[-1]), _LR, "one_cycle"
+        )
 
 
-# What a convolution costs grows with the product of its widths and the pixels it sees.
-CNN_WIDTHS = (24, 32, 56, 112)
+class CNN(ImageClassifier):
+    """A trainable convolutional network for MNIST, or for other grey square images.
 
-
-def cnn(
-    channels: int, classes: int, dropout: float, widths: Sequence[int] = CNN_WIDTHS
-) -> nn.Sequential:
-    """Four convolutions, each normalised; any input of 4 pixels a side or more.
-
-    Args:
-        channels: of the images, 1 or 3.
-        classes: of the answer.
-        dropout: the fraction of the last features dropped in training.
-        widths: features after each convolution, four of them.
+    Example:
+        `Trainer(max_epochs=1).fit(CNN(), MNIST(batch_size=128))`
     """
+
+    def __init__(self, classes: int = 10, side: int = 28, dropout: float = 0.0) -> None:
+        """Build an untrained network.
+
+        Args:
+            classes: number of outputs.
+            side: height and width of the images in pixels, 4 or more.
+            dropout: the fraction of the last features dropped in training, in [0, 1).
+        """
+        arguments = {
+            "channels": 1,
+            "classes": classes,
+            "dropout": dropout,
+            "widths": list(_CNN_WIDTHS),
+        }
+        network = channels_last(build_network("cnn", arguments))
+        super().__init__(network, _grey_config("cnn", arguments, side, classes), 1e-2, "one_cycle")
+
+
+def build_model(
+    settings: ModelSettings, train: TrainSettings, spec: ImageSpec, class_names: Sequence[str]
+) -> ImageClassifier:
+    """The network of `[model]`, ready to train; new weights come from torch's global seed."""
+    arguments = _arguments(settings, spec, len(class_names))
+    network = channels_last(build_network(settings.name, arguments))
+    load_weights(network, settings)
+    config = ModelConfig(settings.name, arguments, spec, tuple(class_names))
+    model = ImageClassifier(network, config, lr=train.lr, schedule=train.schedule)
+    if settings.freeze:
+        model.frozen = freeze(network)
+    return model
+
+
+def build_network(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """The bare network of a `model.json`, with random weights."""
+    if architecture == "mlp":
+        return _mlp(**arguments)
+    if architecture == "cnn":
+        return _cnn(**arguments)
+    return _vision(architecture, **arguments)
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network with its weights in the order that convolutions run fastest in."""
+    convolves = any(isinstance(module, nn.Conv2d) for module in network.modules())
+    return network.to(memory_format=torch.channels_last) if convolves else network
+
+
+def input_requirements(settings: ModelSettings) -> InputRequirements | None:
+    """What a network requires of its input; None if any images will do."""
+    if settings.name not in VISION_NAMES:
+        return None
+    if settings.weights == "none":
+        return InputRequirements(mode="RGB", min_side=32)
+    if settings.weights != "default" and not Path(settings.weights).is_file():
+        raise UsageError(f"[model] weights = {settings.weights}: no such file")
+    import torchvision
+
+    # Pretrained weights see what they were trained on, by their own transforms.
+    transform = torchvision.models.get_model_weights(settings.name).DEFAULT.transforms()
+    return InputRequirements(
+        mode="RGB",
+        height=transform.crop_size[0],
+        width=transform.crop_size[0],
+        mean=tuple(transform.mean),
+        std=tuple(transform.std),
+        resize="crop",
+        short_side=transform.resize_size[0],
+    )
+
+
+def _arguments(settings: ModelSettings, spec: ImageSpec, classes: int) -> dict[str, Any]:
+    """What the network of `[model]` is built with for these images."""
+    if settings.name == "mlp":
+        inputs = spec.channels * spec.height * spec.width
+        return {"dim": [inputs, settings.hidden, classes], "dropout": settings.dropout}
+    arguments: dict[str, Any] = {"channels": spec.channels, "classes": classes}
+    if settings.name == "cnn":
+        arguments |= {"dropout": settings.dropout, "widths": list(_CNN_WIDTHS)}
+    return arguments
+
+
+def _grey_config(
+    architecture: str, arguments: Mapping[str, Any], side: int, classes: int
+) -> ModelConfig:
+    """A configuration for square images that are preprocessed as MNIST's, classes by number."""
+    names = tuple(str(label) for label in range(classes))
+    return ModelConfig(architecture, arguments, ImageSpec("L", side, side, _MEAN, _STD), names)
+
+
+def _mlp(dim: Sequence[int], dropout: float) -> nn.Sequential:
+    """Linear layers with ReLU and dropout between them, and neither after the last."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    for inputs, outputs in pairwise(dim[:-1]):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear(dim[-2], dim[-1]))
+
+
+def _cnn(
+    channels: int, classes: int, dropout: float, widths: Sequence[int] = _CNN_WIDTHS
+) -> nn.Sequential:
+    """Four normalised convolutions and a linear layer; for 4 pixels a side or more."""
     first, second, third, last = widths
     return nn.Sequential(
         *_block(channels, first, kernel=5, stride=2),
@@ -106,12 +189,8 @@ def _block(
     )
 
 
-def vision(architecture: str, channels: int, classes: int) -> nn.Module:
-    """A torchvision network with random weights.
-
-    Raises:
-        UsageError: not one of `VISION_NAMES`, or images that are not in colour.
-    """
+def _vision(architecture: str, channels: int, classes: int) -> nn.Module:
+    """A torchvision network for colour images, with random weights."""
     if architecture not in VISION_NAMES or channels != 3:
         raise UsageError(f"no network '{architecture}' for images of {channels} channels")
     import torchvision
@@ -120,82 +199,3 @@ def vision(architecture: str, channels: int, classes: int) -> nn.Module:
         architecture, weights=None, num_classes=classes
     )
     return network
-
-
-def input_requirements(settings: ModelSettings) -> InputRequirements | None:
-    """What a network insists on about its input; None if any images will do.
-
-    With given weights that is what they were trained on, by the weights' own transforms.
-    """
-    if settings.name not in VISION_NAMES:
-        return None
-    if settings.weights == "none":
-        return InputRequirements(mode="RGB", min_side=32)
-    if settings.weights != "default" and not Path(settings.weights).is_file():
-        raise UsageError(f"[model] weights = {settings.weights}: no such file")
-    import torchvision
-
-    transform = torchvision.models.get_model_weights(settings.name).DEFAULT.transforms()
-    return InputRequirements(
-        mode="RGB",
-        height=transform.crop_size[0],
-        width=transform.crop_size[0],
-        mean=tuple(transform.mean),
-        std=tuple(transform.std),
-        resize="crop",
-        short_side=transform.resize_size[0],
-    )
-
-
-def fit_layout(network: nn.Module) -> nn.Module:
-    """Channels last where the network convolves: its kernels want them side by side.
-
-    The values stay what they are, and images may come in any order.
-    """
-    convolves = any(isinstance(module, nn.Conv2d) for module in network.modules())
-    return network.to(memory_format=torch.channels_last) if convolves else network
-
-
-def build_model(
-    settings: ModelSettings, train: TrainSettings, spec: ImageSpec, class_names: Sequence[str]
-) -> ImageClassifier:
-    """A network of `[model]`, to be trained as `[train]` says.
-
-    Fresh weights are drawn from torch's global random state: seed it first.
-
-    Raises:
-        UsageError: `[model] weights` are missing, or of another network.
-        DownloadError: `weights = default` cannot be fetched.
-    """
-    arguments = network_arguments(settings, spec, len(class_names))
-    card = ModelConfig(settings.name, arguments, spec, tuple(class_names))
-    network = fit_layout(build_network(settings.name, arguments))
-    start_from(network, settings)
-    model = ImageClassifier(network, card, lr=train.lr, schedule=train.schedule)
-    if settings.freeze:
-        model.frozen = freeze(network)
-    return model
-
-
-def build_network(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """The bare network of a `model.json`."""
-    if architecture == "mlp":
-        return mlp(**arguments)
-    if architecture == "cnn":
-        return cnn(**arguments)
-    return vision(architecture, **arguments)
-
-
-def network_arguments(settings: ModelSettings, spec: ImageSpec, classes: int) -> dict[str, Any]:
-    """What the network of `[model]` is built with for these images."""
-    if settings.name == "mlp":
-        inputs = spec.channels * spec.height * spec.width
-        return {"dim": [inputs, settings.hidden, classes], "dropout": settings.dropout}
-    if settings.name == "cnn":
-        return {
-            "channels": spec.channels,
-            "classes": classes,
-            "dropout": settings.dropout,
-            "widths": list(CNN_WIDTHS),
-        }
-    return {"channels": spec.channels, "classes": classes}

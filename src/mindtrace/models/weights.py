@@ -1,10 +1,4 @@
-"""Weights to start from, and parts that stay as they are.
-
-In: `[model] weights` and `freeze`. Out: the network with those weights in every layer but
-its last, which is new because its classes are ours; and, frozen, trained in that last
-layer alone. What a file holds is compared with the network name by name before any of it
-is used.
-"""
+"""Weights to start a training from (`[model] weights`), and frozen layers (`freeze`)."""
 
 from __future__ import annotations
 
@@ -17,23 +11,17 @@ from torch import Tensor, nn
 from mindtrace.config.sections import ModelSettings
 from mindtrace.errors import DownloadError, UsageError, listed
 
-_SAFE = ".safetensors"
 
-
-def start_from(network: nn.Module, settings: ModelSettings) -> None:
-    """Put `[model] weights` into a network, in place; nothing for `none`.
-
-    Raises:
-        UsageError: the file is missing, unreadable, or of another network.
-        DownloadError: torchvision's weights cannot be fetched.
-    """
+def load_weights(network: nn.Module, settings: ModelSettings) -> None:
+    """Put `[model] weights` into a network, in place; every layer but the last must fit."""
     if settings.weights == "none":
         return
     given = _default(settings.name) if settings.weights == "default" else _read(settings.weights)
     head = head_of(network)
     own = network.state_dict()
     body = {name for name in own if not name.startswith(f"{head}.")}
-    wrong = [name for name in sorted(body) if name not in given or not _fits(own, given, name)]
+    fitting = {name for name in own if name in given and own[name].shape == given[name].shape}
+    wrong = sorted(body - fitting)
     if wrong:
         found = tuple(given[wrong[0]].shape) if wrong[0] in given else "nothing"
         raise UsageError(
@@ -43,15 +31,12 @@ def start_from(network: nn.Module, settings: ModelSettings) -> None:
             hint="give weights of the same [model] name, [data] image_size and colours",
         )
     # The last layer is taken too where it fits: it was trained for as many classes.
-    taken = {name for name in own if name in given and _fits(own, given, name)}
-    network.load_state_dict({name: given[name] for name in taken}, strict=False)
+    network.load_state_dict({name: given[name] for name in fitting}, strict=False)
 
 
 def freeze(network: nn.Module) -> list[nn.Module]:
-    """Let only the last layer learn; the modules that must stay in evaluation mode.
-
-    A frozen normalisation would go on to count its running mean in training mode.
-    """
+    """Let only the last layer learn; returns the modules that must stay in evaluation mode."""
+    # In training mode a frozen normalisation would go on updating its running mean.
     head = head_of(network)
     for name, parameter in network.named_parameters():
         parameter.requires_grad = name.startswith(f"{head}.")
@@ -63,21 +48,17 @@ def freeze(network: nn.Module) -> list[nn.Module]:
 
 
 def head_of(network: nn.Module) -> str:
-    """The name of the last linear layer: the one that answers."""
+    """The name of the last linear layer, which gives the logits."""
     names: list[str] = [
         name for name, module in network.named_modules() if isinstance(module, nn.Linear)
     ]
     return names[-1]
 
 
-def _fits(own: Mapping[str, Tensor], given: Mapping[str, Tensor], name: str) -> bool:
-    return own[name].shape == given[name].shape
-
-
 def _read(path: str) -> Mapping[str, Tensor]:
     file = Path(path)
     try:
-        if file.suffix == _SAFE:
+        if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             tensors: Mapping[str, Tensor] = load_file(file)

@@ -14,6 +14,7 @@ from mindtrace.bundle import manifest
 from mindtrace.errors import UsageError
 from mindtrace.registry.champions import parse_log
 from mindtrace.registry.names import BUNDLE, PREFIX, is_log
+from mindtrace.system import sync
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
@@ -92,8 +93,8 @@ def export_bundle(located: Located, folder: Path) -> Exported:
         aside.mkdir(parents=True)
         for name, content in files.items():
             (aside / name).write_bytes(content)
-            manifest.sync(aside / name)
-        manifest.sync(aside)
+            sync(aside / name)
+        sync(aside)
         predictor = Predictor.open(aside, located.digest)
         # Onto an empty folder this is one step; onto one that filled meanwhile it fails.
         aside.rename(target)

@@ -23,6 +23,7 @@ from mindtrace.registry.champions import ensure_model, promote_first_version
 from mindtrace.registry.names import BUNDLE, METRIC, PREFIX
 from mindtrace.registry.provenance import code_digest, environment, git_state, times, who
 from mindtrace.registry.store import Store, store_errors
+from mindtrace.system import sync
 
 if TYPE_CHECKING:
     from mindtrace.config.settings import Settings
@@ -233,8 +234,8 @@ def _upload(store: Store, run_id: str, folder: Path) -> None:
     local = file_path(store.client.get_run(run_id).info.artifact_uri or "")
     if local is not None:
         for path in (local / BUNDLE).rglob("*"):
-            manifest.sync(path)
-        manifest.sync(local / BUNDLE)
+            sync(path)
+        sync(local / BUNDLE)
 
 
 def _create(store: Store, model_name: str, run_id: str, metadata: Mapping[str, str]) -> int:

@@ -78,7 +78,7 @@ def train_again(
 
         progress.stage(f"reading {made.data.source}")
         data = build_data(made, input_requirements(made.model))
-        made = resolve_compute(made, data.spec, len(data.class_names))
+        made = resolve_compute(made)
         with interrupts.deferred():
             stop = StopOnRequest(interrupts.wanted)
             result = fit(made, data, callbacks=[stop], progress=progress)

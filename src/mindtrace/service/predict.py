@@ -1,9 +1,4 @@
-"""Floor 9: the verb predict: images come in, answers go out, one for one.
-
-A file that is no image gives a failure in its place; the others go on. Files are read
-and decoded one by one and run together: a folder of any size takes the memory of one
-batch.
-"""
+"""Classifies images with a model in this process, one answer a file, a batch at a time."""
 
 from __future__ import annotations
 
@@ -36,7 +31,7 @@ _BATCH_VALUES = 2**20
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that answers, and which version it is; a bare folder is none."""
+    """A loaded model; name and version are None for the path of a bundle."""
 
     predictor: Predictor
     model_name: str | None
@@ -54,18 +49,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer to one image.
-
-    Attributes:
-        path: of the file, `-` for standard input, None where there was none.
-        label: index of the likeliest class.
-        class_name: its name.
-        confidence: its probability.
-        probabilities: of all classes, in the order of `class_names`.
-        top_k: the likeliest classes, best first.
-        model_name: who answered.
-        version: who answered.
-    """
+    """The answer to one image; `path` is `-` for standard input, None for no file."""
 
     path: str | None
     label: int
@@ -78,6 +62,7 @@ class Prediction:
 
     def document(self) -> dict[str, Any]:
         """The JSON document of `mindtrace predict`."""
+        # Not by `asdict`, which copies every probability by itself.
         fields = {**vars(self), "probabilities": list(self.probabilities)}
         fields["top_k"] = [dict(vars(candidate)) for candidate in self.top_k]
         return document(fields)
@@ -85,7 +70,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class PredictionFailure:
-    """What went wrong with one image."""
+    """An image that could not be classified."""
 
     path: str
     error: MindtraceError
@@ -101,13 +86,7 @@ class PredictionFailure:
 
 
 def load_model(settings: Settings, ref: str | None = None) -> LoadedModel:
-    """Find, fetch, check and load a version.
-
-    Raises:
-        NotFoundError: no such version.
-        BundleError: it is not what was registered.
-        StoreError: the registry cannot be read.
-    """
+    """Find, fetch, check and load a version."""
     from mindtrace.bundle.predictor import Predictor
     from mindtrace.registry.reference import locate
 
@@ -118,13 +97,8 @@ def load_model(settings: Settings, ref: str | None = None) -> LoadedModel:
 
 
 def collect(paths: Sequence[str]) -> list[str]:
-    """The files that arguments mean: files, folders to their depth, globs, `-`.
-
-    A file that was named itself is taken whatever it is, missing too: it gets its answer.
-
-    Raises:
-        UsageError: a folder without images, a glob without matches.
-    """
+    """The files that arguments name: files, whole folders, globs, `-`."""
+    # A file named by itself is taken even if it is missing: its answer says so.
     found: list[str] = []
     for text in paths:
         if Path(text).is_dir():
@@ -147,18 +121,7 @@ def predict_paths(
     stdin: Callable[[], bytes],
     fail_fast: bool = False,
 ) -> Iterator[Prediction | PredictionFailure]:
-    """One answer a file, in their order.
-
-    Args:
-        model: who answers.
-        paths: files; `-` is one image on standard input.
-        top_k: how many candidates an answer lists.
-        stdin: reads standard input.
-        fail_fast: raise at the first file that fails.
-
-    Raises:
-        ImageError: with `fail_fast`, after the answers to the files before it.
-    """
+    """One answer a file, in their order; with `fail_fast` the first failure is raised."""
     spec = model.predictor.model_config.spec
     size = max(1, min(_LARGEST_BATCH, _BATCH_VALUES // (spec.channels * spec.height * spec.width)))
     for start in range(0, len(paths), size):
@@ -175,7 +138,7 @@ def _predict_batch(
     stdin: Callable[[], bytes],
     fail_fast: bool,
 ) -> Iterator[Prediction | PredictionFailure]:
-    """The answers to a few files; with `fail_fast` a failure is the last of them."""
+    """The answers to a few files; with `fail_fast` it ends with the first failure."""
     pixels: list[NDArray[np.uint8]] = []
     failures: dict[int, PredictionFailure] = {}
     for place, path in enumerate(paths):
@@ -234,11 +197,7 @@ def _images_below(folder: str) -> list[str]:
 
 
 def read_file(path: str) -> bytes:
-    """A whole file.
-
-    Raises:
-        ImageError: it cannot be read, or is larger than any image that we take.
-    """
+    """A whole file; ImageError if it cannot be read or is too large for an image."""
     try:
         # A file object costs as much as a small image's prediction, a Path more.
         descriptor = os.open(path, os.O_RDONLY)
@@ -256,5 +215,5 @@ def _read_all(descriptor: int) -> bytes:
         parts.append(part)
         size += len(part)
         if size > LARGEST_FILE:
-            raise ImageError(f"a file of more than {LARGEST_FILE:,} bytes is no image that we read")
+            raise ImageError(f"a file of more than {LARGEST_FILE:,} bytes is too large")
     return b"".join(parts)

@@ -20,19 +20,13 @@ from mindtrace.service.predict import (
     read_file,
 )
 
-PATIENCE = 60.0  # seconds without a sign of the server
+PATIENCE = 60.0  # seconds without a byte from the server
 _NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back.
-
-    Attributes:
-        status: of HTTP.
-        fields: the JSON object.
-        retry_after: seconds after which the server wants to be asked again, or None.
-    """
+    """HTTP status, JSON object, and the seconds of Retry-After."""
 
     status: int
     fields: Mapping[str, Any]
@@ -40,19 +34,10 @@ class Reply:
 
 
 class Link:
-    """Sends one request at a time and reads its reply; the two may lie apart."""
+    """One kept connection to `mindtrace serve`; a request may be sent and read separately."""
 
     def __init__(self, url: str, token: bytes | None = None, *, patience: float = PATIENCE) -> None:
-        """Remember where; the connection is opened by the first request.
-
-        Args:
-            url: such as `http://127.0.0.1:8000`; a path in it is put before every other.
-            token: for `Authorization: Bearer`.
-            patience: seconds.
-
-        Raises:
-            UsageError: not the URL of a server, or one with credentials.
-        """
+        """Check the URL; the first request opens the connection."""
         parts = _parsed(url)
         self.url = url.rstrip("/")
         self._prefix = parts.path.rstrip("/")
@@ -71,11 +56,7 @@ class Link:
         body: bytes | None = None,
         headers: Mapping[str, str] = _NOTHING,
     ) -> Reply:
-        """Send a request and read its reply.
-
-        Raises:
-            MindtraceError: nobody answers, or not as mindtrace does.
-        """
+        """Send a request and read its reply."""
         self.send(method, path, body, headers)
         return self.read()
 
@@ -86,53 +67,41 @@ class Link:
         body: bytes | None = None,
         headers: Mapping[str, str] = _NOTHING,
     ) -> None:
-        """Send a request; `read` must come before the next.
-
-        Raises:
-            MindtraceError: nobody takes it.
-        """
+        """Send a request; `read` must come before the next."""
         self._request = (method, self._prefix + path, body, {**self._headers, **headers})
         self.send_again()
 
     def send_again(self) -> None:
-        """Send the same request once more.
-
-        Raises:
-            MindtraceError: nobody takes it.
-        """
+        """Send the same request once more."""
         try:
             self._connection.request(*self._request)
         except (BrokenPipeError, ConnectionResetError):
-            # A refusal may be there before the body is through, or the connection was
-            # idle for too long: whoever reads the reply finds out.
+            # The server may have refused before the body was sent, or have closed an idle
+            # connection: `read` finds out.
             return
         except (OSError, http.client.HTTPException) as error:
-            raise self._silence(error) from error
+            raise self._no_answer(error) from error
 
     def read(self) -> Reply:
-        """The reply to what was sent.
-
-        Raises:
-            MindtraceError: nobody answers, or not as mindtrace does.
-        """
+        """The reply; where the connection breaks, the request is sent a second time."""
         try:
             return self._reply()
         except (ConnectionError, http.client.HTTPException):
             self._connection.close()
         except OSError as error:
-            raise self._silence(error) from error
+            raise self._no_answer(error) from error
         self.send_again()
         try:
             return self._reply()
         except (OSError, http.client.HTTPException) as error:
-            raise self._silence(error) from error
+            raise self._no_answer(error) from error
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._connection.close()
 
     def refused(self, reply: Reply) -> MindtraceError:
-        """What a reply of 300 and above means to the one who typed the command."""
+        """A reply of 300 and above as the error of the command."""
         detail, hint = reply.fields.get("detail"), reply.fields.get("hint")
         if not isinstance(detail, str) or reply.status in (404, 405, 415):
             return self.stranger(f"answers {reply.status}")
@@ -146,7 +115,7 @@ class Link:
         return MindtraceError(f"{message} ({reply.status})", hint=hint)
 
     def stranger(self, what: str) -> MindtraceError:
-        """Somebody answers, and it is not mindtrace."""
+        """The error for an answer that is not mindtrace's."""
         return MindtraceError(
             f"{self.url} {what}", hint="--url is what `mindtrace serve` says when it starts"
         )
@@ -162,10 +131,10 @@ class Link:
         after = response.headers.get("Retry-After", "")
         return Reply(response.status, fields, float(after) if after.isdecimal() else None)
 
-    def _silence(self, error: Exception) -> MindtraceError:
-        told = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    def _no_answer(self, error: Exception) -> MindtraceError:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return MindtraceError(
-            f"no answer from {self.url}: {told}", hint="start it: mindtrace serve"
+            f"no answer from {self.url}: {reason}", hint="start it: mindtrace serve"
         )
 
 
@@ -186,7 +155,7 @@ def _parsed(url: str) -> SplitResult:
 
 
 TRIES = 4  # of a request that is answered with 503
-LONGEST_WAIT = 5.0  # seconds before the next try, whatever the server wishes
+LONGEST_WAIT = 5.0  # seconds before the next try, whatever Retry-After says
 # An image from this size on travels alone and as it is; smaller ones in base64, together.
 ALONE = 1024 * 1024
 MOST_BYTES = 4 * ALONE
@@ -200,7 +169,7 @@ Item = Prediction | PredictionFailure
 
 @dataclass(frozen=True)
 class _Image:
-    """A file that was read."""
+    """A file's content."""
 
     path: str
     data: bytes
@@ -215,24 +184,9 @@ def predict_remote(
     fail_fast: bool = False,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Iterator[Item]:
-    """One answer a file, in their order, by the server at the other end.
-
-    Args:
-        link: to the server; closed at the end.
-        paths: files; `-` is one image on standard input.
-        top_k: how many candidates an answer lists.
-        stdin: reads standard input.
-        fail_fast: raise at the first file that fails.
-        sleep: waits that many seconds.
-
-    Raises:
-        UsageError: the server refuses us: the token, or its name in the URL.
-        ConflictError: it is busy, or has no version to serve.
-        MindtraceError: nobody answers, or not as mindtrace does.
-        ImageError: with `fail_fast`.
-    """
+    """One answer a file, in their order, by a running server; closes `link` at the end."""
     try:
-        for item in _Asker(link, top_k, sleep).answers(_read(paths, stdin)):
+        for item in _RemotePredictor(link, top_k, sleep).answers(_read(paths, stdin)):
             if fail_fast and isinstance(item, PredictionFailure):
                 raise ImageError(f"{item.path}: {item.error.message}", hint=item.error.hint)
             yield item
@@ -248,8 +202,8 @@ def _read(paths: Iterable[str], stdin: Callable[[], bytes]) -> Iterator[_Image |
             yield PredictionFailure(path, error)
 
 
-class _Asker:
-    """Knows how many images are worth sending at once."""
+class _RemotePredictor:
+    """Sends images in batches, as many at once as the server answers quickly."""
 
     def __init__(self, link: Link, top_k: int, sleep: Callable[[float], object]) -> None:
         self._link = link
@@ -318,7 +272,7 @@ class _Asker:
             self._size = max(1, self._size // 2)
 
     def _patient_reply(self) -> Reply:
-        """The reply to what was sent, asked for again while the server is busy."""
+        """The reply to what was sent; the request is repeated while the server is busy."""
         reply = self._link.read()
         for _ in range(TRIES - 1):
             if reply.status != 503 or reply.retry_after is None:
@@ -347,7 +301,7 @@ def _images(batch: Iterable[_Image | PredictionFailure]) -> list[_Image]:
 
 
 def _media_type(data: bytes) -> str:
-    """By the first bytes; the server looks again, and says what is wrong with any other."""
+    """By the first bytes; the server checks again, and refuses what is none of these."""
     return next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), "image/png")
 
 
@@ -367,5 +321,5 @@ def _item(path: str, row: Mapping[str, Any]) -> Item:
 
 
 def _image_error(reply: Reply) -> ImageError:
-    told = reply.fields.get("detail", f"the server answers {reply.status}")
-    return ImageError(str(told), hint=reply.fields.get("hint"))
+    detail = reply.fields.get("detail", f"the server answers {reply.status}")
+    return ImageError(str(detail), hint=reply.fields.get("hint"))

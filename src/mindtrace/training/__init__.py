@@ -1,1 +1,1 @@
-"""Floor 6: from settings and images to the best weights; knows no MLflow."""
+"""From settings and images to the best weights; knows no MLflow."""

@@ -1,7 +1,4 @@
-"""What happens beside the steps of a training: seeds, best weights, progress, stop.
-
-Each is a plain Lightning callback, so a training of one's own can use it too.
-"""
+"""Lightning callbacks of a training: seeds, best weights, progress, reasons to stop."""
 
 from __future__ import annotations
 
@@ -22,13 +19,7 @@ METRICS = ("train_loss", "val_loss", "val_acc")
 
 
 class BestWeights(pl.Callback):
-    """Keeps the weights of the best epoch, in memory.
-
-    Attributes:
-        monitor: `val_acc` (more is better) or `val_loss` (less is better).
-        epoch: the best one, from 1; 0 before there is one.
-        metrics: of that epoch.
-    """
+    """Keeps the weights of the best epoch in memory; `epoch` counts from 1, 0 is none yet."""
 
     def __init__(self, monitor: str = "val_acc") -> None:
         self.monitor = monitor
@@ -72,10 +63,9 @@ class BestWeights(pl.Callback):
 
 
 class EpochSeeds(pl.Callback):
-    """Makes what an epoch draws depend on seed and epoch alone.
+    """Makes an epoch's random numbers depend on seed and epoch alone.
 
-    So a training that goes on after an interruption draws what it would have drawn,
-    without any random state in a checkpoint.
+    So a resumed training draws the same ones, without random state in the checkpoint.
     """
 
     def __init__(self, seed: int) -> None:
@@ -87,11 +77,7 @@ class EpochSeeds(pl.Callback):
 
 
 class ProgressCallback(pl.Callback):
-    """Tells a `Progress` how far the training is, and remembers the course of it.
-
-    Attributes:
-        course: a report of each epoch so far, those before an interruption included.
-    """
+    """Reports steps and epochs to a `Progress`; `course` has a report of each epoch so far."""
 
     def __init__(self, progress: Progress, best: BestWeights, steps: int) -> None:
         self.course: list[EpochReport] = []
@@ -125,12 +111,12 @@ class ProgressCallback(pl.Callback):
         batch: object,
         batch_idx: int,
     ) -> None:
-        """Tell of the steps done."""
+        """Report the steps done."""
         epoch = trainer.current_epoch
         self._progress.advanced(epoch + 1, trainer.global_step - epoch * self._steps)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell of the epoch's metrics; the callback of the best weights comes before."""
+        """Report the epoch's metrics; `BestWeights` must come before in the callbacks."""
         epoch = trainer.current_epoch + 1
         report = EpochReport(
             epoch=epoch,
@@ -144,7 +130,7 @@ class ProgressCallback(pl.Callback):
 
 
 class StopOnRequest(pl.Callback):
-    """Raises what `wanted` returns, between two batches: never in the middle of a step."""
+    """Raises what `wanted` returns, between two batches and never within a step."""
 
     def __init__(self, wanted: Callable[[], BaseException | None]) -> None:
         self._wanted = wanted
@@ -152,17 +138,17 @@ class StopOnRequest(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
-        """Look whether somebody wants to stop."""
+        """Check for a request to stop."""
         error = self._wanted()
         if error is not None:
             raise error
 
 
 class TerminateOnNaN(pl.Callback):
-    """Ends a training whose loss is no number any more."""
+    """Ends a training whose loss is no longer finite."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the epoch's losses."""
+        """Check the epoch's losses."""
         for name in ("train_loss", "val_loss"):
             value = metric(trainer, name)
             if not math.isfinite(value):

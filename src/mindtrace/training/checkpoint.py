@@ -1,24 +1,18 @@
-"""What a training needs to go on after it was interrupted, always whole on the disk.
-
-In: a trainer at the end of an epoch. Out: `last.ckpt`, which holds the last epoch's
-weights, the optimizer, Lightning's counters, and the best weights so far. A new one
-replaces the old one by a rename after both were synced, so that at any moment, power
-cut included, there is one or the other and never half of one.
-"""
+"""`last.ckpt`, from which an interrupted training goes on, and what it belongs to."""
 
 from __future__ import annotations
 
+import configparser
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
-from mindtrace.bundle.manifest import sync
 from mindtrace.errors import NotFoundError, TrainingError, UsageError
+from mindtrace.system import sync
 
 LAST = "last.ckpt"
 _IDENTITY = "training.json"
@@ -26,19 +20,20 @@ _IDENTITY = "training.json"
 
 @dataclass(frozen=True)
 class Identity:
-    """Which training a checkpoint belongs to.
-
-    Attributes:
-        run_id: of its MLflow run.
-        model_name: under which it will register.
-        config: INI text with every `auto` resolved.
-        data_digest: of all images.
-    """
+    """Which training a checkpoint belongs to; `config` is INI text with every `auto` resolved."""
 
     run_id: str
     model_name: str
     config: str
     data_digest: str
+
+    def values(self) -> dict[str, str]:
+        """The configuration's values by `section.key`, as text."""
+        parser = configparser.ConfigParser(interpolation=None, delimiters="=")
+        parser.read_string(self.config)
+        return {
+            f"{section}.{key}": value for section in parser for key, value in parser.items(section)
+        }
 
 
 class Checkpoints(Checkpoint):
@@ -48,12 +43,12 @@ class Checkpoints(Checkpoint):
         self._folder = folder
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write aside, sync, rename, sync the folder."""
-        aside = self._folder / f".{LAST}.part"
+        """Replace the checkpoint as a whole: after a power cut the old one or the new is there."""
+        part = self._folder / f".{LAST}.part"
         try:
-            trainer.save_checkpoint(aside)
-            sync(aside)
-            aside.replace(self._folder / LAST)
+            trainer.save_checkpoint(part)
+            sync(part)
+            part.replace(self._folder / LAST)
             sync(self._folder)
         except OSError as error:
             raise TrainingError(
@@ -63,11 +58,7 @@ class Checkpoints(Checkpoint):
 
 
 def begin(checkpoints: Path, identity: Identity) -> Path:
-    """Make the folder of a new training.
-
-    Raises:
-        TrainingError: it cannot be written.
-    """
+    """Make the folder of a new training."""
     folder = checkpoints / identity.run_id
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,11 +69,7 @@ def begin(checkpoints: Path, identity: Identity) -> Path:
 
 
 def find(checkpoints: Path, which: str) -> tuple[Path, Identity]:
-    """The folder of `last` or of a run id, and what it belongs to.
-
-    Raises:
-        NotFoundError: there is no such checkpoint; with those that exist, newest first.
-    """
+    """The folder of `last` or of a run id, and what it belongs to."""
     folders = sorted(
         (path.parent for path in checkpoints.glob(f"*/{LAST}")),
         key=lambda folder: (folder / LAST).stat().st_mtime_ns,
@@ -96,19 +83,19 @@ def find(checkpoints: Path, which: str) -> tuple[Path, Identity]:
 
 
 def require_same(found: Identity, wanted: Identity) -> None:
-    """A training goes on as what it began as, or not at all.
-
-    Raises:
-        UsageError: with every line of the configuration that differs.
-    """
+    """UsageError with every difference, if a training would go on as another one."""
+    old, new = found.values(), wanted.values()
     differences = [
-        f"{key} was {old}, is {new}"
-        for key, (old, new) in _changed(_values(found.config), _values(wanted.config)).items()
+        "[{}] {} was {}, is {}".format(
+            *key.split(".", 1), old.get(key, "nothing"), new.get(key, "nothing")
+        )
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
     ]
     if found.model_name != wanted.model_name:
         differences.append(f"model_name was {found.model_name}, is {wanted.model_name}")
     if found.data_digest != wanted.data_digest:
-        differences.append("the images are others than those it began with")
+        differences.append("the images are not those it began with")
     if differences:
         raise UsageError(
             f"cannot resume {found.run_id}: {'; '.join(differences)}",
@@ -117,25 +104,5 @@ def require_same(found: Identity, wanted: Identity) -> None:
 
 
 def remove(folder: Path) -> None:
-    """A training that ended well needs its checkpoint no more."""
+    """Delete the checkpoint of a training that ended well."""
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _values(config: str) -> dict[str, str]:
-    """`section.key` to value, of INI text that `Settings.to_ini` wrote."""
-    values, section = {}, ""
-    for line in config.splitlines():
-        if line.startswith("["):
-            section = line.strip("[]")
-        elif "=" in line:
-            key, _, value = line.partition("=")
-            values[f"[{section}] {key.strip()}"] = value.strip()
-    return values
-
-
-def _changed(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    return {
-        key: (old.get(key, "nothing"), new.get(key, "nothing"))
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    }

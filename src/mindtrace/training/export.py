@@ -1,8 +1,4 @@
-"""From a trained network to the contents of its bundle.
-
-In: the model with its best weights, its images, its answers to the test images.
-Out: `bundle.folder.Contents`, in which no torch is left.
-"""
+"""From a trained network to the contents of its bundle, ONNX graph included."""
 
 from __future__ import annotations
 
@@ -24,14 +20,7 @@ from mindtrace.training.report import Evaluation
 def contents(
     model: ImageClassifier, data: ImageDataModule, test: Evaluation, config: str
 ) -> Contents:
-    """Everything a bundle holds, from a model on the CPU.
-
-    Args:
-        model: with the weights to keep.
-        data: whose test split `test` is about.
-        test: the model's answers.
-        config: INI text.
-    """
+    """Everything a bundle holds, from a model on the CPU and its answers to the test images."""
     images = data.split("test").images
     digests = np.frombuffer(b"".join(data.split("test").digests()), np.uint8).reshape(-1, 32)
     return Contents(
@@ -49,31 +38,20 @@ def contents(
 
 
 def pixels(image: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """An image of a split as `preprocess` has it.
-
-    Args:
-        image: uint8, (channels, height, width).
-
-    Returns:
-        uint8, (height, width) or (height, width, 3).
-    """
+    """An image of a split, (channels, height, width), as (height, width[, 3])."""
     array = image.numpy()
     return array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0))
 
 
 def export_onnx(network: nn.Module, spec: ImageSpec) -> bytes:
-    """The network as an ONNX graph with a free batch size.
-
-    Its input is `images`, float32, (batch, channels, height, width); its outputs are
-    `logits` and `probabilities`, float32, (batch, classes).
-    """
-    # Two, because the exporter would take a batch of one for a constant.
+    """The network as an ONNX graph of any batch: `images` to `logits` and `probabilities`."""
+    # Two: the exporter takes a batch of one for a constant.
     example = torch.zeros(2, spec.channels, spec.height, spec.width)
     with warnings.catch_warnings():
         # The exporter warns of its own deprecated calls.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            _Answering(network).eval(),
+            _WithProbabilities(network).eval(),
             (example,),
             dynamo=True,
             verbose=False,
@@ -86,8 +64,8 @@ def export_onnx(network: nn.Module, spec: ImageSpec) -> bytes:
     return graph
 
 
-class _Answering(nn.Module):
-    """A network that gives probabilities beside its logits."""
+class _WithProbabilities(nn.Module):
+    """A network that gives logits and probabilities."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

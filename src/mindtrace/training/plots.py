@@ -1,13 +1,11 @@
-"""A report as pictures: curves, confusion, worst mistakes, calibration.
-
-In: a report, the course of the training, the test images. Out: PNG files in a folder.
-"""
+"""Plots of a training's report: curves, confusion, calibration, worst mistakes."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +20,7 @@ from mindtrace.training.report import Report
 
 DPI = 110
 COLUMNS = 5
-# Names and counts fit up to so many classes; beyond it they would be a grey haze.
+# Names and counts are legible up to so many classes.
 LEGIBLE = 30
 
 _FIRST, _SECOND, _SOFT = "#2456a6", "#d1632a", "#b9c4d4"
@@ -36,7 +34,7 @@ def write_report(
     class_names: Sequence[str],
 ) -> None:
     """Write `report.json`, `curves.png`, `confusion.png`, `mistakes.png`, `calibration.png`."""
-    (folder / "report.json").write_text(json.dumps(report.to_json()) + "\n", encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(asdict(report)) + "\n", encoding="utf-8")
     _save(curves(course), folder / "curves.png")
     _save(confusion(report, class_names), folder / "confusion.png")
     _save(calibration(report), folder / "calibration.png")
@@ -75,7 +73,7 @@ def confusion(report: Report, class_names: Sequence[str]) -> Figure:
     side = min(14.0, 2.2 + 0.52 * count)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
-    # A root, so that a few mistakes can be seen beside thousands of right answers.
+    # The square root, so that a few mistakes can be seen beside thousands of right answers.
     axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
     axes.set(title=f"accuracy {report.accuracy:.4f}", xlabel="answer", ylabel="true class")
     if count <= LEGIBLE:
@@ -96,7 +94,7 @@ def confusion(report: Report, class_names: Sequence[str]) -> Figure:
 
 
 def calibration(report: Report) -> Figure:
-    """Accuracy by confidence; a network that knows what it knows is on the diagonal."""
+    """Accuracy by confidence; a calibrated network is on the diagonal."""
     figure = Figure(figsize=(4.6, 4.6), layout="constrained")
     axes = figure.subplots()
     width = report.bins[0].high - report.bins[0].low
@@ -137,6 +135,6 @@ def mistakes(report: Report, test: ImageSplit, class_names: Sequence[str]) -> Fi
 
 
 def _save(figure: Figure, path: Path) -> None:
-    # Without pyplot: no window system, nothing kept between two trainings.
+    # Not by pyplot, which wants a window system and keeps figures between two trainings.
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=DPI)

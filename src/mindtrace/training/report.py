@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,18 +16,13 @@ from mindtrace.data.images import Stage
 from mindtrace.models import ImageClassifier
 
 BATCH = 512
+BINS = 15
+MISTAKES = 25
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Answers to one split.
-
-    Attributes:
-        probabilities: float32, (images, classes).
-        labels: int64, (images,), the true classes.
-        loss: mean cross entropy, in nats.
-        accuracy: fraction of right answers.
-    """
+    """Answers to one split: probabilities float32 (images, classes), loss in nats."""
 
     probabilities: NDArray[np.float32]
     labels: NDArray[np.int64]
@@ -37,7 +32,7 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(model: ImageClassifier, data: ImageDataModule, stage: Stage) -> Evaluation:
-    """Run a split through the network, in evaluation mode, without autocast."""
+    """Run a split through the network, in float32 however it was trained."""
     was_training = model.training
     model.eval()
     split = data.split(stage)
@@ -56,20 +51,9 @@ def evaluate(model: ImageClassifier, data: ImageDataModule, stage: Stage) -> Eva
     )
 
 
-BINS = 15
-MISTAKES = 25
-
-
 @dataclass(frozen=True)
 class ClassScore:
-    """One class on the test images.
-
-    Attributes:
-        class_name: its name.
-        images: how many there are of it.
-        precision: of the images called so, the fraction that are; None if none was.
-        recall: of the images that are, the fraction called so; None if there is none.
-    """
+    """One class on the test images; a score without an image to measure it on is None."""
 
     class_name: str
     images: int
@@ -79,15 +63,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Bin:
-    """Answers of about one confidence: `accuracy` should be `confidence`.
-
-    Attributes:
-        low: of the bin, exclusive.
-        high: of the bin, inclusive.
-        images: how many answers fall into it.
-        confidence: their mean; None for an empty bin.
-        accuracy: the fraction of right ones; None for an empty bin.
-    """
+    """Answers with a confidence in (low, high]: their mean confidence and their accuracy."""
 
     low: float
     high: float
@@ -98,7 +74,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Mistake:
-    """One wrong answer: `index` in the test split, what it is, what it was called."""
+    """One wrong answer to the image at `index` of the test split."""
 
     index: int
     label: int
@@ -108,16 +84,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Report:
-    """All of it.
-
-    Attributes:
-        accuracy: fraction of right answers.
-        classes: a score each, by label.
-        confusion: rows are true classes, columns are answers, values are counts.
-        calibration_error: expected calibration error, a fraction.
-        bins: of the reliability diagram.
-        mistakes: the most confident ones, worst first.
-    """
+    """Scores by label, confusion (rows are true classes), calibration, the worst mistakes."""
 
     accuracy: float
     classes: tuple[ClassScore, ...]
@@ -126,13 +93,9 @@ class Report:
     bins: tuple[Bin, ...]
     mistakes: tuple[Mistake, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
 
 def report(test: Evaluation, class_names: Sequence[str]) -> Report:
-    """Look at the answers to the test images from all sides."""
+    """What the answers to the test images say about the network."""
     predicted = test.probabilities.argmax(1)
     confidence = test.probabilities.max(1)
     right = predicted == test.labels
@@ -158,12 +121,7 @@ def confusion_matrix(
 
 
 def reliability(confidence: NDArray[np.floating[Any]], right: NDArray[np.bool_]) -> tuple[Bin, ...]:
-    """Group answers by confidence into bins of equal width.
-
-    Args:
-        confidence: of each answer, in (0, 1].
-        right: whether it was.
-    """
+    """Group answers by confidence, in (0, 1], into bins of equal width."""
     edges = np.linspace(0, 1, BINS + 1)
     where = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     bins = []
@@ -183,10 +141,8 @@ def reliability(confidence: NDArray[np.floating[Any]], right: NDArray[np.bool_])
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
-    """Expected calibration error: the mean gap of the bins, weighted by their images.
-
-    Source: Guo et al., "On Calibration of Modern Neural Networks" (2017), equation 5.
-    """
+    """Expected calibration error: the mean gap of the bins, weighted by their images."""
+    # Guo et al., "On Calibration of Modern Neural Networks" (2017), equation 5.
     total = sum(one.images for one in bins)
     gaps = [
         one.images * abs(one.accuracy - one.confidence)
