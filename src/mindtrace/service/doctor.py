@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -62,12 +61,13 @@ def _packages() -> Iterator[Check]:
             yield Check(name, "ok", version, None, {"version": version})
     torch, vision = found["torch"], found["torchvision"]
     if torch and vision:
+        from packaging.requirements import Requirement
+
         # The two are built for each other; any other pair breaks at import.
-        pinned = re.findall(
-            r"^torch==([\w.]+)", "\n".join(importlib.metadata.requires("torchvision") or ()), re.M
-        )
-        if pinned and pinned[0] != torch.partition("+")[0]:
-            fault = f"torchvision {vision} was built for torch {pinned[0]}, not {torch}"
+        needs = map(Requirement, importlib.metadata.requires("torchvision") or ())
+        wanted = next((need.specifier for need in needs if need.name == "torch"), None)
+        if wanted is not None and not wanted.contains(torch.partition("+")[0], True):
+            fault = f"torchvision {vision} was built for torch {wanted}, not {torch}"
             hint = "pip install -U torch torchvision"
             yield Check("torch and torchvision", "wrong", fault, hint, {"version": None})
 
