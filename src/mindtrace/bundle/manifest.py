@@ -1,5 +1,4 @@
-"""`manifest.json`: size and SHA-256 of every other file. Its own digest, the `bundle_digest`
-in the registry, covers the whole folder."""
+"""`manifest.json`: size and SHA-256 of every other file; its own digest covers them all."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What a version answered: to the golden images (`golden.json`) and to each image of its
-frozen test set (`predictions.npz`)."""
+"""A version's answers: to its golden images and to each image of its frozen test set."""
 
 from __future__ import annotations
 
