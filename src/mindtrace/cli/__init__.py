@@ -1,1 +1,1 @@
-"""Floor 10: the command line. A verb parses, calls one service function and renders the answer."""
+"""The command line: parses, calls one service function, renders the answer."""

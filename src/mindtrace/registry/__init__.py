@@ -1,4 +1,4 @@
-"""Floor 7: versions in MLflow. The exports load on first use, for MLflow takes a second."""
+"""Versions in MLflow. Exports load on first use, since MLflow takes a second to import."""
 
 from __future__ import annotations
 

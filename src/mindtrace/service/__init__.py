@@ -1,1 +1,1 @@
-"""Floor 9: what mindtrace can do, one module a verb; plain values in, frozen dataclasses out."""
+"""The service layer that the command line, HTTP and Python callers share."""
