@@ -120,7 +120,7 @@ def _received(connection: socket.socket) -> bytes:
 def digit(data: Path) -> bytes:
     """The first test image of MNIST, as a PNG file."""
     from mindtrace.config.settings import load_settings
-    from mindtrace.data.build import build_data
+    from mindtrace.data.datamodule import build_data
     from mindtrace.preprocess import encode_png
 
     sets = [f"DIR_PATHS.DATA={data}", "data.source=mnist"]

@@ -62,7 +62,7 @@ class Seen:
 def prepare(folder: Path, data: Path | None) -> list[bytes]:
     """Train, and write what the rivals need; the images to ask about, as PNG files."""
     from mindtrace.config.settings import load_settings
-    from mindtrace.data.build import build_data
+    from mindtrace.data.datamodule import build_data
     from mindtrace.preprocess import encode_png
 
     sets = ["data.source=digits", "data.image_size=28", "compute.threads=1", "train.max_epochs=4"]

@@ -17,7 +17,7 @@ from tests.browser.conftest import Visit
 from tests.browser.drawing import FOUR, THREE, ZERO, draw
 from tests.browser.servers import Server
 
-from mindtrace.data.digits import digits_file, read_digits
+from mindtrace.data.datasets import digits_file, read_digits
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -1,4 +1,4 @@
-"""A mirror on loopback that serves IDX files made here, and misbehaves when it is told to."""
+"""A mirror on loopback, small data sets in torchvision's file formats, folders of images."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-
-from mindtrace.data.download import RemoteFile
-from mindtrace.data.mnist import MNIST
 
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 
@@ -72,15 +69,18 @@ def idx(array: NDArray[np.uint8]) -> bytes:
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
+def md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
 @dataclass(frozen=True)
 class TinySet:
     """A set in MNIST's format: 120 training and 40 test images of 10 classes, 12 x 10."""
 
-    kind: type[MNIST]
     contents: dict[str, bytes]
 
     def gzipped(self) -> dict[str, bytes]:
-        return {f"{name}.gz": gzip.compress(data) for name, data in self.contents.items()}
+        return {f"{name}.gz": gzip.compress(data, mtime=0) for name, data in self.contents.items()}
 
     def put(self, folder: Path, gzipped: bool) -> None:
         folder.mkdir(parents=True)
@@ -88,21 +88,26 @@ class TinySet:
             (folder / name).write_bytes(data)
 
 
-def remote(name: str, content: bytes) -> RemoteFile:
-    return RemoteFile(name, len(content), hashlib.sha256(content).hexdigest())
-
-
-@pytest.fixture(scope="session")
-def tiny() -> TinySet:
+def idx_contents(prefixes: dict[str, int], shape: tuple[int, int] = (12, 10)) -> dict[str, bytes]:
+    """IDX files of images and labels, by the prefix of their names and the number of images."""
     rng = np.random.default_rng(7)
     contents = {}
-    for prefix, count in (("train", 120), ("t10k", 40)):
-        images = rng.integers(0, 256, (count, 12, 10), dtype=np.uint8)
-        labels = (np.arange(count) % 10).astype(np.uint8)
+    for prefix, count in prefixes.items():
+        images = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
         contents[f"{prefix}-images-idx3-ubyte"] = idx(images)
-        contents[f"{prefix}-labels-idx1-ubyte"] = idx(labels)
-    files = tuple(remote(name, content) for name, content in contents.items())
-    return TinySet(type("Tiny", (MNIST,), {"files": files}), contents)
+        contents[f"{prefix}-labels-idx1-ubyte"] = idx((np.arange(count) % 10).astype(np.uint8))
+    return contents
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> TinySet:
+    """A small MNIST, whose checksums torchvision expects."""
+    import torchvision.datasets
+
+    found = TinySet(idx_contents({"train": 120, "t10k": 40}))
+    resources = [(name, md5(data)) for name, data in found.gzipped().items()]
+    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
+    return found
 
 
 MakeFolder = Callable[..., Path]

@@ -67,21 +67,29 @@ def digits(augment: str) -> Digits:
 
 def epoch(data: Digits, number: int) -> torch.Tensor:
     data.set_epoch(number)
-    return torch.cat([x for x, _ in data.train])
+    return torch.cat([x for x, _ in data.train_dataloader()])
 
 
 def test_only_images_that_train_are_changed() -> None:
     plain, changed = digits("none"), digits("light")
-    assert not torch.equal(next(iter(plain.train))[0], next(iter(changed.train))[0])
+    assert not torch.equal(
+        next(iter(plain.train_dataloader()))[0], next(iter(changed.train_dataloader()))[0]
+    )
     for stage in ("val", "test"):
-        for (x, _), (u, _) in zip(getattr(plain, stage), getattr(changed, stage), strict=True):
+        for (x, _), (u, _) in zip(
+            getattr(plain, f"{stage}_dataloader")(),
+            getattr(changed, f"{stage}_dataloader")(),
+            strict=True,
+        ):
             assert torch.equal(x, u)
     assert plain.digests() == changed.digests()
     assert torch.equal(plain.sample()[0], changed.sample()[0])
 
 
 def test_labels_and_order_stay() -> None:
-    for (x, y), (u, v) in zip(digits("none").train, digits("light").train, strict=True):
+    for (x, y), (u, v) in zip(
+        digits("none").train_dataloader(), digits("light").train_dataloader(), strict=True
+    ):
         assert torch.equal(y, v) and x.shape == u.shape
         assert 0.1 < float((x - u).abs().mean()) < 0.9
 
@@ -110,15 +118,15 @@ def test_an_image_is_changed_in_another_way_each_epoch() -> None:
 def test_chunks_hold_the_same_batches(chunk: int) -> None:
     plain, chunked = digits("light"), digits("light")
     chunked.chunk = chunk
-    batches = [batch for several in chunked.train for batch in several]
-    for (x, y), (u, v) in zip(plain.train, batches, strict=True):
+    batches = [batch for several in chunked.train_dataloader() for batch in several]
+    for (x, y), (u, v) in zip(plain.train_dataloader(), batches, strict=True):
         assert torch.equal(x, u) and torch.equal(y, v)
 
 
 def test_the_images_in_memory_are_left_alone() -> None:
     data = digits("light")
     before = data.split("train").images.clone()
-    assert len(list(data.train)) == 21
+    assert len(list(data.train_dataloader())) == 21
     assert torch.equal(data.split("train").images, before)
 
 

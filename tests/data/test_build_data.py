@@ -8,26 +8,11 @@ from typing import Any
 import pytest
 
 from mindtrace.config.settings import load_settings
-from mindtrace.data import MNIST, Digits, FashionMNIST, ImageFolder, InputRequirements, build_data
+from mindtrace.data import Digits, ImageFolder, build_data
 
 
 def settings(*sets: str) -> Any:
     return load_settings(sets=sets)
-
-
-@pytest.mark.parametrize(("source", "kind"), [("mnist", MNIST), ("fashion_mnist", FashionMNIST)])
-def test_mnist_kinds(root: Path, source: str, kind: type[MNIST]) -> None:
-    sets = (f"data.source={source}", "data.mirror=http://m.example/x", "data.split_seed=7")
-    demand = InputRequirements(mode="RGB")
-    data = build_data(settings(*sets, "data.batch_size=32", "data.image_size=20"), demand)
-    assert type(data) is kind and isinstance(data, MNIST)
-    assert (data.source, data.mirror, data.data_dir) == (
-        source,
-        "http://m.example/x",
-        root / "data",
-    )
-    assert (data.batch_size, data.split_seed, data.image_size) == (32, 7, 20)
-    assert (data.num_train, data.num_val, data.demand) == (None, 5_000, demand)
 
 
 def test_digits(root: Path) -> None:

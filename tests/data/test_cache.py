@@ -22,7 +22,6 @@ import torch
 
 from mindtrace.config.settings import load_settings
 from mindtrace.data import ImageFolder, InputRequirements, build_data
-from mindtrace.data.columns import FileShelf
 from mindtrace.errors import DataError, ImageError
 from mindtrace.progress import Progress
 
@@ -86,8 +85,8 @@ def test_grey_images_take_one_channel_for_a_colour_network(make_folder: Any, hom
 def test_batches_come_from_a_mapped_file(make_folder: Any, home: Path) -> None:
     folder = make_folder("a", "b")
     plain, mapped = ready(folder, None), ready(folder, home)
-    assert isinstance(FileShelf(entries(home)[0]).array("images"), np.memmap)
-    for (x, y), (u, v) in zip(plain.train, mapped.train, strict=True):
+    assert mapped.split("train").images.data_ptr() != plain.split("train").images.data_ptr()
+    for (x, y), (u, v) in zip(plain.train_dataloader(), mapped.train_dataloader(), strict=True):
         assert torch.equal(x, u) and torch.equal(y, v)
     assert torch.equal(plain.sample("test", 2)[0], mapped.sample("test", 2)[0])
 

@@ -11,18 +11,34 @@ import pytest
 from PIL import Image
 
 from mindtrace.data import Digits, ImageFolder
-from mindtrace.data.check import CheckedImage, DataCheck, Gap, check, twins_of
-from mindtrace.data.sheet import contact_sheet, draw, spread
+from mindtrace.data.check import (
+    CheckedImage,
+    DataCheck,
+    Duplicates,
+    ImagePlace,
+    ImageSize,
+    MissingClass,
+    UnknownClass,
+    check,
+    draw_sheet,
+    duplicates_of,
+    spread,
+)
 from mindtrace.errors import DataFolderError
 from mindtrace.progress import Progress
 
 
 def image(split: Any, path: str, class_name: str, digest: bytes = b"") -> CheckedImage:
-    return CheckedImage(split, 0, path, class_name, digest)
+    return CheckedImage(ImagePlace(split, path, class_name), 0, digest)
 
 
 def checked(folder: Path, **options: Any) -> DataCheck:
-    return check(ImageFolder(folder, **options))
+    return check(ImageFolder(folder, **options))[0]
+
+
+def same_pixels(found: DataCheck) -> list[Duplicates]:
+    """Every set of images with the same pixels, once."""
+    return list(dict.fromkeys([*found.leakage, *found.conflicts, *found.duplicates]))
 
 
 @pytest.fixture
@@ -36,10 +52,12 @@ def three_splits(make_folder: Any) -> Path:
 
 def test_a_sound_folder(three_splits: Path) -> None:
     found = checked(three_splits)
-    assert (found.source, found.folder) == ("folder", three_splits)
-    assert found.counts() == {split: {"a": 5, "b": 5} for split in ("train", "val", "test")}
-    assert (found.sizes, found.modes, found.formats) == ({(6, 8): 30}, {"L": 30}, {"PNG": 30})
-    assert found.unreadable == [] and found.twins == found.missing == found.added == ()
+    assert (found.source, found.dir) == ("folder", str(three_splits))
+    assert found.counts == {split: {"a": 5, "b": 5} for split in ("train", "val", "test")}
+    assert (found.modes, found.formats) == ({"L": 30}, {"PNG": 30})
+    assert found.sizes == (ImageSize(6, 8, 30),)
+    assert found.unreadable == found.missing_classes == found.added_classes == ()
+    assert same_pixels(found) == []
     assert found.notes == ()
 
 
@@ -56,8 +74,8 @@ def test_the_split_is_that_of_a_training(make_folder: Any) -> None:
     data = ImageFolder(folder, split_seed=3)
     found = checked(folder, split_seed=3)
     for stage in ("train", "val", "test"):
-        digests = [one.digest for one in found.images if one.split == stage]
-        assert digests == data.split(stage).digests()
+        assert sum(found.counts[stage].values()) == len(data.split(stage))
+    assert found.test_digest == data.digests().test_digest
 
 
 def test_every_unreadable_file_is_named(three_splits: Path) -> None:
@@ -65,12 +83,12 @@ def test_every_unreadable_file_is_named(three_splits: Path) -> None:
     broken.write_bytes(broken.read_bytes()[:-40])
     (three_splits / "test" / "a" / "0000.png").write_bytes(b"hello")
     found = checked(three_splits)
-    errors = {one.path: one.error for one in found.unreadable}
+    errors = {one.path: one.message for one in found.unreadable}
     assert list(errors) == ["train/b/0003.png", "test/a/0000.png"]
     assert errors["train/b/0003.png"].startswith("damaged image")
     assert errors["test/a/0000.png"].startswith("not an image: 5 bytes")
-    assert found.counts()["train"] == {"a": 5, "b": 5}
-    assert sum(found.sizes.values()) == 28
+    assert found.counts["train"] == {"a": 5, "b": 5}
+    assert sum(size.images for size in found.sizes) == 28
     assert (found.data_digest, found.test_digest) == (None, None)
 
 
@@ -78,20 +96,20 @@ def test_leakage_is_found_whatever_the_file_says(three_splits: Path) -> None:
     """The same pixels, compressed in another way."""
     planted = three_splits / "test" / "a" / "planted.png"
     Image.open(three_splits / "train" / "a" / "0002.png").save(planted, compress_level=0)
-    (twins,) = checked(three_splits).twins
+    (twins,) = same_pixels(checked(three_splits))
     assert twins.leak and not twins.contradict
     assert [one.path for one in twins.images] == ["train/a/0002.png", "test/a/planted.png"]
 
 
 def test_twins_in_one_split_are_no_leak(three_splits: Path) -> None:
     shutil.copy(three_splits / "val/a/0002.png", three_splits / "val/a/again.png")
-    (twins,) = checked(three_splits).twins
+    (twins,) = same_pixels(checked(three_splits))
     assert not twins.leak and not twins.contradict
 
 
 def test_one_image_with_two_classes(three_splits: Path) -> None:
     shutil.copy(three_splits / "train/a/0002.png", three_splits / "train/b/other.png")
-    (twins,) = checked(three_splits).twins
+    (twins,) = same_pixels(checked(three_splits))
     assert twins.contradict and not twins.leak
 
 
@@ -99,7 +117,7 @@ def test_a_drawn_split_can_leak_too(make_folder: Any) -> None:
     folder = make_folder("a", "b", count=8)
     for path in list(folder.rglob("*.png")):
         shutil.copy(path, path.with_name(f"again{path.name}"))
-    assert any(twins.leak for twins in checked(folder).twins)
+    assert checked(folder).leakage
 
 
 def test_a_missing_an_added_and_an_empty_class(three_splits: Path) -> None:
@@ -107,29 +125,29 @@ def test_a_missing_an_added_and_an_empty_class(three_splits: Path) -> None:
     shutil.move(three_splits / "test" / "a", three_splits / "test" / "c")
     (three_splits / "train" / "empty").mkdir()
     found = checked(three_splits)
-    assert set(found.missing) == {
-        Gap("train", "empty"),
-        Gap("val", "b"),
-        Gap("val", "empty"),
-        Gap("test", "a"),
-        Gap("test", "empty"),
+    assert set(found.missing_classes) == {
+        MissingClass("train", "empty"),
+        MissingClass("val", "b"),
+        MissingClass("val", "empty"),
+        MissingClass("test", "a"),
+        MissingClass("test", "empty"),
     }
-    assert found.added == (Gap("test", "c"),)
-    assert found.counts()["test"] == {"a": 0, "b": 5, "empty": 0, "c": 5}
+    assert found.added_classes == (UnknownClass("test", "c"),)
+    assert found.counts["test"] == {"a": 0, "b": 5, "empty": 0, "c": 5}
     assert found.data_digest is None
 
 
 def test_an_added_class_is_searched_for_leaks(three_splits: Path) -> None:
     (three_splits / "test" / "c").mkdir()
     shutil.copy(three_splits / "train/a/0002.png", three_splits / "test/c/x.png")
-    (twins,) = checked(three_splits).twins
+    (twins,) = same_pixels(checked(three_splits))
     assert twins.leak and twins.contradict
 
 
 def test_a_split_that_only_lacks_a_class_can_be_trained_on(three_splits: Path) -> None:
     shutil.rmtree(three_splits / "val" / "b")
     found = checked(three_splits)
-    assert found.missing == (Gap("val", "b"),)
+    assert found.missing_classes == (MissingClass("val", "b"),)
     assert found.data_digest == ImageFolder(three_splits).digests().data_digest
 
 
@@ -137,16 +155,16 @@ def test_an_empty_split(three_splits: Path) -> None:
     for name in ("a", "b"):
         shutil.rmtree(three_splits / "val" / name)
     found = checked(three_splits)
-    assert found.missing == (Gap("val", "a"), Gap("val", "b"))
+    assert found.missing_classes == (MissingClass("val", "a"), MissingClass("val", "b"))
     assert found.data_digest is None
 
 
 def test_a_class_of_one_image_is_a_note(make_folder: Any) -> None:
     make_folder("a", "b", count=20)
     found = checked(make_folder("rare", count=1))
-    assert found.missing == ()
+    assert found.missing_classes == ()
     assert [note.partition(",")[0] for note in found.notes] == ["class rare has one image"]
-    assert found.notes == ImageFolder(found.folder or "").notes
+    assert found.notes == ImageFolder(found.dir or "").notes
 
 
 def test_images_of_unusual_kinds_are_told(make_folder: Any) -> None:
@@ -163,7 +181,7 @@ def test_images_of_unusual_kinds_are_told(make_folder: Any) -> None:
     found = checked(folder)
     assert found.modes == {"L": 20, "RGB": 2, "RGBA": 1, "I;16": 1}
     assert found.formats == {"PNG": 22, "JPEG": 1, "WEBP": 1}
-    assert found.sizes == {(6, 8): 24}
+    assert found.sizes == (ImageSize(6, 8, 24),)
     assert found.notes == (
         "1 of 24 images: turned upright, as EXIF says",
         "1 of 24 images: transparent parts become black",
@@ -182,15 +200,15 @@ def test_a_folder_that_is_none_of_classes_is_an_error(tmp_path: Path, make_folde
 
 
 def test_a_source_without_files() -> None:
-    found = check(Digits())
-    assert found.folder is None
-    assert {split: sum(counts.values()) for split, counts in found.counts().items()} == {
+    found, _ = check(Digits())
+    assert found.dir is None
+    assert {split: sum(counts.values()) for split, counts in found.counts.items()} == {
         "train": 1294,
         "val": 144,
         "test": 359,
     }
-    assert (found.sizes, found.modes, found.twins) == ({(8, 8): 1797}, {"L": 1797}, ())
-    assert found.images[1300].path == "val[6]"
+    assert (found.sizes, found.modes) == ((ImageSize(8, 8, 1797),), {"L": 1797})
+    assert same_pixels(found) == []
     assert found.test_digest == Digits().digests().test_digest
 
 
@@ -199,10 +217,10 @@ def test_twins_are_images_with_one_digest() -> None:
         image("train", "1", "a", b"x"),
         image("train", "2", "a", b"y"),
         image("val", "3", "a", b"x"),
-        image("val", "4", "a"),
-        image("val", "5", "a"),
+        image("val", "4", "a")._replace(error="broken"),
+        image("val", "5", "a")._replace(error="broken"),
     ]
-    assert [twins.images for twins in twins_of(images)] == [(images[0], images[2])]
+    assert [one.images for one in duplicates_of(images)] == [(images[0].place, images[2].place)]
 
 
 def test_who_watches_is_told(make_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +234,8 @@ def test_who_watches_is_told(make_folder: Any, monkeypatch: pytest.MonkeyPatch) 
 def test_a_sheet_has_a_row_a_class(three_splits: Path, source: str) -> None:
     data = ImageFolder(three_splits) if source == "folder" else Digits()
     (three_splits / "train" / "b" / "0003.png").write_bytes(b"hello")
-    sheet = contact_sheet(data, check(data))
+    _, sheet = check(data, Path("sheet.png"))
+    assert sheet is not None
     columns, rows = (10, 2) if source == "folder" else (10, 10)
     assert sheet.height == 2 * 16 + rows * 78 - 6
     pixels = np.asarray(sheet.convert("L"))
@@ -227,7 +246,7 @@ def test_a_sheet_has_a_row_a_class(three_splits: Path, source: str) -> None:
 
 def test_a_sheet_shows_images_as_they_are() -> None:
     red, blue = Image.new("RGB", (200, 100), "red"), Image.new("RGB", (3, 3), "blue")
-    sheet = draw([("ä" * 60, 1234, [red, blue])], more=7)
+    sheet = draw_sheet([("ä" * 60, 1234, [red, blue])], more=7)
     colours = {colour for _, colour in sheet.getcolors(10_000) or ()}
     assert {(255, 0, 0), (0, 0, 255), (255, 255, 255)} <= colours
     counts = {colour: count for count, colour in sheet.getcolors(10_000) or ()}
@@ -236,6 +255,6 @@ def test_a_sheet_shows_images_as_they_are() -> None:
 
 def test_a_sheet_spreads_over_all_images() -> None:
     images = [image("train", str(number), "a") for number in range(95)]
-    chosen = [int(one.path) for one in spread(images)]
+    chosen = [int(one.place.path) for one in spread(images)]
     assert chosen == [0, 9, 19, 28, 38, 47, 57, 66, 76, 85]
     assert spread(images[:3]) == images[:3] and spread([]) == []

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mindtrace.data.columns import MemoryShelf
-from mindtrace.data.decoding import EXAMINED, Facts, decode_files, examine_files, inspect_files
-from mindtrace.data.workers import processes_worth
+from mindtrace.data.decode import FACTS, decode_files, examine_files, read_headers, workers_for
 from mindtrace.errors import ImageError
 from mindtrace.preprocess import ImageSpec, decode, image_digest
 
@@ -21,19 +19,17 @@ SPEC = ImageSpec("RGB", 5, 4, (0.0,) * 3, (1.0,) * 3)
 Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
-def inspect(paths: list[str], workers: int = 1) -> Facts:
-    return inspect_files(paths, workers, lambda done: None)
+def inspect(paths: list[str], workers: int = 1) -> NDArray[Any]:
+    return read_headers(paths, workers, lambda done: None)
 
 
 def decoded(paths: list[str], spec: ImageSpec, workers: int = 1) -> Arrays:
     """Images and digests."""
-    shelf = MemoryShelf()
-    columns = (
-        shelf.column("images", (len(paths), spec.channels, spec.height, spec.width)),
-        shelf.column("digests", (len(paths), 32)),
-    )
-    decode_files(paths, inspect(paths), spec, columns, workers, lambda done: None)
-    return shelf.array("images"), shelf.array("digests")
+    images = np.empty((len(paths), spec.channels, spec.height, spec.width), np.uint8)
+    digests = np.empty((len(paths), 32), np.uint8)
+    grey = inspect(paths)["grey"].tolist()
+    decode_files(paths, grey, spec, images, digests, workers, lambda done: None)
+    return images, digests
 
 
 @pytest.fixture
@@ -46,10 +42,9 @@ def paths(make_folder: Any) -> list[str]:
 
 def test_children_give_what_this_process_gives(paths: list[str]) -> None:
     facts = inspect(paths)
-    assert facts.grey.tolist() == [False] * 20 + [True] * 600
-    assert facts.sizes.tolist() == [[9, 7]] * 20 + [[6, 8]] * 600
-    shared = inspect(paths, 2)
-    assert np.array_equal(shared.grey, facts.grey) and np.array_equal(shared.sizes, facts.sizes)
+    assert facts["grey"].tolist() == [False] * 20 + [True] * 600
+    assert facts[["height", "width"]].tolist() == [(9, 7)] * 20 + [(6, 8)] * 600
+    assert np.array_equal(inspect(paths, 2), facts)
     here, there = (decoded(paths, SPEC, workers) for workers in (1, 2))
     assert np.array_equal(here[0], there[0]) and np.array_equal(here[1], there[1])
     for path, pixels in zip(paths, here[0], strict=True):
@@ -81,7 +76,7 @@ def test_the_file_that_cannot_be_read_is_named(paths: list[str], workers: int) -
 @pytest.mark.parametrize("workers", [1, 2])
 def test_who_watches_is_told_up_to_the_end(paths: list[str], workers: int) -> None:
     told: list[int] = []
-    inspect_files(paths, workers, told.append)
+    read_headers(paths, workers, told.append)
     assert told == sorted(told) and told[-1] == 620
 
 
@@ -90,7 +85,7 @@ def test_a_bad_file_stops_no_examination(paths: list[str], workers: int) -> None
     Path(paths[1]).write_bytes(Path(paths[1]).read_bytes()[:90])
     Path(paths[300]).write_bytes(b"no image")
     found = examine_files([*paths, "gone.png"], workers, lambda done: None)
-    assert found.dtype == EXAMINED
+    assert found.dtype == FACTS
     bad = [place for place, error in enumerate(found["error"]) if error]
     assert bad == [1, 300, 620]
     assert found["error"][300] == b"not an image: 8 bytes that begin with b'no image'"
@@ -103,20 +98,20 @@ def test_a_bad_file_stops_no_examination(paths: list[str], workers: int) -> None
 
 
 def test_more_processes_than_files(paths: list[Path]) -> None:
-    assert len(inspect(paths[:2], 8).grey) == 2
-    assert len(inspect(paths[:1], 8).grey) == 1
+    assert len(inspect(paths[:2], 8)) == 2
+    assert len(inspect(paths[:1], 8)) == 1
 
 
 def test_few_files_are_not_worth_a_process() -> None:
-    assert processes_worth(1_000, 28 * 28 * 1_000, 8) == 1
-    assert processes_worth(70_000, 28 * 28 * 70_000, 8) == 8
-    assert processes_worth(50, 12_000_000 * 50, 8) == 8
-    assert processes_worth(3, 12_000_000 * 50, 8) == 3
-    assert processes_worth(70_000, 0, 1) == 1
+    assert workers_for(1_000, 28 * 28 * 1_000, 8) == 1
+    assert workers_for(70_000, 28 * 28 * 70_000, 8) == 8
+    assert workers_for(50, 12_000_000 * 50, 8) == 8
+    assert workers_for(3, 12_000_000 * 50, 8) == 3
+    assert workers_for(70_000, 0, 1) == 1
 
 
 def test_a_child_needs_no_torch() -> None:
-    code = "import sys, mindtrace.data.decoding; assert 'torch' not in sys.modules"
+    code = "import sys, mindtrace.data.decode; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -125,4 +120,4 @@ def test_a_module_of_the_working_directory_does_not_stand_in(
 ) -> None:
     (tmp_path / "numpy.py").write_text("raise SystemExit(9)")
     monkeypatch.chdir(tmp_path)
-    assert len(inspect(paths, 2).grey) == 620
+    assert len(inspect(paths, 2)) == 620

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mindtrace.data import ImageFolder, InputRequirements
-from mindtrace.data.images import channel_statistics
+from mindtrace.data.batches import channel_statistics
 from mindtrace.errors import DataFolderError, ImageError
 from mindtrace.preprocess import decode, image_digest, normalise
 
@@ -92,7 +92,7 @@ def test_grey_images_in_a_colour_network_take_no_more_memory(make_folder: Any) -
     assert images.shape == (14, 3, 6, 8)
     assert images.untyped_storage().nbytes() == 20 * 6 * 8
     assert len(data.spec.mean) == 3
-    assert next(iter(data.val))[0].shape == (2, 3, 6, 8)
+    assert next(iter(data.val_dataloader()))[0].shape == (2, 3, 6, 8)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 
 from mindtrace.bundle.predictions import pairs_digest
 from mindtrace.data import Digits
-from mindtrace.data.images import image_digests
+from mindtrace.data.batches import image_digests
 from mindtrace.preprocess import image_digest
 
 
@@ -23,20 +23,24 @@ def labels(batches: Any) -> list[int]:
 
 
 def test_batches_are_normalised_tensors(data: Digits) -> None:
-    for loader, size in ((data.train, 64), (data.val, 144), (data.test, 359)):
+    for loader, size in (
+        (data.train_dataloader(), 64),
+        (data.val_dataloader(), 144),
+        (data.test_dataloader(), 359),
+    ):
         x, y = next(iter(loader))
         assert x.dtype == torch.float32 and x.shape == (size, 1, 8, 8)
         assert y.dtype == torch.int64 and y.shape == (size,)
-    whole = torch.cat([x for x, _ in data.train])
+    whole = torch.cat([x for x, _ in data.train_dataloader()])
     assert abs(float(whole.mean())) < 0.05 and abs(float(whole.std()) - 1) < 0.05
 
 
 def test_nothing_is_dropped_and_len_is_right(data: Digits) -> None:
-    sizes = [len(y) for _, y in data.train]
-    assert len(sizes) == len(data.train) == 21
+    sizes = [len(y) for _, y in data.train_dataloader()]
+    assert len(sizes) == len(data.train_dataloader()) == 21
     assert sum(sizes) == len(data.split("train")) == 1294
-    assert sorted(labels(data.train)) == sorted(data.split("train").labels.tolist())
-    assert labels(data.val) == data.split("val").labels.tolist()
+    assert sorted(labels(data.train_dataloader())) == sorted(data.split("train").labels.tolist())
+    assert labels(data.val_dataloader()) == data.split("val").labels.tolist()
 
 
 def test_an_order_is_a_function_of_seed_and_epoch(data: Digits) -> None:
@@ -44,7 +48,7 @@ def test_an_order_is_a_function_of_seed_and_epoch(data: Digits) -> None:
         data.seed = seed
         data.set_epoch(epoch)
         torch.manual_seed(epoch)
-        return labels(data.train)
+        return labels(data.train_dataloader())
 
     first = order(0, 0)
     assert order(0, 0) == first
@@ -54,23 +58,25 @@ def test_an_order_is_a_function_of_seed_and_epoch(data: Digits) -> None:
 
 
 def test_a_plain_loop_sees_another_order_each_time(data: Digits) -> None:
-    first, second = labels(data.train), labels(data.train)
+    first, second = labels(data.train_dataloader()), labels(data.train_dataloader())
     assert first != second
     data.set_epoch(1)
-    assert labels(data.train) == second
+    assert labels(data.train_dataloader()) == second
 
 
 def test_a_look_at_one_batch_does_not_move_the_order(data: Digits) -> None:
-    assert torch.equal(next(iter(data.train))[1], next(iter(data.train))[1])
+    assert torch.equal(
+        next(iter(data.train_dataloader()))[1], next(iter(data.train_dataloader()))[1]
+    )
 
 
 @pytest.mark.parametrize("chunk", [2, 20, 21, 100])
 def test_chunks_hold_the_same_batches(data: Digits, chunk: int) -> None:
-    plain = list(data.train)
+    plain = list(data.train_dataloader())
     data.set_epoch(0)
     data.chunk = chunk
-    lists = list(data.train)
-    assert len(lists) == len(data.train)
+    lists = list(data.train_dataloader())
+    assert len(lists) == len(data.train_dataloader())
     assert all(len(batches) <= chunk for batches in lists)
     chunked = [batch for batches in lists for batch in batches]
     assert len(chunked) == len(plain)
@@ -81,15 +87,15 @@ def test_chunks_hold_the_same_batches(data: Digits, chunk: int) -> None:
 def test_large_images_come_in_smaller_chunks() -> None:
     data = Digits(batch_size=128, image_size=256)
     data.chunk = 32
-    batches = next(iter(data.train))
+    batches = next(iter(data.train_dataloader()))
     assert [len(y) for _, y in batches] == [128, 128]
-    assert len(data.train) == 6
-    assert len(next(iter(data.test))[1]) == 256
+    assert len(data.train_dataloader()) == 6
+    assert len(next(iter(data.test_dataloader()))[1]) == 256
 
 
 def test_a_sample_is_an_image_and_its_label(data: Digits) -> None:
     image, label = data.sample("test", 5)
-    x, y = next(iter(data.test))
+    x, y = next(iter(data.test_dataloader()))
     assert torch.equal(image, x[5]) and label == int(y[5])
     assert data.sample()[0].shape == (1, 8, 8)
 
@@ -149,7 +155,7 @@ def test_the_digits_are_those_of_scikit_learn(data: Digits) -> None:
 
 
 def test_another_file_of_digits_is_refused(tmp_path: Path) -> None:
-    from mindtrace.data.digits import read_digits
+    from mindtrace.data.datasets import read_digits
     from mindtrace.errors import DataError
 
     path = tmp_path / "digits.csv.gz"

@@ -119,14 +119,14 @@ def test_who_watches_hears_of_the_work(make_folder: Any, tmp_path: Path) -> None
         data.progress = Listener()
         data.setup()
         heard.append("ready")
-    assert heard == ["looking at 20 images", "decoding 20 images", "ready", "ready"]
+    assert heard == ["reading the headers of 20 images", "decoding 20 images", "ready", "ready"]
 
 
 def test_a_long_piece_of_work_says_how_far_it_is(
     make_folder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = iter(range(1000))
-    monkeypatch.setattr("mindtrace.data.loading.time.monotonic", lambda: next(seconds))
+    monkeypatch.setattr("mindtrace.data.decode.time.monotonic", lambda: next(seconds))
     heard: list[str] = []
     data = ImageFolder(make_folder("a", "b", count=300))
     monkeypatch.setattr(data.progress, "stage", heard.append)

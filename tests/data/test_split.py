@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindtrace.data.split import count_of, draw, hold_out, seeded
+from mindtrace.data.split import count_of, divide, draw, seeded
 from mindtrace.errors import UsageError
 
 LABELS = st.lists(st.integers(0, 5), min_size=2, max_size=120).map(torch.tensor)
@@ -55,12 +55,22 @@ def test_seeds_differ() -> None:
     assert not torch.equal(draw(labels, 50, seeded(0))[0], draw(labels, 50, seeded(1))[0])
 
 
-def test_hold_out_stays_inside_its_pool() -> None:
+def test_what_a_source_splits_is_kept_and_the_rest_is_drawn_from_train() -> None:
     labels = torch.arange(100) % 2
-    pool = torch.arange(40, 80)
-    held, kept = hold_out(labels, pool, 0.25, "num_val", seeded(0))
-    assert len(held) == 10
-    assert sorted([*held.tolist(), *kept.tolist()]) == pool.tolist()
+    found = divide(labels, {"train": 60, "test": 40}, split_seed=0, test_fraction=0.5, num_val=0.25)
+    assert found["test"].tolist() == list(range(60, 100))
+    assert len(found["val"]) == 15
+    assert sorted([*found["val"].tolist(), *found["train"].tolist()]) == list(range(60))
+    fewer = divide(
+        labels,
+        {"train": 60, "test": 40},
+        split_seed=0,
+        test_fraction=0.5,
+        num_val=0.25,
+        num_train=20,
+    )
+    assert torch.equal(fewer["val"], found["val"]) and len(fewer["train"]) == 20
+    assert set(fewer["train"].tolist()) < set(found["train"].tolist())
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_fit_and_test(chunk: int) -> None:
     data.chunk = chunk
     fitting = trainer()
     fitting.fit(model, data)
-    assert fitting.global_step == 3 * len(data.train)
+    assert fitting.global_step == 3 * len(data.train_dataloader())
     for epoch, seen in enumerate(model.seen):
         data.set_epoch(epoch)
         order = data.order.indices(len(seen))
@@ -72,5 +72,5 @@ def test_fit_and_test(chunk: int) -> None:
 
 def test_loaders_alone_are_taken_too() -> None:
     data, model = Digits(), Linear()
-    trainer().fit(model, data.train, data.val)
+    trainer().fit(model, data.train_dataloader(), data.val_dataloader())
     assert len({tuple(seen) for seen in model.seen}) == 3

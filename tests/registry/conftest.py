@@ -24,7 +24,7 @@ with warnings.catch_warnings():
 from mindtrace.bundle.bundle import Contents
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.data import Digits
-from mindtrace.data.build import build_data
+from mindtrace.data.datamodule import build_data
 from mindtrace.models import MLP
 from mindtrace.registry import MlflowLightningCallback
 from mindtrace.registry.names import PREFIX

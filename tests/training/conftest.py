@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from mindtrace.config.settings import Settings, load_settings
-from mindtrace.data.build import build_data
+from mindtrace.data.datamodule import build_data
 from mindtrace.training.fit import TrainResult, fit
 
 Fit = Callable[..., TrainResult]

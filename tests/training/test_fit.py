@@ -12,7 +12,7 @@ import torch
 
 from mindtrace.bundle.bundle import weights_digest
 from mindtrace.config.settings import Settings, load_settings
-from mindtrace.data.build import build_data
+from mindtrace.data.datamodule import build_data
 from mindtrace.errors import InterruptedByUser, TrainingError
 from mindtrace.service.train import _with_compute_of
 from mindtrace.training.callbacks import StopOnRequest

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 
 from mindtrace.bundle.bundle import weights_digest
 from mindtrace.config.settings import Settings, load_settings
-from mindtrace.data.build import build_data
+from mindtrace.data.datamodule import build_data
 from mindtrace.errors import NotFoundError, TrainingError, UsageError
 from mindtrace.training import checkpoint
 from mindtrace.training.checkpoint import Identity

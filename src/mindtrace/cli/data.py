@@ -1,27 +1,31 @@
-"""`mindtrace data`: a folder or a source comes in, what is in its images goes out."""
+"""`mindtrace data`: what is in the images, before a training."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mindtrace.cli.command import Call, command, group
 from mindtrace.cli.console import Cell, Console
 from mindtrace.cli.progress import progress_of
+from mindtrace.documents import document
 
-_MOST_SHOWN = 20  # findings on a terminal; nobody reads more there
+if TYPE_CHECKING:
+    from mindtrace.data.check import DataCheck, Duplicates
+
+_MOST_SHOWN = 20  # findings on a terminal
 _FINDING = ("finding", "split", "class_name", "path", "message")
 
-app = group("Look at images before training.")
+app = group("Check images before training.")
 
 
 # Without a callback a group of one verb would be that verb.
 @app.callback()
 def _group() -> None:
-    """Look at images before training."""
+    """Check images before training."""
 
 
 @command(app)
@@ -43,19 +47,19 @@ def check(
 
     Unreadable files, missing and added classes and images with two class names are
     faults (exit 1); an image in more than one split is leakage (exit 3); an image twice
-    in one split is only told.
+    in one split is only listed.
     """
     source = None if dir is None else "folder"
     settings = call.settings({"data.source": source, "data.dir": dir})
-    from mindtrace.service.data_check import check as service
+    from mindtrace.service import data_check as service
 
     with progress_of(call.console) as progress:
-        report = service(settings, sheet=sheet, progress=progress)
+        found = service.check(settings, sheet=sheet, progress=progress)
     if call.console.json:
-        call.console.document(report.document())
+        call.console.document(document(found))
     else:
-        _show(call.console, report.document(), report.findings())
-    error = report.error()
+        _show(call.console, found)
+    error = service.verdict(found)
     if error is not None:
         raise error
     if dir is not None:
@@ -63,26 +67,23 @@ def check(
         call.console.next_step(f"mindtrace train --source folder --set data.dir={folder}")
 
 
-def _show(
-    console: Console, document: Mapping[str, Any], findings: Sequence[Sequence[Cell]]
-) -> None:
-    counts: Mapping[str, Mapping[str, int]] = document["counts"]
-    columns = ("class_name", *counts)
+def _show(console: Console, found: DataCheck) -> None:
     rows: list[list[Cell]] = [
-        [name, *(counts[split][name] for split in counts)] for name in counts["train"]
+        [name, *(counts[name] for counts in found.counts.values())]
+        for name in found.counts["train"]
     ]
     if console.terminal:
-        rows.append(["", *(sum(counts[split].values()) for split in counts)])
-    console.table(columns, rows)
+        rows.append(["", *(sum(counts.values()) for counts in found.counts.values())])
+    console.table(("class_name", *found.counts), rows)
     _separate(console)
-    console.fields(list(_fields(document)))
-    if findings:
+    console.fields(list(_fields(found)))
+    if findings := list(_findings(found)):
         _separate(console)
         shown = findings[:_MOST_SHOWN] if console.terminal else findings
         console.table(_FINDING, shown)
         if len(shown) < len(findings):
             console.note(f"and {len(findings) - len(shown):,} more: --json lists all")
-    for note in document["notes"]:
+    for note in found.notes:
         console.note(f"note: {note}")
 
 
@@ -91,16 +92,45 @@ def _separate(console: Console) -> None:
         console.line("")
 
 
-def _fields(document: Mapping[str, Any]) -> Iterator[tuple[str, Cell]]:
-    for name in ("source", "dir", "images"):
-        if document[name] is not None:
-            yield name, document[name]
-    sizes = [f"{one['height']}x{one['width']}: {one['images']}" for one in document["sizes"]]
+def _fields(found: DataCheck) -> Iterator[tuple[str, Cell]]:
+    sizes = [f"{one.height}x{one.width}: {one.images}" for one in found.sizes]
     more = [f"and {len(sizes) - 8} more"] if len(sizes) > 8 else []
-    yield "sizes", ", ".join([*sizes[:8], *more])
-    for name in ("modes", "formats"):
-        if document[name]:
-            yield name, ", ".join(f"{kind}: {count}" for kind, count in document[name].items())
-    for name in ("data_digest", "test_digest", "sheet"):
-        if document[name] is not None:
-            yield name, document[name]
+    kinds = {
+        name: ", ".join(f"{kind}: {count}" for kind, count in counts.items()) or None
+        for name, counts in (("modes", found.modes), ("formats", found.formats))
+    }
+    for name, value in (
+        ("source", found.source),
+        ("dir", found.dir),
+        ("images", found.images),
+        ("sizes", ", ".join([*sizes[:8], *more])),
+        *kinds.items(),
+        ("data_digest", found.data_digest),
+        ("test_digest", found.test_digest),
+        ("sheet", found.sheet),
+    ):
+        if value is not None:
+            yield name, value
+
+
+def _findings(found: DataCheck) -> Iterator[list[Cell]]:
+    """The worst first; duplicates within a split come last."""
+    yield from _same_pixels("leakage", found.leakage)
+    yield from _same_pixels("conflict", found.conflicts)
+    for image in found.unreadable:
+        yield ["unreadable", image.split, image.class_name, image.path, image.message]
+    for missing in found.missing_classes:
+        message = f"{missing.split} has no image of this class"
+        yield ["missing", missing.split, missing.class_name, None, message]
+    for added in found.added_classes:
+        yield ["added", added.split, added.class_name, None, "train does not have this class"]
+    yield from _same_pixels("duplicate", found.duplicates)
+
+
+def _same_pixels(kind: str, groups: tuple[Duplicates, ...]) -> Iterator[list[Cell]]:
+    from mindtrace.service.data_check import named
+
+    for one in groups:
+        first, *others = one.images
+        message = f"the same pixels as {', '.join(map(named, others))}"
+        yield [kind, first.split, first.class_name, first.path, message]

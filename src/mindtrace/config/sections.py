@@ -14,7 +14,21 @@ from mindtrace.config.ini import Place, packaged_layer
 from mindtrace.config.schema import ONE_BY_ONE, ElsewhereError, Section, ini_text, key, key_of
 from mindtrace.config.types import COUNT_OR_FRACTION, HOSTS, PATH, SIZE, path_or, url
 
-Source = Literal["mnist", "fashion_mnist", "digits", "folder"]
+Source = Literal[
+    "mnist",
+    "fashion_mnist",
+    "digits",
+    "folder",
+    "kmnist",
+    "emnist",
+    "cifar10",
+    "cifar100",
+    "svhn",
+    "flowers102",
+    "oxford_iiit_pet",
+    "eurosat",
+    "food101",
+]
 Network = Literal[
     "mlp",
     "cnn",
@@ -67,7 +81,7 @@ class DataSettings(Section):
     )
     mirror: str | None = key(
         None,
-        "download mnist and fashion_mnist from here instead of torchvision's mirrors",
+        "download mnist and its kin, cifar and svhn from here instead of torchvision's addresses",
         "url",
         kind=url("http", "https"),
         none=BLANK,
@@ -84,7 +98,7 @@ class DataSettings(Section):
     )
     num_val: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = key(
         None,
-        "images for validation; blank is 5000 for mnist and fashion_mnist, 0.1 elsewhere",
+        "images for validation; blank is 5000 for mnist and its kin, 0.1 elsewhere",
         "val_size val_fraction val_split validation",
         kind=COUNT_OR_FRACTION,
         none=AUTO,

@@ -1,8 +1,4 @@
-"""Floor 5: a source's name comes in, image tensors in three splits come out.
-
-Names only; each is loaded when it is first used, because torch and Lightning are
-behind all of them.
-"""
+"""Images by the name of their source, as data sets and as fast loaders; loaded when first used."""
 
 from __future__ import annotations
 
@@ -10,23 +6,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mindtrace.data.base import ImageDataModule, InputRequirements
-    from mindtrace.data.build import build_data
-    from mindtrace.data.digits import Digits
+    from mindtrace.data.batches import DataDigests, ImageSplit
+    from mindtrace.data.datamodule import ImageDataModule, build_data
+    from mindtrace.data.datasets import MNIST, Digits, FashionMNIST, TorchvisionImages
     from mindtrace.data.folder import ImageFolder
-    from mindtrace.data.images import DataDigests, ImageSplit
-    from mindtrace.data.mnist import MNIST, FashionMNIST
+    from mindtrace.preprocess import InputRequirements
 
-_HOMES = {
-    "DataDigests": "mindtrace.data.images",
-    "Digits": "mindtrace.data.digits",
-    "FashionMNIST": "mindtrace.data.mnist",
-    "ImageDataModule": "mindtrace.data.base",
+# torch and Lightning are behind all of them.
+_MODULES = {
+    "DataDigests": "mindtrace.data.batches",
+    "Digits": "mindtrace.data.datasets",
+    "FashionMNIST": "mindtrace.data.datasets",
+    "ImageDataModule": "mindtrace.data.datamodule",
     "ImageFolder": "mindtrace.data.folder",
-    "ImageSplit": "mindtrace.data.images",
-    "MNIST": "mindtrace.data.mnist",
-    "InputRequirements": "mindtrace.data.base",
-    "build_data": "mindtrace.data.build",
+    "ImageSplit": "mindtrace.data.batches",
+    "MNIST": "mindtrace.data.datasets",
+    "InputRequirements": "mindtrace.preprocess",
+    "TorchvisionImages": "mindtrace.data.datasets",
+    "build_data": "mindtrace.data.datamodule",
 }
 
 __all__ = [
@@ -38,14 +35,15 @@ __all__ = [
     "ImageFolder",
     "ImageSplit",
     "InputRequirements",
+    "TorchvisionImages",
     "build_data",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'mindtrace.data' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

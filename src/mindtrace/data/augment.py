@@ -1,7 +1,4 @@
-"""Room data: images of a batch come in, slightly moved and turned ones go out.
-
-All of it is tensors: one draw an image, one gather for the whole batch.
-"""
+"""`[data] augment = light`: shifts and turns the images of a batch, one gather for all."""
 
 from __future__ import annotations
 
@@ -11,22 +8,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-# `[data] augment = light`: at most so much of the side, at most so many radians.
+# A fraction of the side, and radians.
 LARGEST_SHIFT = 1 / 14
 LARGEST_TURN = math.radians(10)
 DRAWS = 3
 
 
 def light(images: Tensor, draws: Tensor) -> Tensor:
-    """Turn each image about its centre and shift it; what comes in at the edges is black.
+    """Turn each image about its centre and shift it, bilinear; what comes in is black.
 
-    Args:
-        images: uint8, (n, channels, height, width).
-        draws: float32, (n, 3), in [-1, 1): of the largest turn, and of the largest
-            shift along the width and the height.
-
-    Returns:
-        float32 of the same shape, on the scale of 0 to 255, bilinear between pixels.
+    `images` are uint8, (n, channels, height, width), the result float32 in [0, 255]. `draws` are
+    float32, (n, 3), in [-1, 1): of the largest turn, and of the largest shift across and down.
     """
     height, width = images.shape[2:]
     turn = draws[:, :1] * LARGEST_TURN

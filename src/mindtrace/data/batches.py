@@ -1,35 +1,176 @@
-"""Room data: a split in memory comes in, normalised batches go out.
-
-A DataLoader fetches one image at a time; these gather whole batches with one index
-operation, which is what makes an epoch of small images a matter of the network alone.
-"""
+"""Images of a split in memory, as a data set of single images and as whole batches."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+import struct
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from mindtrace.data.augment import DRAWS, light
-from mindtrace.data.images import ImageSplit
+from mindtrace.data.split import Stage
+from mindtrace.preprocess import ImageSpec, resized
 
 Batch = tuple[Tensor, Tensor]
 
-# Of normalised floats that are gathered at once; large images come in smaller batches.
+# Normalised floats gathered at once; large images come in smaller batches.
 _GATHERED_BYTES = 64 * 2**20
 
 
+@dataclass(frozen=True, eq=False)
+class ImageSplit(Dataset[tuple[Tensor, int]]):
+    """The images of one stage: `split[i]` is (float32 (channels, height, width), label).
+
+    Attributes:
+        images: uint8, (n, channels, height, width), in the size that the network reads.
+        labels: int64, (n,), indices into the module's `class_names`.
+        spec: mean and deviation to normalise with.
+        known_digests: uint8, (n, 32), of the images in their own size and mode, so that networks
+            of different input sizes share a test set. None where `images` are the originals.
+    """
+
+    images: Tensor
+    labels: Tensor
+    spec: ImageSpec
+    known_digests: NDArray[np.uint8] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.normalise(self.images[index]), int(self.labels[index])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
+        """Several images, gathered at once: a DataLoader calls this for a batch."""
+        chosen = torch.as_tensor(indices)
+        x = self.normalise(self.images.index_select(0, chosen))
+        return list(zip(x, self.labels[chosen].tolist(), strict=True))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Levels of 0 to 255 to float32, same shape, with the spec's mean and deviation."""
+        scale, shift = self._affine
+        return images.to(torch.float32, copy=True).mul_(scale).add_(shift)
+
+    @functools.cached_property
+    def _affine(self) -> tuple[Tensor, Tensor]:
+        """(level / 255 - mean) / std as a factor and a summand, each float32 (channels, 1, 1)."""
+        mean, std = (torch.tensor(v, dtype=torch.float64) for v in (self.spec.mean, self.spec.std))
+        return (1 / (255 * std)).float().view(-1, 1, 1), (-mean / std).float().view(-1, 1, 1)
+
+    def digests(self) -> list[bytes]:
+        """The digest of each image, 32 bytes, in order."""
+        return list(self._digests)
+
+    @functools.cached_property
+    def _digests(self) -> tuple[bytes, ...]:
+        if self.known_digests is not None:
+            return tuple(digest.tobytes() for digest in self.known_digests)
+        return tuple(image_digests(to_pixels(self.images)))
+
+
+@dataclass(frozen=True)
+class DataDigests:
+    """The images of a training: hexadecimal digests of all and of the test split, and counts."""
+
+    data_digest: str
+    test_digest: str
+    counts: Mapping[str, int]
+
+
+def image_digests(pixels: NDArray[np.uint8]) -> list[bytes]:
+    """`preprocess.image_digest` of many images of one size: (n, h, w) or (n, h, w, 3)."""
+    shape = pixels.shape[1:]
+    # The loop is here because a call per image costs more than the hash; a test holds the two
+    # definitions together.
+    prefix = struct.pack(f"<{len(shape)}q", *shape)
+    step = int(np.prod(shape))
+    flat = np.ascontiguousarray(pixels).reshape(-1).data
+    sha256 = hashlib.sha256
+    return [sha256(prefix + flat[i : i + step]).digest() for i in range(0, len(flat), step)]
+
+
+def to_pixels(images: Tensor) -> NDArray[np.uint8]:
+    """(n, 1, h, w) to (n, h, w), (n, 3, h, w) to (n, h, w, 3): preprocess's order."""
+    if images.shape[1] == 1:
+        return images[:, 0].numpy()
+    return images.permute(0, 2, 3, 1).numpy()
+
+
+def to_images(pixels: NDArray[np.uint8]) -> Tensor:
+    """A tensor over the same memory, which may be a file that is mapped read-only."""
+    with warnings.catch_warnings():
+        # torch has no read-only tensors; nothing writes into these.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(pixels)
+
+
+def _array_split(
+    pixels: NDArray[np.uint8], labels: NDArray[np.int64], spec: ImageSpec
+) -> ImageSplit:
+    """Images in memory, (n, h, w) or (n, h, w, 3), in the size and mode of `spec`."""
+    grey, size = pixels.ndim == 3, (spec.height, spec.width)
+    converted = spec.mode == "L" and not grey
+    known = None
+    if converted or pixels.shape[1:3] != size or (grey and spec.mode == "RGB"):
+        known = np.frombuffer(b"".join(image_digests(pixels)), np.uint8).reshape(-1, 32)
+    if converted or pixels.shape[1:3] != size:
+        # With the resize that predict and serve use; 16 us for an image of 28 x 28.
+        out = np.empty((len(pixels), *size, *(() if grey or converted else (3,))), np.uint8)
+        for place, one in enumerate(pixels):
+            image = Image.fromarray(one)
+            out[place] = np.asarray(resized(image.convert("L") if converted else image, spec))
+        pixels = out
+    if pixels.ndim == 4:
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+    else:
+        # Three equal channels are one channel seen three times: they take no memory.
+        images = to_images(pixels)[:, None].expand(-1, spec.channels, -1, -1)
+    return ImageSplit(images, torch.from_numpy(labels), spec, known)
+
+
+def array_splits(
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    division: Mapping[Stage, Tensor],
+    spec: ImageSpec,
+) -> dict[Stage, ImageSplit]:
+    """The split of each stage, from all images in memory and the indices of each stage."""
+    rows = {stage: indices.numpy() for stage, indices in division.items()}
+    return {stage: _array_split(pixels[at], labels[at], spec) for stage, at in rows.items()}
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel of (n, c, h, w), in [0, 1], rounded to six digits."""
+    # From counts of the 256 levels, so that they do not depend on threads or order.
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for channel in range(images.shape[1]):
+        counts = torch.zeros(256, dtype=torch.int64)
+        for part in torch.split(images[:, channel], 1024):
+            counts += torch.bincount(part.flatten(), minlength=256)
+        share = counts / counts.sum()
+        mean = (share * levels).sum()
+        means.append(round(mean.item(), 6))
+        # Images of one level have no deviation to divide by.
+        stds.append(round((share * (levels - mean) ** 2).sum().sqrt().item(), 6) or 1.0)
+    return tuple(means), tuple(stds)
+
+
 class TrainOrder:
-    """In which order the training images come, and how they are augmented.
+    """The order and augmentation of the training images: functions of (seed, epoch) alone.
 
-    Both are functions of (seed, epoch) alone, augmentation of the image's place as well.
-
-    Lightning finds it as the loader's `sampler` and sets the epoch before each one, so
-    a resumed training goes on in the order that the uninterrupted one would have had.
+    Lightning finds it as the loader's `sampler` and sets the epoch before each one, so a resumed
+    training goes on in the order that the uninterrupted one would have had.
     """
 
     def __init__(self) -> None:
@@ -53,112 +194,73 @@ class TrainOrder:
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 
 
-@dataclass(frozen=True, eq=False)
-class Batches:
-    """Gathers batches of one split; what the loaders share.
-
-    Attributes:
-        split: the images, in memory.
-        normalise: levels of 0 to 255 to float32, same shape.
-        batch_size: images a batch; the last one may be smaller.
-        pin: put batches into page-locked memory, for a GPU to fetch.
-    """
-
-    split: ImageSplit
-    normalise: Callable[[Tensor], Tensor]
-    batch_size: int
-    pin: bool
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.split) / self.batch_size)
-
-    def gather(self, indices: Tensor | slice, draws: Tensor | None = None) -> Batch:
-        """Some of the images, ready for the network.
-
-        Args:
-            indices: which.
-            draws: for all images of the split, how `light` changes them; None for not at all.
-
-        Returns:
-            Images float32, (b, channels, height, width), and labels int64, (b,).
-        """
-        if isinstance(indices, slice):
-            x, y = self.split.images[indices], self.split.labels[indices]
-        else:
-            x, y = self.split.images.index_select(0, indices), self.split.labels[indices]
-        if draws is not None:
-            x = light(x, draws[indices])
-        x = self.normalise(x)
-        return (x.pin_memory(), y.pin_memory()) if self.pin else (x, y)
-
-
-def fitting(split: ImageSplit, images: int) -> int:
+def batch_limit(split: ImageSplit, images: int) -> int:
     """`images`, or as many of this split as 64 MiB of floats hold, at least one."""
     image_bytes = 4 * math.prod(split.images.shape[1:])
     return max(1, min(images, _GATHERED_BYTES // image_bytes))
 
 
 @dataclass(frozen=True, eq=False)
-class EvalBatches(Batches):
-    """Yields (x, y) in the split's own order."""
+class EvalBatches:
+    """Yields (x, y) in the split's own order, gathered with one operation a batch."""
+
+    split: ImageSplit
+    batch_size: int
+    pin: bool
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.split) / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, len(self.split), self.batch_size):
-            yield self.gather(slice(start, start + self.batch_size))
+            part = slice(start, start + self.batch_size)
+            yield self._ready(self.split.images[part], self.split.labels[part])
+
+    def _ready(self, images: Tensor, y: Tensor) -> Batch:
+        x = self.split.normalise(images)
+        return (x.pin_memory(), y.pin_memory()) if self.pin else (x, y)
 
 
 @dataclass(frozen=True, eq=False)
-class _Shuffled(Batches):
-    """Gathers batches in the order of an epoch.
+class TrainBatches(EvalBatches):
+    """Yields (x, y) in the order of an epoch, augmented as `augment` says.
 
     A loop without Lightning sets no epoch: each whole pass moves on to the next one.
-
-    Attributes:
-        sampler: the order.
-        augment: `none` or `light`.
     """
 
     sampler: TrainOrder
     augment: str
 
+    def __iter__(self) -> Iterator[Batch]:
+        return self._pass(self.batch_size)
+
     def _pass(self, images_at_once: int) -> Iterator[Batch]:
         count = len(self.split)
         draws = self.sampler.draws(count, DRAWS) if self.augment == "light" else None
         for indices in torch.split(self.sampler.indices(count), images_at_once):
-            yield self.gather(indices, draws)
+            x = self.split.images.index_select(0, indices)
+            if draws is not None:
+                x = light(x, draws[indices])
+            yield self._ready(x, self.split.labels[indices])
         self.sampler.set_epoch(self.sampler.epoch + 1)
 
 
 @dataclass(frozen=True, eq=False)
-class TrainBatches(_Shuffled):
-    """Yields (x, y)."""
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self._pass(self.batch_size)
-
-
-@dataclass(frozen=True, eq=False)
-class TrainChunks(_Shuffled):
-    """Yields lists of batches, gathered, augmented and normalised in one go.
-
-    The batches are those of `TrainBatches`; only the overhead is another.
-
-    Attributes:
-        chunk: batches in a list, at most; fewer where they would not fit the memory
-            that a chunk may take.
-    """
+class TrainChunks(TrainBatches):
+    """Yields lists of up to `chunk` batches of `TrainBatches`, gathered in one operation."""
 
     chunk: int
 
     def __len__(self) -> int:
-        return math.ceil(super().__len__() / self.batches_at_once)
+        return math.ceil(super().__len__() / self._batches_at_once)
 
     @property
-    def batches_at_once(self) -> int:
-        """`chunk`, or as many batches as fit, at least one."""
-        return max(1, fitting(self.split, self.chunk * self.batch_size) // self.batch_size)
+    def _batches_at_once(self) -> int:
+        """`chunk`, or as many batches as fit into memory, at least one."""
+        limit = batch_limit(self.split, self.chunk * self.batch_size)
+        return max(1, limit // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[Batch]]:
-        for x, y in self._pass(self.batches_at_once * self.batch_size):
+    def __iter__(self) -> Iterator[list[Batch]]:  # type: ignore[override]
+        for x, y in self._pass(self._batches_at_once * self.batch_size):
             xs, ys = torch.split(x, self.batch_size), torch.split(y, self.batch_size)
             yield list(zip(xs, ys, strict=True))

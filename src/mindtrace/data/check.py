@@ -1,69 +1,84 @@
-"""Room data: a data module comes in, what is in its images and what is wrong with them goes out.
-
-Nothing is changed and nothing is trained. Unreadable files and missing classes are
-collected; only a folder that is no folder of classes at all is an error.
-"""
+"""What is in the images of a source and what is wrong with them, without training on them."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from mindtrace.bundle.predictions import pairs_digest
-from mindtrace.data.base import ImageDataModule
-from mindtrace.data.decoding import examine_files
-from mindtrace.data.folder import ImageFolder, class_notes
-from mindtrace.data.images import STAGES, Stage
-from mindtrace.data.loading import Rows, teller
-from mindtrace.data.tree import Survey, demand_trainable, survey
-from mindtrace.data.workers import processes_worth
+from mindtrace.data.batches import to_pixels
+from mindtrace.data.datamodule import ImageDataModule
+from mindtrace.data.decode import examine_files, reporter, workers_for
+from mindtrace.data.folder import (
+    ImageFolder,
+    class_notes,
+    require_trainable,
+    scan_folder,
+)
+from mindtrace.data.split import STAGES, Stage
 from mindtrace.errors import DataFolderError
+from mindtrace.preprocess import open_pixels
 from mindtrace.utils.system import available_cores
 
-_Item = TypeVar("_Item")
 
-
-class CheckedImage(NamedTuple):
-    """One image.
-
-    Attributes:
-        split: train, val or test.
-        place: its number in the split; -1 if its class is none that trains.
-        path: in the folder; `train[5]` where the source has no files.
-        class_name: of its folder, or of its label.
-        digest: 32 bytes; empty if the file cannot be read.
-        error: why not.
-    """
+@dataclass(frozen=True)
+class ImagePlace:
+    """One image: `path` is in the folder, or `train[5]` where the source has no files."""
 
     split: Stage
-    place: int
     path: str
     class_name: str
-    digest: bytes
-    error: str = ""
 
 
-class Gap(NamedTuple):
-    """A class and a split that do not go together."""
+@dataclass(frozen=True)
+class UnreadableImage(ImagePlace):
+    """An image that cannot be decoded, and why."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class ImageSize:
+    """How many images have a size, upright."""
+
+    height: int
+    width: int
+    images: int
+
+
+@dataclass(frozen=True)
+class MissingClass:
+    """A training class that a split with a folder of its own has no image of."""
 
     split: Stage
     class_name: str
 
 
 @dataclass(frozen=True)
-class Twins:
+class UnknownClass:
+    """A class that val or test has and train does not."""
+
+    split: Stage
+    class_name: str
+
+
+@dataclass(frozen=True)
+class Duplicates:
     """Images with the same pixels."""
 
-    images: tuple[CheckedImage, ...]
+    digest: str
+    images: tuple[ImagePlace, ...]
 
     @property
     def leak(self) -> bool:
-        """Whether they are in more than one split: what is learnt there is asked here."""
+        """Whether they are in more than one split."""
         return len({image.split for image in self.images}) > 1
 
     @property
@@ -74,183 +89,189 @@ class Twins:
 
 @dataclass(frozen=True)
 class DataCheck:
-    """What was found.
+    """What was found; its fields are the JSON of `mindtrace data check`.
 
     Attributes:
-        source: of the images.
-        folder: of the images, where they have one.
-        class_names: by label.
-        images: all of them: train, val, test.
-        sizes: how many images have a size, (height, width), upright.
-        modes: how many images have a mode, as Pillow names them.
-        formats: how many files have a format.
-        missing: classes that a split with a folder of its own has no image of.
-        added: classes that val or test has and train does not.
-        twins: every set of images with the same pixels.
-        notes: what a person should know, one line each.
+        images: how many.
+        counts: images by split and class, unreadable ones too.
+        leakage: the same pixels in several splits.
+        conflicts: the same pixels under several class names.
+        duplicates: the same pixels in one split and class.
         data_digest: as a training has it; None where it would refuse these images.
         test_digest: like `data_digest`.
+        sheet: the contact sheet that was written.
     """
 
     source: str
-    folder: Path | None
+    dir: str | None
+    images: int
     class_names: tuple[str, ...]
-    images: tuple[CheckedImage, ...]
-    sizes: Mapping[tuple[int, int], int]
+    counts: Mapping[Stage, Mapping[str, int]]
+    sizes: tuple[ImageSize, ...]
     modes: Mapping[str, int]
     formats: Mapping[str, int]
-    missing: tuple[Gap, ...]
-    added: tuple[Gap, ...]
-    twins: tuple[Twins, ...]
+    unreadable: tuple[UnreadableImage, ...]
+    missing_classes: tuple[MissingClass, ...]
+    added_classes: tuple[UnknownClass, ...]
+    leakage: tuple[Duplicates, ...]
+    conflicts: tuple[Duplicates, ...]
+    duplicates: tuple[Duplicates, ...]
     notes: tuple[str, ...]
     data_digest: str | None
     test_digest: str | None
-
-    @property
-    def unreadable(self) -> list[CheckedImage]:
-        """The images that cannot be decoded."""
-        return [image for image in self.images if image.error]
-
-    def counts(self) -> dict[Stage, dict[str, int]]:
-        """How many images each split has of each class, those that cannot be read too."""
-        found = Counter((image.split, image.class_name) for image in self.images)
-        names = dict.fromkeys([*self.class_names, *(gap.class_name for gap in self.added)])
-        return {stage: {name: found[stage, name] for name in names} for stage in STAGES}
+    sheet: str | None
 
 
-def check(data: ImageDataModule) -> DataCheck:
-    """Look at all images of a source.
+class CheckedImage(NamedTuple):
+    """An image, its number in the split (-1 for an unknown class), its digest or its error."""
 
-    Args:
-        data: not used by anybody yet; downloads what it must.
+    place: ImagePlace
+    number: int
+    digest: bytes
+    error: str = ""
 
-    Returns:
-        What was found.
 
-    Raises:
-        DataError: the source cannot be read at all.
-        UsageError: `[data]` asks for a split that these images cannot give.
+def check(data: ImageDataModule, sheet: Path | None = None) -> tuple[DataCheck, Image.Image | None]:
+    """Decode all images of a source; with `sheet` also draw some images of each class.
+
+    Unreadable files and missing classes are collected; only a folder that holds no classes at all
+    raises.
     """
-    return _check_folder(data) if isinstance(data, ImageFolder) else _check_source(data)
+    found = _check_folder(data) if isinstance(data, ImageFolder) else _check_source(data)
+    images, fields = found
+    names = dict.fromkeys(
+        [*fields["class_names"], *(one.class_name for one in fields["added_classes"])]
+    )
+    seen = Counter((image.place.split, image.place.class_name) for image in images)
+    same = duplicates_of(images)
+    picture = None
+    if sheet is not None:
+        data.progress.stage("drawing the contact sheet")
+        picture = contact_sheet(data, images, list(names))
+    return DataCheck(
+        source=data.source,
+        dir=str(data.dir) if isinstance(data, ImageFolder) else None,
+        images=len(images),
+        counts={stage: {name: seen[stage, name] for name in names} for stage in STAGES},
+        unreadable=tuple(
+            UnreadableImage(**vars(image.place), message=image.error)
+            for image in images
+            if image.error
+        ),
+        leakage=tuple(one for one in same if one.leak),
+        conflicts=tuple(one for one in same if one.contradict),
+        duplicates=tuple(one for one in same if not one.leak and not one.contradict),
+        sheet=None if sheet is None else str(sheet),
+        **fields,
+    ), picture
 
 
-def twins_of(images: Iterable[CheckedImage]) -> tuple[Twins, ...]:
-    """Sets of two and more images with the same pixels; those that cannot be read have none."""
-    groups: defaultdict[bytes, list[CheckedImage]] = defaultdict(list)
+def duplicates_of(images: Iterable[CheckedImage]) -> tuple[Duplicates, ...]:
+    """Sets of two and more images with the same pixels."""
+    groups: defaultdict[bytes, list[ImagePlace]] = defaultdict(list)
     for image in images:
-        if image.digest:
-            groups[image.digest].append(image)
-    return tuple(Twins(tuple(group)) for group in groups.values() if len(group) > 1)
+        if not image.error:
+            groups[image.digest].append(image.place)
+    return tuple(
+        Duplicates(digest.hex(), tuple(group)) for digest, group in groups.items() if len(group) > 1
+    )
 
 
-def _check_source(data: ImageDataModule) -> DataCheck:
-    images: list[CheckedImage] = []
+_Found = tuple[list[CheckedImage], dict[str, Any]]
+
+
+def _check_source(data: ImageDataModule) -> _Found:
+    images = []
     for stage in STAGES:
         split = data.split(stage)
         names = [data.class_names[label] for label in split.labels.tolist()]
         images += [
-            CheckedImage(stage, index, f"{stage}[{index}]", name, digest)
+            CheckedImage(ImagePlace(stage, f"{stage}[{index}]", name), index, digest)
             for index, (name, digest) in enumerate(zip(names, split.digests(), strict=True))
         ]
     digests = data.digests()
-    return DataCheck(
-        source=data.source,
-        folder=None,
-        class_names=data.class_names,
-        images=tuple(images),
-        sizes={(data.spec.height, data.spec.width): len(images)},
-        modes={data.spec.mode: len(images)},
-        formats={},
-        missing=(),
-        added=(),
-        twins=twins_of(images),
-        notes=data.notes,
-        data_digest=digests.data_digest,
-        test_digest=digests.test_digest,
-    )
+    return images, {
+        "class_names": data.class_names,
+        "sizes": (ImageSize(data.spec.height, data.spec.width, len(images)),),
+        "modes": {data.spec.mode: len(images)},
+        "formats": {},
+        "missing_classes": (),
+        "added_classes": (),
+        "notes": data.notes,
+        "data_digest": digests.data_digest,
+        "test_digest": digests.test_digest,
+    }
 
 
-def _check_folder(data: ImageFolder) -> DataCheck:
-    found = survey(data.dir)
+def _check_folder(data: ImageFolder) -> _Found:
+    scan = scan_folder(data.dir)
     trainable = True
     try:
-        demand_trainable(data.dir, found)
+        require_trainable(data.dir, scan)
     except DataFolderError:
-        if not any(found.images["train"].values()):
+        if not any(scan.images["train"].values()):
             raise
         trainable = False
-    rows = data.rows(found.tree())
-    strangers = [
-        (gap, path) for gap in _added(found) for path in found.images[gap.split][gap.class_name]
+    rows = data.rows(scan)
+    unknown = [
+        UnknownClass(stage, name)
+        for stage, classes in scan.images.items()
+        for name in classes
+        if name not in scan.class_names
     ]
-    facts = _examined(data, [*rows.paths, *(path for _, path in strangers)])
-    images = _images(data.dir, rows, found.class_names, strangers, facts)
-    readable = facts[facts["error"] == b""]
-    trainable = trainable and len(readable) == len(facts)
-    pairs = list(zip((image.digest for image in images), rows.labels.tolist(), strict=False))
-    return DataCheck(
-        source=data.source,
-        folder=data.dir,
-        class_names=found.class_names,
-        images=images,
-        sizes=_counted(zip(readable["height"].tolist(), readable["width"].tolist(), strict=True)),
-        modes=_counted(text.decode() for text in readable["mode"].tolist()),
-        formats=_counted(text.decode() for text in readable["format"].tolist()),
-        missing=tuple(Gap(*pair) for pair in found.missing),
-        added=tuple(_added(found)),
-        twins=twins_of(images),
-        notes=(*_notes(found, rows), *_remarks(readable)),
-        data_digest=pairs_digest(pairs) if trainable else None,
-        test_digest=pairs_digest(pairs[rows.parts()["test"]]) if trainable else None,
-    )
-
-
-def _added(found: Survey) -> list[Gap]:
-    return [Gap(*pair) for pair in found.added]
-
-
-def _examined(data: ImageFolder, paths: Sequence[str]) -> NDArray[Any]:
-    count = len(paths)
-    # Reading the headers is as much work again as decoding small images.
-    workers = processes_worth(2 * count, 0, data.num_workers or available_cores())
-    return examine_files(paths, workers, teller(data.progress, f"checking {count:,} images", count))
-
-
-def _images(
-    folder: Path,
-    rows: Rows,
-    class_names: Sequence[str],
-    strangers: Sequence[tuple[Gap, str]],
-    facts: NDArray[Any],
-) -> tuple[CheckedImage, ...]:
-    """Those with a label in the order of `rows`, then the strangers."""
-    labels = rows.labels.tolist()
     places = [
-        (stage, index, rows.paths[row], class_names[labels[row]])
+        (stage, index, rows.paths[row], scan.class_names[int(rows.labels[row])])
         for stage, part in rows.parts().items()
         for index, row in enumerate(range(part.start, part.stop))
     ]
-    places += [(gap.split, -1, path, gap.class_name) for gap, path in strangers]
-    start = len(str(folder)) + 1
-    errors = [text.decode(errors="replace") for text in facts["error"].tolist()]
-    return tuple(
-        CheckedImage(stage, index, path[start:], name, b"" if error else digest.tobytes(), error)
-        for (stage, index, path, name), digest, error in zip(
-            places, facts["digest"], errors, strict=True
+    places += [
+        (one.split, -1, path, one.class_name)
+        for one in unknown
+        for path in scan.images[one.split][one.class_name]
+    ]
+    count = len(places)
+    # Reading the headers is as much work again as decoding small images.
+    workers = workers_for(2 * count, 0, data.num_workers or available_cores())
+    report = reporter(data.progress, f"checking {count:,} images", count)
+    facts = examine_files([path for _, _, path, _ in places], workers, report)
+    start = len(str(data.dir)) + 1
+    images = [
+        CheckedImage(
+            ImagePlace(stage, path[start:], name),
+            index,
+            fact["digest"].tobytes(),
+            fact["error"].decode(errors="replace"),
         )
-    )
-
-
-def _counted(items: Iterable[_Item]) -> dict[_Item, int]:
-    """How often each is there, the most frequent first."""
-    return dict(Counter(items).most_common())
-
-
-def _notes(found: Survey, rows: Rows) -> tuple[str, ...]:
-    """What a draw left out; what a split's own folder lacks is a fault, not a note."""
+        for (stage, index, path, name), fact in zip(places, facts, strict=True)
+    ]
     labels = {stage: rows.labels[part] for stage, part in rows.parts().items()}
-    drawn = [stage for stage in STAGES if stage not in found.images]
-    return class_notes(found.class_names, labels, drawn)
+    # What a draw left out; what a split's own folder lacks is a fault, not a note.
+    drawn = [stage for stage in STAGES if stage not in scan.images]
+    readable = facts[facts["error"] == b""]
+    trainable = trainable and len(readable) == len(facts)
+    pairs = list(zip((image.digest for image in images), rows.labels.tolist(), strict=False))
+    sizes = Counter(zip(readable["height"].tolist(), readable["width"].tolist(), strict=True))
+    return images, {
+        "class_names": scan.class_names,
+        "sizes": tuple(ImageSize(*size, count) for size, count in sizes.most_common()),
+        "modes": _counted(readable["mode"]),
+        "formats": _counted(readable["format"]),
+        "missing_classes": tuple(
+            MissingClass(stage, name)
+            for stage, classes in scan.images.items()
+            for name in scan.class_names
+            if not classes.get(name)
+        ),
+        "added_classes": tuple(unknown),
+        "notes": (*class_notes(scan.class_names, labels, drawn), *_remarks(readable)),
+        "data_digest": pairs_digest(pairs) if trainable else None,
+        "test_digest": pairs_digest(pairs[rows.parts()["test"]]) if trainable else None,
+    }
+
+
+def _counted(texts: NDArray[Any]) -> dict[str, int]:
+    """How often each is there, the most frequent first."""
+    return dict(Counter(text.decode() for text in texts.tolist()).most_common())
 
 
 def _remarks(facts: NDArray[Any]) -> Iterator[str]:
@@ -264,3 +285,87 @@ def _remarks(facts: NDArray[Any]) -> Iterator[str]:
     ):
         if count:
             yield f"{count:,} of {len(facts):,} images: {what}"
+
+
+COLUMNS, LARGEST_ROWS = 10, 100
+_TILE, _GAP, _MARGIN = 72, 6, 16
+_LETTERS = 28  # of a class name that fit
+_PAPER, _INK, _PALE = (255, 255, 255), (20, 20, 20), (120, 120, 120)
+
+
+def contact_sheet(
+    data: ImageDataModule, images: Iterable[CheckedImage], class_names: Sequence[str]
+) -> Image.Image:
+    """A row for each of the first hundred classes, with images spread evenly over all it has."""
+    members: defaultdict[str, list[CheckedImage]] = defaultdict(list)
+    for image in images:
+        if not image.error:
+            members[image.place.class_name].append(image)
+    rows = [
+        (name, len(members[name]), [_picture(data, one) for one in spread(members[name])])
+        for name in class_names[:LARGEST_ROWS]
+    ]
+    return draw_sheet(rows, more=len(class_names) - len(rows))
+
+
+def spread(images: Sequence[CheckedImage]) -> list[CheckedImage]:
+    """Up to `COLUMNS` of them, evenly."""
+    count = min(COLUMNS, len(images))
+    return [images[place * len(images) // count] for place in range(count)]
+
+
+def _picture(data: ImageDataModule, image: CheckedImage) -> Image.Image:
+    """One image in its own size and in colour."""
+    if isinstance(data, ImageFolder):
+        return open_pixels((data.dir / image.place.path).read_bytes(), "RGB")
+    images = data.split(image.place.split).images[image.number : image.number + 1]
+    return Image.fromarray(to_pixels(images)[0]).convert("RGB")
+
+
+def draw_sheet(
+    rows: Sequence[tuple[str, int, Sequence[Image.Image]]], *, more: int = 0
+) -> Image.Image:
+    """Rows of images with a name and a number before each; `more` rows were left out."""
+    name_font, number_font = _font(14), _font(12)
+    names = [name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…" for name, _, _ in rows]
+    numbers = [f"{number:,}" for _, number, _ in rows]
+    last = f"and {more:,} more classes" if more else ""
+    text_width = math.ceil(
+        max(
+            *(name_font.getlength(text) for text in (*names, last)),
+            *(number_font.getlength(text) for text in (*numbers, "0")),
+        )
+    )
+    left = _MARGIN + text_width + 2 * _GAP
+    widest = max((len(images) for _, _, images in rows), default=0)
+    width = left + widest * (_TILE + _GAP) - _GAP + _MARGIN
+    height = 2 * _MARGIN + len(rows) * (_TILE + _GAP) - _GAP + (2 * _GAP + 15 if more else 0)
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    top = _MARGIN
+    for name, number, (_, _, images) in zip(names, numbers, rows, strict=True):
+        middle = top + _TILE // 2
+        pen.text((_MARGIN, middle - 2), name, _INK, name_font, anchor="ls")
+        pen.text((_MARGIN, middle + 16), number, _PALE, number_font, anchor="ls")
+        for column, image in enumerate(images):
+            tile = _fitted(image)
+            at = left + column * (_TILE + _GAP) + (_TILE - tile.width) // 2
+            sheet.paste(tile, (at, top + (_TILE - tile.height) // 2))
+        top += _TILE + _GAP
+    pen.text((_MARGIN, top + _GAP), last, _PALE, name_font)
+    return sheet
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    # Pillow's own font has no umlauts.
+    import matplotlib
+
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    return ImageFont.truetype(str(fonts / "DejaVuSans.ttf"), size)
+
+
+def _fitted(image: Image.Image) -> Image.Image:
+    """As large as a tile allows; small images show their pixels."""
+    scale = _TILE / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)

@@ -1,170 +1,229 @@
-"""Room data: a folder of image files, one sub-folder a class."""
+"""A folder of image files, one sub-folder a class: finds, splits and loads them."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import json
+import os
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import PIL
 import torch
 from torch import Tensor
 
-from mindtrace.data.base import ImageDataModule, SourceImages
-from mindtrace.data.cache import ImageCache
-from mindtrace.data.images import STAGES, ImageSplit, Stage
-from mindtrace.data.loading import Loading, Rows
-from mindtrace.data.split import hold_out, seeded
-from mindtrace.data.tree import ImageTree, read_tree
-from mindtrace.errors import DataFolderError
-from mindtrace.preprocess import InputRequirements
+from mindtrace.data.batches import ImageSplit, channel_statistics, to_images
+from mindtrace.data.datamodule import ImageDataModule, SourceImages, resolve_spec
+from mindtrace.data.decode import (
+    CACHE_FORMAT,
+    CacheKey,
+    ImageCache,
+    decode_files,
+    new_array,
+    read_headers,
+    reporter,
+    workers_for,
+)
+from mindtrace.data.split import STAGES, Stage
+from mindtrace.errors import DataFolderError, ImageError, listed
+from mindtrace.preprocess import IMAGE_SUFFIXES, Mode
 from mindtrace.utils.system import available_cores
+
+# Images of one size up to this many pixels a side keep it; others become DEFAULT_SIDE.
+LARGEST_OWN_SIDE = 224
+DEFAULT_SIDE = 64
+
+_LAYOUT = "one sub-folder a class, in the folder itself or in train, val and test"
 
 
 class ImageFolder(ImageDataModule):
     """The images of a folder: `train/CLASS/*.png` with val and test beside, or `CLASS/*.png`.
 
-    What has no folder of its own is drawn from the training images. Without
-    `image_size` or a network that insists, images that all have one size of at most
-    224 x 224 keep it and all others become 64 x 64. The network reads grey if all
-    images are grey, else colour; mean and deviation are those of the training images.
+    A split without a folder of its own is drawn from the training images. Without `image_size`
+    or a network with a size of its own, images that all have one size of at most 224 x 224 keep
+    it and all others become 64 x 64. The network reads grey if all images are grey, else colour;
+    mean and deviation are those of the training images.
 
     Args:
         dir: the folder.
-        batch_size: training images a step.
-        num_workers: processes that decode; None or 0 for all cores we may use.
-        num_val: validation images, or the fraction of those that are no test
-            images; where there is no val folder.
-        pin_memory: page-locked batches where a CUDA device is.
-        test_fraction: of the training images; where there is no test folder.
-        split_seed: decides what is drawn.
-        image_size: pixels a side to scale to.
-        demand: what a network insists on.
-        cache_dir: where decoded images are kept and, the next time, mapped from, so that
-            they need not fit into memory; None decodes them into memory each time.
-
-    Attributes:
-        source: the name that `[data] source` knows it by.
+        *arguments: of `ImageDataModule`.
+        cache_dir: keeps decoded images, which are mapped from there the next time, so that they
+            need not fit into memory; None decodes them into memory each time.
+        **options: of `ImageDataModule`.
     """
 
     source = "folder"
 
     def __init__(
-        self,
-        dir: str | Path,
-        batch_size: int = 64,
-        num_workers: int | None = None,
-        num_val: int | float = 0.1,
-        pin_memory: bool = False,
-        *,
-        test_fraction: float = 0.2,
-        split_seed: int = 0,
-        image_size: int | None = None,
-        demand: InputRequirements | None = None,
-        cache_dir: str | Path | None = None,
+        self, dir: str | Path, *arguments: Any, cache_dir: str | Path | None = None, **options: Any
     ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            split_seed=split_seed,
-            image_size=image_size,
-            demand=demand,
-        )
+        super().__init__(*arguments, **options)
         self.dir = Path(dir).expanduser().absolute()
-        self.num_val = num_val
-        self.test_fraction = test_fraction
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
 
     def read(self) -> SourceImages:
-        """Find, inspect, decode and split the images.
+        """Find, inspect, decode and split the images."""
+        scan = scan_folder(self.dir)
+        require_trainable(self.dir, scan)
+        rows = self.rows(scan)
+        images = load_rows(self, rows, scan.class_names, self.cache_dir)
+        labels = {stage: rows.labels[part] for stage, part in rows.parts().items()}
+        return replace(images, notes=(*class_notes(scan.class_names, labels), *images.notes))
 
-        Returns:
-            The three splits and what belongs to them.
+    def rows(self, scan: FolderScan) -> Rows:
+        """The images with a label; a split without a folder of its own is drawn."""
+        files = {stage: scan.labelled(stage) for stage in scan.images}
+        labels = torch.tensor([label for of_stage in files.values() for _, label in of_stage])
+        division = self.divide(labels, {stage: len(of_stage) for stage, of_stage in files.items()})
+        if any(not len(division[stage]) for stage in STAGES if stage not in files):
+            raise DataFolderError(
+                self.dir,
+                f"{len(labels):,} images are too few to split",
+                hint="a class needs two images to give one to another split",
+            )
+        paths = [path for of_stage in files.values() for path, _ in of_stage]
+        return Rows.of(self.dir, paths, labels, division)
 
-        Raises:
-            DataFolderError: the folder does not hold what it must.
-            ImageError: a file that cannot be decoded.
-            DataError: the decoded images could not be kept.
-        """
-        tree = read_tree(self.dir)
-        rows = self.rows(tree)
-        loading = Loading(
-            folder=self.dir,
-            demand=self.demand,
-            image_size=self.image_size,
-            workers=self.num_workers or available_cores(),
-            progress=self.progress,
-        )
-        cache = None if self.cache_dir is None else ImageCache(self.cache_dir)
-        loaded = loading.load(rows, cache)
-        splits = {
-            stage: ImageSplit(loaded.images[part], rows.labels[part], loaded.digests[part])
-            for stage, part in rows.parts().items()
-        }
-        labels = {stage: split.labels for stage, split in splits.items()}
-        return SourceImages(
-            train=splits["train"],
-            val=splits["val"],
-            test=splits["test"],
-            spec=loaded.spec,
-            class_names=tree.class_names,
-            notes=(*class_notes(tree.class_names, labels), *loaded.notes),
-        )
 
-    def rows(self, tree: ImageTree) -> Rows:
-        """Share out the images of a tree: what has no folder of its own is drawn.
+@dataclass(frozen=True)
+class Rows:
+    """Image files below a folder, with labels, in the order train, val, test."""
 
-        Raises:
-            UsageError: an amount that leaves nothing.
-            DataFolderError: too few images.
-        """
-        files = [file for stage in tree.files for file in tree.files[stage]]
-        labels = torch.tensor([label for _, label in files])
-        division = self._division(tree, labels)
+    folder: Path
+    paths: list[str]
+    labels: Tensor
+    counts: dict[Stage, int]
+
+    @staticmethod
+    def of(
+        folder: Path, paths: Sequence[str], labels: Tensor, division: Mapping[Stage, Tensor]
+    ) -> Rows:
+        """The files in the order of their stages."""
         order = torch.cat([division[stage] for stage in STAGES])
         return Rows(
-            paths=[files[index][0] for index in order.tolist()],
-            labels=labels[order],
-            counts={stage: len(division[stage]) for stage in STAGES},
+            folder,
+            [paths[index] for index in order.tolist()],
+            labels[order],
+            {stage: len(division[stage]) for stage in STAGES},
         )
 
-    def _division(self, tree: ImageTree, labels: Tensor) -> dict[Stage, Tensor]:
-        """The indices of each stage: its own folder's, else drawn from the training images."""
-        counts = [len(files) for files in tree.files.values()]
-        division = dict(
-            zip(tree.files, torch.split(torch.arange(len(labels)), counts), strict=True)
+    def parts(self) -> dict[Stage, slice]:
+        """The rows of each stage."""
+        ends = itertools.accumulate(self.counts.values())
+        return {
+            stage: slice(end - count, end)
+            for (stage, count), end in zip(self.counts.items(), ends, strict=True)
+        }
+
+
+@dataclass(frozen=True)
+class ImageStats:
+    """What images are by themselves, and mean and deviation of those that train."""
+
+    mode: Mode
+    height: int
+    width: int
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+
+def load_rows(
+    data: ImageDataModule, rows: Rows, class_names: tuple[str, ...], cache_dir: Path | None
+) -> SourceImages:
+    """Take the images from the cache, or decode them into it or into memory."""
+
+    def resolve(stats: ImageStats) -> Any:
+        return resolve_spec(
+            stats.mode,
+            (stats.height, stats.width),
+            stats.mean,
+            stats.std,
+            demand=data.demand,
+            image_size=data.image_size,
         )
-        generator = seeded(self.split_seed)
-        held_out: tuple[tuple[Stage, int | float, str], ...] = (
-            ("test", self.test_fraction, "test_fraction"),
-            ("val", self.num_val, "num_val"),
+
+    def decode(into: Path | None) -> tuple[ImageStats, Any, Any]:
+        count, limit = len(rows.paths), data.num_workers or available_cores()
+        report = reporter(data.progress, f"reading the headers of {count:,} images", count)
+        facts = read_headers(rows.paths, workers_for(count, 0, limit), report)
+        height, width = int(facts["height"][0]), int(facts["width"][0])
+        same = (facts["height"] == height).all() and (facts["width"] == width).all()
+        if not same or max(height, width) > LARGEST_OWN_SIDE:
+            height = width = DEFAULT_SIDE
+        grey = facts["grey"]
+        stats = ImageStats("L" if grey.all() else "RGB", height, width)
+        spec = resolve(stats)
+        # Three equal channels are decoded and kept once.
+        stored = replace(spec, mode="L") if grey.all() else spec
+        shape = (count, stored.channels, spec.height, spec.width)
+        images = new_array(into and into / "images.npy", shape)
+        digests = new_array(into and into / "digests.npy", (count, 32))
+        pixels = int((facts["height"].astype(np.int64) * facts["width"]).sum())
+        report = reporter(data.progress, f"decoding {count:,} images", count)
+        workers = workers_for(count, pixels, limit)
+        decode_files(rows.paths, grey.tolist(), stored, images, digests, workers, report)
+        mean, std = channel_statistics(to_images(images[: rows.counts["train"]]))
+        return replace(stats, mean=mean, std=std), images, digests
+
+    notes: tuple[str, ...] = ()
+    if cache_dir is None:
+        stats, images, digests = decode(None)
+    elif not (cache := ImageCache(cache_dir)).usable(key := _cache_key(data, rows)):
+        notes = (f"{cache.home} cannot be written: images are decoded anew each time",)
+        stats, images, digests = decode(None)
+    else:
+        about = cache.find_or_make(
+            key,
+            lambda folder: asdict(decode(folder)[0]),
+            lambda: data.progress.stage("waiting for another process that decodes images"),
         )
-        for stage, amount, key in held_out:
-            if stage not in division:
-                division[stage], division["train"] = hold_out(
-                    labels, division["train"], amount, key, generator
-                )
-                if not len(division[stage]):
-                    raise DataFolderError(
-                        self.dir,
-                        f"{len(labels):,} images are too few to split",
-                        hint="a class needs two images to give one to another split",
-                    )
-        return division
+        stats = ImageStats(**{**about, "mean": tuple(about["mean"]), "std": tuple(about["std"])})
+        images, digests = (
+            np.load(cache.home / key.name / name, mmap_mode="r")
+            for name in ("images.npy", "digests.npy")
+        )
+    spec = resolve(stats)
+    tensor = to_images(images).expand(-1, spec.channels, -1, -1)
+    splits = {
+        stage: ImageSplit(tensor[part], rows.labels[part], spec, digests[part])
+        for stage, part in rows.parts().items()
+    }
+    return SourceImages(splits, spec, class_names, notes)
+
+
+def _cache_key(data: ImageDataModule, rows: Rows) -> CacheKey:
+    """What the decoded images depend on.
+
+    A file is its path in the folder, its size and the time of its last change.
+    """
+    top = str(rows.folder)
+    files = [f"{path.removeprefix(top)}\0{_state(path)}" for path in rows.paths]
+    demand = {**asdict(data.demand), "mean": None, "std": None}
+    rules = [CACHE_FORMAT, PIL.__version__, LARGEST_OWN_SIDE, DEFAULT_SIDE]
+    wanted = json.dumps([rules, data.image_size, demand, rows.counts])
+    return CacheKey(_digest([wanted, *files]), str(rows.folder), _digest(sorted(files)))
+
+
+def _state(path: str) -> str:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - 70,000 times
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror}") from error
+    return f"{found.st_size}\0{found.st_mtime_ns}"
+
+
+def _digest(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def class_notes(
     class_names: Sequence[str], labels: Mapping[Stage, Tensor], stages: Collection[Stage] = STAGES
 ) -> tuple[str, ...]:
-    """What there is too little of, one line each.
-
-    Args:
-        class_names: by label.
-        labels: int64, of the images of every stage.
-        stages: where a class that is missing is worth a line.
-
-    Returns:
-        The classes of one image, then those that a split does not have.
-    """
+    """One line for each class of one image, and for each of `stages` that lacks classes."""
     counts = {
         stage: torch.bincount(of_stage, minlength=len(class_names))
         for stage, of_stage in labels.items()
@@ -182,3 +241,120 @@ def class_notes(
         if missing:
             notes.append(f"{stage} has no image of class {', '.join(missing)}")
     return tuple(notes)
+
+
+@dataclass(frozen=True)
+class FolderScan:
+    """The files of a folder of classes, whether it can be trained on or not.
+
+    Attributes:
+        roots: the folder with the classes of each stage that has one of its own; a tree without
+            stages is all `train`.
+        class_names: sorted; those of the training images.
+        images: of the same stages, the files of each class, sorted.
+    """
+
+    roots: Mapping[Stage, Path]
+    class_names: tuple[str, ...]
+    images: Mapping[Stage, Mapping[str, Sequence[str]]]
+
+    def labelled(self, stage: Stage) -> list[tuple[str, int]]:
+        """(path, label) of a stage's images whose class is a training class."""
+        labels = {name: label for label, name in enumerate(self.class_names)}
+        return [
+            (path, labels[name])
+            for name, paths in self.images[stage].items()
+            if name in labels
+            for path in paths
+        ]
+
+
+def scan_folder(folder: Path) -> FolderScan:
+    """Find the images; sub-folders of a class belong to it, hidden names are passed over."""
+    names = _subfolders(folder)
+    staged = [stage for stage in STAGES if stage in names and _subfolders(folder / stage)]
+    roots: dict[Stage, Path] = {"train": folder}
+    if "train" in staged:
+        if foreign := [name for name in names if name not in STAGES]:
+            raise DataFolderError(
+                folder,
+                f"beside train there is {listed(foreign)}",
+                hint="with a train folder the others are val and test; rename or move what is not",
+            )
+        roots = {stage: folder / stage for stage in STAGES if stage in names}
+    elif staged:
+        raise DataFolderError(
+            folder, f"has {listed(staged)} but no train", hint=f"expected {_LAYOUT}"
+        )
+    class_names = _subfolders(roots["train"])
+    if len(class_names) < 2:
+        if class_names:
+            reason = f"only one class, '{class_names[0]}'"
+        else:
+            files = roots["train"].iterdir()
+            loose = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in files)
+            reason = f"no sub-folders; {loose:,} images directly in it" if loose else "no images"
+        raise DataFolderError(folder, reason, hint=f"two or more classes are needed: {_LAYOUT}")
+    images = {
+        stage: {name: _images(root / name) for name in _subfolders(root)}
+        for stage, root in roots.items()
+    }
+    return FolderScan(roots, tuple(class_names), images)
+
+
+def require_trainable(folder: Path, scan: FolderScan) -> None:
+    """Refuse a folder with empty splits or classes, or with classes that only val or test has."""
+    for stage, classes in scan.images.items():
+        root = scan.roots[stage]
+        if foreign := [name for name in classes if name not in scan.class_names]:
+            raise DataFolderError(
+                folder,
+                f"class {listed(foreign)} is in {stage} and not in train",
+                hint=f"train has {listed(scan.class_names)}",
+            )
+        if not classes:
+            raise DataFolderError(
+                folder, f"{stage} has no classes", hint=f"fill {root}, or remove it"
+            )
+        for name in [name for name, images in classes.items() if not images]:
+            files = (root / name).rglob("*")
+            others = sum(path.is_file() and not path.name.startswith(".") for path in files)
+            more = f": {others:,} other files" if others else ""
+            raise DataFolderError(
+                folder,
+                f"class '{name}' has no images{more} in {root / name}",
+                hint=f"fill or remove it; images end in {' '.join(IMAGE_SUFFIXES)}",
+            )
+
+
+def _subfolders(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    except FileNotFoundError as error:
+        parent = next((path for path in folder.parents if path.is_dir()), Path("/"))
+        names = sorted(path.name for path in parent.iterdir() if not path.name.startswith("."))
+        raise DataFolderError(
+            folder, "no such folder", hint=f"{parent} has {listed(names)}"
+        ) from error
+    except NotADirectoryError as error:
+        raise DataFolderError(folder, "not a folder", hint=f"expected {_LAYOUT}") from error
+    except OSError as error:
+        raise DataFolderError(folder, f"cannot be read: {error.strerror}") from error
+
+
+def _images(root: Path) -> list[str]:
+    """All image files of one class, sorted."""
+
+    def fail(error: OSError) -> None:
+        raise DataFolderError(Path(error.filename), f"cannot be read: {error.strerror}") from error
+
+    images: list[str] = []
+    for place, below, names in os.walk(root, onerror=fail):
+        below[:] = [name for name in below if not name.startswith(".")]
+        images += [
+            os.path.join(place, name)  # noqa: PTH118 - 70,000 times
+            for name in names
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+        ]
+    return sorted(images)

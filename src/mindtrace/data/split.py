@@ -1,16 +1,55 @@
-"""Room data: labels and a seed come in, which images are held out comes out.
-
-A draw keeps the share of each class and depends on the labels and the generator
-only, so the same `split_seed` gives the same validation and test images whatever
-the training's own seed is.
-"""
+"""Draws validation and test images from labels and `split_seed` alone, keeping class shares."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mindtrace.errors import UsageError
+
+Stage = Literal["train", "val", "test"]
+STAGES: tuple[Stage, ...] = ("train", "val", "test")
+
+
+def divide(
+    labels: Tensor,
+    counts: Mapping[Stage, int],
+    *,
+    split_seed: int,
+    test_fraction: float,
+    num_val: int | float,
+    num_train: int | None = None,
+) -> dict[Stage, Tensor]:
+    """The indices of each stage: parts that the source has are kept, the others are drawn.
+
+    `labels` are those of the parts one after the other, `counts` their sizes. Test images are
+    drawn from the part `train` first, then validation images, then `num_train` of the rest.
+    """
+    generator = seeded(split_seed)
+    parts = torch.split(torch.arange(len(labels)), list(counts.values()))
+    division = dict(zip(counts, parts, strict=True))
+    amounts: list[tuple[Stage, int | float, str]] = [
+        ("test", test_fraction, "test_fraction"),
+        ("val", num_val, "num_val"),
+    ]
+    for stage, amount, key in amounts:
+        if stage not in division:
+            pool = division["train"]
+            drawn, rest = draw(labels[pool], count_of(amount, len(pool), key), generator)
+            division[stage], division["train"] = pool[drawn], pool[rest]
+    if num_train is not None:
+        pool = division["train"]
+        if not 1 <= num_train <= len(pool):
+            raise UsageError(
+                f"num_train = {num_train:,} and num_val = {len(division['val']):,}: "
+                f"there are {counts['train']:,} training images"
+            )
+        _, rest = draw(labels[pool], len(pool) - num_train, generator)
+        division["train"] = pool[rest]
+    return division
 
 
 def seeded(split_seed: int) -> torch.Generator:
@@ -19,19 +58,7 @@ def seeded(split_seed: int) -> torch.Generator:
 
 
 def count_of(amount: int | float, total: int, key: str) -> int:
-    """How many of `total` images an `amount` is: a number of them, or a fraction.
-
-    Args:
-        amount: int for images; float in (0, 1) for a fraction, at least one image.
-        total: how many there are.
-        key: the configuration key to name in an error.
-
-    Returns:
-        From 1 to total - 1.
-
-    Raises:
-        UsageError: fewer than one image, or none left for training.
-    """
+    """How many of `total` images an `amount` is: a number of them, or a fraction below 1."""
     if isinstance(amount, float) and amount < 1:
         count = max(1, round(amount * total)) if amount > 0 else 0
     else:
@@ -45,18 +72,10 @@ def count_of(amount: int | float, total: int, key: str) -> int:
 
 
 def draw(labels: Tensor, amount: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw `amount` images, from each class its share.
+    """Draw `amount` images, from each class its share: their indices and the rest, ascending.
 
-    A class keeps its last image: what is drawn can be judged only by a network that
-    has seen the class. Where that leaves too few, fewer are drawn.
-
-    Args:
-        labels: int64, (n,).
-        amount: how many to draw.
-        generator: moved on by one permutation of n.
-
-    Returns:
-        The drawn indices and the rest, each int64 and ascending.
+    A class keeps its last image: what is drawn can be judged only by a network that has seen the
+    class. Where that leaves too few, fewer are drawn.
     """
     shuffled = torch.randperm(len(labels), generator=generator)
     counts = torch.bincount(labels).tolist()
@@ -68,42 +87,23 @@ def draw(labels: Tensor, amount: int, generator: torch.Generator) -> tuple[Tenso
     return taken.nonzero().flatten(), (~taken).nonzero().flatten()
 
 
-def hold_out(
-    labels: Tensor, pool: Tensor, amount: int | float, key: str, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Draw from a part of the images.
-
-    Args:
-        labels: int64, (n,), of all images.
-        pool: int64, the indices to draw from.
-        amount: see `count_of`.
-        key: see `count_of`.
-        generator: see `draw`.
-
-    Returns:
-        The indices held out and those that stay.
-    """
-    drawn, rest = draw(labels[pool], count_of(amount, len(pool), key), generator)
-    return pool[drawn], pool[rest]
-
-
 def _shares(counts: list[int], amount: int) -> list[int]:
     """How many to draw of each class: the quotas, rounded so that they add up to `amount`."""
     total = sum(counts)
     quotas = [amount * count / total for count in counts]
-    ceilings = [max(count - 1, 0) for count in counts]
-    enough = amount >= sum(ceiling > 0 for ceiling in ceilings)
-    floors = [min(int(enough), ceiling) for ceiling in ceilings]
+    maxima = [max(count - 1, 0) for count in counts]
+    enough = amount >= sum(maximum > 0 for maximum in maxima)
+    minima = [min(int(enough), maximum) for maximum in maxima]
     shares = [
-        min(max(int(quota), floor), ceiling)
-        for quota, floor, ceiling in zip(quotas, floors, ceilings, strict=True)
+        min(max(int(quota), minimum), maximum)
+        for quota, minimum, maximum in zip(quotas, minima, maxima, strict=True)
     ]
     classes = range(len(counts))
-    amount = min(amount, sum(ceilings))
+    amount = min(amount, sum(maxima))
     while sum(shares) < amount:
-        open_ = [c for c in classes if shares[c] < ceilings[c]]
+        open_ = [c for c in classes if shares[c] < maxima[c]]
         shares[max(open_, key=lambda c: quotas[c] - shares[c])] += 1
     while sum(shares) > amount:
-        open_ = [c for c in classes if shares[c] > floors[c]]
+        open_ = [c for c in classes if shares[c] > minima[c]]
         shares[min(open_, key=lambda c: quotas[c] - shares[c])] -= 1
     return shares

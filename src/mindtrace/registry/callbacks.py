@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from mindtrace.config.settings import Settings, load_settings
-from mindtrace.data.base import ImageDataModule
+from mindtrace.data.datamodule import ImageDataModule
 from mindtrace.errors import InterruptedByUser, StoreError
 from mindtrace.models import ImageClassifier
 from mindtrace.registry.names import PREFIX, model_name_of

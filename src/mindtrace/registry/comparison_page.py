@@ -112,7 +112,7 @@ def _thumbnails(settings: Settings, located: Located, wanted: set[str]) -> Mappi
     """Small PNGs of test images by digest; MindtraceError if they cannot be had."""
     from PIL import Image
 
-    from mindtrace.data.build import build_data
+    from mindtrace.data.datamodule import build_data
     from mindtrace.models import input_requirements
     from mindtrace.registry.reproduce import settings_of_bundle
     from mindtrace.training.export import pixels

@@ -20,7 +20,7 @@ from mindtrace.registry.comparison import EVALUATIONS
 
 if TYPE_CHECKING:
     from mindtrace.config.settings import Settings
-    from mindtrace.data.base import ImageDataModule
+    from mindtrace.data.datamodule import ImageDataModule
     from mindtrace.registry.reference import Located
 
 _BATCH = 512
@@ -70,7 +70,7 @@ def evaluate(settings: Settings, located: Located, progress: Progress) -> Evalua
 
 def _images_for(settings: Settings, predictor: Predictor) -> ImageDataModule:
     """The configuration's images, in the input that the version was trained with."""
-    from mindtrace.data.build import build_data
+    from mindtrace.data.datamodule import build_data
     from mindtrace.preprocess import InputRequirements
 
     card = predictor.model_config

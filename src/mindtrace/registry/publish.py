@@ -27,7 +27,7 @@ from mindtrace.system import sync
 
 if TYPE_CHECKING:
     from mindtrace.config.settings import Settings
-    from mindtrace.data.base import ImageDataModule
+    from mindtrace.data.datamodule import ImageDataModule
     from mindtrace.models import ImageClassifier
     from mindtrace.preprocess import ImageSpec
     from mindtrace.registry.store import End, Run

@@ -16,7 +16,7 @@ from mindtrace.registry.names import PREFIX
 from mindtrace.system import interruptible
 
 if TYPE_CHECKING:
-    from mindtrace.data.base import ImageDataModule
+    from mindtrace.data.datamodule import ImageDataModule
     from mindtrace.registry.comparison import Side
     from mindtrace.registry.reference import Located
     from mindtrace.training.fit import TrainResult
@@ -71,7 +71,7 @@ def train_again(
     made = settings_of_bundle(settings, (located.folder / "config.ini").read_text(encoding="utf-8"))
     with interruptible() as interrupts:
         progress.stage("loading")
-        from mindtrace.data.build import build_data
+        from mindtrace.data.datamodule import build_data
         from mindtrace.models import input_requirements
         from mindtrace.training.callbacks import StopOnRequest
         from mindtrace.training.fit import fit, resolve_compute

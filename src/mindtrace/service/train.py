@@ -21,7 +21,7 @@ from mindtrace.registry.names import PREFIX, model_name_of
 from mindtrace.system import Interrupts, auto_device, hide_gpus, interruptible
 
 if TYPE_CHECKING:
-    from mindtrace.data.base import ImageDataModule
+    from mindtrace.data.datamodule import ImageDataModule
     from mindtrace.jobs.guard import RegistrationGuard
     from mindtrace.registry.publish import Earlier, Published
     from mindtrace.registry.store import Run, Store
@@ -87,7 +87,7 @@ def prepare_process(settings: Settings) -> None:
 
 def plan(settings: Settings) -> TrainPlan:
     """Check all that a training needs, images included, and train nothing."""
-    from mindtrace.data.build import build_data
+    from mindtrace.data.datamodule import build_data
     from mindtrace.models import input_requirements
     from mindtrace.training.fit import resolve_compute
 
@@ -245,7 +245,7 @@ def _with_compute_of(settings: Settings, identity: Identity) -> Settings:
 
 def _loaded_data(settings: Settings, progress: Progress) -> ImageDataModule:
     """The images, in memory."""
-    from mindtrace.data.build import build_data
+    from mindtrace.data.datamodule import build_data
     from mindtrace.models import input_requirements
 
     progress.stage(f"reading {settings.data.source}")

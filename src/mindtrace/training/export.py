@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mindtrace.bundle.bundle import Contents
 from mindtrace.bundle.predictions import GOLDEN_COUNT, GoldenCase, TestPredictions
-from mindtrace.data.base import ImageDataModule
+from mindtrace.data.datamodule import ImageDataModule
 from mindtrace.models import ImageClassifier
 from mindtrace.preprocess import ImageSpec, encode_png
 from mindtrace.training.report import Evaluation

@@ -20,7 +20,7 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, Timer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from mindtrace.config.settings import Settings
-from mindtrace.data.base import ImageDataModule
+from mindtrace.data.datamodule import ImageDataModule
 from mindtrace.errors import InterruptedByUser
 from mindtrace.models import ImageClassifier, build_model
 from mindtrace.progress import EpochReport, Progress

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mindtrace.data.images import ImageSplit
+from mindtrace.data.batches import ImageSplit
 from mindtrace.progress import EpochReport
 from mindtrace.training.export import pixels
 from mindtrace.training.report import Report

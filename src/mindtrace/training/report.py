@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from mindtrace.data.base import ImageDataModule
-from mindtrace.data.images import Stage
+from mindtrace.data.datamodule import ImageDataModule
+from mindtrace.data.split import Stage
 from mindtrace.models import ImageClassifier
 
 BATCH = 512

@@ -1,0 +1,339 @@
+"""What all sources share: settings to a data module, its splits, loaders and digests."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from mindtrace.bundle.predictions import pairs_digest
+from mindtrace.data.batches import (
+    DataDigests,
+    EvalBatches,
+    ImageSplit,
+    TrainBatches,
+    TrainChunks,
+    TrainOrder,
+    batch_limit,
+)
+from mindtrace.data.split import STAGES, Stage, divide
+from mindtrace.errors import UsageError, listed
+from mindtrace.preprocess import ImageSpec, InputRequirements, Mode
+from mindtrace.progress import Progress
+
+if TYPE_CHECKING:
+    from mindtrace.config.settings import Settings
+
+EVAL_BATCH_SIZE = 512
+
+
+@dataclass(frozen=True)
+class SourceImages:
+    """What a source reads: three splits, what the network will see, notes for the user."""
+
+    splits: Mapping[Stage, ImageSplit]
+    spec: ImageSpec
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+class ImageDataModule(pl.LightningDataModule, ABC):
+    """Images of one source in memory, for Lightning's Trainer or a training loop of your own.
+
+    `train`, `val` and `test` are data sets of single images for any DataLoader;
+    `train_dataloader()` and the other two gather whole batches and are faster. The arguments are
+    attributes too.
+
+    Args:
+        batch_size: training images a step.
+        num_workers: processes that decode files; None or 0 for all available cores.
+        num_val: validation images, or the fraction of those that are no test images; where the
+            source has no validation split.
+        pin_memory: page-locked batches where there is a CUDA device.
+        test_fraction: of all images; where the source has no test split.
+        split_seed: decides what is drawn, and nothing else does.
+        image_size: pixels a side to scale to; None for what the images or the network have.
+        demand: what the network requires of its input.
+
+    Attributes:
+        source: the name that `[data] source` has for it.
+        augment: `light` shifts and turns the images of `train_dataloader()`; `none` does not.
+        chunk: 1 for loaders that yield (x, y); more, and `train_dataloader()` yields lists of up
+            to that many (x, y).
+        progress: is notified of slow work.
+    """
+
+    source: str = ""
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        num_workers: int | None = None,
+        num_val: int | float = 0.1,
+        pin_memory: bool = False,
+        *,
+        test_fraction: float = 0.2,
+        split_seed: int = 0,
+        image_size: int | None = None,
+        demand: InputRequirements | None = None,
+    ) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.num_val = num_val
+        self.pin_memory = pin_memory
+        self.test_fraction = test_fraction
+        self.split_seed = split_seed
+        self.image_size = image_size
+        self.demand = demand or InputRequirements()
+        self.augment = "none"
+        self.chunk = 1
+        self.progress = Progress()
+        self.order = TrainOrder()
+        self._images: SourceImages | None = None
+        self._digests: DataDigests | None = None
+
+    @abstractmethod
+    def read(self) -> SourceImages:
+        """Read and split the source's images; called once."""
+
+    def divide(
+        self, labels: Tensor, counts: Mapping[Stage, int], num_train: int | None = None
+    ) -> dict[Stage, Tensor]:
+        """The indices of each stage, see `split.divide`."""
+        return divide(
+            labels,
+            counts,
+            split_seed=self.split_seed,
+            test_fraction=self.test_fraction,
+            num_val=self.num_val,
+            num_train=num_train,
+        )
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and split, whatever the stage; the second call does nothing."""
+        if self._images is None:
+            self._images = self.read()
+
+    def _ready(self) -> SourceImages:
+        if self._images is None:
+            self.prepare_data()
+            self.setup()
+        assert self._images is not None
+        return self._images
+
+    @property
+    def seed(self) -> int:
+        """Decides the order of the training images, together with the epoch."""
+        return self.order.seed
+
+    @seed.setter
+    def seed(self, value: int) -> None:
+        self.order.seed = value
+
+    @property
+    def spec(self) -> ImageSpec:
+        """What the network reads."""
+        return self._ready().spec
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """By label."""
+        return self._ready().class_names
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about these images, one line each."""
+        return self._ready().notes
+
+    @property
+    def train(self) -> ImageSplit:
+        """The training images; downloads and reads them if that was not done yet."""
+        return self._ready().splits["train"]
+
+    @property
+    def val(self) -> ImageSplit:
+        """The validation images; downloads and reads them if that was not done yet."""
+        return self._ready().splits["val"]
+
+    @property
+    def test(self) -> ImageSplit:
+        """The test images; downloads and reads them if that was not done yet."""
+        return self._ready().splits["test"]
+
+    def split(self, stage: str) -> ImageSplit:
+        """The images of `train`, `val` or `test`; ValueError for another stage."""
+        if stage not in STAGES:
+            raise ValueError(f"stage = {stage!r}: one of {', '.join(STAGES)}")
+        return self._ready().splits[stage]
+
+    def sample(self, stage: str = "train", idx: int = 0) -> tuple[Tensor, int]:
+        """One image as the network reads it, and its label.
+
+        Args:
+            stage: `train`, `val` or `test`.
+            idx: position in the split.
+
+        Returns:
+            float32, (channels, height, width), normalised; and the label.
+
+        Raises:
+            ValueError: `stage` is not train, val or test.
+            IndexError: there is no such image.
+        """
+        return self.split(stage)[idx]
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Subtract the spec's mean, divide by its deviation.
+
+        Args:
+            images: uint8 or float32, 0 to 255, (n, channels, height, width).
+
+        Returns:
+            float32 of the same shape.
+        """
+        return self.train.normalise(images)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the training images; epoch 0 is the first."""
+        self.order.set_epoch(epoch)
+
+    def train_dataloader(self) -> TrainBatches | TrainChunks:
+        """Shuffled training batches, nothing dropped, augmented as `augment` says.
+
+        Raises:
+            ValueError: `augment` is neither none nor light.
+        """
+        if self.augment not in ("none", "light"):
+            raise ValueError(f"augment = {self.augment!r}: none or light")
+        shared = (self.train, self.batch_size, self._pins(), self.order, self.augment)
+        return TrainBatches(*shared) if self.chunk == 1 else TrainChunks(*shared, self.chunk)
+
+    def val_dataloader(self) -> EvalBatches:
+        """Validation batches of 512 (fewer where images are large), in order."""
+        return EvalBatches(self.val, batch_limit(self.val, EVAL_BATCH_SIZE), self._pins())
+
+    def test_dataloader(self) -> EvalBatches:
+        """Test batches of 512 (fewer where images are large), in order."""
+        return EvalBatches(self.test, batch_limit(self.test, EVAL_BATCH_SIZE), self._pins())
+
+    def digests(self) -> DataDigests:
+        """Digests over all images and over the test images; computed once."""
+        if self._digests is None:
+            pairs = {
+                stage: list(
+                    zip(self.split(stage).digests(), self.split(stage).labels.tolist(), strict=True)
+                )
+                for stage in STAGES
+            }
+            self._digests = DataDigests(
+                data_digest=pairs_digest(pair for stage in STAGES for pair in pairs[stage]),
+                test_digest=pairs_digest(pairs["test"]),
+                counts={stage: len(pairs[stage]) for stage in STAGES},
+            )
+        return self._digests
+
+    def _pins(self) -> bool:
+        return self.pin_memory and torch.cuda.is_available()
+
+
+def resolve_spec(
+    mode: Mode,
+    size: tuple[int, int],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    *,
+    demand: InputRequirements,
+    image_size: int | None,
+) -> ImageSpec:
+    """The input of training, predict and serve, from what the images are and the network requires.
+
+    For the size `[data] image_size` comes first, because the user wrote it, then the network's
+    own input, then the images; the rest is the network's where it requires something.
+    """
+    mode = demand.mode or mode
+    height, width = _input_size(size, demand, image_size)
+    short_side = None
+    if demand.resize == "crop" and demand.short_side is not None:
+        side = min(height, width)
+        if demand.height is None or demand.width is None:
+            short_side = max(demand.short_side, side)
+        else:
+            # In proportion where another size was asked for.
+            short_side = round(demand.short_side * side / min(demand.height, demand.width))
+    return ImageSpec(
+        mode=mode,
+        height=height,
+        width=width,
+        mean=_per_channel(demand.mean or mean, mode),
+        std=_per_channel(demand.std or std, mode),
+        resize=demand.resize or "stretch",
+        short_side=short_side,
+    )
+
+
+def _input_size(
+    size: tuple[int, int], demand: InputRequirements, image_size: int | None
+) -> tuple[int, int]:
+    least = demand.min_side or 1
+    if image_size is not None:
+        if image_size < least:
+            raise UsageError(
+                f"[data] image_size = {image_size}: this network needs {least} or more",
+                hint=f"--set data.image_size={least}",
+            )
+        return image_size, image_size
+    height, width = demand.height or size[0], demand.width or size[1]
+    scale = max(1.0, least / min(height, width))
+    return round(height * scale), round(width * scale)
+
+
+def _per_channel(values: tuple[float, ...], mode: Mode) -> tuple[float, ...]:
+    """One value a channel: a grey value serves all three, three become their mean."""
+    if len(values) == (1 if mode == "L" else 3):
+        return values
+    return values * 3 if mode == "RGB" else (round(sum(values) / len(values), 6),)
+
+
+def build_data(settings: Settings, demand: InputRequirements | None = None) -> ImageDataModule:
+    """The data module of `[data] source`; nothing is read or downloaded yet."""
+    from mindtrace.data.datasets import MNIST, SOURCES, Digits, FashionMNIST, TorchvisionImages
+    from mindtrace.data.folder import ImageFolder
+
+    data = settings.data
+    common: dict[str, Any] = {
+        "batch_size": data.batch_size,
+        "num_workers": data.num_workers,
+        "pin_memory": settings.compute.pin_memory,
+        "test_fraction": data.test_fraction,
+        "split_seed": data.split_seed,
+        "image_size": data.image_size,
+        "demand": demand,
+    }
+    if data.num_val is not None:
+        common["num_val"] = data.num_val
+    module: ImageDataModule
+    if data.source in SOURCES:
+        common |= {"data_dir": settings.dirs.data, "mirror": data.mirror}
+        if data.source == "mnist":
+            module = MNIST(num_train=None, **common)
+        elif data.source == "fashion_mnist":
+            module = FashionMNIST(num_train=None, **common)
+        else:
+            module = TorchvisionImages(data.source, **common)
+    elif data.source == "digits":
+        module = Digits(**common)
+    elif data.source == "folder":
+        if data.dir is None:
+            raise UsageError("[data] source = folder needs [data] dir")
+        module = ImageFolder(data.dir, cache_dir=settings.dirs.data / "cache", **common)
+    else:
+        known = [*SOURCES, "digits", "folder"]
+        raise UsageError(f"[data] source = {data.source}: one of {listed(known, len(known))}")
+    module.augment = data.augment
+    return module

@@ -1,0 +1,438 @@
+"""Data sets by name: torchvision's, read through torchvision, and scikit-learn's digits."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import importlib.util
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mindtrace.config.config import Config
+from mindtrace.config.urls import masked
+from mindtrace.data.batches import array_splits, channel_statistics
+from mindtrace.data.datamodule import ImageDataModule, SourceImages, resolve_spec
+from mindtrace.data.download import downloads
+from mindtrace.data.folder import Rows, load_rows
+from mindtrace.data.split import Stage
+from mindtrace.errors import DataError, DownloadError, UsageError
+from mindtrace.system import file_lock
+
+_DIGITS = tuple("0123456789")
+# What torchvision raises on files that are missing, damaged or cannot be downloaded.
+_FAULTS = (
+    *(RuntimeError, OSError, ValueError, TypeError, AssertionError, KeyError, EOFError),
+    *(tarfile.TarError, zipfile.BadZipFile),
+)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A data set of torchvision.
+
+    Attributes:
+        dataset: torchvision's class.
+        folder: below `[DIR_PATHS] DATA`, where its files are.
+        archives: below the same, what torchvision unpacks.
+        splits: the arguments that give the parts it has.
+        mnist_kind: validates on 5,000 images, not a tenth.
+        mirrored: all its files can come from one other folder.
+        names: class names; None for torchvision's.
+        mean, std: of the training images; None computes them.
+    """
+
+    dataset: str
+    folder: str
+    archives: str
+    splits: Mapping[Stage, Mapping[str, Any]]
+    mnist_kind: bool = False
+    mirrored: bool = True
+    names: tuple[str, ...] | None = None
+    mean: float | None = None
+    std: float | None = None
+
+
+_BY_FLAG: dict[Stage, dict[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
+_BY_NAME: dict[Stage, dict[str, Any]] = {"train": {"split": "train"}, "test": {"split": "test"}}
+_BALANCED: dict[Stage, dict[str, Any]] = {
+    stage: {"split": "balanced", **arguments} for stage, arguments in _BY_FLAG.items()
+}
+_TRAINVAL: dict[Stage, dict[str, Any]] = {"train": {"split": "trainval"}, "test": {"split": "test"}}
+
+SOURCES = {
+    "mnist": _Source(
+        "MNIST",
+        "MNIST/raw",
+        "MNIST/raw/*.gz",
+        _BY_FLAG,
+        mnist_kind=True,
+        names=_DIGITS,
+        mean=0.1307,
+        std=0.3081,
+    ),
+    "fashion_mnist": _Source(
+        "FashionMNIST",
+        "FashionMNIST/raw",
+        "FashionMNIST/raw/*.gz",
+        _BY_FLAG,
+        mnist_kind=True,
+        mean=0.2860,
+        std=0.3530,
+    ),
+    "kmnist": _Source("KMNIST", "KMNIST/raw", "KMNIST/raw/*.gz", _BY_FLAG, mnist_kind=True),
+    "emnist": _Source("EMNIST", "EMNIST/raw", "EMNIST/raw/*.zip", _BALANCED, mnist_kind=True),
+    "cifar10": _Source("CIFAR10", "cifar-10-batches-py", "cifar-10-python.tar.gz", _BY_FLAG),
+    "cifar100": _Source("CIFAR100", "cifar-100-python", "cifar-100-python.tar.gz", _BY_FLAG),
+    "svhn": _Source("SVHN", "", "", _BY_NAME, names=_DIGITS),
+    "flowers102": _Source(
+        "Flowers102",
+        "flowers-102",
+        "flowers-102/*.tgz",
+        {**_BY_NAME, "val": {"split": "val"}},
+        mirrored=False,
+    ),
+    "oxford_iiit_pet": _Source(
+        "OxfordIIITPet",
+        "oxford-iiit-pet",
+        "oxford-iiit-pet/*.tar.gz",
+        _TRAINVAL,
+        mirrored=False,
+    ),
+    "eurosat": _Source("EuroSAT", "eurosat", "eurosat/*.zip", {"train": {}}, mirrored=False),
+    "food101": _Source("Food101", "food-101", "food-101.tar.gz", _BY_NAME, mirrored=False),
+}
+
+
+class TorchvisionImages(ImageDataModule):
+    """A data set of torchvision by its name in `[data] source`.
+
+    The splits of the data set are kept; what it lacks is drawn from its training images. Files
+    are downloaded to `data_dir` in torchvision's own layout if they are not there; torchvision
+    verifies the checksums. emnist is its split `balanced`, upright.
+
+    Args:
+        source: one of `SOURCES`.
+        data_dir: holds the files; None for `[DIR_PATHS] DATA`.
+        mirror: address of a folder with the files, for the MNIST kinds, CIFAR and SVHN; None for
+            torchvision's own addresses.
+        num_train: training images; None for all that are not held out.
+        num_val: None for 5,000 of the MNIST kinds and a tenth elsewhere.
+        **options: of `ImageDataModule`.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        data_dir: str | Path | None = None,
+        mirror: str | None = None,
+        num_train: int | None = None,
+        num_val: int | float | None = None,
+        **options: Any,
+    ) -> None:
+        self.source, self._about = source, SOURCES[source]
+        default = 5_000 if self._about.mnist_kind else 0.1
+        super().__init__(num_val=default if num_val is None else num_val, **options)
+        self.num_train = num_train
+        data_dir = Config()["DIR_PATHS"]["DATA"] if data_dir is None else data_dir
+        self.data_dir = Path(data_dir).expanduser().absolute()
+        self.mirror = mirror
+        if mirror is not None and not self._about.mirrored:
+            raise UsageError(
+                f"[data] mirror: torchvision downloads {source} from one address only",
+                hint=f"remove it, or put the files into {self._folder} by hand",
+            )
+        self._parts: dict[Stage, Any] | None = None
+        self._fault = ""
+
+    def prepare_data(self) -> None:
+        """Open the files; download them first if they are missing or damaged."""
+        if self._images is None and self._parts is None:
+            self._parts = self._opened() or self._downloaded()
+
+    def read(self) -> SourceImages:
+        """Draw what the data set does not split, and bring the images into the network's size."""
+        self.prepare_data()
+        assert self._parts is not None
+        parts, self._parts = self._parts, None
+        names = self._about.names or tuple(next(iter(parts.values())).classes)
+        labels = {stage: _labels(part) for stage, part in parts.items()}
+        for found in labels.values():
+            if len(found) and not 0 <= found.min() <= found.max() < len(names):
+                raise DataError(
+                    f"{self.source}: label {found.max()}, expected 0 to {len(names) - 1}"
+                )
+        every = torch.from_numpy(np.concatenate(list(labels.values())))
+        counts = {stage: len(found) for stage, found in labels.items()}
+        division = self.divide(every, counts, self.num_train)
+        if not hasattr(parts["train"], "data"):
+            paths = [path for part in parts.values() for path in _paths(part)]
+            rows = Rows.of(self._folder, paths, every, division)
+            return load_rows(self, rows, names, self.data_dir / "cache")
+        for stage, part in parts.items():
+            if len(part.data) != len(labels[stage]):
+                raise DataError(
+                    f"{self.source}, {stage}: {len(part.data):,} images, "
+                    f"{len(labels[stage]):,} labels"
+                )
+        pixels = np.concatenate([self._pixels(part) for part in parts.values()])
+        if self._about.mean is None or self._about.std is None:
+            train = pixels[division["train"].numpy()]
+            planes = train[:, None] if train.ndim == 3 else train.transpose(0, 3, 1, 2)
+            mean, std = channel_statistics(torch.from_numpy(planes))
+        else:
+            mean, std = (self._about.mean,), (self._about.std,)
+        spec = resolve_spec(
+            "L" if pixels.ndim == 3 else "RGB",
+            pixels.shape[1:3],
+            mean,
+            std,
+            demand=self.demand,
+            image_size=self.image_size,
+        )
+        return SourceImages(array_splits(pixels, every.numpy(), division, spec), spec, names)
+
+    def _pixels(self, part: Any) -> NDArray[np.uint8]:
+        """The images of a part in memory: (n, h, w) or (n, h, w, 3)."""
+        pixels = np.asarray(part.data)
+        if self.source == "emnist":
+            return pixels.transpose(0, 2, 1)  # its files hold columns before rows
+        return pixels.transpose(0, 2, 3, 1) if self.source == "svhn" else pixels
+
+    def _opened(self) -> dict[Stage, Any] | None:
+        """The parts, read by torchvision; None if it cannot, with the reason in `_fault`."""
+        dataset = self._dataset()
+        try:
+            return {
+                stage: dataset(self.data_dir, **arguments)
+                for stage, arguments in self._about.splits.items()
+            }
+        except _FAULTS as error:
+            self._fault = _one_line(error)
+            return None
+
+    def _dataset(self) -> Any:
+        """torchvision's class, with the addresses of the mirror."""
+        import torchvision.datasets
+
+        found = getattr(torchvision.datasets, self._about.dataset)
+        if self.mirror is None:
+            return found
+        base = self.mirror.rstrip("/")
+        changes: dict[str, Any] = {"mirrors": [f"{base}/"]}
+        if hasattr(found, "url"):
+            changes["url"] = f"{base}/{found.url.rpartition('/')[2]}"
+        elif hasattr(found, "split_list"):
+            changes["split_list"] = {
+                name: [f"{base}/{file}", file, md5]
+                for name, (_, file, md5) in found.split_list.items()
+            }
+        # Of the same name: MNIST's folder is called after its class.
+        return type(found.__name__, (found,), changes)
+
+    def _downloaded(self) -> dict[Stage, Any]:
+        """Download and unpack aside, then rename: a killed download leaves nothing half done."""
+        aside = self.data_dir / f".{self.source}.new"
+        waiting = f"waiting for another process that downloads {self.source}"
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            lock = self.data_dir / ".lock"
+            with file_lock(lock, on_wait=lambda: self.progress.stage(waiting)):
+                if (found := self._opened()) is not None:
+                    return found  # by another process in the meantime
+                shutil.rmtree(aside, ignore_errors=True)
+                try:
+                    self._fill(aside)
+                    self._move(aside)
+                finally:
+                    shutil.rmtree(aside, ignore_errors=True)
+        except OSError as error:
+            raise DownloadError(
+                f"cannot write into {self.data_dir}: {error.strerror or error}",
+                hint="choose another folder: --set dir_paths.data=DIR",
+            ) from error
+        found = self._opened()
+        if found is None:
+            raise DataError(f"{self.source} in {self.data_dir}: {self._fault}")
+        return found
+
+    def _fill(self, aside: Path) -> None:
+        """Have torchvision unpack or download everything; archives put by hand are used."""
+        archives = self.data_dir.glob(self._about.archives) if self._about.archives else ()
+        for archive in archives:
+            copy = aside / archive.relative_to(self.data_dir)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(archive, copy)
+            if self._about.archives.endswith("raw/*.gz"):
+                # Compressed again by somebody is as good; gzip has a checksum of its own.
+                with contextlib.suppress(OSError, EOFError, zlib.error):
+                    copy.with_suffix("").write_bytes(gzip.decompress(archive.read_bytes()))
+        aside.mkdir(exist_ok=True)
+        dataset = self._dataset()
+        try:
+            with downloads(self.source, self.mirror, self.progress):
+                for arguments in self._about.splits.values():
+                    dataset(aside, download=True, **arguments)
+        except _FAULTS as error:
+            here = ""
+            if self._about.folder and self._folder.is_dir() and any(self._folder.iterdir()):
+                here = f"the files in {self._folder} are incomplete or damaged; "
+            raise DownloadError(
+                f"{here}cannot download {self.source}: {_one_line(error)}",
+                hint=self._remedies(),
+            ) from error
+
+    @property
+    def _folder(self) -> Path:
+        return self.data_dir / self._about.folder
+
+    def _remedies(self) -> str:
+        mirror = "set [data] mirror to an address that has the files, "
+        mirror = mirror if self._about.mirrored else ""
+        gzipped = " (gzipped or not)" if self._about.archives.endswith("/*.gz") else ""
+        return (
+            f"{mirror}put them into {self._folder} by hand{gzipped}, "
+            "or use source = digits, which needs no network"
+        )
+
+    def _move(self, aside: Path) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for number, path in enumerate((aside / self._about.folder).iterdir()):
+            target = self._folder / path.name
+            if target.is_dir():
+                target.replace(aside / f".old{number}")
+            path.replace(target)
+
+
+def _labels(part: Any) -> NDArray[np.int64]:
+    for name in ("targets", "labels", "_labels"):
+        if hasattr(part, name):
+            return np.asarray(getattr(part, name), np.int64)
+    raise DataError(f"{type(part).__name__}: this torchvision keeps its labels elsewhere")
+
+
+def _paths(part: Any) -> list[str]:
+    for name in ("imgs", "_image_files", "_images"):
+        if hasattr(part, name):
+            return [str(one[0] if name == "imgs" else one) for one in getattr(part, name)]
+    raise DataError(f"{type(part).__name__}: this torchvision keeps its files elsewhere")
+
+
+def _one_line(error: BaseException) -> str:
+    return masked(" ".join(f"{error}".split())) or type(error).__name__
+
+
+class MNIST(TorchvisionImages):
+    """60,000 training and 10,000 test images of handwritten digits, 28 x 28, grey.
+
+    `MNIST().train` and the others are data sets of (image, label); see `ImageDataModule`. The
+    files are `<data_dir>/MNIST/raw/train-images-idx3-ubyte` and its three neighbours, gzipped or
+    not; they are downloaded if they are not there.
+
+    Source: Y. LeCun, C. Cortes, C. Burges.
+
+    Args:
+        batch_size: training images a step.
+        num_workers: accepted for the sake of the interface; these files need none.
+        num_train: training images; None for all that are not validation images.
+        num_val: validation images, or the fraction of the training file.
+        pin_memory: page-locked batches where there is a CUDA device.
+        data_dir: holds the folder `MNIST`; None for `[DIR_PATHS] DATA`.
+        **options: `split_seed`, `image_size`, `demand` and `mirror` of `TorchvisionImages`.
+    """
+
+    source = "mnist"
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        num_workers: int | None = None,
+        num_train: int | None = 55_000,
+        num_val: int | float = 5_000,
+        pin_memory: bool = False,
+        data_dir: str | Path | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            type(self).source,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            num_train=num_train,
+            num_val=num_val,
+            pin_memory=pin_memory,
+            data_dir=data_dir,
+            **options,
+        )
+
+
+class FashionMNIST(MNIST):
+    """60,000 training and 10,000 test images of clothes, 28 x 28, grey; arguments as MNIST's.
+
+    Source: H. Xiao, K. Rasul, R. Vollgraf, arXiv:1708.07747.
+    """
+
+    source = "fashion_mnist"
+
+
+class Digits(ImageDataModule):
+    """1,797 images of handwritten digits, 8 x 8, grey; they come with scikit-learn.
+
+    Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI;
+    the part that scikit-learn's `load_digits` gives.
+
+    Arguments as `ImageDataModule`'s.
+    """
+
+    source = "digits"
+
+    def read(self) -> SourceImages:
+        """Read scikit-learn's file, without importing scikit-learn."""
+        pixels, labels = read_digits(digits_file())
+        spec = resolve_spec(
+            "L", (8, 8), (0.3053,), (0.3759,), demand=self.demand, image_size=self.image_size
+        )
+        division = self.divide(torch.from_numpy(labels), {"train": len(labels)})
+        return SourceImages(array_splits(pixels, labels, division, spec), spec, _DIGITS)
+
+
+# Of the uncompressed table: 1,797 lines of 64 grey levels from 0 to 16 and a label.
+_TABLE_SHA256 = "6ebb3d2fee246a4e99363262ddf8a00a3c41bee6014c373ed9d9216ba7f651b8"
+
+
+def digits_file() -> Path:
+    """scikit-learn's gzipped table; importing scikit-learn would take a second."""
+    found = importlib.util.find_spec("sklearn")
+    if found is None or not found.submodule_search_locations:
+        raise DataError(
+            "source = digits: scikit-learn is not installed", hint="pip install scikit-learn"
+        )
+    return Path(found.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+
+
+def read_digits(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The images, uint8 (1797, 8, 8) scaled to 0 to 255, and the labels of the gzipped table."""
+    try:
+        text = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise DataError(
+            f"source = digits: cannot read {path}: {error}", hint="reinstall scikit-learn"
+        ) from error
+    if hashlib.sha256(text).hexdigest() != _TABLE_SHA256:
+        raise DataError(
+            f"source = digits: {path} is not the file that is known",
+            hint="reinstall scikit-learn",
+        )
+    table = np.loadtxt(text.decode().splitlines(), delimiter=",", dtype=np.int64)
+    levels = (table[:, :-1] * 255 + 8) // 16
+    return levels.astype(np.uint8).reshape(-1, 8, 8), table[:, -1].copy()
