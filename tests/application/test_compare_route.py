@@ -48,7 +48,7 @@ def test_what_cannot_be_compared(
         assert (a, b) == ("m/1", "m/2")
         raise error
 
-    monkeypatch.setattr(models.comparing, "compare", compare)
+    monkeypatch.setattr(models.promotion, "compare", compare)
     answer = client.get("/models/m/compare", params={"a": 1, "b": 2})
     assert answer.status_code == status
     assert "where" not in answer.text
