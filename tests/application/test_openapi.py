@@ -25,7 +25,7 @@ def idle(
 
     def change(application: Any) -> None:
         application.state.worker = False
-        application.state.runner.wake = lambda: None
+        application.state.sidecar.wake = lambda: None
 
     folder = tmp_path_factory.mktemp("root")
     settings = load_settings(sets=[f"DIR_PATHS.ROOT={folder}"], environ={})

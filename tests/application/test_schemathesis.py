@@ -111,7 +111,7 @@ def _schemathesis(
 
 def _never_train(application: Any) -> None:
     application.state.worker = False
-    application.state.runner.wake = lambda: None
+    application.state.sidecar.wake = lambda: None
 
 
 def test_every_answer_is_as_declared(
