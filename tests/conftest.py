@@ -1,4 +1,4 @@
-"""Fixtures that every room's tests share: a clean environment, a ROOT, the command itself."""
+"""Fixtures that all tests share: a clean environment, a ROOT, the command itself."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ SERVING = {
     "asyncio",
     "safetensors",
 }
-# Floors below training, and what of the registry reads: nothing heavy as they are imported.
-LIGHT_ROOMS = ("config", "utils", "bundle", "jobs", "service", "cli")
+# Packages below training, and readers of the registry: importing them loads nothing heavy.
+LIGHT_PACKAGES = ("config", "utils", "bundle", "jobs", "service", "cli")
 LIGHT_READERS = ("names", "query", "reader", "reference", "champions", "maintenance")
 
 # Runs a statement and tells, whatever its end, which packages it left loaded.
@@ -61,9 +61,9 @@ def command(*words: str) -> str:
     return f"from mindtrace.cli.main import main; sys.argv = {['mindtrace', *words]!r}; main()"
 
 
-def modules(room: str) -> list[str]:
-    paths = sorted((SOURCE / room).glob("*.py"))
-    return [f"mindtrace.{room}.{path.stem}" for path in paths if path.stem != "__init__"]
+def modules(package: str) -> list[str]:
+    paths = sorted((SOURCE / package).glob("*.py"))
+    return [f"mindtrace.{package}.{path.stem}" for path in paths if path.stem != "__init__"]
 
 
 def test_the_package_itself_is_names_only(root: Path) -> None:
@@ -116,13 +116,13 @@ def test_serving_a_model_loads_neither_torch_nor_lightning_nor_mlflow(trained: P
     assert found >= {"fastapi", "uvicorn", "onnxruntime"}
 
 
-@pytest.mark.parametrize("room", LIGHT_ROOMS)
-def test_importing_a_light_room_loads_nothing_heavy(root: Path, room: str) -> None:
-    found = loaded(f"import {', '.join(modules(room))}", root)
+@pytest.mark.parametrize("package", LIGHT_PACKAGES)
+def test_importing_a_light_package_loads_nothing_heavy(root: Path, package: str) -> None:
+    found = loaded(f"import {', '.join(modules(package))}", root)
 
     # The database of jobs is opened with the first job; by then SQLAlchemy may be loaded.
-    assert not found & (HEAVY - {"sqlalchemy"} if room == "jobs" else HEAVY)
-    if room in ("config", "service", "cli"):
+    assert not found & (HEAVY - {"sqlalchemy"} if package == "jobs" else HEAVY)
+    if package in ("config", "service", "cli"):
         assert not found & SERVING
 
 
@@ -132,9 +132,9 @@ def test_reading_the_registry_loads_nothing_heavy(root: Path) -> None:
     assert not loaded(f"import {names}", root) & (HEAVY | SERVING)
 
 
-@pytest.mark.parametrize("room", ["utils", "registry", "data", "application"])
-def test_a_package_loads_its_names_when_they_are_asked_for(root: Path, room: str) -> None:
-    assert not loaded(f"import mindtrace.{room}", root) & (HEAVY | SERVING)
+@pytest.mark.parametrize("package", ["utils", "registry", "data", "application"])
+def test_a_package_loads_its_names_when_they_are_asked_for(root: Path, package: str) -> None:
+    assert not loaded(f"import mindtrace.{package}", root) & (HEAVY | SERVING)
 
 
 def test_a_configuration_is_read_without_anything_heavy(root: Path) -> None:

@@ -93,7 +93,7 @@ def test_lightnings_own_kinds_are_what_the_starters_users_expect() -> None:
 
 
 def public(module: ModuleType) -> set[str]:
-    """What a person sees: no private names, no rooms, nothing of `__future__`."""
+    """What a person sees: no private names, nothing of `__future__`."""
     return {
         name
         for name in dir(module)

@@ -23,7 +23,7 @@ def model(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """A folder with two images in it, one of them a floor below, and a text beside them."""
+    """A folder with two images in it, one of them in a sub-folder, and a text beside them."""
     folder = tmp_path / "images"
     (folder / "below").mkdir(parents=True)
     for name, grey in (("b.png", 200), ("below/a.PNG", 20)):

@@ -106,7 +106,7 @@ async def _one_by_one(
 
 
 def _judge(
-    server: Server, files: dict[str, bytes], allowed: set[int], strict: bool, room: int
+    server: Server, files: dict[str, bytes], allowed: set[int], strict: bool, growth: int
 ) -> None:
     workers = server.workers()
     began = time.perf_counter()
@@ -128,16 +128,16 @@ def _judge(
     assert faults == [], "\n".join(faults)
     assert {exchange.reply.status for exchange in beside} == {200}
     assert harmed <= (SOON if strict else 5 * SOON)
-    assert peak.growth <= room
+    assert peak.growth <= growth
     assert server.workers().keys() == workers.keys()
 
 
 def test_files_that_must_be_refused(server: Server, strict: bool) -> None:
-    _judge(server, images.refused(), {400, 413, 415, 422}, strict, room=512)
+    _judge(server, images.refused(), {400, 413, 415, 422}, strict, growth=512)
 
 
 def test_files_that_take_their_time(server: Server, strict: bool) -> None:
-    _judge(server, images.tedious(), {200, 400, 413, 415, 422}, strict, room=1536)
+    _judge(server, images.tedious(), {200, 400, 413, 415, 422}, strict, growth=1536)
 
 
 def test_many_large_images_in_one_request(server: Server, strict: bool) -> None:

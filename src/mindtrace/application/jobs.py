@@ -13,8 +13,8 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-from mindtrace.application.orders import read_request
 from mindtrace.application.problems import Problem, log
+from mindtrace.application.retrain_body import read_request
 from mindtrace.application.schemas import EXAMPLE_INI, Job, JobPage, problems
 from mindtrace.config.settings import Settings
 from mindtrace.errors import MindtraceError

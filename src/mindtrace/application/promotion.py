@@ -1,8 +1,7 @@
-"""Floor 10: who is champion, who was, and the wish to change it.
+"""Endpoints of champions: history, promote, rollback.
 
-Reads are answered here; a change is made by a child process, so that the server never
-imports MLflow. ETag is the revision of a model's history, and a change demands If-Match:
-nobody changes a champion that he has not seen.
+A change runs in a child process, so that the server never imports MLflow. The ETag is the
+revision of a model's history, and a change requires If-Match.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from mindtrace.application.problems import Problem
 from mindtrace.application.schemas import (
     HistoryItem,
     HistoryPage,
-    PromoteWish,
+    PromoteRequest,
     PromotionItem,
-    RollbackWish,
+    RollbackRequest,
     problems,
 )
 from mindtrace.application.security import media_type
@@ -52,7 +51,9 @@ _IF_MATCH: dict[str, Any] = {
 }
 
 
-def _wants(shape: type[PromoteWish | RollbackWish], example: dict[str, Any]) -> dict[str, Any]:
+def _wants(
+    shape: type[PromoteRequest | RollbackRequest], example: dict[str, Any]
+) -> dict[str, Any]:
     content = {"application/json": {"schema": shape.model_json_schema(), "example": example}}
     return {"requestBody": {"required": True, "content": content}, "parameters": [_IF_MATCH]}
 
@@ -84,11 +85,11 @@ def history(
     summary="Make a version champion",
     response_model=PromotionItem,
     responses=_CHANGES,
-    openapi_extra=_wants(PromoteWish, {"version": 2}),
+    openapi_extra=_wants(PromoteRequest, {"version": 2}),
 )
 async def promote(request: Request, name: str) -> JSONResponse:
     """Champion against challenger; 409 with the verdict where the gate says no."""
-    wish = await _wish(request, PromoteWish)
+    wish = await _wish(request, PromoteRequest)
     words = [f"{name}/{wish.version}", "--margin", str(wish.margin)]
     words += ["--dry-run"] * wish.dry_run + ["--force"] * wish.force
     return await run_in_threadpool(_change, request, name, "promote", wish.reason, words)
@@ -99,11 +100,11 @@ async def promote(request: Request, name: str) -> JSONResponse:
     summary="Put the champion before back",
     response_model=HistoryItem,
     responses=_CHANGES,
-    openapi_extra=_wants(RollbackWish, {}),
+    openapi_extra=_wants(RollbackRequest, {}),
 )
 async def rollback(request: Request, name: str) -> JSONResponse:
     """Undo the latest promotion not yet undone; 409 where there is none."""
-    wish = await _wish(request, RollbackWish)
+    wish = await _wish(request, RollbackRequest)
     return await run_in_threadpool(_change, request, name, "rollback", wish.reason, [name])
 
 

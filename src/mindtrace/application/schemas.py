@@ -176,7 +176,7 @@ _REASON_TO_FORCE: JsonDict = {
 }
 
 
-class PromoteWish(_Shape):
+class PromoteRequest(_Shape):
     """Who shall be champion; to force it wants a reason."""
 
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_REASON_TO_FORCE)
@@ -187,7 +187,7 @@ class PromoteWish(_Shape):
     reason: str | None = Field(default=None, max_length=1000, pattern=_ONE_LINE)
 
 
-class RollbackWish(_Shape):
+class RollbackRequest(_Shape):
     """Why the champion before shall be back."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
