@@ -51,10 +51,10 @@ _IF_MATCH: dict[str, Any] = {
 }
 
 
-def _wants(
-    shape: type[PromoteRequest | RollbackRequest], example: dict[str, Any]
+def _body_of(
+    model: type[PromoteRequest | RollbackRequest], example: dict[str, Any]
 ) -> dict[str, Any]:
-    content = {"application/json": {"schema": shape.model_json_schema(), "example": example}}
+    content = {"application/json": {"schema": model.model_json_schema(), "example": example}}
     return {"requestBody": {"required": True, "content": content}, "parameters": [_IF_MATCH]}
 
 
@@ -85,7 +85,7 @@ def history(
     summary="Make a version champion",
     response_model=PromotionItem,
     responses=_CHANGES,
-    openapi_extra=_wants(PromoteRequest, {"version": 2}),
+    openapi_extra=_body_of(PromoteRequest, {"version": 2}),
 )
 async def promote(request: Request, name: str) -> JSONResponse:
     """Champion against challenger; 409 with the verdict where the gate says no."""
@@ -100,7 +100,7 @@ async def promote(request: Request, name: str) -> JSONResponse:
     summary="Put the champion before back",
     response_model=HistoryItem,
     responses=_CHANGES,
-    openapi_extra=_wants(RollbackRequest, {}),
+    openapi_extra=_body_of(RollbackRequest, {}),
 )
 async def rollback(request: Request, name: str) -> JSONResponse:
     """Undo the latest promotion not yet undone; 409 where there is none."""
