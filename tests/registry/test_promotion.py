@@ -169,7 +169,7 @@ def test_the_log_is_hidden_from_lists_of_models(
     version()
     append(store, run_id, 0, 1)
 
-    reader = ClientReader(store)
+    reader = ClientReader(store.uri, store.root)
     assert reader.names() == ["digits"]
     assert [row.name for row in reader.versions(None, 10)] == ["digits"]
     assert reader.versions(log_name("digits"), 10) == []
