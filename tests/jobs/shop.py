@@ -21,7 +21,7 @@ from mindtrace.jobs.job import Event, Job
 from mindtrace.service import jobs, retrain
 from mindtrace.service.retrain_request import RetrainRequest
 
-PATIENCE = 180.0  # seconds: for a job that does not come to its point
+PATIENCE = 600.0  # seconds: for a job that does not come to its point
 _LOOK_EVERY = 0.05
 CONFIG = """
 [DIR_PATHS]
