@@ -110,6 +110,6 @@ CREATE TABLE "runs" (
 	FOREIGN KEY(experiment_id) REFERENCES experiments (experiment_id), 
 	CHECK (status IN ('SCHEDULED', 'FAILED', 'FINISHED', 'RUNNING', 'KILLED'))
 );
-INSERT INTO "runs" VALUES('d92a5500489b40a789b99f8ffd884fc1','dazzling-seal-679','UNKNOWN','','','unknown','RUNNING',1795978136955,NULL,'','active','file:///root/mlartifacts/d92a5500489b40a789b99f8ffd884fc1/artifacts',1,NULL);
-INSERT INTO "runs" VALUES('c1c386ae74b2454f9475b8745b26575d','blushing-gull-155','UNKNOWN','','','unknown','RUNNING',1795978137369,NULL,'','active','file:///root/mlartifacts/c1c386ae74b2454f9475b8745b26575d/artifacts',1,NULL);
-INSERT INTO "runs" VALUES('2a17b8aed7af4ba1b341c6c465fef4a3','gaudy-trout-794','UNKNOWN','','','unknown','RUNNING',1795978137658,NULL,'','active','file:///root/mlartifacts/2a17b8aed7af4ba1b341c6c465fef4a3/artifacts',1,NULL);
+INSERT INTO "runs" VALUES('d92a5500489b40a789b99f8ffd884fc1','dazzling-seal-679','UNKNOWN','','','unknown','RUNNING',1795978136955,NULL,'','active','file:///srv/mlartifacts/d92a5500489b40a789b99f8ffd884fc1/artifacts',1,NULL);
+INSERT INTO "runs" VALUES('c1c386ae74b2454f9475b8745b26575d','blushing-gull-155','UNKNOWN','','','unknown','RUNNING',1795978137369,NULL,'','active','file:///srv/mlartifacts/c1c386ae74b2454f9475b8745b26575d/artifacts',1,NULL);
+INSERT INTO "runs" VALUES('2a17b8aed7af4ba1b341c6c465fef4a3','gaudy-trout-794','UNKNOWN','','','unknown','RUNNING',1795978137658,NULL,'','active','file:///srv/mlartifacts/2a17b8aed7af4ba1b341c6c465fef4a3/artifacts',1,NULL);

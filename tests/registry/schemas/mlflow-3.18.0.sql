@@ -110,6 +110,6 @@ CREATE TABLE "runs" (
 	FOREIGN KEY(experiment_id) REFERENCES experiments (experiment_id), 
 	CHECK (status IN ('SCHEDULED', 'FAILED', 'FINISHED', 'RUNNING', 'KILLED'))
 );
-INSERT INTO "runs" VALUES('70a2e26fa487422cbb27c89ed8761d78','amusing-bee-827','UNKNOWN','','','unknown','RUNNING',1795978172373,NULL,'','active','file:///root/mlartifacts/70a2e26fa487422cbb27c89ed8761d78/artifacts',1,NULL);
-INSERT INTO "runs" VALUES('de05870a04fc48269bc9180f40cfed77','persistent-quail-99','UNKNOWN','','','unknown','RUNNING',1795978172718,NULL,'','active','file:///root/mlartifacts/de05870a04fc48269bc9180f40cfed77/artifacts',1,NULL);
-INSERT INTO "runs" VALUES('1367f49443d14aea88026bc1273f2bd4','colorful-doe-956','UNKNOWN','','','unknown','RUNNING',1795978172910,NULL,'','active','file:///root/mlartifacts/1367f49443d14aea88026bc1273f2bd4/artifacts',1,NULL);
+INSERT INTO "runs" VALUES('70a2e26fa487422cbb27c89ed8761d78','amusing-bee-827','UNKNOWN','','','unknown','RUNNING',1795978172373,NULL,'','active','file:///srv/mlartifacts/70a2e26fa487422cbb27c89ed8761d78/artifacts',1,NULL);
+INSERT INTO "runs" VALUES('de05870a04fc48269bc9180f40cfed77','persistent-quail-99','UNKNOWN','','','unknown','RUNNING',1795978172718,NULL,'','active','file:///srv/mlartifacts/de05870a04fc48269bc9180f40cfed77/artifacts',1,NULL);
+INSERT INTO "runs" VALUES('1367f49443d14aea88026bc1273f2bd4','colorful-doe-956','UNKNOWN','','','unknown','RUNNING',1795978172910,NULL,'','active','file:///srv/mlartifacts/1367f49443d14aea88026bc1273f2bd4/artifacts',1,NULL);

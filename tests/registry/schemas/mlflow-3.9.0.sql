@@ -106,6 +106,6 @@ CREATE TABLE "runs" (
 	FOREIGN KEY(experiment_id) REFERENCES experiments (experiment_id), 
 	CHECK (status IN ('SCHEDULED', 'FAILED', 'FINISHED', 'RUNNING', 'KILLED'))
 );
-INSERT INTO "runs" VALUES('617b486c3bfe42bb9ac5c0c22c6e89ae','hilarious-skink-758','UNKNOWN','','','unknown','RUNNING',1795978273952,NULL,'','active','file:///root/mlartifacts/617b486c3bfe42bb9ac5c0c22c6e89ae/artifacts',1,NULL);
-INSERT INTO "runs" VALUES('d8a508229f0f4bb5bbad7516bd73840a','righteous-snail-331','UNKNOWN','','','unknown','RUNNING',1795978274274,NULL,'','active','file:///root/mlartifacts/d8a508229f0f4bb5bbad7516bd73840a/artifacts',1,NULL);
-INSERT INTO "runs" VALUES('15e879bdd2454499addf13c8fb220458','dazzling-fowl-639','UNKNOWN','','','unknown','RUNNING',1795978274497,NULL,'','active','file:///root/mlartifacts/15e879bdd2454499addf13c8fb220458/artifacts',1,NULL);
+INSERT INTO "runs" VALUES('617b486c3bfe42bb9ac5c0c22c6e89ae','hilarious-skink-758','UNKNOWN','','','unknown','RUNNING',1795978273952,NULL,'','active','file:///srv/mlartifacts/617b486c3bfe42bb9ac5c0c22c6e89ae/artifacts',1,NULL);
+INSERT INTO "runs" VALUES('d8a508229f0f4bb5bbad7516bd73840a','righteous-snail-331','UNKNOWN','','','unknown','RUNNING',1795978274274,NULL,'','active','file:///srv/mlartifacts/d8a508229f0f4bb5bbad7516bd73840a/artifacts',1,NULL);
+INSERT INTO "runs" VALUES('15e879bdd2454499addf13c8fb220458','dazzling-fowl-639','UNKNOWN','','','unknown','RUNNING',1795978274497,NULL,'','active','file:///srv/mlartifacts/15e879bdd2454499addf13c8fb220458/artifacts',1,NULL);
