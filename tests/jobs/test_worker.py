@@ -253,9 +253,9 @@ def test_a_version_to_start_from(opened: Shop) -> None:
     assert warm.val_acc >= first.val_acc - 0.05 > cold.val_acc
     from mindtrace.service.registry import show_version
 
-    shown = show_version(settings, f"digits/{warm.version}").document()
-    assert (shown["parent"], shown["job_id"]) == ("digits/1", warm.job_id)
-    assert shown["params"]["model.hidden"] == "16"
+    shown = show_version(settings, f"digits/{warm.version}")
+    assert (shown.parent, shown.job_id) == ("digits/1", warm.job_id)
+    assert shown.params["model.hidden"] == "16"
 
 
 def test_full_is_full_without_a_worker_and_one_key_is_one_job(opened: Shop) -> None:

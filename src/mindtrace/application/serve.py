@@ -261,8 +261,10 @@ class Server(uvicorn.Server):
         for listener in sockets:
             if self._on_start is None:
                 listener.listen(0)  # nobody more enters the queue
+            # Clients that return at once must not keep it here for the whole drain.
+            until = time.monotonic() + self._drain_timeout / 4
             with contextlib.suppress(BlockingIOError):
-                while True:
+                while time.monotonic() < until:
                     await loop.connect_accepted_socket(create, listener.accept()[0])
             listener.close()
         await asyncio.sleep(_LAST_REQUESTS)

@@ -22,7 +22,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from mindtrace import errors
 from mindtrace.application.problems import log
-from mindtrace.application.serve import SAME_SIGNAL, Plan, Server
+from mindtrace.application.serve import READINESS_DELAY, SAME_SIGNAL, Plan, Server
 from mindtrace.errors import InterruptedByUser, MindtraceError
 
 _SERVES = b"serves\n"  # what a worker reports
@@ -150,8 +150,6 @@ class Supervisor:
             self._start()
             while not self._signals:
                 self._watch(ready)
-            # First, or clients would wait in its queue for workers that accept no more.
-            self._listener.close()
             self._drain()
         finally:
             for worker in self._workers:
@@ -195,12 +193,18 @@ class Supervisor:
     def _drain(self) -> None:
         since = self._signals[0][1]
         timeout = self._plan.settings.serve.drain_timeout
+        accept_until = since + min(READINESS_DELAY, timeout / 4)
         for worker in self._workers:
             worker.process.terminate()
         while alive := [worker for worker in self._workers if worker.process.poll() is None]:
             later = [signum for signum, at in self._signals if at > since + SAME_SIGNAL]
             if later:
                 raise InterruptedByUser(later[0])
+            if self._listener.fileno() >= 0 and time.monotonic() >= accept_until:
+                # Workers accept until the queue is empty: clients that return at once would
+                # fill it for ever. Closed here, or clients would wait in a queue that nobody reads.
+                self._listener.listen(0)
+                self._listener.close()
             if time.monotonic() >= since + timeout:
                 log.error("%d workers did not end within %g s", len(alive), timeout)
                 return
