@@ -37,9 +37,9 @@ class ConnectionReaper:
     def __init__(self, state: State) -> None:
         self.limits: ServeSettings = state.settings.serve
         self.served: ServedModel = state.served
-        self.lingering: int = 0
-        self._metrics: Metrics = state.metrics
-        self._connections: set[Protocol] = set()
+        self.lingering = 0
+        self.metrics: Metrics = state.metrics
+        self.connections: set[Protocol] = set()
         self._maximum = -(-self.limits.max_connections // self.limits.workers)
         shortest = min(self.limits.header_timeout, self.limits.body_timeout)
         self._every = min(_REAP_EVERY, shortest / 4)
@@ -47,30 +47,18 @@ class ConnectionReaper:
 
     def add(self, connection: Protocol) -> bool:
         """Watch a connection; False if there are too many."""
-        self._connections.add(connection)
+        self.connections.add(connection)
         if self._timer is None:
             self._timer = connection.loop.call_later(self._every, self._reap, connection.loop)
-        return bool(len(self._connections) - self.lingering <= self._maximum)
-
-    def remove(self, connection: Protocol) -> None:
-        """Forget a connection that has ended."""
-        self._connections.discard(connection)
-
-    def count_refusal(self, status: int) -> None:
-        """Count a refusal of which the application never hears."""
-        self._metrics.answered(OTHER, status, 0.0)
-
-    def max_body(self, path: str) -> int:
-        """The longest body of a route, in bytes."""
-        return self.limits.max_retrain_body if path.startswith("/retrain") else self.limits.max_body
+        return bool(len(self.connections) - self.lingering <= self._maximum)
 
     def _reap(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         try:
-            for connection in tuple(self._connections):
+            for connection in tuple(self.connections):
                 connection.check_deadlines(loop.time())
         finally:
-            if self._connections:
+            if self.connections:
                 self._timer = loop.call_later(self._every, self._reap, loop)
 
 
@@ -96,20 +84,17 @@ class Protocol(HttpToolsProtocol):
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is still to come."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection, or refuse it if there are too many."""
         super().connection_made(transport)
         if not self.reaper.add(self):
             detail, headers = "there are too many connections", {**_CLOSE, "Retry-After": "1"}
             self.refuse(Problem(503, detail, headers=headers, kind="too-many-connections"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let every request know that nobody waits for its answer."""
         super().connection_lost(exc)
-        self.reaper.remove(self)
+        self.reaper.connections.discard(self)
         self.reaper.lingering -= self._lingers
         # uvicorn tells the newest request only.
         for cycle in (self._running, *(cycle for cycle, _ in self.pipeline)):
@@ -119,7 +104,6 @@ class Protocol(HttpToolsProtocol):
         self.pipeline.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Parse a piece, and refuse what is wrong with it."""
         if self.stage == IDLE:
             # Empty lines before a request count as its head: they may not go on forever.
             self.stage, self.deadline, self._unparsed = HEAD, None, 0
@@ -127,9 +111,7 @@ class Protocol(HttpToolsProtocol):
             return
         self._piece, self._progress = len(data), False
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.stage, self.deadline = CLOSING, None  # the parser reads nothing more
+            self._parse(data)
         except httptools.HttpParserError as error:
             cause = error.__context__
             if cause is not None and not isinstance(cause, _EXPECTED):
@@ -142,8 +124,19 @@ class Protocol(HttpToolsProtocol):
             if self._unparsed > self.limits.max_header:
                 self.refuse(self._head_too_long())
 
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # The parser has skipped the body of a request for h2c, which Java's client sends by
+            # default. RFC 9110, 7.8 lets a server ignore Upgrade: parse the request without it.
+            head = b"%s %s HTTP/" % (self.parser.get_method(), self.url)
+            lines = [head + self.parser.get_http_version().encode()]
+            lines += [b"%s: %s" % pair for pair in self.headers if pair[0] != b"upgrade"]
+            self.parser = httptools.HttpRequestParser(self)
+            self._parse(b"\r\n".join((*lines, b"", data[upgrade.args[0] :])))
+
     def on_message_begin(self) -> None:
-        """A request begins, perhaps in the middle of a piece."""
         if self.stage != HEAD:
             if len(self.pipeline) >= MAX_PIPELINED:
                 detail = f"more than {MAX_PIPELINED} requests were sent without waiting for answers"
@@ -153,52 +146,45 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Check the head and start the application."""
         if self._head_within_piece or self._unparsed + self._piece > self.limits.max_header:
             self._head_within_piece = False
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self.limits.max_header:
                 self._reject(self._head_too_long())
-        upgrade = self.parser.should_upgrade()
-        if upgrade and not self._ignores_upgrade():
-            detail = "this server speaks HTTP/1.1 only: no WebSocket, CONNECT or HTTP/2"
-            hint = "send the request without Upgrade"
-            self._reject(Problem(400, detail, hint=hint, headers=_CLOSE, kind="upgrade"))
+        if self.parser.should_upgrade():
+            other = dict(self.headers).get(b"upgrade", b"").strip().lower()
+            if other == b"websocket" or self.parser.get_method() == b"CONNECT":
+                detail = "this server speaks HTTP/1.1 only: no WebSocket or CONNECT"
+                hint = "send the request without Upgrade"
+                self._reject(Problem(400, detail, hint=hint, headers=_CLOSE, kind="upgrade"))
+            return  # `_parse` begins again
         super().on_headers_complete()
         # Trailers would be added to the headers of a request that was checked already.
         self.headers = []
         self.stage, self.deadline = BODY, None
         self._unparsed, self._progress, self._body = 0, True, 0
-        if upgrade or self.reaper.served.draining:
+        if self.reaper.served.draining:
             self.cycle.keep_alive = False
 
-    def _ignores_upgrade(self) -> bool:
-        """Whether HTTP/1.1 is a right answer; the parser skips the body of such a request."""
-        headers = dict(self.headers)
-        has_body = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
-        is_websocket = headers.get(b"upgrade", b"").strip().lower() == b"websocket"
-        return not (has_body or is_websocket or self.parser.get_method() == b"CONNECT")
-
     def on_body(self, body: bytes) -> None:
-        """Count a part of a body."""
         self._unparsed, self._progress = 0, True
         self._body += len(body)
-        limit = self.reaper.max_body(self.cycle.scope["path"])
+        retrains = self.cycle.scope["path"].startswith("/retrain")
+        limit = self.limits.max_retrain_body if retrains else self.limits.max_body
         if self._body > limit:
             self._reject(body_too_long(limit))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is complete."""
-        self.stage, self.deadline = IDLE, None
-        super().on_message_complete()
+        if not self.parser.should_upgrade():
+            self.stage, self.deadline = IDLE, None
+            super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        """Begin with the next request."""
         # Without uvicorn's timer for each request: the reaper closes idle connections.
         self.server_state.total_requests += 1
         if self.transport.is_closing():
@@ -217,7 +203,9 @@ class Protocol(HttpToolsProtocol):
             return
         broken = self.cycle if self.stage == BODY else None
         self.stage, self.deadline = CLOSING, None
-        self.reaper.count_refusal(problem.status)
+        self.reaper.metrics.answered(
+            OTHER, problem.status, 0.0
+        )  # the application never hears of it
         self._refusal = _as_bytes(problem, self.server_state.default_headers)
         if broken is not None and broken is self._running:
             _abandon(broken)
@@ -250,7 +238,6 @@ class Protocol(HttpToolsProtocol):
         return Problem(431, detail, headers=_CLOSE)
 
     def check_deadlines(self, now: float) -> None:
-        """Close the connection if it is late."""
         if self.transport.get_write_buffer_size() == 0:
             self._unread_deadline = None
         elif self._unread_deadline is None:
