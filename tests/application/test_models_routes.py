@@ -47,7 +47,7 @@ def test_pages_lead_to_the_end(client: httpx.Client, monkeypatch: pytest.MonkeyP
         behind = [version for version in everything if after is None or version < after]
         return [_summary(name, version) for version in behind[:limit]]
 
-    monkeypatch.setattr(models.service, "list_versions", list_versions)
+    monkeypatch.setattr(models.registry, "list_versions", list_versions)
     seen: list[int] = []
     cursor: str | None = None
     for _ in range(10):
@@ -82,9 +82,9 @@ def test_names_come_in_pages(client: httpx.Client, monkeypatch: pytest.MonkeyPat
     def no_version(*_: object) -> None:
         raise NotFoundError("alias", "x")
 
-    monkeypatch.setattr(models.service, "list_models", lambda _: ["a", "b", "c"])
-    monkeypatch.setattr(models.service, "list_versions", lambda *_, **__: [])
-    monkeypatch.setattr(models.service, "show_version", no_version)
+    monkeypatch.setattr(models.registry, "list_models", lambda _: ["a", "b", "c"])
+    monkeypatch.setattr(models.registry, "list_versions", lambda *_, **__: [])
+    monkeypatch.setattr(models.registry, "show_version", no_version)
     first = client.get("/models?limit=2").json()
     TypeAdapter(ModelPage).validate_python(first, strict=True)
     assert [item["model_name"] for item in first["items"]] == ["a", "b"]

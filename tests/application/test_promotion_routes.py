@@ -14,7 +14,7 @@ import httpx
 import pytest
 from tests.application.conftest import Serve
 
-from mindtrace.application import promotion
+from mindtrace.application import models
 from mindtrace.application.schemas import HistoryPage, PromotionItem
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import NotFoundError
@@ -58,8 +58,8 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Child:
         return LINES
 
     child = Child()
-    monkeypatch.setattr(promotion.service, "history", history)
-    monkeypatch.setattr(promotion.service, "change_in_child", child.change)
+    monkeypatch.setattr(models.promotion, "history", history)
+    monkeypatch.setattr(models.promotion, "change_in_child", child.change)
     return child
 
 
@@ -102,7 +102,8 @@ def test_names_that_name_nothing(client: httpx.Client, child: Child, name: str) 
         ('W/"3"', 412),
         ('"33"', 412),
         ('"3"', 200),
-        ('"1" , "3"', 200),
+        ('"1" , "3"', 400),
+        ("*, *", 400),
         ("*", 200),
     ],
 )
@@ -184,10 +185,10 @@ def test_what_the_child_says_becomes_a_status(
     child.answer = said({}, "ConflictError", "somebody was quicker")
 
     def grows(*_: Any) -> ChildResult:
-        monkeypatch.setattr(promotion.service, "history", lambda *_, **__: [*LINES, LINES[2]])
+        monkeypatch.setattr(models.promotion, "history", lambda *_, **__: [*LINES, LINES[2]])
         return child.answer
 
-    monkeypatch.setattr(promotion.service, "change_in_child", grows)
+    monkeypatch.setattr(models.promotion, "change_in_child", grows)
     response = post(client, "rollback", {})
     assert (response.status_code, response.headers["etag"]) == (412, '"4"')
 

@@ -25,7 +25,6 @@ from mindtrace.application import (
     metrics,
     models,
     open_inference,
-    promotion,
     security,
     system,
 )
@@ -37,6 +36,7 @@ from mindtrace.application.problems import Problem
 from mindtrace.application.schemas import ProblemDocument, problems
 from mindtrace.application.served_model import ChampionPoller, ServedModel
 from mindtrace.config.settings import Settings, load_settings
+from mindtrace.config.urls import shown
 from mindtrace.service import jobs as jobs_service
 from mindtrace.service.serve import read_token
 from mindtrace.utils.system import available_cores
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     app: FastAPI
 
 _ABOUT = "Serves a registered version of an image classifier, and trains the next one."
-_MODULES = (system, inference, models, promotion, jobs, open_inference)
+_MODULES = (system, inference, models, jobs, open_inference)
 
 
 def create_app(
@@ -201,14 +201,10 @@ def _allowed(request: Request) -> str:
 
 def _validation_problem(_: Request, error: Exception) -> Any:
     assert isinstance(error, RequestValidationError)
-    faults = [
-        {
-            "message": fault["msg"],
-            "in": fault["loc"][0],
-            "name": ".".join(map(str, fault["loc"][1:])),
-        }
-        for fault in error.errors()
-    ]
+    faults = []
+    for fault in error.errors():
+        place, *names = map(str, fault["loc"])
+        faults.append({"message": fault["msg"], "in": place, "name": shown(".".join(names))})
     raise Problem(422, "the request does not fit", errors=faults)
 
 

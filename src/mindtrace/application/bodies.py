@@ -16,9 +16,14 @@ from mindtrace.application.security import media_type
 from mindtrace.config.urls import shown
 
 
-def body_type(request: Request) -> str:
-    """The media type of a body, without parameters; empty without a header."""
-    return media_type(request.headers.get("content-type", "").encode("latin-1"))
+def require_type(request: Request, accepted: Sequence[str]) -> str:
+    """The media type of a body, if it is one of `accepted`; else 415."""
+    kind = media_type(request.headers.get("content-type", "").encode("latin-1"))
+    if kind not in accepted:
+        names = ", ".join(filter(None, accepted))
+        detail = f"Content-Type {kind} is not accepted here; accepted: {names}"
+        raise Problem(415, detail, headers={"Accept": names})
+    return kind
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -75,10 +80,3 @@ async def form_file(request: Request, field: str) -> bytes:
         if not isinstance(part, UploadFile):
             raise Problem(422, f"the form has no file '{field}'", hint=f"curl -F {field}=@FILE ...")
         return await part.read()
-
-
-def unsupported(kind: str, accepted: Sequence[str]) -> Problem:
-    """The answer to a media type that is not among those accepted."""
-    names = ", ".join(accepted)
-    detail = f"Content-Type {kind} is not accepted here; accepted: {names}"
-    return Problem(415, detail, headers={"Accept": names})

@@ -145,13 +145,11 @@ class InferenceRequest:
 
 async def _read(request: Request) -> tuple[bytes, int | None]:
     """JSON and None, or an image file and the `top_k` of the query."""
-    kind = bodies.body_type(request)
+    kind = bodies.require_type(request, ACCEPTED)
     if kind == "application/json":
         if "top_k" in request.query_params:
             raise Problem(422, "'top_k' stands in the body where that is JSON")
         return await request.body(), None
-    if kind not in ACCEPTED:
-        raise bodies.unsupported(kind, ACCEPTED)
     is_form = kind == "multipart/form-data"
     content = await (bodies.form_file(request, "image") if is_form else request.body())
     text = request.query_params.get("top_k", "1")

@@ -1,32 +1,73 @@
-"""Registered models and versions, with the fields of the command line's `registry` verbs."""
+"""Registered models, their versions and champions, with the fields of the `registry` commands.
+
+A change of the champion runs in a child process, so that the server never imports MLflow. The
+ETag of a history is its revision, and a change requires If-Match.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
-from mindtrace.application.problems import Problem
+from mindtrace.application import bodies
+from mindtrace.application.problems import Problem, kind_of
 from mindtrace.application.schemas import (
     ComparisonItem,
+    HistoryItem,
+    HistoryPage,
     ModelPage,
+    PromoteRequest,
+    PromotionItem,
+    RollbackRequest,
     VersionItem,
     VersionPage,
     problems,
 )
 from mindtrace.config.settings import Settings
 from mindtrace.documents import document
-from mindtrace.errors import NotFoundError, UsageError
+from mindtrace.errors import NotFoundError, StoreError, UsageError
+from mindtrace.registry.champions import HistoryEntry
 from mindtrace.registry.names import NAME
-from mindtrace.service import promotion
-from mindtrace.service import registry as service
+from mindtrace.service import promotion, registry
 
 router = APIRouter(prefix="/models", tags=["models"])
 
+
+def _require_name(name: str) -> str:
+    """A text that is no name names nothing, and must not reach what reads references."""
+    if not re.fullmatch(NAME, name):
+        raise NotFoundError("model", name[:64])
+    return name
+
+
+Body = TypeVar("Body", bound=BaseModel)
+Name = Annotated[str, AfterValidator(_require_name)]
 Limit = Annotated[int, Query(ge=1, le=100)]
 Version = Annotated[int, Query(ge=1, le=1 << 31)]
+Cursor = Annotated[int | None, Query(ge=1, le=1 << 31)]
+
+_ETAG = r'(?:W/)?"[\x21\x23-\x7e]*"'
+_IF_MATCH: dict[str, Any] = {
+    "name": "If-Match",
+    "in": "header",
+    "required": True,
+    "description": 'the ETag of GET /models/{name}/history, such as `"3"`; `*` for any',
+    "schema": {"type": "string", "pattern": rf"^(\*|{_ETAG})$"},
+}
+_CHANGES = problems(404, 409, 412, 413, 415, 428, 429, 503)
+# Errors of the child process that are the client's.
+_STATUSES = {"NotFoundError": 404, "VerdictError": 409, "ConflictError": 409, "UsageError": 422}
+
+
+def _json_body(shape: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
+    content = {"application/json": {"schema": shape.model_json_schema(), "example": example}}
+    return {"requestBody": {"required": True, "content": content}, "parameters": [_IF_MATCH]}
 
 
 @router.get("", summary="Registered models", response_model=ModelPage, responses=problems(503))
@@ -36,15 +77,10 @@ def list_models(
     cursor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> JSONResponse:
     """Models by name, each with its champion and its newest version."""
-    settings = _settings(request)
-    names = [name for name in service.list_models(settings) if cursor is None or name > cursor]
-    page = names[:limit]
-    return JSONResponse(
-        {
-            "items": [_model(settings, name) for name in page],
-            "next_cursor": page[-1] if len(names) > limit else None,
-        }
-    )
+    settings = request.app.state.settings
+    names = [name for name in registry.list_models(settings) if cursor is None or name > cursor]
+    items = [_model(settings, name) for name in names[:limit]]
+    return _page(items, names[limit - 1] if len(names) > limit else None)
 
 
 @router.get(
@@ -55,9 +91,9 @@ def list_models(
 )
 def list_versions(
     request: Request,
-    name: str,
+    name: Name,
     limit: Limit = 20,
-    cursor: Annotated[int | None, Query(ge=1, le=1 << 31)] = None,
+    cursor: Cursor = None,
     where: Annotated[str | None, Query(max_length=2000, examples=["val_acc > 0.97"])] = None,
     sort: Annotated[str | None, Query(max_length=500, examples=["-val_acc"])] = None,
 ) -> JSONResponse:
@@ -65,15 +101,10 @@ def list_versions(
 
     `where` and `sort` are those of `mindtrace registry list`.
     """
-    settings = _settings(request)
-    _require_name(name)
-    rows = service.list_versions(settings, name, limit + 1, where=where, sort=sort, after=cursor)
-    return JSONResponse(
-        {
-            "items": [document(row) for row in rows[:limit]],
-            "next_cursor": str(rows[limit - 1].version) if len(rows) > limit else None,
-        }
-    )
+    settings = request.app.state.settings
+    rows = registry.list_versions(settings, name, limit + 1, where=where, sort=sort, after=cursor)
+    items = [document(row) for row in rows[:limit]]
+    return _page(items, str(rows[limit - 1].version) if len(rows) > limit else None)
 
 
 @router.get(
@@ -83,11 +114,10 @@ def list_versions(
     responses=problems(404, 503),
 )
 def show_version(
-    request: Request, name: str, version: Annotated[int, Path(ge=1, le=1 << 31)]
+    request: Request, name: Name, version: Annotated[int, Path(ge=1, le=1 << 31)]
 ) -> JSONResponse:
     """The fields of `mindtrace registry show --json`."""
-    _require_name(name)
-    detail = service.show_version(_settings(request), f"{name}/{version}")
+    detail = registry.show_version(request.app.state.settings, f"{name}/{version}")
     return JSONResponse(document(detail))
 
 
@@ -97,36 +127,138 @@ def show_version(
     response_model=ComparisonItem,
     responses=problems(404, 409, 503),
 )
-def compare_versions(request: Request, name: str, a: Version, b: Version) -> JSONResponse:
+def compare_versions(request: Request, name: Name, a: Version, b: Version) -> JSONResponse:
     """Version b beside version a; 409 where they were tested on different images.
 
     The fields of `mindtrace registry compare --json`.
     """
-    _require_name(name)
     try:
-        comparison = promotion.compare(_settings(request), f"{name}/{a}", f"{name}/{b}")
+        comparison = promotion.compare(request.app.state.settings, f"{name}/{a}", f"{name}/{b}")
     except UsageError as error:
         # The request is well made; it is the two versions that have nothing in common.
         raise Problem(409, error.message, hint=error.hint, kind="not-comparable") from error
     return JSONResponse(document(comparison))
 
 
-def _model(settings: Settings, name: str) -> dict[str, Any]:
-    newest = service.list_versions(settings, name, limit=1)
+@router.get(
+    "/{name}/history",
+    summary="Champions",
+    response_model=HistoryPage,
+    responses=problems(404, 503),
+)
+def history(request: Request, name: Name, limit: Limit = 20, cursor: Cursor = None) -> JSONResponse:
+    """Who made which version champion, newest first; the ETag is for If-Match."""
+    entries = _history(request, name)
+    rows = [entry for entry in reversed(entries) if cursor is None or entry.revision < cursor]
+    items = [entry.document() for entry in rows[:limit]]
+    next_cursor = str(rows[limit - 1].revision) if len(rows) > limit else None
+    return _page(items, next_cursor, _etag(len(entries)))
+
+
+@router.post(
+    "/{name}/promote",
+    summary="Make a version champion",
+    response_model=PromotionItem,
+    responses=_CHANGES,
+    openapi_extra=_json_body(PromoteRequest, {"version": 2}),
+)
+async def promote(request: Request, name: Name) -> JSONResponse:
+    """Champion against challenger; 409 with the verdict where the gate says no."""
+    asked = await _read(request, PromoteRequest)
+    words = [f"{name}/{asked.version}", "--margin", str(asked.margin)]
+    words += ["--dry-run"] * asked.dry_run + ["--force"] * asked.force
+    return await run_in_threadpool(_change, request, name, "promote", asked.reason, words)
+
+
+@router.post(
+    "/{name}/rollback",
+    summary="Put the champion before back",
+    response_model=HistoryItem,
+    responses=_CHANGES,
+    openapi_extra=_json_body(RollbackRequest, {}),
+)
+async def rollback(request: Request, name: Name) -> JSONResponse:
+    """Undo the latest promotion not yet undone; 409 where there is none."""
+    asked = await _read(request, RollbackRequest)
+    return await run_in_threadpool(_change, request, name, "rollback", asked.reason, [name])
+
+
+async def _read(request: Request, shape: type[Body]) -> Body:
+    """The body as `shape`; an empty body has no fields."""
+    body = await request.body()
+    bodies.require_type(request, ("application/json",))
     try:
-        champion = service.show_version(settings, f"{name}@champion").version
+        return shape.model_validate(bodies.parse_object(body) if body.strip() else {})
+    except ValidationError as error:
+        faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]
+        raise RequestValidationError(faults) from error
+
+
+def _change(
+    request: Request, name: str, verb: str, reason: str | None, words: list[str]
+) -> JSONResponse:
+    """Check the precondition, run the command in a child, translate its answer."""
+    seen = len(_history(request, name))
+    if reason is not None:
+        words.append(f"--reason={reason}")
+    if not _matches_any(request.headers.get("if-match", "").strip(), seen):
+        words += ["--if-revision", str(seen)]
+    child = promotion.change_in_child(request.app.state.settings, verb, words)
+    result = child.document
+    if child.status == 0:
+        return JSONResponse(result, headers=_etag(result["revision"]))
+    error = child.error.get("type", "MindtraceError")
+    message = child.error.get("message", f"{verb} ended with code {child.status}")
+    if error == "ConflictError" and (now := len(_history(request, name))) != seen:
+        raise _stale(now)
+    if error not in _STATUSES:
+        raise StoreError(f"{error}: {message}")
+    verdict = [{"message": message, **result}] if error == "VerdictError" else []
+    hint, kind = child.error.get("hint"), kind_of(error)
+    raise Problem(_STATUSES[error], message, hint=hint, errors=verdict, kind=kind)
+
+
+def _matches_any(if_match: str, revision: int) -> bool:
+    """Whether If-Match is `*`; a problem if it is neither that nor the ETag of `revision`."""
+    if not if_match:
+        detail = "a change of the champion wants If-Match"
+        raise Problem(428, detail, hint="send the ETag of GET /models/{name}/history")
+    if not re.fullmatch(_IF_MATCH["schema"]["pattern"], if_match):
+        raise Problem(400, 'If-Match must be * or a tag such as "3"')
+    if if_match not in ("*", _etag(revision)["ETag"]):
+        raise _stale(revision)
+    return if_match == "*"
+
+
+def _stale(revision: int) -> Problem:
+    return Problem(
+        412,
+        f"somebody else changed the champion: the history is at revision {revision}",
+        hint="look at GET /models/{name}/history, then repeat with its ETag",
+        headers=_etag(revision),
+        kind="stale",
+    )
+
+
+def _history(request: Request, name: str) -> list[HistoryEntry]:
+    return promotion.history(request.app.state.settings, name, repair=False)
+
+
+def _etag(revision: int) -> dict[str, str]:
+    return {"ETag": f'"{revision}"'}
+
+
+def _page(
+    items: list[dict[str, Any]], next_cursor: str | None, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    return JSONResponse({"items": items, "next_cursor": next_cursor}, headers=headers)
+
+
+def _model(settings: Settings, name: str) -> dict[str, Any]:
+    newest = registry.list_versions(settings, name, limit=1)
+    try:
+        champion = registry.show_version(settings, f"{name}@champion").version
     except NotFoundError:
         champion = None
     latest = newest[0].version if newest else None
     return document({"model_name": name, "champion": champion, "latest": latest})
-
-
-def _require_name(name: str) -> None:
-    """A text that is no name names nothing, and must not reach what reads references."""
-    if not re.fullmatch(NAME, name):
-        raise NotFoundError("model", name[:64])
-
-
-def _settings(request: Request) -> Settings:
-    found: Settings = request.app.state.settings
-    return found

@@ -73,7 +73,6 @@ class Problem(Exception):  # noqa: N818 - it is what RFC 9457 calls it
         self.kind = kind or self.title.lower().replace(" ", "-")
 
     def document(self, request_id: str) -> dict[str, Any]:
-        """The problem document; members without a value are left out."""
         fields: dict[str, Any] = {
             "type": f"urn:mindtrace:problem:{self.kind}",
             "title": self.title,
@@ -88,13 +87,11 @@ class Problem(Exception):  # noqa: N818 - it is what RFC 9457 calls it
         return {**fields, **self.members}
 
     def body(self, request_id: str) -> bytes:
-        """The document as it is sent."""
         text = json.dumps(self.document(request_id), ensure_ascii=False)
         # What a client sent may be quoted, and half a surrogate pair is no character.
         return text.encode(errors="replace")
 
     def http_headers(self, body: bytes) -> list[tuple[bytes, bytes]]:
-        """The headers of an answer with this body."""
         headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), **self.headers}
         return [(k.lower().encode(), v.encode("latin-1")) for k, v in headers.items()]
 
@@ -107,7 +104,7 @@ def body_too_long(limit: int) -> Problem:
 def from_error(error: MindtraceError) -> Problem:
     """What a client may know of an error of the lower layers; the rest is logged."""
     status = status_of(type(error))
-    kind = _kebab(type(error).__name__)
+    kind = kind_of(type(error).__name__)
     retry = {"Retry-After": _RETRY_AFTER[status]} if status in _RETRY_AFTER else None
     if status >= 500:
         log.error("%s: %s", type(error).__name__, error.message)
@@ -132,6 +129,7 @@ def _detail(error: MindtraceError) -> str:
     return error.message
 
 
-def _kebab(name: str) -> str:
+def kind_of(name: str) -> str:
+    """`not-found` of `NotFoundError`: the last part of a problem's type."""
     words = "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name)
     return words.lstrip("-").removesuffix("-error")

@@ -9,7 +9,6 @@ from starlette.concurrency import run_in_threadpool
 
 from mindtrace.application import bodies
 from mindtrace.application.problems import Problem
-from mindtrace.application.security import media_type
 from mindtrace.service.retrain_request import RetrainRequest
 
 ACCEPTED = ("application/json", "text/x-ini")
@@ -17,9 +16,7 @@ ACCEPTED = ("application/json", "text/x-ini")
 
 async def read_request(request: Request) -> RetrainRequest:
     """What a body asks for; Problem: 400 not JSON, 415 another type, 422 no configuration."""
-    kind = media_type(request.headers.get("content-type", "").encode("latin-1"))
-    if kind not in ACCEPTED:
-        raise bodies.unsupported(kind, ACCEPTED)
+    kind = bodies.require_type(request, ACCEPTED)
     body = await request.body()
     # In another thread: thousands of faults take longer than other requests should wait.
     return await run_in_threadpool(_request, kind, body)
