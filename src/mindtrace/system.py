@@ -62,12 +62,19 @@ class Interrupts:
 def interruptible() -> Iterator[Interrupts]:
     """Turn SIGINT and SIGTERM into errors while the block runs."""
     interrupts = Interrupts()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupts  # Python delivers no signals here
-        return
-    before = {signum: signal.signal(signum, interrupts._on_signal) for signum in _SIGNALS}
-    try:
+    with handled_signals(interrupts._on_signal):
         yield interrupts
+
+
+@contextmanager
+def handled_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Give SIGINT and SIGTERM to a handler while the block runs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python delivers no signals here
+        return
+    before = {signum: signal.signal(signum, handler) for signum in _SIGNALS}
+    try:
+        yield
     finally:
         for signum, old in before.items():
             signal.signal(signum, old)

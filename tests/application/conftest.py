@@ -119,7 +119,7 @@ def _serving(
     if change is not None:
         change(application)
     with listen("127.0.0.1", 0) as listener:
-        server = Server(settings, application)
+        server = Server(application)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

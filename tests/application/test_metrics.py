@@ -14,11 +14,11 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.multiprocess import mark_process_dead
 from prometheus_client.parser import text_string_to_metric_families
 from tests.application.conftest import Serve, png
 
 from mindtrace.application.metrics import BOUNDS, Histogram
-from mindtrace.application.workers import forget_dead_worker
 from mindtrace.config.settings import load_settings
 
 IMAGE = base64.b64encode(png(200)).decode()
@@ -229,7 +229,7 @@ def test_workers_are_counted_together(tmp_path: Path) -> None:
         models = {key[1]: n for key, n in found.items() if key[0] == "mindtrace_model_info"}
         assert models == {("m", "1"): 1, ("m", "2"): 1}
         first.end()
-        forget_dead_worker(tmp_path, first.process.pid)
+        mark_process_dead(first.process.pid, tmp_path)
         found = second.count(1, 1, "3")
         assert found["mindtrace_requests_total", ("200", "/inference")] == 10
         assert found["mindtrace_queue_depth", ()] == 1

@@ -40,17 +40,17 @@ if (FOLDER / "stay").exists():
 PROGRAM = """
 import socket, sys
 from mindtrace.application import workers
-from mindtrace.application.serve import Plan
 from mindtrace.config.settings import load_settings
 from mindtrace.errors import MindtraceError
 from dataclasses import replace
 
 workers._WORKER = {worker!r}
 settings = load_settings(sets=["serve.workers=2", "serve.drain_timeout=1"])
-plan = Plan(replace(settings, origins={{}}))
+settings = replace(settings, origins={{}})
 try:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        workers.Supervisor(plan, listener).run(lambda: print("ready", flush=True))
+        supervisor = workers.Supervisor(listener, settings, {{"shared": "."}})
+        supervisor.run(lambda: print("ready", flush=True))
         assert listener.fileno() == -1
 except MindtraceError as error:
     sys.exit(f"{{type(error).__name__}}: {{error}}")

@@ -9,13 +9,12 @@ import logging
 import math
 import os
 import resource
-import signal
 import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ import uvicorn
 from mindtrace.application.problems import log
 from mindtrace.config.settings import Settings
 from mindtrace.errors import InterruptedByUser, MindtraceError
+from mindtrace.system import handled_signals
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -43,9 +43,8 @@ class _NotCancelled(logging.Filter):
     """Drops uvicorn's tracebacks of tasks that our own stop has cancelled."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a record is worth a line."""
         cancelled = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
-        # That of the lifespan comes as a text.
+        # The lifespan's comes as a text.
         return not (cancelled or "CancelledError" in record.getMessage())
 
 
@@ -71,58 +70,39 @@ LOGGING: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a process serves; it is pickled for each worker."""
-
-    settings: Settings
-    model_ref: str | None = None
-    worker: bool = True
-    allow_label_change: bool = False
-    shared: Path | None = None
-
-    def load(self) -> FastAPI:
-        """The application with its model."""
-        # Here, and not above: the supervisor of several workers needs none of it.
-        from mindtrace.application.api import load_app
-
-        return load_app(
-            self.settings,
-            self.model_ref,
-            worker=self.worker,
-            allow_label_change=self.allow_label_change,
-            shared=self.shared,
-        )
-
-
 def run(
     settings: Settings,
     model_ref: str | None,
     listener: socket.socket,
     ready: Callable[[], object],
-    *,
-    worker: bool = True,
-    allow_label_change: bool = False,
+    **options: bool,
 ) -> None:
-    """Serve on a listening socket; `ready` is called once connections are accepted."""
+    """Serve on a listening socket; `ready` is called once connections are accepted.
+
+    Args:
+        options: of `create_app`.
+    """
     _allow_files(settings.serve.max_connections + _OTHER_FILES)
     # Or a copy would block, those of other processes too: it is one socket.
     listener.setblocking(False)
-    plan = Plan(settings, model_ref, worker, allow_label_change)
     if settings.serve.workers == 1:
-        _run_here(plan, listener, ready)
+        from mindtrace.application.api import load_app
+
+        _run_here(load_app(settings, model_ref, **options), listener, ready)
         return
     from mindtrace.application.workers import Supervisor
 
     with tempfile.TemporaryDirectory(prefix="mindtrace-") as shared:
         # Origins are a view that cannot be pickled, and a server needs none.
-        plan = replace(plan, settings=replace(settings, origins={}), shared=Path(shared))
-        Supervisor(plan, listener).run(ready)
+        settings = replace(settings, origins={})
+        arguments = {"model_ref": model_ref, "shared": Path(shared), **options}
+        Supervisor(listener, settings, arguments).run(ready)
 
 
-def _run_here(plan: Plan, listener: socket.socket, ready: Callable[[], object]) -> None:
-    server = Server(plan.settings, plan.load())
-    with _signals_to(server):
+def _run_here(application: FastAPI, listener: socket.socket, ready: Callable[[], object]) -> None:
+    server = Server(application)
+    # uvicorn handles signals only while it runs; one just before or after must not kill.
+    with handled_signals(server.handle_exit):
         ready()
         try:
             server.run(sockets=[listener])
@@ -130,21 +110,6 @@ def _run_here(plan: Plan, listener: socket.socket, ready: Callable[[], object]) 
             raise MindtraceError("the server could not start; its log says why") from error
     if server.cut_short_by is not None:
         raise InterruptedByUser(server.cut_short_by)
-
-
-@contextlib.contextmanager
-def _signals_to(server: Server) -> Iterator[None]:
-    """uvicorn handles signals only while it runs; one just before or after must not kill."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handled = (signal.SIGTERM, signal.SIGINT)
-    before = {signum: signal.signal(signum, server.handle_exit) for signum in handled}
-    try:
-        yield
-    finally:
-        for signum, action in before.items():
-            signal.signal(signum, action)
 
 
 def _allow_files(wanted: int) -> None:
@@ -162,14 +127,11 @@ class Server(uvicorn.Server):
     """uvicorn's server with a drain: not ready, no new connections, open requests, the end."""
 
     def __init__(
-        self,
-        settings: Settings,
-        application: FastAPI,
-        *,
-        on_start: Callable[[], object] | None = None,
+        self, application: FastAPI, *, on_start: Callable[[], object] | None = None
     ) -> None:
         from mindtrace.application.protocol import ConnectionReaper, Protocol
 
+        drain_timeout = application.state.settings.serve.drain_timeout
         config = uvicorn.Config(
             application,
             http=functools.partial(Protocol, ConnectionReaper(application.state)),  # type: ignore[arg-type]
@@ -180,12 +142,12 @@ class Server(uvicorn.Server):
             # Nobody in front of us is trusted to say who is calling.
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=math.ceil(settings.serve.drain_timeout),
+            timeout_graceful_shutdown=math.ceil(drain_timeout),
         )
         super().__init__(config)
         self.cut_short_by: int | None = None
         self._served = application.state.served
-        self._drain_timeout = settings.serve.drain_timeout
+        self._drain_timeout = drain_timeout
         # Given by workers of a supervisor, who decides about a second signal.
         self._on_start = on_start
         self._signalled_at = float("inf")
@@ -202,7 +164,6 @@ class Server(uvicorn.Server):
             self.should_exit = self.force_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to accept."""
         # A busy uvloop accepts one connection from each listener in a turn: with one listener
         # they would wait for seconds behind the requests of those that are in.
         copies = LISTENERS if self._on_start is None else 1

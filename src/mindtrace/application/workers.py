@@ -1,4 +1,4 @@
-"""Several processes that accept on one shared socket, and the supervisor that keeps them alive."""
+"""Processes that accept on one shared socket, and the supervisor that keeps them alive."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import IO
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from uvicorn.config import STARTUP_FAILURE
 
 from mindtrace import errors
 from mindtrace.application.problems import log
-from mindtrace.application.serve import READINESS_DELAY, SAME_SIGNAL, Plan, Server
+from mindtrace.application.serve import READINESS_DELAY, SAME_SIGNAL, Server
+from mindtrace.config.settings import Settings
 from mindtrace.errors import InterruptedByUser, MindtraceError
 
 _SERVES = b"serves\n"  # what a worker reports
@@ -32,9 +32,9 @@ _WORKER = "from mindtrace.application.workers import serve_as_worker; serve_as_w
 
 
 class Worker:
-    """One of several processes that accept on one shared socket, as the supervisor sees it."""
+    """One of the processes, as the supervisor sees it."""
 
-    def __init__(self, plan: Plan, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, arguments: Mapping[str, Any]) -> None:
         descriptor = listener.fileno()
         # Ctrl-C reaches every process of a terminal; the supervisor decides what it means.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -47,30 +47,22 @@ class Worker:
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        self._reported = b""
-        stdin = self.process.stdin
-        assert stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            pickle.dump(plan, stdin)
-            stdin.flush()  # and left open: its end tells the worker that we are gone
-
-    @property
-    def pipe(self) -> IO[bytes]:
-        """Where it reports that it serves, or why it cannot."""
+        assert self.process.stdin is not None
         assert self.process.stdout is not None
-        return self.process.stdout
+        self.pipe = self.process.stdout  # on which it reports that it serves, or why it cannot
+        self._reported = b""
+        with contextlib.suppress(BrokenPipeError):
+            pickle.dump(arguments, self.process.stdin)
+            self.process.stdin.flush()  # and left open: its end tells the worker that we are gone
 
     @property
     def serves(self) -> bool:
-        """Whether it has begun to serve."""
         return self._reported.startswith(_SERVES)
 
     def read(self) -> None:
-        """Read what it has reported."""
         self._reported += os.read(self.pipe.fileno(), 1 << 16)
 
     def close(self) -> None:
-        """End it now."""
         self.process.kill()
         self.process.communicate()
 
@@ -88,12 +80,6 @@ class Worker:
         return error
 
 
-def forget_dead_worker(shared: Path, pid: int) -> None:
-    """Remove the gauges of a worker that has died; what it has counted stays in `GET /metrics`."""
-    for path in shared.glob(f"gauge_live*_{pid}.db"):
-        path.unlink()
-
-
 def _how_it_ended(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
@@ -103,11 +89,14 @@ def serve_as_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     listener = socket.socket(fileno=int(sys.argv[1]))
-    plan: Plan = pickle.load(sys.stdin.buffer)
+    arguments = pickle.load(sys.stdin.buffer)
     report = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # nothing else may write there, child processes included
     try:
-        server = Server(plan.settings, plan.load(), on_start=lambda: report.write(_SERVES))
+        # Here, and not above: the supervisor needs none of it.
+        from mindtrace.application.api import load_app
+
+        server = Server(load_app(**arguments), on_start=lambda: report.write(_SERVES))
     except MindtraceError as error:
         failure = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
         report.write(json.dumps(failure).encode())
@@ -115,8 +104,8 @@ def serve_as_worker() -> None:
     orphaned = threading.Event()
     threading.Thread(target=_end_with_parent, args=(orphaned,), daemon=True).start()
     server.run(sockets=[listener])
-    if orphaned.is_set() and plan.shared is not None:
-        shutil.rmtree(plan.shared, ignore_errors=True)  # nobody else is left to do it
+    if orphaned.is_set():
+        shutil.rmtree(arguments["shared"], ignore_errors=True)  # nobody else is left to do it
 
 
 def _end_with_parent(orphaned: threading.Event) -> None:
@@ -131,10 +120,12 @@ class Supervisor:
     uvicorn's own builds a server without our drain, and ends with 0 when no worker could start.
     """
 
-    def __init__(self, plan: Plan, listener: socket.socket) -> None:
-        self._plan = plan
+    def __init__(
+        self, listener: socket.socket, settings: Settings, arguments: Mapping[str, Any]
+    ) -> None:
         self._listener = listener
-        self._count = plan.settings.serve.workers
+        self._settings = settings.serve
+        self._arguments = {"settings": settings, **arguments}  # of `load_app`
         self._workers: list[Worker] = []
         self._signals: list[tuple[int, float]] = []
         self._serving = self._complete = False  # the first worker serves; all have served
@@ -156,7 +147,7 @@ class Supervisor:
                 worker.close()
 
     def _start(self) -> None:
-        self._workers.append(Worker(self._plan, self._listener))
+        self._workers.append(Worker(self._listener, self._arguments))
 
     def _watch(self, ready: Callable[[], object]) -> None:
         readable, _, _ = select.select([worker.pipe for worker in self._workers], [], [], _TICK)
@@ -169,9 +160,11 @@ class Supervisor:
             self._serving = True
             ready()
         if self._serving and time.monotonic() >= self._start_at:
-            while len(self._workers) < self._count:
+            while len(self._workers) < self._settings.workers:
                 self._start()
-        if len(self._workers) == self._count and all(worker.serves for worker in self._workers):
+        if len(self._workers) == self._settings.workers and all(
+            worker.serves for worker in self._workers
+        ):
             self._complete, self._pause = True, 0.0
 
     def _replace(self, worker: Worker) -> None:
@@ -183,8 +176,11 @@ class Supervisor:
             raise worker.failure("the workers could not start" if self._serving else "")
         how = _how_it_ended(worker.process.returncode)
         log.error("worker %s %s; another one takes its place", worker.process.pid, how)
-        if self._plan.shared is not None:
-            forget_dead_worker(self._plan.shared, worker.process.pid)
+        # What it has counted stays in GET /metrics; its gauges go.
+        from prometheus_client.multiprocess import mark_process_dead
+
+        pid = worker.process.pid
+        mark_process_dead(pid, self._arguments["shared"])  # type: ignore[no-untyped-call]
         if not worker.serves:
             log.error("%s", worker.failure("").message)
             self._pause = min(_LONGEST_PAUSE, 2 * self._pause or 0.5)
@@ -192,7 +188,7 @@ class Supervisor:
 
     def _drain(self) -> None:
         since = self._signals[0][1]
-        timeout = self._plan.settings.serve.drain_timeout
+        timeout = self._settings.drain_timeout
         accept_until = since + min(READINESS_DELAY, timeout / 4)
         for worker in self._workers:
             worker.process.terminate()
