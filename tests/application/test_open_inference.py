@@ -232,7 +232,7 @@ _TENSOR = {"name": "image", "datatype": "BYTES", "shape": [1]}
         (_pixels(_ROW, [1, 1, 8, 8], parameters={"binary_data_size": 4}), "binary_data_size"),
         ({**_pixels(_ROW, [1, 1, 8, 8]), "extra": 1}, "extra: Extra inputs are not permitted"),
         ({"inputs": _images(DARK)["inputs"] * 2}, "inputs: List should have at most 1 item"),
-        ({"inputs": [{**_TENSOR, "name": "x", "data": []}]}, "'image' or 'input'"),
+        ({"inputs": [{**_TENSOR, "name": "x", "data": []}]}, "expected tags: 'image', 'input'"),
         (
             {"inputs": [{**_TENSOR, "datatype": "FP32", "data": []}]},
             "inputs.0.datatype: Input should be 'BYTES'",

@@ -14,6 +14,7 @@ from mindtrace.application.problems import Problem
 Result = TypeVar("Result")
 # Whether the answer is still waited for; asked by work that has parts, before each.
 Wanted = Callable[[], bool]
+always: Wanted = lambda: True  # noqa: E731 - of work that is done at once
 _WEIGHT = 0.1  # of the latest work in the running mean of what work takes
 
 
@@ -21,7 +22,6 @@ class Admission:
     """Lets in as much as can be answered soon."""
 
     def __init__(self, queue: int, timeout: float, threads: int) -> None:
-        """Prepare; threads start with the first work."""
         self._queue = queue
         self._timeout = timeout
         self._size = threads
@@ -47,10 +47,7 @@ class Admission:
             raise overloaded()
 
     async def run(self, work: Callable[[Wanted], Result]) -> Result:
-        """Do work in a thread, when its turn has come.
-
-        Args:
-            work: hears by what to ask whether its result is still wanted."""
+        """Do work in a thread when its turn has come; it is given what to ask between its parts."""
         self.require_free_place()
         over = threading.Event()
         with self._lock:

@@ -94,12 +94,7 @@ def create_app(
         serve.queue, serve.request_timeout, max(1, available_cores() // serve.workers)
     )
     state.sidecar = jobs_service.sidecar(settings, serving=True)
-    application.fast_path = FastPath(
-        *(state.served, rules, state.admission, counters),
-        access_log=access_log,
-        max_body=serve.max_body,
-        max_pixels=serve.max_pixels,
-    )
+    application.fast_path = FastPath(state, rules)
     for module in _MODULES:
         application.include_router(module.router)
     return application

@@ -18,11 +18,12 @@ import numpy as np
 import orjson
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
+from starlette.datastructures import State
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from mindtrace.application import bodies
-from mindtrace.application.admission import Admission, Wanted, overloaded
+from mindtrace.application.admission import Admission, Wanted, always, overloaded
 from mindtrace.application.metrics import Metrics
 from mindtrace.application.middleware import AccessLog, Reply, request_id, send_problem
 from mindtrace.application.problems import Problem
@@ -37,6 +38,7 @@ from mindtrace.application.schemas import (
 )
 from mindtrace.application.security import Head, Rule
 from mindtrace.application.served_model import ServedModel
+from mindtrace.config.sections import ServeSettings
 from mindtrace.config.urls import shown
 from mindtrace.errors import ImageError
 from mindtrace.preprocess import count_pixels, encode_png
@@ -72,13 +74,17 @@ async def inference(request: Request) -> Response:
         state.admission.require_free_place()
     content, top_k = await _read(request)
     asked = _parse(content, top_k) if len(content) <= SMALL_BODY else None
-    max_pixels = state.settings.serve.max_pixels
+
+    def work(wanted: Wanted) -> tuple[dict[str, Any], float]:
+        start = time.perf_counter()
+        max_pixels = state.settings.serve.max_pixels
+        fields = answer(model, asked or _parse(content, top_k), max_pixels, wanted)
+        return fields, time.perf_counter() - start
+
     if asked is not None and is_light(model) and has_few_pixels(asked.images):
-        fields, seconds = _timed(model, asked, max_pixels)
+        fields, seconds = work(always)
     else:
-        fields, seconds = await state.admission.run(
-            lambda wanted: _timed(model, asked or _parse(content, top_k), max_pixels, wanted)
-        )
+        fields, seconds = await state.admission.run(work)
     rows = fields.get("items", [fields])
     state.metrics.predicted([row["class_name"] for row in rows if "class_name" in row], seconds)
     fields["request_id"] = request.state.request_id
@@ -169,16 +175,8 @@ def _top_k(value: object) -> int:
     return value
 
 
-def _timed(
-    model: LoadedModel, asked: InferenceRequest, max_pixels: int, wanted: Wanted = lambda: True
-) -> tuple[dict[str, Any], float]:
-    start = time.perf_counter()
-    fields = answer(model, asked, max_pixels, wanted)
-    return fields, time.perf_counter() - start
-
-
 def answer(
-    model: LoadedModel, asked: InferenceRequest, max_pixels: int, wanted: Wanted = lambda: True
+    model: LoadedModel, asked: InferenceRequest, max_pixels: int, wanted: Wanted
 ) -> dict[str, Any]:
     """What the model says: of one image, or `items` with an entry for each."""
     if asked.many:
@@ -292,7 +290,7 @@ def answer_json(model: LoadedModel, body: bytes, max_pixels: int) -> bytes:
             found = answer_quickly(model, body, "golden", SMALL_PIXELS)
             if found is not None:
                 return found[1]
-    return orjson.dumps(answer(model, InferenceRequest.from_json(body), max_pixels))
+    return orjson.dumps(answer(model, InferenceRequest.from_json(body), max_pixels, always))
 
 
 class FastPath:
@@ -303,24 +301,15 @@ class FastPath:
     from its beginning: only there is decided what is refused, and how.
     """
 
-    def __init__(
-        self,
-        served: ServedModel,
-        rules: Sequence[Rule],
-        admission: Admission,
-        metrics: Metrics,
-        *,
-        access_log: AccessLog | None = None,
-        max_body: int = SMALL_BODY,
-        max_pixels: int = SMALL_PIXELS,
-    ) -> None:
-        self._served = served
+    def __init__(self, state: State, rules: Sequence[Rule]) -> None:
+        self._served: ServedModel = state.served
+        self._admission: Admission = state.admission
+        self._metrics: Metrics = state.metrics
+        self._access_log: AccessLog | None = state.access_log
         self._rules = rules
-        self._admission = admission
-        self._metrics = metrics
-        self._access_log = access_log
-        self._max_body = min(max_body, SMALL_BODY)
-        self._max_pixels = min(max_pixels, SMALL_PIXELS)
+        limits: ServeSettings = state.settings.serve
+        self._max_body = min(limits.max_body, SMALL_BODY)
+        self._max_pixels = min(limits.max_pixels, SMALL_PIXELS)
         self._passed: set[tuple[Any, ...]] = set()
         # What uvicorn puts first into every head; it makes a new list each second.
         self._default_headers: list[tuple[bytes, bytes]] | None = None
@@ -334,7 +323,13 @@ class FastPath:
         if model is None or not self._is_plain(scope, headers):
             return receive
         if not is_light(model):
-            return await self._refuse_if_full(scope, headers, receive, send)
+            if not self._admission.full:
+                return receive
+            # Too many wait for a model that takes long: say so at the least cost.
+            reply = Reply(request_id(headers.get(b"x-request-id")), send)
+            await send_problem(overloaded(), reply.request_id, reply.send)
+            reply.count(scope, ROUTE, self._metrics, self._access_log)
+            return None
         length = headers.get(b"content-length", b"")
         if headers.get(b"content-type") != b"application/json" or not length.isdigit():
             return receive
@@ -383,17 +378,6 @@ class FastPath:
             self._passed.clear()
         self._passed.add(looked_at)
         return True
-
-    async def _refuse_if_full(
-        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send
-    ) -> Receive | None:
-        """Where a model takes long and too many wait: say so, at the least cost."""
-        if not self._admission.full:
-            return receive
-        reply = Reply(request_id(headers.get(b"x-request-id")), send)
-        await send_problem(overloaded(), reply.request_id, reply.send)
-        reply.count(scope, ROUTE, self._metrics, self._access_log)
-        return None
 
     async def _send(self, send: Send, request_id: bytes, content: bytes) -> None:
         """Answer with head and body in one piece, if the server below is uvicorn.

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from mindtrace.application import bodies, system
-from mindtrace.application.admission import Wanted
+from mindtrace.application.admission import Wanted, always
 from mindtrace.application.inference import (
     BATCH,
     SMALL_BODY,
@@ -184,19 +184,21 @@ async def _infer(request: Request, model: LoadedModel) -> Response:
     if not is_light(model):
         state.admission.require_free_place()
     body = await request.body()
-    spec, max_pixels = model.predictor.model_config.spec, state.settings.serve.max_pixels
+    spec = model.predictor.model_config.spec
     asked = read_infer(body, length, spec) if len(body) <= SMALL_BODY else None
+
+    def work(wanted: Wanted) -> tuple[Response, list[str], float]:
+        start = time.perf_counter()
+        wish = asked or read_infer(body, length, spec)
+        response, class_names = _run(model, wish, state.settings.serve.max_pixels, wanted)
+        return response, class_names, time.perf_counter() - start
+
     if asked is not None and is_light(model) and has_few_pixels(asked.images):
-        result = _run(model, asked, max_pixels)
+        response, class_names, seconds = work(always)
     else:
-        result = await state.admission.run(
-            lambda wanted: _run(model, asked or read_infer(body, length, spec), max_pixels, wanted)
-        )
-    state.metrics.predicted(result.class_names, result.seconds)
-    if result.json_length is None:
-        return Response(result.content, media_type="application/json")
-    headers = {JSON_LENGTH: str(result.json_length)}
-    return Response(result.content, media_type=BINARY, headers=headers)
+        response, class_names, seconds = await state.admission.run(work)
+    state.metrics.predicted(class_names, seconds)
+    return response
 
 
 def _json_length(request: Request) -> int | None:
@@ -233,28 +235,17 @@ def read_infer(body: bytes, json_length: int | None, spec: ImageSpec) -> InferRe
     # Neither base64 nor numbers have these characters, so they can be counted beforehand.
     if text.count(b",") + text.count(b"[") > MAX_VALUES or text.count(b"{") > MAX_OBJECTS:
         raise _wrong(f"more than {MAX_VALUES} values in JSON; send tensors as binary data")
-    asked = _validated(bodies.parse_object(text))
+    try:
+        asked = InferBody.model_validate(bodies.parse_object(text))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(str(part)[:64] for part in fault["loc"] if part not in INPUTS)
+        raise _wrong(f"{place}: {fault['msg']}") from error
     (tensor,) = asked.inputs
     data = _data(tensor, tail)
     if isinstance(tensor, ImageInput):
         return InferRequest(asked.id, _images(tensor, data), None, _outputs(asked))
     return InferRequest(asked.id, (), _pixels(tensor, data, spec), _outputs(asked))
-
-
-def _validated(fields: dict[str, Any]) -> InferBody:
-    try:
-        return InferBody.model_validate(fields)
-    except ValidationError as error:
-        inputs = fields.get("inputs")
-        first = inputs[0] if isinstance(inputs, list) and inputs else None
-        name = first.get("name") if isinstance(first, dict) else "image"
-        if name not in INPUTS:
-            raise _wrong("the input's name must be 'image' or 'input'") from error
-        # Nothing need be said of the shape that is not meant.
-        other = {"image": "PixelInput", "input": "ImageInput"}[name]
-        fault = next(fault for fault in error.errors() if other not in fault["loc"])
-        parts = [str(part)[:64] for part in fault["loc"] if not str(part).endswith("Input")]
-        raise _wrong(f"{'.'.join(parts)}: {fault['msg']}") from error
 
 
 def _data(tensor: ImageInput | PixelInput, tail: memoryview) -> list[Any] | memoryview:
@@ -368,28 +359,17 @@ def _wrong(reason: str) -> Problem:
     return Problem(400, reason, hint="GET /v2/models/NAME says what the model takes and gives")
 
 
-@dataclass(frozen=True)
-class _Result:
-    """A body, how much of it is JSON if tensors stand behind it, and what is counted."""
-
-    content: bytes
-    json_length: int | None
-    class_names: Sequence[str]
-    seconds: float
-
-
 def _run(
-    model: LoadedModel, asked: InferRequest, max_pixels: int, wanted: Wanted = lambda: True
-) -> _Result:
-    start = time.perf_counter()
+    model: LoadedModel, asked: InferRequest, max_pixels: int, wanted: Wanted
+) -> tuple[Response, list[str]]:
+    """The answer, and the classes in it, which are counted."""
     rows = _probabilities(model, asked, max_pixels, wanted)
     if not np.isfinite(rows).all():
         raise Problem(422, "the values are so large that the answer is not a number")
     labels = rows.argmax(axis=1)
     class_names = [model.predictor.model_config.class_names[label] for label in labels.tolist()]
     columns = {"probabilities": rows, "label": labels, "class_name": class_names}
-    content, length = _compose(asked, _names(model), columns)
-    return _Result(content, length, class_names, time.perf_counter() - start)
+    return _compose(asked, _names(model), columns), class_names
 
 
 def _probabilities(
@@ -414,10 +394,8 @@ def _probabilities(
     return np.concatenate(parts)
 
 
-def _compose(
-    asked: InferRequest, names: Mapping[str, str], columns: Mapping[str, Any]
-) -> tuple[bytes, int | None]:
-    """The body of the answer, and the bytes of JSON it begins with; None is JSON alone."""
+def _compose(asked: InferRequest, names: Mapping[str, str], columns: Mapping[str, Any]) -> Response:
+    """JSON, with the tensors behind it that are wanted as binary data."""
     tensors: list[dict[str, Any]] = []
     tail: list[bytes] = []
     for name, binary in asked.outputs.items():
@@ -432,7 +410,10 @@ def _compose(
         tensors.append(tensor)
     given = {} if asked.request_id is None else {"id": asked.request_id}
     head = orjson.dumps({**names, **given, "outputs": tensors})
-    return b"".join((head, *tail)), len(head) if tail else None
+    if not tail:
+        return Response(head, media_type="application/json")
+    headers = {JSON_LENGTH: str(len(head))}
+    return Response(b"".join((head, *tail)), media_type=BINARY, headers=headers)
 
 
 def _as_binary(values: Any) -> bytes:

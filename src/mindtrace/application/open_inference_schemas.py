@@ -99,6 +99,9 @@ class PixelInput(_Strict):
     parameters: dict[str, Any] = Field(default={})
 
 
+_Input = Annotated[ImageInput | PixelInput, Field(discriminator="name")]
+
+
 class WantedOutput(_Strict):
     """One of the outputs."""
 
@@ -118,7 +121,7 @@ class InferBody(_Strict):
     id: Annotated[str, AfterValidator(_encodable)] | None = Field(
         default=None, description="echoed"
     )
-    inputs: list[ImageInput | PixelInput] = Field(min_length=1, max_length=1)
+    inputs: list[_Input] = Field(min_length=1, max_length=1)
     outputs: list[WantedOutput] | None = Field(default=None, description="all, if left out")
     parameters: dict[str, Any] = Field(default={}, examples=[{"binary_data_output": False}])
 

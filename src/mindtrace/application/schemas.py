@@ -340,7 +340,8 @@ def inlined(shape: type[BaseModel]) -> dict[str, Any]:
             return node
         if "$ref" in node:
             return resolved(parts[node["$ref"].rpartition("/")[2]])
-        return {key: resolved(inner) for key, inner in node.items()}
+        # A discriminator names what it chooses from by reference, and is optional.
+        return {key: resolved(inner) for key, inner in node.items() if key != "discriminator"}
 
     inner: dict[str, Any] = resolved(schema)
     return inner
