@@ -240,7 +240,8 @@ def read_infer(body: bytes, json_length: int | None, spec: ImageSpec) -> InferRe
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(str(part)[:64] for part in fault["loc"] if part not in INPUTS)
-        raise _wrong(f"{place}: {fault['msg']}") from error
+        # A message may quote the name that was sent, however long it is.
+        raise _wrong(f"{place}: {fault['msg'][:300]}") from error
     (tensor,) = asked.inputs
     data = _data(tensor, tail)
     if isinstance(tensor, ImageInput):
