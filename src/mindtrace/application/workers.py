@@ -143,6 +143,7 @@ class Supervisor:
                 self._watch(ready)
             self._drain()
         finally:
+            self._listener.close()  # workers may end before `_drain` closes it
             for worker in self._workers:
                 worker.close()
 
