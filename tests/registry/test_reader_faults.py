@@ -13,6 +13,7 @@ from mindtrace.errors import NotFoundError, StoreError
 from mindtrace.registry.query import parse_query
 from mindtrace.registry.reader import open_database, open_reader
 from mindtrace.registry.store import Store
+from mindtrace.service.registry import list_versions
 
 SCHEMAS = sorted((Path(__file__).parent / "schemas").glob("*.sql"))
 NEWEST = Path(__file__).parent / "schemas" / "mlflow-3.18.0.sql"
@@ -101,7 +102,7 @@ def test_a_schema_that_lacks_a_column_is_one_line_and_what_to_do(
     assert hint in str(caught.value.hint)
 
 
-@pytest.mark.parametrize("content", [b"", b"no database at all" * 100, b"SQLite format 3\0" * 10])
+@pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" * 10])
 def test_a_file_that_is_no_database_is_a_store_error(root: Path, content: bytes) -> None:
     (root / "other.db").write_bytes(content)
 
@@ -117,6 +118,27 @@ def test_a_database_that_is_not_there_says_what_makes_it(settings: Settings, roo
     assert (caught.value.kind, caught.value.name) == ("registry", str(root / "mlflow.db"))
     assert "mindtrace train" in str(caught.value.hint)
     assert not (root / "mlflow.db").exists(), "looking makes none"
+
+
+def test_a_database_that_is_being_made_is_an_empty_registry(settings: Settings, root: Path) -> None:
+    """MLflow makes the file first, then its tables one by one."""
+    database, marker = root / "mlflow.db", root / ".mlflow.db.making"
+
+    def found_nothing() -> bool:
+        with pytest.raises(NotFoundError) as caught:
+            open_reader(settings)
+        return caught.value.kind == "registry" and list_versions(settings) == []
+
+    database.touch()
+    assert found_nothing()
+    change(database, "pragma journal_mode = wal")
+    assert database.stat().st_size > 0 and found_nothing()
+    marker.touch()
+    change(database, "create table experiments (id)")
+    assert found_nothing()
+    marker.unlink()
+    with pytest.raises(StoreError, match="no tables of MLflow"):
+        open_reader(settings)
 
 
 def test_odd_names_of_folders_are_no_hindrance(

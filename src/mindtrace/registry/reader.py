@@ -240,23 +240,31 @@ def open_reader(settings: Settings) -> Reader:
         from mindtrace.registry.client_reader import ClientReader
 
         return ClientReader(uri, settings.dirs.root)
-    if not database.exists():
-        hint = "the first training makes it: mindtrace train --config cfg.ini"
-        raise NotFoundError("registry", str(database), hint=hint)
     return open_database(database)
 
 
 def open_database(database: Path) -> Reader:
-    """A reader of one SQLite file."""
+    """A reader of one SQLite file; NotFoundError until somebody has made its tables."""
+    hint = "the first training makes it: mindtrace train --config cfg.ini"
+    missing = NotFoundError("registry", str(database), hint=hint)
+    if not database.exists() or making_marker(database).exists():
+        raise missing
     with _errors(database):
         connection = _connect(database)
         try:
+            if not connection.execute("select 1 from sqlite_master").fetchone():
+                raise missing
             prepare(connection, database)
         except BaseException:
             connection.close()
             raise
         connection.execute("pragma query_only = on")
     return Reader(connection, str(database))
+
+
+def making_marker(database: Path) -> Path:
+    """The file that exists until all tables of a new database are made; they are empty so far."""
+    return database.with_name(f".{database.name}.making")
 
 
 def prepare(connection: sqlite3.Connection, place: Path | str) -> None:

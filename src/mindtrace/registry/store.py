@@ -32,7 +32,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mindtrace.config.urls import masked, sqlite_path
 from mindtrace.errors import StoreError
 from mindtrace.registry.names import ARTIFACTS
-from mindtrace.registry.reader import describe_schema
+from mindtrace.registry.reader import describe_schema, making_marker
 from mindtrace.system import file_lock
 
 T = TypeVar("T")
@@ -140,11 +140,11 @@ def _prepare(database: Path, uri: str) -> None:
     """Make the tables once, however many processes begin together, and set WAL."""
     if database.stat().st_size > 0 and _is_wal(database):
         return
-    making = database.parent / f".{database.name}.making"
+    making = making_marker(database)
     with file_lock(database.parent / f".{database.name}.lock"):
         if making.exists():
-            # Who made the tables died over it. MLflow cannot go on from there, and nobody
-            # has put anything into them yet.
+            # The process that made the tables was killed. MLflow cannot continue from there,
+            # and the tables are still empty.
             for end in ("", "-journal", "-wal", "-shm"):
                 database.with_name(database.name + end).unlink(missing_ok=True)
         if not database.exists() or database.stat().st_size == 0:
