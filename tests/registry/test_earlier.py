@@ -26,10 +26,10 @@ def test_the_version_of_a_job(store: Store, register: Publish) -> None:
     )
     found = find_by_job(store, "digits", "j1")
     assert found is not None
-    assert (found.published.model_name, found.published.version) == ("digits", 2)
-    assert (found.best_epoch, found.metrics) == (3, {"val_acc": 0.5})
-    assert found.digests["config_digest"] == "c"
-    assert len(found.published.bundle_digest) == 64
+    assert (found.model_name, found.version) == ("digits", 2)
+    assert (found.tags["best_epoch"], found.metrics) == ("3", {"val_acc": 0.5})
+    assert found.tags["config_digest"] == "c"
+    assert len(found.bundle_digest) == 64
     assert find_by_job(store, None, "j1") == found
     assert find_by_job(store, "mnist", "j1") is None
 
@@ -47,7 +47,7 @@ def test_what_was_left_to_do_is_done(store: Store, packed: Contents) -> None:
     )
     found = find_by_job(store, "digits", "j1")
     assert found is not None
-    assert found.published.champion
+    assert found.champion
     assert [entry.to for entry in ChampionLog.of_store(store, "digits").entries()] == [1]
     assert store.client.get_run(run.run_id).info.status == "FINISHED"
     again = find_by_job(store, "digits", "j1")
@@ -63,7 +63,7 @@ def test_the_newest_version_of_the_same_training(store: Store, register: Publish
     register(metadata={**SAME, "code_digest": "yesterday's"})
     found = find_identical(store, "digits", "c", "d")
     assert found is not None
-    assert found.published.version == 2
+    assert found.version == 2
     assert find_identical(store, "digits", "other", "d") is None
 
 
@@ -139,7 +139,7 @@ def test_other_stores_know_it_too(kind: str, request: pytest.FixtureRequest) -> 
         find_identical(store, name, "c", "d"),
     ):
         assert found is not None
-        assert found.published.version == 2
+        assert found.version == 2
     assert find_by_job(store, name, "nobody") is None
     assert store.client.get_run(run.run_id).info.status == "FINISHED"
     other = start_run(store, name, None, {"mindtrace.job_id": name})

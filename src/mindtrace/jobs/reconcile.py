@@ -49,16 +49,14 @@ def reconcile_here(ended: Mapping[str, str]) -> Versions:
     """The same in this process; StoreError."""
     from mindtrace.config.settings import load_settings
     from mindtrace.registry import publish
-    from mindtrace.registry.store import Store
+    from mindtrace.registry.reader import open_store
 
-    settings = load_settings()
-    store = Store(settings.registry.tracking_uri, settings.dirs.root)
+    store = open_store(load_settings())
     found: Versions = {}
     for job_id, state in ended.items():
         version = publish.find_by_job(store, None, job_id)
         if version is not None:
-            name, number = version.published.model_name, version.published.version
-            found[job_id] = {"model_name": name, "version": number}
+            found[job_id] = {"model_name": version.model_name, "version": version.version}
         publish.close_runs(store, job_id, "KILLED" if state == CANCELLED else "FAILED")
     return found
 

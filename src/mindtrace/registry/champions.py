@@ -14,7 +14,7 @@ import functools
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -57,9 +57,9 @@ class HistoryEntry:
 
     def document(self) -> dict[str, Any]:
         """The JSON document of `mindtrace registry history`."""
-        fields = {"from" if key == "origin" else key: value for key, value in asdict(self).items()}
-        del fields["test_digest"], fields["token"]
-        return document(fields)
+        named = {"from" if key == "origin" else key: value for key, value in vars(self).items()}
+        del named["test_digest"], named["token"]
+        return document(named)
 
 
 def parse_log(
@@ -199,9 +199,9 @@ class ChampionLog:
 
         from mindtrace.registry.store import store_errors
 
-        fields = {**asdict(entry), "expected": entry.revision - 1}
-        del fields["revision"], fields["model_name"]
-        tags = {PREFIX + key: str(value) for key, value in fields.items() if value is not None}
+        kept = {**vars(entry), "expected": entry.revision - 1}
+        del kept["revision"], kept["model_name"]
+        tags = {PREFIX + key: str(value) for key, value in kept.items() if value is not None}
         store, name = self._store(), log_name(self.model_name)
         # An MLflow server refuses a version without a run.
         source = f"runs:/{run_id}/{BUNDLE}" if run_id else "mindtrace"
@@ -267,21 +267,14 @@ def promote_first_version(
 
 def _parse_entry(revision: int, model_name: str, tags: Mapping[str, str]) -> HistoryEntry | None:
     """The entry in these tags; None for what somebody else wrote, which must not stop the log."""
-    found = {key.removeprefix(PREFIX): value for key, value in tags.items()}
+    names = {field.name for field in fields(HistoryEntry)}
+    found: dict[str, Any] = {
+        name: value for key, value in tags.items() if (name := key.removeprefix(PREFIX)) in names
+    }
+    found |= {"revision": revision, "model_name": model_name}
     try:
         origin = found.get("origin")
-        return HistoryEntry(
-            revision=revision,
-            model_name=model_name,
-            at=found["at"],
-            by=found["by"],
-            action=found["action"],
-            origin=None if origin is None else int(origin),
-            to=int(found["to"]),
-            reason=found.get("reason"),
-            verdict=found.get("verdict"),
-            test_digest=found.get("test_digest"),
-            token=found.get("token"),
-        )
-    except (KeyError, ValueError):
+        found |= {"origin": None if origin is None else int(origin), "to": int(found["to"])}
+        return HistoryEntry(**found)
+    except (KeyError, ValueError, TypeError):
         return None

@@ -18,7 +18,7 @@ from mindtrace.config.urls import masked
 from mindtrace.registry.champions import written
 from mindtrace.registry.names import METRIC, PREFIX, is_log
 from mindtrace.registry.query import Field, Query
-from mindtrace.registry.reader import TABLES, ModelVersion, Reader, iso, prepare
+from mindtrace.registry.reader import TABLES, ModelVersion, Reader, prepare
 from mindtrace.registry.store import Store, if_there, pages, store_errors
 
 _PAGE = 1000
@@ -47,70 +47,53 @@ class ClientReader(Reader):
         super().__init__(connection, place)
 
     def names(self) -> list[str]:
-        """See `Reader`."""
         with store_errors(self._store.uri):
             models = pages(self._client.search_registered_models, max_results=_PAGE)
             return sorted(model.name for model in models if not is_log(model.name))
 
     def version_of_alias(self, name: str, alias: str) -> int | None:
-        """See `Reader`."""
         with store_errors(self._store.uri):
             return if_there(
                 lambda: int(self._client.get_model_version_by_alias(name, alias).version)
             )
 
     def aliases(self, name: str) -> dict[str, int]:
-        """See `Reader`."""
         with store_errors(self._store.uri):
             found = if_there(lambda: self._client.get_registered_model(name).aliases) or {}
         return {alias: int(number) for alias, number in sorted(found.items())}
 
     def version(self, name: str, number: int) -> ModelVersion | None:
-        """See `Reader`."""
         with store_errors(self._store.uri):
             found = if_there(lambda: self._client.get_model_version(name, str(number)))
-            if found is None:
-                return None
-            metrics = self._client.get_run(found.run_id).data.metrics if found.run_id else {}
-        return ModelVersion(
-            name=found.name,
-            version=int(found.version),
-            aliases=tuple(sorted(found.aliases)),
-            run_id=found.run_id or None,
-            created_at=iso(found.creation_timestamp),
-            tags=dict(found.tags),
-            metrics={key: value for key, value in metrics.items() if not math.isnan(value)},
-            location=found.source or None,
-        )
+        if found is None:
+            return None
+        self._clear()
+        self._insert_version(found)
+        aliases = ((name, alias, number) for alias in found.aliases)
+        self._insert("registered_model_aliases", aliases)
+        return super().version(name, number)
 
     def versions(
         self, name: str | None, limit: int, *, query: Query | None = None, after: int | None = None
     ) -> Sequence[ModelVersion]:
-        """See `Reader`."""
         query = query or Query()
         self._copy(name, limit, query, (), after)
-        chosen = self._select("v.name, v.version", (), name, limit, query, after)
-        found = (self.version(*key) for key in chosen)
-        return [version for version in found if version is not None]
+        return super().versions(name, limit, query=query, after=after)
 
     def columns(
         self, fields: Sequence[Field], name: str | None, limit: int, query: Query
     ) -> list[list[str | float | None]]:
-        """See `Reader`."""
         self._copy(name, limit, query, fields, None)
         return super().columns(fields, name, limit, query)
 
     def log(self, model_name: str, after: int = 0) -> Sequence[tuple[int, Mapping[str, str]]]:
-        """See `Reader`."""
         return written(self._store, model_name, after)
 
     def params(self, run_id: str) -> dict[str, str]:
-        """See `Reader`."""
         with store_errors(self._store.uri):
             return dict(self._client.get_run(run_id).data.params)
 
     def fetch(self, location: str, folder: Path) -> None:
-        """See `Reader`."""
         folder.mkdir(parents=True)
         with store_errors(self._store.uri):
             # MLflow puts the artifact's content into the folder, under its own name.
@@ -133,8 +116,7 @@ class ClientReader(Reader):
         after: int | None,
     ) -> None:
         """Copy versions into memory, the newest first, until `limit` of them meet the query."""
-        for table in TABLES:
-            self._connection.execute(f"delete from {table}")
+        self._clear()
         if name is not None and is_log(name):
             return
         with_aliases: set[str] = set()
@@ -154,6 +136,19 @@ class ClientReader(Reader):
                 continue
             if len(self._select("v.version", (), name, limit, query, after)) == limit:
                 return
+
+    def _complete(self, row: tuple[Any, ...]) -> ModelVersion:
+        run_id = row[2]
+        if run_id:
+            self._insert_run(run_id)
+        return super()._complete(row)
+
+    def _location(self, source: str | None, run_id: str | None) -> str | None:
+        return source or None  # `fetch` gives it to MLflow, which knows the artifacts of a run
+
+    def _clear(self) -> None:
+        for table in TABLES:
+            self._connection.execute(f"delete from {table}")
 
     def _newest(self, name: str | None, after: int | None, size: int) -> Iterator[MlflowVersion]:
         quote = '"' if "'" in (name or "") else "'"

@@ -233,14 +233,9 @@ def _per_class(a: Side, b: Side) -> tuple[ClassChange, ...]:
     rows = []
     for label, class_name in enumerate(a.class_names):
         here = a.ledger.labels == label
-        n = int(here.sum())
-        if n == 0:
-            rows.append(ClassChange(label, class_name, 0, None, None, None))
-            continue
-        right_a, right_b = int(a.right[here].sum()), int(b.right[here].sum())
-        rows.append(
-            ClassChange(label, class_name, n, right_a / n, right_b / n, (right_b - right_a) / n)
-        )
+        n, right_a, right_b = (int(x.sum()) for x in (here, a.right[here], b.right[here]))
+        shares = (right_a / n, right_b / n, (right_b - right_a) / n) if n else (None, None, None)
+        rows.append(ClassChange(label, class_name, n, *shares))
     return tuple(rows)
 
 

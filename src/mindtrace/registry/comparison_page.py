@@ -114,7 +114,7 @@ def _thumbnails(settings: Settings, located: Located, wanted: set[str]) -> Mappi
 
     from mindtrace.data.datamodule import build_data
     from mindtrace.models import input_requirements
-    from mindtrace.registry.reproduce import settings_of_bundle
+    from mindtrace.registry.reference import settings_of_bundle
     from mindtrace.training.export import pixels
 
     config = (located.folder / "config.ini").read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ from mindtrace.documents import document
 from mindtrace.errors import UsageError, listed
 from mindtrace.progress import Progress
 from mindtrace.registry.comparison import EVALUATIONS
+from mindtrace.registry.reader import open_store
 
 if TYPE_CHECKING:
     from mindtrace.config.settings import Settings
@@ -112,9 +113,9 @@ def _keep(
     settings: Settings, run_id: str, outcome: EvaluationOutcome, ledger: TestPredictions
 ) -> None:
     """Store the predictions and the figures as artifacts of the version's run."""
-    from mindtrace.registry.store import Store, store_errors
+    from mindtrace.registry.store import store_errors
 
-    store = Store(settings.registry.tracking_uri, settings.dirs.root)
+    store = open_store(settings)
     now = datetime.now(UTC).isoformat("T", "milliseconds")
     text = json.dumps({**document(outcome), "evaluated_at": now}, indent=2) + "\n"
     with tempfile.TemporaryDirectory(prefix="mindtrace-") as folder:

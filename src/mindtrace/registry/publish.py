@@ -6,14 +6,13 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from mlflow.exceptions import MlflowException
 
 from mindtrace.bundle import manifest
 from mindtrace.bundle.bundle import ONNX_FILE, Contents, weights_digest, write_contents
@@ -22,7 +21,7 @@ from mindtrace.config.urls import file_path
 from mindtrace.registry.champions import ensure_model, promote_first_version
 from mindtrace.registry.names import BUNDLE, METRIC, PREFIX
 from mindtrace.registry.provenance import code_digest, environment, git_state, times, who
-from mindtrace.registry.store import Store, store_errors
+from mindtrace.registry.store import Store, if_there, store_errors
 from mindtrace.system import sync
 
 if TYPE_CHECKING:
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from mindtrace.preprocess import ImageSpec
     from mindtrace.registry.store import End, Run
     from mindtrace.training.report import Evaluation
-
-_DIGESTS = ("config_digest", "data_digest", "test_digest")
 
 
 @dataclass(frozen=True)
@@ -59,19 +56,25 @@ class Published:
     model_name: str
     version: int
     champion: bool
-    bundle_digest: str
-    weights_digest: str
-
-
-@dataclass(frozen=True)
-class Earlier:
-    """A version that was registered before."""
-
-    published: Published
     run_id: str
-    metrics: Mapping[str, float]  # of its best epoch and its test
-    best_epoch: int
-    digests: Mapping[str, str]  # config_digest, data_digest and test_digest
+    tags: Mapping[str, str]  # ours, without their prefix
+
+    @property
+    def bundle_digest(self) -> str:
+        return self.tags.get("bundle_digest", "")
+
+    @property
+    def weights_digest(self) -> str:
+        return self.tags.get("weights_digest", "")
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Metrics of its best epoch and its test."""
+        return {
+            key.removeprefix(METRIC): float(value)
+            for key, value in self.tags.items()
+            if key.startswith(METRIC)
+        }
 
 
 def register(
@@ -147,21 +150,22 @@ def publish(
             add_mlflow_files(folder, model.spec, len(model.class_names))
             bundle_digest = manifest.seal(folder)
             Predictor.open(folder, bundle_digest)
-            digests = {
+            tags = {
+                **metadata,
                 "bundle_digest": bundle_digest,
                 "weights_digest": weights_digest(contents.weights),
             }
             _upload(store, run_id, folder)
             if before_register is not None:
                 before_register()
-            version = _create(store, model_name, run_id, {**metadata, **digests})
+            version = _create(store, model_name, run_id, tags)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     champion = promote_first_version(store, model_name, version, run_id, by)
-    return Published(model_name, version, champion, **digests)
+    return Published(model_name, version, champion, run_id, tags)
 
 
-def find_by_job(store: Store, model_name: str | None, job_id: str) -> Earlier | None:
+def find_by_job(store: Store, model_name: str | None, job_id: str) -> Published | None:
     """The version that a job registered, under this name or any; None if it did not.
 
     The process that registered it may have died right after: what was left to do is done.
@@ -169,26 +173,25 @@ def find_by_job(store: Store, model_name: str | None, job_id: str) -> Earlier | 
     found = _find(store, model_name, {"job_id": job_id}, newest=False)
     if found is None:
         return None
-    version = int(found.version)
-    champion = promote_first_version(store, found.name, version, found.run_id, who())
+    name, version = found.model_name, found.version
+    champion = promote_first_version(store, name, version, found.run_id, who())
     with store_errors(store.uri):
         run = store.client.get_run(found.run_id)
         if run.info.status != "FINISHED":
             store.client.set_terminated(found.run_id, "FINISHED")
-    return _earlier(found, champion)
+    return replace(found, champion=champion)
 
 
 def find_identical(
     store: Store, model_name: str, config_digest: str, data_digest: str
-) -> Earlier | None:
+) -> Published | None:
     """The newest version of the same configuration, seed, images and code, or None."""
     wanted = {
         "config_digest": config_digest,
         "data_digest": data_digest,
         "code_digest": code_digest(),
     }
-    found = _find(store, model_name, wanted, newest=True)
-    return None if found is None else _earlier(found, champion=False)
+    return _find(store, model_name, wanted, newest=True)
 
 
 def close_runs(store: Store, job_id: str, status: End) -> None:
@@ -247,39 +250,18 @@ def _create(store: Store, model_name: str, run_id: str, metadata: Mapping[str, s
     return int(created.version)
 
 
-def _find(store: Store, model_name: str | None, tags: Mapping[str, str], *, newest: bool) -> Any:
-    order = "DESC" if newest else "ASC"
+def _find(
+    store: Store, model_name: str | None, tags: Mapping[str, str], *, newest: bool
+) -> Published | None:
+    """The first or newest version with these tags."""
     wanted = [] if model_name is None else [f"name = '{model_name}'"]
     wanted += [f"tags.`{PREFIX}{name}` = '{text}'" for name, text in tags.items()]
+    order = [f"version_number {'DESC' if newest else 'ASC'}"]
+    search = store.client.search_model_versions
     with store_errors(store.uri):
-        try:
-            page = store.client.search_model_versions(
-                " and ".join(wanted), max_results=1, order_by=[f"version_number {order}"]
-            )
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
-    return next(iter(page), None)
-
-
-def _earlier(found: Any, champion: bool) -> Earlier:
-    ours = [(key, value) for key, value in found.tags.items() if key.startswith(PREFIX)]
-    tags = {key.removeprefix(PREFIX): value for key, value in ours}
-    return Earlier(
-        Published(
-            found.name,
-            int(found.version),
-            champion,
-            tags.get("bundle_digest", ""),
-            tags.get("weights_digest", ""),
-        ),
-        run_id=found.run_id,
-        metrics={
-            key.removeprefix(METRIC): float(value)
-            for key, value in tags.items()
-            if key.startswith(METRIC)
-        },
-        best_epoch=int(tags.get("best_epoch", 0)),
-        digests={name: tags.get(name, "") for name in _DIGESTS},
-    )
+        page = if_there(lambda: search(" and ".join(wanted), max_results=1, order_by=order))
+    for found in page or ():
+        ours = [(key, value) for key, value in found.tags.items() if key.startswith(PREFIX)]
+        tags = {key.removeprefix(PREFIX): value for key, value in ours}
+        return Published(found.name, int(found.version), False, found.run_id or "", tags)
+    return None

@@ -11,12 +11,12 @@ import math
 import shutil
 import sqlite3
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, sqlite_path
@@ -24,7 +24,8 @@ from mindtrace.errors import NotFoundError, StoreError, UsageError
 from mindtrace.registry.names import LATEST, METRIC, PREFIX, is_log, log_name
 from mindtrace.registry.query import NUMBER_FUNCTION, Field, Query
 
-Row = TypeVar("Row")
+if TYPE_CHECKING:
+    from mindtrace.registry.store import Store
 
 BUSY_TIMEOUT = 5.0  # seconds
 
@@ -204,7 +205,13 @@ class Reader:
         values += query.order.values
         if after is not None and query.order.text:
             rows = self._rows(sql, *values)
-            return after_cursor(after, rows, key=lambda row: int(row[1]))[:limit]
+            numbers = [int(row[1]) for row in rows]
+            if after in numbers:
+                return rows[numbers.index(after) + 1 :][:limit]
+            raise UsageError(
+                f"cursor: version {after} is not among these versions any more",
+                hint="begin again without a cursor",
+            )
         return self._rows(f"{sql} limit ?", *values, limit)
 
     def _complete(self, row: tuple[Any, ...]) -> ModelVersion:
@@ -212,7 +219,6 @@ class Reader:
         key = "where name = ? and version = ?"
         aliases = self._rows(f"select alias from version_aliases {key} order by 1", name, number)
         tags = self._rows(f"select key, value from version_tags {key}", name, number)
-        places = self._rows("select artifact_uri from runs where run_uuid = ?", run_id)
         metrics = self._rows(
             "select key, value from latest_metrics where run_uuid = ? and is_nan = 0", run_id
         )
@@ -224,8 +230,18 @@ class Reader:
             created_at=iso(created),
             tags=dict(tags),
             metrics={key: float(value) for key, value in metrics},
-            location=_location(source, run_id, places[0][0] if places else None),
+            location=self._location(source, run_id),
         )
+
+    def _location(self, source: str | None, run_id: str | None) -> str | None:
+        """A `runs:/` source means a path below its run's artifacts."""
+        if not source or not source.startswith("runs:/"):
+            return source or None
+        places = self._rows("select artifact_uri from runs where run_uuid = ?", run_id)
+        prefix = f"runs:/{run_id}/"
+        if not places or not places[0][0] or not source.startswith(prefix):
+            return None
+        return f"{places[0][0].rstrip('/')}/{source.removeprefix(prefix)}"
 
     def _rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         with _errors(self._place):
@@ -241,6 +257,13 @@ def open_reader(settings: Settings) -> Reader:
 
         return ClientReader(uri, settings.dirs.root)
     return open_database(database)
+
+
+def open_store(settings: Settings) -> Store:
+    """The store that `settings` name, for a change; imports MLflow."""
+    from mindtrace.registry.store import Store
+
+    return Store(settings.registry.tracking_uri, settings.dirs.root)
 
 
 def open_database(database: Path) -> Reader:
@@ -290,23 +313,10 @@ def prepare(connection: sqlite3.Connection, place: Path | str) -> None:
     connection.create_function(NUMBER_FUNCTION, 1, number, deterministic=True)
 
 
-def after_cursor(after: int, rows: Sequence[Row], *, key: Callable[[Row], int]) -> Sequence[Row]:
-    """The rows that follow version `after`; a UsageError if it is not among them."""
-    for place, row in enumerate(rows):
-        if key(row) == after:
-            return rows[place + 1 :]
-    raise UsageError(
-        f"cursor: version {after} is not among these versions any more",
-        hint="begin again without a cursor",
-    )
-
-
 def number(text: str | None) -> float | None:
     """Text as a number, None if it is none; NaN is none."""
-    if text is None:
-        return None
     try:
-        value = float(text)
+        value = float(text or "")
     except ValueError:
         return None
     return None if math.isnan(value) else value
@@ -383,13 +393,3 @@ def _errors(place: Path | str) -> Iterator[None]:
         raise StoreError(
             f"registry {place}: {error}", hint="check [registry] tracking_uri"
         ) from error
-
-
-def _location(source: str | None, run_id: str | None, artifact_uri: str | None) -> str | None:
-    """A `runs:/` source means a path below its run's artifacts."""
-    if not source:
-        return None
-    prefix = f"runs:/{run_id}/"
-    if run_id and artifact_uri and source.startswith(prefix):
-        return f"{artifact_uri.rstrip('/')}/{source.removeprefix(prefix)}"
-    return None if source.startswith("runs:/") else source

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
 from mindtrace.bundle import manifest
-from mindtrace.config.settings import Settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.config.urls import file_path
 from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError
 from mindtrace.registry.names import CHAMPION, NAME
@@ -128,6 +128,13 @@ def locate_version(settings: Settings, reader: Reader, row: ModelVersion) -> Loc
         )
     local = file_path(row.location) or _fetched(settings, reader, row.location, digest)
     return Located(local, digest, row)
+
+
+def settings_of_bundle(settings: Settings, config: str) -> Settings:
+    """The configuration of a bundle, in the folders and with the registry of `settings`."""
+    made = load_settings(text=config, environ={}, cwd=settings.dirs.root)
+    data = made.data.model_copy(update={"mirror": settings.data.mirror})
+    return replace(made, dirs=settings.dirs, registry=settings.registry, data=data)
 
 
 def _fetched(settings: Settings, reader: Reader, location: str, digest: str) -> Path:

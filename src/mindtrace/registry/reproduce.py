@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindtrace.bundle.bundle import WEIGHTS_FILE, weights_digest
-from mindtrace.config.settings import Settings, load_settings
+from mindtrace.bundle.bundle import CONFIG_FILE, WEIGHTS_FILE, weights_digest
+from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, VerdictError, listed
 from mindtrace.progress import Progress
-from mindtrace.registry.names import PREFIX
+from mindtrace.registry.reference import Located, settings_of_bundle
 from mindtrace.system import interruptible
 
 if TYPE_CHECKING:
     from mindtrace.data.datamodule import ImageDataModule
     from mindtrace.registry.comparison import Side
-    from mindtrace.registry.reference import Located
     from mindtrace.training.fit import TrainResult
 
 EXACT, NUMERIC, DIVERGED = "EXACT", "NUMERIC", "DIVERGED"
@@ -68,7 +67,7 @@ def train_again(
     from mindtrace.registry.comparison import read_side
 
     registered = read_side(located)
-    made = settings_of_bundle(settings, (located.folder / "config.ini").read_text(encoding="utf-8"))
+    made = settings_of_bundle(settings, (located.folder / CONFIG_FILE).read_text(encoding="utf-8"))
     with interruptible() as interrupts:
         progress.stage("loading")
         from mindtrace.data.datamodule import build_data
@@ -102,13 +101,6 @@ def train_again(
         metrics=result.metrics,
         fit_s=result.fit_s,
     )
-
-
-def settings_of_bundle(settings: Settings, config: str) -> Settings:
-    """The configuration of a bundle, in the folders and with the registry of `settings`."""
-    made = load_settings(text=config, environ={}, cwd=settings.dirs.root)
-    data = made.data.model_copy(update={"mirror": settings.data.mirror})
-    return replace(made, dirs=settings.dirs, registry=settings.registry, data=data)
 
 
 def _registered_weights(located: Located) -> str:
@@ -154,9 +146,9 @@ def _deviations(located: Located, data: ImageDataModule, made: Settings) -> list
     now = {"data_digest": digests.data_digest, "test_digest": digests.test_digest}
     names = list(_DIGESTS)
     if located.row is not None:
-        tags = {key.removeprefix(PREFIX): value for key, value in located.row.tags.items()}
-        then, now = {**tags, **then}, {**environment(), **git_state(Path.cwd()), **now}
-        names += [name for name in (*environment(), "git_commit", "git_dirty") if name in tags]
+        tags, here = located.row.own_tags, environment()
+        then, now = {**tags, **then}, {**here, **git_state(Path.cwd()), **now}
+        names += [name for name in (*here, "git_commit", "git_dirty") if name in tags]
     found = [
         Deviation(name, then.get(name), now.get(name))
         for name in names

@@ -75,12 +75,6 @@ def verify_version(reader: Reader, row: ModelVersion, staging: Path) -> Verifica
     return _found(row.name, row.version, subject, digest, faults)
 
 
-def verify_aliases(reader: Reader, model_name: str) -> Verification:
-    """Check the aliases of a model."""
-    faults = alias_faults(reader, model_name)
-    return _found(model_name, None, f"{model_name} (aliases)", None, faults)
-
-
 def _found(
     model_name: str | None, version: int | None, subject: str, digest: str | None, faults: list[str]
 ) -> Verification:
@@ -100,8 +94,8 @@ def bundle_faults(folder: Path, digest: str | None, tags: Mapping[str, str]) -> 
     return [*faults, *_pickles(folder), *_contradictions(files, tags)]
 
 
-def alias_faults(reader: Reader, model_name: str) -> list[str]:
-    """Aliases that name what does not exist, or not what the history says."""
+def verify_aliases(reader: Reader, model_name: str) -> Verification:
+    """Check that each alias names what exists, and the champion's what the history says."""
     aliases = reader.aliases(model_name)
     faults = [
         f"alias '{alias}' names version {number}, which does not exist"
@@ -113,7 +107,7 @@ def alias_faults(reader: Reader, model_name: str) -> list[str]:
     if champion is not None and found != champion:
         named = "no version" if found is None else f"version {found}"
         faults.append(f"alias '{CHAMPION}' names {named}, the history says {champion}")
-    return faults
+    return _found(model_name, None, f"{model_name} (aliases)", None, faults)
 
 
 def _contradictions(files: Mapping[str, bytes], tags: Mapping[str, str]) -> Iterator[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import subprocess
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mindtrace.config.settings import Settings
@@ -34,7 +34,7 @@ from mindtrace.registry.champions import (
 )
 from mindtrace.registry.names import CHAMPION
 from mindtrace.registry.provenance import who
-from mindtrace.registry.reader import open_reader
+from mindtrace.registry.reader import open_reader, open_store
 from mindtrace.registry.reference import (
     Located,
     default_model,
@@ -48,7 +48,6 @@ from mindtrace.system import ChildResult, run_child
 if TYPE_CHECKING:
     from mindtrace.registry.comparison import Comparison, Side
     from mindtrace.registry.reader import ModelVersion, Reader
-    from mindtrace.registry.store import Store
 
 MARGIN = 0.01
 CHILD_TIMEOUT = 60.0  # seconds: a store that is away must not hold a request for ever
@@ -257,12 +256,8 @@ def change_in_child(settings: Settings, verb: str, arguments: Sequence[str]) -> 
 
 
 def _champion_log(settings: Settings, reader: Reader, model_name: str) -> ChampionLog:
-    def open_store() -> Store:
-        from mindtrace.registry.store import Store
-
-        return Store(settings.registry.tracking_uri, settings.dirs.root)
-
-    return ChampionLog(model_name, functools.partial(reader.log, model_name), open_store)
+    written, store = partial(reader.log, model_name), partial(open_store, settings)
+    return ChampionLog(model_name, written, store)
 
 
 def _registered_name(settings: Settings, reader: Reader, name: str | None) -> str:

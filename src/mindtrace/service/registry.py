@@ -8,16 +8,23 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mindtrace.bundle import manifest
 from mindtrace.config.settings import Settings
 from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError, nearest
-
-if TYPE_CHECKING:
-    from mindtrace.registry.query import Group, Query
-    from mindtrace.registry.reader import ModelVersion, Reader
-    from mindtrace.registry.reference import Located
+from mindtrace.registry.names import PREFIX
+from mindtrace.registry.query import FREE, METRICS, Group, Query, parse_columns, parse_query
+from mindtrace.registry.reader import ModelVersion, Reader, open_reader
+from mindtrace.registry.reference import (
+    Located,
+    find,
+    locate,
+    locate_version,
+    parse_reference,
+    require_model,
+)
 
 PARTS = ("configuration", "data", "environment", "metrics")
 Value = str | float | None
@@ -128,8 +135,6 @@ class Difference:
 
 def list_models(settings: Settings) -> list[str]:
     """Names of registered models, sorted; empty where there is no registry yet."""
-    from mindtrace.registry.reader import open_reader
-
     try:
         return open_reader(settings).names()
     except NotFoundError:
@@ -146,8 +151,6 @@ def list_versions(
     after: int | None = None,
 ) -> list[VersionSummary]:
     """Versions of one model or of all, newest first; `after` is the last one seen of `name`."""
-    from mindtrace.registry.query import parse_query
-
     query = parse_query(where, sort)
     reader = _reader(settings, name)
     if reader is None:
@@ -168,8 +171,6 @@ def list_columns(
     sort: str | None = None,
 ) -> tuple[list[str], list[list[Value]]]:
     """Names of columns such as `version,val_acc,params.train.lr`, and their values by version."""
-    from mindtrace.registry.query import parse_columns, parse_query
-
     chosen = parse_columns(columns)
     query = parse_query(where, sort)
     reader = _reader(settings, name)
@@ -183,9 +184,6 @@ def list_columns(
 
 def show_version(settings: Settings, ref: str) -> VersionDetail:
     """All about the registered version that `ref` names."""
-    from mindtrace.registry.reader import open_reader
-    from mindtrace.registry.reference import find, locate_version, parse_reference
-
     reference = parse_reference(ref)
     reader = open_reader(settings)
     row = find(settings, reader, reference)
@@ -235,8 +233,6 @@ def diff(settings: Settings, a: str, b: str) -> Difference:
 
 def _reader(settings: Settings, name: str | None) -> Reader | None:
     """None where there is no registry yet, unless one of its models is asked for."""
-    from mindtrace.registry.reader import open_reader
-
     try:
         return open_reader(settings)
     except NotFoundError:
@@ -250,10 +246,6 @@ def _require_known(reader: Reader, name: str | None, query: Query, where: str | 
 
     Only the newest versions are asked, so a name that resembles none of theirs is let be.
     """
-    from mindtrace.registry.names import PREFIX
-    from mindtrace.registry.query import FREE, METRICS
-    from mindtrace.registry.reference import require_model
-
     if name is not None:
         require_model(reader, name)
     if where is None:
@@ -299,10 +291,8 @@ def _summary(row: ModelVersion) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> dict[str, int]:
-    from mindtrace.bundle.manifest import MANIFEST
-
     try:
-        entries = json.loads((folder / MANIFEST).read_bytes())["files"]
+        entries = json.loads((folder / manifest.MANIFEST).read_bytes())["files"]
         return {name: int(entry["size"]) for name, entry in sorted(entries.items())}
     except (OSError, ValueError, KeyError, TypeError):
         # `registry verify` reports a damaged bundle; the rest is worth showing.
@@ -314,9 +304,6 @@ _Parts = Mapping[str, Mapping[str, Value]]
 
 def _facts(settings: Settings, ref: str, model_name: str | None) -> tuple[str, _Parts, str | None]:
     """The name of a version or folder, what `diff` compares, and the model's name."""
-    from mindtrace.registry.reader import open_reader
-    from mindtrace.registry.reference import find, locate, locate_version, parse_reference
-
     reference = parse_reference(ref)
     if reference.folder is not None:
         return ref, _bundle_facts(locate(settings, ref)), None
@@ -336,8 +323,7 @@ def _facts(settings: Settings, ref: str, model_name: str | None) -> tuple[str, _
 
 
 def _bundle_facts(located: Located) -> dict[str, Mapping[str, Value]]:
-    from mindtrace.bundle import manifest
-    from mindtrace.bundle.bundle import CONFIG_FILE, DATA_FILE
+    from mindtrace.bundle.bundle import CONFIG_FILE, DATA_FILE  # it imports numpy
 
     files = manifest.check(located.folder, located.digest)
     try:

@@ -67,8 +67,7 @@ def _merged(settings: Settings, request: RetrainRequest) -> tuple[Settings, str 
 def _based(settings: Settings, base: str) -> tuple[Settings, str]:
     """The settings with a version's configuration over them, and which version that is."""
     from mindtrace.bundle import manifest
-    from mindtrace.registry.reference import locate, parse_reference
-    from mindtrace.registry.reproduce import settings_of_bundle
+    from mindtrace.registry.reference import locate, parse_reference, settings_of_bundle
 
     if parse_reference(base).folder is not None:
         raise UsageError("base must be a registered version", hint="NAME, NAME@ALIAS, NAME/VERSION")

@@ -23,7 +23,7 @@ from mindtrace.system import Interrupts, auto_device, hide_gpus, interruptible
 if TYPE_CHECKING:
     from mindtrace.data.datamodule import ImageDataModule
     from mindtrace.jobs.guard import RegistrationGuard
-    from mindtrace.registry.publish import Earlier, Published
+    from mindtrace.registry.publish import Published
     from mindtrace.registry.store import Run, Store
     from mindtrace.training.checkpoint import Identity
     from mindtrace.training.fit import TrainResult
@@ -195,24 +195,24 @@ def train(
     )
 
 
-def _outcome_of_earlier(found: Earlier, duration_s: float, *, reused: bool) -> TrainOutcome:
+def _outcome_of_earlier(found: Published, duration_s: float, *, reused: bool) -> TrainOutcome:
     """The outcome of a job whose version was registered before."""
     return TrainOutcome(
-        model_name=found.published.model_name,
-        version=found.published.version,
-        champion=found.published.champion,
+        model_name=found.model_name,
+        version=found.version,
+        champion=found.champion,
         run_id=found.run_id,
-        metrics=dict(found.metrics),
-        best_epoch=found.best_epoch,
+        metrics=found.metrics,
+        best_epoch=int(found.tags.get("best_epoch", 0)),
         epochs=0,
         steps=0,
         fit_s=0.0,
         duration_s=duration_s,
-        config_digest=found.digests["config_digest"],
-        data_digest=found.digests["data_digest"],
-        test_digest=found.digests["test_digest"],
-        weights_digest=found.published.weights_digest,
-        bundle_digest=found.published.bundle_digest,
+        config_digest=found.tags.get("config_digest", ""),
+        data_digest=found.tags.get("data_digest", ""),
+        test_digest=found.tags.get("test_digest", ""),
+        weights_digest=found.weights_digest,
+        bundle_digest=found.bundle_digest,
         calibration_error=math.nan,
         classes=(),
         reused=reused,
@@ -358,6 +358,4 @@ def _register(
         return register(run, name, training)
     guard.require()
     found = find_by_job(run.store, name, guard.job_id)
-    if found is not None:
-        return found.published
-    return register(run, name, training, before_register=guard.require)
+    return found or register(run, name, training, before_register=guard.require)

@@ -11,14 +11,13 @@ from mindtrace.config.settings import Settings
 from mindtrace.errors import NotFoundError, UsageError, VerdictError
 from mindtrace.progress import Progress
 from mindtrace.registry.maintenance import Exported, Removal, delete_old_versions, export_bundle
-from mindtrace.registry.reader import open_reader
+from mindtrace.registry.reader import open_reader, open_store
 from mindtrace.registry.reference import find, locate, parse_reference, require_model
 
 if TYPE_CHECKING:
     from mindtrace.registry.evaluation import EvaluationOutcome
     from mindtrace.registry.reader import Reader
     from mindtrace.registry.reproduce import Reproduction
-    from mindtrace.registry.store import Store
     from mindtrace.registry.verify import Verification
 
 TOLERANCE = 0.01
@@ -101,16 +100,10 @@ def gc(
     if keep < 1:
         raise UsageError(f"keep = {keep}: must be 1 or more")
     reader = open_reader(settings)
-
-    @functools.cache
-    def open_store() -> Store:
-        from mindtrace.registry.store import Store
-
-        return Store(settings.registry.tracking_uri, settings.dirs.root)
-
+    store = functools.cache(functools.partial(open_store, settings))
     copies = settings.dirs.root / "bundles"
     for model_name in _names(reader, name):
-        yield from delete_old_versions(reader, open_store, copies, model_name, keep, dry_run)
+        yield from delete_old_versions(reader, store, copies, model_name, keep, dry_run)
 
 
 def export(settings: Settings, ref: str, folder: Path) -> Exported:
