@@ -20,12 +20,12 @@ from mindtrace.config.settings import Settings, load_settings
 from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, UsageError
 from mindtrace.registry.champions import ChampionLog
-from mindtrace.registry.maintenance import HISTORY_KEPT
+from mindtrace.registry.evaluation import evaluate
+from mindtrace.registry.maintenance import HISTORY_KEPT, export, gc
 from mindtrace.registry.reader import open_reader
 from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
 from mindtrace.service.registry import diff
-from mindtrace.service.verification import evaluate, export, gc
 
 Publish = Callable[..., Any]
 Version = Callable[..., int]

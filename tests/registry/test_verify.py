@@ -19,10 +19,9 @@ from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, VerdictError
 from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
-from mindtrace.registry.verify import Verification
+from mindtrace.registry.verify import Verification, require_verified, verify, verify_all
 from mindtrace.service.following import open_or_wait
 from mindtrace.service.predict import load_model
-from mindtrace.service.verification import require_verified, verify, verify_all
 
 Publish = Callable[..., Any]
 Version = Callable[..., int]

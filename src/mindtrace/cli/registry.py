@@ -279,7 +279,7 @@ def evaluate(
     as evaluations/TEST_DIGEST.npz.
     """
     settings = call.settings()
-    from mindtrace.service.verification import evaluate as service
+    from mindtrace.registry.evaluation import evaluate as service
 
     fields = document_of(service(settings, ref))
     call.console.result(fields, [pair for pair in fields.items() if pair[0] != "schema_version"])
@@ -294,7 +294,7 @@ def export(
 ) -> None:
     """Write a version's bundle into a folder and check it."""
     settings = call.settings()
-    from mindtrace.service.verification import export as service
+    from mindtrace.registry.maintenance import export as service
 
     done = service(settings, ref, Path(folder))
     if call.console.json:
@@ -325,7 +325,7 @@ def verify(
     if all_ and ref is not None:
         raise UsageError("give REF or --all, not both", hint="mindtrace registry verify --help")
     settings = call.settings()
-    from mindtrace.service import verification as service
+    from mindtrace.registry import verify as service
 
     console = call.console
     found = []
@@ -357,7 +357,7 @@ def gc(
     versions that mindtrace did not register. Runs and their metrics stay.
     """
     settings = call.settings()
-    from mindtrace.service.verification import gc as service
+    from mindtrace.registry.maintenance import gc as service
 
     console = call.console
     if not console.json:

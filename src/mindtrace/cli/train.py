@@ -151,12 +151,13 @@ def reproduce(
     another model, exit 3. Lists what differs here; registers nothing.
     """
     settings = call.settings()
-    from mindtrace.service import verification as service
     from mindtrace.service.train import prepare_process
 
     prepare_process(settings)
+    from mindtrace.registry.reproduce import reproduce as service
+
     with progress_of(call.console) as progress:
-        outcome = service.reproduce(settings, ref, tolerance=tolerance, progress=progress)
+        outcome = service(settings, ref, tolerance=tolerance, progress=progress)
     pairs: list[Pair] = [
         ("model_name", outcome.model_name),
         ("version", outcome.version),

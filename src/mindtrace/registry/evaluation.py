@@ -18,11 +18,11 @@ from mindtrace.errors import UsageError, listed
 from mindtrace.progress import Progress
 from mindtrace.registry.comparison import EVALUATIONS
 from mindtrace.registry.reader import open_store
+from mindtrace.registry.reference import locate
 
 if TYPE_CHECKING:
     from mindtrace.config.settings import Settings
     from mindtrace.data.datamodule import ImageDataModule
-    from mindtrace.registry.reference import Located
 
 _BATCH = 512
 
@@ -42,8 +42,12 @@ class EvaluationOutcome:
     artifact: str | None  # of the version's run, where the predictions are kept
 
 
-def evaluate(settings: Settings, located: Located, progress: Progress) -> EvaluationOutcome:
-    """Predict the test images that `settings.data` names, as `predict` would."""
+def evaluate(
+    settings: Settings, ref: str, *, progress: Progress | None = None
+) -> EvaluationOutcome:
+    """Test a version, or a bundle's folder, on the test images that `settings.data` names."""
+    progress = progress or Progress()
+    located = locate(settings, ref)
     predictor = Predictor.open(located.folder, located.digest)
     progress.stage(f"reading {settings.data.source}")
     data = _images_for(settings, predictor)

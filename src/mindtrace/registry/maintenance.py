@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from mindtrace.bundle import manifest
+from mindtrace.config.settings import Settings
 from mindtrace.errors import UsageError
 from mindtrace.registry.champions import parse_log
-from mindtrace.registry.names import BUNDLE, PREFIX, is_log
+from mindtrace.registry.names import BUNDLE, is_log
+from mindtrace.registry.reader import ModelVersion, Reader, open_reader, open_store
+from mindtrace.registry.reference import locate, model_names
 from mindtrace.system import sync
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
-    from mindtrace.registry.reader import ModelVersion, Reader
-    from mindtrace.registry.reference import Located
     from mindtrace.registry.store import Store
 
 # A rollback may need any champion of the last entries of the history again.
@@ -50,34 +52,33 @@ class Exported:
     files: dict[str, int]  # name to size in bytes
 
 
-def delete_old_versions(
-    reader: Reader,
-    open_store: Callable[[], Store],
-    copies: Path,
-    model_name: str,
-    keep: int,
-    dry_run: bool,
+def gc(
+    settings: Settings, name: str | None = None, *, keep: int, dry_run: bool = False
 ) -> Iterator[Removal]:
-    """Delete all but the newest `keep` versions of a model, the oldest first, one by one.
+    """Delete all but the newest `keep` versions of each model, the oldest first, one by one.
 
     Kept whatever their age: versions that an alias or the last entries of the history name, and
-    versions that mindtrace did not register. `copies` holds fetched bundles by digest.
+    versions that mindtrace did not register.
     """
-    named = _named_versions(reader, model_name)
-    for row in reversed(reader.versions(model_name, _ALL)[keep:]):
-        digest = row.tags.get(PREFIX + "bundle_digest")
-        if row.version in named or digest is None:
-            continue
-        removed = False
-        # Asked again: somebody may have named it since.
-        if not dry_run and row.version not in _named_versions(reader, model_name):
-            _delete(open_store(), row)
-            shutil.rmtree(copies / digest, ignore_errors=True)
-            removed = True
-        yield Removal(row.name, row.version, row.created_at, digest, removed)
+    if keep < 1:
+        raise UsageError(f"keep = {keep}: must be 1 or more")
+    reader = open_reader(settings)
+    store = functools.cache(functools.partial(open_store, settings))
+    for model_name in model_names(reader, name):
+        named = _named_versions(reader, model_name)
+        for row in reversed(reader.versions(model_name, _ALL)[keep:]):
+            digest = row.own_tags.get("bundle_digest")
+            if row.version in named or digest is None:
+                continue
+            # Read again: it may have got an alias since.
+            removed = not dry_run and row.version not in _named_versions(reader, model_name)
+            if removed:
+                _delete(store(), row)
+                shutil.rmtree(settings.dirs.root / "bundles" / digest, ignore_errors=True)
+            yield Removal(row.name, row.version, row.created_at, digest, removed)
 
 
-def export_bundle(located: Located, folder: Path) -> Exported:
+def export(settings: Settings, ref: str, folder: Path) -> Exported:
     """Write a bundle into a new or empty folder; all of it or nothing.
 
     The bytes written are those that were compared with the registry, and the copy has answered
@@ -85,6 +86,7 @@ def export_bundle(located: Located, folder: Path) -> Exported:
     """
     from mindtrace.bundle.predictor import Predictor
 
+    located = locate(settings, ref)
     target = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100 - keeps links as written
     _require_empty(target)
     files = manifest.check(located.folder, located.digest)

@@ -107,6 +107,14 @@ def require_model(reader: Reader, name: str) -> None:
         raise NotFoundError("model", name, names)
 
 
+def model_names(reader: Reader, name: str | None) -> list[str]:
+    """One registered model, or all."""
+    if name is None:
+        return reader.names()
+    require_model(reader, name)
+    return [name]
+
+
 def locate(settings: Settings, ref: str | None, model_name: str | None = None) -> Located:
     """The bundle that `ref` names, fetched if it is not here; `model_name` as in `find`."""
     reference = parse_reference(ref)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from mindtrace.bundle.bundle import CONFIG_FILE, WEIGHTS_FILE, weights_digest
 from mindtrace.config.settings import Settings
-from mindtrace.errors import BundleError, VerdictError, listed
+from mindtrace.errors import BundleError, UsageError, VerdictError, listed
 from mindtrace.progress import Progress
-from mindtrace.registry.reference import Located, settings_of_bundle
+from mindtrace.registry.reference import Located, locate, settings_of_bundle
 from mindtrace.system import interruptible
 
 if TYPE_CHECKING:
@@ -60,12 +60,20 @@ class Reproduction:
             raise VerdictError(f"DIVERGED: {name} was not made again; different here: {what}")
 
 
-def train_again(
-    settings: Settings, located: Located, tolerance: float, progress: Progress
+def reproduce(
+    settings: Settings,
+    ref: str | None = None,
+    *,
+    tolerance: float = TOLERANCE,
+    progress: Progress | None = None,
 ) -> Reproduction:
     """Train as the bundle says, with the folders of `settings`; nothing is registered."""
     from mindtrace.registry.comparison import read_side
 
+    if not 0 <= tolerance <= 1:
+        raise UsageError(f"tolerance {tolerance}: must be between 0 and 1")
+    progress = progress or Progress()
+    located = locate(settings, ref)
     registered = read_side(located)
     made = settings_of_bundle(settings, (located.folder / CONFIG_FILE).read_text(encoding="utf-8"))
     with interruptible() as interrupts:

@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,12 +24,15 @@ from mindtrace.bundle.bundle import (
 )
 from mindtrace.bundle.predictions import TestPredictions
 from mindtrace.bundle.predictor import Predictor
+from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path
-from mindtrace.errors import BundleError, StoreError
+from mindtrace.errors import BundleError, StoreError, VerdictError
 from mindtrace.registry.champions import champion_of, parse_log
-from mindtrace.registry.names import CHAMPION, PREFIX
-from mindtrace.registry.reader import ModelVersion, Reader
+from mindtrace.registry.names import CHAMPION
+from mindtrace.registry.reader import ModelVersion, Reader, open_reader
+from mindtrace.registry.reference import find, locate, model_names, parse_reference
 
+_PAGE = 1000
 _PICKLED_NAMES = re.compile(r"\.(pkl|pickle|pt|pth|ckpt|joblib|dill)$", re.IGNORECASE)
 _PICKLED_START = re.compile(rb"\x80[\x02-\x05]")
 
@@ -46,26 +49,57 @@ class Verification:
     faults: tuple[str, ...]
 
 
-def verify_folder(folder: Path) -> Verification:
-    """Check a bundle by its own manifest."""
-    return _found(None, None, str(folder), None, bundle_faults(folder, None, {}))
+def verify(settings: Settings, ref: str | None = None) -> list[Verification]:
+    """Check one version, the champion for None, and the aliases of its model; or a folder."""
+    reference = parse_reference(ref)
+    if reference.folder is not None:
+        folder = locate(settings, ref).folder
+        return [_found(None, None, str(folder), None, _bundle_faults(folder, None, {}))]
+    reader = open_reader(settings)
+    row = find(settings, reader, reference)
+    return [_version(reader, row, settings.dirs.root / "staging"), _aliases(reader, row.name)]
 
 
-def verify_version(reader: Reader, row: ModelVersion, staging: Path) -> Verification:
+def verify_all(settings: Settings, name: str | None = None) -> Iterator[Verification]:
+    """Check every version of one model, or of all, and the aliases; one by one."""
+    reader = open_reader(settings)
+    for model_name in model_names(reader, name):
+        after: int | None = None
+        while rows := reader.versions(model_name, _PAGE, after=after):
+            for row in rows:
+                yield _version(reader, row, settings.dirs.root / "staging")
+            after = rows[-1].version
+        yield _aliases(reader, model_name)
+
+
+def require_verified(found: Sequence[Verification], *, named: bool) -> None:
+    """Raise VerdictError unless all is as registered; a version asked for by name has a bundle."""
+    wrong = [one for one in found if one.state == "damaged" or (named and one.state == "no bundle")]
+    if wrong:
+        first = wrong[0]
+        faults = "; ".join(first.faults) or "it has no bundle: mindtrace did not register it"
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise VerdictError(
+            f"{first.subject}: {faults}{more}",
+            hint="restore the files from a copy, or train and register again",
+        )
+
+
+def _version(reader: Reader, row: ModelVersion, staging: Path) -> Verification:
     """Check the bundle of a version; one that is not on this machine is fetched to `staging`."""
-    digest, subject = row.tags.get(PREFIX + "bundle_digest"), f"{row.name}/{row.version}"
+    digest, subject = row.own_tags.get("bundle_digest"), f"{row.name}/{row.version}"
     if digest is None or row.location is None:
         return Verification(row.name, row.version, subject, digest, "no bundle", ())
     folder = file_path(row.location)
     if folder is not None:
-        faults = bundle_faults(folder, digest, row.tags)
+        faults = _bundle_faults(folder, digest, row.own_tags)
         return _found(row.name, row.version, subject, digest, faults)
     # Fetched anew: an earlier copy proves nothing about what the store holds now.
     aside = staging / f"verify-{uuid4().hex}"
     try:
         staging.mkdir(parents=True, exist_ok=True)
         reader.fetch(row.location, aside)
-        faults = bundle_faults(aside, digest, row.tags)
+        faults = _bundle_faults(aside, digest, row.own_tags)
     except StoreError as error:
         faults = [f"its files cannot be had: {error.message}"]
     except OSError as error:
@@ -82,7 +116,7 @@ def _found(
     return Verification(model_name, version, subject, digest, state, tuple(faults))
 
 
-def bundle_faults(folder: Path, digest: str | None, tags: Mapping[str, str]) -> list[str]:
+def _bundle_faults(folder: Path, digest: str | None, tags: Mapping[str, str]) -> list[str]:
     """What is wrong with a bundle, compared with its registered digest and its version's tags."""
     try:
         Predictor.open(folder, digest)
@@ -94,7 +128,7 @@ def bundle_faults(folder: Path, digest: str | None, tags: Mapping[str, str]) -> 
     return [*faults, *_pickles(folder), *_contradictions(files, tags)]
 
 
-def verify_aliases(reader: Reader, model_name: str) -> Verification:
+def _aliases(reader: Reader, model_name: str) -> Verification:
     """Check that each alias names what exists, and the champion's what the history says."""
     aliases = reader.aliases(model_name)
     faults = [
@@ -113,7 +147,7 @@ def verify_aliases(reader: Reader, model_name: str) -> Verification:
 def _contradictions(files: Mapping[str, bytes], tags: Mapping[str, str]) -> Iterator[str]:
     """Digests in the registry that are not those of the files."""
     for name, found in _digests(files):
-        expected = tags.get(PREFIX + name)
+        expected = tags.get(name)
         if expected is not None and found != expected:
             yield f"{name} is {found[:12]}, the registry says {expected[:12]}"
     try:

@@ -174,7 +174,7 @@ def _see(uri: str) -> str:
 
 def _champion(settings: Settings, name: str) -> Check:
     """Whether the bundle is what was registered, and gives the same answers."""
-    from mindtrace.service.verification import verify
+    from mindtrace.registry.verify import verify
 
     what = f"champion of {name}"
     try:

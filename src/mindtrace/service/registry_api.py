@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindtrace.config.settings import Settings, load_settings
+from mindtrace.registry.maintenance import Exported, Removal, export, gc
 from mindtrace.service.predict import load_model
 from mindtrace.service.promotion import Promotion, compare, history, promote, rollback
 from mindtrace.service.registry import (
@@ -19,14 +20,12 @@ from mindtrace.service.registry import (
     list_versions,
     show_version,
 )
-from mindtrace.service.verification import evaluate, export, gc, reproduce, verify, verify_all
 
 if TYPE_CHECKING:
     from mindtrace.bundle.predictor import Predictor
     from mindtrace.registry.champions import HistoryEntry
     from mindtrace.registry.comparison import Comparison
     from mindtrace.registry.evaluation import EvaluationOutcome
-    from mindtrace.registry.maintenance import Exported, Removal
     from mindtrace.registry.reproduce import Reproduction
     from mindtrace.registry.verify import Verification
 
@@ -126,6 +125,8 @@ class Registry:
         Raises:
             UsageError: the images have other classes.
         """
+        from mindtrace.registry.evaluation import evaluate
+
         return evaluate(self.settings, ref)
 
     def export(self, ref: str, folder: Path | str) -> Exported:
@@ -142,10 +143,14 @@ class Registry:
 
         What is wrong stands in the `faults` of what comes back; nothing is raised for it.
         """
+        from mindtrace.registry.verify import verify
+
         return verify(self.settings, ref)
 
     def verify_all(self) -> builtins.list[Verification]:
         """Check every version of every model, and all aliases."""
+        from mindtrace.registry.verify import verify_all
+
         return builtins.list(verify_all(self.settings))
 
     def gc(
@@ -224,4 +229,6 @@ class Registry:
         Raises:
             ConfigError, DataError: it cannot be trained here.
         """
+        from mindtrace.registry.reproduce import reproduce
+
         return reproduce(self.settings, ref, tolerance=tolerance)
