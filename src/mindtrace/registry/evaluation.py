@@ -54,23 +54,22 @@ def evaluate(
     progress.stage(f"answering {len(data.split('test').labels)} images")
     ledger = _predictions(predictor, data)
     accuracy, loss = _scores(ledger)
-    row = located.row
+    row, test_digest = located.row, data.digests().test_digest
+    run_id = None if row is None else row.run_id
     outcome = EvaluationOutcome(
         model_name=row.name if row else None,
         version=row.version if row else None,
         source=data.source,
-        test_digest=data.digests().test_digest,
+        test_digest=test_digest,
         n=len(ledger.labels),
         accuracy=accuracy,
         loss=loss,
         bundle_digest=predictor.digest,
-        artifact=None,
+        artifact=None if run_id is None else f"{EVALUATIONS}/{test_digest}.npz",
     )
-    if row is None or row.run_id is None:
-        return outcome
-    kept = replace(outcome, artifact=f"{EVALUATIONS}/{outcome.test_digest}.npz")
-    _keep(settings, row.run_id, kept, ledger)
-    return kept
+    if run_id is not None:
+        _keep(settings, run_id, outcome, ledger)
+    return outcome
 
 
 def _images_for(settings: Settings, predictor: Predictor) -> ImageDataModule:

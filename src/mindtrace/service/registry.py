@@ -38,64 +38,36 @@ _DIFF_ENVIRONMENT = (*_ENVIRONMENT[:5], "git_commit", "git_dirty", "who", "paren
 
 @dataclass(frozen=True)
 class VersionSummary:
-    """One line of `registry list`.
-
-    Attributes:
-        model_name: of the registered model.
-        version: its number.
-        aliases: sorted.
-        metrics: of the best epoch, whose weights it has; of its run where nobody wrote these.
-        created_at: UTC, ISO 8601.
-        run_id: of the MLflow run that trained it; None without one.
-        data_digest: SHA-256 of the images it was trained with; None if it is not ours.
-        test_digest: SHA-256 of its test images; None if it is not ours.
-        bundle_digest: SHA-256 of its manifest; None if it is not ours.
-    """
+    """One line of `registry list`; digests are SHA-256, None of a version that is not ours."""
 
     model_name: str
     version: int
-    aliases: tuple[str, ...]
-    metrics: Mapping[str, float]
-    created_at: str
-    run_id: str | None
-    data_digest: str | None
-    test_digest: str | None
-    bundle_digest: str | None
+    aliases: tuple[str, ...]  # sorted
+    metrics: Mapping[str, float]  # of the best epoch; of its run where nobody wrote these
+    created_at: str  # UTC, ISO 8601
+    run_id: str | None  # of the MLflow run that trained it
+    data_digest: str | None  # of the images it was trained with
+    test_digest: str | None  # of its test images
+    bundle_digest: str | None  # of its manifest
 
 
 @dataclass(frozen=True)
 class VersionDetail(VersionSummary):
-    """Everything known of a version.
+    """Everything known of a version; None or empty for what is not."""
 
-    Attributes:
-        params: of its run.
-        environment: versions of what it was trained with, platform, who.
-        git: `commit` and `dirty`; empty where it was trained outside a repository.
-        parent: the version that a retraining began from, or None.
-        job_id: of the job that trained it, or None.
-        seed: of its training, or None.
-        best_epoch: from 1, or None.
-        started_at: UTC, ISO 8601, or None.
-        ended_at: UTC, ISO 8601, or None.
-        duration_s: of its training in seconds, or None.
-        config_digest: SHA-256 of its configuration, or None.
-        weights_digest: SHA-256 of its weights by name, or None.
-        files: its bundle's, name to size in bytes; empty if the bundle is not at hand.
-    """
-
-    params: Mapping[str, str]
-    environment: Mapping[str, str]
-    git: Mapping[str, Any]
-    parent: str | None
-    job_id: str | None
+    params: Mapping[str, str]  # of its run
+    environment: Mapping[str, str]  # versions of what it was trained with, platform, who
+    git: Mapping[str, Any]  # `commit` and `dirty` of the repository it was trained in
+    parent: str | None  # the version that a retraining began from
+    job_id: str | None  # of the job that trained it
     seed: int | None
-    best_epoch: int | None
-    started_at: str | None
-    ended_at: str | None
-    duration_s: float | None
-    config_digest: str | None
-    weights_digest: str | None
-    files: Mapping[str, int]
+    best_epoch: int | None  # from 1
+    started_at: str | None  # UTC, ISO 8601
+    ended_at: str | None  # UTC, ISO 8601
+    duration_s: float | None  # of its training
+    config_digest: str | None  # of its configuration
+    weights_digest: str | None  # of its weights by name
+    files: Mapping[str, int]  # of its bundle, name to size in bytes
 
     @property
     def summary(self) -> VersionSummary:
@@ -105,17 +77,12 @@ class VersionDetail(VersionSummary):
 
 @dataclass(frozen=True)
 class Difference:
-    """Version b beside version a.
+    """Version b compared with version a."""
 
-    Attributes:
-        a: the first, `NAME/VERSION` or a folder.
-        b: the second.
-        parts: for each of `PARTS`, name to the values of a and b where they differ; of
-            metrics all, for a metric that stayed the same says something too.
-    """
-
-    a: str
+    a: str  # `NAME/VERSION` or a folder
     b: str
+    # For each of `PARTS`, name to the values of a and b where they differ; all of the metrics,
+    # because an equal metric is worth knowing.
     parts: Mapping[str, Mapping[str, tuple[Value, Value]]]
 
     def document(self) -> dict[str, Any]:
