@@ -292,21 +292,17 @@ def making_marker(database: Path) -> Path:
 
 def prepare(connection: sqlite3.Connection, place: Path | str) -> None:
     """Make the views and the function that questions use; StoreError where columns lack."""
-    found: dict[str, set[str]] = {table: set() for table in TABLES}
-    marks = ", ".join("?" * len(TABLES))
-    for table, column in connection.execute(
-        "select t.name, c.name from sqlite_master t, pragma_table_info(t.name) c"
-        f" where t.type = 'table' and t.name in ({marks})",
-        tuple(TABLES),
-    ):
-        found[table].add(column)
-    for table, needed in TABLES.items():
-        for column in needed:
-            if column not in found[table]:
-                raise _schema_error(connection, place, f"{table}.{column}")
+    rows = connection.execute(
+        "select t.name || '.' || c.name from sqlite_master t, pragma_table_info(t.name) c"
+        " where t.type = 'table'"
+    )
+    found = {name for (name,) in rows}
+    for name in (f"{table}.{column}" for table, columns in TABLES.items() for column in columns):
+        if name not in found:
+            raise _schema_error(connection, place, name)
     connection.execute("pragma temp_store = memory")
     for view, (table, columns, condition) in _VIEWS.items():
-        own = " and workspace = 'default'" if "workspace" in found[table] else ""
+        own = " and workspace = 'default'" if f"{table}.workspace" in found else ""
         connection.execute(
             f"create temp view {view} as select {columns} from {table} where {condition}{own}"
         )
@@ -337,30 +333,24 @@ def _shown(value: Any, field: Field) -> str | float | None:
     return found
 
 
-def _connect(database: Path) -> sqlite3.Connection:
+def _connect(database: Path, mode: str = "rw") -> sqlite3.Connection:
     # rw, not ro: after a writer was killed only a connection that may write can roll its
     # journal back; query_only keeps us readers all the same. A folder that may not be written
     # has no such writer, and wants ro.
     quoted = str(database).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-    for mode in ("rw", "ro"):
-        connection = None
-        try:
-            connection = sqlite3.connect(
-                f"file:{quoted}?mode={mode}",
-                uri=True,
-                timeout=BUSY_TIMEOUT,
-                check_same_thread=False,
-                isolation_level=None,
-            )
-            connection.execute("select 1 from sqlite_master limit 1").fetchall()
-        except sqlite3.Error as error:
-            if connection is not None:
-                connection.close()
-            if mode == "ro" or not isinstance(error, sqlite3.OperationalError):
-                raise
-        else:
-            return connection
-    raise AssertionError("unreachable")
+    uri, connection = f"file:{quoted}?mode={mode}", None
+    try:
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=BUSY_TIMEOUT, check_same_thread=False, isolation_level=None
+        )
+        connection.execute("select 1 from sqlite_master limit 1").fetchall()
+    except sqlite3.Error as error:
+        if connection is not None:
+            connection.close()
+        if mode == "ro" or not isinstance(error, sqlite3.OperationalError):
+            raise
+        return _connect(database, "ro")
+    return connection
 
 
 def _schema_error(connection: sqlite3.Connection, place: Path | str, lacks: str) -> StoreError:

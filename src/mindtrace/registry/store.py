@@ -151,19 +151,15 @@ def _prepare(database: Path, uri: str) -> None:
             making.touch()
         MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments(max_results=1)
         making.unlink(missing_ok=True)
-        with sqlite3.connect(database, timeout=30) as connection:
+        with closing(sqlite3.connect(database, timeout=30)) as connection:
             connection.execute("pragma journal_mode = wal")
-        connection.close()
 
 
 def _is_wal(database: Path) -> bool:
-    # Asked of SQLite: whoever opens the file himself and closes it again takes away every
-    # lock that this process holds on it, and a reader of ours may be open.
-    connection = sqlite3.connect(database, timeout=30)
-    try:
+    # By SQLite, because opening and closing the file ourselves would drop every lock that this
+    # process holds on it (POSIX), and a reader may be open.
+    with closing(sqlite3.connect(database, timeout=30)) as connection:
         return bool(connection.execute("pragma journal_mode").fetchone() == ("wal",))
-    finally:
-        connection.close()
 
 
 def ping(uri: str) -> None:

@@ -95,12 +95,10 @@ def history(
     settings: Settings, name: str | None = None, *, repair: bool = True
 ) -> list[HistoryEntry]:
     """The history of a model, oldest first; `repair` sets an alias that differs from it."""
-    reader = open_reader(settings)
-    model_name = _registered_name(settings, reader, name)
-    log = _champion_log(settings, reader, model_name)
+    reader, log = _log_of(settings, name)
     entries = log.entries()
     if repair and entries:
-        log.repair_alias(reader.version_of_alias(model_name, CHAMPION))
+        log.repair_alias(reader.version_of_alias(log.model_name, CHAMPION))
     return list(entries)
 
 
@@ -176,9 +174,8 @@ def rollback(
 ) -> HistoryEntry:
     """Restore the champion before the latest promotion not yet undone."""
     _check_reason(reason)
-    reader = open_reader(settings)
-    model_name = _registered_name(settings, reader, name)
-    log = _champion_log(settings, reader, model_name)
+    reader, log = _log_of(settings, name)
+    model_name = log.model_name
     wanted: HistoryEntry | None = None
     for entries in log.attempts(if_revision):
         undone = promotion_to_undo(entries)
@@ -260,11 +257,12 @@ def _champion_log(settings: Settings, reader: Reader, model_name: str) -> Champi
     return ChampionLog(model_name, written, store)
 
 
-def _registered_name(settings: Settings, reader: Reader, name: str | None) -> str:
-    """A name that is registered; None is the only one there is."""
+def _log_of(settings: Settings, name: str | None) -> tuple[Reader, ChampionLog]:
+    """The log of a registered model, for None of the only one, and the reader of its registry."""
+    reader = open_reader(settings)
     model_name = default_model(settings, reader) if name is None else name
     require_model(reader, model_name)
-    return model_name
+    return reader, _champion_log(settings, reader, model_name)
 
 
 def _check_reason(reason: str | None) -> None:

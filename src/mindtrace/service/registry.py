@@ -102,10 +102,8 @@ class Difference:
 
 def list_models(settings: Settings) -> list[str]:
     """Names of registered models, sorted; empty where there is no registry yet."""
-    try:
-        return open_reader(settings).names()
-    except NotFoundError:
-        return []
+    reader = _reader(settings, None)
+    return reader.names() if reader is not None else []
 
 
 def list_versions(
