@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PROMOTE, ROLLBACK, REFUSE = "promote", "rollback", "refuse"
 
-# Somebody wins each revision, so only many writers at once make one of them lose this often.
+# One writer wins each revision, so only many concurrent writers make one lose this often.
 ATTEMPTS = 40
 _LONGEST_PAUSE = 0.05  # seconds
 _PAGE = 1000
@@ -187,7 +187,7 @@ class ChampionLog:
             self._set_alias(champion)
 
     def lost_race(self) -> ConflictError:
-        """The error of a writer who lost to others, more often than makes sense."""
+        """The error of a writer that lost too many races."""
         return ConflictError(
             f"{self.model_name}: somebody else changed its champion at the same time",
             hint=f"look with mindtrace registry history {self.model_name}, then repeat",
@@ -222,7 +222,7 @@ class ChampionLog:
         from mindtrace.registry.store import store_errors
 
         # Each writer reads the log once more after it wrote the alias. So the last one to write
-        # it, whoever that is, leaves it as the log has it then.
+        # it leaves it as the log has it then.
         written = None
         while version is not None and version != written:
             store = self._store()

@@ -32,7 +32,7 @@ _KEYS = {
 
 
 class ClientReader(Reader):
-    """Asks MLflow for single things; copies versions into memory to ask a query of them."""
+    """Copies versions from MLflow into tables in memory and queries these."""
 
     def __init__(self, uri: str, root: Path) -> None:
         self._store = _store(uri, root, os.getpid())
@@ -180,7 +180,7 @@ class ClientReader(Reader):
         self._connection.executemany(f"insert or ignore into {table} values ({marks})", rows)
 
 
-# Not shared with a forked process, whose connections to a database would be the same ones.
+# By process: a forked one must not use the database connections of its parent.
 @functools.lru_cache(maxsize=2)
 def _store(uri: str, root: Path, _pid: int) -> Store:
     return Store(uri, root)

@@ -133,12 +133,12 @@ def _delete(store: Store, row: ModelVersion) -> None:
         client.delete_model_version(row.name, str(row.version))
         return found
 
-    # In this order: a bundle without a version is waste, a version without a bundle is damage.
-    # The run and its metrics stay.
+    # In this order: if only one of them is deleted, a bundle without a version does no harm, a
+    # version without a bundle is damaged. The run and its metrics stay.
     with store_errors(store.uri):
         found = if_there(delete_version)
         if found is None:
-            return  # somebody else was quicker
+            return  # another process was faster
         run_id = found.run_id
         if not run_id or found.source != f"runs:/{run_id}/{BUNDLE}":
             return  # its files are not where mindtrace puts them

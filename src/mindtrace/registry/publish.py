@@ -168,7 +168,7 @@ def publish(
 def find_by_job(store: Store, model_name: str | None, job_id: str) -> Published | None:
     """The version that a job registered, under this name or any; None if it did not.
 
-    The process that registered it may have died right after: what was left to do is done.
+    Completes what a process killed right after registering left: champion and end of the run.
     """
     found = _find(store, model_name, {"job_id": job_id}, newest=False)
     if found is None:

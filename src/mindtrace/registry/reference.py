@@ -153,7 +153,7 @@ def _fetched(settings: Settings, reader: Reader, location: str, digest: str) -> 
         try:
             manifest.check(folder, digest)
         except BundleError:
-            # A copy that a power cut or a disk has torn is fetched again.
+            # Damaged by a power cut or the disk: fetch it again.
             shutil.rmtree(folder)
         else:
             return folder
@@ -166,7 +166,7 @@ def _fetched(settings: Settings, reader: Reader, location: str, digest: str) -> 
         reader.fetch(location, aside)
         manifest.check(aside, digest)
         try:
-            os.rename(aside, folder)  # noqa: PTH104 - must fail if somebody was quicker
+            os.rename(aside, folder)  # noqa: PTH104 - must fail if another process was faster
         except OSError:
             if not folder.is_dir():
                 raise

@@ -1,4 +1,4 @@
-"""MLflow for whoever writes: one client without global state, and runs from start to end."""
+"""Writes to MLflow: one client without global state, and runs from start to end."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ class Store:
             if found is not None:
                 return str(found.experiment_id)
             try:
-                # Beside the database for a database; a server has a place of its own.
+                # A database stores no files, so they go below ROOT; a server stores its own.
                 remote = self.uri.startswith(("http:", "https:", "databricks"))
                 location = None if remote else (self.root / ARTIFACTS).as_uri()
                 return str(self.client.create_experiment(name, location))
             except MlflowException:
-                # Somebody else may have made it meanwhile.
+                # Another process may have made it meanwhile.
                 again = self.client.get_experiment_by_name(name)
                 if again is None:
                     raise

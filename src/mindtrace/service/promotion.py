@@ -54,7 +54,7 @@ CHILD_TIMEOUT = 60.0  # seconds: a store that is away must not hold a request fo
 _TURN_TIMEOUT = 5.0  # seconds
 _LONGEST_REASON = 1000  # MLflow's limit for a tag is above
 
-# Several at once would each import MLflow, for changes of which one wins.
+# Each child imports MLflow, and of concurrent changes only one wins: one at a time.
 _turn = threading.Lock()
 
 
@@ -187,7 +187,7 @@ def rollback(
                 hint=f"mindtrace registry history {model_name}",
             )
         if wanted is not None and undone != wanted:
-            # Somebody else undid it or promoted another: what the caller saw is gone.
+            # Another writer undid it, or promoted another version: the caller saw an older state.
             raise log.lost_race()
         wanted = undone
         row = find(settings, reader, f"{model_name}/{undone.origin}")
