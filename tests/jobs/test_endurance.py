@@ -111,20 +111,16 @@ def demand_order(opened: Shop, accepted: list[str]) -> None:
     print(f"{len(accepted)} jobs: {states.count('succeeded')} succeeded")  # for make soak
 
 
-@pytest.fixture
-def with_sqlite(tmp_path: Path) -> Iterator[Shop]:
-    with shop(tmp_path, None) as opened:
-        yield opened
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def opened(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Shop]:
+    on_postgres = request.param == "postgres"
+    database = request.getfixturevalue("postgres_database") if on_postgres else None
+    with shop(tmp_path, database) as found:
+        yield found
 
 
-@pytest.fixture
-def with_postgres(tmp_path: Path, postgres_database: str) -> Iterator[Shop]:
-    with shop(tmp_path, postgres_database) as opened:
-        yield opened
-
-
-def test_kills_of_worker_child_and_server_in_turn(with_sqlite: Shop, soak: int) -> None:
-    opened, chance = with_sqlite, random.Random(0)
+def test_kills_of_worker_child_and_server_in_turn(opened: Shop, soak: int) -> None:
+    chance = random.Random(0)
     server = Server(opened)
     accepted: list[str] = []
     victims = {
@@ -156,9 +152,8 @@ def test_kills_of_worker_child_and_server_in_turn(with_sqlite: Shop, soak: int) 
     assert processes(opened.root, "worker") == []
 
 
-@pytest.mark.postgres
-def test_two_workers_one_of_which_never_comes_back(with_postgres: Shop, soak: int) -> None:
-    opened, chance = with_postgres, random.Random(1)
+def test_two_workers_one_of_which_never_comes_back(opened: Shop, soak: int) -> None:
+    chance = random.Random(1)
     gone = opened.start(lease=LEASE)
     worker = opened.start(lease=LEASE)
     accepted: list[str] = []
@@ -177,8 +172,8 @@ def test_two_workers_one_of_which_never_comes_back(with_postgres: Shop, soak: in
     demand_order(opened, accepted)
 
 
-def test_workers_that_are_stopped_and_wake_after_their_lease(with_sqlite: Shop, soak: int) -> None:
-    opened, chance = with_sqlite, random.Random(2)
+def test_workers_that_are_stopped_and_wake_after_their_lease(opened: Shop, soak: int) -> None:
+    chance = random.Random(2)
     sleepers: list[subprocess.Popen[str]] = []
     accepted: list[str] = []
     for _ in range(max(2, soak)):
