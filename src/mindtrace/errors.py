@@ -17,7 +17,7 @@
     ├── VerdictError           the answer is no: gate, verify, leakage
     └── InterruptedByUser      SIGINT or SIGTERM, after cleaning up
 
-Programs read an error's attributes, people its text and `hint`. `cli/exits.py` has the
+Programs read an error's attributes, people its text and `hint`. `cli/console.py` has the
 exit codes, `application/problems.py` the HTTP statuses.
 """
 
