@@ -131,7 +131,7 @@ def test_the_images_in_memory_are_left_alone() -> None:
 
 
 def test_another_word_is_refused() -> None:
-    with pytest.raises(ValueError, match="augment = 'heavy': none or light"):
+    with pytest.raises(ValueError, match="augment = 'heavy': none, light"):
         digits("heavy").train_dataloader()
 
 

@@ -1,8 +1,9 @@
-"""`[data] augment = light`: shifts and turns the images of a batch, one gather for all."""
+"""`[data] augment`: changes of the training images of a batch, drawn anew each epoch."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -40,6 +41,10 @@ def light(images: Tensor, draws: Tensor) -> Tensor:
         out=grid[:, 1],
     )
     return grid_sample(images.float(), grid.permute(0, 2, 3, 1), align_corners=False)
+
+
+# By their names in `[data] augment`, beside none; each takes images and draws as `light` does.
+AUGMENTATIONS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"light": light}
 
 
 def _centres(side: int) -> Tensor:

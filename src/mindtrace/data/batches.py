@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mindtrace.data.augment import DRAWS, light
+from mindtrace.data.augment import AUGMENTATIONS, DRAWS
 from mindtrace.data.split import Stage
 from mindtrace.preprocess import ImageSpec, resized
 
@@ -236,11 +236,12 @@ class TrainBatches(EvalBatches):
 
     def _pass(self, images_at_once: int) -> Iterator[Batch]:
         count = len(self.split)
-        draws = self.sampler.draws(count, DRAWS) if self.augment == "light" else None
+        augment = AUGMENTATIONS.get(self.augment)
+        draws = self.sampler.draws(count, DRAWS) if augment else None
         for indices in torch.split(self.sampler.indices(count), images_at_once):
             x = self.split.images.index_select(0, indices)
-            if draws is not None:
-                x = light(x, draws[indices])
+            if augment and draws is not None:
+                x = augment(x, draws[indices])
             yield self._ready(x, self.split.labels[indices])
         self.sampler.set_epoch(self.sampler.epoch + 1)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mindtrace.bundle.predictions import pairs_digest
+from mindtrace.data.augment import AUGMENTATIONS
 from mindtrace.data.batches import (
     DataDigests,
     EvalBatches,
@@ -207,10 +208,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Shuffled training batches, nothing dropped, augmented as `augment` says.
 
         Raises:
-            ValueError: `augment` is neither none nor light.
+            ValueError: `augment` is not known.
         """
-        if self.augment not in ("none", "light"):
-            raise ValueError(f"augment = {self.augment!r}: none or light")
+        if self.augment not in ("none", *AUGMENTATIONS):
+            raise ValueError(f"augment = {self.augment!r}: none, {', '.join(AUGMENTATIONS)}")
         shared = (self.train, self.batch_size, self._pins(), self.order, self.augment)
         return TrainBatches(*shared) if self.chunk == 1 else TrainChunks(*shared, self.chunk)
 
