@@ -123,7 +123,9 @@ def _serving(
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            with httpx.Client(base_url=url_of(listener), trust_env=False) as client:
+            with httpx.Client(
+                base_url=url_of(*listener.getsockname()[:2]), trust_env=False
+            ) as client:
                 yield client
         finally:
             server.should_exit = True

@@ -60,7 +60,7 @@ def test_addresses_that_are_not_ours() -> None:
 
 def test_who_connects_early_waits() -> None:
     with serving.listen("127.0.0.1", 0) as listener:
-        url = serving.url_of(listener)
+        url = serving.url_of(*listener.getsockname()[:2])
         assert url == f"http://127.0.0.1:{listener.getsockname()[1]}"
         with socket.create_connection(listener.getsockname()[:2], timeout=5):
             pass

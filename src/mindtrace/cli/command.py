@@ -20,7 +20,6 @@ from mindtrace.errors import InterruptedByUser
 if TYPE_CHECKING:
     from mindtrace.config.settings import Settings
 
-_PANEL = "Common options"
 # Rich draws help on a terminal; a pipe gets plain text, and the import of Rich is saved.
 MARKUP: Literal["rich"] | None = "rich" if is_terminal(sys.stdout) else None
 
@@ -41,41 +40,30 @@ class Call:
         return load_settings(self.config, sets=self.sets, overrides=given)
 
 
+_option = functools.partial(typer.Option, rich_help_panel="Common options")
+
+
 def _common(
     *,
     config: Annotated[
         str | None,
-        typer.Option(
+        _option(
             metavar="FILE",
             help="INI file with your settings; the default is the one that $MindtraceConfig names.",
-            rich_help_panel=_PANEL,
         ),
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option(
+        _option(
             "--set",
             metavar="SECTION.KEY=VALUE",
             help="One setting, over the INI and the environment; may be repeated.",
-            rich_help_panel=_PANEL,
         ),
     ] = None,
-    json: Annotated[
-        bool,
-        typer.Option("--json", help="Print JSON, one document a line.", rich_help_panel=_PANEL),
-    ] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("--quiet", "-q", help="Only results and errors.", rich_help_panel=_PANEL),
-    ] = False,
-    verbose: Annotated[
-        bool,
-        typer.Option("--verbose", "-v", help="Report each step.", rich_help_panel=_PANEL),
-    ] = False,
-    debug: Annotated[
-        bool,
-        typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_PANEL),
-    ] = False,
+    json: Annotated[bool, _option("--json", help="Print JSON, one document a line.")] = False,
+    quiet: Annotated[bool, _option("--quiet", "-q", help="Only results and errors.")] = False,
+    verbose: Annotated[bool, _option("--verbose", "-v", help="Report each step.")] = False,
+    debug: Annotated[bool, _option("--debug", help="Show the traceback of an error.")] = False,
 ) -> Call:
     console = Console(json=json, quiet=quiet, verbose=verbose, debug=debug)
     return Call(console, config, tuple(set_ or ()))

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from mindtrace.cli.command import Call, command, group
-from mindtrace.documents import document
 from mindtrace.errors import ConflictError, UsageError
 
 _NEW_FILE = "mindtrace.ini"
@@ -29,7 +28,7 @@ def show(
     rows = call.settings().rows()
     if call.console.json:
         for row in rows:
-            call.console.document(document(row._asdict()))
+            call.console.document(row._asdict())
         return
     columns = ("section", "key", "value", "origin")[: 4 if origin else 3]
     call.console.table(columns, [row[: len(columns)] for row in rows])
@@ -46,7 +45,7 @@ def check(
 
     load_settings(file, sets=call.sets, environ={})  # the environment plays no part
     if call.console.json:
-        call.console.document(document({"path": file, "valid": True}))
+        call.console.document({"path": file, "valid": True})
     else:
         call.console.line(f"{file}: no faults")
 
@@ -68,7 +67,7 @@ def init(
         return
     _write_new(Path(file), text)
     if call.console.json:
-        call.console.document(document({"path": file}))
+        call.console.document({"path": file})
     else:
         call.console.line(file)
         call.console.next_step(f"mindtrace config check {file}")

@@ -10,9 +10,9 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from mindtrace.documents import document
 from mindtrace.errors import (
@@ -63,6 +63,7 @@ _ESCAPES = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 Cell = str | int | float | None
 Pair = tuple[str, Cell]
+T = TypeVar("T")
 
 
 def exit_code(error: BaseException) -> int:
@@ -170,7 +171,7 @@ class Console:
 
     def results(
         self,
-        documents: Iterable[Mapping[str, Any]],
+        documents: Iterable[Any],
         columns: Sequence[str],
         rows: Iterable[Sequence[Cell]],
     ) -> None:
@@ -181,9 +182,22 @@ class Console:
         else:
             self.table(columns, rows)
 
-    def document(self, fields: Mapping[str, Any]) -> None:
-        """One JSON document on one line of stdout."""
-        sys.stdout.write(dumps(fields) + "\n")
+    def stream(
+        self, results: Iterable[T], columns: Sequence[str], cells: Callable[[T], Sequence[Cell]]
+    ) -> Iterator[T]:
+        """Print each result as it comes, a document or a tab-separated row, and pass it on."""
+        if not self.json:
+            self.header(columns)
+        for result in results:
+            if self.json:
+                self.document(result)
+            else:
+                self.row(cells(result))
+            yield result
+
+    def document(self, result: Any) -> None:
+        """A mapping or a dataclass as a JSON document on one line of stdout."""
+        sys.stdout.write(dumps(document(result)) + "\n")
 
     def line(self, text: str) -> None:
         """One line of a result."""

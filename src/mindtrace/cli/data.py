@@ -11,7 +11,6 @@ import typer
 from mindtrace.cli.command import Call, command, group
 from mindtrace.cli.console import Cell, Console
 from mindtrace.cli.progress import progress_of
-from mindtrace.documents import document
 
 if TYPE_CHECKING:
     from mindtrace.data.check import DataCheck, Duplicates
@@ -56,7 +55,7 @@ def check(
     with progress_of(call.console) as progress:
         found = service.check(settings, sheet=sheet, progress=progress)
     if call.console.json:
-        call.console.document(document(found))
+        call.console.document(found)
     else:
         _show(call.console, found)
     error = service.verdict(found)

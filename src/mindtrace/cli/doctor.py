@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from mindtrace.cli.command import Call
-from mindtrace.documents import document
 from mindtrace.errors import MindtraceError
 
 _COLUMNS = ("check", "state", "found", "hint")
@@ -24,7 +23,7 @@ def doctor(call: Call) -> None:
     wrong = [check for check in checks if check.state == "wrong"]
     if console.json:
         rows = [asdict(check) for check in checks]
-        console.document(document({"ok": not wrong, "checks": rows}))
+        console.document({"ok": not wrong, "checks": rows})
     else:
         # On a terminal hints stand below the table, which they would make too wide.
         columns = _COLUMNS[:3] if console.terminal else _COLUMNS

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from mindtrace.service.predict import Prediction, PredictionFailure
 
     Answer = Prediction | PredictionFailure
+
+Document = Mapping[str, Any]
 
 _BAR_FROM = 100  # images
 _TABLE_UP_TO = 500  # images; longer results are printed as plain rows
@@ -73,92 +76,58 @@ def predict(
     from mindtrace.service.predict import collect
 
     files = collect(paths)
-    answers = (
-        _by_server(settings, url, files, topk, fail_fast)
-        if url is not None
-        else _by_model(settings, model, files, topk, fail_fast)
-    )
+    ask = _local(settings, model) if url is None else _remote(settings, url)
+    answers = ask(files, top_k=topk, stdin=sys.stdin.buffer.read, fail_fast=fail_fast)
     documents = (answer.document() for answer in answers)
-    failed = _Failures(documents)
-    _show(call.console, failed, len(files))
-    if failed.count:
-        raise DataError(f"{failed.count} of {len(files)} images could not be predicted")
+    failed = sum("error" in shown for shown in _show(call.console, documents, len(files)))
+    if failed:
+        raise DataError(f"{failed} of {len(files)} images could not be predicted")
 
 
-def _by_model(
-    settings: Settings, model: str | None, files: Sequence[str], topk: int, fail_fast: bool
-) -> Iterator[Answer]:
+def _local(settings: Settings, model: str | None) -> Callable[..., Iterator[Answer]]:
     from mindtrace.service.predict import load_model, predict_paths
 
-    loaded = load_model(settings, model)
-    return predict_paths(
-        loaded, files, top_k=topk, stdin=sys.stdin.buffer.read, fail_fast=fail_fast
-    )
+    return partial(predict_paths, load_model(settings, model))
 
 
-def _by_server(
-    settings: Settings, url: str, files: Sequence[str], topk: int, fail_fast: bool
-) -> Iterator[Answer]:
+def _remote(settings: Settings, url: str) -> Callable[..., Iterator[Answer]]:
     from mindtrace.service.remote import Link, predict_remote
     from mindtrace.service.serve import read_token
 
     file = settings.serve.token_file
-    link = Link(url, None if file is None else read_token(file))
-    return predict_remote(link, files, top_k=topk, stdin=sys.stdin.buffer.read, fail_fast=fail_fast)
+    return partial(predict_remote, Link(url, None if file is None else read_token(file)))
 
 
-class _Failures:
-    """Passes documents on and counts those with an error."""
-
-    def __init__(self, documents: Iterable[Mapping[str, Any]]) -> None:
-        self._documents = documents
-        self.count = 0
-
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        for document in self._documents:
-            self.count += "error" in document
-            yield document
-
-
-def _show(console: Console, documents: Iterable[Mapping[str, Any]], total: int) -> None:
+def _show(console: Console, documents: Iterable[Document], total: int) -> Iterator[Document]:
+    """Print each document and pass it on."""
     draw = console.terminal and total <= _TABLE_UP_TO
     if console.live and total >= _BAR_FROM and (draw or not console.terminal):
         from mindtrace.cli.progress import counted
 
         documents = counted(documents, total, "predicting")
-    if console.json:
-        for document in documents:
-            console.document(document)
-    elif draw:
-        _draw(console, documents)
-    else:
-        console.header(_COLUMNS)
-        for document in documents:
-            console.row(_cells(document))
+    return _draw(console, documents) if draw else console.stream(documents, _COLUMNS, _cells)
 
 
-def _draw(console: Console, documents: Iterable[Mapping[str, Any]]) -> None:
+def _draw(console: Console, documents: Iterable[Document]) -> Iterator[Document]:
     """A table for a terminal; the version, the same in every row, is printed once above it."""
     rows: list[list[Cell]] = []
     version: str | None = None
     try:
         for document in documents:
-            version = version or _version(document)
+            if document.get("model_name") is not None:
+                version = f"{document['model_name']}/{document['version']}"
             rows.append(_short_cells(document))
+            yield document
     finally:  # with --fail-fast the rows before the failure are printed too
         if version:
             console.note(f"by {version}")
         if rows:
-            console.table(*_without_empty(rows))
+            named = zip(_ON_TERMINAL, zip(*rows, strict=True), strict=True)
+            columns = {name: cells for name, cells in named if {*cells} != {None}}
+            console.table([*columns], zip(*columns.values(), strict=True))
 
 
-def _version(document: Mapping[str, Any]) -> str | None:
-    if document.get("model_name") is None:
-        return None
-    return f"{document['model_name']}/{document['version']}"
-
-
-def _short_cells(document: Mapping[str, Any]) -> list[Cell]:
+def _short_cells(document: Document) -> list[Cell]:
     if "error" in document:
         return [document["path"], None, None, None, document["error"]["message"]]
     others = [f"{one['class_name']} {one['confidence']:.4f}" for one in document["top_k"][1:]]
@@ -166,26 +135,9 @@ def _short_cells(document: Mapping[str, Any]) -> list[Cell]:
     return [document["path"], document["class_name"], confidence, ", ".join(others) or None, None]
 
 
-def _cells(document: Mapping[str, Any]) -> list[Cell]:
+def _cells(document: Document) -> list[Cell]:
     if "error" in document:
-        blank: list[Cell] = [None] * (len(_COLUMNS) - 2)
-        return [document["path"], *blank, document["error"]["message"]]
+        return [document["path"], *[None] * (len(_COLUMNS) - 2), document["error"]["message"]]
     ranked = [f"{one['class_name']}:{one['confidence']}" for one in document["top_k"]]
-    return [
-        document["path"],
-        document["label"],
-        document["class_name"],
-        document["confidence"],
-        " ".join(ranked) if len(ranked) > 1 else None,
-        document["model_name"],
-        document["version"],
-        None,
-    ]
-
-
-def _without_empty(rows: Sequence[Sequence[Cell]]) -> tuple[list[str], list[list[Cell]]]:
-    """The columns with a value in some row."""
-    kept = [
-        index for index, _ in enumerate(_ON_TERMINAL) if any(row[index] is not None for row in rows)
-    ]
-    return [_ON_TERMINAL[index] for index in kept], [[row[index] for index in kept] for row in rows]
+    cells = {**document, "top_k": " ".join(ranked) if len(ranked) > 1 else None}
+    return [cells.get(column) for column in _COLUMNS]

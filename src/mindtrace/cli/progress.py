@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, TypeVar
 
 from mindtrace.cli.console import Console
@@ -84,14 +85,7 @@ class EventProgress(Progress):
         self._console.event("started", max_epochs=max_epochs, batches=batches)
 
     def epoch(self, report: EpochReport) -> None:
-        self._console.event(
-            "epoch",
-            epoch=report.epoch,
-            max_epochs=report.max_epochs,
-            metrics=dict(report.metrics),
-            seconds=round(report.seconds, 3),
-            best=report.best,
-        )
+        self._console.event("epoch", **asdict(report) | {"seconds": round(report.seconds, 3)})
 
     def note(self, text: str) -> None:
         self._console.event("note", text=text)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from mindtrace.errors import UsageError
 
 if TYPE_CHECKING:
     from mindtrace.registry.comparison import Comparison
+    from mindtrace.registry.verify import Verification
 
 _METRICS = ("val_acc", "test_acc", "test_loss")
 _CREATED = "created_at (UTC)"
@@ -24,6 +26,10 @@ _COLUMNS = ("model_name", "version", "aliases", *_METRICS, "created_at", "run_id
 _BUNDLE = "bundle"
 _ON_TERMINAL = ("model_name", "version", "aliases", "val_acc", "test_acc", _CREATED, _BUNDLE)
 _HISTORY = ("revision", "at", "by", "action", "from", "to", "verdict", "reason")
+_COMPARED = (
+    *("a", "b", "test_digest", "n", "acc_a", "acc_b", "diff", "ci", "mcnemar_p"),
+    *("wrong_to_right", "right_to_wrong", "minimum_detectable", "verdict", "reasons"),
+)
 _DIGEST_SHOWN = 12  # characters, on a terminal
 
 Ref = Annotated[
@@ -91,8 +97,7 @@ def list_versions(
 
     if columns is not None:
         names, table = service.list_columns(settings, columns, name, limit, where=where, sort=sort)
-        documents = (document_of(dict(zip(names, row, strict=True))) for row in table)
-        console.results(documents, names, table)
+        console.results((dict(zip(names, row, strict=True)) for row in table), names, table)
         return
     found = [
         document_of(version)
@@ -298,7 +303,7 @@ def export(
 
     done = service(settings, ref, Path(folder))
     if call.console.json:
-        call.console.document(document_of(done))
+        call.console.document(done)
         return
     call.console.line(done.folder)
     call.console.next_step(f"mindtrace serve --model {done.folder}")
@@ -327,18 +332,13 @@ def verify(
     settings = call.settings()
     from mindtrace.registry import verify as service
 
-    console = call.console
-    found = []
-    if not console.json:
-        console.header(("subject", "state", "bundle_digest", "faults"))
-    for one in service.verify_all(settings) if all_ else service.verify(settings, ref):
-        found.append(one)
-        if console.json:
-            console.document(document_of(one))
-        else:
-            digest = "-" if one.bundle_digest is None else one.bundle_digest[:_DIGEST_SHOWN]
-            console.row((one.subject, one.state, digest, "; ".join(one.faults)))
-    service.require_verified(found, named=not all_)
+    def cells(one: Verification) -> Sequence[Cell]:
+        digest = "-" if one.bundle_digest is None else one.bundle_digest[:_DIGEST_SHOWN]
+        return (one.subject, one.state, digest, "; ".join(one.faults))
+
+    checks = service.verify_all(settings) if all_ else service.verify(settings, ref)
+    columns = ("subject", "state", "bundle_digest", "faults")
+    service.require_verified([*call.console.stream(checks, columns, cells)], named=not all_)
 
 
 @command(app)
@@ -359,18 +359,12 @@ def gc(
     settings = call.settings()
     from mindtrace.registry.maintenance import gc as service
 
-    console = call.console
-    if not console.json:
-        console.header(("model_name", "version", "created_at", "removed"))
-    count = 0
-    for one in service(settings, name, keep=keep, dry_run=dry_run):
-        count += 1
-        if console.json:
-            console.document(document_of(one))
-        else:
-            console.row((one.model_name, one.version, one.created_at, one.removed))
+    removals = service(settings, name, keep=keep, dry_run=dry_run)
+    columns = ("model_name", "version", "created_at", "removed")
+    cells = operator.attrgetter(*columns)
+    count = sum(1 for _ in call.console.stream(removals, columns, cells))
     if dry_run:
-        console.note(f"{count} would be deleted; run without --dry-run to delete them")
+        call.console.note(f"{count} would be deleted; run without --dry-run to delete them")
 
 
 def _cell(fields: Mapping[str, Any], column: str) -> Cell:
@@ -391,23 +385,12 @@ def _cell(fields: Mapping[str, Any], column: str) -> Cell:
 def _comparison_pairs(comparison: Comparison, *, short: bool) -> list[Pair]:
     """A comparison as names and values; on a terminal (`short`) without the classes."""
     low, high = comparison.ci
-    digest = comparison.test_digest
-    pairs: list[Pair] = [
-        ("a", comparison.a),
-        ("b", comparison.b),
-        ("test_digest", digest[:_DIGEST_SHOWN] if short else digest),
-        ("n", comparison.n),
-        ("acc_a", comparison.acc_a),
-        ("acc_b", comparison.acc_b),
-        ("diff", _signed(comparison.diff) if short else comparison.diff),
-        ("ci", f"{_signed(low)} to {_signed(high)}" if short else f"{low}, {high}"),
-        ("mcnemar_p", comparison.mcnemar_p),
-        ("wrong_to_right", comparison.wrong_to_right),
-        ("right_to_wrong", comparison.right_to_wrong),
-        ("minimum_detectable", comparison.minimum_detectable),
-        ("verdict", comparison.verdict),
-        ("reasons", "; ".join(comparison.reasons)),
-    ]
+    cells = vars(comparison) | {"reasons": "; ".join(comparison.reasons), "ci": f"{low}, {high}"}
+    if short:
+        cells["test_digest"] = comparison.test_digest[:_DIGEST_SHOWN]
+        cells["diff"] = _signed(comparison.diff)
+        cells["ci"] = f"{_signed(low)} to {_signed(high)}"
+    pairs: list[Pair] = [(name, cells[name]) for name in _COMPARED]
     if not short:
         pairs += [(f"per_class.{one.class_name}", one.diff) for one in comparison.per_class]
     return pairs

@@ -9,7 +9,6 @@ import typer
 
 from mindtrace.cli.command import Call
 from mindtrace.cli.console import Console
-from mindtrace.documents import document
 
 
 def serve(
@@ -78,7 +77,7 @@ def serve(
 def _report_url(console: Console, url: str) -> None:
     """The address; programs that asked for port 0 read it from here."""
     if console.json:
-        console.document(document({"url": url, "docs_url": f"{url}/docs"}))
+        console.document({"url": url, "docs_url": f"{url}/docs"})
         sys.stdout.flush()
     else:
         console.note(f"serving at {url}, documentation at {url}/docs")

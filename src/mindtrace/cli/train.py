@@ -14,6 +14,10 @@ from mindtrace.cli.progress import progress_of
 from mindtrace.documents import document
 
 _DIGEST_SHOWN = 12  # characters, on a terminal
+_REPRODUCED = (
+    *("model_name", "version", "verdict", "registered_digest", "weights_digest"),
+    *("max_difference", "changed_answers"),
+)
 _WEAKEST = 3  # classes shown without -v; the report has all of them
 
 
@@ -158,15 +162,7 @@ def reproduce(
 
     with progress_of(call.console) as progress:
         outcome = service(settings, ref, tolerance=tolerance, progress=progress)
-    pairs: list[Pair] = [
-        ("model_name", outcome.model_name),
-        ("version", outcome.version),
-        ("verdict", outcome.verdict),
-        ("registered_digest", outcome.registered_digest),
-        ("weights_digest", outcome.weights_digest),
-        ("max_difference", outcome.max_difference),
-        ("changed_answers", outcome.changed_answers),
-    ]
+    pairs: list[Pair] = [(name, getattr(outcome, name)) for name in _REPRODUCED]
     for one in outcome.differences:
         pairs.append((f"different.{one.what}", f"{one.registered} -> {one.here}"))
     pairs += outcome.metrics.items()

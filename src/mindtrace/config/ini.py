@@ -183,58 +183,50 @@ class Resolver:
     ) -> None:
         self.entries = entries
         self.finish = finish
-        self.texts: dict[Place, str] = {}
         self.faults: list[Fault] = []
-        self._failed: set[Place] = set()
+        self._texts: dict[Place, str | None] = {}  # None where a fault has been noted
         self._open: list[Place] = []
 
     def resolve(self) -> dict[Place, str]:
         """The finished text of every entry that has one; the rest are in `faults`."""
-        for place in self.entries:
-            self._resolve(place)
-        return self.texts
+        texts = {place: self._resolved(place) for place in self.entries}
+        return {place: text for place, text in texts.items() if text is not None}
 
-    def _resolve(self, place: Place) -> None:
-        if place in self.texts or place in self._failed:
-            return
-        entry = self.entries[place]
-        text = entry.text
+    def _resolved(self, place: Place) -> str | None:
+        if place in self._texts:
+            return self._texts[place]
+        entry, text = self.entries[place], self.entries[place].text
+        finished = None
         self._open.append(place)
         try:
             if not entry.origin.literal:
-                text = self._substituted(place, text)
-            self.texts[place] = self.finish(place, entry, text)
+                text = _REFERENCE.sub(lambda match: self._replacement(place[0], match), text)
+            finished = self.finish(place, entry, text)
         except _Failed:
-            self._failed.add(place)
+            pass
         except ValueError as reason:
-            self._failed.add(place)
             self.faults.append(value_fault(place, entry.origin, text, str(reason)))
-        finally:
-            self._open.pop()
+        self._open.pop()
+        self._texts[place] = finished
+        return finished
 
-    def _substituted(self, place: Place, text: str) -> str:
-        def replacement(match: re.Match[str]) -> str:
-            if match[0] == "$$":
-                return "$"
-            if match[1] is None:
-                raise ValueError("a reference is ${SECTION:KEY}, and a plain $ is written $$")
-            section, colon, key = match[1].partition(":")
-            return self._looked_up((section, key) if colon else (place[0], match[1]))
-
-        return _REFERENCE.sub(replacement, text)
-
-    def _looked_up(self, target: Place) -> str:
+    def _replacement(self, section: str, match: re.Match[str]) -> str:
+        if match[0] == "$$":
+            return "$"
+        if match[1] is None:
+            raise ValueError("a reference is ${SECTION:KEY}, and a plain $ is written $$")
+        owner, colon, key = match[1].partition(":")
+        target = (owner, key) if colon else (section, match[1])
         if target not in self.entries:
             raise ValueError(self._unknown(*target))
         if target in self._open:
             circle = [*self._open[self._open.index(target) :], target]
-            self._failed.update(circle)
             steps = " -> ".join(f"[{section}] {key}" for section, key in circle)
             raise ValueError(f"refers to itself: {steps}")
-        self._resolve(target)
-        if target in self._failed:
+        text = self._resolved(target)
+        if text is None:
             raise _Failed
-        return self.texts[target]
+        return text
 
     def _unknown(self, section: str, key: str) -> str:
         sections = list(dict.fromkeys(known for known, _ in self.entries))

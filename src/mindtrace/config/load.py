@@ -22,7 +22,7 @@ from mindtrace.config.ini import (
     value_fault,
 )
 from mindtrace.config.schema import Section, key_of, reasons
-from mindtrace.config.sections import KEYS, KNOWN, SECTIONS, default_texts, ini_name
+from mindtrace.config.sections import KEYS, KNOWN, SECTIONS, conflicts, default_texts, ini_name
 from mindtrace.config.urls import shown
 from mindtrace.errors import ConfigError, Fault, listed, nearest
 
@@ -38,8 +38,9 @@ def read(
     here: Path,
 ) -> tuple[dict[str, Section], dict[Place, Origin]]:
     """Every section by its name in an INI, and where each value comes from."""
+    defaults = {place: Entry(text, Origin("default")) for place, text in default_texts().items()}
     layers = [
-        _defaults(),
+        Layer(defaults),
         _mlflow(environ, here),
         _ini(path, text, environ, here),
         _environment(environ, here),
@@ -71,32 +72,24 @@ def _validated(
 ) -> tuple[dict[str, Section], list[Fault]]:
     """The sections, and a fault for each bad value."""
     sections: dict[str, Section] = {}
-    faults = []
+    bad = [*conflicts(texts)]
     for section, model in SECTIONS.items():
         own = {name.lower(): text for (owner, name), text in texts.items() if owner == section}
         try:
             sections[section] = model.model_validate(own)
         except ValidationError as error:
-            for name, reason in reasons(model, error):
-                place = (section, ini_name(section, name))
-                faults.append(value_fault(place, entries[place].origin, texts[place], reason))
-    return sections, faults
-
-
-def _defaults() -> Layer:
-    layer = Layer()
-    for place, text in default_texts().items():
-        layer.put(*place, text, Origin("default"))
-    return layer
+            found = reasons(model, error)
+            bad += [((section, ini_name(section, name)), reason) for name, reason in found]
+    return sections, [
+        value_fault(place, entries[place].origin, texts[place], reason) for place, reason in bad
+    ]
 
 
 def _mlflow(environ: Mapping[str, str], here: Path) -> Layer:
     """MLflow's own variable, honoured below everything that is meant for us."""
-    layer = Layer()
-    if uri := environ.get("MLFLOW_TRACKING_URI"):
-        origin = Origin("environment MLFLOW_TRACKING_URI", literal=True, base=here)
-        layer.put("registry", "tracking_uri", uri, origin)
-    return layer
+    uri = environ.get("MLFLOW_TRACKING_URI")
+    origin = Origin("environment MLFLOW_TRACKING_URI", literal=True, base=here)
+    return Layer({("registry", "tracking_uri"): Entry(uri, origin)}) if uri else Layer()
 
 
 def _ini(
@@ -206,33 +199,29 @@ def unknown_names(layer: Layer) -> list[Fault]:
 
 
 def _section_meant(name: str) -> str:
-    folded = name.strip().lower()
-    names = {section.lower(): section for section in SECTIONS}
-    meant = next((own for own, model in SECTIONS.items() if folded in model.synonyms.split()), None)
-    meant = names.get(folded) or meant or names.get(nearest(folded, names) or "")
+    meant = _closest(name, {section: model.synonyms.split() for section, model in SECTIONS.items()})
     return f", did you mean [{meant}]?" if meant else f"; there are: {listed([*SECTIONS])}"
 
 
 def _key_meant(section: str, name: str) -> str:
-    close = {own.lower(): own for own in KNOWN[section]}
-    meant = _named(section, name) or close.get(nearest(name.lower(), close) or "")
-    if meant is not None:
-        return f", did you mean '{meant}'?"
-    for other in SECTIONS:
-        named = _named(other, name)
-        if named is not None:
-            return f", did you mean '{named}' in [{other}]?"
     names = KNOWN[section]
-    return f"; [{section}] has: {listed(names, limit=len(names))}"
+    if meant := _closest(name, names):
+        return f", did you mean '{meant}'?"
+    for other, others in KNOWN.items():
+        if meant := _named(name, others):
+            return f", did you mean '{meant}' in [{other}]?"
+    return f"; [{section}] has: {listed([*names], limit=len(names))}"
 
 
-def _named(section: str, name: str) -> str | None:
-    """The key that is `name` but for case and dashes, or has it as a synonym."""
+def _closest(name: str, known: Mapping[str, Sequence[str]]) -> str | None:
+    close = {own.lower(): own for own in known}
+    return _named(name, known) or close.get(nearest(name.lower(), close) or "")
+
+
+def _named(name: str, known: Mapping[str, Sequence[str]]) -> str | None:
+    """The one of `known` that is `name` but for case and dashes, or has it as a synonym."""
     folded = name.strip().lower().replace("-", "_").replace(" ", "_")
-    for own in KNOWN[section]:
-        if folded == own.lower() or folded in key_of(KEYS[section, own]).synonyms:
-            return own
-    return None
+    return next((own for own in known if folded in (own.lower(), *known[own])), None)
 
 
 def _in_order(faults: Sequence[Fault], layers: Sequence[Layer]) -> list[Fault]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -42,18 +42,6 @@ def key(
     """Declare one key; `limits` are pydantic's: ge, le, gt, lt, pattern, repr."""
     extra = Key(synonyms.split(), request, none, kind, words)
     return Field(default, description=doc, json_schema_extra=extra, **limits)
-
-
-#: The validation context in which keys are not checked against each other.
-ONE_BY_ONE = "one by one"
-
-
-class ElsewhereError(ValueError):
-    """A reason that belongs to another key of the section."""
-
-    def __init__(self, key: str, reason: str) -> None:
-        super().__init__(reason)
-        self.key = key
 
 
 class Section(BaseModel):
@@ -95,16 +83,12 @@ def _type(declared: FieldInfo) -> Any:
 
 
 def _limits(declared: FieldInfo) -> str:
-    limits = {
-        name: getattr(limit, name)
-        for limit in declared.metadata
-        for name in ("ge", "gt", "le", "lt")
-        if hasattr(limit, name)
-    }
-    low, high = limits.get("ge"), limits.get("le")
-    if high is not None:
-        return f"between {low} and {high}"
-    least = f"above {limits['gt']}" if "gt" in limits else f"{low} or more"
+    limits: dict[str, Any] = {}
+    for limit in declared.metadata:
+        limits |= asdict(limit)
+    if "le" in limits:
+        return f"between {limits['ge']} and {limits['le']}"
+    least = f"above {limits['gt']}" if "gt" in limits else f"{limits['ge']} or more"
     return f"{least} and below {limits['lt']}" if "lt" in limits else least
 
 
@@ -152,8 +136,7 @@ def reasons(model: type[Section], error: ValidationError) -> Iterator[tuple[str,
             case "missing":  # its text has a fault of its own
                 continue
             case "value_error":
-                own = found["ctx"]["error"]
-                yield getattr(own, "key", name), str(own)
+                yield name, str(found["ctx"]["error"])
             case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
                 yield name, f"must be {_limits(declared)}"
             case "literal_error":

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 from pydantic.fields import FieldInfo
 
 from mindtrace.config.ini import Place, packaged_layer
-from mindtrace.config.schema import ONE_BY_ONE, ElsewhereError, Section, ini_text, key, key_of
-from mindtrace.config.types import COUNT_OR_FRACTION, HOSTS, PATH, SIZE, path_or, url
+from mindtrace.config.schema import Section, ini_text, key, key_of
+from mindtrace.config.types import COUNT_OR_FRACTION, HOSTS, PATH, SIZE, path, url
 
 Source = Literal[
     "mnist",
@@ -135,19 +135,6 @@ class DataSettings(Section):
         request=True,
     )
 
-    @field_validator("dir")
-    @classmethod
-    def _goes_with_source(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
-        source = info.data.get("source", "folder" if folder else None)
-        if info.context == ONE_BY_ONE:
-            return folder
-        if source == "folder" and folder is None:
-            raise ElsewhereError("source", "needs the folder too; add dir = PATH to [data]")
-        if source != "folder" and folder is not None:
-            reason = f"is for source = folder, and source is {source}; change or remove one"
-            raise ValueError(reason)
-        return folder
-
 
 class ModelSettings(Section):
     """The network."""
@@ -165,19 +152,10 @@ class ModelSettings(Section):
         "none",
         "initial weights: random, torchvision's pretrained, or a .safetensors file",
         "pretrained checkpoint init_from",
-        kind=path_or(*STARTS),
+        kind=path("none, default or a path", str, STARTS),
         request=True,
     )
     freeze: bool = key(False, "train the last layer only", "freeze_backbone", request=True)
-
-    @field_validator("weights")
-    @classmethod
-    def _exist_for_the_network(cls, weights: str, info: ValidationInfo) -> str:
-        name = info.data.get("name")
-        if weights == "default" and name in ("mlp", "cnn") and info.context != ONE_BY_ONE:
-            reason = f"there are none for {name}; use none, a path, or a torchvision network"
-            raise ValueError(reason)
-        return weights
 
 
 class TrainSettings(Section):
@@ -372,10 +350,13 @@ KEYS: Mapping[Place, FieldInfo] = {
     for section, model in SECTIONS.items()
     for name, declared in model.model_fields.items()
 }
-#: section -> the names of its keys.
-KNOWN = {section: [name for owner, name in KEYS if owner == section] for section in SECTIONS}
-
-
+#: section -> the names of its keys, and the synonyms of each.
+KNOWN: Mapping[str, Mapping[str, Sequence[str]]] = {
+    section: {
+        name: key_of(found).synonyms for (owner, name), found in KEYS.items() if owner == section
+    }
+    for section in SECTIONS
+}
 #: `section.key` of everything that a retraining may ask for.
 PUBLISHED_KEYS = frozenset(
     f"{section}.{name}" for (section, name), found in KEYS.items() if key_of(found).request
@@ -390,3 +371,17 @@ def default_texts() -> dict[Place, str]:
         place: packaged[place].text if place in packaged else ini_text(found, found.default)
         for place, found in KEYS.items()
     }
+
+
+def conflicts(texts: Mapping[Place, str]) -> Iterator[tuple[Place, str]]:
+    """Keys whose values are valid, but not together, and why."""
+    source, folder = texts.get(("data", "source")), texts.get(("data", "dir"))
+    if source == "folder" and folder in BLANK:
+        yield ("data", "source"), "needs the folder too; add dir = PATH to [data]"
+    elif source in get_args(Source) and source != "folder" and folder not in (None, *BLANK):
+        reason = f"is for source = folder, and source is {source}; change or remove one"
+        yield ("data", "dir"), reason
+    name = texts.get(("model", "name"))
+    if name in ("mlp", "cnn") and texts.get(("model", "weights")) == "default":
+        reason = f"there are none for {name}; use none, a path, or a torchvision network"
+        yield ("model", "weights"), reason

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from mindtrace.config import load
 from mindtrace.config.ini import Origin, Place
-from mindtrace.config.schema import ONE_BY_ONE, allowed, ini_text, reasons
+from mindtrace.config.schema import allowed, ini_text, reasons
 from mindtrace.config.sections import (
     KEYS,
     KNOWN,
@@ -85,9 +85,7 @@ class Settings:
         for section, fields in changed.items():
             part = getattr(self, attribute_of(section))
             try:
-                parts[attribute_of(section)] = type(part).model_validate(
-                    {**dict(part), **fields}, context=ONE_BY_ONE
-                )
+                parts[attribute_of(section)] = type(part)(**dict(part) | fields)
             except ValidationError as error:
                 name, reason = next(reasons(type(part), error))
                 raise ValueError(f"[{section}] {name}: {reason}") from None

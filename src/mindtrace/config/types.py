@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,28 +39,21 @@ def _anchored(text: str, folder: Path) -> str:
     return str(folder / text) if text else text
 
 
-def _path(text: str) -> Path:
-    if not text:
-        raise ValueError("must be a path")
-    return Path(text)
+def path(words: str, type_: Callable[[str], Any] = Path, names: Sequence[str] = ()) -> Kind:
+    """A path, which becomes absolute, or one of `names`."""
 
-
-PATH = Kind("a path", _path, str, _anchored)
-
-
-def path_or(*names: str) -> Kind:
-    """One of `names`, or the text of an absolute path."""
-    words = f"{', '.join(names)} or a path"
-
-    def parse(text: str) -> str:
+    def parse(text: str) -> Any:
         if not text:
             raise ValueError(f"must be {words}")
-        return text
+        return type_(text)
 
     def anchor(text: str, folder: Path) -> str:
         return text if text in names else _anchored(text, folder)
 
     return Kind(words, parse, str, anchor)
+
+
+PATH = path("a path")
 
 
 def url(*schemes: str) -> Kind:

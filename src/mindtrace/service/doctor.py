@@ -53,13 +53,15 @@ def examine(settings: Settings) -> Iterator[Check]:
 
 def _packages() -> Iterator[Check]:
     """The versions installed, by pip's metadata: importing the packages would take seconds."""
-    found = {name: _version(name) for name in PACKAGES}
-    for name, version in found.items():
-        if version is None:
+    found: dict[str, str] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
             yield Check(name, "wrong", "not installed", f"pip install {name}", {"version": None})
         else:
-            yield Check(name, "ok", version, None, {"version": version})
-    torch, vision = found["torch"], found["torchvision"]
+            yield Check(name, "ok", found[name], None, {"version": found[name]})
+    torch, vision = found.get("torch"), found.get("torchvision")
     if torch and vision:
         from packaging.requirements import Requirement
 
@@ -70,13 +72,6 @@ def _packages() -> Iterator[Check]:
             fault = f"torchvision {vision} was built for torch {wanted}, not {torch}"
             hint = "pip install -U torch torchvision"
             yield Check("torch and torchvision", "wrong", fault, hint, {"version": None})
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _configuration(settings: Settings) -> Check:
@@ -129,11 +124,12 @@ def _registry(settings: Settings) -> Iterator[Check]:
     try:
         names = _models(settings)
     except NotFoundError:
-        found = f"{uri}: empty; the first training makes it"
-        yield Check("store", "ok", found, "mindtrace train", details)
+        text = f"{uri}: empty; the first training makes it"
+        yield Check("store", "ok", text, "mindtrace train", details)
         return
     except StoreError as error:
-        yield Check("store", "wrong", error.message, error.hint or _see(uri), details)
+        hint = error.hint or f"is it there, and may you read it? [registry] tracking_uri = {uri}"
+        yield Check("store", "wrong", error.message, hint, details)
         return
     counted = "1 model" if len(names) == 1 else f"{len(names)} models"
     yield Check("store", "ok", f"{uri}, {counted}", None, {**details, "models": names})
@@ -166,10 +162,6 @@ def _require_answer(uri: str) -> None:
     except (OSError, SQLAlchemyError) as error:
         reason = masked(" ".join(str(error).split()))
         raise StoreError(f"{masked(uri)}: {reason[:300]}") from error
-
-
-def _see(uri: str) -> str:
-    return f"is it there, and may you read it? [registry] tracking_uri = {uri}"
 
 
 def _champion(settings: Settings, name: str) -> Check:
@@ -210,11 +202,12 @@ def _token(settings: Settings) -> Check:
 def _server(settings: Settings) -> Check:
     """Whether a server answers where `mindtrace serve` would listen."""
     from mindtrace.service.remote import Link
+    from mindtrace.service.serve import url_of
 
     host, port = settings.serve.host, settings.serve.port
     if port == 0:
         return Check("server", "ok", "port = 0 takes any free port; no server is looked for")
-    url = _url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)
+    url = url_of({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)
     link = Link(url, patience=_PATIENCE)
     try:
         reply = link.ask("GET", "/healthz/ready")
@@ -231,7 +224,3 @@ def _server(settings: Settings) -> Check:
         return Check("server", "ok", f"{url} serves {which}", None, {"url": url, **fields})
     text = str(reply.fields.get("detail", f"answers {reply.status}"))
     return Check("server", "wrong", f"{url}: {text}", reply.fields.get("hint"), {"url": url})
-
-
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -49,9 +49,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer to one image; `path` is `-` for standard input, None for no file."""
+    """The answer to one image; `path` is `-` for standard input."""
 
-    path: str | None
+    path: str
     label: int
     class_name: str
     confidence: float
@@ -77,12 +77,9 @@ class PredictionFailure:
 
     def document(self) -> dict[str, Any]:
         """The JSON document of an image that could not be predicted."""
-        error = {
-            "type": type(self.error).__name__,
-            "message": self.error.message,
-            "hint": self.error.hint,
-        }
-        return document({"path": self.path, "error": error})
+        kind, error = type(self.error).__name__, self.error
+        fields = {"type": kind, "message": error.message, "hint": error.hint}
+        return document({"path": self.path, "error": fields})
 
 
 def load_model(settings: Settings, ref: str | None = None) -> LoadedModel:
@@ -156,14 +153,7 @@ def _predict_batch(
         yield failures.get(place) or _prediction(model, next(rows), top_k, path)
 
 
-def answer(model: LoadedModel, probabilities: NDArray[np.float32], top_k: int = 1) -> Prediction:
-    """A prediction from its probabilities: float32, (classes,)."""
-    return _prediction(model, probabilities.tolist(), top_k, path=None)
-
-
-def _prediction(
-    model: LoadedModel, values: list[float], top_k: int, path: str | None
-) -> Prediction:
+def _prediction(model: LoadedModel, values: list[float], top_k: int, path: str) -> Prediction:
     names = model.predictor.model_config.class_names
     if top_k == 1:
         order = [values.index(max(values))]
@@ -198,22 +188,18 @@ def _images_below(folder: str) -> list[str]:
 
 def read_file(path: str) -> bytes:
     """A whole file; ImageError if it cannot be read or is too large for an image."""
+    parts, size = [], 0
     try:
         # A file object costs as much as a small image's prediction, a Path more.
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            return _read_all(descriptor)
+            while part := os.read(descriptor, _READ):
+                parts.append(part)
+                size += len(part)
+                if size > LARGEST_FILE:
+                    raise ImageError(f"a file of more than {LARGEST_FILE:,} bytes is too large")
         finally:
             os.close(descriptor)
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from error
-
-
-def _read_all(descriptor: int) -> bytes:
-    parts, size = [], 0
-    while part := os.read(descriptor, _READ):
-        parts.append(part)
-        size += len(part)
-        if size > LARGEST_FILE:
-            raise ImageError(f"a file of more than {LARGEST_FILE:,} bytes is too large")
     return b"".join(parts)

@@ -41,7 +41,7 @@ def serve(
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with listen(settings.serve.host, settings.serve.port) as listener:
-        url = url_of(listener)
+        url = url_of(*listener.getsockname()[:2])
         importlib.import_module(_SERVER).run(
             settings,
             model_ref,
@@ -69,9 +69,8 @@ def read_token(path: Path) -> bytes:
     try:
         token = path.read_bytes().strip()
     except OSError as error:
-        raise UsageError(
-            f"[serve] token_file = {path}: {error.strerror}", hint=_TOKEN_HINT
-        ) from error
+        reason = error.strerror
+        raise UsageError(f"[serve] token_file = {path}: {reason}", hint=_TOKEN_HINT) from error
     if not token or not all(0x21 <= byte <= 0x7E for byte in token):
         raise UsageError(
             f"[serve] token_file = {path}: must hold one line of visible ASCII characters",
@@ -111,7 +110,6 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def url_of(listener: socket.socket) -> str:
-    """Where a client on this machine reaches a listening socket."""
-    host, port = listener.getsockname()[:2]
+def url_of(host: str, port: int) -> str:
+    """The URL of a server; an IPv6 address stands in brackets."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
