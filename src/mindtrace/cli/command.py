@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 MARKUP: Literal["rich"] | None = "rich" if is_terminal(sys.stdout) else None
 
 
+ModelRef = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REF",
+        help="NAME, NAME@ALIAS, NAME/VERSION or a bundle folder; the default is the champion.",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of a command: its console, the INI of `--config`, and every `--set`."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mindtrace.cli.command import Call
+from mindtrace.cli.command import Call, ModelRef
 from mindtrace.cli.console import Cell, Console
 from mindtrace.errors import DataError, UsageError
 
@@ -37,13 +37,7 @@ def predict(
             help="Image files, folders (with their sub-folders), globs; - for one on stdin.",
         ),
     ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REF",
-            help="NAME, NAME@ALIAS, NAME/VERSION or a bundle folder; the default is the champion.",
-        ),
-    ] = None,
+    model: ModelRef = None,
     topk: Annotated[
         int, typer.Option("--topk", metavar="N", min=1, help="Show the N most probable classes.")
     ] = 1,

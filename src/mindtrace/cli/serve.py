@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mindtrace.cli.command import Call
+from mindtrace.cli.command import Call, ModelRef
 from mindtrace.cli.console import Console
 
 
@@ -27,13 +27,7 @@ def serve(
     workers: Annotated[
         str | None, typer.Option(metavar="INT", help="Server processes (serve.workers).")
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REF",
-            help="NAME, NAME@ALIAS, NAME/VERSION or a bundle folder; the default is the champion.",
-        ),
-    ] = None,
+    model: ModelRef = None,
     token_file: Annotated[
         str | None,
         typer.Option(

@@ -41,7 +41,6 @@ class BestWeights(pl.Callback):
             }
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint: everything."""
         return {
             "best": self._best,
             "epoch": self.epoch,
@@ -50,7 +49,6 @@ class BestWeights(pl.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From a checkpoint."""
         self._best = state_dict["best"]
         self.epoch = state_dict["epoch"]
         self.metrics = dict(state_dict["metrics"])
@@ -72,7 +70,6 @@ class EpochSeeds(pl.Callback):
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Seed torch's global generator."""
         torch.manual_seed(self.seed * 1_000_003 + trainer.current_epoch + 1)
 
 
@@ -92,15 +89,12 @@ class ProgressCallback(pl.Callback):
         return "Relay"
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint: the course."""
         return {"course": [asdict(report) for report in self.course]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From a checkpoint."""
         self.course = [EpochReport(**fields) for fields in state_dict["course"]]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the epoch's clock."""
         self._began = time.perf_counter()
 
     def on_train_batch_end(
@@ -111,7 +105,6 @@ class ProgressCallback(pl.Callback):
         batch: object,
         batch_idx: int,
     ) -> None:
-        """Report the steps done."""
         epoch = trainer.current_epoch
         self._progress.advanced(epoch + 1, trainer.global_step - epoch * self._steps)
 
@@ -138,7 +131,6 @@ class StopOnRequest(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
-        """Check for a request to stop."""
         error = self._wanted()
         if error is not None:
             raise error
@@ -148,7 +140,6 @@ class TerminateOnNaN(pl.Callback):
     """Ends a training whose loss is no longer finite."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check the epoch's losses."""
         for name in ("train_loss", "val_loss"):
             value = metric(trainer, name)
             if not math.isfinite(value):
@@ -160,8 +151,7 @@ class TerminateOnNaN(pl.Callback):
 
 def metric(trainer: pl.Trainer, name: str) -> float:
     """A logged metric of the epoch that ends; NaN if it was not logged."""
-    value = trainer.callback_metrics.get(name)
-    return math.nan if value is None else float(value)
+    return float(trainer.callback_metrics.get(name, math.nan))
 
 
 def epoch_metrics(trainer: pl.Trainer) -> dict[str, float]:
