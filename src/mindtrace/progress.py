@@ -1,4 +1,4 @@
-"""What a training reports to whoever watches it; subclass `Progress`, whose methods do nothing."""
+"""Reports of a training's progress; subclass `Progress`, whose methods do nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every section and key, declared once: type, range, default, help, synonyms, who may set it."""
+"""Every section and key, declared once: type, range, default, help, synonyms."""
 
 from __future__ import annotations
 
@@ -365,7 +365,7 @@ PUBLISHED_KEYS = frozenset(
 
 @cache
 def default_texts() -> dict[Place, str]:
-    """The INI text that each key has if nobody sets it, with its references."""
+    """The INI text of each default, with its references."""
     packaged = packaged_layer().entries
     return {
         place: packaged[place].text if place in packaged else ini_text(found, found.default)

@@ -1,4 +1,4 @@
-"""`Settings`: everything that mindtrace can be told, typed and checked."""
+"""`Settings`: every value of the configuration, typed and checked."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that mindtrace can be told, checked; `origins` by (section, key) of the INI."""
+    """Every value of the configuration, checked; `origins` by (section, key) of the INI."""
 
     dirs: DirSettings
     data: DataSettings

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-# Strangers may choose a text: nothing here is quadratic in its length.
+# Texts may come from requests: nothing here is quadratic in their length.
 _BETWEEN = re.compile(r"(\s+|,(?=[A-Za-z][A-Za-z0-9+.-]{0,31}://))")
 _MARGIN = 4096  # characters behind what is shown that masking looks at
 _LONGEST = 80  # characters of a text in a message
