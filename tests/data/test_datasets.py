@@ -324,6 +324,18 @@ def test_files_compressed_again_by_somebody_are_as_good(tiny: Any, tmp_path: Pat
     assert len(MNIST(data_dir=tmp_path, mirror=CLOSED, **SMALL).train) == 100
 
 
+def test_archives_in_a_read_only_folder_are_read(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.put(tmp_path / "MNIST" / "raw", gzipped=True)
+    # Not chmod: root may write anyway.
+    monkeypatch.setattr("mindtrace.data.datasets.os.access", lambda *_: False)
+    data = MNIST(data_dir=tmp_path, mirror=CLOSED, **SMALL)
+    assert (len(data.train), len(data.val), len(data.test)) == (100, 20, 40)
+    assert left_in(tmp_path) == ["MNIST"]
+    assert all(path.suffix == ".gz" for path in (tmp_path / "MNIST" / "raw").iterdir())
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:500], lambda data: b"", lambda data: b"x"])
 def test_a_damaged_file_is_downloaded_again(
     tiny: Any, mirror: Any, tmp_path: Path, damage: Any
@@ -377,6 +389,29 @@ def test_a_silent_server_is_left(
             MNIST(data_dir=tmp_path, mirror=mirror.url).prepare_data()
     finally:
         released.set()
+
+
+def unavailable(request: Any, _: bytes) -> None:
+    request.send_error(503)
+
+
+def cut_short(request: Any, body: bytes) -> None:
+    request.send_response(200)
+    request.send_header("Content-Length", str(len(body)))
+    request.end_headers()
+    request.wfile.write(body[:-5])
+
+
+def test_a_download_is_tried_again(
+    tiny: Any, mirror: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mindtrace.data.download._PAUSE_S", 0)
+    mirror.files = tiny.gzipped()
+    mirror.answers = [unavailable, cut_short]
+    assert len(MNIST(data_dir=tmp_path, mirror=mirror.url, **SMALL).train) == 100
+    mirror.answers = [unavailable] * 3
+    with pytest.raises(DownloadError, match="HTTP Error 503"):
+        MNIST(data_dir=tmp_path / "other", mirror=mirror.url).prepare_data()
 
 
 def test_a_login_is_sent_and_not_shown(tiny: Any, mirror: Any, tmp_path: Path) -> None:

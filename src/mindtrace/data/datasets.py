@@ -6,8 +6,10 @@ import contextlib
 import gzip
 import hashlib
 import importlib.util
+import os
 import shutil
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -213,15 +215,18 @@ class TorchvisionImages(ImageDataModule):
 
     def _opened(self) -> dict[Stage, Any] | None:
         """The parts, read by torchvision; None if it cannot, with the reason in `_fault`."""
-        dataset = self._dataset()
         try:
-            return {
-                stage: dataset(self.data_dir, **arguments)
-                for stage, arguments in self._about.splits.items()
-            }
+            return self._read(self.data_dir)
         except _FAULTS as error:
             self._fault = _one_line(error)
             return None
+
+    def _read(self, folder: Path, **options: Any) -> dict[Stage, Any]:
+        dataset = self._dataset()
+        return {
+            stage: dataset(folder, **options, **arguments)
+            for stage, arguments in self._about.splits.items()
+        }
 
     def _dataset(self) -> Any:
         """torchvision's class, with the addresses of the mirror."""
@@ -244,6 +249,9 @@ class TorchvisionImages(ImageDataModule):
 
     def _downloaded(self) -> dict[Stage, Any]:
         """Download and unpack aside, then rename: a killed download leaves nothing half done."""
+        if self._about.mnist_kind and self._archives() and not os.access(self.data_dir, os.W_OK):
+            with tempfile.TemporaryDirectory() as folder:
+                return self._fill(Path(folder))  # these are read into memory
         aside = self.data_dir / f".{self.source}.new"
         waiting = f"waiting for another process that downloads {self.source}"
         try:
@@ -268,10 +276,13 @@ class TorchvisionImages(ImageDataModule):
             raise DataError(f"{self.source} in {self.data_dir}: {self._fault}")
         return found
 
-    def _fill(self, aside: Path) -> None:
+    def _archives(self) -> list[Path]:
+        """The archives that were put by hand."""
+        return list(self.data_dir.glob(self._about.archives)) if self._about.archives else []
+
+    def _fill(self, aside: Path) -> dict[Stage, Any]:
         """Have torchvision unpack or download everything; archives put by hand are used."""
-        archives = self.data_dir.glob(self._about.archives) if self._about.archives else ()
-        for archive in archives:
+        for archive in self._archives():
             copy = aside / archive.relative_to(self.data_dir)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(archive, copy)
@@ -280,11 +291,9 @@ class TorchvisionImages(ImageDataModule):
                 with contextlib.suppress(OSError, EOFError, zlib.error):
                     copy.with_suffix("").write_bytes(gzip.decompress(archive.read_bytes()))
         aside.mkdir(exist_ok=True)
-        dataset = self._dataset()
         try:
             with downloads(self.source, self.mirror, self.progress):
-                for arguments in self._about.splits.values():
-                    dataset(aside, download=True, **arguments)
+                return self._read(aside, download=True)
         except _FAULTS as error:
             here = ""
             if self._about.folder and self._folder.is_dir() and any(self._folder.iterdir()):
@@ -350,11 +359,7 @@ class MNIST(TorchvisionImages):
         num_val: validation images, or the fraction of the training file.
         pin_memory: page-locked batches where there is a CUDA device.
         data_dir: holds the folder `MNIST`; None for `[DIR_PATHS] DATA`.
-        split_seed: decides which training images validate.
-        image_size: pixels a side to scale to; None for the images' own.
-        demand: what the network requires of its input.
-        mirror: address of a folder with the files; None for torchvision's mirrors.
-        test_fraction: not used; the test file is the test split.
+        **options: `split_seed`, `image_size`, `demand` of `ImageDataModule`, and `mirror`.
     """
 
     source = "mnist"
@@ -367,12 +372,7 @@ class MNIST(TorchvisionImages):
         num_val: int | float = 5_000,
         pin_memory: bool = False,
         data_dir: str | Path | None = None,
-        *,
-        split_seed: int = 0,
-        image_size: int | None = None,
-        demand: InputRequirements | None = None,
-        mirror: str | None = None,
-        test_fraction: float = 0.2,
+        **options: Any,
     ) -> None:
         super().__init__(
             type(self).source,
@@ -382,11 +382,7 @@ class MNIST(TorchvisionImages):
             num_val=num_val,
             pin_memory=pin_memory,
             data_dir=data_dir,
-            split_seed=split_seed,
-            image_size=image_size,
-            demand=demand,
-            mirror=mirror,
-            test_fraction=test_fraction,
+            **options,
         )
 
 

@@ -79,13 +79,16 @@ def workers_for(files: int, pixels: int, limit: int) -> int:
 
 
 def reporter(progress: Progress, text: str, total: int) -> Report:
-    """Announce a stage; the result reports its percentage, at most once a second."""
+    """Announce a stage; the result reports its percentage, at most once a second.
+
+    A `total` of 0 is unknown.
+    """
     progress.stage(text)
     last = time.monotonic()
 
     def report(done: int) -> None:
         nonlocal last
-        if time.monotonic() - last >= 1:
+        if total and time.monotonic() - last >= 1:
             last = time.monotonic()
             progress.stage(f"{text}: {100 * done // total} %")
 

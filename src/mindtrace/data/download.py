@@ -1,80 +1,81 @@
-"""Downloads of torchvision that time out, log in to a mirror, and report progress."""
+"""What torchvision's downloads lack: time limits, retries, progress and the login of a mirror."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import urllib.error
-import urllib.request
+import functools
+import http.client
+import socket
+import time
 from collections.abc import Iterator
-from typing import Any
+from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
+from urllib.request import Request, urlopen
 
 from mindtrace.data.decode import reporter
 from mindtrace.progress import Progress
 
 _TIMEOUT_S = 20.0  # seconds without a byte
+_ATTEMPTS, _PAUSE_S = 3, 0.5
 
 
 @contextlib.contextmanager
 def downloads(source: str, mirror: str | None, progress: Progress) -> Iterator[None]:
-    """While it lasts, torchvision's bar on stderr is `progress`, and urllib has `_Requests`."""
+    """While it lasts, torchvision downloads with `_retrieve`."""
     import torchvision.datasets.utils as utils
 
-    class Bar:
-        """Stands in for tqdm's."""
-
-        def __init__(self, total: int | None = None, **_: Any) -> None:
-            self._done = 0
-            self._report = reporter(progress, f"downloading {source}", total) if total else None
-
-        def __enter__(self) -> Bar:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            """Nothing is open."""
-
-        def update(self, count: int) -> None:
-            self._done += count
-            if self._report is not None:
-                self._report(self._done)
-
-    opener, bar = getattr(urllib.request, "_opener", None), utils.tqdm
-    urllib.request.install_opener(urllib.request.build_opener(_Requests(mirror)))
-    utils.tqdm = Bar
+    before = utils._get_redirect_url, utils._urlretrieve
+    # urlopen follows redirects itself.
+    utils._get_redirect_url = lambda url, max_hops=0: url
+    utils._urlretrieve = functools.partial(
+        _retrieve, mirror=mirror, progress=progress, text=f"downloading {source}"
+    )
     try:
         yield
     finally:
-        urllib.request.install_opener(opener)
-        utils.tqdm = bar
+        utils._get_redirect_url, utils._urlretrieve = before
 
 
-class _Requests(urllib.request.BaseHandler):
-    """What torchvision's requests lack: a time limit, and the login in a mirror's address."""
+def _retrieve(
+    url: str, filename: str, *, mirror: str | None, progress: Progress, text: str
+) -> None:
+    """Download one file; URLError, which makes torchvision try the next address."""
+    request = _request(url, mirror)
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            with urlopen(request, timeout=_TIMEOUT_S) as response, open(filename, "wb") as file:
+                total, done = response.length or 0, 0
+                report = reporter(progress, text, total)
+                while data := response.read(2**16):
+                    file.write(data)
+                    done += len(data)
+                    report(done)
+            if done < total:
+                raise http.client.IncompleteRead(b"", total - done)
+            return
+        except HTTPError as error:
+            error.close()
+            if error.code < 500 or attempt == _ATTEMPTS:
+                raise
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            # Without a network or a server another attempt would only cost time.
+            lasting = isinstance(reason, ConnectionRefusedError | socket.gaierror)
+            if lasting or attempt == _ATTEMPTS:
+                raise URLError(reason) from error
+        time.sleep(attempt * _PAUSE_S)
 
-    handler_order = 100  # before the handlers that read the host
 
-    def __init__(self, mirror: str | None) -> None:
-        self._scheme = urlsplit(mirror or "").scheme
-
-    def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
-        """Called by urllib for each request, redirected ones too."""
-        request.timeout = _TIMEOUT_S
-        login, _, request.host = request.host.rpartition("@")
-        if login:
-            if request.type != self._scheme:
-                # torchvision falls back from https to http.
-                raise urllib.error.URLError("the login is not sent without encryption")
-            token = base64.b64encode(unquote(login).encode()).decode()
-            # Unredirected: another host does not get the password.
-            request.add_unredirected_header("Authorization", f"Basic {token}")
-        return request
-
-    def http_response(self, _: urllib.request.Request, response: Any) -> Any:
-        """Called by urllib for each answer: nothing else closes the connection of a refusal."""
-        if response.status >= 400:
-            response.close()
-        return response
-
-    https_request = http_request
-    https_response = http_response
+def _request(url: str, mirror: str | None) -> Request:
+    parts = urlsplit(url)
+    login, _, host = parts.netloc.rpartition("@")
+    request = Request(parts._replace(netloc=host).geturl(), headers={"User-Agent": "mindtrace"})
+    if login:
+        if parts.scheme != urlsplit(mirror or "").scheme:
+            # torchvision falls back from https to http.
+            raise URLError("the login is not sent without encryption")
+        token = base64.b64encode(unquote(login).encode()).decode()
+        # Unredirected: another host does not get the password.
+        request.add_unredirected_header("Authorization", f"Basic {token}")
+    return request
