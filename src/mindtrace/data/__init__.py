@@ -12,19 +12,8 @@ if TYPE_CHECKING:
     from mindtrace.data.folder import ImageFolder
     from mindtrace.preprocess import InputRequirements
 
-# torch and Lightning are behind all of them.
-_MODULES = {
-    "DataDigests": "mindtrace.data.batches",
-    "Digits": "mindtrace.data.datasets",
-    "FashionMNIST": "mindtrace.data.datasets",
-    "ImageDataModule": "mindtrace.data.datamodule",
-    "ImageFolder": "mindtrace.data.folder",
-    "ImageSplit": "mindtrace.data.batches",
-    "MNIST": "mindtrace.data.datasets",
-    "InputRequirements": "mindtrace.preprocess",
-    "TorchvisionImages": "mindtrace.data.datasets",
-    "build_data": "mindtrace.data.datamodule",
-}
+# torch and Lightning are behind nearly all of them, so there is nothing to gain from less.
+_MODULES = ("batches", "datamodule", "datasets", "folder")
 
 __all__ = [
     "MNIST",
@@ -41,9 +30,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'mindtrace.data' has no attribute '{name}'")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+    if name in __all__:
+        for module in _MODULES:
+            found = importlib.import_module(f"mindtrace.data.{module}")
+            if hasattr(found, name):
+                return getattr(found, name)
+    raise AttributeError(f"module 'mindtrace.data' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:

@@ -23,7 +23,7 @@ from mindtrace.data.batches import (
     batch_limit,
 )
 from mindtrace.data.split import STAGES, Stage, divide
-from mindtrace.errors import UsageError, listed
+from mindtrace.errors import UsageError
 from mindtrace.preprocess import ImageSpec, InputRequirements, Mode
 from mindtrace.progress import Progress
 
@@ -41,6 +41,17 @@ class SourceImages:
     spec: ImageSpec
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImageStats:
+    """What images are by themselves, and mean and deviation of those that train."""
+
+    mode: Mode
+    height: int
+    width: int
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
 
 
 class ImageDataModule(pl.LightningDataModule, ABC):
@@ -115,6 +126,47 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             num_val=self.num_val,
             num_train=num_train,
         )
+
+    def resolve_spec(self, stats: ImageStats) -> ImageSpec:
+        """The input of training, predict and serve, from what images are and the network requires.
+
+        For the size `[data] image_size` comes first, because the user wrote it, then the network's
+        own input, then the images; the rest is the network's where it requires something.
+        """
+        demand = self.demand
+        mode = demand.mode or stats.mode
+        height, width = self._input_size(stats)
+        short_side = None
+        if demand.resize == "crop" and demand.short_side is not None:
+            side = min(height, width)
+            if demand.height is None or demand.width is None:
+                short_side = max(demand.short_side, side)
+            else:
+                # In proportion where another size was asked for.
+                short_side = round(demand.short_side * side / min(demand.height, demand.width))
+        return ImageSpec(
+            mode=mode,
+            height=height,
+            width=width,
+            mean=_per_channel(demand.mean or stats.mean, mode),
+            std=_per_channel(demand.std or stats.std, mode),
+            resize=demand.resize or "stretch",
+            short_side=short_side,
+        )
+
+    def _input_size(self, stats: ImageStats) -> tuple[int, int]:
+        demand, side = self.demand, self.image_size
+        least = demand.min_side or 1
+        if side is not None:
+            if side < least:
+                raise UsageError(
+                    f"[data] image_size = {side}: this network needs {least} or more",
+                    hint=f"--set data.image_size={least}",
+                )
+            return side, side
+        height, width = demand.height or stats.height, demand.width or stats.width
+        scale = max(1.0, least / min(height, width))
+        return round(height * scale), round(width * scale)
 
     def setup(self, stage: str | None = None) -> None:
         """Read and split, whatever the stage; the second call does nothing."""
@@ -243,57 +295,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return self.pin_memory and torch.cuda.is_available()
 
 
-def resolve_spec(
-    mode: Mode,
-    size: tuple[int, int],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    *,
-    demand: InputRequirements,
-    image_size: int | None,
-) -> ImageSpec:
-    """The input of training, predict and serve, from what the images are and the network requires.
-
-    For the size `[data] image_size` comes first, because the user wrote it, then the network's
-    own input, then the images; the rest is the network's where it requires something.
-    """
-    mode = demand.mode or mode
-    height, width = _input_size(size, demand, image_size)
-    short_side = None
-    if demand.resize == "crop" and demand.short_side is not None:
-        side = min(height, width)
-        if demand.height is None or demand.width is None:
-            short_side = max(demand.short_side, side)
-        else:
-            # In proportion where another size was asked for.
-            short_side = round(demand.short_side * side / min(demand.height, demand.width))
-    return ImageSpec(
-        mode=mode,
-        height=height,
-        width=width,
-        mean=_per_channel(demand.mean or mean, mode),
-        std=_per_channel(demand.std or std, mode),
-        resize=demand.resize or "stretch",
-        short_side=short_side,
-    )
-
-
-def _input_size(
-    size: tuple[int, int], demand: InputRequirements, image_size: int | None
-) -> tuple[int, int]:
-    least = demand.min_side or 1
-    if image_size is not None:
-        if image_size < least:
-            raise UsageError(
-                f"[data] image_size = {image_size}: this network needs {least} or more",
-                hint=f"--set data.image_size={least}",
-            )
-        return image_size, image_size
-    height, width = demand.height or size[0], demand.width or size[1]
-    scale = max(1.0, least / min(height, width))
-    return round(height * scale), round(width * scale)
-
-
 def _per_channel(values: tuple[float, ...], mode: Mode) -> tuple[float, ...]:
     """One value a channel: a grey value serves all three, three become their mean."""
     if len(values) == (1 if mode == "L" else 3):
@@ -303,7 +304,7 @@ def _per_channel(values: tuple[float, ...], mode: Mode) -> tuple[float, ...]:
 
 def build_data(settings: Settings, demand: InputRequirements | None = None) -> ImageDataModule:
     """The data module of `[data] source`; nothing is read or downloaded yet."""
-    from mindtrace.data.datasets import MNIST, SOURCES, Digits, FashionMNIST, TorchvisionImages
+    from mindtrace.data.datasets import MNIST, Digits, FashionMNIST, TorchvisionImages
     from mindtrace.data.folder import ImageFolder
 
     data = settings.data
@@ -319,22 +320,18 @@ def build_data(settings: Settings, demand: InputRequirements | None = None) -> I
     if data.num_val is not None:
         common["num_val"] = data.num_val
     module: ImageDataModule
-    if data.source in SOURCES:
-        common |= {"data_dir": settings.dirs.data, "mirror": data.mirror}
-        if data.source == "mnist":
-            module = MNIST(num_train=None, **common)
-        elif data.source == "fashion_mnist":
-            module = FashionMNIST(num_train=None, **common)
-        else:
-            module = TorchvisionImages(data.source, **common)
-    elif data.source == "digits":
+    if data.source == "digits":
         module = Digits(**common)
     elif data.source == "folder":
         if data.dir is None:
             raise UsageError("[data] source = folder needs [data] dir")
         module = ImageFolder(data.dir, cache_dir=settings.dirs.data / "cache", **common)
     else:
-        known = [*SOURCES, "digits", "folder"]
-        raise UsageError(f"[data] source = {data.source}: one of {listed(known, len(known))}")
+        common |= {"data_dir": settings.dirs.data, "mirror": data.mirror}
+        kinds = {"mnist": MNIST, "fashion_mnist": FashionMNIST}
+        if kind := kinds.get(data.source):
+            module = kind(num_train=None, **common)
+        else:
+            module = TorchvisionImages(data.source, **common)
     module.augment = data.augment
     return module

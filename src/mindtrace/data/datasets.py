@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from mindtrace.config.config import Config
 from mindtrace.config.urls import masked
 from mindtrace.data.batches import array_splits, channel_statistics
-from mindtrace.data.datamodule import ImageDataModule, SourceImages, resolve_spec
+from mindtrace.data.datamodule import ImageDataModule, ImageStats, SourceImages
 from mindtrace.data.download import downloads
 from mindtrace.data.folder import Rows, load_rows
 from mindtrace.data.split import Stage
 from mindtrace.errors import DataError, DownloadError, UsageError
-from mindtrace.preprocess import InputRequirements
+from mindtrace.preprocess import Mode
 from mindtrace.system import file_lock
 
 _DIGITS = tuple("0123456789")
@@ -157,7 +157,6 @@ class TorchvisionImages(ImageDataModule):
                 hint=f"remove it, or put the files into {self._folder} by hand",
             )
         self._parts: dict[Stage, Any] | None = None
-        self._fault = ""
 
     def prepare_data(self) -> None:
         """Open the files; download them first if they are missing or damaged."""
@@ -170,7 +169,10 @@ class TorchvisionImages(ImageDataModule):
         assert self._parts is not None
         parts, self._parts = self._parts, None
         names = self._about.names or tuple(next(iter(parts.values())).classes)
-        labels = {stage: _labels(part) for stage, part in parts.items()}
+        labels = {
+            stage: np.asarray(_first(part, "targets", "labels", "_labels"), np.int64)
+            for stage, part in parts.items()
+        }
         for found in labels.values():
             if len(found) and not 0 <= found.min() <= found.max() < len(names):
                 raise DataError(
@@ -180,8 +182,12 @@ class TorchvisionImages(ImageDataModule):
         counts = {stage: len(found) for stage, found in labels.items()}
         division = self.divide(every, counts, self.num_train)
         if not hasattr(parts["train"], "data"):
-            paths = [path for part in parts.values() for path in _paths(part)]
-            rows = Rows.of(self._folder, paths, every, division)
+            files = [
+                one[0] if isinstance(one, tuple) else one  # EuroSAT's have a label beside
+                for part in parts.values()
+                for one in _first(part, "imgs", "_image_files", "_images")
+            ]
+            rows = Rows.of(self._folder, [str(path) for path in files], every, division)
             return load_rows(self, rows, names, self.data_dir / "cache")
         for stage, part in parts.items():
             if len(part.data) != len(labels[stage]):
@@ -196,14 +202,9 @@ class TorchvisionImages(ImageDataModule):
             mean, std = channel_statistics(torch.from_numpy(planes))
         else:
             mean, std = (self._about.mean,), (self._about.std,)
-        spec = resolve_spec(
-            "L" if pixels.ndim == 3 else "RGB",
-            pixels.shape[1:3],
-            mean,
-            std,
-            demand=self.demand,
-            image_size=self.image_size,
-        )
+        height, width = pixels.shape[1:3]
+        mode: Mode = "L" if pixels.ndim == 3 else "RGB"
+        spec = self.resolve_spec(ImageStats(mode, height, width, mean, std))
         return SourceImages(array_splits(pixels, every.numpy(), division, spec), spec, names)
 
     def _pixels(self, part: Any) -> NDArray[np.uint8]:
@@ -214,11 +215,10 @@ class TorchvisionImages(ImageDataModule):
         return pixels.transpose(0, 2, 3, 1) if self.source == "svhn" else pixels
 
     def _opened(self) -> dict[Stage, Any] | None:
-        """The parts, read by torchvision; None if it cannot, with the reason in `_fault`."""
+        """The parts; None if torchvision cannot read them."""
         try:
             return self._read(self.data_dir)
-        except _FAULTS as error:
-            self._fault = _one_line(error)
+        except _FAULTS:
             return None
 
     def _read(self, folder: Path, **options: Any) -> dict[Stage, Any]:
@@ -271,10 +271,10 @@ class TorchvisionImages(ImageDataModule):
                 f"cannot write into {self.data_dir}: {error.strerror or error}",
                 hint="choose another folder: --set dir_paths.data=DIR",
             ) from error
-        found = self._opened()
-        if found is None:
-            raise DataError(f"{self.source} in {self.data_dir}: {self._fault}")
-        return found
+        try:
+            return self._read(self.data_dir)
+        except _FAULTS as error:
+            raise DataError(f"{self.source} in {self.data_dir}: {_one_line(error)}") from error
 
     def _archives(self) -> list[Path]:
         """The archives that were put by hand."""
@@ -295,26 +295,22 @@ class TorchvisionImages(ImageDataModule):
             with downloads(self.source, self.mirror, self.progress):
                 return self._read(aside, download=True)
         except _FAULTS as error:
-            here = ""
+            here, mirror, gzipped = "", "", ""
             if self._about.folder and self._folder.is_dir() and any(self._folder.iterdir()):
                 here = f"the files in {self._folder} are incomplete or damaged; "
+            if self._about.mirrored:
+                mirror = "set [data] mirror to an address that has the files, "
+            if self._about.archives.endswith("/*.gz"):
+                gzipped = " (gzipped or not)"
             raise DownloadError(
                 f"{here}cannot download {self.source}: {_one_line(error)}",
-                hint=self._remedies(),
+                hint=f"{mirror}put them into {self._folder} by hand{gzipped}, "
+                "or use source = digits, which needs no network",
             ) from error
 
     @property
     def _folder(self) -> Path:
         return self.data_dir / self._about.folder
-
-    def _remedies(self) -> str:
-        mirror = "set [data] mirror to an address that has the files, "
-        mirror = mirror if self._about.mirrored else ""
-        gzipped = " (gzipped or not)" if self._about.archives.endswith("/*.gz") else ""
-        return (
-            f"{mirror}put them into {self._folder} by hand{gzipped}, "
-            "or use source = digits, which needs no network"
-        )
 
     def _move(self, aside: Path) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -325,18 +321,12 @@ class TorchvisionImages(ImageDataModule):
             path.replace(target)
 
 
-def _labels(part: Any) -> NDArray[np.int64]:
-    for name in ("targets", "labels", "_labels"):
+def _first(part: Any, *names: str) -> Any:
+    """The first of these attributes that a data set of torchvision has."""
+    for name in names:
         if hasattr(part, name):
-            return np.asarray(getattr(part, name), np.int64)
-    raise DataError(f"{type(part).__name__}: this torchvision keeps its labels elsewhere")
-
-
-def _paths(part: Any) -> list[str]:
-    for name in ("imgs", "_image_files", "_images"):
-        if hasattr(part, name):
-            return [str(one[0] if name == "imgs" else one) for one in getattr(part, name)]
-    raise DataError(f"{type(part).__name__}: this torchvision keeps its files elsewhere")
+            return getattr(part, name)
+    raise DataError(f"{type(part).__name__}: this torchvision has none of {', '.join(names)}")
 
 
 def _one_line(error: BaseException) -> str:
@@ -409,9 +399,7 @@ class Digits(ImageDataModule):
     def read(self) -> SourceImages:
         """Read scikit-learn's file, without importing scikit-learn."""
         pixels, labels = read_digits(digits_file())
-        spec = resolve_spec(
-            "L", (8, 8), (0.3053,), (0.3759,), demand=self.demand, image_size=self.image_size
-        )
+        spec = self.resolve_spec(ImageStats("L", 8, 8, (0.3053,), (0.3759,)))
         division = self.divide(torch.from_numpy(labels), {"train": len(labels)})
         return SourceImages(array_splits(pixels, labels, division, spec), spec, _DIGITS)
 

@@ -9,6 +9,7 @@ import http.client
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
@@ -44,7 +45,10 @@ def _retrieve(
     request = _request(url, mirror)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            with urlopen(request, timeout=_TIMEOUT_S) as response, open(filename, "wb") as file:
+            with (
+                urlopen(request, timeout=_TIMEOUT_S) as response,
+                Path(filename).open("wb") as file,
+            ):
                 total, done = response.length or 0, 0
                 report = reporter(progress, text, total)
                 while data := response.read(2**16):

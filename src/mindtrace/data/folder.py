@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mindtrace.data.batches import ImageSplit, channel_statistics, to_images
-from mindtrace.data.datamodule import ImageDataModule, SourceImages, resolve_spec
+from mindtrace.data.datamodule import ImageDataModule, ImageStats, SourceImages
 from mindtrace.data.decode import (
     CACHE_FORMAT,
     CacheKey,
@@ -30,7 +30,7 @@ from mindtrace.data.decode import (
 )
 from mindtrace.data.split import STAGES, Stage
 from mindtrace.errors import DataFolderError, ImageError, listed
-from mindtrace.preprocess import IMAGE_SUFFIXES, Mode
+from mindtrace.preprocess import IMAGE_SUFFIXES
 from mindtrace.utils.system import available_cores
 
 # Images of one size up to this many pixels a side keep it; others become DEFAULT_SIDE.
@@ -120,31 +120,10 @@ class Rows:
         }
 
 
-@dataclass(frozen=True)
-class ImageStats:
-    """What images are by themselves, and mean and deviation of those that train."""
-
-    mode: Mode
-    height: int
-    width: int
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-
-
 def load_rows(
     data: ImageDataModule, rows: Rows, class_names: tuple[str, ...], cache_dir: Path | None
 ) -> SourceImages:
     """Take the images from the cache, or decode them into it or into memory."""
-
-    def resolve(stats: ImageStats) -> Any:
-        return resolve_spec(
-            stats.mode,
-            (stats.height, stats.width),
-            stats.mean,
-            stats.std,
-            demand=data.demand,
-            image_size=data.image_size,
-        )
 
     def decode(into: Path | None) -> tuple[ImageStats, Any, Any]:
         count, limit = len(rows.paths), data.num_workers or available_cores()
@@ -156,7 +135,7 @@ def load_rows(
             height = width = DEFAULT_SIDE
         grey = facts["grey"]
         stats = ImageStats("L" if grey.all() else "RGB", height, width)
-        spec = resolve(stats)
+        spec = data.resolve_spec(stats)
         # Three equal channels are decoded and kept once.
         stored = replace(spec, mode="L") if grey.all() else spec
         shape = (count, stored.channels, spec.height, spec.width)
@@ -186,7 +165,7 @@ def load_rows(
             np.load(cache.home / key.name / name, mmap_mode="r")
             for name in ("images.npy", "digests.npy")
         )
-    spec = resolve(stats)
+    spec = data.resolve_spec(stats)
     tensor = to_images(images).expand(-1, spec.channels, -1, -1)
     splits = {
         stage: ImageSplit(tensor[part], rows.labels[part], spec, digests[part])

@@ -112,10 +112,10 @@ def _thumbnails(settings: Settings, located: Located, wanted: set[str]) -> Mappi
     """Small PNGs of test images by digest; MindtraceError if they cannot be had."""
     from PIL import Image
 
+    from mindtrace.data.batches import to_pixels
     from mindtrace.data.datamodule import build_data
     from mindtrace.models import input_requirements
     from mindtrace.registry.reference import settings_of_bundle
-    from mindtrace.training.export import pixels
 
     config = (located.folder / "config.ini").read_text(encoding="utf-8")
     made = settings_of_bundle(settings, config)
@@ -123,7 +123,7 @@ def _thumbnails(settings: Settings, located: Located, wanted: set[str]) -> Mappi
     found = {}
     for image, digest in zip(split.images, split.digests(), strict=True):
         if digest.hex() in wanted:
-            thumbnail: Any = Image.fromarray(pixels(image))
+            thumbnail: Any = Image.fromarray(to_pixels(image[None])[0])
             thumbnail.thumbnail((_THUMBNAIL, _THUMBNAIL))
             file = io.BytesIO()
             thumbnail.save(file, "PNG")

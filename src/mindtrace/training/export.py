@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mindtrace.bundle.bundle import Contents
 from mindtrace.bundle.predictions import GOLDEN_COUNT, GoldenCase, TestPredictions
+from mindtrace.data.batches import to_pixels
 from mindtrace.data.datamodule import ImageDataModule
 from mindtrace.models import ImageClassifier
 from mindtrace.preprocess import ImageSpec, encode_png
@@ -28,19 +29,13 @@ def contents(
         weights=model.weights(),
         onnx=export_onnx(model.network, model.model_config.spec),
         golden=[
-            GoldenCase(encode_png(pixels(images[index])), test.probabilities[index])
-            for index in range(min(GOLDEN_COUNT, len(images)))
+            GoldenCase(encode_png(pixels), test.probabilities[index])
+            for index, pixels in enumerate(to_pixels(images[:GOLDEN_COUNT]))
         ],
         predictions=TestPredictions(digests, test.labels, test.probabilities),
         config=config,
         data={"source": data.source, **asdict(data.digests())},
     )
-
-
-def pixels(image: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """An image of a split, (channels, height, width), as (height, width[, 3])."""
-    array = image.numpy()
-    return array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0))
 
 
 def export_onnx(network: nn.Module, spec: ImageSpec) -> bytes:

@@ -13,9 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mindtrace.data.batches import ImageSplit
+from mindtrace.data.batches import ImageSplit, to_pixels
 from mindtrace.progress import EpochReport
-from mindtrace.training.export import pixels
 from mindtrace.training.report import Report
 
 DPI = 110
@@ -125,7 +124,8 @@ def mistakes(report: Report, test: ImageSplit, class_names: Sequence[str]) -> Fi
     for axes in grid.flat:
         axes.axis("off")
     for axes, mistake in zip(grid.flat, report.mistakes, strict=False):
-        axes.imshow(pixels(test.images[mistake.index]), cmap="gray", vmin=0, vmax=255)
+        pixels = to_pixels(test.images[mistake.index, None])[0]
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
         axes.set_title(
             f"{class_names[mistake.label]} called {class_names[mistake.predicted]}\n"
             f"{mistake.confidence:.1%}, test image {mistake.index}",
