@@ -17,8 +17,7 @@ from mindtrace.data.check import (
     Duplicates,
     ImagePlace,
     ImageSize,
-    MissingClass,
-    UnknownClass,
+    SplitClass,
     check,
     draw_sheet,
     duplicates_of,
@@ -126,13 +125,13 @@ def test_a_missing_an_added_and_an_empty_class(three_splits: Path) -> None:
     (three_splits / "train" / "empty").mkdir()
     found = checked(three_splits)
     assert set(found.missing_classes) == {
-        MissingClass("train", "empty"),
-        MissingClass("val", "b"),
-        MissingClass("val", "empty"),
-        MissingClass("test", "a"),
-        MissingClass("test", "empty"),
+        SplitClass("train", "empty"),
+        SplitClass("val", "b"),
+        SplitClass("val", "empty"),
+        SplitClass("test", "a"),
+        SplitClass("test", "empty"),
     }
-    assert found.added_classes == (UnknownClass("test", "c"),)
+    assert found.added_classes == (SplitClass("test", "c"),)
     assert found.counts["test"] == {"a": 0, "b": 5, "empty": 0, "c": 5}
     assert found.data_digest is None
 
@@ -147,7 +146,7 @@ def test_an_added_class_is_searched_for_leaks(three_splits: Path) -> None:
 def test_a_split_that_only_lacks_a_class_can_be_trained_on(three_splits: Path) -> None:
     shutil.rmtree(three_splits / "val" / "b")
     found = checked(three_splits)
-    assert found.missing_classes == (MissingClass("val", "b"),)
+    assert found.missing_classes == (SplitClass("val", "b"),)
     assert found.data_digest == ImageFolder(three_splits).digests().data_digest
 
 
@@ -155,7 +154,7 @@ def test_an_empty_split(three_splits: Path) -> None:
     for name in ("a", "b"):
         shutil.rmtree(three_splits / "val" / name)
     found = checked(three_splits)
-    assert found.missing_classes == (MissingClass("val", "a"), MissingClass("val", "b"))
+    assert found.missing_classes == (SplitClass("val", "a"), SplitClass("val", "b"))
     assert found.data_digest is None
 
 

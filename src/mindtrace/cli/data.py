@@ -74,21 +74,18 @@ def _show(console: Console, found: DataCheck) -> None:
     if console.terminal:
         rows.append(["", *(sum(counts.values()) for counts in found.counts.values())])
     console.table(("class_name", *found.counts), rows)
-    _separate(console)
+    if not console.terminal:
+        console.line("")
     console.fields(list(_fields(found)))
     if findings := list(_findings(found)):
-        _separate(console)
+        if not console.terminal:
+            console.line("")
         shown = findings[:_MOST_SHOWN] if console.terminal else findings
         console.table(_FINDING, shown)
         if len(shown) < len(findings):
             console.note(f"and {len(findings) - len(shown):,} more: --json lists all")
     for note in found.notes:
         console.note(f"note: {note}")
-
-
-def _separate(console: Console) -> None:
-    if not console.terminal:
-        console.line("")
 
 
 def _fields(found: DataCheck) -> Iterator[tuple[str, Cell]]:

@@ -16,12 +16,7 @@ from mindtrace.bundle.predictions import pairs_digest
 from mindtrace.data.batches import to_pixels
 from mindtrace.data.datamodule import ImageDataModule
 from mindtrace.data.decode import examine_files, reporter, workers_for
-from mindtrace.data.folder import (
-    ImageFolder,
-    class_notes,
-    require_trainable,
-    scan_folder,
-)
+from mindtrace.data.folder import ImageFolder, class_notes, require_trainable, scan_folder
 from mindtrace.data.split import STAGES, Stage
 from mindtrace.errors import DataFolderError
 from mindtrace.preprocess import open_pixels
@@ -54,16 +49,8 @@ class ImageSize:
 
 
 @dataclass(frozen=True)
-class MissingClass:
-    """A training class that a split with a folder of its own has no image of."""
-
-    split: Stage
-    class_name: str
-
-
-@dataclass(frozen=True)
-class UnknownClass:
-    """A class that val or test has and train does not."""
+class SplitClass:
+    """A class of a split."""
 
     split: Stage
     class_name: str
@@ -94,6 +81,8 @@ class DataCheck:
     Attributes:
         images: how many.
         counts: images by split and class, unreadable ones too.
+        missing_classes: training classes that a split with a folder of its own has no image of.
+        added_classes: classes that val or test has and train does not.
         leakage: the same pixels in several splits.
         conflicts: the same pixels under several class names.
         duplicates: the same pixels in one split and class.
@@ -111,8 +100,8 @@ class DataCheck:
     modes: Mapping[str, int]
     formats: Mapping[str, int]
     unreadable: tuple[UnreadableImage, ...]
-    missing_classes: tuple[MissingClass, ...]
-    added_classes: tuple[UnknownClass, ...]
+    missing_classes: tuple[SplitClass, ...]
+    added_classes: tuple[SplitClass, ...]
     leakage: tuple[Duplicates, ...]
     conflicts: tuple[Duplicates, ...]
     duplicates: tuple[Duplicates, ...]
@@ -137,8 +126,8 @@ def check(data: ImageDataModule, sheet: Path | None = None) -> tuple[DataCheck, 
     Unreadable files and missing classes are collected; only a folder that holds no classes at all
     raises.
     """
-    found = _check_folder(data) if isinstance(data, ImageFolder) else _check_source(data)
-    images, fields = found
+    folder = data if isinstance(data, ImageFolder) else None
+    images, fields = _check_folder(folder) if folder else _check_source(data)
     names = dict.fromkeys(
         [*fields["class_names"], *(one.class_name for one in fields["added_classes"])]
     )
@@ -150,7 +139,7 @@ def check(data: ImageDataModule, sheet: Path | None = None) -> tuple[DataCheck, 
         picture = contact_sheet(data, images, list(names))
     return DataCheck(
         source=data.source,
-        dir=str(data.dir) if isinstance(data, ImageFolder) else None,
+        dir=str(folder.dir) if folder else None,
         images=len(images),
         counts={stage: {name: seen[stage, name] for name in names} for stage in STAGES},
         unreadable=tuple(
@@ -214,7 +203,7 @@ def _check_folder(data: ImageFolder) -> _Found:
         trainable = False
     rows = data.rows(scan)
     unknown = [
-        UnknownClass(stage, name)
+        SplitClass(stage, name)
         for stage, classes in scan.images.items()
         for name in classes
         if name not in scan.class_names
@@ -257,7 +246,7 @@ def _check_folder(data: ImageFolder) -> _Found:
         "modes": _counted(readable["mode"]),
         "formats": _counted(readable["format"]),
         "missing_classes": tuple(
-            MissingClass(stage, name)
+            SplitClass(stage, name)
             for stage, classes in scan.images.items()
             for name in scan.class_names
             if not classes.get(name)

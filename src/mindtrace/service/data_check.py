@@ -22,7 +22,14 @@ def check(
 ) -> DataCheck:
     """Decode all images of `[data]` in their own size; `sheet` is a picture to draw."""
     if sheet is not None:
-        _require_writable(Path(sheet))
+        path = Path(sheet)
+        if path.suffix.lower() not in _FORMATS:
+            raise UsageError(
+                f"--sheet {path}: not the name of a picture",
+                hint=f"pictures end in {' '.join(_FORMATS)}",
+            )
+        if not path.parent.is_dir():
+            raise UsageError(f"--sheet {path}: no such folder: {path.parent}")
     from mindtrace.data.check import check
     from mindtrace.data.datamodule import build_data
 
@@ -31,7 +38,7 @@ def check(
     data.progress.stage(f"reading {settings.data.source}")
     found, picture = check(data, None if sheet is None else Path(sheet))
     if sheet is not None and picture is not None:
-        path, encoded = Path(sheet), io.BytesIO()
+        encoded = io.BytesIO()
         picture.save(encoded, _FORMATS[path.suffix.lower()])
         try:
             atomic_write(path, encoded.getvalue(), durable=False)
@@ -72,13 +79,3 @@ def verdict(found: DataCheck) -> MindtraceError | None:
 def named(image: ImagePlace) -> str:
     """The path, and the split where the path does not begin with it."""
     return image.path if image.path.startswith(image.split) else f"{image.path} ({image.split})"
-
-
-def _require_writable(path: Path) -> None:
-    if path.suffix.lower() not in _FORMATS:
-        raise UsageError(
-            f"--sheet {path}: not the name of a picture",
-            hint=f"pictures end in {' '.join(_FORMATS)}",
-        )
-    if not path.parent.is_dir():
-        raise UsageError(f"--sheet {path}: no such folder: {path.parent}")

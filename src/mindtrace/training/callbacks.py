@@ -29,10 +29,9 @@ class BestWeights(pl.Callback):
         self._best = -math.inf
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compare this epoch with the best one; the first of equals stays."""
         value = metric(trainer, self.monitor)
         score = value if self.monitor.endswith("acc") else -value
-        if score > self._best:
+        if score > self._best:  # the first of equals stays
             self._best = score
             self.epoch = trainer.current_epoch + 1
             self.metrics = epoch_metrics(trainer)
@@ -109,7 +108,7 @@ class ProgressCallback(pl.Callback):
         self._progress.advanced(epoch + 1, trainer.global_step - epoch * self._steps)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report the epoch's metrics; `BestWeights` must come before in the callbacks."""
+        # `BestWeights` comes before in the list of callbacks.
         epoch = trainer.current_epoch + 1
         report = EpochReport(
             epoch=epoch,
