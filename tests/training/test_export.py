@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from mindtrace.bundle.bundle import Contents
+from mindtrace.data.batches import to_pixels
 from mindtrace.preprocess import image_digest, open_pixels
-from mindtrace.training.export import contents, export_onnx, pixels
+from mindtrace.training.export import contents, export_onnx
 from mindtrace.training.fit import TrainResult
 
 Fit = Callable[..., TrainResult]
@@ -94,14 +95,13 @@ def test_the_same_network_makes_the_same_graph(result: TrainResult, packed: Cont
     assert export_onnx(result.model.network, result.model.model_config.spec) == packed.onnx
 
 
-def test_pixels_turn_a_tensor_into_an_image() -> None:
-    grey = torch.arange(12, dtype=torch.uint8).reshape(1, 3, 4)
-    colour = torch.arange(36, dtype=torch.uint8).reshape(3, 3, 4)
+def test_pixels_turn_tensors_into_images() -> None:
+    grey = torch.arange(12, dtype=torch.uint8).reshape(1, 1, 3, 4)
+    colour = torch.arange(36, dtype=torch.uint8).reshape(1, 3, 3, 4)
 
-    assert (pixels(grey) == grey[0].numpy()).all()
-    assert pixels(colour).shape == (3, 4, 3)
-    assert pixels(colour).flags.c_contiguous
-    assert pixels(colour)[1, 2].tolist() == [6, 18, 30]
+    assert (to_pixels(grey)[0] == grey[0, 0].numpy()).all()
+    assert to_pixels(colour).shape == (1, 3, 4, 3)
+    assert to_pixels(colour)[0, 1, 2].tolist() == [6, 18, 30]
 
 
 def test_exporting_prints_nothing(result: TrainResult, capfd: pytest.CaptureFixture[str]) -> None:
