@@ -96,7 +96,7 @@ def test_the_first_champion(registry: Registered, said: list[str]) -> None:
     watched = Watched(registry.settings)
     assert watched.look(THOROUGH) is None
     with pytest.raises(Problem, match="no version to serve yet"):
-        watched.served.refuse()
+        watched.served.require_model()
     registry.add(1.0)
     assert watched.look() == 1
     watched.served.require_ready()
@@ -110,7 +110,7 @@ def test_a_first_champion_that_nobody_can_find(registry: Registered, said: list[
     registry.add(1.0, name="others")
     assert watched.look(THOROUGH) is None
     with pytest.raises(Problem, match="cannot be looked up"):
-        watched.served.refuse()
+        watched.served.require_model()
     assert len(said) == 1
     registry.store.client.delete_registered_model("others")
     assert watched.look() == 1
@@ -123,7 +123,7 @@ def test_a_first_champion_that_is_broken(registry: Registered, said: list[str]) 
     assert watched.look(THOROUGH) is None
     assert watched.swaps == (0, 1, 0)
     with pytest.raises(Problem, match="cannot be served") as caught:
-        watched.served.refuse()
+        watched.served.require_model()
     assert caught.value.status == 503
     assert str(registry.folder(1)) not in caught.value.detail
     registry.add(2.0)

@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 from mindtrace.application.problems import Problem
 
 Result = TypeVar("Result")
-# Whether the answer is still waited for; asked by work that has parts, before each.
+# Whether the client still waits for the answer; long work asks before each of its parts.
 Wanted = Callable[[], bool]
-always: Wanted = lambda: True  # noqa: E731 - of work that is done at once
-_WEIGHT = 0.1  # of the latest work in the running mean of what work takes
+always: Wanted = lambda: True  # noqa: E731 - for work on the event loop, which is short
+_WEIGHT = 0.1  # of the latest duration in the running mean
 
 
 class Admission:
-    """Lets in as much as can be answered soon."""
+    """Accepts work that can be done in time, and refuses the rest at once."""
 
     def __init__(self, queue: int, timeout: float, threads: int) -> None:
         self._queue = queue
@@ -28,7 +28,7 @@ class Admission:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="inference")
         self._lock = threading.Lock()
         self._inside = 0
-        self._seconds = 0.0  # that work takes, a running mean
+        self._seconds = 0.0  # running mean of how long work takes
 
     @property
     def depth(self) -> int:
@@ -37,23 +37,23 @@ class Admission:
 
     @property
     def full(self) -> bool:
-        """Whether nobody more may wait: no place, or its turn would come too late."""
+        """Whether the queue is full, or so long that a new request would time out."""
         wait = self.depth * self._seconds / self._size
         return self._inside >= self._size + self._queue or wait > self._timeout
 
     def require_free_place(self) -> None:
-        """Ask before a body is read, so that it need not be."""
+        """Refuse before the body is read, so that it need not be."""
         if self.full:
             raise overloaded()
 
     async def run(self, work: Callable[[Wanted], Result]) -> Result:
-        """Do work in a thread when its turn has come; it is given what to ask between its parts."""
+        """Do work in a thread, in the order of arrival; 503 if full, 504 if it takes too long."""
         self.require_free_place()
         over = threading.Event()
         with self._lock:
             self._inside += 1
         job = self._threads.submit(self._measured, work, lambda: not over.is_set())
-        # Also when it was given up: a thread that still works at it is not free.
+        # Also after a timeout: a thread that still works is not free.
         job.add_done_callback(self._left)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(job), self._timeout)
@@ -65,7 +65,7 @@ class Admission:
             over.set()
 
     def close(self) -> None:
-        """Begin nothing more; what runs comes to its end."""
+        """Start nothing more; running work ends by itself."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _measured(self, work: Callable[[Wanted], Result], wanted: Wanted) -> Result:
@@ -81,7 +81,7 @@ class Admission:
 
 
 def overloaded() -> Problem:
-    """The answer to one request too many."""
+    """The answer when too many requests wait."""
     return Problem(
         503, "too many requests wait already", headers={"Retry-After": "1"}, kind="overloaded"
     )

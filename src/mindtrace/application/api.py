@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,29 +144,23 @@ async def _lifespan(application: FastAPI) -> AsyncIterator[None]:
         state.access_log.start()
     if state.worker:
         state.sidecar.start()
-    async with metrics.flushed_regularly(state):
-        with _frozen_memory():
-            yield
-    # From here on the loop is blocked: it has nothing left to do, all requests are answered.
-    poller.stop()
-    state.admission.close()
-    if state.access_log is not None:
-        state.access_log.stop()
-    state.sidecar.stop()
-
-
-@contextlib.contextmanager
-def _frozen_memory() -> Iterator[None]:
-    """What is loaded stays: the garbage collector need not look at it again."""
+    # What is loaded stays: the garbage collector need not visit it again.
     thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     try:
-        yield
+        async with metrics.flushed_regularly(state):
+            yield
     finally:
         gc.set_threshold(*thresholds)
         gc.unfreeze()
+    # This blocks the loop, which has nothing left to do: all requests are answered.
+    poller.stop()
+    state.admission.close()
+    if state.access_log is not None:
+        state.access_log.stop()
+    state.sidecar.stop()
 
 
 def _http_problem(request: Request, error: Exception) -> Any:

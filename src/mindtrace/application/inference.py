@@ -10,7 +10,7 @@ import binascii
 import contextlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from mindtrace.application import bodies
-from mindtrace.application.admission import Admission, Wanted, always, overloaded
+from mindtrace.application.admission import Admission, Result, Wanted, always, overloaded
 from mindtrace.application.metrics import Metrics
 from mindtrace.application.middleware import AccessLog, Reply, request_id, send_problem
 from mindtrace.application.problems import Problem
@@ -46,7 +46,7 @@ from mindtrace.service.predict import LoadedModel
 
 ROUTE = "/inference"
 ACCEPTED = ("application/json", *IMAGE_TYPES, "multipart/form-data")
-# Up to here a request is answered on the event loop: sooner than a thread would be woken.
+# Up to these limits a request is answered on the event loop, faster than a thread would wake up.
 SMALL_BODY = 16 * 1024
 SMALL_PIXELS = 256 * 256
 LIGHT_SECONDS = 0.001
@@ -73,26 +73,42 @@ async def inference(request: Request) -> Response:
     if not is_light(model):
         state.admission.require_free_place()
     content, top_k = await _read(request)
-    asked = _parse(content, top_k) if len(content) <= SMALL_BODY else None
 
-    def work(wanted: Wanted) -> tuple[dict[str, Any], float]:
-        start = time.perf_counter()
-        max_pixels = state.settings.serve.max_pixels
-        fields = answer(model, asked or _parse(content, top_k), max_pixels, wanted)
-        return fields, time.perf_counter() - start
+    def run(asked: InferenceRequest, wanted: Wanted) -> tuple[dict[str, Any], list[str]]:
+        fields = answer(model, asked, state.settings.serve.max_pixels, wanted)
+        rows = fields.get("items", [fields])
+        return fields, [row["class_name"] for row in rows if "class_name" in row]
 
-    if asked is not None and is_light(model) and has_few_pixels(asked.images):
-        fields, seconds = work(always)
-    else:
-        fields, seconds = await state.admission.run(work)
-    rows = fields.get("items", [fields])
-    state.metrics.predicted([row["class_name"] for row in rows if "class_name" in row], seconds)
+    fields = await classify(state, model, content, lambda: _parse(content, top_k), run)
     fields["request_id"] = request.state.request_id
     return Response(orjson.dumps(fields), media_type="application/json")
 
 
+async def classify(
+    state: State,
+    model: LoadedModel,
+    body: bytes,
+    parse: Callable[[], Any],
+    run: Callable[[Any, Wanted], tuple[Result, list[str]]],
+) -> Result:
+    """Parse a body and run it, on the event loop if both are quick; count the classes found."""
+    asked = parse() if len(body) <= SMALL_BODY else None
+
+    def work(wanted: Wanted) -> tuple[Result, list[str], float]:
+        start = time.perf_counter()
+        result, class_names = run(asked or parse(), wanted)
+        return result, class_names, time.perf_counter() - start
+
+    if asked is not None and is_light(model) and has_few_pixels(asked.images):
+        result, class_names, seconds = work(always)
+    else:
+        result, class_names, seconds = await state.admission.run(work)
+    state.metrics.predicted(class_names, seconds)
+    return result
+
+
 def is_light(model: LoadedModel) -> bool:
-    """Whether the network is done with an image before a thread would have been woken."""
+    """Whether the network takes less time than it takes to wake a thread."""
     return model.predictor.seconds <= LIGHT_SECONDS
 
 
@@ -100,7 +116,7 @@ def has_few_pixels(images: Sequence[bytes | Problem]) -> bool:
     """Whether all images together are quickly decoded, as their headers say."""
     pixels = 0
     for image in images:
-        # One that is no image is as quickly refused.
+        # A file that is no image is refused as quickly.
         with contextlib.suppress(ImageError):
             pixels += count_pixels(image) if isinstance(image, bytes) else 0
     return pixels <= SMALL_PIXELS
@@ -178,7 +194,7 @@ def _top_k(value: object) -> int:
 def answer(
     model: LoadedModel, asked: InferenceRequest, max_pixels: int, wanted: Wanted
 ) -> dict[str, Any]:
-    """What the model says: of one image, or `items` with an entry for each."""
+    """The fields of the answer: of one image, or `items` with one entry per image."""
     if asked.many:
         return {"items": _items(model, asked, max_pixels, wanted)}
     pixels = _decode(model, asked.images[0], max_pixels)
@@ -188,7 +204,7 @@ def answer(
 def _items(
     model: LoadedModel, asked: InferenceRequest, max_pixels: int, wanted: Wanted
 ) -> list[dict[str, Any]]:
-    """Decode each image, run those that could be read together, answer in their order."""
+    """Decode each image, run those that could be read in batches, answer in their order."""
     items: list[dict[str, Any]] = [{} for _ in asked.images]
     decoded: list[tuple[int, NDArray[np.uint8]]] = []
     for place, image in enumerate(asked.images):
@@ -206,7 +222,7 @@ def _items(
 
 
 def require_wanted(wanted: Wanted) -> None:
-    """504 if nobody waits for the answer any longer."""
+    """504 if the client no longer waits for the answer."""
     if not wanted():
         raise Problem(504, "nobody waits for the answer any longer")
 
@@ -251,7 +267,7 @@ def compose(model: LoadedModel, row: NDArray[np.float32], top_k: int) -> dict[st
     }
 
 
-# Headers that change nothing of the answer, or that the fast path looks at.
+# Headers that do not change the answer, or that the fast path evaluates.
 _COMMON = frozenset(
     {
         *(b"host", b"content-type", b"content-length", b"authorization", b"x-request-id"),
@@ -266,7 +282,7 @@ _BODY = re.compile(
     rb'(?:,[ \t\n\r]*"top_k"[ \t\n\r]*:[ \t\n\r]*([1-9][0-9]{0,8})[ \t\n\r]*)?\}[ \t\n\r]*'
 )
 _JSON_HEADERS = b"content-type: application/json\r\ncontent-length: %d\r\nx-request-id: %s\r\n"
-_REMEMBERED = 256  # heads that passed every rule; forgotten all at once beyond that
+_REMEMBERED = 256  # heads that passed every rule; more than that empty the set
 
 
 def answer_quickly(
@@ -284,7 +300,7 @@ def answer_quickly(
 
 
 def answer_json(model: LoadedModel, body: bytes, max_pixels: int) -> bytes:
-    """What a client would get, on whichever path; without a server."""
+    """The answer that a client would get on either path, without a server."""
     if len(body) <= SMALL_BODY and is_light(model):
         with contextlib.suppress(ImageError, ValueError):
             found = answer_quickly(model, body, "golden", SMALL_PIXELS)
@@ -296,9 +312,9 @@ def answer_json(model: LoadedModel, body: bytes, max_pixels: int) -> bytes:
 class FastPath:
     """Answers the usual request in front of FastAPI, for a third of the cost.
 
-    Usual is a short JSON body with one image, common headers, and a model that is done sooner
-    than a thread would be woken. Everything else, and whatever goes wrong, takes the full path
-    from its beginning: only there is decided what is refused, and how.
+    Usual is a short JSON body with one image, common headers, and a model that takes less time
+    than waking a thread. Everything else, and every failure, takes the full path from its
+    beginning: only the full path refuses requests.
     """
 
     def __init__(self, state: State, rules: Sequence[Rule]) -> None:
@@ -311,12 +327,12 @@ class FastPath:
         self._max_body = min(limits.max_body, SMALL_BODY)
         self._max_pixels = min(limits.max_pixels, SMALL_PIXELS)
         self._passed: set[tuple[Any, ...]] = set()
-        # What uvicorn puts first into every head; it makes a new list each second.
+        # uvicorn begins every head with these, and makes a new list each second.
         self._default_headers: list[tuple[bytes, bytes]] | None = None
         self._start = b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Receive | None:
-        """Answer a request, or return what the full path is to receive it from."""
+        """Answer a request, or return the `receive` with which the full path takes it."""
         start = time.perf_counter()
         model = self._served.model
         headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -325,7 +341,7 @@ class FastPath:
         if not is_light(model):
             if not self._admission.full:
                 return receive
-            # Too many wait for a model that takes long: say so at the least cost.
+            # Too many requests wait for a slow model: refuse at the least cost.
             reply = Reply(request_id(headers.get(b"x-request-id")), send)
             await send_problem(overloaded(), reply.request_id, reply.send)
             reply.count(scope, ROUTE, self._metrics, self._access_log)
@@ -342,7 +358,7 @@ class FastPath:
         begun = time.perf_counter()
         try:
             found = answer_quickly(model, message["body"], given, self._max_pixels)
-        except Exception:  # noqa: BLE001 - whatever it is, the full path meets it too and says so
+        except Exception:  # noqa: BLE001 - the full path fails likewise and reports it
             found = None
         if found is None:
             return _again(message, receive)
@@ -361,7 +377,7 @@ class FastPath:
             return False
         if not headers.keys() <= _COMMON or len(headers) != len(scope["headers"]):
             return False
-        # All that the rules look at, of such a request.
+        # All that the rules read of such a request.
         looked_at = (
             *(headers.get(b"host"), headers.get(b"authorization"), headers.get(b"content-type")),
             *(tuple(scope.get("server") or ()), scope["scheme"]),
@@ -382,8 +398,8 @@ class FastPath:
     async def _send(self, send: Send, request_id: bytes, content: bytes) -> None:
         """Answer with head and body in one piece, if the server below is uvicorn.
 
-        It hands each message to the system at once, and for a small answer the second call costs
-        as much as running a small network.
+        uvicorn writes each message to the socket at once, and for a small answer the second write
+        costs as much as running a small network.
         """
         cycle = getattr(send, "__self__", None)
         if type(cycle) is not RequestResponseCycle or (

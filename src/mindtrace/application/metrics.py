@@ -1,7 +1,7 @@
-"""What a server process counts, and all workers together in Prometheus' format.
+"""Counters of a server process, and of all workers together in Prometheus' format.
 
-Requests cost plain additions; twice a second, and before each scrape, what is new is added to
-prometheus-client's metrics. With several workers its multiprocess mode shares them through files.
+A request costs plain additions. Twice a second and before each scrape the new counts are added to
+prometheus-client's metrics; with several workers its multiprocess mode shares them through files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from starlette.datastructures import State
 from mindtrace.errors import StoreError
 from mindtrace.service import jobs as jobs_service
 
-# The label of whatever has no route: a client's own path would be a new time series each.
+# The label of requests without a route: every path of a client's would be a new time series.
 OTHER = "other"
 # Upper bounds in seconds, of both histograms.
 BOUNDS = (
@@ -32,19 +32,18 @@ FLUSH_EVERY = 0.5  # seconds
 
 
 class Histogram:
-    """How many values fell below each of `BOUNDS`, beyond them, and their sum."""
+    """The number of values in each bucket of `BOUNDS`, and their sum."""
 
     def __init__(self) -> None:
         self.counts = [0] * (len(BOUNDS) + 1)
         self.total = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one value."""
         self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.total += seconds
 
     def flush(self, family: Any) -> None:
-        """Add everything to a histogram of prometheus-client, and begin anew."""
+        """Add everything to a histogram of prometheus-client, and start again from zero."""
         # Its public `observe` takes one value at a time, and there are thousands a second.
         for bucket, count in zip(family._buckets, self.counts, strict=True):
             if count:
@@ -54,7 +53,7 @@ class Histogram:
 
 
 class Metrics:
-    """The counters of this process; for the event loop's thread alone."""
+    """The counters of this process; used by the event loop's thread only."""
 
     def __init__(self, shared: Path | None = None) -> None:
         self.shared = shared
@@ -83,7 +82,7 @@ class Metrics:
     def flush(
         self, swaps: Mapping[str, int], queue_depth: int, model: tuple[str, str] | None
     ) -> _Families:
-        """Add what is new to prometheus-client's metrics."""
+        """Add the new counts to prometheus-client's metrics."""
         if self._families is None:
             self._families = _Families(self.shared)
         families = self._families
@@ -94,7 +93,7 @@ class Metrics:
             for labels, count in counts.items():
                 family.labels(*labels).inc(count)
             counts.clear()
-        # These are counted by another thread, which goes on adding to them.
+        # Another thread counts these and adds to them meanwhile.
         for result, count in swaps.items():
             families.swaps.labels(result).inc(count - self._swaps.get(result, 0))
             self._swaps[result] = count
@@ -109,7 +108,7 @@ class Metrics:
 
 
 class _Families:
-    """The metrics of this process in prometheus-client's types; imported when first needed."""
+    """All metrics in prometheus-client's types, which are imported when first needed."""
 
     def __init__(self, shared: Path | None) -> None:
         from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics
@@ -153,12 +152,25 @@ class _Families:
             registry=own,
             multiprocess_mode="livemax",
         )
+        self.jobs: Mapping[str, int] = {}  # by state; counted for each scrape
         # In multiprocess mode the files are read, which hold what this process counted too.
-        collected: Any = own
+        self.collected = own
         if shared is not None:
-            collected = CollectorRegistry()
-            MultiProcessCollector(collected, str(shared))  # type: ignore[no-untyped-call]
-        self.collected = collected
+            self.collected = CollectorRegistry()
+            MultiProcessCollector(self.collected, str(shared))  # type: ignore[no-untyped-call]
+
+    def collect(self) -> Iterator[Any]:
+        from prometheus_client.core import GaugeMetricFamily
+
+        for family in self.collected.collect():
+            if family.name == "mindtrace_model_info":
+                # Multiprocess mode cannot remove a gauge's labels: 0 marks an earlier version.
+                family.samples = [sample for sample in family.samples if sample.value]
+            yield family
+        jobs = GaugeMetricFamily("mindtrace_jobs", "Retrainings by state.", labels=("state",))
+        for state, count in self.jobs.items():
+            jobs.add_metric((state,), count)
+        yield jobs
 
 
 def flush(state: State) -> _Families:
@@ -171,7 +183,7 @@ def flush(state: State) -> _Families:
 
 @contextlib.asynccontextmanager
 async def flushed_regularly(state: State) -> AsyncIterator[None]:
-    """While inside, the other workers of this server see what this one has counted."""
+    """While inside, the other workers of this server see the counts of this one."""
     if state.metrics.shared is None:
         yield
         return
@@ -186,7 +198,7 @@ async def flushed_regularly(state: State) -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
-        with contextlib.suppress(OSError):  # the folder goes with the server
+        with contextlib.suppress(OSError):  # the supervisor may have removed the folder
             flush(state)
 
 
@@ -197,34 +209,10 @@ async def scrape(state: State) -> tuple[bytes, str]:
 
 
 def _render(families: _Families, settings: Any) -> tuple[bytes, str]:
-    from prometheus_client import CollectorRegistry
     from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
     try:
-        jobs = jobs_service.counts(settings)
+        families.jobs = jobs_service.counts(settings)
     except StoreError:
-        jobs = {}  # the rest is right all the same
-    registry = CollectorRegistry()
-    registry.register(_Collector(families, jobs))
-    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
-
-
-class _Collector:
-    """All metrics of one scrape."""
-
-    def __init__(self, families: _Families, jobs: Mapping[str, int]) -> None:
-        self._families, self._jobs = families, jobs
-
-    def collect(self) -> Iterator[Any]:
-        """All families."""
-        from prometheus_client.core import GaugeMetricFamily
-
-        for family in self._families.collected.collect():
-            if family.name == "mindtrace_model_info":
-                # A gauge's labels cannot be taken back in multiprocess mode: 0 is a version before.
-                family.samples = [sample for sample in family.samples if sample.value]
-            yield family
-        jobs = GaugeMetricFamily("mindtrace_jobs", "Retrainings by state.", labels=("state",))
-        for state, count in self._jobs.items():
-            jobs.add_metric((state,), count)
-        yield jobs
+        families.jobs = {}  # the other metrics are right all the same
+    return generate_latest(families), CONTENT_TYPE_PLAIN_0_0_4  # type: ignore[arg-type]

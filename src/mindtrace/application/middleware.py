@@ -18,24 +18,23 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mindtrace.application.metrics import OTHER, Metrics
-from mindtrace.application.problems import Problem, body_too_long, from_error, log
-from mindtrace.errors import MindtraceError
+from mindtrace.application.problems import Problem, body_too_long, from_error
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 # Ids are the process's prefix and a number.
 _PREFIX = secrets.token_hex(10)
 _NUMBERS = itertools.count()
-_MAX_WAITING = 20_000  # lines of the access log; more are counted, not kept
-_MAX_PATH = 512  # of a line; a path may be as long as a head
-SHORT_BODY = 256 * 1024  # always taken; longer ones share a budget
-# Bytes of long bodies that a process holds at a time, at least one of the longest.
+_MAX_WAITING = 20_000  # queued lines of the access log; more are dropped and counted
+_MAX_PATH = 512  # characters of a path in the access log
+SHORT_BODY = 256 * 1024  # always accepted; longer bodies share a budget
+# Bytes of long bodies that a process holds at a time; enough for one of the longest.
 LONG_BODIES = 256 * 1024 * 1024
 
 
 class AccessLog:
-    """A JSON line for each request, written by a thread, so that a slow terminal delays nothing.
+    """Writes a JSON line for each request in a thread, so that a slow terminal delays nothing.
 
-    No query, header or body is ever written.
+    Never writes queries, headers or bodies.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -46,11 +45,10 @@ class AccessLog:
         self._dropped = 0
 
     def start(self) -> None:
-        """Begin to write."""
         self._listener.start()
 
     def stop(self) -> None:
-        """Write what is left, and end."""
+        """Write the lines that wait, and stop."""
         self._report_dropped()
         self._listener.stop()
 
@@ -97,11 +95,10 @@ class RequestMiddleware:
         self.app = app
         self.metrics = metrics
         self.access_log = access_log
-        # Routes without parameters: a request that is refused before routing is counted there.
+        # Routes without parameters: a request refused before routing is counted under these.
         self.paths = frozenset(paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, whatever happens inside."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -115,7 +112,7 @@ class RequestMiddleware:
         except Exception as error:
             if reply.status:
                 raise
-            problem = _as_problem(error, reply.request_id)
+            problem = from_error(error, reply.request_id)
             if scope["path"].startswith("/v2"):
                 problem.members["error"] = problem.detail  # the one that its clients read
             await send_problem(problem, reply.request_id, reply.send)
@@ -126,7 +123,7 @@ class RequestMiddleware:
 
 
 class Reply:
-    """An answer on its way out; `status` is 0 until it has begun."""
+    """An answer that is being sent; `status` is 0 until it has begun."""
 
     def __init__(self, request_id: str, send: Send) -> None:
         self.request_id = request_id
@@ -136,7 +133,7 @@ class Reply:
         self._seconds, self._length = 0.0, 0
 
     async def send(self, message: Message) -> None:
-        """Pass one message on, with the request id in its head."""
+        """Send one message, with the request id among its headers."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self._seconds = time.perf_counter() - self._start
@@ -149,23 +146,13 @@ class Reply:
     def count(
         self, scope: Scope, route: str, metrics: Metrics, access_log: AccessLog | None
     ) -> None:
-        """Count it under its route, and note it; nothing if it never began."""
+        """Count and log the answer under its route, if it has begun."""
         if not self.status:
             return
         metrics.answered(route, self.status, self._seconds)
         if access_log is not None:
             seconds = time.perf_counter() - self._start
             access_log.note(scope, self.request_id, self.status, seconds, self._length)
-
-
-def _as_problem(error: Exception, request_id: str) -> Problem:
-    """The answer to an exception; an unexpected one goes to the log."""
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, MindtraceError):
-        return from_error(error)
-    log.error("request %s failed", request_id, exc_info=error)
-    return Problem(500, "the server failed; its log says more under this request_id")
 
 
 async def send_problem(problem: Problem, request_id: str, send: Send) -> None:
@@ -177,16 +164,16 @@ async def send_problem(problem: Problem, request_id: str, send: Send) -> None:
 
 
 def request_id(given: bytes | None) -> str:
-    """The id that a client gave, or 32 hexadecimal digits; a strange one would end in logs."""
+    """The id that the client gave, if it is safe to log; else 32 hexadecimal digits."""
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode()
     return f"{_PREFIX}{next(_NUMBERS):012x}"
 
 
 class BodyLimit:
-    """Refuses a body longer than its route allows, and long ones that are too many at a time.
+    """Refuses bodies longer than the route allows, and too many long bodies at a time.
 
-    FastAPI's own limit answers with plain text, and knows no budget of the process.
+    FastAPI's own limit answers with plain text, and has no budget for the process.
     """
 
     def __init__(self, app: ASGIApp, default: int, by_path: Mapping[str, int]) -> None:
@@ -197,15 +184,14 @@ class BodyLimit:
         self._budget = max(LONG_BODIES, default)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on; raise a `Problem` once its body is too long."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         limit = self.by_path.get(scope["path"], self.default)
-        for name, value in scope["headers"]:
-            # What is no number is refused by the protocol.
-            if name == b"content-length" and value.isdigit() and _exceeds(value, limit):
-                raise body_too_long(limit)
+        length = dict(scope["headers"]).get(b"content-length", b"")
+        # The protocol refuses what is no number; Python does not convert thousands of digits.
+        if length.isdigit() and (len(length) >= 20 or int(length) > limit):
+            raise body_too_long(limit)
         seen = 0
 
         async def counted() -> Message:
@@ -226,8 +212,3 @@ class BodyLimit:
             await self.app(scope, counted, send)
         finally:
             self.held -= max(0, seen - SHORT_BODY)
-
-
-def _exceeds(digits: bytes, limit: int) -> bool:
-    """Python refuses to convert thousands of digits."""
-    return len(digits) >= 20 or int(digits) > limit

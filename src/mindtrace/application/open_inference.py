@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 import struct
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,26 +20,22 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from mindtrace.application import bodies, system
-from mindtrace.application.admission import Wanted, always
-from mindtrace.application.inference import (
-    BATCH,
-    SMALL_BODY,
-    has_few_pixels,
-    is_light,
-    require_wanted,
-)
+from mindtrace.application.admission import Wanted
+from mindtrace.application.inference import BATCH, classify, is_light, require_wanted
 from mindtrace.application.open_inference_schemas import (
     BINARY,
     INFER_ROUTE,
     JSON_LENGTH,
     ImageInput,
     InferBody,
+    Kind,
     Metadata,
     ModelMetadata,
     ModelReady,
     PixelInput,
     ServerLive,
     ServerReady,
+    TensorMetadata,
 )
 from mindtrace.application.problems import Problem
 from mindtrace.application.schemas import MAX_IMAGES, problems
@@ -50,8 +45,8 @@ from mindtrace.service.predict import LoadedModel
 from mindtrace.version import VERSION
 
 UNNAMED = "bundle"  # the name of a bundle that was named by its folder
-INPUTS = {"image": "BYTES", "input": "FP32"}
-OUTPUTS = {"probabilities": "FP32", "label": "INT64", "class_name": "BYTES"}
+INPUTS: dict[str, Kind] = {"image": "BYTES", "input": "FP32"}
+OUTPUTS: dict[str, Kind] = {"probabilities": "FP32", "label": "INT64", "class_name": "BYTES"}
 # Would change the answer, and is not offered: to leave it out would be a guess.
 _NOT_OFFERED = ("classification", "shared_memory_region")
 # In JSON; what is more takes seconds to parse, and has a better way.
@@ -59,83 +54,69 @@ MAX_VALUES, MAX_OBJECTS = 2**20, 64
 _LENGTH = struct.Struct("<I")
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"])
-_UNREADY = problems(404, 503)
+model_router = APIRouter(prefix="/models/{name}", responses=problems(404, 503))
 
 
-@router.get("", summary="The server", response_model=Metadata)
-async def v2() -> dict[str, Any]:
+@router.get("", summary="The server")
+async def v2() -> Metadata:
     """Name, version and extensions."""
-    return {"name": "mindtrace", "version": VERSION, "extensions": ["binary_tensor_data"]}
+    return Metadata(name="mindtrace", version=VERSION, extensions=["binary_tensor_data"])
 
 
-@router.get("/health/live", summary="Does the process answer", response_model=ServerLive)
-async def v2_live() -> dict[str, Any]:
+@router.get("/health/live", summary="Does the process answer")
+async def v2_live() -> ServerLive:
     """Never touches the model."""
-    return {"live": True}
+    return ServerLive(live=True)
 
 
-@router.get(
-    "/health/ready", summary="Can it classify", response_model=ServerReady, responses=problems(503)
-)
-async def v2_ready(request: Request) -> dict[str, Any]:
+@router.get("/health/ready", summary="Can it classify", responses=problems(503))
+async def v2_ready(request: Request) -> ServerReady:
     """As /healthz/ready."""
     await system.ready(request)
-    return {"ready": True}
+    return ServerReady(ready=True)
 
 
-@router.get("/models/{name}", summary="The model", response_model=ModelMetadata, responses=_UNREADY)
-async def v2_model(request: Request, name: str) -> dict[str, Any]:
+@model_router.get("", summary="The model")
+async def v2_model(request: Request, name: str) -> ModelMetadata:
     """What it takes and gives: one of the two inputs, any of the outputs."""
     return _metadata(_served(request, name))
 
 
-@router.get(
-    "/models/{name}/versions/{version}",
-    summary="The model, if it is this version",
-    response_model=ModelMetadata,
-    responses=_UNREADY,
-)
-async def v2_model_version(request: Request, name: str, version: str) -> dict[str, Any]:
+@model_router.get("/versions/{version}", summary="The model, if it is this version")
+async def v2_model_version(request: Request, name: str, version: str) -> ModelMetadata:
     """What it takes and gives."""
     return _metadata(_served(request, name, version))
 
 
-@router.get(
-    "/models/{name}/ready",
-    summary="Is the model ready",
-    response_model=ModelReady,
-    responses=_UNREADY,
-)
-async def v2_model_ready(request: Request, name: str) -> dict[str, Any]:
+@model_router.get("/ready", summary="Is the model ready")
+async def v2_model_ready(request: Request, name: str) -> ModelReady:
     """Loaded, and its golden images passed."""
     _served(request, name)
     await system.ready(request)
-    return {"name": name, "ready": True}
+    return ModelReady(name=name, ready=True)
 
 
-@router.get(
-    "/models/{name}/versions/{version}/ready",
-    summary="Is this version ready",
-    response_model=ModelReady,
-    responses=_UNREADY,
-)
-async def v2_model_version_ready(request: Request, name: str, version: str) -> dict[str, Any]:
+@model_router.get("/versions/{version}/ready", summary="Is this version ready")
+async def v2_model_version_ready(request: Request, name: str, version: str) -> ModelReady:
     """Loaded, and its golden images passed."""
     _served(request, name, version)
     await system.ready(request)
-    return {"name": name, "ready": True}
+    return ModelReady(name=name, ready=True)
 
 
-@router.post("/models/{name}/infer", **INFER_ROUTE)
+@model_router.post("/infer", **INFER_ROUTE)
 async def v2_infer(request: Request, name: str) -> Response:
     """Answer with probabilities, label and class_name of each image."""
     return await _infer(request, _served(request, name))
 
 
-@router.post("/models/{name}/versions/{version}/infer", **INFER_ROUTE)
+@model_router.post("/versions/{version}/infer", **INFER_ROUTE)
 async def v2_infer_version(request: Request, name: str, version: str) -> Response:
     """The same, if the server serves this version."""
     return await _infer(request, _served(request, name, version))
+
+
+router.include_router(model_router)
 
 
 def _served(request: Request, name: str, version: str | None = None) -> LoadedModel:
@@ -156,7 +137,7 @@ def _names(model: LoadedModel) -> dict[str, str]:
     return {"model_name": model.model_name, "model_version": str(model.version)}
 
 
-def _metadata(model: LoadedModel) -> dict[str, Any]:
+def _metadata(model: LoadedModel) -> ModelMetadata:
     card, names = model.predictor.model_config, _names(model)
     shapes = {
         "image": [-1],
@@ -166,16 +147,16 @@ def _metadata(model: LoadedModel) -> dict[str, Any]:
         "class_name": [-1],
     }
 
-    def tensors(kinds: dict[str, str]) -> list[dict[str, Any]]:
-        return [{"name": n, "datatype": kind, "shape": shapes[n]} for n, kind in kinds.items()]
+    def tensors(kinds: dict[str, Kind]) -> list[TensorMetadata]:
+        return [TensorMetadata(name=n, datatype=kinds[n], shape=shapes[n]) for n in kinds]
 
-    return {
-        "name": names["model_name"],
-        "versions": [names["model_version"]] if "model_version" in names else [],
-        "platform": "onnxruntime_onnx",
-        "inputs": tensors(INPUTS),
-        "outputs": tensors(OUTPUTS),
-    }
+    return ModelMetadata(
+        name=names["model_name"],
+        versions=[names["model_version"]] if "model_version" in names else [],
+        platform="onnxruntime_onnx",
+        inputs=tensors(INPUTS),
+        outputs=tensors(OUTPUTS),
+    )
 
 
 async def _infer(request: Request, model: LoadedModel) -> Response:
@@ -184,21 +165,12 @@ async def _infer(request: Request, model: LoadedModel) -> Response:
     if not is_light(model):
         state.admission.require_free_place()
     body = await request.body()
-    spec = model.predictor.model_config.spec
-    asked = read_infer(body, length, spec) if len(body) <= SMALL_BODY else None
+    spec, max_pixels = model.predictor.model_config.spec, state.settings.serve.max_pixels
 
-    def work(wanted: Wanted) -> tuple[Response, list[str], float]:
-        start = time.perf_counter()
-        wish = asked or read_infer(body, length, spec)
-        response, class_names = _run(model, wish, state.settings.serve.max_pixels, wanted)
-        return response, class_names, time.perf_counter() - start
+    def run(asked: InferRequest, wanted: Wanted) -> tuple[Response, list[str]]:
+        return _run(model, asked, max_pixels, wanted)
 
-    if asked is not None and is_light(model) and has_few_pixels(asked.images):
-        response, class_names, seconds = work(always)
-    else:
-        response, class_names, seconds = await state.admission.run(work)
-    state.metrics.predicted(class_names, seconds)
-    return response
+    return await classify(state, model, body, lambda: read_infer(body, length, spec), run)
 
 
 def _json_length(request: Request) -> int | None:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict
 
-from mindtrace.application.schemas import EXAMPLE_IMAGE, MAX_IMAGES, inlined, problems
+from mindtrace.application.schemas import (
+    EXAMPLE_IMAGE,
+    MAX_IMAGES,
+    Shape,
+    Strict,
+    inlined,
+    problems,
+)
 
 JSON_LENGTH = "Inference-Header-Content-Length"
 BINARY = "application/octet-stream"
+Kind = Literal["BYTES", "FP32", "INT64"]
 
 
-class _Shape(BaseModel):
-    model_config = ConfigDict(protected_namespaces=())
-
-
-class _Strict(_Shape):
-    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
-
-
-class Metadata(_Shape):
+class Metadata(Shape):
     """The server."""
 
     name: str
@@ -29,34 +29,34 @@ class Metadata(_Shape):
     extensions: list[str]
 
 
-class ServerLive(_Shape):
+class ServerLive(Shape):
     """The process answers."""
 
     live: bool
 
 
-class ServerReady(_Shape):
+class ServerReady(Shape):
     """It can classify."""
 
     ready: bool
 
 
-class ModelReady(_Shape):
+class ModelReady(Shape):
     """The model can classify."""
 
     name: str
     ready: bool
 
 
-class TensorMetadata(_Shape):
+class TensorMetadata(Shape):
     """A tensor that the model takes or gives; -1 is any number of rows."""
 
     name: str
-    datatype: Literal["BYTES", "FP32", "INT64"]
+    datatype: Kind
     shape: list[int]
 
 
-class ModelMetadata(_Shape):
+class ModelMetadata(Shape):
     """What the model takes (one of `inputs`) and gives."""
 
     name: str
@@ -77,7 +77,7 @@ _NUMBERS = {"type": "array", "items": {}, "minItems": 1}
 _NUMBERS["description"] = "numbers, flat or nested as the shape"
 
 
-class ImageInput(_Strict):
+class ImageInput(Strict):
     """Image files: a PNG, JPEG or WebP in each element."""
 
     model_config = ConfigDict(json_schema_extra=_DATA_REQUIRED)
@@ -88,7 +88,7 @@ class ImageInput(_Strict):
     parameters: dict[str, Any] = Field(default={})
 
 
-class PixelInput(_Strict):
+class PixelInput(Strict):
     """Normalised input, (n, channels, height, width)."""
 
     model_config = ConfigDict(json_schema_extra=_DATA_REQUIRED)
@@ -102,7 +102,7 @@ class PixelInput(_Strict):
 _Input = Annotated[ImageInput | PixelInput, Field(discriminator="name")]
 
 
-class WantedOutput(_Strict):
+class WantedOutput(Strict):
     """One of the outputs."""
 
     name: Literal["probabilities", "label", "class_name"]
@@ -115,7 +115,7 @@ def _encodable(text: str) -> str:
     return text
 
 
-class InferBody(_Strict):
+class InferBody(Strict):
     """What is asked."""
 
     id: Annotated[str, AfterValidator(_encodable)] | None = Field(
@@ -126,17 +126,17 @@ class InferBody(_Strict):
     parameters: dict[str, Any] = Field(default={}, examples=[{"binary_data_output": False}])
 
 
-class OutputTensor(_Shape):
+class OutputTensor(Shape):
     """An answer: `data` in row-major order, or `binary_data_size` bytes behind the JSON."""
 
     name: str
-    datatype: Literal["BYTES", "FP32", "INT64"]
+    datatype: Kind
     shape: list[int]
     data: list[float | str] | None = None
     parameters: dict[str, Any] | None = None
 
 
-class Inferred(_Shape):
+class Inferred(Shape):
     """What the model says."""
 
     model_name: str

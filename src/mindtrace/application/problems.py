@@ -1,6 +1,6 @@
-"""How the HTTP interface refuses: exceptions as RFC 9457 problem documents.
+"""Exceptions as RFC 9457 problem documents.
 
-What names our files (a bundle's folder, a store's address) goes to the log, never to the client.
+Messages that name files or stores go to the log, never to the client.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mindtrace.errors import ConfigError, MindtraceError, NotFoundError
 MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger("mindtrace.application")
 
-# One line for each class, so that a new one is a decision; a test walks the tree.
+# Every error class has a line of its own; a test walks the tree.
 STATUS: Mapping[type[MindtraceError], int] = {
     errors.MindtraceError: 500,
     errors.ConfigError: 422,
@@ -44,13 +44,13 @@ _SILENT = {
 }
 # RFC 9110's words; Python's own table had older ones before 3.13.
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
-# What a client may hear the name of; a registry or a folder would be a path.
+# The client may see the names of these; the name of a registry or a folder is a path.
 _NAMEABLE = frozenset({"model", "version", "alias", "job"})
 _RETRY_AFTER = {429: "30", 503: "5"}
 
 
 class Problem(Exception):  # noqa: N818 - it is what RFC 9457 calls it
-    """A refusal on its way to the client; `kind` is the last part of the document's `type`."""
+    """A refusal of a request; `kind` is the last part of the document's `type`."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Problem(Exception):  # noqa: N818 - it is what RFC 9457 calls it
 
     def body(self, request_id: str) -> bytes:
         text = json.dumps(self.document(request_id), ensure_ascii=False)
-        # What a client sent may be quoted, and half a surrogate pair is no character.
+        # The detail may quote the client, and half a surrogate pair cannot be encoded.
         return text.encode(errors="replace")
 
     def http_headers(self, body: bytes) -> list[tuple[bytes, bytes]]:
@@ -101,32 +101,33 @@ def body_too_long(limit: int) -> Problem:
     return Problem(413, f"the body is longer than {limit:,} bytes", headers={"Connection": "close"})
 
 
-def from_error(error: MindtraceError) -> Problem:
-    """What a client may know of an error of the lower layers; the rest is logged."""
+def from_error(error: Exception, request_id: str = "") -> Problem:
+    """What a client may know of an error; the rest is logged."""
+    if isinstance(error, Problem):
+        return error
+    if not isinstance(error, MindtraceError):
+        log.error("request %s failed", request_id, exc_info=error)
+        return Problem(500, _SILENT[500])
     status = status_of(type(error))
     kind = kind_of(type(error).__name__)
     retry = {"Retry-After": _RETRY_AFTER[status]} if status in _RETRY_AFTER else None
     if status >= 500:
         log.error("%s: %s", type(error).__name__, error.message)
         return Problem(status, _SILENT[status], headers=retry, kind=kind)
+    if isinstance(error, NotFoundError) and error.kind not in _NAMEABLE:
+        return Problem(status, f"there is no {error.kind}", hint=error.hint, kind=kind)
     faults = error.faults if isinstance(error, ConfigError) else ()
     rows = [
         {"message": fault.message, "section": fault.section, "key": fault.key, "line": fault.line}
         for fault in faults
     ]
-    detail = f"{len(rows)} faults" if len(rows) > 1 else _detail(error)
+    detail = f"{len(rows)} faults" if len(rows) > 1 else error.message
     return Problem(status, detail, hint=error.hint, errors=rows, headers=retry, kind=kind)
 
 
 def status_of(kind: type[MindtraceError]) -> int:
     """The HTTP status of an error class: its own, or its nearest ancestor's."""
     return next(STATUS[ancestor] for ancestor in kind.__mro__ if ancestor in STATUS)
-
-
-def _detail(error: MindtraceError) -> str:
-    if isinstance(error, NotFoundError) and error.kind not in _NAMEABLE:
-        return f"there is no {error.kind}"
-    return error.message
 
 
 def kind_of(name: str) -> str:

@@ -19,12 +19,12 @@ from mindtrace.application.problems import Problem, body_too_long, log
 from mindtrace.application.served_model import ServedModel
 from mindtrace.config.sections import ServeSettings
 
-# What a connection waits for: any byte, the rest of a head or of a body, the end.
+# A connection waits for: any byte, the rest of a head or of a body, its end.
 IDLE, HEAD, BODY, CLOSING = range(4)
-MAX_PIPELINED = 64  # requests that wait for the answer before theirs
-MAX_LINGERING = 256  # refused connections that stay open until the client has read why
+MAX_PIPELINED = 64  # requests that wait for earlier answers of their connection
+MAX_LINGERING = 256  # refused connections that stay open until the client has read the refusal
 _LINGER = 1.0  # seconds
-_STREAM_END = 1.0  # seconds that an answer under way has to end when the server stops
+_STREAM_END = 1.0  # seconds in which an open answer must end when the server stops
 _REAP_EVERY = 0.5  # seconds
 # Raised by uvicorn and here for a bad head; a missing path is an AttributeError.
 _EXPECTED = (Problem, httptools.HttpParserError, UnicodeError, AttributeError)
@@ -73,10 +73,9 @@ class Protocol(HttpToolsProtocol):
         self.deadline: float | None = None
         self._unread_deadline: float | None = None
         self._running: RequestResponseCycle | None = None
-        self._problem: Problem | None = None
-        self._refusal = b""  # sent when the answers before it are
+        self._refusal = b""  # sent after the answers before it
         self._lingers = False
-        # The piece that is parsed now: its bytes, whether it ended a head or had body bytes.
+        # The piece being parsed: its bytes, and whether it ended a head or had body bytes.
         self._piece, self._progress = 0, False
         self._unparsed = 0  # bytes of pieces without progress: heads, trailers, chunk extensions
         self._head_within_piece = False
@@ -96,7 +95,7 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self.reaper.connections.discard(self)
         self.reaper.lingering -= self._lingers
-        # uvicorn tells the newest request only.
+        # uvicorn notifies the newest request only.
         for cycle in (self._running, *(cycle for cycle, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
                 _abandon(cycle)
@@ -105,7 +104,7 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self.stage == IDLE:
-            # Empty lines before a request count as its head: they may not go on forever.
+            # Empty lines before a request count as its head, so that they are limited too.
             self.stage, self.deadline, self._unparsed = HEAD, None, 0
         elif self.stage == CLOSING:
             return
@@ -113,12 +112,12 @@ class Protocol(HttpToolsProtocol):
         try:
             self._parse(data)
         except httptools.HttpParserError as error:
-            cause = error.__context__
+            cause = error.__context__  # what a callback has raised
             if cause is not None and not isinstance(cause, _EXPECTED):
                 log.error("a request could not be read", exc_info=cause)
             detail = "this is not HTTP/1.1 as in RFC 9112"
             malformed = Problem(400, detail, headers=_CLOSE, kind="malformed")
-            self.refuse(self._problem or malformed)
+            self.refuse(cause if isinstance(cause, Problem) else malformed)
         else:
             self._unparsed = 0 if self._progress else self._unparsed + self._piece
             if self._unparsed > self.limits.max_header:
@@ -127,20 +126,22 @@ class Protocol(HttpToolsProtocol):
     def _parse(self, data: bytes) -> None:
         try:
             self.parser.feed_data(data)
+            return
         except httptools.HttpParserUpgrade as upgrade:
-            # The parser has skipped the body of a request for h2c, which Java's client sends by
-            # default. RFC 9110, 7.8 lets a server ignore Upgrade: parse the request without it.
-            head = b"%s %s HTTP/" % (self.parser.get_method(), self.url)
-            lines = [head + self.parser.get_http_version().encode()]
-            lines += [b"%s: %s" % pair for pair in self.headers if pair[0] != b"upgrade"]
-            self.parser = httptools.HttpRequestParser(self)
-            self._parse(b"\r\n".join((*lines, b"", data[upgrade.args[0] :])))
+            rest = data[upgrade.args[0] :]
+        # The parser has skipped the body of a request for h2c, which Java's client sends by
+        # default. RFC 9110, 7.8 lets a server ignore Upgrade: parse the request without it.
+        head = b"%s %s HTTP/" % (self.parser.get_method(), self.url)
+        lines = [head + self.parser.get_http_version().encode()]
+        lines += [b"%s: %s" % pair for pair in self.headers if pair[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self._parse(b"\r\n".join((*lines, b"", rest)))
 
     def on_message_begin(self) -> None:
         if self.stage != HEAD:
             if len(self.pipeline) >= MAX_PIPELINED:
                 detail = f"more than {MAX_PIPELINED} requests were sent without waiting for answers"
-                self._reject(Problem(400, detail, headers=_CLOSE, kind="pipeline"))
+                raise Problem(400, detail, headers=_CLOSE, kind="pipeline")
             self.stage, self.deadline = HEAD, None
             self._head_within_piece, self._progress = True, True
         super().on_message_begin()
@@ -150,16 +151,16 @@ class Protocol(HttpToolsProtocol):
             self._head_within_piece = False
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self.limits.max_header:
-                self._reject(self._head_too_long())
+                raise self._head_too_long()
         if self.parser.should_upgrade():
             other = dict(self.headers).get(b"upgrade", b"").strip().lower()
             if other == b"websocket" or self.parser.get_method() == b"CONNECT":
                 detail = "this server speaks HTTP/1.1 only: no WebSocket or CONNECT"
                 hint = "send the request without Upgrade"
-                self._reject(Problem(400, detail, hint=hint, headers=_CLOSE, kind="upgrade"))
+                raise Problem(400, detail, hint=hint, headers=_CLOSE, kind="upgrade")
             return  # `_parse` begins again
         super().on_headers_complete()
-        # Trailers would be added to the headers of a request that was checked already.
+        # Trailers would be added to the headers of this request, which are checked already.
         self.headers = []
         self.stage, self.deadline = BODY, None
         self._unparsed, self._progress, self._body = 0, True, 0
@@ -172,7 +173,7 @@ class Protocol(HttpToolsProtocol):
         retrains = self.cycle.scope["path"].startswith("/retrain")
         limit = self.limits.max_retrain_body if retrains else self.limits.max_body
         if self._body > limit:
-            self._reject(body_too_long(limit))
+            raise body_too_long(limit)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -195,17 +196,16 @@ class Protocol(HttpToolsProtocol):
         elif self._refusal:
             self._send_refusal()
         elif self.stage == BODY and self.expect_100_continue:
-            self.transport.close()  # nobody can know whether the body still comes
+            self.transport.close()  # the client may or may not send the body now
 
     def refuse(self, problem: Problem) -> None:
-        """Answer with a problem document, after the answers that are due, and read no more."""
+        """Answer with a problem document after the answers before it, and read no more."""
         if self.transport.is_closing():
             return
         broken = self.cycle if self.stage == BODY else None
         self.stage, self.deadline = CLOSING, None
-        self.reaper.metrics.answered(
-            OTHER, problem.status, 0.0
-        )  # the application never hears of it
+        # Counted here, since the application does not see this request.
+        self.reaper.metrics.answered(OTHER, problem.status, 0.0)
         self._refusal = _as_bytes(problem, self.server_state.default_headers)
         if broken is not None and broken is self._running:
             _abandon(broken)
@@ -227,11 +227,6 @@ class Protocol(HttpToolsProtocol):
             self.transport.write_eof()
         else:
             self.transport.close()
-
-    def _reject(self, problem: Problem) -> None:
-        """Stop the parser, which reports only that a callback failed."""
-        self._problem = problem
-        raise problem
 
     def _head_too_long(self) -> Problem:
         detail = f"the head is longer than {self.limits.max_header:,} bytes"
@@ -262,7 +257,7 @@ class Protocol(HttpToolsProtocol):
             self.refuse(Problem(408, detail, headers=_CLOSE, kind="too-slow"))
 
     def _allowed_seconds(self) -> float | None:
-        """The time for this stage; None while the client waits for us."""
+        """The time limit of this stage; None while the client waits for the server."""
         if self.stage in (IDLE, CLOSING) and self.busy:
             return None
         if self.stage == IDLE:
@@ -274,12 +269,12 @@ class Protocol(HttpToolsProtocol):
         return self.limits.header_timeout if self.stage == HEAD else self.limits.body_timeout
 
     def disable_keep_alive(self) -> None:
-        """The server will stop: the answer under way is the last one."""
+        """The server will stop: the current answer is the last one."""
         if self.busy:
             self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
-        """The server stops: what has begun is answered, nothing else begins."""
+        """The server stops: answer requests that have begun, and accept no others."""
         if self.busy:
             self.disable_keep_alive()
             self.loop.call_later(_STREAM_END, self._end_stream)
@@ -287,7 +282,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def _end_stream(self) -> None:
-        """End an answer that may go on forever."""
+        """End an answer that may never end by itself."""
         cycle = self._running
         if cycle is None or cycle.response_complete or self.flow.write_paused:
             return
@@ -297,14 +292,14 @@ class Protocol(HttpToolsProtocol):
 
 
 def _abandon(cycle: RequestResponseCycle) -> None:
-    """Let the application see that its client is gone."""
+    """Report to the application that the client has disconnected."""
     cycle.disconnected = True
     cycle.waiting_for_100_continue = False
     cycle.message_event.set()
 
 
 def _as_bytes(problem: Problem, default_headers: list[tuple[bytes, bytes]]) -> bytes:
-    """A whole answer, as it goes over the wire."""
+    """A problem document as a complete HTTP response."""
     request_id = secrets.token_hex(16)
     body = problem.body(request_id)
     headers = [

@@ -26,12 +26,20 @@ EXAMPLE_INI = "[data]\nsource = digits\n\n[train]\nmax_epochs = 1\n"
 _ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
 
 
-class _Shape(BaseModel):
+class Shape(BaseModel):
+    """Base of all shapes."""
+
     # `model_name` is a word of ours; pydantic would keep the prefix for itself.
     model_config = ConfigDict(protected_namespaces=())
 
 
-class Candidate(_Shape):
+class Strict(Shape):
+    """Refuses fields and types that it does not declare."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Candidate(Shape):
     """One of the likeliest classes."""
 
     label: int = Field(description="index of the class")
@@ -39,7 +47,7 @@ class Candidate(_Shape):
     confidence: float = Field(ge=0, le=1)
 
 
-class Prediction(_Shape):
+class Prediction(Shape):
     """What a model says of one image."""
 
     label: int = Field(description="index of the likeliest class")
@@ -60,20 +68,20 @@ class Answer(Prediction):
     request_id: str
 
 
-class ItemFault(_Shape):
+class ItemFault(Shape):
     """Why one image of several could not be read."""
 
     type: str
     message: str
 
 
-class FailedItem(_Shape):
+class FailedItem(Shape):
     """The place of an image that could not be read."""
 
     error: ItemFault
 
 
-class Answers(_Shape):
+class Answers(Shape):
     """The answer to `images`: one item for each, in their order."""
 
     items: list[Prediction | FailedItem]
@@ -83,25 +91,23 @@ class Answers(_Shape):
 Base64 = Annotated[str, Field(min_length=1, json_schema_extra={"contentEncoding": "base64"})]
 
 
-class OneImage(_Shape):
+class OneImage(Strict):
     """One image."""
 
-    model_config = ConfigDict(extra="forbid")
     image: Base64 = Field(description="a PNG, JPEG or WebP file in base64")
     top_k: int = Field(default=1, ge=1, description="how many of the likeliest classes to list")
     show_input: bool = Field(default=False, description="show each image as the network sees it")
 
 
-class ManyImages(_Shape):
+class ManyImages(Strict):
     """Several images; one that cannot be read hurts only itself."""
 
-    model_config = ConfigDict(extra="forbid")
     images: list[Base64] = Field(min_length=1, description="image files in base64")
     top_k: int = Field(default=1, ge=1, description="how many of the likeliest classes to list")
     show_input: bool = Field(default=False, description="show each image as the network sees it")
 
 
-class VersionItem(_Shape):
+class VersionItem(Shape):
     """A registered version; the fields of `mindtrace registry list --json`."""
 
     model_config = ConfigDict(extra="allow")
@@ -117,14 +123,14 @@ class VersionItem(_Shape):
     bundle_digest: str | None
 
 
-class VersionPage(_Shape):
+class VersionPage(Shape):
     """Versions, newest first."""
 
     items: list[VersionItem]
     next_cursor: str | None = Field(description="send as `cursor` for the next page")
 
 
-class ModelItem(_Shape):
+class ModelItem(Shape):
     """A registered model."""
 
     schema_version: int
@@ -133,14 +139,14 @@ class ModelItem(_Shape):
     latest: int | None = Field(description="newest version")
 
 
-class ModelPage(_Shape):
+class ModelPage(Shape):
     """Registered models, by name."""
 
     items: list[ModelItem]
     next_cursor: str | None
 
 
-class HistoryItem(_Shape):
+class HistoryItem(Shape):
     """A line of the history of champions."""
 
     schema_version: int
@@ -155,7 +161,7 @@ class HistoryItem(_Shape):
     verdict: str | None
 
 
-class HistoryPage(_Shape):
+class HistoryPage(Shape):
     """The history of champions, newest first."""
 
     items: list[HistoryItem]
@@ -176,10 +182,10 @@ _REASON_TO_FORCE: JsonDict = {
 }
 
 
-class PromoteRequest(_Shape):
+class PromoteRequest(Strict):
     """Who shall be champion; to force it wants a reason."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_REASON_TO_FORCE)
+    model_config = ConfigDict(json_schema_extra=_REASON_TO_FORCE)
     version: Whole = Field(ge=1, le=1 << 31)
     margin: float = Field(default=0.01, ge=0, le=1, description="how much worse is as good")
     dry_run: bool = False
@@ -187,14 +193,13 @@ class PromoteRequest(_Shape):
     reason: str | None = Field(default=None, max_length=1000, pattern=_ONE_LINE)
 
 
-class RollbackRequest(_Shape):
+class RollbackRequest(Strict):
     """Why the champion before shall be back."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
     reason: str | None = Field(default=None, max_length=1000, pattern=_ONE_LINE)
 
 
-class PromotionItem(_Shape):
+class PromotionItem(Shape):
     """What became of a wish; the fields of `mindtrace registry promote --json`."""
 
     model_config = ConfigDict(extra="allow")
@@ -210,7 +215,7 @@ class PromotionItem(_Shape):
     comparison: dict[str, Any] | None
 
 
-class ClassItem(_Shape):
+class ClassItem(Shape):
     """One class of a comparison; accuracies are null where it has no test image."""
 
     label: int
@@ -221,7 +226,7 @@ class ClassItem(_Shape):
     diff: float | None
 
 
-class ComparisonItem(_Shape):
+class ComparisonItem(Shape):
     """Version b beside version a; the fields of `mindtrace registry compare --json`."""
 
     model_config = ConfigDict(extra="allow")
@@ -243,7 +248,7 @@ class ComparisonItem(_Shape):
     reasons: list[str]
 
 
-class Progress(_Shape):
+class Progress(Shape):
     """How far a training is."""
 
     epoch: int | None
@@ -251,7 +256,7 @@ class Progress(_Shape):
     val_acc: float | None
 
 
-class JobPromotion(_Shape):
+class JobPromotion(Shape):
     """What `[jobs] promote` made of a new version."""
 
     promoted: bool = Field(description="whether it is champion")
@@ -259,7 +264,7 @@ class JobPromotion(_Shape):
     message: str | None
 
 
-class Job(_Shape):
+class Job(Shape):
     """A retraining; the fields of `mindtrace jobs show --json`."""
 
     schema_version: int
@@ -278,14 +283,14 @@ class Job(_Shape):
     error: ItemFault | None
 
 
-class JobPage(_Shape):
+class JobPage(Shape):
     """Jobs, newest first."""
 
     items: list[Job]
     next_cursor: str | None
 
 
-class Alive(_Shape):
+class Alive(Shape):
     """The process answers."""
 
     status: Literal["live", "ready"]

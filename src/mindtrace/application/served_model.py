@@ -1,7 +1,7 @@
 """The served model: loaded, checked by its golden images, and replaced when the champion changes.
 
-A loaded model never changes. Another one takes its place by one assignment: a request that holds
-the old one ends with it, and the last of them frees it.
+A loaded model never changes. One assignment replaces it: a request that began with the old model
+ends with it, and the last of these requests frees it.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,11 +32,23 @@ if TYPE_CHECKING:
     from mindtrace.registry.reader import ModelVersion
 
 POLL_EVERY = 0.5  # seconds
-# So many polls ask for the version's number only; then one asks for its digest too, which
-# differs where a registry was deleted and made anew.
+# Every eighth poll compares the digest too, the others the version's number only. The digest
+# differs where a registry was deleted and created again.
 _THOROUGH = 8
-_PATIENCE = 2.0  # seconds that the end of the server waits for a poll under way
+_PATIENCE = 2.0  # seconds that a server waits at its end for a poll that is running
 _LATER = {"Retry-After": "5"}
+# Detail and hint of the problem while there is no model, by its kind.
+_TROUBLES = {
+    "no-version": (
+        "there is no version to serve yet",
+        "train one: mindtrace train, or POST /retrain; the server takes it by itself",
+    ),
+    "refused": (
+        "the champion cannot be served; the server's log says why",
+        "promote another version, or roll back",
+    ),
+    "registry": ("the champion cannot be looked up; the server's log says why", None),
+}
 
 
 class ServedModel:
@@ -52,8 +63,7 @@ class ServedModel:
     ) -> None:
         self.model: LoadedModel | None = None  # None while there is nothing to serve
         self.draining = False
-        # Makes the answer while there is no model, if more is wrong than that none was trained.
-        self.trouble: Callable[[], Problem] | None = None
+        self.trouble = "no-version"  # why there is no model: a key of `_TROUBLES`
         self.swaps = {"ok": 0, "refused": 0, "failed": 0}
         self.ref = model_ref
         self._settings = settings
@@ -66,34 +76,33 @@ class ServedModel:
             self.replace(opened)
 
     def replace(self, opened: Opened) -> None:
-        """Let a model answer from now on, unless its classes or its golden images are wrong."""
+        """Serve this model from now on, unless its classes or golden images are wrong."""
         if self.model is not None and not self._allow_label_change:
             _require_same_classes(self.model, opened.model)
         check_golden_images(opened, self._settings.serve.max_pixels)
-        self.model, self.trouble = opened.model, None
+        self.model = opened.model
 
     def require_model(self) -> LoadedModel:
         """The model that answers; else 503 with what to do."""
-        return self.model or self.refuse()
+        if self.model is None:
+            detail, hint = _TROUBLES[self.trouble]
+            raise Problem(503, detail, hint=hint, headers=_LATER, kind=self.trouble)
+        return self.model
 
     def require_ready(self) -> LoadedModel:
-        """The model that answers, if the server means to stay; else 503."""
+        """The model that answers, unless the server is stopping; else 503."""
         if self.draining:
             later = {"Retry-After": "1"}
             raise Problem(503, "the server is stopping", headers=later, kind="draining")
-        return self.model or self.refuse()
-
-    def refuse(self) -> NoReturn:
-        """Say why there is no model."""
-        raise (self.trouble or _nothing_yet)()
+        return self.require_model()
 
     def drain(self) -> None:
-        """The server stops: no longer ready, though it still answers."""
+        """The server stops: it is no longer ready, but answers open requests."""
         self.draining = True
 
 
 def check_golden_images(opened: Opened, max_pixels: int) -> None:
-    """Ask a model its golden images as a client would; warms it up as well."""
+    """Send a model its golden images as a client would; this also warms it up."""
     # Here and not above: that module knows this one.
     from mindtrace.application.inference import answer_json
 
@@ -127,8 +136,8 @@ def _require_same_classes(before: LoadedModel, after: LoadedModel) -> None:
 class ChampionPoller:
     """Replaces the served model when its reference means another version.
 
-    A version or folder that was named itself is not polled. A broken version is refused and the
-    old one goes on; a store that is away is asked again. Either is logged once.
+    A reference that names a version or a folder cannot change and is not polled. A broken version
+    is refused and the old one stays; an unreachable store is retried. Each is logged once.
     """
 
     def __init__(self, served: ServedModel, settings: Settings) -> None:
@@ -148,7 +157,7 @@ class ChampionPoller:
             self._thread.start()
 
     def stop(self) -> None:
-        """Stop; a poll that waits for a store in vain is left behind."""
+        """Stop; a poll that still waits for a store is abandoned."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(_PATIENCE)
@@ -159,7 +168,7 @@ class ChampionPoller:
                 return
             try:
                 self.poll()
-            except Exception:  # noqa: BLE001 - whatever it is, requests are answered
+            except Exception:  # noqa: BLE001 - whatever fails here, requests are answered
                 if not self._complained:
                     log.exception("the champion cannot be looked up")
                 self._complained = True
@@ -171,13 +180,17 @@ class ChampionPoller:
         try:
             row = self._wanted(identity)
         except MindtraceError as error:
-            self._complain(error.message)
+            if not self._complained:
+                self._complained = True
+                log.error("the champion cannot be looked up: %s", error.message)
+                if model is None:
+                    self._served.trouble = "registry"
             return
         if self._complained:
             log.info("the champion can be looked up again")
             self._complained = False
-            if self._served.trouble is _unreadable:
-                self._served.trouble = None
+            if self._served.trouble == "registry":
+                self._served.trouble = "no-version"
         if row is None:
             return
         wanted = Identity.of_row(row)
@@ -213,7 +226,7 @@ class ChampionPoller:
             self._refuse(wanted)
             hint = f"; {error.hint}" if error.hint else ""
             log.error("%s is refused: %s%s", name, error.message, hint)
-        except Exception:  # noqa: BLE001 - the model that answers goes on whatever this one is
+        except Exception:  # noqa: BLE001 - whatever fails here, the served model stays
             self._refuse(wanted)
             log.exception("%s is refused", name)
         else:
@@ -226,28 +239,4 @@ class ChampionPoller:
         self._refused = wanted
         self._served.swaps["refused"] += 1
         if self._served.model is None:
-            self._served.trouble = _refused
-
-    def _complain(self, message: str) -> None:
-        if not self._complained:
-            self._complained = True
-            log.error("the champion cannot be looked up: %s", message)
-            if self._served.model is None:
-                self._served.trouble = _unreadable
-
-
-def _nothing_yet() -> Problem:
-    hint = "train one: mindtrace train, or POST /retrain; the server takes it by itself"
-    detail = "there is no version to serve yet"
-    return Problem(503, detail, hint=hint, headers=_LATER, kind="no-version")
-
-
-def _refused() -> Problem:
-    detail = "the champion cannot be served; the server's log says why"
-    hint = "promote another version, or roll back"
-    return Problem(503, detail, hint=hint, headers=_LATER, kind="refused")
-
-
-def _unreadable() -> Problem:
-    detail = "the champion cannot be looked up; the server's log says why"
-    return Problem(503, detail, headers=_LATER, kind="registry")
+            self._served.trouble = "refused"

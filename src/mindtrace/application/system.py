@@ -42,25 +42,18 @@ _METRICS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get(
-    "/healthz/live",
-    summary="Does the process answer",
-    response_model=Alive,
-    response_model_exclude_none=True,
-)
-async def live() -> dict[str, Any]:
+@router.get("/healthz/live", summary="Does the process answer", response_model_exclude_none=True)
+async def live() -> Alive:
     """Never touches the model."""
-    return {"status": "live"}
+    return Alive(status="live")
 
 
-@router.get(
-    "/healthz/ready", summary="Can it classify", response_model=Alive, responses=problems(503)
-)
-async def ready(request: Request) -> dict[str, Any]:
+@router.get("/healthz/ready", summary="Can it classify", responses=problems(503))
+async def ready(request: Request) -> Alive:
     """A model is loaded, its golden images have passed, and the server means to stay."""
     served: ServedModel = request.app.state.served
     model = served.require_ready()
-    return {"status": "ready", "model_name": model.model_name, "version": model.version}
+    return Alive(status="ready", model_name=model.model_name, version=model.version)
 
 
 @router.get(
