@@ -38,7 +38,7 @@ _THOROUGH = 8
 _PATIENCE = 2.0  # seconds that a server waits at its end for a poll that is running
 _LATER = {"Retry-After": "5"}
 # Detail and hint of the problem while there is no model, by its kind.
-_TROUBLES = {
+_TROUBLES: dict[str, tuple[str, str | None]] = {
     "no-version": (
         "there is no version to serve yet",
         "train one: mindtrace train, or POST /retrain; the server takes it by itself",
