@@ -18,7 +18,7 @@ import psutil
 
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.jobs.job import Event, Job
-from mindtrace.service import jobs, retrain
+from mindtrace.service import jobs
 from mindtrace.service.retrain_request import RetrainRequest
 
 PATIENCE = 600.0  # seconds: for a job that does not come to its point
@@ -115,7 +115,7 @@ class Shop:
         """A job's id; what is not said is as in CONFIG."""
         wishes = {"data": {"batch_size": batch_size}, "train": train}
         request = RetrainRequest.from_mapping(wishes, force=force)
-        return retrain.submit(self.settings, request, idempotency_key=key).job_id
+        return jobs.submit(self.settings, request, idempotency_key=key).job_id
 
     def job(self, job_id: str) -> Job:
         return jobs.queue(self.settings).get(job_id)

@@ -17,8 +17,8 @@ from tests.jobs.fake import FakeWorker, LostError, taken
 from mindtrace.errors import StoreError
 from mindtrace.jobs import attempt
 from mindtrace.jobs.attempt import Outcome, Workplace
-from mindtrace.jobs.checkpoint_lock import checkpoint_lock
 from mindtrace.jobs.job import Job, Request
+from mindtrace.jobs.process import checkpoint_lock
 from mindtrace.jobs.queue import JobQueue
 from mindtrace.jobs.reconcile import Versions
 
@@ -77,15 +77,17 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 @pytest.fixture
-def work(queue: JobQueue, tmp_path: Path, store: Store) -> Workplace:
+def work(
+    queue: JobQueue, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> Workplace:
     """A workplace whose jobs' configurations are programs."""
+    monkeypatch.setattr(attempt, "train_command", as_program)
     return Workplace(
         queue=queue,
         root=tmp_path,
         checkpoints=tmp_path / "checkpoints",
         environ={"PATH": os.environ["PATH"]},
         stopping=threading.Event(),
-        command=as_program,
     )
 
 
@@ -407,10 +409,10 @@ def test_nobody_who_can_be_asked_stops_nothing(
 
 
 def test_a_folder_that_another_machine_holds_is_left_alone(tmp_path: Path) -> None:
-    with checkpoint_lock(tmp_path, "job", 1) as first:
-        # A number that means nothing here, as one of another machine does.
-        os.pwrite(first.descriptor, b"1", 0)
-        with checkpoint_lock(tmp_path, "job", 2) as second:
-            assert second.folder == first.folder / "attempt-2"
-    with checkpoint_lock(tmp_path, "job", 3) as third:
-        assert third.folder == tmp_path / "jobs" / "job"
+    with checkpoint_lock(tmp_path, "job", 1) as (first, lock):
+        # A process of another machine: here the number belongs to another one.
+        lock.write(b"1")
+        with checkpoint_lock(tmp_path, "job", 2) as (second, _):
+            assert second == first / "attempt-2"
+    with checkpoint_lock(tmp_path, "job", 3) as (third, _):
+        assert third == tmp_path / "jobs" / "job"

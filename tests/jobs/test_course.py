@@ -12,8 +12,9 @@ from tests.jobs.fake import FakeWorker
 
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.jobs import attempt, worker
-from mindtrace.jobs.attempt import Attempt
+from mindtrace.jobs.attempt import Attempt, Workplace
 from mindtrace.jobs.job import Job, Request
+from mindtrace.jobs.queue import JobQueue
 from mindtrace.jobs.worker import JobFailedError, Worker
 
 VERSION = {"model_name": "m", "version": 7}
@@ -26,7 +27,10 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def made(settings: Settings) -> Iterator[Worker]:
-    found = Worker(settings, {}, threading.Event())
+    dirs = settings.dirs
+    queue = JobQueue(None, dirs.root, 2)
+    work = Workplace(queue, dirs.root, dirs.checkpoints, {}, threading.Event())
+    found = Worker(work, promote="gate")
     yield found
     found._queue.close()
 
@@ -96,9 +100,9 @@ def test_a_worker_that_cannot_go_round_ends_and_says_why(
     made: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made._queue.submit(Request(""))
-    monkeypatch.setattr(made, "_round", broken)
+    monkeypatch.setattr(made, "_take_over", broken)
     monkeypatch.setattr(made, "_launch", lambda: None)
-    monkeypatch.setattr(made, "_put_back", lambda: None)
+    monkeypatch.setattr(made, "_hand_out_again", lambda _: None)
     reported: list[str] = []
     with pytest.raises(ValueError, match="mine"):
         made.run(reported.append)

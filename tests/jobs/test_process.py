@@ -15,8 +15,9 @@ import pytest
 
 from mindtrace.jobs import process
 from mindtrace.jobs.attempt import log_text, train_command
-from mindtrace.jobs.job import Request, json_object
-from mindtrace.jobs.process import Ended, Watchdog
+from mindtrace.jobs.job import Request
+from mindtrace.jobs.process import Watchdog
+from mindtrace.system import ChildResult, last_json
 
 # How the scheduler treats a process and what it starts, each on a line of its own.
 POLICY = """
@@ -35,7 +36,7 @@ def run(
     stop: Callable[[], bool] = lambda: False,
     grace: float = 20.0,
     gives_way: bool = False,
-) -> Ended:
+) -> ChildResult:
     with Watchdog(
         [sys.executable, "-c", program],
         folder=folder,
@@ -63,9 +64,9 @@ print('{"version": 3}')
 """
     lines: list[bytes] = []
     ended = run(tmp_path, program, on_line=lines.append)
-    assert ended == Ended(0, b'not the result\n{"version": 3}\n', None, stopped=False)
-    assert ended.result == {"version": 3}
-    assert [json_object(line).get("event") for line in lines] == ["started", None, "epoch"]
+    assert ended == ChildResult(0, b'not the result\n{"version": 3}\n', b"")
+    assert ended.document == {"version": 3}
+    assert [last_json(line).get("event") for line in lines] == ["started", None, "epoch"]
     assert lines[1] == b"a plain line\n"
 
 
@@ -76,7 +77,7 @@ print('{"error": {"type": "DataError", "message": "no"}}', file=sys.stderr)
 sys.exit(1)
 """
     ended = run(tmp_path, program)
-    assert (ended.status, ended.result) == (1, None)
+    assert (ended.status, ended.document) == (1, {})
     assert ended.error == {"type": "DataError", "message": "no"}
 
 
@@ -84,8 +85,7 @@ def test_a_child_is_a_nice_group_of_its_own(tmp_path: Path) -> None:
     ended = run(
         tmp_path, "import os, json; print(json.dumps({'g': os.getpgid(0), 'p': os.getpid()}))"
     )
-    assert ended.result is not None
-    assert ended.result["g"] == ended.result["p"] != os.getpgid(0)
+    assert ended.document["g"] == ended.document["p"] != os.getpgid(0)
     program = f"""
 import json, os, time
 deadline = time.monotonic() + 30
@@ -94,7 +94,7 @@ while os.nice(0) == {os.nice(0)} and time.monotonic() < deadline:
 print(json.dumps({{"n": os.nice(0)}}))
 """
     said = run(tmp_path, program)
-    assert said.result == {"n": os.nice(0) + process.NICENESS}
+    assert said.document == {"n": os.nice(0) + process.NICENESS}
 
 
 def test_stop_is_sigterm(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ time.sleep(60)
         wanted.set()
 
     ended = run(tmp_path, program, on_line=hear, stop=wanted.is_set)
-    assert (ended.status, ended.stopped) == (143, True)
+    assert ended.status == 143
     assert len(heard) == 2
 
 
@@ -132,7 +132,7 @@ time.sleep(60)
     ended = run(
         tmp_path,
         program,
-        on_line=lambda line: pids.append(json_object(line)["pid"]),
+        on_line=lambda line: pids.append(last_json(line)["pid"]),
         stop=lambda: bool(pids),
         grace=0.2,
     )
@@ -183,12 +183,12 @@ time.sleep(60)
     outer = f"""
 import sys
 from pathlib import Path
-from mindtrace.jobs.job import json_object
+from mindtrace.system import last_json
 from mindtrace.jobs.process import Watchdog
 child = Watchdog([sys.executable, "-c", {inner!r}], folder=Path({str(tmp_path)!r}), environ={{}})
 while True:
     for line in child.take():
-        print(*json_object(line)["pids"], flush=True)
+        print(*last_json(line)["pids"], flush=True)
 """
     waiting = subprocess.Popen([sys.executable, "-c", outer], stdout=subprocess.PIPE, text=True)
     assert waiting.stdout is not None

@@ -104,7 +104,6 @@ def test_a_decision_is_found_again_after_a_crash(root: Path, worker: FakeWorker)
     settings = settings_of(root, "gate")
     store = Store(settings.registry.tracking_uri, root)
     run_id = store.client.get_model_version("digits", "1").run_id
-    worker.attempt.save(promoting=True)
     assert ChampionLog.of_store(store, "digits").append(
         expected=1,
         action="refuse",

@@ -19,9 +19,8 @@ from mindtrace.errors import (
     UsageError,
 )
 from mindtrace.jobs import attempt
-from mindtrace.jobs.guard import RegistrationGuard
 from mindtrace.jobs.job import Request, is_job_id, new_job_id
-from mindtrace.jobs.queue import CANCEL, GO_ON, LOST, JobQueue
+from mindtrace.jobs.queue import CANCEL, GO_ON, LOST, JobQueue, RegistrationGuard
 
 ANY = Request("[train]\n")
 EPOCH = {"epoch": 1, "max_epochs": 3, "metrics": {"val_acc": 0.5}, "event": "epoch"}

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mindtrace.errors import StoreError
+from mindtrace.jobs import sidecar as sidecars
 from mindtrace.jobs.sidecar import WorkerSidecar, hold_lock
 
 # Says that it began, and ends in its own time, or with the one who started it.
@@ -34,22 +35,24 @@ def jobs() -> list[str]:
 
 
 @pytest.fixture
-def make(tmp_path: Path, jobs: list[str]) -> Iterator[Make]:
-    sidecars: list[WorkerSidecar] = []
+def make(tmp_path: Path, jobs: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    monkeypatch.setattr(sidecars, "worker_command", _program)
+    all_made: list[WorkerSidecar] = []
 
     def made(unfinished: Callable[[], bool] = lambda: bool(jobs)) -> WorkerSidecar:
         sidecar = WorkerSidecar(
-            tmp_path, unfinished=unfinished, config=lambda: "", environ={}, command=_program
+            tmp_path, unfinished=unfinished, config=lambda: "", environ={}, serving=True
         )
-        sidecars.append(sidecar)
+        all_made.append(sidecar)
         return sidecar
 
     yield made
-    for sidecar in sidecars:
+    for sidecar in all_made:
         sidecar.stop()
 
 
-def _program(config: Path, lock: int) -> Sequence[str]:
+def _program(config: Path, lock: int, *, serving: bool) -> Sequence[str]:
+    assert serving
     assert config.read_text() == ""
     return [sys.executable, "-c", WORKER]
 
@@ -133,9 +136,10 @@ def test_it_ends_with_a_server_that_was_killed(tmp_path: Path) -> None:
 import time
 from pathlib import Path
 from tests.jobs.test_sidecar import _program
-from mindtrace.jobs.sidecar import WorkerSidecar
-WorkerSidecar(Path({str(tmp_path)!r}), unfinished=lambda: True, config=lambda: "", environ={{}},
-       command=_program).start()
+from mindtrace.jobs import sidecar
+sidecar.worker_command = _program
+sidecar.WorkerSidecar(Path({str(tmp_path)!r}),
+    unfinished=lambda: True, config=lambda: "", environ={{}}, serving=True).start()
 time.sleep(60)
 """
     process = subprocess.Popen([sys.executable, "-c", server])

@@ -15,7 +15,7 @@ from tests.jobs.shop import Shop, event_epochs, shop, until
 from tests.registry.servers import postgres_programs, postgres_server
 
 from mindtrace.errors import ConflictError, QueueFullError, StoreError
-from mindtrace.service import jobs, retrain
+from mindtrace.service import jobs
 from mindtrace.service.promotion import history
 from mindtrace.service.retrain_request import RetrainRequest
 
@@ -245,8 +245,8 @@ def test_a_version_to_start_from(opened: Shop) -> None:
         wishes = {"train": {"max_epochs": 1, "lr": 1e-6}}
         return RetrainRequest.from_mapping(wishes, base="digits@champion", **options)
 
-    cold = opened.ended(retrain.submit(settings, request()).job_id)
-    warm = opened.ended(retrain.submit(settings, request(warm_start=True)).job_id)
+    cold = opened.ended(jobs.submit(settings, request()).job_id)
+    warm = opened.ended(jobs.submit(settings, request(warm_start=True)).job_id)
     assert warm.val_acc is not None
     assert cold.val_acc is not None
     assert first.val_acc is not None

@@ -3,75 +3,108 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mindtrace.config.settings import load_settings
-from mindtrace.errors import ConflictError, StoreError
+from mindtrace.errors import ConflictError, MindtraceError, NotFoundError, StoreError
 from mindtrace.jobs.job import Event
 from mindtrace.jobs.queue import JobQueue
-from mindtrace.service.jobs import LocalJobs, RefusedError, RemoteJobs, Stream
+from mindtrace.service.jobs import LocalJobs, RemoteJobs
 from mindtrace.service.remote import Reply
 from mindtrace.service.retrain_request import RetrainRequest
 
-AWAY = RefusedError(Reply(503, {"detail": "jobs database: away"}))
 JOB = "20250131T235959123456-0a1b2c3d"
 
 
-class Server(Stream):
-    """A link that says what it is told to.
+@dataclass
+class Answer:
+    """An HTTP answer."""
 
-    Attributes:
-        asked: the headers of every request.
-        says: what each look at the events raises, or its events.
-    """
+    status: int
+    body: bytes
 
-    url = "http://there"
+    def read(self) -> bytes:
+        return self.body
 
-    def __init__(self, says: list[Any]) -> None:
-        self.asked: list[Mapping[str, str]] = []
-        self.says = says
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.body.splitlines(keepends=True))
 
-    def ask(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Reply:
-        self.asked.append(headers or {})
+
+AWAY = Answer(503, b'{"detail": "jobs database: away"}')
+RESTARTS = Answer(503, b"<html>a proxy before a server that restarts</html>")
+FIRST = Answer(200, b'id: 1\nevent: state\ndata: {"n": 1}\n\n')
+LAST = Answer(200, b'id: 2\nevent: end\ndata: {"n": 2}\n\n')
+
+
+class Server:
+    """A connection to a server that answers as it is told to."""
+
+    def __init__(self, answers: list[Any]) -> None:
+        self.headers: list[Mapping[str, str]] = []  # of every request
+        self.answers = answers  # or what each request raises
+
+    def request(self, *_: Any, headers: Mapping[str, str]) -> None:
+        self.headers.append(headers)
+
+    def getresponse(self) -> Answer:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        pass
+
+
+def remote_jobs(server: Server) -> RemoteJobs:
+    remote = RemoteJobs("http://there", sleep=lambda _: None)
+    remote._connection = server  # type: ignore[assignment]
+    return remote
+
+
+def test_each_submission_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that breaks is tried again, and the server must know it for the same."""
+    keys = []
+    remote = remote_jobs(Server([]))
+
+    def ask(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        keys.append(headers["Idempotency-Key"])
         return Reply(202, {"job_id": JOB})
 
-    def events(self, path: str, after: int) -> Iterator[tuple[int, str, dict[str, Any]]]:
-        said = self.says.pop(0)
-        if isinstance(said, Exception):
-            raise said
-        yield from said
-
-
-def test_each_submission_has_a_key_of_its_own() -> None:
-    """A connection that breaks is tried again, and the server must know it for the same."""
-    server = Server([])
-    remote = RemoteJobs(server)
+    monkeypatch.setattr(remote, "ask", ask)
     for key in (None, None, "mine"):
         remote.submit(RetrainRequest(), idempotency_key=key)
-    first, second, third = (headers["Idempotency-Key"] for headers in server.asked)
-    assert len({first, second, third}) == 3
-    assert third == "mine"
+    assert len(set(keys)) == 3
+    assert keys[-1] == "mine"
 
 
-def test_a_server_that_is_busy_for_a_while_is_asked_again() -> None:
-    server = Server([AWAY, [(1, "state", {"n": 1})], AWAY, [(2, "end", {"n": 2})]])
-    remote = RemoteJobs(server, sleep=lambda _: None)
-    assert list(remote.follow(JOB)) == [("state", {"n": 1}), ("end", {"n": 2})]
+@pytest.mark.parametrize("moment", [AWAY, RESTARTS, ConnectionResetError()])
+def test_a_server_that_is_busy_for_a_while_is_asked_again(moment: Any) -> None:
+    server = Server([moment, FIRST, moment, LAST])
+    assert list(remote_jobs(server).follow(JOB)) == [("state", {"n": 1}), ("end", {"n": 2})]
+    assert [headers.get("Last-Event-ID") for headers in server.headers] == [None, None, "1", "1"]
 
 
-def test_a_server_that_stays_busy_is_told_of() -> None:
-    remote = RemoteJobs(Server([AWAY] * 100), sleep=lambda _: None)
-    with pytest.raises(ConflictError, match="away"):
-        list(remote.follow(JOB))
+@pytest.mark.parametrize(
+    ("moment", "kind", "message"),
+    [(AWAY, ConflictError, "away"), (RESTARTS, MindtraceError, "does not answer any more")],
+)
+def test_a_server_that_stays_busy_is_told_of(
+    moment: Any, kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        list(remote_jobs(Server([moment] * 100)).follow(JOB))
+
+
+def test_a_job_that_the_server_does_not_have_is_not_asked_for_again() -> None:
+    server = Server([Answer(404, b'{"detail": "no job"}'), FIRST, LAST])
+    with pytest.raises(NotFoundError, match="no job"):
+        list(remote_jobs(server).follow(JOB))
+    assert len(server.headers) == 1
 
 
 @pytest.fixture

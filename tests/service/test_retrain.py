@@ -12,7 +12,7 @@ from mindtrace.config.load import MANY
 from mindtrace.config.sections import KNOWN, PUBLISHED_KEYS, SECTIONS
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import ConfigError, NotFoundError, UsageError
-from mindtrace.service import jobs, retrain
+from mindtrace.service import jobs
 from mindtrace.service.retrain_request import SECTIONS as SECTIONS_OF_A_JOB
 from mindtrace.service.retrain_request import RetrainRequest
 
@@ -146,7 +146,7 @@ def test_a_job_holds_its_whole_configuration_but_no_password(tmp_path: Path) -> 
         sets=[f"DIR_PATHS.ROOT={tmp_path}/ö ü", f"registry.tracking_uri={uri}"], environ={}
     )
     order = RetrainRequest.from_mapping({"train": {"max_epochs": 1}})
-    job = retrain.submit(settings, order)
+    job = jobs.submit(settings, order)
     config = taken(jobs.queue(settings), job).request().config
     assert "word" not in config
     read = load_settings(text=config, environ=jobs.own_places(settings))
@@ -165,7 +165,7 @@ def test_a_worker_elsewhere_has_folders_of_its_own(tmp_path: Path) -> None:
         load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}/{name}"], environ={})
         for name in ("here", "there")
     )
-    config = retrain.job_settings(here, RetrainRequest()).to_ini(SECTIONS_OF_A_JOB)
+    config = jobs.job_settings(here, RetrainRequest())[0].to_ini(SECTIONS_OF_A_JOB)
     read = load_settings(text=config, environ=jobs.own_places(there))
     assert (read.dirs.root, read.dirs.data) == (there.dirs.root, there.dirs.data)
     assert read.registry == there.registry
@@ -173,12 +173,12 @@ def test_a_worker_elsewhere_has_folders_of_its_own(tmp_path: Path) -> None:
 
 def test_one_key_is_one_job(settings: Settings) -> None:
     order = RetrainRequest.from_mapping({"train": {"max_epochs": 1}})
-    first = retrain.submit(settings, order, idempotency_key="k")
-    assert retrain.submit(settings, order, idempotency_key="k") == first
-    assert retrain.submit(settings, order).job_id != first.job_id
+    first = jobs.submit(settings, order, idempotency_key="k")
+    assert jobs.submit(settings, order, idempotency_key="k") == first
+    assert jobs.submit(settings, order).job_id != first.job_id
     for other in (RetrainRequest(), replace(order, force=True)):
         with pytest.raises(UsageError):
-            retrain.submit(settings, other, idempotency_key="k")
+            jobs.submit(settings, other, idempotency_key="k")
 
 
 def test_what_a_user_set_on_purpose(tmp_path: Path) -> None:
@@ -203,18 +203,18 @@ def test_a_base_lies_between_the_servers_own_and_the_wishes(
     monkeypatch.setenv("DIR_PATHS__ROOT", str(trained))
     settings = load_settings(sets=["train.lr=0.5", "train.patience=3", "data.source=mnist"])
     wishes = RetrainRequest.from_mapping({"train": {"max_epochs": 7}})
-    merged = retrain.job_settings(settings, replace(wishes, base="digits"))
+    merged, parent = jobs.job_settings(settings, replace(wishes, base="digits"))
     assert (merged.train.max_epochs, merged.train.lr, merged.train.patience) == (7, 0.003, None)
     assert (merged.data.source, merged.registry.model_name) == ("digits", "digits")
-    assert merged.dirs == settings.dirs
+    assert (merged.dirs, parent) == (settings.dirs, "digits/1")
     named = RetrainRequest.from_mapping({"registry": {"model_name": "other"}})
-    other = retrain.job_settings(settings, replace(named, base="digits/1"))
+    other, _ = jobs.job_settings(settings, replace(named, base="digits/1"))
     assert other.registry.model_name == "other"
     for base in ("digits/99", "nothing", "digits@nobody"):
         with pytest.raises(NotFoundError):
-            retrain.check(settings, RetrainRequest(base=base))
+            jobs.check(settings, RetrainRequest(base=base))
     for base in (str(trained), ".", "~"):
         with pytest.raises(UsageError, match="registered version"):
-            retrain.check(settings, RetrainRequest(base=base))
+            jobs.check(settings, RetrainRequest(base=base))
     with pytest.raises(UsageError, match="needs a base"):
-        retrain.check(settings, RetrainRequest(warm_start=True))
+        jobs.check(settings, RetrainRequest(warm_start=True))

@@ -6,29 +6,31 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
+from mindtrace.application import bodies
 from mindtrace.application.problems import Problem, log
-from mindtrace.application.retrain_body import read_request
 from mindtrace.application.schemas import EXAMPLE_INI, Job, JobPage, problems
-from mindtrace.config.settings import Settings
 from mindtrace.errors import MindtraceError
 from mindtrace.jobs.job import END, JOB_ID, KEY, is_key
 from mindtrace.service import jobs as service
-from mindtrace.service import retrain as retraining
-from mindtrace.service.retrain_request import json_schema
+from mindtrace.service.retrain_request import RetrainRequest, json_schema
+
+if TYPE_CHECKING:
+    from mindtrace.jobs.queue import JobQueue
 
 router = APIRouter(tags=["retraining"])
 
-_LOOK_AGAIN = "2"  # seconds after which a client should look at its job again
-_POLL = 0.4  # seconds between two looks for events
-_AWAY = 5.0  # seconds between two looks at a database that is away
-_KEEP_ALIVE = 15.0  # seconds after which a silent connection hears that we are there
+_RETRY_AFTER = "2"  # seconds until a client should ask for its job again
+_POLL = 0.4  # seconds between two queries for events
+_AWAY = 5.0  # seconds between two queries of a database that is away
+_KEEP_ALIVE = 15.0  # seconds of silence before a comment is sent
+_ACCEPTED = ("application/json", "text/x-ini")
 
 _BODY: dict[str, Any] = {
     "required": True,
@@ -81,15 +83,15 @@ _STREAM: dict[str, Any] = {
 )
 async def retrain(request: Request) -> JSONResponse:
     """Queue a training; the body is laid over the server's own configuration."""
-    asked = await read_request(request)
+    asked = await _read_request(request)
     key = request.headers.get("idempotency-key")
     if key is not None and not is_key(key):
         raise Problem(400, "Idempotency-Key must be 1 to 255 visible ASCII characters")
-    settings = _settings(request)
-    job = await run_in_threadpool(retraining.submit, settings, asked, idempotency_key=key)
+    settings = request.app.state.settings
+    job = await run_in_threadpool(service.submit, settings, asked, idempotency_key=key)
     if request.app.state.worker:
         request.app.state.sidecar.wake()
-    headers = {"Location": f"/jobs/{job.job_id}", "Retry-After": _LOOK_AGAIN}
+    headers = {"Location": f"/jobs/{job.job_id}", "Retry-After": _RETRY_AFTER}
     return JSONResponse(job.document(), 202, headers)
 
 
@@ -101,8 +103,8 @@ async def retrain(request: Request) -> JSONResponse:
 )
 async def check(request: Request) -> JSONResponse:
     """Read a body as `POST /retrain` would, and queue nothing; 422 lists every fault."""
-    asked = await read_request(request)
-    await run_in_threadpool(retraining.check, _settings(request), asked)
+    asked = await _read_request(request)
+    await run_in_threadpool(service.check, request.app.state.settings, asked)
     return JSONResponse({"ok": True})
 
 
@@ -113,7 +115,7 @@ def list_jobs(
     cursor: Annotated[str | None, Query(pattern=JOB_ID)] = None,
 ) -> JSONResponse:
     """A page of jobs."""
-    jobs = service.queue(_settings(request)).list(limit + 1, cursor)
+    jobs = _queue(request).list(limit + 1, cursor)
     more = len(jobs) > limit
     return JSONResponse(
         {
@@ -126,8 +128,8 @@ def list_jobs(
 @router.get("/jobs/{job_id}", summary="A job", response_model=Job, responses=problems(404, 503))
 def get_job(request: Request, job_id: str) -> JSONResponse:
     """A job as it is now."""
-    job = service.queue(_settings(request)).get(job_id)
-    headers = {} if job.ended else {"Retry-After": _LOOK_AGAIN}
+    job = _queue(request).get(job_id)
+    headers = {} if job.ended else {"Retry-After": _RETRY_AFTER}
     return JSONResponse(job.document(), headers=headers)
 
 
@@ -140,14 +142,14 @@ def get_job(request: Request, job_id: str) -> JSONResponse:
 async def follow_job(request: Request, job_id: str) -> Response:
     """Server-sent events from the job's first, or from `Last-Event-ID`, to its end."""
     after = _last_event_id(request)
-    queue = service.queue(_settings(request))
-    # Asked once before the answer begins, while a refusal can still be one.
+    queue = _queue(request)
+    # Once before the answer begins, while an error can still be a status.
     job = await run_in_threadpool(queue.get, job_id)
     if after:
         seen = await run_in_threadpool(queue.events, job_id, after - 1)
         if job.ended and len(seen) == 1:
-            return Response(status_code=204)  # a browser would ask again and again
-        # An event that this job never had, such as before its database was made anew.
+            return Response(status_code=204)  # else a browser would reconnect for ever
+        # From the first where the job never had that event (its database is a new one).
         after = after if seen else 0
     return EventSourceResponse(
         _stream(request, job_id, after),
@@ -165,14 +167,14 @@ def _last_event_id(request: Request) -> int:
 
 async def _stream(request: Request, job_id: str, after: int) -> AsyncIterator[bytes]:
     """The events after one, as they happen, until the job or this server ends."""
-    queue, served = service.queue(_settings(request)), request.app.state.served
-    yield format_sse_event(retry=2000)  # at once, so that a reader knows that it is heard
+    queue, served = _queue(request), request.app.state.served
+    yield format_sse_event(retry=2000)  # at once, so that a reader knows that we answer
     heard = time.monotonic()
     while not served.draining:
         try:
             found = await run_in_threadpool(queue.events, job_id, after)
         except MindtraceError as error:
-            # Readers hear nothing of it: the job goes on, and so will they.
+            # Not an end of the stream: the job goes on, and so will its readers.
             log.warning("%s", error.message)
             await asyncio.sleep(_AWAY)
             continue
@@ -202,7 +204,7 @@ def job_log(
     request: Request, job_id: str, offset: Annotated[int, Query(ge=0, le=1 << 40)] = 0
 ) -> Response:
     """The log from its beginning, or from `offset` in bytes."""
-    found = service.queue(_settings(request)).log(job_id, offset)
+    found = _queue(request).log(job_id, offset)
     return Response(found, media_type="text/plain; charset=utf-8")
 
 
@@ -215,10 +217,43 @@ def job_log(
 )
 def cancel_job(request: Request, job_id: str) -> JSONResponse:
     """Take a job out of the queue, or ask for its end."""
-    job = service.queue(_settings(request)).cancel(job_id)
+    job = _queue(request).cancel(job_id)
     return JSONResponse(job.document(), 202)
 
 
-def _settings(request: Request) -> Settings:
-    settings: Settings = request.app.state.settings
-    return settings
+def _queue(request: Request) -> JobQueue:
+    return service.queue(request.app.state.settings)
+
+
+async def _read_request(request: Request) -> RetrainRequest:
+    """The body, JSON or INI text; Problem: 400 not JSON, 415 another type, 422 no configuration."""
+    kind = bodies.require_type(request, _ACCEPTED)
+    parse = _from_json if kind == "application/json" else _from_ini
+    # In another thread: thousands of faults take longer than other requests should wait.
+    return await run_in_threadpool(parse, await request.body())
+
+
+def _from_json(body: bytes) -> RetrainRequest:
+    fields = bodies.parse_object(body)
+    base = fields.pop("base", None)
+    if base is not None and not isinstance(base, str):
+        raise Problem(422, "'base' must be a text: NAME, NAME@ALIAS or NAME/VERSION")
+    options = {name: fields.pop(name, False) for name in ("warm_start", "force")}
+    for name, flag in options.items():
+        if not isinstance(flag, bool):
+            raise Problem(422, f"'{name}' must be true or false")
+    if "config" not in fields:
+        return RetrainRequest.from_mapping(fields, base=base, **options)
+    if len(fields) > 1 or not isinstance(fields["config"], str):
+        raise Problem(422, "'config' must be INI text, and then no section may be beside it")
+    return RetrainRequest.from_ini(fields["config"], base=base, **options)
+
+
+def _from_ini(body: bytes) -> RetrainRequest:
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Problem(422, "the configuration is not UTF-8 text") from error
+    if "\0" in text:
+        raise Problem(422, "the configuration is not a text")
+    return RetrainRequest.from_ini(text)

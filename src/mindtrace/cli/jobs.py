@@ -23,7 +23,7 @@ from mindtrace.progress import EpochReport, Progress
 
 if TYPE_CHECKING:
     from mindtrace.config.settings import Settings
-    from mindtrace.service.jobs import Document, Jobs
+    from mindtrace.service.jobs import Document, LocalJobs, RemoteJobs
 
 _POLL = 0.5  # seconds between two reads of a log
 _COLUMNS = ("job_id", "state", "submitted_at", "attempts", "epoch", "val_acc", "version", "error")
@@ -62,10 +62,7 @@ def retrain(
     follow: Annotated[bool, typer.Option("--follow", help="Wait and show the progress.")] = False,
     key: Annotated[
         str | None,
-        typer.Option(
-            metavar="TEXT",
-            help="The same key and configuration give the same job.",
-        ),
+        typer.Option(metavar="TEXT", help="The same key and configuration give the same job."),
     ] = None,
     url: URL = None,
     token_file: TOKEN_FILE = None,
@@ -213,20 +210,18 @@ def worker(
     os._exit(status)
 
 
-def _open_jobs(settings: Settings, url: str | None) -> Jobs:
+def _open_jobs(settings: Settings, url: str | None) -> LocalJobs | RemoteJobs:
     """The jobs of the server at `url`, or the local ones."""
-    if url is None:
-        from mindtrace.service.jobs import LocalJobs
-
-        return LocalJobs(settings)
-    from mindtrace.service.jobs import RemoteJobs, Stream
+    from mindtrace.service.jobs import LocalJobs, RemoteJobs
     from mindtrace.service.serve import read_token
 
+    if url is None:
+        return LocalJobs(settings)
     file = settings.serve.token_file
-    return RemoteJobs(Stream(url, None if file is None else read_token(file)))
+    return RemoteJobs(url, None if file is None else read_token(file))
 
 
-def _jobs(call: Call, url: str | None, token_file: str | None) -> Jobs:
+def _jobs(call: Call, url: str | None, token_file: str | None) -> LocalJobs | RemoteJobs:
     return _open_jobs(call.settings({"serve.token_file": token_file}), url)
 
 
@@ -242,7 +237,9 @@ def _row(document: Document) -> list[Cell]:
     return [*(flat.get(name) for name in _COLUMNS[:-2]), reference, flat.get("error.message")]
 
 
-def _wait(console: Console, jobs: Jobs, job_id: str, at: str, *, show: bool) -> Document:
+def _wait(
+    console: Console, jobs: LocalJobs | RemoteJobs, job_id: str, at: str, *, show: bool
+) -> Document:
     """Follow a job to its end and return its last document; `at` is the --url for hints."""
     document: Document = {}
     try:

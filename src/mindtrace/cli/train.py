@@ -115,9 +115,10 @@ def train(
         return
     guard = None
     if job_id is not None:
-        from mindtrace.jobs.guard import registration_guard
+        from mindtrace.jobs.queue import RegistrationGuard
+        from mindtrace.service.jobs import queue
 
-        guard = registration_guard(settings, job_id, attempt, force=force)
+        guard = RegistrationGuard(job_id, attempt, force, queue(settings))
     service.prepare_process(settings)
     with progress_of(call.console) as progress:
         outcome = service.train(

@@ -1,8 +1,7 @@
-"""One job's training, from a worker's claim on it to how it ended.
+"""One job's training, from a worker's claim on the job to its outcome.
 
-The training is a process of its own. A database that is away for a while stops nothing: what
-there is to report waits. A registry that is away ends a training, which goes on from its
-checkpoint when the registry is back.
+The training is a process of its own. It goes on while the database is away; its reports wait.
+A registry that is away ends it, and it resumes from its checkpoint when the registry is back.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, TypeVar
 
 from mindtrace.errors import StoreError
-from mindtrace.jobs.checkpoint_lock import CheckpointLock, checkpoint_lock
 from mindtrace.jobs.database import EVENTS, LOG, RECORD
 from mindtrace.jobs.job import (
     CANCELLED,
@@ -31,41 +30,29 @@ from mindtrace.jobs.job import (
     Job,
     Request,
     is_job_id,
-    json_object,
-    now,
+    iso_time,
 )
-from mindtrace.jobs.process import GRACE, Ended, Watchdog
+from mindtrace.jobs.process import GRACE, Watchdog, checkpoint_lock
 from mindtrace.jobs.queue import CANCEL, GO_ON, LOST, JobQueue
 from mindtrace.jobs.reconcile import Versions, reconcile_runs
-from mindtrace.system import own_command
+from mindtrace.system import ChildResult, last_json, own_command
 
 CONFIG = "config.ini"
 ATTEMPTS = 3
 LOG_LIMIT = 1 << 20  # bytes of a job's log
-_POLL = 0.5  # seconds between two reports, and between two looks for a cancellation
+_POLL = 0.5  # seconds between two reports, and between two checks for a cancellation
 _AGAIN = 1.0  # seconds until the next try where the database is away
 _PAUSE = 5.0  # seconds until the next attempt where the registry was away: at first,
 _LONGEST_PAUSE = 120.0  # later,
 _PATIENCE = 4 * 3600.0  # and altogether
-_OURS = "TrainingError"
 _AWAY = "StoreError"
 _PASSING = (_AWAY, "InterruptedByUser", "ConflictError")  # not the training's fault
-_UNFIT = ("UsageError", "NotFoundError")  # of a checkpoint that is not for this machine
+_UNFIT = ("UsageError", "NotFoundError")  # the checkpoint is not for this machine
 _CUT = "\n... the log is too long and ends here\n"
 
 log = logging.getLogger("mindtrace.jobs")
 Outcome = dict[str, Any]
 Answer = TypeVar("Answer")
-
-
-class Journal(Protocol):
-    """What DBOS writes for the step that runs, as long as its worker has the job."""
-
-    def set_event(self, key: str, value: Any) -> None:
-        """Replace a value."""
-
-    def write_stream(self, key: str, value: Any) -> None:
-        """Add a value to a stream."""
 
 
 def train_command(
@@ -84,37 +71,37 @@ def train_command(
 
 @dataclass(frozen=True)
 class Workplace:
-    """What a worker works with."""
+    """The queue, folders and limits of a worker."""
 
     queue: JobQueue
     root: Path
     checkpoints: Path
     environ: Mapping[str, str]  # all that a child sees
-    stopping: threading.Event  # set when the worker shall end
+    stopping: threading.Event  # set when the worker should end
     grace: float = GRACE
-    gives_way: bool = False  # trainings compute behind whoever answers requests
-    command: Callable[..., Sequence[str]] = train_command
+    gives_way: bool = False  # trainings run at low priority, beside a server
 
     def forget(self, job_id: str) -> None:
-        """Remove what this machine keeps of a job that nobody will go on with."""
+        """Remove this machine's files of a job that nobody will go on with."""
         for folder in (self.checkpoints, self.root):
             shutil.rmtree(folder / "jobs" / job_id, ignore_errors=True)
 
     def kept(self) -> set[str]:
-        """The jobs of which this machine keeps something."""
+        """The jobs that this machine has files of."""
         folders = (self.checkpoints, self.root)
         names = (path.name for folder in folders for path in folder.glob("jobs/*"))
         return {name for name in names if is_job_id(name)}
 
 
 class Attempt:
-    """A worker's claim on a job; whoever lost it can write nothing more.
+    """A worker's claim on a job.
 
-    The journal raises in whoever lost the claim, and nobody catches that but DBOS.
+    `journal` is DBOS: `set_event` and `write_stream` raise if the worker has lost the claim, and
+    nobody but DBOS catches that.
     """
 
     def __init__(
-        self, work: Workplace, journal: Journal, job: Job, request: Request, fence: int
+        self, work: Workplace, journal: Any, job: Job, request: Request, fence: int
     ) -> None:
         self.work = work
         self.job = job
@@ -125,11 +112,11 @@ class Attempt:
     def train(self) -> Outcome | None:
         """Train; blocks.
 
-        Returns how it ended: `state`, `open_runs`, and `version` or `error`. None where the job
-        is another worker's by now, or was put back because this one ends.
+        Returns the outcome: `state`, `open_runs`, and `version` or `error`. None if the job is
+        another worker's by now, or was put back because this one ends.
         """
         last, waited = "the training or its worker was killed", 0.0
-        # Who begins an attempt and neither ends nor puts it back has lost it.
+        # An attempt that began, and neither ended nor put the job back, is lost.
         lost = self.job.lost + self.job.begun
         while True:
             if patiently(self._wanted) == CANCEL:
@@ -141,10 +128,10 @@ class Attempt:
                 ended = self._run()
             except OSError as error:
                 return self.failed(error)
-            if ended.status == 0 and ended.result is not None:
-                # Perhaps it was told to stop, but too late: it is done, and says so.
-                return self._succeeded(ended.result)
-            kind = str((ended.error or {}).get("type", _OURS))
+            if ended.status == 0 and ended.document:
+                # A request to stop may have come too late: the training is done.
+                return self._succeeded(ended.document)
+            kind = str(ended.error.get("type", "TrainingError"))
             passing = ended.status >= 0 and kind in _PASSING
             if passing:
                 waited += self._pause(min(max(_PAUSE, waited), _LONGEST_PAUSE))
@@ -156,17 +143,26 @@ class Attempt:
             if self.work.stopping.is_set():
                 self._put_back()
                 return None
-            if ended.status >= 0 and (not passing or waited >= _PATIENCE):
-                return self._failed(_ending(ended), kind=kind)
             last = _ending(ended)
+            if ended.status >= 0 and (not passing or waited >= _PATIENCE):
+                return self._failed(last, kind=kind)
             log.warning("job %s: %s", self.job.job_id, last)
-            # Who was killed may be killed again, out of memory, perhaps: that is a loss.
+            # A killed training may be killed again (out of memory): count it as lost.
             lost += not passing or kind != _AWAY
 
     def failed(self, error: Exception) -> Outcome | None:
-        """The outcome of a job over which we ourselves failed; as of `train`."""
-        text = " ".join(str(error).split())[:500]
-        return self._failed(text, kind=type(error).__name__)
+        """The outcome of a job on which the worker itself failed; None as of `train`."""
+        kind, text = type(error).__name__, " ".join(str(error).split())[:500]
+        try:
+            return self._failed(text, kind=kind)
+        except Exception:
+            # Its runs could not be closed; the next sweep does that.
+            log.exception("job %s", self.job.job_id)
+            return {
+                "state": FAILED,
+                "open_runs": True,
+                "error": {"type": kind, "message": text},
+            }
 
     def save(self, **changes: Any) -> None:
         """Record changes of the job."""
@@ -181,45 +177,44 @@ class Attempt:
         return folder
 
     def _begin(self, lost: int) -> None:
-        started = self.job.started_at or now()
-        self.job = replace(self.job, state=RUNNING)
-        self.save(attempts=self.job.attempts + 1, begun=True, lost=lost, started_at=started)
+        started = self.job.started_at or iso_time(datetime.now(UTC))
+        attempts = self.job.attempts + 1
+        self.save(state=RUNNING, attempts=attempts, begun=True, lost=lost, started_at=started)
         self._report(STATE, self.job.document())
         log.info("job %s: a training begins", self.job.job_id)
 
     def _put_back(self) -> None:
         """Leave the job for another worker to go on with."""
-        self.job = replace(self.job, state=QUEUED)
-        self.save(begun=False)
+        self.save(state=QUEUED, begun=False)
         self._report(STATE, self.job.document())
 
-    def _run(self) -> Ended:
-        folder, checkpoints = self.prepared(), self.work.checkpoints
-        with checkpoint_lock(checkpoints, self.job.job_id, self.fence) as lock:
-            resume = lock.has_checkpoint
-            ended = self._train(folder, lock, resume=resume)
-        unfit = resume and (ended.error or {}).get("type") in _UNFIT and not ended.stopped
-        if unfit:
-            # The checkpoint is of another machine, say: begin anew.
-            shutil.rmtree(lock.folder, ignore_errors=True)
-            with checkpoint_lock(checkpoints, self.job.job_id, self.fence) as lock:
-                ended = self._train(folder, lock, resume=False)
+    def _run(self) -> ChildResult:
+        place = (self.work.checkpoints, self.job.job_id, self.fence)
+        with checkpoint_lock(*place) as (checkpoints, lock):
+            resume = any(checkpoints.glob("*/last.ckpt"))
+            ended = self._train(checkpoints, lock, resume=resume)
+        if resume and ended.error.get("type") in _UNFIT:
+            # The checkpoint is of another machine, for example: start from the beginning.
+            shutil.rmtree(checkpoints, ignore_errors=True)
+            with checkpoint_lock(*place) as (checkpoints, lock):
+                ended = self._train(checkpoints, lock, resume=False)
         return ended
 
-    def _train(self, folder: Path, lock: CheckpointLock, *, resume: bool) -> Ended:
-        config, job_id = folder / CONFIG, self.job.job_id
+    def _train(self, checkpoints: Path, lock: IO[bytes], *, resume: bool) -> ChildResult:
+        folder, job_id = self.prepared(), self.job.job_id
         wanted = GO_ON
         with Watchdog(
-            self.work.command(config, job_id, self.fence, self.request, resume=resume),
+            train_command(folder / CONFIG, job_id, self.fence, self.request, resume=resume),
             folder=folder,
-            environ={**self.work.environ, "DIR_PATHS__CHECKPOINTS": str(lock.folder)},
-            # By itself, as the lines below wait for a database that is away.
+            environ={**self.work.environ, "DIR_PATHS__CHECKPOINTS": str(checkpoints)},
+            # In the watchdog's thread, as the lines below wait for a database that is away.
             stop=lambda: wanted != GO_ON or self.work.stopping.is_set(),
             grace=self.work.grace,
             gives_way=self.work.gives_way,
-            lock=lock.descriptor,
+            lock=lock.fileno(),
         ) as child:
-            lock.hand_over(child.process.pid)
+            lock.write(str(child.process.pid).encode())
+            lock.close()  # the child inherited it
             while (ended := child.wait(_POLL)) is None:
                 self._report_lines(child.take())
                 try:
@@ -237,13 +232,13 @@ class Attempt:
         self._journal.write_stream(EVENTS, {"event": name, "data": data})
 
     def _report_lines(self, lines: Sequence[bytes]) -> None:
-        """Report what a training wrote: record and events, then the log."""
-        happened: list[tuple[str, Mapping[str, Any]]] = []
+        """Report a training's stderr: the record and events, then the log."""
+        events: list[tuple[str, Mapping[str, Any]]] = []
         for line in lines:
-            fields = json_object(line)
+            fields = last_json(line)
             if fields.get("event") == "started":
                 self.job = replace(self.job, max_epochs=fields.get("max_epochs"))
-                happened.append((STATE, self.job.document()))
+                events.append((STATE, self.job.document()))
             elif fields.get("event") == "epoch":
                 self.job = replace(
                     self.job,
@@ -252,16 +247,16 @@ class Attempt:
                     val_acc=(fields.get("metrics") or {}).get("val_acc"),
                 )
                 del fields["event"]
-                happened.append((EPOCH, fields))
+                events.append((EPOCH, fields))
         text = "".join(map(log_text, lines)).replace("\0", "?")
         size = self.job.log_size
         if size >= LOG_LIMIT:
             text = ""
         elif size + len(text.encode()) > LOG_LIMIT:
             text = text.encode()[: LOG_LIMIT - size].decode(errors="ignore") + _CUT
-        if happened or text:
+        if events or text:
             self.save(log_size=size + len(text.encode()))
-        for name, data in happened:
+        for name, data in events:
             self._report(name, data)
         if text:
             self._journal.write_stream(LOG, text)
@@ -270,7 +265,7 @@ class Attempt:
         return self.work.queue.wanted(self.job.job_id, self.fence)
 
     def _pause(self, seconds: float) -> float:
-        """Wait, unless somebody wants something else meanwhile; gives `seconds` back."""
+        """Wait, unless the job is cancelled or lost or the worker ends; returns `seconds`."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and patiently(self._wanted) == GO_ON:
             if self.work.stopping.wait(_POLL):
@@ -278,7 +273,7 @@ class Attempt:
         return seconds
 
     def _succeeded(self, result: Mapping[str, Any]) -> Outcome:
-        # Of earlier attempts runs may be open.
+        # Earlier attempts may have left runs open.
         closed = self.job.attempts == 1 or self._reconcile(SUCCEEDED) is not None
         return {
             "state": SUCCEEDED,
@@ -288,17 +283,17 @@ class Attempt:
             "reused": bool(result.get("reused")),
         }
 
-    def _failed(self, message: str, *, kind: str = _OURS) -> Outcome | None:
+    def _failed(self, message: str, *, kind: str = "TrainingError") -> Outcome | None:
         outcome = self._ended(FAILED)
         if outcome is not None and outcome["state"] == FAILED:
             outcome["error"] = {"type": kind, "message": message}
         return outcome
 
     def _ended(self, state: str) -> Outcome | None:
-        """The end of a job without a word of success; what it left open is closed first.
+        """The outcome of a job that did not report success; closes its runs.
 
-        One that died right after it registered has succeeded, whatever it looks like: while
-        only the store can tell and is away, it is asked again, until this worker ends.
+        A training that died right after registering has succeeded. If only the store can tell
+        and it is away, it is asked again until this worker ends.
         """
         while (found := self._reconcile(state)) is None and self._is_registering():
             if self.work.stopping.wait(_PAUSE):
@@ -312,7 +307,7 @@ class Attempt:
         try:
             return self.work.queue.registering(self.job.job_id, self.fence)
         except StoreError:
-            return True  # nobody can tell
+            return True  # unknown
 
     def _reconcile(self, state: str) -> Versions | None:
         folder = self.work.root / "jobs"
@@ -320,7 +315,7 @@ class Attempt:
 
 
 def patiently(ask: Callable[[], Answer]) -> Answer:
-    """Ask the database, for as long as it is away."""
+    """Ask the database, again and again while it is away."""
     while True:
         try:
             return ask()
@@ -329,8 +324,8 @@ def patiently(ask: Callable[[], Answer]) -> Answer:
             time.sleep(_AGAIN)
 
 
-def _ending(ended: Ended) -> str:
-    if ended.error is not None:
+def _ending(ended: ChildResult) -> str:
+    if ended.error:
         return str(ended.error.get("message"))
     if ended.status < 0:
         return f"the training was killed by {signal.Signals(-ended.status).name}"
@@ -338,12 +333,12 @@ def _ending(ended: Ended) -> str:
 
 
 def log_text(line: bytes) -> str:
-    """A line of a training's stderr as people read it; it can be encoded as UTF-8."""
+    """A line of a training's stderr for people; it can be encoded as UTF-8."""
     return _log_text(line).encode(errors="backslashreplace").decode()
 
 
 def _log_text(line: bytes) -> str:
-    fields = json_object(line)
+    fields = last_json(line)
     if isinstance(fields.get("error"), dict):
         hint = fields["error"].get("hint")
         text = f"error: {fields['error'].get('message')}\n"
@@ -352,16 +347,12 @@ def _log_text(line: bytes) -> str:
     if name == "started":
         return f"training of {fields.get('max_epochs')} epochs begins\n"
     if name == "epoch":
-        return f"{_epoch_text(fields)}\n"
+        parts = [f"epoch {fields.get('epoch')}/{fields.get('max_epochs')}"]
+        for metric, value in (fields.get("metrics") or {}).items():
+            shown = f"{value:.4f}" if isinstance(value, float) else value
+            parts.append(f"{metric} {shown}")
+        parts.append(f"{fields.get('seconds')} s")
+        return "  ".join([*parts, "best"] if fields.get("best") else parts) + "\n"
     if name in ("stage", "note"):
         return f"{fields.get('text')}\n"
     return line.decode(errors="replace")
-
-
-def _epoch_text(fields: Mapping[str, Any]) -> str:
-    parts = [f"epoch {fields.get('epoch')}/{fields.get('max_epochs')}"]
-    metrics = fields.get("metrics")
-    for name, value in metrics.items() if isinstance(metrics, dict) else ():
-        parts.append(f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}")
-    parts.append(f"{fields.get('seconds')} s")
-    return "  ".join([*parts, "best"] if fields.get("best") else parts)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import logging
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +16,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from mindtrace.config.urls import masked
 from mindtrace.errors import StoreError
-from mindtrace.jobs import legacy
-from mindtrace.jobs.job import Request, database_file
+from mindtrace.jobs.job import Job, Request, database_file
 from mindtrace.system import file_lock
 
 if TYPE_CHECKING:
@@ -26,13 +25,12 @@ if TYPE_CHECKING:
 APPLICATION = "mindtrace-jobs"
 WORKFLOW, QUEUE, VERSION = "train", "training", "2"
 RECORD, EVENTS, LOG = "job", "events", "log"  # the names of our DBOS event and streams
-# Attributes of a workflow.
-REQUEST, KEY, MARK, OPEN_RUNS = "request", "key", "mark", "open_runs"
-_SUBMITTING = "submitting"  # a row of `heartbeats`: who submits locks it
+REQUEST, KEY = "request", "key"  # attributes of a workflow
+_SUBMITTING = "submitting"  # a row of `heartbeats` that a submission locks
 _NEVER = 1e12  # when it expires
 
-# Of a session with PostgreSQL: a stopped process must not hold a row for long, and the server
-# must notice a machine that is gone. Our tables are DBOS's neighbours.
+# Options of a PostgreSQL session. A stopped process must not hold a row for long, and the server
+# must notice a machine that is gone. Our tables are in DBOS's schema.
 _SESSION = {
     "search_path": "dbos,public",
     "statement_timeout": "15s",
@@ -63,7 +61,9 @@ workflows = sa.table(
     *map(sa.column, ("queue_name", "completed_at")),
     sa.column("attributes", sa.JSON().with_variant(JSONB(), "postgresql")),
 )
-records = sa.table("workflow_events", *map(sa.column, ("workflow_uuid", "key", "value")))
+records = sa.table(
+    "workflow_events", *map(sa.column, ("workflow_uuid", "key", "value", "serialization"))
+)
 streams = sa.table("streams", *map(sa.column, ("workflow_uuid", "key", "value", "offset")))
 heartbeats = sa.Table(
     "mindtrace_heartbeats",
@@ -72,14 +72,23 @@ heartbeats = sa.Table(
     sa.Column("expires", sa.Double, nullable=False),
 )
 
+# Earlier releases kept jobs in a table of their own in the same database.
+LEGACY = "mindtrace_jobs"
+_PROGRESS = ("started_at", "ended_at", "attempts", "epoch", "max_epochs", "val_acc")
+_OUTCOME = ("model_name", "version", "reused", "promotion", "error")
+_REQUEST = ("request", "request_digest", "key_digest")
+_legacy = sa.table(LEGACY, *map(sa.column, ("job_id", "state", *_PROGRESS, *_OUTCOME, *_REQUEST)))
+_LEGACY_STATUSES = {"succeeded": "SUCCESS", "failed": "ERROR", "cancelled": "CANCELLED"}
+# What they had DBOS keep of a job; it must not run again.
+_LEGACY_TABLES = ("workflow_input", "workflow_output", "operation_outputs", "workflow_status")
+
 log = logging.getLogger("mindtrace.jobs")
 
 
 class Database:
     """Connections to the database that `[jobs] database_url` names; None is a file in ROOT.
 
-    `durable=False` is for a worker, which writes often: what a power cut takes of its last
-    moments, it would do again.
+    `durable=False` is for a worker, which writes often and would repeat what a power cut loses.
     """
 
     def __init__(self, url: str | None, root: Path, *, durable: bool = True) -> None:
@@ -92,12 +101,11 @@ class Database:
         self.now: sa.ColumnElement[float] = sa.literal_column(_NOW[self.engine.dialect.name])
         self._url = self.engine.url.render_as_string(hide_password=False)
         self._exists = False
-        self._preparing = threading.Lock()
 
     @functools.cached_property
     def client(self) -> DBOSClient:
-        """DBOS's client; the database is made, migrated, and jobs of old releases taken over."""
-        # Half a second and 60 MB: only for who changes something.
+        """DBOS's client; creates and migrates the database, and adopts jobs of old releases."""
+        # Half a second and 60 MB: only for callers that change something.
         from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer
 
         _hush_dbos()
@@ -108,7 +116,7 @@ class Database:
             lazy=True,
             retry_connection_errors=False,
         )
-        with self.reported(), self._preparing, self._alone():
+        with self.reported(), self._locked_file():
             DBOS.migrate(self._url)
             with self.engine.begin() as connection:
                 if self._file is None:
@@ -117,26 +125,18 @@ class Database:
                     heartbeats.create(connection)
                     first = sa.insert(heartbeats).values(executor_id=_SUBMITTING, expires=_NEVER)
                     connection.execute(first)
-                legacy.adopt(connection, functools.partial(_enqueue, client, connection))
+                if sa.inspect(connection).has_table(LEGACY):
+                    _adopt_legacy(client, connection)
         return client
 
-    def enqueue(self, connection: sa.Connection, *job: Any) -> None:
-        """Insert a job: its id, Request, and digests of the request and of its key."""
-        _enqueue(self.client, connection, *job)
-
-    def lock_submissions(self, connection: sa.Connection) -> None:
-        """Let nobody else submit until this transaction ends."""
-        only = heartbeats.c.executor_id == _SUBMITTING
-        connection.execute(sa.update(heartbeats).where(only).values(expires=_NEVER))
-
     def rows(self, query: sa.Select[Any]) -> Sequence[Any]:
-        """What a query finds; nothing, and nothing is made, where there is no database."""
+        """The rows of a query; none, without creating anything, where there is no database."""
         with self.reported():
             if not self._exists:
                 if self._file is not None and not self._file.exists():
                     return []
                 tables = sa.inspect(self.engine)
-                if tables.has_table(legacy.TABLE):
+                if tables.has_table(LEGACY):
                     _ = self.client
                 self._exists = tables.has_table(heartbeats.name)
                 if not self._exists:
@@ -152,7 +152,7 @@ class Database:
 
     @contextlib.contextmanager
     def reported(self) -> Iterator[None]:
-        """Turn what the database raises in the block into a `StoreError`."""
+        """Turn the database's errors in the block into a `StoreError`."""
         try:
             yield
         except (sa.exc.SQLAlchemyError, OSError) as error:
@@ -164,19 +164,18 @@ class Database:
             ) from error
 
     def close(self) -> None:
-        """Give the connections back."""
         self.engine.dispose()
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Nobody else makes this file meanwhile; PostgreSQL has locks of its own."""
+    def _locked_file(self) -> Iterator[None]:
+        """Only this process creates the file; PostgreSQL has its own locks."""
         if self._file is None:
             yield
             return
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with file_lock(self._file.with_name(f"{self._file.name}.lock")):
             with self.engine.connect() as connection:
-                connection.exec_driver_sql("pragma journal_mode = wal")  # it would not wait
+                connection.exec_driver_sql("pragma journal_mode = wal")  # fails at once if busy
             yield
 
 
@@ -194,7 +193,7 @@ def _sqlite_engine(file: Path, *, durable: bool) -> sa.Engine:
     return engine
 
 
-def _enqueue(
+def enqueue(
     client: DBOSClient,
     connection: sa.Connection,
     job_id: str,
@@ -202,6 +201,7 @@ def _enqueue(
     request_digest: str | None,
     key_digest: str | None,
 ) -> None:
+    """Insert a job in a transaction."""
     client.enqueue_in_transaction(
         connection,
         {
@@ -215,6 +215,39 @@ def _enqueue(
     )
 
 
+def lock_submissions(connection: sa.Connection) -> None:
+    """Let nobody else submit until this transaction ends."""
+    only = heartbeats.c.executor_id == _SUBMITTING
+    connection.execute(sa.update(heartbeats).where(only).values(expires=_NEVER))
+
+
+def _adopt_legacy(client: DBOSClient, connection: sa.Connection) -> None:
+    """Move the old table's jobs to DBOS under their own ids; unfinished ones wait again."""
+    for name in _LEGACY_TABLES:
+        former = sa.table(name, sa.column("workflow_uuid"))
+        ids = sa.select(_legacy.c.job_id)
+        connection.execute(sa.delete(former).where(former.c.workflow_uuid.in_(ids)))
+    query = sa.select(_legacy).order_by(_legacy.c.job_id)
+    for row in connection.execute(query).mappings().all():
+        job_id, request = row["job_id"], Request.from_fields(json.loads(row["request"]))
+        enqueue(client, connection, job_id, request, row["request_digest"], row["key_digest"])
+        record = {name: row[name] for name in (*_PROGRESS, *_OUTCOME)}
+        for name in ("promotion", "error"):
+            record[name] = None if record[name] is None else json.loads(record[name])
+        record["reused"] = bool(record["reused"])
+        value = json.dumps(Job.from_record(job_id, row["state"], record).record())
+        connection.execute(
+            sa.insert(records).values(
+                workflow_uuid=job_id, key=RECORD, value=value, serialization="portable_json"
+            )
+        )
+        if row["state"] in _LEGACY_STATUSES:
+            ours = workflows.c.workflow_uuid == job_id
+            status = _LEGACY_STATUSES[row["state"]]
+            connection.execute(sa.update(workflows).where(ours).values(status=status))
+    connection.execute(sa.text(f"alter table {LEGACY} rename to {LEGACY}_before"))
+
+
 def _hush_dbos() -> None:
     """DBOS's warnings become lines of our log, one each, without tracebacks."""
     logger = logging.getLogger("dbos")
@@ -224,7 +257,7 @@ def _hush_dbos() -> None:
 
 
 class _Relay(logging.Handler):
-    # What DBOS says of a job that was cancelled, failed or went elsewhere; we say it better.
+    # DBOS's lines about a job that was cancelled, failed or taken over; ours are better.
     _EXPECTED = ("Exception encountered in background workflow", "Waiting for the")
 
     def emit(self, record: logging.LogRecord) -> None:

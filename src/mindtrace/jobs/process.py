@@ -1,4 +1,4 @@
-"""A child process, watched: its lines as they come, SIGTERM, SIGKILL, and its end with ours."""
+"""Child processes: watched, stopped, killed with their group; the lock on a job's checkpoints."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO
 
-from mindtrace.jobs.job import json_object
+from mindtrace.system import ChildResult, last_json, try_lock
 
 GRACE = 20.0  # seconds from SIGTERM to SIGKILL
 NICENESS = 10
@@ -24,53 +23,38 @@ _PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"})
 _LISTED_PREFIXES = ("LC_", "AWS_", "MLFLOW_TRACKING_", "CUDA_")
 _POLL = 0.1  # seconds
 _LONGEST_LINE = 1 << 20
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a child ended; a negative status is the signal that killed it."""
-
-    status: int
-    output: bytes
-    error: Mapping[str, Any] | None  # of the last document on stderr that had one
-    stopped: bool  # it was told to stop
-
-    @property
-    def result(self) -> Mapping[str, Any] | None:
-        """The JSON object in the last line of its output, or None."""
-        return json_object(self.output.strip().rpartition(b"\n")[2]) or None
+_LOCK_PATIENCE = 10.0  # seconds for a killed process to be gone
+_LOCK_POLL = 0.05
 
 
 def end_with_parent() -> None:
-    """In a child: die, with all that it started, when the process that waits for it dies."""
-    threading.Thread(target=_await_parent, name="parent", daemon=True).start()
+    """In a child: die, with all that it started, when the parent dies."""
+
+    def await_parent() -> None:
+        while os.read(0, 1024):  # standard input, to which nobody writes
+            pass
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=await_parent, name="parent", daemon=True).start()
 
 
-def _await_parent() -> None:
-    while os.read(0, 1024):  # standard input, which nobody writes to
-        pass
-    if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
-
-
-def listed_environment(
-    environ: Mapping[str, str], extra: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """What a child may see of our environment, and `extra` above it."""
+def listed_environment(environ: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
+    """The variables of our environment that a child may see, and `extra` over them."""
     seen = {
         name: value
         for name, value in environ.items()
         if name in _LISTED or name.upper() in _PROXIES or name.startswith(_LISTED_PREFIXES)
     }
-    return {**seen, **(extra or {})}
+    return {**seen, **extra}
 
 
 class Watchdog:
-    """Runs a command in a process group of its own and sees to it that the group ends.
+    """Runs a command in a process group of its own and ends the whole group with it.
 
-    Its standard input is a pipe that ends when we do, however that is. The output goes into
-    a file of this call alone, the lines on stderr wait until they are taken.
+    The child's standard input is a pipe that closes when we die. Its stdout goes to a temporary
+    file; lines of its stderr wait until `take` is called.
     """
 
     def __init__(
@@ -86,14 +70,13 @@ class Watchdog:
     ) -> None:
         """Start the command; OSError.
 
-        `stop` is asked ten times a second, and true sends SIGTERM; `lock` is a descriptor that
-        the child inherits; `gives_way` computes behind whoever answers requests.
+        `stop` is called ten times a second, and true sends SIGTERM; `lock` is a descriptor that
+        the child inherits; `gives_way` lets a server's work go before it.
         """
         self._stop = stop
         self._grace = grace
-        self._told = False
         self._lines: list[bytes] = []
-        self._error: Mapping[str, Any] | None = None
+        self._error = b""  # the last line that reported one
         self._out = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         try:
             self.process = subprocess.Popen(
@@ -109,7 +92,10 @@ class Watchdog:
         except OSError:
             self._out.close()
             raise
-        _step_back(self.process.pid, gives_way=gives_way)
+        with contextlib.suppress(OSError):  # it may have ended already
+            os.setpriority(os.PRIO_PGRP, self.process.pid, NICENESS)
+            if gives_way and sys.platform == "linux":
+                os.sched_setscheduler(self.process.pid, os.SCHED_BATCH, os.sched_param(0))
         self._threads = [
             threading.Thread(target=target, name="child", daemon=True)
             for target in (self._read, self._watch)
@@ -121,52 +107,49 @@ class Watchdog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Whoever watches it has failed, or it has ended already.
-        self._stop = lambda: True
+        self._stop = lambda: True  # where the block failed, the child still runs
         self.wait()
         self._out.close()
 
     def take(self) -> list[bytes]:
-        """The lines on stderr since this was last asked."""
+        """The lines on stderr since the last call."""
         count = len(self._lines)  # another thread adds to them
         taken = self._lines[:count]
         del self._lines[:count]
         return taken
 
-    def wait(self, timeout: float | None = None) -> Ended | None:
-        """How it ended, its stderr read to the end; None if it has not within `timeout`."""
+    def wait(self, timeout: float | None = None) -> ChildResult | None:
+        """How it ended, its stderr read to the end; None if it has not within `timeout`.
+
+        A negative status is the signal that killed it; `error` is the last that it reported.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         for thread in self._threads:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            thread.join(left)
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 return None
-        if self._out.closed:
-            return None
         self._out.seek(0)
-        return Ended(self.process.returncode, self._out.read(), self._error, self._told)
+        return ChildResult(self.process.returncode, self._out.read(), self._error)
 
     def _read(self) -> None:
         assert self.process.stderr is not None
         with self.process.stderr as stderr:
             while line := stderr.readline(_LONGEST_LINE):
                 self._lines.append(line)
-                error = json_object(line).get("error")
-                if isinstance(error, dict):
-                    self._error = error
+                if isinstance(last_json(line).get("error"), dict):
+                    self._error = line
 
     def _watch(self) -> None:
-        kill_at = float("inf")
+        kill_at = None
         while self.process.poll() is None:
-            if not self._told and self._stop():
-                self._told = True
+            if kill_at is None and self._stop():
                 kill_at = time.monotonic() + self._grace
                 self._signal(signal.SIGTERM)
-            if time.monotonic() >= kill_at:
+            if kill_at is not None and time.monotonic() >= kill_at:
                 self._signal(signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(_POLL)
-        # What it started and left behind would hold our pipe open.
+        # Processes that it left behind would hold our pipe open.
         self._signal(signal.SIGKILL)
         assert self.process.stdin is not None
         self.process.stdin.close()
@@ -183,8 +166,8 @@ def run(
     environ: Mapping[str, str],
     limit: float,
     gives_way: bool = False,
-) -> Ended:
-    """Run a command to its end, told to stop after `limit` seconds; OSError."""
+) -> ChildResult:
+    """Run a command to its end, stopped after `limit` seconds; OSError."""
     deadline = time.monotonic() + limit
     with Watchdog(
         command,
@@ -198,9 +181,54 @@ def run(
     return ended
 
 
-def _step_back(pid: int, *, gives_way: bool) -> None:
-    """Put a process that has just begun, and all that it starts, behind others."""
-    with contextlib.suppress(OSError):  # it may have ended already
-        os.setpriority(os.PRIO_PGRP, pid, NICENESS)
-        if gives_way and sys.platform == "linux":
-            os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))
+@contextlib.contextmanager
+def checkpoint_lock(checkpoints: Path, job_id: str, fence: int) -> Iterator[tuple[Path, IO[bytes]]]:
+    """Lock the folder that a job's attempts share; a process that still trains there is killed.
+
+    If it cannot be (it runs on another machine with the same disk), the folder is of this attempt
+    alone. Yields the folder and the lock's file: write the number of the process that inherits
+    it, and close it. The system then frees the lock when that process and all that it started
+    are gone, so no two attempts ever write to one checkpoint or one MLflow run.
+    """
+    folder = checkpoints / "jobs" / job_id
+    file = _locked(folder, job_id)
+    if file is None:
+        folder = folder / f"attempt-{fence}"
+        file = _locked(folder, job_id)
+    assert file is not None, "a fence belongs to one attempt"
+    with file:
+        yield folder, file
+
+
+def _locked(folder: Path, job_id: str) -> IO[bytes] | None:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / ".lock").open("ab+", buffering=0)
+    deadline = time.monotonic() + _LOCK_PATIENCE
+    while not try_lock(file.fileno()):
+        if not _kill_holder(file.fileno(), job_id) or time.monotonic() > deadline:
+            file.close()
+            return None
+        time.sleep(_LOCK_POLL)
+    file.truncate(0)
+    return file
+
+
+def _kill_holder(descriptor: int, job_id: str) -> bool:
+    """Kill the process that holds a lock; False unless it is of this machine and this job."""
+    import psutil  # type: ignore[import-untyped]
+
+    written = os.pread(descriptor, 32, 0)
+    if not written:
+        return True  # it has just started, and has not written its number yet
+    try:
+        # By its command line: another machine, or container, has processes of its own.
+        words = psutil.Process(int(written)).cmdline()
+        if words and job_id not in words:
+            return False
+        if words:  # a dying process has none any more
+            os.killpg(int(written), signal.SIGKILL)
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        return True  # gone, and soon the rest of its group
+    except (psutil.AccessDenied, PermissionError):
+        return False
+    return True

@@ -1,80 +1,75 @@
-"""What becomes of a version after its training: `[jobs] promote` of who asked for the job.
+"""After a training: promotes its version as the `[jobs] promote` of whoever asked for the job says.
 
-`mindtrace registry promote` does it, in a child, if the history of champions is still at the
-revision that we read before we made sure of our claim. So of a worker that was thought dead
-and its heir one decides; what a dead one decided stands in the history, with the job's id.
+`mindtrace registry promote` does it in a child, and only if the history of champions is still at
+the revision that we read before we checked our claim. So of a worker that was thought dead and
+its successor only one decides; the history keeps the decision with the job's id as its reason.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from mindtrace.jobs import process
 from mindtrace.jobs.attempt import CONFIG, Attempt, Outcome
-from mindtrace.jobs.process import Ended
-from mindtrace.system import own_command
+from mindtrace.system import ChildResult, own_command
 
-NEVER, ALWAYS = "never", "always"
-_LIMIT = 300.0  # seconds for one look or one decision
+_LIMIT = 300.0  # seconds for reading or deciding
 _TRIES = 5  # where others change the champion meanwhile
 _ENTRIES = 200  # of the history, in which an earlier decision of ours would be
 log = logging.getLogger("mindtrace.jobs")
 
 
 def promote(attempt: Attempt, outcome: Outcome, policy: str) -> Outcome | None:
-    """Decide about a version; blocks for seconds.
+    """Decide about a version; blocks for seconds. OSError.
 
-    Returns `promoted`, `verdict` and `message`; None where `policy` is never, or the version is
-    no new one. Who asked for the job has the say before `policy`.
+    Returns `promoted`, `verdict` and `message`; None if `policy` is never, or the version is no
+    new one. The job's own policy goes before `policy`.
     """
     policy = attempt.request.promote or policy
-    if policy == NEVER or outcome.get("version") is None or outcome.get("reused"):
+    if policy == "never" or outcome.get("version") is None or outcome.get("reused"):
         return None
-    name, version = str(outcome["model_name"]), int(outcome["version"])
-    try:
-        for _ in range(_TRIES):
-            found, ended = _try(policy, attempt, name, version)
-            if (ended.error or {}).get("type") != "ConflictError":
-                break
-    except OSError as error:
-        return not_promoted(error)
-    if found is None:
-        message = (ended.error or {}).get("message", f"promote ended with {ended.status}")
-        log.warning("job %s: %s/%s: not promoted: %s", attempt.job.job_id, name, version, message)
-        found = _result(promoted=False, message=str(message))
-    return found
+    for _ in range(_TRIES):
+        decision, ended = _decide(policy, attempt, outcome)
+        if ended.error.get("type") != "ConflictError":
+            break
+    if decision is not None:
+        return {"promoted": False, "verdict": None, "message": None, **decision}
+    message = str(ended.error.get("message", f"promote ended with {ended.status}"))
+    log.warning("job %s: version not promoted: %s", attempt.job.job_id, message)
+    return {"promoted": False, "verdict": None, "message": message}
 
 
-def not_promoted(error: Exception) -> Outcome:
-    """What became of a version where we ourselves failed to decide."""
-    return _result(promoted=False, message=f"{type(error).__name__}: {error}")
-
-
-def _try(policy: str, attempt: Attempt, name: str, version: int) -> tuple[Outcome | None, Ended]:
-    """What was decided, if it was, and how the last child ended."""
-    reason = f"job {attempt.job.job_id}"
+def _decide(
+    policy: str, attempt: Attempt, outcome: Outcome
+) -> tuple[Mapping[str, Any] | None, ChildResult]:
+    """The decision, if there is one, and how the last child ended."""
+    name, version, reason = outcome["model_name"], outcome["version"], f"job {attempt.job.job_id}"
     read = _registry(attempt, "history", name, "--limit", str(_ENTRIES))
     if read.status != 0:
         return None, read
-    history = [json.loads(line) for line in read.output.splitlines()]  # the newest first
-    before = attempt.job.promoting
-    attempt.save(promoting=True)  # raises in who lost the job
-    decided = _decided(history, version, reason) if before else None
-    if decided is not None:
-        return decided, read
+    attempt.save()  # raises in a worker that lost the job
+    history = [json.loads(line) for line in read.stdout.splitlines()]  # the newest first
+    for entry in history:
+        if (entry["to"], entry["reason"]) == (version, reason):  # a dead worker's decision
+            return {"promoted": entry["action"] != "refuse", "verdict": entry["verdict"]}, read
     revision = history[0]["revision"] if history else 0
     ended = _registry(
         *(attempt, "promote", f"{name}/{version}", "--reason", reason),
-        *(("--force",) if policy == ALWAYS else ()),
+        *(("--force",) if policy == "always" else ()),
         *("--if-revision", str(revision)),
     )
-    return _chosen(ended.result), ended
+    result = ended.document
+    if "promoted" not in result:
+        return None, ended
+    message = (result.get("reasons") or [None])[0]
+    decided = {"promoted": bool(result["promoted"]), "verdict": result.get("verdict")}
+    return {**decided, "message": message}, ended
 
 
-def _registry(attempt: Attempt, *words: str) -> Ended:
+def _registry(attempt: Attempt, *words: str) -> ChildResult:
     folder = attempt.prepared()
     return process.run(
         own_command("registry", *words, "--json", "--config", str(folder / CONFIG)),
@@ -83,24 +78,3 @@ def _registry(attempt: Attempt, *words: str) -> Ended:
         limit=_LIMIT,
         gives_way=attempt.work.gives_way,
     )
-
-
-def _decided(history: Sequence[Mapping[str, Any]], version: int, reason: str) -> Outcome | None:
-    """What this job decided before; None if it did not come to that."""
-    for entry in history:
-        if (entry["to"], entry["reason"]) == (version, reason):
-            return _result(promoted=entry["action"] != "refuse", verdict=entry["verdict"])
-    return None
-
-
-def _chosen(result: Mapping[str, Any] | None) -> Outcome | None:
-    """What `promote` answered, if it came to a verdict."""
-    if result is None or "promoted" not in result:
-        return None
-    reasons = result.get("reasons") or [None]
-    verdict = result.get("verdict")
-    return _result(promoted=bool(result["promoted"]), verdict=verdict, message=reasons[0])
-
-
-def _result(*, promoted: bool, verdict: str | None = None, message: str | None = None) -> Outcome:
-    return {"promoted": promoted, "verdict": verdict, "message": message}

@@ -1,30 +1,38 @@
 """The jobs, as DBOS keeps them: submit, show, list, cancel, events and log, from any process.
 
-Reading goes by SQL over DBOS's own tables: its API neither pages by id nor counts by state.
+Reads DBOS's tables by SQL: its API neither pages by id nor counts by state.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from mindtrace.errors import ConflictError, NotFoundError, QueueFullError, UsageError
+from mindtrace.errors import (
+    ConflictError,
+    InterruptedByUser,
+    NotFoundError,
+    QueueFullError,
+    UsageError,
+)
 from mindtrace.jobs.database import (
     EVENTS,
     KEY,
     LOG,
-    MARK,
-    OPEN_RUNS,
     RECORD,
     REQUEST,
     WORKFLOW,
     Database,
+    enqueue,
     heartbeats,
+    lock_submissions,
     records,
     streams,
     workflows,
@@ -42,11 +50,13 @@ from mindtrace.jobs.job import (
     Job,
     Request,
     is_job_id,
+    iso_time,
     new_job_id,
 )
 
 GO_ON, CANCEL, LOST = "go on", "cancel", "lost"
-# A job's one decision, of whoever makes it first.
+# More attributes of a workflow. The mark is the one decision about a job; the first one holds.
+_MARK, _OPEN_RUNS = "mark", "open_runs"
 _CANCELLING, _REGISTERING = "cancelling", "registering"
 _PAGE = 500  # events
 _STATES = {
@@ -62,7 +72,7 @@ _id, _status, _attributes = workflows.c.workflow_uuid, workflows.c.status, workf
 _ours = workflows.c.name == WORKFLOW
 _waits = _status.in_(("ENQUEUED", "DELAYED"))
 _unfinished = _status.in_(("ENQUEUED", "DELAYED", "PENDING"))
-_open_runs = _attributes[OPEN_RUNS].as_string() == "yes"
+_open_runs = _attributes[_OPEN_RUNS].as_string() == "yes"
 
 
 class JobQueue(Database):
@@ -81,19 +91,23 @@ class JobQueue(Database):
 
         Raises QueueFullError, UsageError (the key belongs to another request), StoreError.
         """
-        _ = self.client  # which makes the database
-        job_id = new_job_id()
+        client, job_id = self.client, new_job_id()
         with self.changing() as connection:
-            self.lock_submissions(connection)
+            lock_submissions(connection)
             row = connection.execute(_with_key(key_digest)).first() if key_digest else None
             if row is None:
                 count = sa.select(sa.func.count()).select_from(workflows).where(_ours, _waits)
-                self._require_place(connection.execute(count).scalar_one())
-                self.enqueue(connection, job_id, request, request_digest, key_digest)
+                waiting = connection.execute(count).scalar_one()
+                if waiting >= self.max_queued:
+                    raise QueueFullError(
+                        f"{waiting} jobs wait already, [jobs] max_queued = {self.max_queued}",
+                        hint="try again when one of them has ended",
+                    )
+                enqueue(client, connection, job_id, request, request_digest, key_digest)
         return self.get(job_id if row is None else _same_request(row, request_digest))
 
     def submitted(self, request_digest: str, key_digest: str) -> Job | None:
-        """The job that has this key already; UsageError if that is another request."""
+        """The job that has this key; UsageError if that is another request."""
         for row in self.rows(_with_key(key_digest)):
             return self.get(_same_request(row, request_digest))
         return None
@@ -106,7 +120,7 @@ class JobQueue(Database):
         raise NotFoundError("job", job_id[:64], [job.job_id for job in self.list(3)])
 
     def find(self, job_ids: Sequence[str]) -> Sequence[Job]:
-        """Those of these jobs that exist."""
+        """The jobs of these ids, as far as they exist."""
         return self._jobs(_id.in_(job_ids))
 
     def list(self, limit: int = 20, before: str | None = None) -> Sequence[Job]:
@@ -122,17 +136,16 @@ class JobQueue(Database):
         return counts
 
     def unfinished(self) -> bool:
-        """Whether a worker is wanted: a job waits, runs, or ended and may have left a run open."""
-        return bool(
-            self.rows(sa.select(_id).where(_ours, sa.or_(_unfinished, _open_runs)).limit(1))
-        )
+        """Whether a worker is needed: a job waits, runs, or may have left a run open."""
+        query = sa.select(_id).where(_ours, sa.or_(_unfinished, _open_runs)).limit(1)
+        return bool(self.rows(query))
 
     def with_open_runs(self, limit: int) -> Sequence[Job]:
-        """Jobs that ended where nobody could close their runs."""
+        """Ended jobs whose runs could not be closed."""
         return self._jobs(sa.not_(_unfinished), _open_runs, limit=limit)
 
     def cancel(self, job_id: str) -> Job:
-        """Take a job out of the queue, or ask for the end of one that runs.
+        """Take a job out of the queue, or ask a running one to end.
 
         Raises NotFoundError; ConflictError: it has ended, or registers its version.
         """
@@ -145,7 +158,7 @@ class JobQueue(Database):
             )
         alive = sa.select(heartbeats.c.executor_id).where(heartbeats.c.expires > self.now)
         runs = (_id == job_id, _status == "PENDING", workflows.c.executor_id.in_(alive))
-        # A worker that lives does it, once its training has ended.
+        # A live worker does it, once its training has ended.
         if not self.rows(sa.select(_id).where(*runs)):
             self.note_open_runs(job_id, job.attempts > 0)
             self.end_cancelled(job_id)
@@ -154,20 +167,20 @@ class JobQueue(Database):
         return self.get(job_id)
 
     def end_cancelled(self, job_id: str) -> None:
-        """End a job as cancelled, whoever has it."""
+        """Mark a job as cancelled."""
         with self.reported():
             self.client.cancel_workflow(job_id)
 
     def note_open_runs(self, job_id: str, found: bool) -> None:
         """Note whether a run of a job may still say RUNNING in MLflow."""
-        noted = {OPEN_RUNS: "yes" if found else "no"}
+        noted = {_OPEN_RUNS: "yes" if found else "no"}
         with self.reported():
             self.client.update_workflow_attributes(job_id, noted, merge=True)
 
     def events(self, job_id: str, after: int = 0) -> Sequence[Event]:
-        """What happened to a job after the event with that number, in order; NotFoundError.
+        """A page of a job's events after that number, in order; NotFoundError.
 
-        The first event and the last are those of DBOS's status, what is between its stream.
+        The first and the last come from DBOS's status, those between from its stream.
         """
         job = self.get(job_id)  # before the stream, which is complete once the job has ended
         first = Job.from_record(job_id, QUEUED, {}).document()
@@ -183,16 +196,16 @@ class JobQueue(Database):
         return found
 
     def log(self, job_id: str, offset: int = 0) -> bytes:
-        """A job's log from a place in bytes on, UTF-8; empty at its end. NotFoundError."""
+        """A job's log from an offset in bytes, UTF-8; empty at its end. NotFoundError."""
         self.get(job_id)
         rows = self.rows(_stream(job_id, LOG))
         return "".join(json.loads(row.value) for row in rows).encode()[offset:]
 
-    # What workers and trainings ask. A fence is the number of a claim on a job: DBOS raises it
-    # with each.
+    # For workers and trainings. A fence is the number of a claim on a job: DBOS raises it with
+    # each claim.
 
     def fence(self, job_id: str, executor_id: str) -> int | None:
-        """The fence of a worker that has the job; None if it has not."""
+        """The fence of the worker's claim on the job; None if it has none."""
         query = sa.select(workflows.c.recovery_attempts).where(
             _id == job_id, _status == "PENDING", workflows.c.executor_id == executor_id
         )
@@ -201,55 +214,48 @@ class JobQueue(Database):
         return None
 
     def wanted(self, job_id: str, fence: int) -> str:
-        """What an attempt shall do: `go on`, `cancel`, or it has `lost` the job to another."""
+        """What an attempt should do: `go on`, `cancel`, or stop as it `lost` the job."""
         mark = self._mark(job_id, fence)
         return CANCEL if mark == _CANCELLING else mark if mark == LOST else GO_ON
 
     def begin_registering(self, job_id: str, fence: int) -> bool:
-        """Decide that a job registers; False if it was cancelled or has another attempt.
+        """Decide that a job registers its version; False if cancelled or lost to another attempt.
 
-        From here on nobody can cancel it, whoever goes on with it.
+        After this nobody can cancel it, whichever attempt goes on with it.
         """
         if self._mark(job_id, fence) != LOST:
             self._decide(job_id, _REGISTERING)
         return self.registering(job_id, fence)
 
     def registering(self, job_id: str, fence: int) -> bool:
-        """Whether an attempt has the job, of which one began to register."""
+        """Whether this attempt has the job, and it has begun to register."""
         return bool(self._mark(job_id, fence) == _REGISTERING)
 
-    # Which workers live: each says so again and again, by the database's clock.
+    # Workers are alive for a lease after each heartbeat, by the database's clock.
 
     def beat(self, executor_id: str, lease: float) -> None:
-        """Say that a worker lives, for `lease` seconds from now."""
+        """A heartbeat: the worker is alive for `lease` seconds from now."""
         mine, expires = heartbeats.c.executor_id == executor_id, self.now + lease
         with self.changing() as connection:
             changes = sa.update(heartbeats).where(mine).values(expires=expires)
             if not connection.execute(changes).rowcount:
-                forgotten = heartbeats.c.expires < self.now - 3600
-                connection.execute(sa.delete(heartbeats).where(forgotten))
+                old = heartbeats.c.expires < self.now - 3600
+                connection.execute(sa.delete(heartbeats).where(old))
                 values = {"executor_id": executor_id, "expires": expires}
                 connection.execute(sa.insert(heartbeats).values(values))
 
     def leave(self, executor_id: str) -> None:
-        """Say that a worker is gone; its job may be taken at once."""
+        """A worker is gone; its job may be taken at once."""
         with self.changing() as connection:
             mine = heartbeats.c.executor_id == executor_id
             connection.execute(sa.delete(heartbeats).where(mine))
 
     def dead(self) -> Sequence[str]:
-        """The workers that have a job and do not live."""
+        """The workers that have a job and are not alive."""
         alive = sa.select(heartbeats.c.executor_id).where(heartbeats.c.expires > self.now)
         owner = workflows.c.executor_id
         query = sa.select(owner).where(_ours, _status == "PENDING", owner.not_in(alive))
         return sorted({row[0] for row in self.rows(query)})
-
-    def _require_place(self, waiting: int) -> None:
-        if waiting >= self.max_queued:
-            raise QueueFullError(
-                f"{waiting} jobs wait already, [jobs] max_queued = {self.max_queued}",
-                hint="try again when one of them has ended",
-            )
 
     def _jobs(self, *where: Any, limit: int | None = None) -> Sequence[Job]:
         """Jobs, newest first."""
@@ -264,27 +270,45 @@ class JobQueue(Database):
         return [_job(row) for row in self.rows(query)]
 
     def _decide(self, job_id: str, mark: str) -> str | None:
-        """Make the one decision about an unfinished job; which one it is, ours or an earlier."""
+        """Decide about an unfinished job, unless that is done; the decision that holds."""
         found = sa.select(_attributes).where(_id == job_id, _unfinished)
-        undecided = _attributes[MARK].as_string().is_(None)
+        undecided = _attributes[_MARK].as_string().is_(None)
         with self.changing() as connection:
             attributes = connection.execute(found).scalar()
             # Nothing else of the attributes changes before the job has ended.
             connection.execute(
                 sa.update(workflows)
                 .where(_id == job_id, _unfinished, undecided)
-                .values(attributes={**(attributes or {}), MARK: mark})
+                .values(attributes={**(attributes or {}), _MARK: mark})
             )
-            return (connection.execute(found).scalar() or {}).get(MARK)
+            return (connection.execute(found).scalar() or {}).get(_MARK)
 
     def _mark(self, job_id: str, fence: int) -> Any:
-        """The decision about a job, None for none yet; `lost` if it has another claim."""
+        """The decision about a job, None for none yet; `lost` if the claim is another's."""
         query = sa.select(_attributes).where(
             _id == job_id, _status == "PENDING", workflows.c.recovery_attempts == fence
         )
         for row in self.rows(query):
-            return (row[0] or {}).get(MARK)
+            return (row[0] or {}).get(_MARK)
         return LOST
+
+
+@dataclass(frozen=True)
+class RegistrationGuard:
+    """Lets the attempt that has the job register a version; used in the training process."""
+
+    job_id: str
+    fence: int
+    force: bool  # train even if such a version exists
+    queue: JobQueue
+
+    def require(self) -> None:
+        """After this the job cannot be cancelled.
+
+        Raises InterruptedByUser: it was, or another worker has it; StoreError: it is unknown.
+        """
+        if not self.queue.begin_registering(self.job_id, self.fence):
+            raise InterruptedByUser(signal.SIGTERM)
 
 
 def _with_key(key_digest: str) -> sa.Select[Any]:
@@ -313,12 +337,10 @@ def _stream(job_id: str, key: str, start: int = 0) -> sa.Select[Any]:
 def _job(row: Any) -> Job:
     record: dict[str, Any] = {} if row.value is None else json.loads(row.value)
     state = _STATES[row.status]
-    cancelling = (row.attributes or {}).get(MARK) == _CANCELLING
+    cancelling = (row.attributes or {}).get(_MARK) == _CANCELLING
     job = Job.from_record(row.workflow_uuid, state, record, cancelling=cancelling)
     if not job.ended or job.ended_at is not None:
         return job
-    # DBOS writes whole seconds into SQLite: not before what happened within that second.
-    ended = datetime.fromtimestamp((row.completed_at or 0) / 1000, UTC)
-    times = (ended.isoformat(timespec="milliseconds"), job.started_at, job.submitted_at)
-    record["ended_at"] = max(time for time in times if time is not None)
-    return Job.from_record(job.job_id, job.state, record, cancelling=cancelling)
+    # DBOS writes whole seconds into SQLite: never before the job was submitted or started.
+    ended = iso_time(datetime.fromtimestamp((row.completed_at or 0) / 1000, UTC))
+    return replace(job, ended_at=max(ended, job.started_at or "", job.submitted_at))

@@ -1,6 +1,6 @@
-"""What ended jobs left in MLflow: their open runs are closed, and their versions found.
+"""Closes the runs that ended jobs left open in MLflow, and finds the versions they registered.
 
-MLflow takes a second and 150 MB to import, so a worker has a child do it:
+MLflow takes a second and 150 MB to import, so a worker starts a child for it:
 `python -m mindtrace.jobs.reconcile`.
 """
 
@@ -28,8 +28,8 @@ def reconcile_runs(
 ) -> Versions | None:
     """Close the open runs of jobs, given by id with their states; blocks for seconds.
 
-    Returns `model_name` and `version` of what each job registered, if it did, by its id; None
-    if the store could not be asked.
+    Returns `model_name` and `version` of what each job registered, by its id; None if the store
+    could not be reached.
     """
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-P", "-m", __name__, json.dumps(dict(ended))]
@@ -38,15 +38,14 @@ def reconcile_runs(
     except OSError as error:
         log.warning("open runs could not be closed: %s", error)
         return None
-    if done.status != 0 or done.result is None:
-        reason = (done.error or {}).get("message", f"status {done.status}")
-        log.warning("open runs could not be closed: %s", reason)
-        return None
-    return dict(done.result["versions"])
+    if done.status == 0 and done.document:
+        return dict(done.document["versions"])
+    reason = done.error.get("message", f"status {done.status}")
+    log.warning("open runs could not be closed: %s", reason)
+    return None
 
 
-def reconcile_here(ended: Mapping[str, str]) -> Versions:
-    """The same in this process; StoreError."""
+def _reconcile(ended: Mapping[str, str]) -> Versions:
     from mindtrace.config.settings import load_settings
     from mindtrace.registry import publish
     from mindtrace.registry.reader import open_store
@@ -63,7 +62,7 @@ def reconcile_here(ended: Mapping[str, str]) -> Versions:
 
 def _main() -> int:
     try:
-        found = reconcile_here(json.loads(sys.argv[1]))
+        found = _reconcile(json.loads(sys.argv[1]))
     except MindtraceError as error:
         sys.stderr.write(json.dumps({"error": {"message": error.message}}) + "\n")
         return 1

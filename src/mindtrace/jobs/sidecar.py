@@ -1,8 +1,8 @@
-"""The one worker that runs beside the servers of a ROOT, while there are jobs.
+"""The one worker that runs beside the servers of a ROOT while there are jobs.
 
-All servers and commands of a ROOT share a lock, which the worker itself holds: there is one of
-it, whoever started it. It ends with the process that started it, puts its job back first, and
-the next server starts another.
+All servers and commands of a ROOT share a lock, which the worker itself holds, so there is only
+one. It ends with the process that started it, after putting its job back; the next server then
+starts another.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mindtrace.errors import StoreError
@@ -23,7 +23,7 @@ from mindtrace.system import own_command, try_lock
 _LOCK = "worker.lock"
 _CONFIG = "worker.ini"
 _POLL = 1.0  # seconds
-_LONGEST_PAUSE = 5.0  # seconds between two starts of a worker that dies at once
+_PAUSE = 3.0  # seconds after a worker that died at once or could not start
 _STEADY = 20.0  # seconds after which a worker did not die at once
 _LAST_SECONDS = 40.0  # for a worker to put its job back
 
@@ -31,16 +31,17 @@ log = logging.getLogger("mindtrace.jobs")
 
 
 def worker_command(config: Path, lock: int, *, serving: bool) -> list[str]:
-    """The command line of a worker; beside a server its trainings give way to requests.
+    """The command line of a worker.
 
-    Beside a command, which has the terminal to itself, it prints warnings only.
+    Beside a server its trainings give way to requests; beside a command, which has the terminal
+    to itself, it prints warnings only.
     """
     beside = "--gives-way" if serving else "--quiet"
     return own_command("worker", "--config", str(config), "--lock-fd", str(lock), beside)
 
 
 def hold_lock(root: Path) -> int | None:
-    """The lock of a ROOT's worker, as a descriptor; None where a worker has it."""
+    """The lock of a ROOT's worker, as a descriptor; None if another worker has it."""
     folder = root / "jobs"
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
@@ -51,7 +52,7 @@ def hold_lock(root: Path) -> int | None:
 
 
 class WorkerSidecar:
-    """Keeps a worker running while jobs wait."""
+    """Keeps a worker running while there are jobs."""
 
     def __init__(
         self,
@@ -60,40 +61,35 @@ class WorkerSidecar:
         unfinished: Callable[[], bool],
         config: Callable[[], str],
         environ: Mapping[str, str],
-        command: Callable[[Path, int], Sequence[str]],
+        serving: bool,
     ) -> None:
-        """Nothing runs yet. `unfinished`: whether there is something for a worker to do;
-        `config`: its configuration, INI text without passwords; `environ`: all that it sees.
+        """Starts nothing yet. `unfinished`: whether there is work; `config`: the worker's
+        configuration, INI text without passwords; `environ`: all variables that it sees.
         """
         self._root = root
         self._unfinished = unfinished
         self._config = config
         self._environ = environ
-        self._command = command
+        self._serving = serving
         self._stopping = threading.Event()
         self._wake = threading.Event()
-        self._changing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._worker: subprocess.Popen[bytes] | None = None
         self._started = 0.0
-        self._pause = 0.0
 
     def start(self) -> None:
-        """Look for jobs from now on, also for those that wait already."""
-        with self._changing:
-            if self._thread is None and not self._stopping.is_set():
-                self._thread = threading.Thread(target=self._loop, name="jobs", daemon=True)
-                self._thread.start()
+        """Check for jobs from now on."""
+        if self._thread is None and not self._stopping.is_set():
+            self._thread = threading.Thread(target=self._loop, name="jobs", daemon=True)
+            self._thread.start()
 
     def wake(self) -> None:
-        """Say that there is a job; it need not be waited for."""
+        """Check for jobs now, if started."""
         self._wake.set()
-        self.start()
 
     def stop(self) -> None:
         """End the worker, which puts its job back; waits for it."""
-        with self._changing:
-            self._stopping.set()
+        self._stopping.set()
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
@@ -107,14 +103,10 @@ class WorkerSidecar:
                         self._begin()
                 except (StoreError, OSError) as error:
                     log.warning("no worker can be started: %s", error)
-                    self._wait_longer()
+                    self._stopping.wait(_PAUSE)
                 self._wake.wait(_POLL)
         finally:
             self._end()
-
-    def _wait_longer(self) -> None:
-        self._pause = min(max(1.0, 2 * self._pause), _LONGEST_PAUSE)
-        self._stopping.wait(self._pause)
 
     def _runs(self) -> bool:
         if self._worker is None:
@@ -123,12 +115,9 @@ class WorkerSidecar:
         if status is None:
             return True
         log.warning("the worker ended with status %s", status)
-        _close(self._worker)
-        self._worker = None
+        self._forget()
         if time.monotonic() - self._started < _STEADY:
-            self._wait_longer()
-        else:
-            self._pause = 0.0
+            self._stopping.wait(_PAUSE)
         return False
 
     def _begin(self) -> None:
@@ -140,12 +129,12 @@ class WorkerSidecar:
             config = folder / _CONFIG
             config.write_text(self._config(), encoding="utf-8")
             self._worker = subprocess.Popen(
-                self._command(config, lock),
+                worker_command(config, lock, serving=self._serving),
                 cwd=folder,
                 env=dict(self._environ),
-                stdin=subprocess.PIPE,  # ends when we do, however that is
+                stdin=subprocess.PIPE,  # closes when we die
                 stdout=subprocess.DEVNULL,
-                process_group=0,  # a Ctrl-C at the terminal is for us, who pass it on
+                process_group=0,  # Ctrl-C at the terminal reaches us only; we pass it on
                 pass_fds=(lock,),
             )
         finally:
@@ -154,7 +143,7 @@ class WorkerSidecar:
         log.info("a worker begins, process %d", self._worker.pid)
 
     def _end(self) -> None:
-        worker, self._worker = self._worker, None
+        worker = self._worker
         if worker is None:
             return
         worker.terminate()
@@ -165,9 +154,10 @@ class WorkerSidecar:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
-        _close(worker)
+        self._forget()
 
-
-def _close(worker: subprocess.Popen[bytes]) -> None:
-    assert worker.stdin is not None
-    worker.stdin.close()
+    def _forget(self) -> None:
+        worker, self._worker = self._worker, None
+        assert worker is not None
+        assert worker.stdin is not None
+        worker.stdin.close()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import hashlib
 import http.client
 import json
 import os
-import secrets as random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
 
-from mindtrace.config.sections import SECTIONS
+from mindtrace.config.sections import SECTIONS, STARTS
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import masked
 from mindtrace.errors import (
@@ -26,17 +28,18 @@ from mindtrace.errors import (
     StoreError,
     UsageError,
 )
-from mindtrace.jobs.job import END, STATES, database_file
+from mindtrace.jobs.job import END, STATES, Job, Request, database_file
+from mindtrace.service import retrain_request
 from mindtrace.service.remote import Link, Reply
+from mindtrace.service.retrain_request import RetrainRequest
+from mindtrace.system import last_json
 
 if TYPE_CHECKING:
     from mindtrace.jobs.queue import JobQueue
     from mindtrace.jobs.sidecar import WorkerSidecar
-    from mindtrace.service.retrain_request import RetrainRequest
 
 _POLL = 0.3  # seconds
 _LOCAL_TRIES = 100  # to read a database that is away
-_JSON = {"Content-Type": "application/json"}
 _REMOTE_TRIES = 20  # of a connection that broke while a job was followed
 _PAUSE = 2.0  # seconds between them
 
@@ -65,20 +68,83 @@ def _exists(settings: Settings) -> bool:
     return file is None or file.exists()
 
 
+def check(settings: Settings, request: RetrainRequest) -> None:
+    """Raise what `submit` would, except a full queue; submit nothing."""
+    _job_request(settings, request)
+
+
+def submit(
+    settings: Settings, request: RetrainRequest, *, idempotency_key: str | None = None
+) -> Job:
+    """Put a retraining into the queue; the same key and request give the same job.
+
+    Raises ConfigError with every fault of the request; NotFoundError, UsageError or BundleError
+    for the base; UsageError for a key of another request; QueueFullError; StoreError.
+    """
+    ours, digest, key = queue(settings), request.digest(), None
+    if idempotency_key is not None:
+        key = hashlib.sha256(idempotency_key.encode()).hexdigest()
+        # Before anything else: the base may be gone since the job was accepted.
+        job = ours.submitted(digest, key)
+        if job is not None:
+            return job
+    return ours.submit(_job_request(settings, request), request_digest=digest, key_digest=key)
+
+
+def _job_request(settings: Settings, request: RetrainRequest) -> Request:
+    merged, parent = job_settings(settings, request)
+    config = merged.to_ini(retrain_request.SECTIONS)
+    return Request(config, parent, request.warm_start, request.force, settings.jobs.promote)
+
+
+def job_settings(settings: Settings, request: RetrainRequest) -> tuple[Settings, str | None]:
+    """A job's settings (the server's, the base's over them, then the client's), and its parent."""
+    if request.base is None:
+        if request.warm_start:
+            raise UsageError("warm_start needs a base", hint='{"base": "NAME", "warm_start": true}')
+        return request.laid_over(settings, secrets(settings)), None
+    based, parent = _based(settings, request.base)
+    return request.laid_over(based, secrets(based)), parent
+
+
+def _based(settings: Settings, base: str) -> tuple[Settings, str]:
+    """The settings with a version's configuration over them, and that version."""
+    from mindtrace.bundle import manifest
+    from mindtrace.registry.reference import locate, parse_reference, settings_of_bundle
+
+    if parse_reference(base).folder is not None:
+        raise UsageError("base must be a registered version", hint="NAME, NAME@ALIAS, NAME/VERSION")
+    located = locate(settings, base)
+    assert located.row is not None, "only a folder has none"
+    name = located.row.name
+    config = manifest.check_one(located.folder, "config.ini", located.digest)
+    made = settings_of_bundle(settings, config.decode())
+    weights = made.model.weights
+    if weights not in STARTS and not Path(weights).is_file():
+        # It began with weights that only another machine has.
+        made = made.replace(**{"model.weights": "none"})
+    compute = made.compute.model_copy(update={"device": settings.compute.device})
+    registry = settings.registry.model_copy(update={"model_name": name})
+    based = dataclasses.replace(
+        settings, data=made.data, model=made.model, train=made.train, compute=compute
+    )
+    return dataclasses.replace(based, registry=registry), f"{name}/{located.row.version}"
+
+
 def sidecar(settings: Settings, *, serving: bool) -> WorkerSidecar:
-    """Starts a worker beside this process once there are jobs; to be stopped at the end.
+    """Starts a worker beside this process once there are jobs; the caller must stop it.
 
     `serving`: this process answers requests, to which trainings give way; else it is a command.
     """
     from mindtrace.jobs.process import listed_environment
-    from mindtrace.jobs.sidecar import WorkerSidecar, worker_command
+    from mindtrace.jobs.sidecar import WorkerSidecar
 
     return WorkerSidecar(
         settings.dirs.root,
         unfinished=lambda: _exists(settings) and queue(settings).unfinished(),
         config=lambda: settings.to_ini([*SECTIONS]),
         environ=listed_environment(os.environ, secrets(settings)),
-        command=functools.partial(worker_command, serving=serving),
+        serving=serving,
     )
 
 
@@ -92,91 +158,70 @@ def work(
     ready: Callable[[str], Any],
 ) -> None:
     """Take jobs until `stopping` is set; see `Worker`. Blocks; StoreError."""
+    from mindtrace.jobs.attempt import Workplace
     from mindtrace.jobs.process import listed_environment
+    from mindtrace.jobs.queue import JobQueue
     from mindtrace.jobs.worker import Worker
 
-    environ = listed_environment(os.environ, own_places(settings))
-    worker = Worker(settings, environ, stopping, lease=lease, grace=grace, gives_way=gives_way)
-    worker.run(ready)
+    dirs, jobs = settings.dirs, settings.jobs
+    workplace = Workplace(
+        queue=JobQueue(jobs.database_url, dirs.root, jobs.max_queued, durable=False),
+        root=dirs.root,
+        checkpoints=dirs.checkpoints,
+        environ=listed_environment(os.environ, own_places(settings)),
+        stopping=stopping,
+        grace=grace,
+        gives_way=gives_way,
+    )
+    Worker(workplace, promote=jobs.promote, lease=lease).run(ready)
 
 
 def secrets(settings: Settings) -> dict[str, str]:
-    """Values with passwords, as environment variables: no file ever holds them."""
-    values = {
-        "REGISTRY__TRACKING_URI": settings.registry.tracking_uri,
-        "DATA__MIRROR": settings.data.mirror,
-        "JOBS__DATABASE_URL": settings.jobs.database_url,
-    }
-    return {name: text for name, text in values.items() if text and masked(text) != text}
+    """URLs with passwords, as environment variables: no file ever holds them."""
+    return {name: url for name, url in _urls(settings).items() if masked(url) != url}
 
 
 def own_places(settings: Settings) -> dict[str, str]:
-    """This machine's folders and stores, above what a job's configuration says of another's."""
+    """This machine's folders and URLs, which override those in a job's configuration."""
+    dirs = settings.dirs
+    folders = {"DIR_PATHS__ROOT": str(dirs.root), "DIR_PATHS__DATA": str(dirs.data)}
+    return folders | _urls(settings)
+
+
+def _urls(settings: Settings) -> dict[str, str]:
     values = {
-        "DIR_PATHS__ROOT": str(settings.dirs.root),
-        "DIR_PATHS__DATA": str(settings.dirs.data),
         "REGISTRY__TRACKING_URI": settings.registry.tracking_uri,
         "DATA__MIRROR": settings.data.mirror,
         "JOBS__DATABASE_URL": settings.jobs.database_url,
     }
-    return {name: text for name, text in values.items() if text}
-
-
-class Jobs(Protocol):
-    """What a command does with jobs, here or at a server."""
-
-    def submit(self, request: RetrainRequest, *, idempotency_key: str | None) -> Document:
-        """Put a retraining into the queue; its document."""
-
-    def show(self, job_id: str) -> Document:
-        """A job's document."""
-
-    def list(self, limit: int) -> Sequence[Document]:
-        """The newest jobs' documents."""
-
-    def cancel(self, job_id: str) -> Document:
-        """Ask for a job's end; its document as it was then."""
-
-    def follow(self, job_id: str) -> Iterator[tuple[str, Document]]:
-        """Name and data of what happens to a job, from its beginning to its end."""
-
-    def log(self, job_id: str, offset: int) -> bytes:
-        """A part of a job's log from a place in bytes on; empty at its end for now."""
-
-    def close(self) -> None:
-        """Nothing more is wanted."""
+    return {name: url for name, url in values.items() if url}
 
 
 class LocalJobs:
-    """The jobs of the database that the settings name."""
+    """The jobs of the database that the settings name, as documents."""
 
-    def __init__(self, settings: Settings, *, sleep: Callable[[float], object] = time.sleep):
+    def __init__(
+        self, settings: Settings, *, sleep: Callable[[float], object] = time.sleep
+    ) -> None:
         self._settings = settings
         self._queue = queue(settings)
         self._sleep = sleep
         self._sidecar = sidecar(settings, serving=False)
 
     def submit(self, request: RetrainRequest, *, idempotency_key: str | None) -> Document:
-        """See `retrain.submit`."""
-        from mindtrace.service import retrain
-
-        job = retrain.submit(self._settings, request, idempotency_key=idempotency_key)
-        return job.document()
+        return submit(self._settings, request, idempotency_key=idempotency_key).document()
 
     def show(self, job_id: str) -> Document:
-        """NotFoundError."""
         return self._queue.get(job_id).document()
 
     def list(self, limit: int) -> Sequence[Document]:
-        """Newest first."""
         return [job.document() for job in self._queue.list(limit)]
 
     def cancel(self, job_id: str) -> Document:
-        """NotFoundError, ConflictError."""
         return self._queue.cancel(job_id).document()
 
     def follow(self, job_id: str) -> Iterator[tuple[str, Document]]:
-        """Look again and again; a worker is started, if none runs."""
+        """Name and data of a job's events, to its end; starts a worker if none runs."""
         self._sidecar.start()
         after, tries = 0, 0
         while True:
@@ -197,7 +242,7 @@ class LocalJobs:
                 self._sleep(_POLL)
 
     def log(self, job_id: str, offset: int) -> bytes:
-        """NotFoundError."""
+        """A part of a job's log from an offset in bytes; empty at its end for now."""
         return self._queue.log(job_id, offset)
 
     def close(self) -> None:
@@ -205,27 +250,29 @@ class LocalJobs:
         self._sidecar.stop()
 
 
-class RemoteJobs:
-    """The jobs of a running server; its refusals come back as the errors that they were there."""
+class RemoteJobs(Link):
+    """The same for a running server; its refusals are raised as the errors they were there."""
 
-    def __init__(self, link: Stream, *, sleep: Callable[[float], object] = time.sleep):
-        self._link = link
+    def __init__(
+        self,
+        url: str,
+        token: bytes | None = None,
+        *,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        super().__init__(url, token)
         self._sleep = sleep
 
     def submit(self, request: RetrainRequest, *, idempotency_key: str | None) -> Document:
-        """`POST /retrain`."""
-        # Always one: a connection that breaks is tried again, and one job is wanted.
-        key = {"Idempotency-Key": idempotency_key or random.token_hex(16)}
-        return self._ask(
-            "POST", "/retrain", json.dumps(request.document()).encode(), {**_JSON, **key}
-        )
+        # Always with a key: a broken connection is tried again, and must not make a second job.
+        key = {"Idempotency-Key": idempotency_key or token_hex(16)}
+        body = json.dumps(request.document()).encode()
+        return self._ask("POST", "/retrain", body, {"Content-Type": "application/json", **key})
 
     def show(self, job_id: str) -> Document:
-        """`GET /jobs/{job_id}`."""
         return self._ask("GET", f"/jobs/{_safe(job_id)}")
 
     def list(self, limit: int) -> Sequence[Document]:
-        """`GET /jobs`, as many pages as it takes."""
         rows: list[Document] = []
         cursor = ""
         while len(rows) < limit:
@@ -237,67 +284,61 @@ class RemoteJobs:
         return rows
 
     def cancel(self, job_id: str) -> Document:
-        """`DELETE /jobs/{job_id}`."""
         return self._ask("DELETE", f"/jobs/{_safe(job_id)}")
 
     def follow(self, job_id: str) -> Iterator[tuple[str, Document]]:
-        """`GET /jobs/{job_id}/events`; a server that starts again is waited for."""
+        """Name and data of a job's events, to its end; waits for a server that restarts."""
         after, tries = 0, 0
         while True:
             try:
-                for number, name, data in self._link.events(f"/jobs/{_safe(job_id)}/events", after):
+                for number, name, data in self._events(f"/jobs/{_safe(job_id)}/events", after):
                     yield name, data
                     after, tries = number, 0
                     if name == END:
                         return
-            except RefusedError as refused:
-                tries += 1  # of a server whose database is away
-                if refused.reply.status != 503 or tries >= _REMOTE_TRIES:
-                    raise _meaning(self._link, refused.reply) from refused
+            except ConflictError:  # the server's database is away
+                tries += 1
+                if tries >= _REMOTE_TRIES:
+                    raise
             except (OSError, http.client.HTTPException) as error:
                 tries += 1
                 if tries >= _REMOTE_TRIES:
-                    raise self._link.stranger("does not answer any more") from error
+                    raise self.stranger("does not answer any more") from error
             self._sleep(_PAUSE if tries else 0.1)
 
     def log(self, job_id: str, offset: int) -> bytes:
-        """`GET /jobs/{job_id}/log`."""
         try:
-            return self._link.text(f"/jobs/{_safe(job_id)}/log?offset={offset}")
-        except RefusedError as refused:
-            raise _meaning(self._link, refused.reply) from refused
+            return b"".join(self._open(f"/jobs/{_safe(job_id)}/log?offset={offset}", {}))
         except (OSError, http.client.HTTPException) as error:
-            raise self._link.stranger(f"does not answer: {error}") from error
+            raise self.stranger(f"does not answer: {error}") from error
 
-    def close(self) -> None:
-        """Give the connection back."""
-        self._link.close()
+    def refused(self, reply: Reply) -> MindtraceError:
+        detail, hint = reply.fields.get("detail"), reply.fields.get("hint")
+        message = f"{self.url}: {detail}"
+        if reply.status == 404 and isinstance(detail, str):
+            error = NotFoundError("job", None, hint=hint)
+            error.message, error.args = message, (message,)
+            return error
+        if reply.status == 422 and reply.fields.get("errors"):
+            return ConfigError([_fault(row) for row in reply.fields["errors"]], hint=hint)
+        kinds: dict[int, type[MindtraceError]] = {
+            409: ConflictError,
+            422: UsageError,
+            429: QueueFullError,
+        }
+        if reply.status in kinds and isinstance(detail, str):
+            return kinds[reply.status](message, hint=hint)
+        return super().refused(reply)
 
     def _ask(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}
     ) -> Document:
-        reply = self._link.ask(method, path, body, headers or {})
+        reply = self.ask(method, path, body, headers)
         if reply.status >= 300:
-            raise _meaning(self._link, reply)
+            raise self.refused(reply)
         return dict(reply.fields)
 
-
-class RefusedError(Exception):
-    """An answer that is no stream."""
-
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(reply.status)
-        self.reply = reply
-
-
-class Stream(Link):
-    """A link that also reads answers which are no JSON."""
-
-    def events(self, path: str, after: int) -> Iterator[tuple[int, str, Document]]:
+    def _events(self, path: str, after: int) -> Iterator[tuple[int, str, Document]]:
         """Number, name and data of server-sent events after a number."""
         fields: dict[str, str] = {}
         for line in self._open(path, {"Last-Event-ID": str(after)} if after else {}):
@@ -308,42 +349,17 @@ class Stream(Link):
                 yield int(fields["id"]), fields["event"], json.loads(fields["data"])
                 fields = {}
 
-    def text(self, path: str) -> bytes:
-        """The whole body of an answer."""
-        return b"".join(self._open(path, {}))
-
     def _open(self, path: str, headers: Mapping[str, str]) -> Iterator[bytes]:
+        """The lines of an answer that is not JSON."""
         self.close()  # a stream that was left half read would answer the next question
         self._connection.request("GET", self._prefix + path, headers={**self._headers, **headers})
         response = self._connection.getresponse()
         if response.status >= 300:
-            try:
-                fields = json.loads(response.read())
-            except ValueError:
-                fields = {}
-            raise RefusedError(Reply(response.status, fields if isinstance(fields, dict) else {}))
+            fields = last_json(response.read())
+            if response.status == 503 and not fields:
+                raise ConnectionError("503")  # of a proxy, whose server restarts
+            raise self.refused(Reply(response.status, fields))
         yield from response
-
-
-def _meaning(link: Link, reply: Reply) -> MindtraceError:
-    """The error that a refusal was at the server."""
-    detail, hint = reply.fields.get("detail"), reply.fields.get("hint")
-    if not isinstance(detail, str):
-        return link.refused(reply)
-    message = f"{link.url}: {detail}"
-    if reply.status == 404:
-        error = NotFoundError("job", None, hint=hint)
-        error.message, error.args = message, (message,)
-        return error
-    if reply.status == 422 and reply.fields.get("errors"):
-        return ConfigError([_fault(row) for row in reply.fields["errors"]], hint=hint)
-    kinds: dict[int, type[MindtraceError]] = {
-        409: ConflictError,
-        422: UsageError,
-        429: QueueFullError,
-    }
-    kind = kinds.get(reply.status)
-    return link.refused(reply) if kind is None else kind(message, hint=hint)
 
 
 def _fault(row: Mapping[str, Any]) -> Fault:
@@ -352,5 +368,5 @@ def _fault(row: Mapping[str, Any]) -> Fault:
 
 
 def _safe(job_id: str) -> str:
-    """An id as a part of a path; what cannot be one is one that nobody has."""
+    """An id as a part of a path; `none` for what cannot be one."""
     return job_id if job_id.isascii() and job_id.replace("-", "").isalnum() else "none"

@@ -21,7 +21,6 @@ from mindtrace.service.predict import (
 )
 
 PATIENCE = 60.0  # seconds without a byte from the server
-_NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -47,25 +46,16 @@ class Link:
         self._headers = {"Accept": "application/json"}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token.decode('ascii')}"
-        self._request: tuple[str, str, bytes | None, Mapping[str, str]] = ("GET", "/", None, {})
 
     def ask(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        headers: Mapping[str, str] = _NOTHING,
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}
     ) -> Reply:
         """Send a request and read its reply."""
         self.send(method, path, body, headers)
         return self.read()
 
     def send(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        headers: Mapping[str, str] = _NOTHING,
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}
     ) -> None:
         """Send a request; `read` must come before the next."""
         self._request = (method, self._prefix + path, body, {**self._headers, **headers})
@@ -77,7 +67,7 @@ class Link:
             self._connection.request(*self._request)
         except (BrokenPipeError, ConnectionResetError):
             # The server may have refused before the body was sent, or have closed an idle
-            # connection: `read` finds out.
+            # connection; `read` handles both.
             return
         except (OSError, http.client.HTTPException) as error:
             raise self._no_answer(error) from error
@@ -97,7 +87,6 @@ class Link:
             raise self._no_answer(error) from error
 
     def close(self) -> None:
-        """Close the connection."""
         self._connection.close()
 
     def refused(self, reply: Reply) -> MindtraceError:
@@ -156,12 +145,12 @@ def _parsed(url: str) -> SplitResult:
 
 TRIES = 4  # of a request that is answered with 503
 LONGEST_WAIT = 5.0  # seconds before the next try, whatever Retry-After says
-# An image from this size on travels alone and as it is; smaller ones in base64, together.
+# A larger image is sent alone and as it is; smaller ones in base64, together.
 ALONE = 1024 * 1024
 MOST_BYTES = 4 * ALONE
 MOST_IMAGES = 256
 FIRST_IMAGES = 32
-QUICK, SLOW = 0.2, 1.0  # seconds an answer takes: then more or fewer images are sent
+QUICK, SLOW = 0.2, 1.0  # seconds for an answer: below and above, more or fewer images are sent
 _MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
 
 Item = Prediction | PredictionFailure
@@ -169,10 +158,11 @@ Item = Prediction | PredictionFailure
 
 @dataclass(frozen=True)
 class _Image:
-    """A file's content."""
-
     path: str
     data: bytes
+
+
+_File = _Image | PredictionFailure
 
 
 def predict_remote(
@@ -184,7 +174,7 @@ def predict_remote(
     fail_fast: bool = False,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Iterator[Item]:
-    """One answer a file, in their order, by a running server; closes `link` at the end."""
+    """A running server's answer for each file, in order; closes `link` at the end."""
     try:
         for item in _RemotePredictor(link, top_k, sleep).answers(_read(paths, stdin)):
             if fail_fast and isinstance(item, PredictionFailure):
@@ -194,7 +184,7 @@ def predict_remote(
         link.close()
 
 
-def _read(paths: Iterable[str], stdin: Callable[[], bytes]) -> Iterator[_Image | PredictionFailure]:
+def _read(paths: Iterable[str], stdin: Callable[[], bytes]) -> Iterator[_File]:
     for path in paths:
         try:
             yield _Image(path, stdin() if path == STDIN else read_file(path))
@@ -203,7 +193,7 @@ def _read(paths: Iterable[str], stdin: Callable[[], bytes]) -> Iterator[_Image |
 
 
 class _RemotePredictor:
-    """Sends images in batches, as many at once as the server answers quickly."""
+    """Sends images in batches that grow while the server answers quickly."""
 
     def __init__(self, link: Link, top_k: int, sleep: Callable[[float], object]) -> None:
         self._link = link
@@ -211,9 +201,9 @@ class _RemotePredictor:
         self._sleep = sleep
         self._size = FIRST_IMAGES
 
-    def answers(self, files: Iterator[_Image | PredictionFailure]) -> Iterator[Item]:
-        """The items for `files`; while the server works on some, the next are read."""
-        waiting: list[_Image | PredictionFailure] = []
+    def answers(self, files: Iterator[_File]) -> Iterator[Item]:
+        """The items for `files`; the next are read while the server works."""
+        waiting: list[_File] = []
         for batch in self._batches(files):
             items = self._received(waiting)
             self._send(_images(batch))
@@ -221,14 +211,12 @@ class _RemotePredictor:
             yield from items
         yield from self._received(waiting)
 
-    def _batches(
-        self, files: Iterator[_Image | PredictionFailure]
-    ) -> Iterator[list[_Image | PredictionFailure]]:
-        batch: list[_Image | PredictionFailure] = []
+    def _batches(self, files: Iterator[_File]) -> Iterator[list[_File]]:
+        batch: list[_File] = []
         size = 0
         for file in files:
             weight = len(file.data) if isinstance(file, _Image) else 0
-            # One that travels alone is by itself more than a batch may have.
+            # A large one fills a batch by itself.
             weight = weight if weight < ALONE else MOST_BYTES + 1
             if batch and (size + weight > MOST_BYTES or len(batch) >= self._size):
                 yield batch
@@ -238,7 +226,7 @@ class _RemotePredictor:
         if batch:
             yield batch
 
-    def _received(self, batch: Sequence[_Image | PredictionFailure]) -> list[Item]:
+    def _received(self, batch: Sequence[_File]) -> list[Item]:
         """The items of a batch whose images were sent."""
         sent = _images(batch)
         answered = iter(self._items(sent) if sent else ())
@@ -249,9 +237,15 @@ class _RemotePredictor:
         reply = self._patient_reply()
         if reply.status in (413, 504) and len(sent) > 1:
             return [*self._halved(sent[: len(sent) // 2]), *self._halved(sent[len(sent) // 2 :])]
-        self._adapt(time.monotonic() - began)
+        seconds = time.monotonic() - began
+        if seconds < QUICK:
+            self._size = min(2 * self._size, MOST_IMAGES)
+        elif seconds > SLOW:
+            self._size = max(1, self._size // 2)
         if reply.status in (400, 413, 422) and len(sent) == 1:
-            return [PredictionFailure(sent[0].path, _image_error(reply))]
+            detail = reply.fields.get("detail", f"the server answers {reply.status}")
+            error = ImageError(str(detail), hint=reply.fields.get("hint"))
+            return [PredictionFailure(sent[0].path, error)]
         if reply.status != 200:
             raise self._link.refused(reply)
         rows = reply.fields.get("items", [reply.fields])
@@ -265,14 +259,8 @@ class _RemotePredictor:
         self._send(sent)
         return self._items(sent)
 
-    def _adapt(self, seconds: float) -> None:
-        if seconds < QUICK:
-            self._size = min(2 * self._size, MOST_IMAGES)
-        elif seconds > SLOW:
-            self._size = max(1, self._size // 2)
-
     def _patient_reply(self) -> Reply:
-        """The reply to what was sent; the request is repeated while the server is busy."""
+        """The reply; the request is repeated while the server is busy."""
         reply = self._link.read()
         for _ in range(TRIES - 1):
             if reply.status != 503 or reply.retry_after is None:
@@ -290,36 +278,28 @@ class _RemotePredictor:
             kind = {"Content-Type": _media_type(data)}
             self._link.send("POST", f"/inference?top_k={self._top_k}", data, kind)
             return
-        # Put together by hand: base64 has no sign that JSON would have to escape.
+        # By hand, for speed: base64 has no character that JSON would have to escape.
         texts = b'", "'.join(base64.b64encode(image.data) for image in sent)
         body = b'{"images": ["%b"], "top_k": %d}' % (texts, self._top_k)
         self._link.send("POST", "/inference", body, {"Content-Type": "application/json"})
 
 
-def _images(batch: Iterable[_Image | PredictionFailure]) -> list[_Image]:
+def _images(batch: Iterable[_File]) -> list[_Image]:
     return [file for file in batch if isinstance(file, _Image)]
 
 
 def _media_type(data: bytes) -> str:
-    """By the first bytes; the server checks again, and refuses what is none of these."""
+    """By the first bytes; the server checks again."""
     return next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), "image/png")
 
 
 def _item(path: str, row: Mapping[str, Any]) -> Item:
     if "error" in row:
         return PredictionFailure(path, ImageError(str(row["error"]["message"])))
+    same = ("label", "class_name", "confidence", "model_name", "version")
     return Prediction(
         path=path,
-        label=row["label"],
-        class_name=row["class_name"],
-        confidence=row["confidence"],
         probabilities=tuple(row["probabilities"]),
         top_k=tuple(Candidate(**candidate) for candidate in row["top_k"]),
-        model_name=row["model_name"],
-        version=row["version"],
+        **{name: row[name] for name in same},
     )
-
-
-def _image_error(reply: Reply) -> ImageError:
-    detail = reply.fields.get("detail", f"the server answers {reply.status}")
-    return ImageError(str(detail), hint=reply.fields.get("hint"))

@@ -22,7 +22,7 @@ from mindtrace.system import Interrupts, auto_device, hide_gpus, interruptible
 
 if TYPE_CHECKING:
     from mindtrace.data.datamodule import ImageDataModule
-    from mindtrace.jobs.guard import RegistrationGuard
+    from mindtrace.jobs.queue import RegistrationGuard
     from mindtrace.registry.publish import Published
     from mindtrace.registry.store import Run, Store
     from mindtrace.training.checkpoint import Identity
