@@ -30,7 +30,7 @@ def made(settings: Settings) -> Iterator[Worker]:
     dirs = settings.dirs
     queue = JobQueue(None, dirs.root, 2)
     work = Workplace(queue, dirs.root, dirs.checkpoints, {}, threading.Event())
-    found = Worker(work, promote="gate")
+    found = Worker(work, promote="gate", lease=10.0)
     yield found
     found._queue.close()
 

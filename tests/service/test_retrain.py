@@ -212,9 +212,9 @@ def test_a_base_lies_between_the_servers_own_and_the_wishes(
     assert other.registry.model_name == "other"
     for base in ("digits/99", "nothing", "digits@nobody"):
         with pytest.raises(NotFoundError):
-            jobs.check(settings, RetrainRequest(base=base))
+            jobs.job_settings(settings, RetrainRequest(base=base))
     for base in (str(trained), ".", "~"):
         with pytest.raises(UsageError, match="registered version"):
-            jobs.check(settings, RetrainRequest(base=base))
+            jobs.job_settings(settings, RetrainRequest(base=base))
     with pytest.raises(UsageError, match="needs a base"):
-        jobs.check(settings, RetrainRequest(warm_start=True))
+        jobs.job_settings(settings, RetrainRequest(warm_start=True))

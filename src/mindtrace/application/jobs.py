@@ -104,7 +104,7 @@ async def retrain(request: Request) -> JSONResponse:
 async def check(request: Request) -> JSONResponse:
     """Read a body as `POST /retrain` would, and queue nothing; 422 lists every fault."""
     asked = await _read_request(request)
-    await run_in_threadpool(service.check, request.app.state.settings, asked)
+    await run_in_threadpool(service.job_settings, request.app.state.settings, asked)
     return JSONResponse({"ok": True})
 
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _POLL = 0.5  # seconds between two reads of a log
 _COLUMNS = ("job_id", "state", "submitted_at", "attempts", "epoch", "val_acc", "version", "error")
-_LEASE, _GRACE = 10.0, 20.0  # seconds
+_LEASE = 10.0  # seconds; another worker takes the job of a silent one within 12
+_GRACE = 20.0  # seconds from SIGTERM to SIGKILL
 _HIDDEN = "for tests: seconds"
 
 URL = Annotated[

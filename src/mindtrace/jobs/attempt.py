@@ -158,11 +158,7 @@ class Attempt:
         except Exception:
             # Its runs could not be closed; the next sweep does that.
             log.exception("job %s", self.job.job_id)
-            return {
-                "state": FAILED,
-                "open_runs": True,
-                "error": {"type": kind, "message": text},
-            }
+            return {"state": FAILED, "open_runs": True, "error": {"type": kind, "message": text}}
 
     def save(self, **changes: Any) -> None:
         """Record changes of the job."""

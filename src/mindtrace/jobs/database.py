@@ -26,8 +26,7 @@ APPLICATION = "mindtrace-jobs"
 WORKFLOW, QUEUE, VERSION = "train", "training", "2"
 RECORD, EVENTS, LOG = "job", "events", "log"  # the names of our DBOS event and streams
 REQUEST, KEY = "request", "key"  # attributes of a workflow
-_SUBMITTING = "submitting"  # a row of `heartbeats` that a submission locks
-_NEVER = 1e12  # when it expires
+_LOCK = "select pg_advisory_xact_lock(1853320292)"
 
 # Options of a PostgreSQL session. A stopped process must not hold a row for long, and the server
 # must notice a machine that is gone. Our tables are in DBOS's schema.
@@ -118,13 +117,8 @@ class Database:
         )
         with self.reported(), self._locked_file():
             DBOS.migrate(self._url)
-            with self.engine.begin() as connection:
-                if self._file is None:
-                    connection.execute(sa.text("select pg_advisory_xact_lock(1853320292)"))
-                if not sa.inspect(connection).has_table(heartbeats.name):
-                    heartbeats.create(connection)
-                    first = sa.insert(heartbeats).values(executor_id=_SUBMITTING, expires=_NEVER)
-                    connection.execute(first)
+            with self.locked() as connection:
+                heartbeats.create(connection, checkfirst=True)
                 if sa.inspect(connection).has_table(LEGACY):
                     _adopt_legacy(client, connection)
         return client
@@ -148,6 +142,13 @@ class Database:
     def changing(self) -> Iterator[sa.Connection]:
         """A transaction; StoreError."""
         with self.reported(), self.engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[sa.Connection]:
+        """A transaction that waits until no other one is in this block; StoreError."""
+        with self.changing() as connection:
+            connection.exec_driver_sql(_LOCK if self._file is None else "begin immediate")
             yield connection
 
     @contextlib.contextmanager
@@ -213,12 +214,6 @@ def enqueue(
         },
         asdict(request),
     )
-
-
-def lock_submissions(connection: sa.Connection) -> None:
-    """Let nobody else submit until this transaction ends."""
-    only = heartbeats.c.executor_id == _SUBMITTING
-    connection.execute(sa.update(heartbeats).where(only).values(expires=_NEVER))
 
 
 def _adopt_legacy(client: DBOSClient, connection: sa.Connection) -> None:

@@ -32,7 +32,6 @@ from mindtrace.jobs.database import (
     Database,
     enqueue,
     heartbeats,
-    lock_submissions,
     records,
     streams,
     workflows,
@@ -92,8 +91,7 @@ class JobQueue(Database):
         Raises QueueFullError, UsageError (the key belongs to another request), StoreError.
         """
         client, job_id = self.client, new_job_id()
-        with self.changing() as connection:
-            lock_submissions(connection)
+        with self.locked() as connection:
             row = connection.execute(_with_key(key_digest)).first() if key_digest else None
             if row is None:
                 count = sa.select(sa.func.count()).select_from(workflows).where(_ours, _waits)

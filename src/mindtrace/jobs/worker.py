@@ -23,7 +23,6 @@ from mindtrace.jobs.job import CANCELLED, FAILED, Request, iso_time
 from mindtrace.jobs.promote import promote
 from mindtrace.jobs.reconcile import reconcile_runs
 
-LEASE = 10.0  # seconds; another worker takes the job of a silent one within 12
 _ROUND = 0.5  # seconds between two checks for jobs of dead workers
 _POLL = 0.3  # seconds between two checks for work
 _SWEEP = 30.0  # seconds between two checks for open runs
@@ -45,7 +44,7 @@ class Worker:
     `promote` is `[jobs] promote`, for jobs that have none of their own.
     """
 
-    def __init__(self, work: Workplace, *, promote: str, lease: float = LEASE) -> None:
+    def __init__(self, work: Workplace, *, promote: str, lease: float) -> None:
         self._work = work
         self._queue = work.queue
         self._policy = promote

@@ -68,11 +68,6 @@ def _exists(settings: Settings) -> bool:
     return file is None or file.exists()
 
 
-def check(settings: Settings, request: RetrainRequest) -> None:
-    """Raise what `submit` would, except a full queue; submit nothing."""
-    _job_request(settings, request)
-
-
 def submit(
     settings: Settings, request: RetrainRequest, *, idempotency_key: str | None = None
 ) -> Job:
@@ -88,13 +83,10 @@ def submit(
         job = ours.submitted(digest, key)
         if job is not None:
             return job
-    return ours.submit(_job_request(settings, request), request_digest=digest, key_digest=key)
-
-
-def _job_request(settings: Settings, request: RetrainRequest) -> Request:
     merged, parent = job_settings(settings, request)
-    config = merged.to_ini(retrain_request.SECTIONS)
-    return Request(config, parent, request.warm_start, request.force, settings.jobs.promote)
+    config, promote = merged.to_ini(retrain_request.SECTIONS), settings.jobs.promote
+    job_request = Request(config, parent, request.warm_start, request.force, promote)
+    return ours.submit(job_request, request_digest=digest, key_digest=key)
 
 
 def job_settings(settings: Settings, request: RetrainRequest) -> tuple[Settings, str | None]:
