@@ -345,9 +345,12 @@ print(json.dumps({"model_name": sys.argv[2], "version": 1}))
         assert outcome["model_name"] == model_name
 
 
-def test_a_command_that_cannot_start(work: Workplace, queue: JobQueue, tmp_path: Path) -> None:
-    broken = replace(work, command=lambda *_, **__: [str(tmp_path / "nothing")])
-    outcome = claimed(broken, queue, "").attempt.train()
+def test_a_command_that_cannot_start(
+    work: Workplace, queue: JobQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = str(tmp_path / "nothing")
+    monkeypatch.setattr(attempt, "train_command", lambda *_, **__: [nothing])
+    outcome = claimed(work, queue, "").attempt.train()
     assert outcome is not None
     assert outcome["state"] == "failed"
     assert outcome["error"]["type"] == "FileNotFoundError"
