@@ -276,10 +276,10 @@ def test_it_and_all_that_it_starts_step_back(tmp_path: Path, gives_way: bool, po
     program = f"import time; time.sleep(0.5)\n{POLICY}"
     ended = run(tmp_path, program, gives_way=gives_way)
     wanted = f"{getattr(os, policy)} {process.NICENESS}"
-    assert ended.output.decode().splitlines() == [wanted, wanted]
+    assert ended.stdout.decode().splitlines() == [wanted, wanted]
 
 
 def test_what_does_not_end_by_itself_is_ended(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     ended = process.run(command, folder=tmp_path, environ={}, limit=0.1)
-    assert (ended.stopped, ended.status) == (True, -signal.SIGTERM)
+    assert ended.status == -signal.SIGTERM
