@@ -215,4 +215,4 @@ def _render(families: _Families, settings: Any) -> tuple[bytes, str]:
         families.jobs = jobs_service.counts(settings)
     except StoreError:
         families.jobs = {}  # the other metrics are right all the same
-    return generate_latest(families), CONTENT_TYPE_PLAIN_0_0_4  # type: ignore[arg-type]
+    return generate_latest(families), CONTENT_TYPE_PLAIN_0_0_4

@@ -77,11 +77,7 @@ def run(
     ready: Callable[[], object],
     **options: bool,
 ) -> None:
-    """Serve on a listening socket; `ready` is called once connections are accepted.
-
-    Args:
-        options: of `create_app`.
-    """
+    """Serve on a listening socket; `ready` is called once connections are accepted."""
     _allow_files(settings.serve.max_connections + _OTHER_FILES)
     # Or a copy would block, those of other processes too: it is one socket.
     listener.setblocking(False)
