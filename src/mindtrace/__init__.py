@@ -1,7 +1,4 @@
-"""mindtrace: from an INI file to a served, versioned, verified image classifier.
-
-Names only. Each is loaded when it is first used, so `import mindtrace` costs nothing.
-"""
+"""mindtrace: from an INI file to a served image classifier; names are loaded when first used."""
 
 from __future__ import annotations
 

@@ -55,11 +55,7 @@ class MindtraceError(Exception):
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong in a configuration, and where it stands.
-
-    `file` is the INI's path or the layer's name (`environment`, `--set`); `line` is
-    None where a layer has no lines.
-    """
+    """One thing wrong in a configuration; `line` is None where a layer has no lines."""
 
     file: str
     line: int | None
@@ -115,10 +111,7 @@ _LISTS = {
 
 
 class NotFoundError(MindtraceError):
-    """A model, version, alias, job or file that does not exist; `known` is what does.
-
-    `name` is None where none was given and what exists leaves a choice, or nothing.
-    """
+    """Something that does not exist; `known` is what does, `name` None leaves a choice."""
 
     def __init__(
         self,

@@ -96,10 +96,7 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class InputRequirements:
-    """What a network requires of an `ImageSpec`; None leaves it to the images.
-
-    Images smaller than `min_side` pixels are scaled up to it.
-    """
+    """What a network requires of an `ImageSpec`; None leaves it to the images."""
 
     mode: Mode | None = None
     height: int | None = None

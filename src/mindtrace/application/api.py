@@ -1,8 +1,4 @@
-"""The FastAPI application, put together.
-
-The layers, outermost first: the fast path, request id and problem documents, security, body limits,
-routes.
-"""
+"""The FastAPI application, put together."""
 
 from __future__ import annotations
 

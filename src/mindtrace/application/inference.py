@@ -1,7 +1,4 @@
-"""`POST /inference`: the fast path of the usual request, and the full path of every other one.
-
-What is quick is done on the event loop; what takes long waits for a thread (`admission.py`).
-"""
+"""`POST /inference`: the fast path of the usual request, and the full path of every other one."""
 
 from __future__ import annotations
 
@@ -310,12 +307,9 @@ def answer_json(model: LoadedModel, body: bytes, max_pixels: int) -> bytes:
 
 
 class FastPath:
-    """Answers the usual request in front of FastAPI, for a third of the cost.
+    """Answers the usual request in front of FastAPI; every other one takes the full path."""
 
-    Usual is a short JSON body with one image, common headers, and a model that takes less time
-    than waking a thread. Everything else, and every failure, takes the full path from its
-    beginning: only the full path refuses requests.
-    """
+    # Usual: a short JSON body with one image, common headers, a model quicker than waking a thread.
 
     def __init__(self, state: State, rules: Sequence[Rule]) -> None:
         self._served: ServedModel = state.served
@@ -396,11 +390,7 @@ class FastPath:
         return True
 
     async def _send(self, send: Send, request_id: bytes, content: bytes) -> None:
-        """Answer with head and body in one piece, if the server below is uvicorn.
-
-        uvicorn writes each message to the socket at once, and for a small answer the second write
-        costs as much as running a small network.
-        """
+        """Answer with head and body in one piece: a second write costs as much as a network."""
         cycle = getattr(send, "__self__", None)
         if type(cycle) is not RequestResponseCycle or (
             cycle.flow.write_paused or cycle.disconnected or cycle.response_started

@@ -1,8 +1,4 @@
-"""Counters of a server process, and of all workers together in Prometheus' format.
-
-A request costs plain additions. Twice a second and before each scrape the new counts are added to
-prometheus-client's metrics; with several workers its multiprocess mode shares them through files.
-"""
+"""Counters of a server process, and of all workers together in Prometheus' format."""
 
 from __future__ import annotations
 

@@ -32,10 +32,7 @@ LONG_BODIES = 256 * 1024 * 1024
 
 
 class AccessLog:
-    """Writes a JSON line for each request in a thread, so that a slow terminal delays nothing.
-
-    Never writes queries, headers or bodies.
-    """
+    """Writes a JSON line a request, in a thread; never queries, headers or bodies."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -171,10 +168,7 @@ def request_id(given: bytes | None) -> str:
 
 
 class BodyLimit:
-    """Refuses bodies longer than the route allows, and too many long bodies at a time.
-
-    FastAPI's own limit answers with plain text, and has no budget for the process.
-    """
+    """Refuses bodies longer than the route allows, and too many long bodies at a time."""
 
     def __init__(self, app: ASGIApp, default: int, by_path: Mapping[str, int]) -> None:
         self.app = app

@@ -1,8 +1,4 @@
-"""Registered models, their versions and champions, with the fields of the `registry` commands.
-
-A change of the champion runs in a child process, so that the server never imports MLflow. The
-ETag of a history is its revision, and a change requires If-Match.
-"""
+"""Registered models, their versions and champions, with the fields of the `registry` commands."""
 
 from __future__ import annotations
 

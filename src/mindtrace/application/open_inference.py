@@ -1,8 +1,4 @@
-"""The Open Inference Protocol v2, for clients that speak it already: of the one served model.
-
-Bodies are JSON, or JSON with tensors behind it. Source: the protocol's REST specification, and
-Triton's binary tensor data extension.
-"""
+"""The Open Inference Protocol v2 (REST, binary tensor data extension) for the served model."""
 
 from __future__ import annotations
 

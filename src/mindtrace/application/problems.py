@@ -1,7 +1,4 @@
-"""Exceptions as RFC 9457 problem documents.
-
-Messages that name files or stores go to the log, never to the client.
-"""
+"""Exceptions as RFC 9457 problem documents; messages that name files or stores go to the log."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The shapes of requests and answers, for the OpenAPI document.
-
-Bodies of /inference are read and written by hand: a prediction costs less than its validation.
-The tests compare both with these shapes.
-"""
+"""The shapes of requests and answers; /inference is read by hand, tests compare it with these."""
 
 from __future__ import annotations
 

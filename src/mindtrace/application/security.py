@@ -1,8 +1,4 @@
-"""Who may ask at all: rules on a request's head that keep web pages from driving a local server.
-
-A foreign page cannot send our Host (DNS rebinding), our Origin, or a body type that browsers send
-without asking first; and no CORS header invites it.
-"""
+"""Who may ask: rules on a request's head that keep web pages from driving a local server."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The served model: loaded, checked by its golden images, and replaced when the champion changes.
-
-A loaded model never changes. One assignment replaces it: a request that began with the old model
-ends with it, and the last of these requests frees it.
-"""
+"""The served model: loaded, checked by its golden images, replaced when the champion changes."""
 
 from __future__ import annotations
 
@@ -134,11 +130,7 @@ def _require_same_classes(before: LoadedModel, after: LoadedModel) -> None:
 
 
 class ChampionPoller:
-    """Replaces the served model when its reference means another version.
-
-    A reference that names a version or a folder cannot change and is not polled. A broken version
-    is refused and the old one stays; an unreachable store is retried. Each is logged once.
-    """
+    """Replaces the served model when its reference means another version, if that one is sound."""
 
     def __init__(self, served: ServedModel, settings: Settings) -> None:
         self._served = served

@@ -115,10 +115,7 @@ def _end_with_parent(orphaned: threading.Event) -> None:
 
 
 class Supervisor:
-    """Keeps workers alive until a signal.
-
-    uvicorn's own builds a server without our drain, and ends with 0 when no worker could start.
-    """
+    """Keeps workers alive until a signal; uvicorn's own knows no drain and no failed starts."""
 
     def __init__(
         self, listener: socket.socket, settings: Settings, arguments: Mapping[str, Any]

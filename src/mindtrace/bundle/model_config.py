@@ -1,6 +1,4 @@
-"""`model.json`: architecture, input and classes, in values from a closed list.
-
-It names no Python class and no module, so reading one runs nothing."""
+"""`model.json`: architecture, input, classes. It names no Python class: reading it runs nothing."""
 
 from __future__ import annotations
 

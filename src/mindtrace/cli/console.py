@@ -1,7 +1,4 @@
-"""Output of the command line: results on stdout, everything else on stderr, and exit codes.
-
-The mode is chosen once per command: Rich tables on a terminal, tab-separated text in a pipe, JSON.
-"""
+"""Output of the command line: results on stdout, everything else on stderr, and exit codes."""
 
 from __future__ import annotations
 
@@ -102,10 +99,7 @@ def short(cell: Cell) -> str:
 
 
 def flatten(fields: Mapping[str, Any], *, unprefixed: str = "", prefix: str = "") -> list[Pair]:
-    """Names and values of a JSON document: nested names are dotted, lists are one cell.
-
-    The keys of the mapping named `unprefixed` stand without its name.
-    """
+    """Names and values of a JSON document, dotted; those in `unprefixed` without its name."""
     pairs: list[Pair] = []
     for name, value in fields.items():
         if isinstance(value, Mapping):
@@ -136,10 +130,7 @@ def _finite(value: Any) -> Any:
 
 
 class Console:
-    """The one object that prints.
-
-    `terminal`: stdout is a terminal; `live`: stderr is one and may show a progress bar.
-    """
+    """The one object that prints; `terminal`: stdout is one, `live`: stderr is one."""
 
     def __init__(
         self,

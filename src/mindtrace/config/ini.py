@@ -19,10 +19,7 @@ Place = tuple[str, str]  # section and key
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value stands: an INI, `default`, `environment TRAIN__LR`, `--set train.lr`.
-
-    The text of a `literal` one holds no references; relative paths start at `base`.
-    """
+    """Where a value stands; a `literal` text has no references, relative paths start at `base`."""
 
     file: str
     line: int | None = None
@@ -173,10 +170,7 @@ class _Failed(Exception):  # noqa: N818 - its fault has been noted
 
 
 class Resolver:
-    """Replaces `${SECTION:KEY}`, `${KEY}` and `$$`, each text once.
-
-    `finish` gets each text before others refer to it, and may raise ValueError.
-    """
+    """Replaces `${SECTION:KEY}`, `${KEY}` and `$$`; `finish` gets each text before its users."""
 
     def __init__(
         self, entries: Mapping[Place, Entry], finish: Callable[[Place, Entry, str], str]

@@ -71,10 +71,7 @@ class Settings:
         return "\n".join(blocks)
 
     def replace(self, **values: Any) -> Settings:
-        """Copy with typed values by `section.key`: `replace(**{"compute.threads": 2})`.
-
-        Raises KeyError for a name that does not exist, ValueError for a value not allowed.
-        """
+        """Copy with typed values: `replace(**{"compute.threads": 2})`; KeyError, ValueError."""
         changed: dict[str, dict[str, Any]] = {}
         origins = dict(self.origins)
         for name, value in values.items():

@@ -12,10 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind: what it takes in words, text -> value, value -> the same text.
-
-    `parse` raises ValueError with a reason. `anchor` makes the paths in a text absolute.
-    """
+    """One kind: in words, text -> value (ValueError), value -> text, paths made absolute."""
 
     words: str
     parse: Callable[[str], Any]

@@ -167,11 +167,9 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
 
 
 class TrainOrder:
-    """The order and augmentation of the training images: functions of (seed, epoch) alone.
+    """The order and augmentation of the training images: functions of (seed, epoch) alone."""
 
-    Lightning finds it as the loader's `sampler` and sets the epoch before each one, so a resumed
-    training goes on in the order that the uninterrupted one would have had.
-    """
+    # Lightning finds it as the loader's `sampler` and sets the epoch before each one.
 
     def __init__(self) -> None:
         self.seed = 0
@@ -223,10 +221,7 @@ class EvalBatches:
 
 @dataclass(frozen=True, eq=False)
 class TrainBatches(EvalBatches):
-    """Yields (x, y) in the order of an epoch, augmented as `augment` says.
-
-    A loop without Lightning sets no epoch: each whole pass moves on to the next one.
-    """
+    """Yields (x, y) in an epoch's order, augmented; without Lightning a pass is an epoch."""
 
     sampler: TrainOrder
     augment: str

@@ -76,20 +76,7 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class DataCheck:
-    """What was found; its fields are the JSON of `mindtrace data check`.
-
-    Attributes:
-        images: how many.
-        counts: images by split and class, unreadable ones too.
-        missing_classes: training classes that a split with a folder of its own has no image of.
-        added_classes: classes that val or test has and train does not.
-        leakage: the same pixels in several splits.
-        conflicts: the same pixels under several class names.
-        duplicates: the same pixels in one split and class.
-        data_digest: as a training has it; None where it would refuse these images.
-        test_digest: like `data_digest`.
-        sheet: the contact sheet that was written.
-    """
+    """What was found; its fields are the JSON of `mindtrace data check`."""
 
     source: str
     dir: str | None
@@ -100,13 +87,13 @@ class DataCheck:
     modes: Mapping[str, int]
     formats: Mapping[str, int]
     unreadable: tuple[UnreadableImage, ...]
-    missing_classes: tuple[SplitClass, ...]
-    added_classes: tuple[SplitClass, ...]
-    leakage: tuple[Duplicates, ...]
-    conflicts: tuple[Duplicates, ...]
-    duplicates: tuple[Duplicates, ...]
+    missing_classes: tuple[SplitClass, ...]  # training classes that another split's folder lacks
+    added_classes: tuple[SplitClass, ...]  # that val or test has and train does not
+    leakage: tuple[Duplicates, ...]  # in several splits
+    conflicts: tuple[Duplicates, ...]  # under several class names
+    duplicates: tuple[Duplicates, ...]  # in one split and class
     notes: tuple[str, ...]
-    data_digest: str | None
+    data_digest: str | None  # as a training has it; None where it would refuse these images
     test_digest: str | None
     sheet: str | None
 
@@ -121,11 +108,7 @@ class CheckedImage(NamedTuple):
 
 
 def check(data: ImageDataModule, sheet: Path | None = None) -> tuple[DataCheck, Image.Image | None]:
-    """Decode all images of a source; with `sheet` also draw some images of each class.
-
-    Unreadable files and missing classes are collected; only a folder that holds no classes at all
-    raises.
-    """
+    """Decode all images of a source; with `sheet` also draw some images of each class."""
     folder = data if isinstance(data, ImageFolder) else None
     images, fields = _check_folder(folder) if folder else _check_source(data)
     names = dict.fromkeys(

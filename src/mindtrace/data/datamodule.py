@@ -128,11 +128,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         )
 
     def resolve_spec(self, stats: ImageStats) -> ImageSpec:
-        """The input of training, predict and serve, from what images are and the network requires.
-
-        For the size `[data] image_size` comes first, because the user wrote it, then the network's
-        own input, then the images; the rest is the network's where it requires something.
-        """
+        """The network's input: `[data] image_size`, else the network's own, else the images'."""
         demand = self.demand
         mode = demand.mode or stats.mode
         height, width = self._input_size(stats)

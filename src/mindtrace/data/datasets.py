@@ -42,27 +42,16 @@ _FAULTS = (
 
 @dataclass(frozen=True)
 class _Source:
-    """A data set of torchvision.
+    """A data set of torchvision."""
 
-    Attributes:
-        dataset: torchvision's class.
-        folder: below `[DIR_PATHS] DATA`, where its files are.
-        archives: below the same, what torchvision unpacks.
-        splits: the arguments that give the parts it has.
-        mnist_kind: validates on 5,000 images, not a tenth.
-        mirrored: all its files can come from one other folder.
-        names: class names; None for torchvision's.
-        mean, std: of the training images; None computes them.
-    """
-
-    dataset: str
-    folder: str
-    archives: str
-    splits: Mapping[Stage, Mapping[str, Any]]
-    mnist_kind: bool = False
-    mirrored: bool = True
-    names: tuple[str, ...] | None = None
-    mean: float | None = None
+    dataset: str  # torchvision's class
+    folder: str  # of its files, below `[DIR_PATHS] DATA`
+    archives: str  # below the same: what torchvision unpacks
+    splits: Mapping[Stage, Mapping[str, Any]]  # the arguments that give the parts it has
+    mnist_kind: bool = False  # validates on 5,000 images, not a tenth
+    mirrored: bool = True  # all its files can come from one other folder
+    names: tuple[str, ...] | None = None  # of classes; None for torchvision's
+    mean: float | None = None  # of the training images, as std; None computes them
     std: float | None = None
 
 

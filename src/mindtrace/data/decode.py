@@ -79,10 +79,7 @@ def workers_for(files: int, pixels: int, limit: int) -> int:
 
 
 def reporter(progress: Progress, text: str, total: int) -> Report:
-    """Announce a stage; the result reports its percentage, at most once a second.
-
-    A `total` of 0 is unknown.
-    """
+    """Announce a stage; the result reports its percentage once a second; `total` 0 is unknown."""
     progress.stage(text)
     last = time.monotonic()
 
@@ -166,11 +163,7 @@ def _in_workers(
 
 
 class _Worker:
-    """A child process that runs pickled calls; killed at the end of `with`.
-
-    Not joblib's: that takes a second to start, leaves two helper processes behind for the whole
-    training, and imports modules from the working directory.
-    """
+    """A child process that runs pickled calls, killed at the end of `with`."""
 
     def __init__(self) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
@@ -329,11 +322,7 @@ class CacheKey:
 
 
 class ImageCache:
-    """Decoded images in a folder, one sub-folder a key: images.npy, digests.npy, a manifest.
-
-    An entry is written aside, flushed and renamed, so it is whole or absent. It may be removed at
-    any time: a process that has mapped it keeps it.
-    """
+    """Decoded images, a folder a key; entries are written aside and renamed: whole or absent."""
 
     def __init__(self, home: Path) -> None:
         self.home = home

@@ -175,10 +175,7 @@ def load_rows(
 
 
 def _cache_key(data: ImageDataModule, rows: Rows) -> CacheKey:
-    """What the decoded images depend on.
-
-    A file is its path in the folder, its size and the time of its last change.
-    """
+    """What the decoded images depend on: each file's path, size and time of its last change."""
     top = str(rows.folder)
     files = [f"{path.removeprefix(top)}\0{_state(path)}" for path in rows.paths]
     demand = {**asdict(data.demand), "mean": None, "std": None}
@@ -224,17 +221,10 @@ def class_notes(
 
 @dataclass(frozen=True)
 class FolderScan:
-    """The files of a folder of classes, whether it can be trained on or not.
+    """The files of a folder of classes, whether it can be trained on or not."""
 
-    Attributes:
-        roots: the folder with the classes of each stage that has one of its own; a tree without
-            stages is all `train`.
-        class_names: sorted; those of the training images.
-        images: of the same stages, the files of each class, sorted.
-    """
-
-    roots: Mapping[Stage, Path]
-    class_names: tuple[str, ...]
+    roots: Mapping[Stage, Path]  # of the stages that have a folder; a plain tree is all `train`
+    class_names: tuple[str, ...]  # sorted; of the training images
     images: Mapping[Stage, Mapping[str, Sequence[str]]]
 
     def labelled(self, stage: Stage) -> list[tuple[str, int]]:

@@ -23,11 +23,8 @@ def divide(
     num_val: int | float,
     num_train: int | None = None,
 ) -> dict[Stage, Tensor]:
-    """The indices of each stage: parts that the source has are kept, the others are drawn.
-
-    `labels` are those of the parts one after the other, `counts` their sizes. Test images are
-    drawn from the part `train` first, then validation images, then `num_train` of the rest.
-    """
+    """The indices of each stage: parts that the source has are kept, the others are drawn."""
+    # Test images are drawn first, then validation images, then `num_train` of the rest.
     generator = seeded(split_seed)
     parts = torch.split(torch.arange(len(labels)), list(counts.values()))
     division = dict(zip(counts, parts, strict=True))
@@ -72,11 +69,8 @@ def count_of(amount: int | float, total: int, key: str) -> int:
 
 
 def draw(labels: Tensor, amount: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw `amount` images, from each class its share: their indices and the rest, ascending.
-
-    A class keeps its last image: what is drawn can be judged only by a network that has seen the
-    class. Where that leaves too few, fewer are drawn.
-    """
+    """Draw `amount` images, from each class its share: their indices and the rest, ascending."""
+    # A class keeps its last image: only a network that has seen the class can judge it.
     shuffled = torch.randperm(len(labels), generator=generator)
     counts = torch.bincount(labels).tolist()
     by_class = shuffled[torch.argsort(labels[shuffled], stable=True)]

@@ -1,8 +1,4 @@
-"""One job's training, from a worker's claim on the job to its outcome.
-
-The training is a process of its own. It goes on while the database is away; its reports wait.
-A registry that is away ends it, and it resumes from its checkpoint when the registry is back.
-"""
+"""One job's training in a process of its own, from a worker's claim on the job to its outcome."""
 
 from __future__ import annotations
 
@@ -94,11 +90,7 @@ class Workplace:
 
 
 class Attempt:
-    """A worker's claim on a job.
-
-    `journal` is DBOS: `set_event` and `write_stream` raise if the worker has lost the claim, and
-    nobody but DBOS catches that.
-    """
+    """A worker's claim on a job; `journal` (DBOS) raises if it is lost, which DBOS catches."""
 
     def __init__(
         self, work: Workplace, journal: Any, job: Job, request: Request, fence: int
@@ -110,11 +102,7 @@ class Attempt:
         self._journal = journal
 
     def train(self) -> Outcome | None:
-        """Train; blocks.
-
-        Returns the outcome: `state`, `open_runs`, and `version` or `error`. None if the job is
-        another worker's by now, or was put back because this one ends.
-        """
+        """Train, blocks: the outcome (`state`, `version`, `error`); None if it is not ours."""
         last, waited = "the training or its worker was killed", 0.0
         # An attempt that began, and neither ended nor put the job back, is lost.
         lost = self.job.lost + self.job.begun
@@ -286,11 +274,7 @@ class Attempt:
         return outcome
 
     def _ended(self, state: str) -> Outcome | None:
-        """The outcome of a job that did not report success; closes its runs.
-
-        A training that died right after registering has succeeded. If only the store can tell
-        and it is away, it is asked again until this worker ends.
-        """
+        """The outcome of a job that did not report success; closes its runs."""
         while (found := self._reconcile(state)) is None and self._is_registering():
             if self.work.stopping.wait(_PAUSE):
                 self._put_back()

@@ -85,10 +85,7 @@ log = logging.getLogger("mindtrace.jobs")
 
 
 class Database:
-    """Connections to the database that `[jobs] database_url` names; None is a file in ROOT.
-
-    `durable=False` is for a worker, which writes often and would repeat what a power cut loses.
-    """
+    """Connections to `[jobs] database_url` (None: a file in ROOT); a worker is not `durable`."""
 
     def __init__(self, url: str | None, root: Path, *, durable: bool = True) -> None:
         self._file = database_file(url, root)

@@ -51,11 +51,7 @@ def listed_environment(environ: Mapping[str, str], extra: Mapping[str, str]) -> 
 
 
 class Watchdog:
-    """Runs a command in a process group of its own and ends the whole group with it.
-
-    The child's standard input is a pipe that closes when we die. Its stdout goes to a temporary
-    file; lines of its stderr wait until `take` is called.
-    """
+    """Runs a command in a process group of its own and ends the whole group with it."""
 
     def __init__(
         self,
@@ -68,11 +64,7 @@ class Watchdog:
         gives_way: bool = False,
         lock: int | None = None,
     ) -> None:
-        """Start the command; OSError.
-
-        `stop` is called ten times a second, and true sends SIGTERM; `lock` is a descriptor that
-        the child inherits; `gives_way` lets a server's work go before it.
-        """
+        """Start the command (OSError); `stop` is asked ten times a second, `lock` is inherited."""
         self._stop = stop
         self._grace = grace
         self._lines: list[bytes] = []
@@ -119,10 +111,7 @@ class Watchdog:
         return taken
 
     def wait(self, timeout: float | None = None) -> ChildResult | None:
-        """How it ended, its stderr read to the end; None if it has not within `timeout`.
-
-        A negative status is the signal that killed it; `error` is the last that it reported.
-        """
+        """How it ended (a negative status is a signal), stderr read whole; None after `timeout`."""
         deadline = None if timeout is None else time.monotonic() + timeout
         for thread in self._threads:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
@@ -183,13 +172,9 @@ def run(
 
 @contextlib.contextmanager
 def checkpoint_lock(checkpoints: Path, job_id: str, fence: int) -> Iterator[tuple[Path, IO[bytes]]]:
-    """Lock the folder that a job's attempts share; a process that still trains there is killed.
-
-    If it cannot be (it runs on another machine with the same disk), the folder is of this attempt
-    alone. Yields the folder and the lock's file: write the number of the process that inherits
-    it, and close it. The system then frees the lock when that process and all that it started
-    are gone, so no two attempts ever write to one checkpoint or one MLflow run.
-    """
+    """Lock the folder that a job's attempts share; a process that still trains there is killed."""
+    # One of another machine cannot be killed: then the folder is this attempt's alone. The child
+    # inherits the lock, so it is free when the child and all that it started are gone.
     folder = checkpoints / "jobs" / job_id
     file = _locked(folder, job_id)
     if file is None:

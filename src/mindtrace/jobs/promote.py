@@ -23,11 +23,7 @@ log = logging.getLogger("mindtrace.jobs")
 
 
 def promote(attempt: Attempt, outcome: Outcome, policy: str) -> Outcome | None:
-    """Decide about a version; blocks for seconds. OSError.
-
-    Returns `promoted`, `verdict` and `message`; None if `policy` is never, or the version is no
-    new one. The job's own policy goes before `policy`.
-    """
+    """Decide about a version, or None: `policy` is never, or it is no new version. OSError."""
     policy = attempt.request.promote or policy
     if policy == "never" or outcome.get("version") is None or outcome.get("reused"):
         return None

@@ -1,7 +1,4 @@
-"""The jobs, as DBOS keeps them: submit, show, list, cancel, events and log, from any process.
-
-Reads DBOS's tables by SQL: its API neither pages by id nor counts by state.
-"""
+"""The jobs as DBOS keeps them, by SQL: its API neither pages by id nor counts by state."""
 
 from __future__ import annotations
 
@@ -86,10 +83,7 @@ class JobQueue(Database):
     def submit(
         self, request: Request, *, request_digest: str | None = None, key_digest: str | None = None
     ) -> Job:
-        """Put a job at the end of the queue, or find the one that has this key.
-
-        Raises QueueFullError, UsageError (the key belongs to another request), StoreError.
-        """
+        """Put a job into the queue, or find the one of this key; QueueFullError, UsageError."""
         client, job_id = self.client, new_job_id()
         with self.locked() as connection:
             row = connection.execute(_with_key(key_digest)).first() if key_digest else None
@@ -143,10 +137,7 @@ class JobQueue(Database):
         return self._jobs(sa.not_(_unfinished), _open_runs, limit=limit)
 
     def cancel(self, job_id: str) -> Job:
-        """Take a job out of the queue, or ask a running one to end.
-
-        Raises NotFoundError; ConflictError: it has ended, or registers its version.
-        """
+        """Take a job out of the queue, or ask for its end; NotFoundError, ConflictError."""
         job = self.get(job_id)
         if job.ended:
             raise ConflictError(f"job {job_id} has ended: {job.state}")
@@ -176,10 +167,7 @@ class JobQueue(Database):
             self.client.update_workflow_attributes(job_id, noted, merge=True)
 
     def events(self, job_id: str, after: int = 0) -> Sequence[Event]:
-        """A page of a job's events after that number, in order; NotFoundError.
-
-        The first and the last come from DBOS's status, those between from its stream.
-        """
+        """A page of a job's events after a number, in order; NotFoundError."""
         job = self.get(job_id)  # before the stream, which is complete once the job has ended
         first = Job.from_record(job_id, QUEUED, {}).document()
         found = [Event(1, STATE, first)] if after < 1 else []
@@ -217,10 +205,7 @@ class JobQueue(Database):
         return CANCEL if mark == _CANCELLING else mark if mark == LOST else GO_ON
 
     def begin_registering(self, job_id: str, fence: int) -> bool:
-        """Decide that a job registers its version; False if cancelled or lost to another attempt.
-
-        After this nobody can cancel it, whichever attempt goes on with it.
-        """
+        """Decide that a job registers: nobody can cancel it then. False if cancelled or lost."""
         if self._mark(job_id, fence) != LOST:
             self._decide(job_id, _REGISTERING)
         return self.registering(job_id, fence)
@@ -301,10 +286,7 @@ class RegistrationGuard:
     queue: JobQueue
 
     def require(self) -> None:
-        """After this the job cannot be cancelled.
-
-        Raises InterruptedByUser: it was, or another worker has it; StoreError: it is unknown.
-        """
+        """After this the job cannot be cancelled; InterruptedByUser if it was, or is another's."""
         if not self.queue.begin_registering(self.job_id, self.fence):
             raise InterruptedByUser(signal.SIGTERM)
 

@@ -1,8 +1,4 @@
-"""Closes the runs that ended jobs left open in MLflow, and finds the versions they registered.
-
-MLflow takes a second and 150 MB to import, so a worker starts a child for it:
-`python -m mindtrace.jobs.reconcile`.
-"""
+"""A child of the worker that imports MLflow: closes runs of ended jobs, finds their versions."""
 
 from __future__ import annotations
 
@@ -26,11 +22,7 @@ Versions = dict[str, dict[str, Any]]
 def reconcile_runs(
     environ: Mapping[str, str], folder: Path, ended: Mapping[str, str]
 ) -> Versions | None:
-    """Close the open runs of jobs, given by id with their states; blocks for seconds.
-
-    Returns `model_name` and `version` of what each job registered, by its id; None if the store
-    could not be reached.
-    """
+    """Close runs of jobs by id and state; what each registered, None if the store is away."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-P", "-m", __name__, json.dumps(dict(ended))]
     try:

@@ -1,9 +1,4 @@
-"""The one worker that runs beside the servers of a ROOT while there are jobs.
-
-All servers and commands of a ROOT share a lock, which the worker itself holds, so there is only
-one. It ends with the process that started it, after putting its job back; the next server then
-starts another.
-"""
+"""The one worker beside the servers of a ROOT while there are jobs; it holds the ROOT's lock."""
 
 from __future__ import annotations
 
@@ -31,11 +26,7 @@ log = logging.getLogger("mindtrace.jobs")
 
 
 def worker_command(config: Path, lock: int, *, serving: bool) -> list[str]:
-    """The command line of a worker.
-
-    Beside a server its trainings give way to requests; beside a command, which has the terminal
-    to itself, it prints warnings only.
-    """
+    """The command line of a worker; beside a server its trainings give way to requests."""
     beside = "--gives-way" if serving else "--quiet"
     return own_command("worker", "--config", str(config), "--lock-fd", str(lock), beside)
 
@@ -63,9 +54,7 @@ class WorkerSidecar:
         environ: Mapping[str, str],
         serving: bool,
     ) -> None:
-        """Starts nothing yet. `unfinished`: whether there is work; `config`: the worker's
-        configuration, INI text without passwords; `environ`: all variables that it sees.
-        """
+        """Starts nothing yet; `config` is INI text without passwords, `environ` has them."""
         self._root = root
         self._unfinished = unfinished
         self._config = config

@@ -1,8 +1,4 @@
-"""`mindtrace worker`: takes jobs from DBOS, one at a time, until it is told to end.
-
-DBOS hands out jobs, and refuses writes from a worker that lost its job. It does not notice that
-a worker has died: each sends heartbeats, and the job of a silent one is handed out again.
-"""
+"""`mindtrace worker`: takes jobs from DBOS, one at a time, until it is told to end."""
 
 from __future__ import annotations
 
@@ -39,10 +35,7 @@ class JobFailedError(Exception):
 
 
 class Worker:
-    """A worker in this process; others take its job after `lease` seconds of silence.
-
-    `promote` is `[jobs] promote`, for jobs that have none of their own.
-    """
+    """A worker in this process; others take its job after `lease` seconds of silence."""
 
     def __init__(self, work: Workplace, *, promote: str, lease: float) -> None:
         self._work = work
@@ -58,11 +51,7 @@ class Worker:
         self._fault: Exception | None = None
 
     def run(self, ready: Callable[[str], Any]) -> None:
-        """Work until `stopping` is set; then put the current job back.
-
-        `ready` is called with the worker's id once jobs are taken. Raises StoreError if the
-        database is away at the start; later it is waited for.
-        """
+        """Work until `stopping` is set, then put the job back; `ready` gets our id. StoreError."""
         _ = self._queue.client  # creates the database
         self._beat()  # before DBOS takes a job, or others would think us dead
         threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True).start()
@@ -116,11 +105,7 @@ class Worker:
     def _course(
         self, job_id: str, request: Request, run_step: Callable[..., Any], journal: Any
     ) -> None:
-        """One job, from DBOS's call to its end.
-
-        Steps that a dead worker completed are not repeated. DBOS keeps what a step returns, and
-        how the job ends, only while the job is ours.
-        """
+        """One job from DBOS's call to its end; DBOS keeps a step's result while the job is ours."""
         self._park_if_stopping()
         fence = patiently(lambda: self._queue.fence(job_id, self._id))
         if fence is None:

@@ -55,11 +55,7 @@ class Exported:
 def gc(
     settings: Settings, name: str | None = None, *, keep: int, dry_run: bool = False
 ) -> Iterator[Removal]:
-    """Delete all but the newest `keep` versions of each model, the oldest first, one by one.
-
-    Kept whatever their age: versions that an alias or the last entries of the history name, and
-    versions that mindtrace did not register.
-    """
+    """Delete all but the newest `keep` versions that nothing names, the oldest first."""
     if keep < 1:
         raise UsageError(f"keep = {keep}: must be 1 or more")
     reader = open_reader(settings)
@@ -79,11 +75,7 @@ def gc(
 
 
 def export(settings: Settings, ref: str, folder: Path) -> Exported:
-    """Write a bundle into a new or empty folder; all of it or nothing.
-
-    The bytes written are those that were compared with the registry, and the copy has answered
-    its golden images.
-    """
+    """Write a bundle into a new or empty folder; all of it or nothing."""
     from mindtrace.bundle.predictor import Predictor
 
     located = locate(settings, ref)

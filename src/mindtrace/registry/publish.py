@@ -136,11 +136,7 @@ def publish(
     by: str,
     before_register: Callable[[], None] | None = None,
 ) -> Published:
-    """Register a version in two phases; a failure before the second leaves nothing.
-
-    First everything is written, sealed and made to answer its golden images in a staging folder.
-    Then it is stored and registered, unless `before_register` raises.
-    """
+    """Register a version in two phases; a failure before the second leaves nothing."""
     model, staging = contents.model_config, store.root / "staging"
     with store_errors(store.uri):
         staging.mkdir(parents=True, exist_ok=True)
@@ -166,10 +162,7 @@ def publish(
 
 
 def find_by_job(store: Store, model_name: str | None, job_id: str) -> Published | None:
-    """The version that a job registered, under this name or any; None if it did not.
-
-    Completes what a process killed right after registering left: champion and end of the run.
-    """
+    """The version that a job registered, or None; completes what a killed process left of it."""
     found = _find(store, model_name, {"job_id": job_id}, newest=False)
     if found is None:
         return None

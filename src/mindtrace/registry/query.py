@@ -107,10 +107,7 @@ _SQL_METRIC = f"""coalesce({NUMBER_FUNCTION}({_SQL_TAG}), (
 
 
 class QueryError(UsageError):
-    """A query that cannot be read; the text with a caret below is part of the message.
-
-    `column` counts from 0.
-    """
+    """A query that cannot be read, with a caret below the text; `column` counts from 0."""
 
     def __init__(self, option: str, text: str, column: int, reason: str, width: int = 1) -> None:
         shown = text.translate({ord(blank): " " for blank in "\t\n\r\v\f"})

@@ -1,8 +1,4 @@
-"""Reads registered versions by SQL over MLflow's tables, without importing MLflow.
-
-A SQLite file is read directly, whichever MLflow made it, if it has the columns of `TABLES`.
-For other stores `client_reader.py` copies what a question is about into tables in memory.
-"""
+"""Reads registered versions by SQL over MLflow's tables (`TABLES`), without importing MLflow."""
 
 from __future__ import annotations
 
@@ -58,11 +54,7 @@ _VIEWS = {
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """One registered version.
-
-    `created_at` is UTC in ISO 8601, `metrics` are the latest of its run, `location` is the URI
-    or path of its artifact, None where that is unknown.
-    """
+    """One registered version; `created_at` is UTC, `metrics` and `location` are its run's."""
 
     name: str
     version: int
@@ -91,10 +83,7 @@ class ModelVersion:
 
 
 class Reader:
-    """Answers questions about a registry, and changes nothing.
-
-    Every method raises StoreError if the store cannot be read.
-    """
+    """Answers questions about a registry and changes nothing; StoreError if it cannot be read."""
 
     def __init__(self, connection: sqlite3.Connection, place: str) -> None:
         """Read through a connection that `prepare` prepared; errors name `place`."""
@@ -127,11 +116,7 @@ class Reader:
     def versions(
         self, name: str | None, limit: int, *, query: Query | None = None, after: int | None = None
     ) -> Sequence[ModelVersion]:
-        """The first versions of one model or all; newest first unless `query` says otherwise.
-
-        With a `name`, `after` is a version: what follows it in that order is returned, and a
-        UsageError says that it is not there any more.
-        """
+        """The first versions of a model or all, newest first or as `query` says, behind `after`."""
         rows = self._select("v.*", (), name, limit, query or Query(), after)
         return [self._complete(row) for row in rows]
 

@@ -24,10 +24,7 @@ _FORMS = "NAME, NAME@ALIAS, NAME/VERSION, VERSION or a bundle folder"
 
 @dataclass(frozen=True)
 class Reference:
-    """A parsed reference; exactly one of `folder`, `version` and `alias` is set.
-
-    `name` is None where only a version, or nothing, was given.
-    """
+    """A parsed reference; exactly one of `folder`, `version` and `alias` is set."""
 
     name: str | None = None
     alias: str | None = None

@@ -52,11 +52,9 @@ for _name in ("mlflow", "alembic"):
 
 
 class Store:
-    """An MLflow tracking store and registry.
+    """An MLflow tracking store and registry; `uri` may hold a password and is never shown."""
 
-    `client` is bound to `uri`, which may hold a password and is never shown; `root` is where
-    local artifacts go. MLflow's fluent functions keep state in module globals: never call them.
-    """
+    # MLflow's fluent functions keep state in module globals: never call them.
 
     def __init__(self, uri: str, root: Path) -> None:
         """Open a store; a new SQLite file is made with its tables."""
@@ -163,10 +161,7 @@ def _is_wal(database: Path) -> bool:
 
 
 def ping(uri: str) -> None:
-    """Ask once whether a store answers; MLflow itself would try for minutes and warn each time.
-
-    Raises the errors of `store_errors` as they are.
-    """
+    """Ask once whether a store answers; raises the errors of `store_errors` as they are."""
     database, parts = sqlite_path(uri), urlsplit(uri)
     if database is not None:
         database.parent.mkdir(parents=True, exist_ok=True)
@@ -210,10 +205,7 @@ def resume_run(store: Store, run_id: str) -> Run:
 
 
 class Run:
-    """An MLflow run of ours; `ended` is its final status, None while it runs.
-
-    Metrics are sent by a thread, so that the training waits for no database.
-    """
+    """An MLflow run of ours; a thread sends its metrics, so a training waits for no database."""
 
     def __init__(self, store: Store, run_id: str) -> None:
         self.store = store

@@ -76,10 +76,7 @@ def is_moving(model_ref: str | None) -> bool:
 def pointed_at(
     settings: Settings, model_ref: str | None, model_name: str | None
 ) -> tuple[str, int] | None:
-    """The name and version that a moving reference means now; None for nothing yet.
-
-    The name of the model that is served stays, even if nothing else would choose it now.
-    """
+    """The name and version that a moving reference means now; None for nothing yet."""
     reference = parse_reference(model_ref)
     assert reference.alias is not None
     try:

@@ -71,11 +71,7 @@ def _exists(settings: Settings) -> bool:
 def submit(
     settings: Settings, request: RetrainRequest, *, idempotency_key: str | None = None
 ) -> Job:
-    """Put a retraining into the queue; the same key and request give the same job.
-
-    Raises ConfigError with every fault of the request; NotFoundError, UsageError or BundleError
-    for the base; UsageError for a key of another request; QueueFullError; StoreError.
-    """
+    """Put a retraining into the queue; the same key and request give the same job."""
     ours, digest, key = queue(settings), request.digest(), None
     if idempotency_key is not None:
         key = hashlib.sha256(idempotency_key.encode()).hexdigest()
@@ -124,10 +120,7 @@ def _based(settings: Settings, base: str) -> tuple[Settings, str]:
 
 
 def sidecar(settings: Settings, *, serving: bool) -> WorkerSidecar:
-    """Starts a worker beside this process once there are jobs; the caller must stop it.
-
-    `serving`: this process answers requests, to which trainings give way; else it is a command.
-    """
+    """Starts a worker beside this process once there are jobs; the caller must stop it."""
     from mindtrace.jobs.process import listed_environment
     from mindtrace.jobs.sidecar import WorkerSidecar
 

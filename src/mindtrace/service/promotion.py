@@ -226,10 +226,7 @@ def compare_page(
 
 
 def change_in_child(settings: Settings, verb: str, arguments: Sequence[str]) -> ChildResult:
-    """Run `mindtrace registry VERB ARGUMENTS` as a child process; blocks.
-
-    MLflow costs a second and 150 MB to import, so a server never does.
-    """
+    """Run `mindtrace registry VERB` as a child: MLflow costs a second and 150 MB to import."""
     from mindtrace.jobs.process import listed_environment
 
     # In the environment and not in the command line: a URI may hold a password.

@@ -177,10 +177,7 @@ def show_version(settings: Settings, ref: str) -> VersionDetail:
 
 
 def diff(settings: Settings, a: str, b: str) -> Difference:
-    """What differs in configuration, data, environment and metrics.
-
-    `a` and `b` are references or folders of bundles; a bare number is a version of a's model.
-    """
+    """What differs in configuration, data, environment and metrics; b may be a bare number."""
     name_a, parts_a, model_name = _facts(settings, a, None)
     name_b, parts_b, _ = _facts(settings, b, model_name)
     parts = {}
@@ -207,10 +204,7 @@ def _reader(settings: Settings, name: str | None) -> Reader | None:
 
 
 def _require_known(reader: Reader, name: str | None, query: Query, where: str | None) -> None:
-    """Nothing was found: raise for an unknown model, or a `params.X` that resembles a known one.
-
-    Only the newest versions are asked, so a name that resembles none of theirs is let be.
-    """
+    """Nothing was found: raise for an unknown model, or a `params.X` that resembles a known one."""
     if name is not None:
         require_model(reader, name)
     if where is None:
