@@ -15,17 +15,18 @@ from mindtrace.bundle.bundle import write_contents
 from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.settings import load_settings
 from mindtrace.data import Digits, build_data
+from mindtrace.data.batches import to_pixels
 from mindtrace.errors import ImageError
 from mindtrace.models import build_model, input_requirements
 from mindtrace.preprocess import encode_png
-from mindtrace.training.export import contents, pixels
+from mindtrace.training.export import contents
 from mindtrace.training.report import evaluate
 
 TOLERANCE = 1e-4
 
 
 def pngs(digits: Digits) -> list[bytes]:
-    return [encode_png(pixels(image)) for image in digits.split("test").images]
+    return [encode_png(pixels) for pixels in to_pixels(digits.split("test").images)]
 
 
 def test_every_test_digit_as_a_png_gets_pytorchs_answer(
@@ -128,8 +129,8 @@ def test_every_kind_of_network_is_exported_as_it_is(
 
     predictor = Predictor.open(tmp_path, digest)
 
-    images = data.split("test").images[:100]
-    found = np.stack([predictor.predict(encode_png(pixels(image))) for image in images])
+    images = to_pixels(data.split("test").images[:100])
+    found = np.stack([predictor.predict(encode_png(pixels)) for pixels in images])
     assert np.abs(found - test.probabilities[:100]).max() <= TOLERANCE
     assert (found.argmax(1) == test.probabilities[:100].argmax(1)).all()
     assert found.std(0).max() > 1e-3, "an answer that depends on nothing proves nothing"

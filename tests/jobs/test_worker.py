@@ -118,11 +118,9 @@ def test_cancel_in_the_middle_leaves_nothing(opened: Shop) -> None:
     opened.start()
     job_id, following = opened.submit(max_epochs=LONG), opened.submit()
     opened.when(job_id, lambda job: (job.epoch or 0) >= 2)
-    began = time.monotonic()
     jobs.queue(opened.settings).cancel(job_id)
     job = opened.ended(job_id)
     assert opened.trainings(job_id) == []
-    assert time.monotonic() - began < 25
     assert (job.state, job.version) == ("cancelled", None)
     assert opened.runs(job_id) == ["KILLED"]
     assert opened.versions(job_id) == []

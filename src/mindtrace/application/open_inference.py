@@ -50,7 +50,7 @@ MAX_VALUES, MAX_OBJECTS = 2**20, 64
 _LENGTH = struct.Struct("<I")
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"])
-model_router = APIRouter(prefix="/models/{name}", responses=problems(404, 503))
+_UNREADY = problems(404, 503)
 
 
 @router.get("", summary="The server")
@@ -72,19 +72,23 @@ async def v2_ready(request: Request) -> ServerReady:
     return ServerReady(ready=True)
 
 
-@model_router.get("", summary="The model")
+@router.get("/models/{name}", summary="The model", responses=_UNREADY)
 async def v2_model(request: Request, name: str) -> ModelMetadata:
     """What it takes and gives: one of the two inputs, any of the outputs."""
     return _metadata(_served(request, name))
 
 
-@model_router.get("/versions/{version}", summary="The model, if it is this version")
+@router.get(
+    "/models/{name}/versions/{version}",
+    summary="The model, if it is this version",
+    responses=_UNREADY,
+)
 async def v2_model_version(request: Request, name: str, version: str) -> ModelMetadata:
     """What it takes and gives."""
     return _metadata(_served(request, name, version))
 
 
-@model_router.get("/ready", summary="Is the model ready")
+@router.get("/models/{name}/ready", summary="Is the model ready", responses=_UNREADY)
 async def v2_model_ready(request: Request, name: str) -> ModelReady:
     """Loaded, and its golden images passed."""
     _served(request, name)
@@ -92,7 +96,9 @@ async def v2_model_ready(request: Request, name: str) -> ModelReady:
     return ModelReady(name=name, ready=True)
 
 
-@model_router.get("/versions/{version}/ready", summary="Is this version ready")
+@router.get(
+    "/models/{name}/versions/{version}/ready", summary="Is this version ready", responses=_UNREADY
+)
 async def v2_model_version_ready(request: Request, name: str, version: str) -> ModelReady:
     """Loaded, and its golden images passed."""
     _served(request, name, version)
@@ -100,19 +106,16 @@ async def v2_model_version_ready(request: Request, name: str, version: str) -> M
     return ModelReady(name=name, ready=True)
 
 
-@model_router.post("/infer", **INFER_ROUTE)
+@router.post("/models/{name}/infer", **INFER_ROUTE)
 async def v2_infer(request: Request, name: str) -> Response:
     """Answer with probabilities, label and class_name of each image."""
     return await _infer(request, _served(request, name))
 
 
-@model_router.post("/versions/{version}/infer", **INFER_ROUTE)
+@router.post("/models/{name}/versions/{version}/infer", **INFER_ROUTE)
 async def v2_infer_version(request: Request, name: str, version: str) -> Response:
     """The same, if the server serves this version."""
     return await _infer(request, _served(request, name, version))
-
-
-router.include_router(model_router)
 
 
 def _served(request: Request, name: str, version: str | None = None) -> LoadedModel:
