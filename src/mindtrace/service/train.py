@@ -79,9 +79,8 @@ def prepare_process(settings: Settings) -> None:
     device = settings.compute.device
     if (auto_device() if device == "auto" else device) == "cpu":
         hide_gpus()
-    # Else the collector walks again and again, and once more at the end, over the million
-    # objects that torch and MLflow keep: two seconds of a short training.
-    gc.set_threshold(50_000, 20, 100)
+    # Else the collector walks once more at the end over the million objects that torch and MLflow
+    # keep: a second of a short training.
     atexit.register(gc.freeze)
 
 
