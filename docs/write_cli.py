@@ -13,7 +13,7 @@ from typing import Any
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from mindtrace.cli.main import app
+from mindtrace.cli.main import program
 
 TARGET = Path(__file__).with_name("cli.md")
 _HEAD = """# The command line
@@ -33,8 +33,8 @@ def verbs(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
 def reference() -> str:
     """The whole document."""
     parts = [_HEAD]
-    for words in verbs(get_command(app)):
-        result = CliRunner().invoke(app, [*words, "--help"], prog_name="mindtrace")
+    for words in verbs(get_command(program())):
+        result = CliRunner().invoke(program(), [*words, "--help"], prog_name="mindtrace")
         parts.append(
             f"## {' '.join(('mindtrace', *words))}\n\n```text\n{result.stdout.strip()}\n```\n"
         )

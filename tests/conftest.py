@@ -90,9 +90,9 @@ def run_cli() -> RunCli:
     ) -> Any:
         from typer.testing import CliRunner
 
-        from mindtrace.cli.main import app
+        from mindtrace.cli.main import program
 
-        return CliRunner().invoke(app, list(args), input=input, env=env, prog_name="mindtrace")
+        return CliRunner().invoke(program(), list(args), input=input, env=env, prog_name="mindtrace")
 
     return run
 

@@ -15,7 +15,7 @@ from PIL import Image
 from typer.main import get_command
 
 from mindtrace.cli.console import EXIT_CODE_MEANINGS
-from mindtrace.cli.main import app
+from mindtrace.cli.main import program
 from mindtrace.version import VERSION
 
 HEAVY = {
@@ -31,7 +31,7 @@ def _verbs(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
         yield from _verbs(inner, (*words, name))
 
 
-VERBS = dict(_verbs(get_command(app)))
+VERBS = dict(_verbs(get_command(program())))
 LEAVES = {words: verb for words, verb in VERBS.items() if not hasattr(verb, "commands")}
 
 

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from mindtrace.cli import config, data, jobs, registry
 from mindtrace.cli.command import MARKUP, command, guarded
 from mindtrace.cli.console import EXIT_CODE_MEANINGS, Console
-from mindtrace.cli.doctor import doctor
-from mindtrace.cli.predict import predict
-from mindtrace.cli.serve import serve
-from mindtrace.cli.train import reproduce, train
 from mindtrace.errors import UsageError
 from mindtrace.version import VERSION
+
+#: Each command or group: its module and its name there, in the order of the help.
+COMMANDS = {
+    "train": ("train", "train"),
+    "predict": ("predict", "predict"),
+    "registry": ("registry", "app"),
+    "reproduce": ("train", "reproduce"),
+    "serve": ("serve", "serve"),
+    "retrain": ("jobs", "retrain"),
+    "jobs": ("jobs", "app"),
+    "worker": ("jobs", "worker"),
+    "config": ("config", "app"),
+    "data": ("data", "app"),
+    "doctor": ("doctor", "doctor"),
+}
 
 
 class Program(TyperGroup):
@@ -52,23 +63,12 @@ def _usage_error(error: typer.TyperException) -> UsageError:
     return UsageError(" ".join(error.format_message().split()), hint=f"{path} --help")
 
 
-app = typer.Typer(
-    name="mindtrace",
-    cls=Program,
-    epilog="Exit codes:\n" + "\n".join(f"{code:>5}  {text}" for code, text in EXIT_CODE_MEANINGS),
-    context_settings={"help_option_names": ["--help", "-h"]},
-    pretty_exceptions_enable=False,
-    rich_markup_mode=MARKUP,
-)
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         sys.stdout.write(f"mindtrace {VERSION}\n")
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
     version: Annotated[
@@ -87,19 +87,30 @@ def _root(
         raise typer.Exit(2)
 
 
-command(app)(train)
-command(app)(predict)
-app.add_typer(registry.app, name="registry")
-command(app)(reproduce)
-command(app)(serve)
-command(app)(jobs.retrain)
-app.add_typer(jobs.app, name="jobs")
-command(app)(jobs.worker)
-app.add_typer(config.app, name="config")
-app.add_typer(data.app, name="data")
-command(app)(doctor)
+def program(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """The application with these commands."""
+    app = typer.Typer(
+        name="mindtrace",
+        cls=Program,
+        epilog="Exit codes:\n"
+        + "\n".join(f"{code:>5}  {text}" for code, text in EXIT_CODE_MEANINGS),
+        context_settings={"help_option_names": ["--help", "-h"]},
+        pretty_exceptions_enable=False,
+        rich_markup_mode=MARKUP,
+    )
+    app.callback(invoke_without_command=True)(_root)
+    for name in names:
+        module, attribute = COMMANDS[name]
+        found = getattr(import_module(f"mindtrace.cli.{module}"), attribute)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            command(app)(found)
+    return app
 
 
 def main() -> None:
     """The console script's entry point."""
-    app(prog_name="mindtrace")
+    # Import only the command that is named: to import all takes longer than most of them run.
+    first = sys.argv[1] if len(sys.argv) > 1 else ""
+    program([first] if first in COMMANDS else COMMANDS)(prog_name="mindtrace")
