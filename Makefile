@@ -1,7 +1,8 @@
 # Every target makes .venv by itself; a machine with Python 3.11 or newer is enough.
 #
 #   make demo                 train, register, predict on real digits; about a minute
-#   make test                 everything that must hold, as in continuous integration
+#   make test                 the contract: lint, types, layers and the tests of every feature
+#   make proofs               kills, overload, fuzzing, other databases, the looks of the page
 #   make PYTHON=python3.12 .. another interpreter for a new .venv
 
 VENV ?= .venv
@@ -9,17 +10,19 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := build/demo
 WORKERS ?= 2
+SOAK ?= 1
 
 # The first interpreter that is new enough.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: help demo test lint format docs bench bench-train bench-registry bench-serve bench-retrain soak clean
+.PHONY: help demo test proofs lint format docs bench bench-train bench-registry bench-serve bench-retrain clean
 
 help:
 	@echo "make demo    train on digits, register, predict an image, list versions"
-	@echo "make test    lint, types, layers, docstrings, all tests"
+	@echo "make test    lint, types, layers, docstrings, the tests of every feature"
+	@echo "make proofs  kills, overload, fuzzing, other databases; SOAK=10 for ten times the rounds"
 	@echo "make lint    the same without the tests"
 	@echo "make format  let ruff write the code as it wants to read it"
 	@echo "make docs    write docs/cli.md anew from --help"
@@ -28,7 +31,6 @@ help:
 	@echo "make bench-train DATA=FOLDER   training beside its rivals, on real MNIST"
 	@echo "make bench-serve   serving beside its rivals; DATA=FOLDER, PEERS='mlserver=/path/python ..'"
 	@echo "make bench-retrain DATA=FOLDER   what a training costs those who ask meanwhile"
-	@echo "make soak    the tests with ten times the examples and rounds"
 	@echo "make clean   remove what the targets made, .venv included"
 
 $(READY): pyproject.toml constraints.txt
@@ -55,10 +57,10 @@ lint: $(READY)
 
 # `network` tests need more than loopback, which a machine that builds may not have.
 test: lint
-	$(BIN)/pytest -m "not network" -n $(WORKERS) --dist worksteal
+	$(BIN)/pytest -m "not network and not proof" -n $(WORKERS) --dist worksteal
 
-soak: $(READY)
-	$(BIN)/pytest -m "not network" -n $(WORKERS) --dist worksteal --soak 10
+proofs: $(READY)
+	$(BIN)/pytest -m "proof and not network" -n $(WORKERS) --dist worksteal --soak $(SOAK)
 
 format: $(READY)
 	$(BIN)/ruff check --fix

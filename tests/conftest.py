@@ -25,7 +25,7 @@ _TIMEOUT = 300  # seconds: a process that hangs fails its test, not the whole ru
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--soak 10`: ten times the examples and rounds, for `make soak`."""
+    """`--soak 10`: ten times the examples and rounds, for `make proofs SOAK=10`."""
     parser.addoption("--soak", type=int, default=1, help="multiply examples and rounds by N")
 
 
@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def soak(pytestconfig: pytest.Config) -> int:
-    """By how much to multiply the rounds of an endurance test; 1 but for `make soak`."""
+    """By how much to multiply the rounds of an endurance test; 1 by default."""
     return int(pytestconfig.getoption("--soak"))
 
 

@@ -26,6 +26,7 @@ from mindtrace.config.settings import load_settings
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.proof,
     pytest.mark.skipif(
         importlib.util.find_spec("schemathesis") is None and not os.environ.get("CI"),
         reason="schemathesis is not installed",

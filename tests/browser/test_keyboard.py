@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import Serve, Visit
 from tests.browser.servers import Server
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.proof]
 
 # Where the keyboard is: its name, and whether one sees that it is there.
 _FOCUS = """() => {

@@ -14,7 +14,7 @@ from tests.browser.conftest import Visit
 from tests.browser.drawing import THREE, draw
 from tests.browser.servers import Server
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.proof]
 
 DESK: dict[str, Any] = {"viewport": {"width": 1100, "height": 800}}
 PHONE: dict[str, Any] = {

@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 from tests.browser.conftest import Serve, Visit
 from tests.browser.drawing import ZERO, draw
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.proof]
 
 TOKEN = "c0ffee-c0ffee-c0ffee"
 

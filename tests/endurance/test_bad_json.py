@@ -14,7 +14,7 @@ from tests.endurance import loads
 from tests.endurance.models import GREY, pngs
 from tests.endurance.servers import Peak, Server, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.proof]
 
 SOON = 2.0  # seconds
 TEXT = base64.b64encode(pngs(GREY, 1)[0])

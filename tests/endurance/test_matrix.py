@@ -32,7 +32,7 @@ from mindtrace.config.settings import load_settings
 from mindtrace.registry.publish import publish
 from mindtrace.registry.store import Store, start_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.proof]
 
 NAME = "mlp"
 TOKEN = "s3cret"

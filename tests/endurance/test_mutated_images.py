@@ -17,7 +17,7 @@ from tests.endurance.loads import Exchange
 from tests.endurance.models import GREY, pngs
 from tests.endurance.servers import Peak, Server, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.proof]
 
 COUNT = 5_000  # of each `soak`
 SOON = 2.0  # seconds

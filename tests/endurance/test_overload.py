@@ -14,7 +14,7 @@ from tests.endurance import images, loads
 from tests.endurance.models import GREY, pngs
 from tests.endurance.servers import Peak, Server, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.proof]
 
 SECONDS = 3  # of each `soak`
 QUEUE = 64

@@ -18,7 +18,7 @@ from tests.endurance.attack import OK, REFUSED, Attack, Words
 from tests.endurance.models import GREY, pngs
 from tests.endurance.servers import Peak, Server, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.proof]
 
 COUNT = 250  # of each `soak`, by the schema; as many over raw sockets
 SOON = 2.0  # seconds

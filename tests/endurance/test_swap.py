@@ -34,7 +34,7 @@ from mindtrace.registry.publish import publish
 from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store, start_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.proof]
 
 NAME = "mlp"
 WORKERS = 2

@@ -15,7 +15,7 @@ from tests.endurance.loads import Exchange
 from tests.endurance.models import GREY, pngs
 from tests.endurance.servers import Server, serving, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.proof]
 
 CONNECTIONS = 32
 

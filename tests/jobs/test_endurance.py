@@ -21,7 +21,7 @@ from tests.jobs.shop import Shop, events, shop, until
 from mindtrace.errors import ConflictError
 from mindtrace.service import jobs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.proof]
 LEASE = 2.0  # seconds; the server's own worker has the real one
 
 
@@ -108,7 +108,7 @@ def demand_order(opened: Shop, accepted: list[str]) -> None:
             assert "3 attempts were lost" in job.error["message"], job
         until(lambda job_id=job_id: "RUNNING" not in opened.runs(job_id))
     assert processes(opened.root, "train") == []
-    print(f"{len(accepted)} jobs: {states.count('succeeded')} succeeded")  # for make soak
+    print(f"{len(accepted)} jobs: {states.count('succeeded')} succeeded")  # shown by -s
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])

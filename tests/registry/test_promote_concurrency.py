@@ -27,7 +27,7 @@ from mindtrace.registry.publish import publish
 from mindtrace.registry.store import Store, start_run
 from mindtrace.service.promotion import history
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.proof]
 
 PROCESSES = 8
 VERSIONS = 3
@@ -129,7 +129,7 @@ def check(notes: Sequence[Note], entries: Sequence[HistoryEntry], kills: int) ->
 
 
 def prove(store: Store, packed: Contents, folder: Path, soak: int) -> None:
-    """A hundred changes, or a thousand with five kills for `make soak`."""
+    """A hundred changes, or a thousand with five kills for `make proofs SOAK=10`."""
     name = f"crowd-{uuid4().hex[:8]}"
     for _ in range(VERSIONS):
         started = start_run(store, name, None, {})

@@ -26,7 +26,7 @@ from mindtrace.registry.publish import publish
 from mindtrace.registry.reader import open_reader
 from mindtrace.registry.store import Store, start_run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.proof]
 
 Tell = Callable[[Store], None]
 
@@ -229,7 +229,7 @@ def crowd(store: Store, processes: int, each: int) -> tuple[list[str], list[int]
 
 @pytest.fixture
 def sizes(soak: int) -> Iterator[tuple[int, int]]:
-    """Processes, and how many versions each registers; 16 and 25 for `make soak`."""
+    """Processes, and how many versions each registers; 16 and 25 for `make proofs SOAK=10`."""
     yield (16, 25) if soak > 1 else (4, 10)
 
 

@@ -21,7 +21,7 @@ EPOCHS = 150
 WORDS = ["--source", "digits", "--max-epochs", str(EPOCHS), "--lr", "0.003", "--json"]
 PATIENCE = 120  # seconds: for a process that does not come to its point
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.proof]
 
 
 def begin(*more: str) -> subprocess.Popen[str]:
