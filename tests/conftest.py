@@ -92,7 +92,9 @@ def run_cli() -> RunCli:
 
         from mindtrace.cli.main import program
 
-        return CliRunner().invoke(program(), list(args), input=input, env=env, prog_name="mindtrace")
+        return CliRunner().invoke(
+            program(), list(args), input=input, env=env, prog_name="mindtrace"
+        )
 
     return run
 
