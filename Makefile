@@ -25,7 +25,7 @@ help:
 	@echo "make proofs  kills, overload, fuzzing, other databases; SOAK=10 for ten times the rounds"
 	@echo "make lint    the same without the tests"
 	@echo "make format  let ruff write the code as it wants to read it"
-	@echo "make docs    write docs/cli.md anew from --help"
+	@echo "make docs    write docs/cli.md and docs/api.md anew"
 	@echo "make bench   start-up times beside an empty Typer program"
 	@echo "make bench-registry   lists and queries of 100,000 versions beside MLflow's client"
 	@echo "make bench-train DATA=FOLDER   training beside its rivals, on real MNIST"
@@ -67,7 +67,7 @@ format: $(READY)
 	$(BIN)/ruff format
 
 docs: $(READY)
-	$(BIN)/python docs/write_cli.py
+	$(BIN)/python docs/write_reference.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/startup.py

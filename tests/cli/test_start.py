@@ -137,7 +137,7 @@ def test_shell_completion(mindtrace: Callable[..., subprocess.CompletedProcess[s
 
 
 def test_the_reference_is_up_to_date() -> None:
-    script = Path(__file__).parents[2] / "docs" / "write_cli.py"
+    script = Path(__file__).parents[2] / "docs" / "write_reference.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
