@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from mindtrace.cli.command import Call, command
+from mindtrace.cli.command import Call, command, option
 from mindtrace.cli.main import Program
 from mindtrace.errors import ConfigError, Fault, NotFoundError
 
@@ -28,11 +28,7 @@ def verb() -> Run:
         def _root() -> None: ...
 
         @command(program)
-        def do(
-            call: Call,
-            *,
-            size: Annotated[int, typer.Option(min=1, help="A number.")] = 1,
-        ) -> None:
+        def do(call: Call, size: int = option("INT", "A number.", default=1, min=1)) -> None:
             """Do it."""
             call.console.line(f"size {size}")
             work(call)

@@ -10,7 +10,7 @@ import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -24,13 +24,32 @@ if TYPE_CHECKING:
 MARKUP: Literal["rich"] | None = "rich" if is_terminal(sys.stdout) else None
 
 
-ModelRef = Annotated[
-    str | None,
-    typer.Option(
-        metavar="REF",
-        help="NAME, NAME@ALIAS, NAME/VERSION or a bundle folder; the default is the champion.",
-    ),
-]
+class Declared(NamedTuple):
+    """How Typer shows a parameter of a command, and its default."""
+
+    shown: Any
+    default: Any
+
+
+# They return Any, as what they declare is the default of a parameter of any type.
+def option(metavar: str | None, text: str, *names: str, default: Any = None, **more: Any) -> Any:
+    """Declare an option with a value; with `...` as its default it must be given."""
+    return Declared(typer.Option(*names, metavar=metavar, help=text, **more), default)
+
+
+def flag(name: str, text: str, *short: str, **more: Any) -> Any:
+    """Declare an option without a value, off by default."""
+    return Declared(typer.Option(name, *short, help=text, **more), False)
+
+
+def argument(metavar: str, text: str, *, default: Any = ...) -> Any:
+    """Declare an argument; without a default it must be given."""
+    return Declared(typer.Argument(metavar=metavar, help=text), default)
+
+
+MODEL = option(
+    "REF", "NAME, NAME@ALIAS, NAME/VERSION or a bundle folder; the default is the champion."
+)
 
 
 @dataclass(frozen=True)
@@ -49,30 +68,20 @@ class Call:
         return load_settings(self.config, sets=self.sets, overrides=given)
 
 
-_option = functools.partial(typer.Option, rich_help_panel="Common options")
-
-
 def _common(
     *,
-    config: Annotated[
-        str | None,
-        _option(
-            metavar="FILE",
-            help="INI file with your settings; the default is the one that $MindtraceConfig names.",
-        ),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        _option(
-            "--set",
-            metavar="SECTION.KEY=VALUE",
-            help="One setting, over the INI and the environment; may be repeated.",
-        ),
-    ] = None,
-    json: Annotated[bool, _option("--json", help="Print JSON, one document a line.")] = False,
-    quiet: Annotated[bool, _option("--quiet", "-q", help="Only results and errors.")] = False,
-    verbose: Annotated[bool, _option("--verbose", "-v", help="Report each step.")] = False,
-    debug: Annotated[bool, _option("--debug", help="Show the traceback of an error.")] = False,
+    config: str | None = option(
+        "FILE", "INI file with your settings; the default is the one that $MindtraceConfig names."
+    ),
+    set_: list[str] | None = option(
+        "SECTION.KEY=VALUE",
+        "One setting, over the INI and the environment; may be repeated.",
+        "--set",
+    ),
+    json: bool = flag("--json", "Print JSON, one document a line."),
+    quiet: bool = flag("--quiet", "Only results and errors.", "-q"),
+    verbose: bool = flag("--verbose", "Report each step.", "-v"),
+    debug: bool = flag("--debug", "Show the traceback of an error."),
 ) -> Call:
     console = Console(json=json, quiet=quiet, verbose=verbose, debug=debug)
     return Call(console, config, tuple(set_ or ()))
@@ -132,19 +141,20 @@ def _one_line_a_paragraph(text: str | None) -> str:
 
 def _merge_signatures(run: Callable[..., None], verb: Callable[..., None]) -> None:
     """Show Typer the command's own options, then the common ones."""
-    own, shared = inspect.signature(verb), inspect.signature(_common)
-    hints = {
-        **typing.get_type_hints(_common, include_extras=True),
-        **typing.get_type_hints(verb, include_extras=True),
-    }
-    parameters = [*list(own.parameters.values())[1:], *shared.parameters.values()]
-    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[parameter.name])
-            for parameter in parameters
-        ]
-    )
-    run.__annotations__ = {parameter.name: hints[parameter.name] for parameter in parameters}
+    parameters: dict[str, inspect.Parameter] = {}
+    for function, panel in ((verb, None), (_common, "Common options")):
+        hints = typing.get_type_hints(function)
+        for name, parameter in inspect.signature(function).parameters.items():
+            if isinstance(parameter.default, Declared):
+                shown, default = parameter.default
+                shown.rich_help_panel = panel
+                parameters[name] = parameter.replace(
+                    kind=inspect.Parameter.KEYWORD_ONLY,
+                    annotation=Annotated[hints[name], shown],
+                    default=inspect.Parameter.empty if default is ... else default,
+                )
+    run.__signature__ = inspect.Signature([*parameters.values()])  # type: ignore[attr-defined]
+    run.__annotations__ = {name: one.annotation for name, one in parameters.items()}
 
 
 def _close_stdout() -> None:

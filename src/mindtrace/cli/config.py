@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from mindtrace.cli.command import Call, command, group
+from mindtrace.cli.command import Call, argument, command, flag, group
 from mindtrace.errors import ConflictError, UsageError
 
 _NEW_FILE = "mindtrace.ini"
@@ -19,10 +16,7 @@ app = group("Show, check and write configurations.")
 @command(app)
 def show(
     call: Call,
-    *,
-    origin: Annotated[
-        bool, typer.Option("--origin", help="Say where each value comes from.")
-    ] = False,
+    origin: bool = flag("--origin", "Say where each value comes from."),
 ) -> None:
     """Show every value in force."""
     rows = call.settings().rows()
@@ -37,8 +31,7 @@ def show(
 @command(app)
 def check(
     call: Call,
-    *,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The INI file to check.")],
+    file: str = argument("FILE", "The INI file to check."),
 ) -> None:
     """Check a file by itself; every fault is reported."""
     from mindtrace.config.settings import load_settings
@@ -53,10 +46,7 @@ def check(
 @command(app)
 def init(
     call: Call,
-    *,
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="The file to write; - for stdout.")
-    ] = _NEW_FILE,
+    file: str = argument("FILE", "The file to write; - for stdout.", default=_NEW_FILE),
 ) -> None:
     """Write a file with every setting, its default and what it means."""
     from mindtrace.config.settings import template_ini

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from mindtrace.cli.command import Call, command, group
+from mindtrace.cli.command import Call, argument, command, group, option
 from mindtrace.cli.console import Cell, Console
 from mindtrace.cli.progress import progress_of
 
@@ -30,17 +28,10 @@ def _group() -> None:
 @command(app)
 def check(
     call: Call,
-    *,
-    dir: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="DIR", help="A folder with one sub-folder a class; else the data.source."
-        ),
-    ] = None,
-    sheet: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Draw some images of each class into this picture."),
-    ] = None,
+    dir: str | None = argument(
+        "DIR", "A folder with one sub-folder a class; else the data.source.", default=None
+    ),
+    sheet: str | None = option("FILE", "Draw some images of each class into this picture."),
 ) -> None:
     """Count and decode all images; find what would spoil a training.
 

@@ -10,11 +10,9 @@ import threading
 import time
 from contextlib import closing, nullcontext
 from math import nan
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from mindtrace.cli.command import Call, command, group
+from mindtrace.cli.command import Call, argument, command, flag, group, option
 from mindtrace.cli.console import DONE, Cell, Console, Pair, flatten
 from mindtrace.cli.progress import progress_of
 from mindtrace.documents import document as document_of
@@ -31,42 +29,25 @@ _LEASE = 10.0  # seconds; another worker takes the job of a silent one within 12
 _GRACE = 20.0  # seconds from SIGTERM to SIGKILL
 _HIDDEN = "for tests: seconds"
 
-URL = Annotated[
-    str | None,
-    typer.Option(metavar="URL", help="A running server, for example http://127.0.0.1:8000."),
-]
-TOKEN_FILE = Annotated[
-    str | None,
-    typer.Option(metavar="FILE", help="File with the server's token (serve.token_file)."),
-]
-JOB = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+URL = option("URL", "A running server, for example http://127.0.0.1:8000.")
+TOKEN_FILE = option("FILE", "File with the server's token (serve.token_file).")
+JOB = argument("JOB", "The job's id.")
 
 app = group("List, show and cancel retraining jobs.")
 
 
 def retrain(
     call: Call,
-    *,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REF", help="Start from the configuration of NAME, NAME@ALIAS or NAME/VERSION."
-        ),
-    ] = None,
-    warm_start: Annotated[
-        bool, typer.Option("--warm-start", help="Start from the weights of that version too.")
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Train even if the same training was done before.")
-    ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until the job ends.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", help="Wait and show the progress.")] = False,
-    key: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="The same key and configuration give the same job."),
-    ] = None,
-    url: URL = None,
-    token_file: TOKEN_FILE = None,
+    base: str | None = option(
+        "REF", "Start from the configuration of NAME, NAME@ALIAS or NAME/VERSION."
+    ),
+    warm_start: bool = flag("--warm-start", "Start from the weights of that version too."),
+    force: bool = flag("--force", "Train even if the same training was done before."),
+    wait: bool = flag("--wait", "Wait until the job ends."),
+    follow: bool = flag("--follow", "Wait and show the progress."),
+    key: str | None = option("TEXT", "The same key and configuration give the same job."),
+    url: str | None = URL,
+    token_file: str | None = TOKEN_FILE,
 ) -> None:
     """Train a new version as a job that survives crashes.
 
@@ -107,10 +88,9 @@ def retrain(
 @command(app, "list")
 def list_jobs(
     call: Call,
-    *,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most N jobs.")] = 20,
-    url: URL = None,
-    token_file: TOKEN_FILE = None,
+    limit: int = option("N", "At most N jobs.", default=20, min=1),
+    url: str | None = URL,
+    token_file: str | None = TOKEN_FILE,
 ) -> None:
     """List jobs, the newest first."""
     with closing(_jobs(call, url, token_file)) as jobs:
@@ -119,7 +99,9 @@ def list_jobs(
 
 
 @command(app)
-def show(call: Call, *, job_id: JOB, url: URL = None, token_file: TOKEN_FILE = None) -> None:
+def show(
+    call: Call, job_id: str = JOB, url: str | None = URL, token_file: str | None = TOKEN_FILE
+) -> None:
     """Show a job's progress and outcome."""
     with closing(_jobs(call, url, token_file)) as jobs:
         document = jobs.show(job_id)
@@ -129,13 +111,10 @@ def show(call: Call, *, job_id: JOB, url: URL = None, token_file: TOKEN_FILE = N
 @command(app)
 def logs(
     call: Call,
-    *,
-    job_id: JOB,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Print new lines until the job ends.")
-    ] = False,
-    url: URL = None,
-    token_file: TOKEN_FILE = None,
+    job_id: str = JOB,
+    follow: bool = flag("--follow", "Print new lines until the job ends.", "-f"),
+    url: str | None = URL,
+    token_file: str | None = TOKEN_FILE,
 ) -> None:
     """Print the log of a job."""
     from mindtrace.jobs.job import ENDED
@@ -155,7 +134,9 @@ def logs(
 
 
 @command(app)
-def cancel(call: Call, *, job_id: JOB, url: URL = None, token_file: TOKEN_FILE = None) -> None:
+def cancel(
+    call: Call, job_id: str = JOB, url: str | None = URL, token_file: str | None = TOKEN_FILE
+) -> None:
     """Cancel a queued or running job; nothing is registered.
 
     A running training has 20 seconds to end. A job that has ended or is registering its
@@ -168,16 +149,10 @@ def cancel(call: Call, *, job_id: JOB, url: URL = None, token_file: TOKEN_FILE =
 
 def worker(
     call: Call,
-    *,
-    lease: Annotated[float, typer.Option(hidden=True, min=0.5, help=_HIDDEN)] = _LEASE,
-    grace: Annotated[float, typer.Option(hidden=True, min=0, help=_HIDDEN)] = _GRACE,
-    lock_fd: Annotated[
-        int | None, typer.Option(hidden=True, help="The lock, opened by the parent process.")
-    ] = None,
-    gives_way: Annotated[
-        bool,
-        typer.Option("--gives-way", hidden=True, help="Low priority, beside a server."),
-    ] = False,
+    lease: float = option(None, _HIDDEN, default=_LEASE, hidden=True, min=0.5),
+    grace: float = option(None, _HIDDEN, default=_GRACE, hidden=True, min=0),
+    lock_fd: int | None = option(None, "The lock, opened by the parent process.", hidden=True),
+    gives_way: bool = flag("--gives-way", "Low priority, beside a server.", hidden=True),
 ) -> None:
     """Run retraining jobs, one at a time.
 

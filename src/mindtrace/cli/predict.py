@@ -5,11 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from mindtrace.cli.command import Call, ModelRef
+from mindtrace.cli.command import MODEL, Call, argument, flag, option
 from mindtrace.cli.console import Cell, Console
 from mindtrace.errors import DataError, UsageError
 
@@ -29,31 +27,14 @@ _ON_TERMINAL = ("path", "class_name", "confidence", "then", "error")
 
 def predict(
     call: Call,
-    *,
-    paths: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="PATH",
-            help="Image files, folders (with their sub-folders), globs; - for one on stdin.",
-        ),
-    ],
-    model: ModelRef = None,
-    topk: Annotated[
-        int, typer.Option("--topk", metavar="N", min=1, help="Show the N most probable classes.")
-    ] = 1,
-    fail_fast: Annotated[
-        bool, typer.Option("--fail-fast", help="Stop at the first image that fails.")
-    ] = False,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", help="Ask a running server, for example http://127.0.0.1:8000."
-        ),
-    ] = None,
-    token_file: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="File with the server's token (serve.token_file)."),
-    ] = None,
+    paths: list[str] = argument(
+        "PATH", "Image files, folders (with their sub-folders), globs; - for one on stdin."
+    ),
+    model: str | None = MODEL,
+    topk: int = option("N", "Show the N most probable classes.", "--topk", default=1, min=1),
+    fail_fast: bool = flag("--fail-fast", "Stop at the first image that fails."),
+    url: str | None = option("URL", "Ask a running server, for example http://127.0.0.1:8000."),
+    token_file: str | None = option("FILE", "File with the server's token (serve.token_file)."),
 ) -> None:
     """Classify images.
 

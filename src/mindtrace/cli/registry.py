@@ -5,11 +5,9 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from mindtrace.cli.command import Call, command, group
+from mindtrace.cli.command import Call, argument, command, flag, group, option
 from mindtrace.cli.console import Cell, Pair, flatten
 from mindtrace.documents import document as document_of
 from mindtrace.errors import UsageError
@@ -32,29 +30,12 @@ _COMPARED = (
 )
 _DIGEST_SHOWN = 12  # characters, on a terminal
 
-Ref = Annotated[
-    str,
-    typer.Argument(
-        metavar="REF", help="NAME (its champion), NAME@ALIAS, NAME/VERSION or a bundle folder."
-    ),
-]
-Name = Annotated[
-    str | None,
-    typer.Argument(metavar="NAME", help="The model; may be left out if there is only one."),
-]
-NameOrAll = Annotated[
-    str | None, typer.Argument(metavar="NAME", help="One model; the default is all of them.")
-]
-Margin = Annotated[
-    float, typer.Option(metavar="M", help="The loss of accuracy that still counts as equal.")
-]
-Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Why; kept in the history.")]
-IfRevision = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N", min=0, help="Only if the history is still at revision N; else exit 5."
-    ),
-]
+REF = argument("REF", "NAME (its champion), NAME@ALIAS, NAME/VERSION or a bundle folder.")
+NAME = argument("NAME", "The model; may be left out if there is only one.", default=None)
+NAME_OR_ALL = argument("NAME", "One model; the default is all of them.", default=None)
+MARGIN = option("M", "The loss of accuracy that still counts as equal.", default=0.01)
+REASON = option("TEXT", "Why; kept in the history.")
+IF_REVISION = option("N", "Only if the history is still at revision N; else exit 5.", min=0)
 
 app = group("List, compare, promote and check registered versions.")
 
@@ -62,24 +43,13 @@ app = group("List, compare, promote and check registered versions.")
 @command(app, "list")
 def list_versions(
     call: Call,
-    *,
-    name: NameOrAll = None,
-    where: Annotated[
-        str | None,
-        typer.Option(
-            metavar="QUERY",
-            help="Only these, as in 'val_acc > 0.97 and not alias = champion'; see above.",
-        ),
-    ] = None,
-    sort: Annotated[
-        str | None,
-        typer.Option(metavar="FIELDS", help="The order, as in -val_acc,version; - is descending."),
-    ] = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most N versions.")] = 20,
-    columns: Annotated[
-        str | None,
-        typer.Option(metavar="FIELDS", help="These columns, as in version,val_acc,aliases."),
-    ] = None,
+    name: str | None = NAME_OR_ALL,
+    where: str | None = option(
+        "QUERY", "Only these, as in 'val_acc > 0.97 and not alias = champion'; see above."
+    ),
+    sort: str | None = option("FIELDS", "The order, as in -val_acc,version; - is descending."),
+    limit: int = option("N", "At most N versions.", default=20, min=1),
+    columns: str | None = option("FIELDS", "These columns, as in version,val_acc,aliases."),
 ) -> None:
     """List versions, the newest first.
 
@@ -114,7 +84,7 @@ def list_versions(
 
 
 @command(app, "show")
-def show_version(call: Call, *, ref: Ref) -> None:
+def show_version(call: Call, ref: str = REF) -> None:
     """Show everything that is known of one version."""
     settings = call.settings()
     from mindtrace.service.registry import show_version as service
@@ -126,18 +96,10 @@ def show_version(call: Call, *, ref: Ref) -> None:
 @command(app)
 def compare(
     call: Call,
-    *,
-    a: Annotated[
-        str, typer.Argument(metavar="A", help="A version: NAME (its champion), NAME/VERSION, ...")
-    ],
-    b: Annotated[
-        str, typer.Argument(metavar="B", help="The other version; a number is one of A's model.")
-    ],
-    html: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write a page with the images whose answer changed."),
-    ] = None,
-    margin: Margin = 0.01,
+    a: str = argument("A", "A version: NAME (its champion), NAME/VERSION, ..."),
+    b: str = argument("B", "The other version; a number is one of A's model."),
+    html: Path | None = option("FILE", "Write a page with the images whose answer changed."),
+    margin: float = MARGIN,
 ) -> None:
     """Compare two versions image by image on their test set.
 
@@ -171,19 +133,12 @@ def compare(
 @command(app)
 def promote(
     call: Call,
-    *,
-    ref: Annotated[
-        str, typer.Argument(metavar="REF", help="The challenger: NAME/VERSION or VERSION.")
-    ],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would happen, change nothing.")
-    ] = False,
-    margin: Margin = 0.01,
-    force: Annotated[
-        bool, typer.Option("--force", help="Promote whatever the gate says; needs --reason.")
-    ] = False,
-    reason: Reason = None,
-    if_revision: IfRevision = None,
+    ref: str = argument("REF", "The challenger: NAME/VERSION or VERSION."),
+    dry_run: bool = flag("--dry-run", "Print what would happen, change nothing."),
+    margin: float = MARGIN,
+    force: bool = flag("--force", "Promote whatever the gate says; needs --reason."),
+    reason: str | None = REASON,
+    if_revision: int | None = IF_REVISION,
 ) -> None:
     """Make a version champion, if it is as good as the champion.
 
@@ -217,7 +172,10 @@ def promote(
 
 @command(app)
 def rollback(
-    call: Call, *, name: Name = None, reason: Reason = None, if_revision: IfRevision = None
+    call: Call,
+    name: str | None = NAME,
+    reason: str | None = REASON,
+    if_revision: int | None = IF_REVISION,
 ) -> None:
     """Restore the previous champion; repeated calls go further back."""
     settings = call.settings()
@@ -232,11 +190,8 @@ def rollback(
 @command(app)
 def history(
     call: Call,
-    *,
-    name: Name = None,
-    limit: Annotated[
-        int, typer.Option(metavar="N", min=1, help="At most N entries, the newest first.")
-    ] = 20,
+    name: str | None = NAME,
+    limit: int = option("N", "At most N entries, the newest first.", default=20, min=1),
 ) -> None:
     """List who made which version champion, when and why."""
     settings = call.settings()
@@ -258,11 +213,8 @@ def history(
 @command(app)
 def diff(
     call: Call,
-    *,
-    a: Annotated[str, typer.Argument(metavar="A", help="A version, or a bundle folder.")],
-    b: Annotated[
-        str, typer.Argument(metavar="B", help="Another; a number is a version of A's model.")
-    ],
+    a: str = argument("A", "A version, or a bundle folder."),
+    b: str = argument("B", "Another; a number is a version of A's model."),
 ) -> None:
     """Show how two versions differ in configuration, data, environment and metrics."""
     settings = call.settings()
@@ -275,8 +227,7 @@ def diff(
 @command(app)
 def evaluate(
     call: Call,
-    *,
-    ref: Annotated[str, typer.Argument(metavar="REF", help="The version, or a bundle folder.")],
+    ref: str = argument("REF", "The version, or a bundle folder."),
 ) -> None:
     """Test a version on the test images of --config.
 
@@ -293,9 +244,8 @@ def evaluate(
 @command(app)
 def export(
     call: Call,
-    *,
-    ref: Annotated[str, typer.Argument(metavar="REF", help="The version, or a bundle folder.")],
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    ref: str = argument("REF", "The version, or a bundle folder."),
+    folder: str = argument("DIR", "A new or empty folder."),
 ) -> None:
     """Write a version's bundle into a folder and check it."""
     settings = call.settings()
@@ -312,14 +262,10 @@ def export(
 @command(app)
 def verify(
     call: Call,
-    *,
-    ref: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="REF", help="A version or a bundle folder; the default is the champion."
-        ),
-    ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every version of every model.")] = False,
+    ref: str | None = argument(
+        "REF", "A version or a bundle folder; the default is the champion.", default=None
+    ),
+    all_: bool = flag("--all", "Every version of every model."),
 ) -> None:
     """Check that a version is what was registered.
 
@@ -344,12 +290,9 @@ def verify(
 @command(app)
 def gc(
     call: Call,
-    *,
-    name: NameOrAll = None,
-    keep: Annotated[int, typer.Option(metavar="N", min=1, help="Keep the newest N of each model.")],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be deleted, delete nothing.")
-    ] = False,
+    name: str | None = NAME_OR_ALL,
+    keep: int = option("N", "Keep the newest N of each model.", default=..., min=1),
+    dry_run: bool = flag("--dry-run", "Print what would be deleted, delete nothing."),
 ) -> None:
     """Delete old versions and their bundles.
 

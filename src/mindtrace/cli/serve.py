@@ -3,47 +3,26 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
-import typer
-
-from mindtrace.cli.command import Call, ModelRef
+from mindtrace.cli.command import MODEL, Call, flag, option
 from mindtrace.cli.console import Console
 
 
 def serve(
     call: Call,
-    *,
-    host: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Address to bind; any but loopback needs a token (serve.host).",
-        ),
-    ] = None,
-    port: Annotated[
-        str | None, typer.Option(metavar="INT", help="Port to bind (serve.port).")
-    ] = None,
-    workers: Annotated[
-        str | None, typer.Option(metavar="INT", help="Server processes (serve.workers).")
-    ] = None,
-    model: ModelRef = None,
-    token_file: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="File with the token that clients must send (serve.token_file)."
-        ),
-    ] = None,
-    no_worker: Annotated[
-        bool, typer.Option("--no-worker", help="Accept jobs, but start no training process.")
-    ] = False,
-    allow_label_change: Annotated[
-        bool,
-        typer.Option(
-            "--allow-label-change",
-            help="Accept a champion with other classes than the previous one.",
-        ),
-    ] = False,
+    host: str | None = option(
+        "ADDRESS", "Address to bind; any but loopback needs a token (serve.host)."
+    ),
+    port: str | None = option("INT", "Port to bind (serve.port)."),
+    workers: str | None = option("INT", "Server processes (serve.workers)."),
+    model: str | None = MODEL,
+    token_file: str | None = option(
+        "FILE", "File with the token that clients must send (serve.token_file)."
+    ),
+    no_worker: bool = flag("--no-worker", "Accept jobs, but start no training process."),
+    allow_label_change: bool = flag(
+        "--allow-label-change", "Accept a champion with other classes than the previous one."
+    ),
 ) -> None:
     """Serve a version over HTTP.
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from mindtrace.cli.command import Call
+from mindtrace.cli.command import Call, argument, flag, option
 from mindtrace.cli.console import Cell, Console, Pair, flatten
 from mindtrace.cli.progress import progress_of
 from mindtrace.documents import document
@@ -23,69 +21,26 @@ _WEAKEST = 3  # classes shown without -v; the report has all of them
 
 def train(
     call: Call,
-    *,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Images: mnist, fashion_mnist, digits, folder, ... (data.source)."
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Network: mlp, cnn, or one of torchvision's (model.name)."
-        ),
-    ] = None,
-    max_epochs: Annotated[
-        str | None,
-        typer.Option(metavar="INT", help="Passes over the training images (train.max_epochs)."),
-    ] = None,
-    lr: Annotated[
-        str | None, typer.Option(metavar="FLOAT", help="Learning rate (train.lr).")
-    ] = None,
-    batch_size: Annotated[
-        str | None, typer.Option(metavar="INT", help="Images in one step (data.batch_size).")
-    ] = None,
-    seed: Annotated[
-        str | None,
-        typer.Option(
-            metavar="INT", help="Seed of weights and order, not of the split (train.seed)."
-        ),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Where to compute: auto, cpu, cuda, mps (compute.device)."
-        ),
-    ] = None,
-    model_name: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Name to register under (registry.model_name)."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, train nothing.")
-    ] = False,
-    no_register: Annotated[
-        bool, typer.Option("--no-register", help="Train and test, register no version.")
-    ] = False,
-    resume: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN",
-            help="Continue an interrupted training after its last epoch: last, or a run id.",
-        ),
-    ] = None,
-    job_id: Annotated[str | None, typer.Option(hidden=True, help="Run as this job.")] = None,
-    attempt: Annotated[int, typer.Option(hidden=True, help="The attempt of the job.")] = 0,
-    parent: Annotated[
-        str | None, typer.Option(hidden=True, help="The version this starts from.")
-    ] = None,
-    warm_start: Annotated[
-        bool, typer.Option("--warm-start", hidden=True, help="Start with the parent's weights.")
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", hidden=True, help="Train even what was trained before.")
-    ] = False,
+    source: str | None = option(
+        "NAME", "Images: mnist, fashion_mnist, digits, folder, ... (data.source)."
+    ),
+    model: str | None = option("NAME", "Network: mlp, cnn, or one of torchvision's (model.name)."),
+    max_epochs: str | None = option("INT", "Passes over the training images (train.max_epochs)."),
+    lr: str | None = option("FLOAT", "Learning rate (train.lr)."),
+    batch_size: str | None = option("INT", "Images in one step (data.batch_size)."),
+    seed: str | None = option("INT", "Seed of weights and order, not of the split (train.seed)."),
+    device: str | None = option("NAME", "Where to compute: auto, cpu, cuda, mps (compute.device)."),
+    model_name: str | None = option("NAME", "Name to register under (registry.model_name)."),
+    dry_run: bool = flag("--dry-run", "Check everything, train nothing."),
+    no_register: bool = flag("--no-register", "Train and test, register no version."),
+    resume: str | None = option(
+        "RUN", "Continue an interrupted training after its last epoch: last, or a run id."
+    ),
+    job_id: str | None = option(None, "Run as this job.", hidden=True),
+    attempt: int = option(None, "The attempt of the job.", default=0, hidden=True),
+    parent: str | None = option(None, "The version this starts from.", hidden=True),
+    warm_start: bool = flag("--warm-start", "Start with the parent's weights.", hidden=True),
+    force: bool = flag("--force", "Train even what was trained before.", hidden=True),
 ) -> None:
     """Train a classifier and register it as a version.
 
@@ -138,17 +93,12 @@ def train(
 
 def reproduce(
     call: Call,
-    *,
-    ref: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="REF", help="A version: NAME (its champion), NAME/VERSION, VERSION, a folder."
-        ),
-    ] = None,
-    tolerance: Annotated[
-        float,
-        typer.Option(metavar="T", help="Largest difference of a probability for NUMERIC."),
-    ] = 0.01,
+    ref: str | None = argument(
+        "REF", "A version: NAME (its champion), NAME/VERSION, VERSION, a folder.", default=None
+    ),
+    tolerance: float = option(
+        "T", "Largest difference of a probability for NUMERIC.", default=0.01
+    ),
 ) -> None:
     """Train a version again and compare the weights.
 
