@@ -33,6 +33,7 @@ SPEC = ImageSpec(mode="L", height=8, width=8, mean=(0.5,), std=(0.5,))
 CLASSES = ("dark", "bright", "other")
 
 Serve = Callable[..., contextlib.AbstractContextManager[httpx.Client]]
+JSON, PNG = {"content-type": "application/json"}, {"content-type": "image/png"}
 
 
 def png(level: int, size: int = 8) -> bytes:
@@ -130,6 +131,27 @@ def _serving(
         finally:
             server.should_exit = True
             thread.join()
+
+
+@pytest.fixture
+def start(tmp_path: Path, bundle: Path) -> Serve:
+    """`with start("serve.queue=4") as client`: a server of the small model and these settings."""
+
+    def begin(
+        *sets: str, ref: str | None = str(bundle), change: Callable[[Any], None] | None = None
+    ) -> contextlib.AbstractContextManager[httpx.Client]:
+        settings = load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}", *sets], environ={})
+        return _serving(settings, ref, change=change)
+
+    return begin
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    """A file with the token `s3cret`."""
+    path = tmp_path / "token"
+    path.write_text("s3cret\n")
+    return path
 
 
 @pytest.fixture(scope="module")

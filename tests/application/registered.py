@@ -15,6 +15,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow warns of classes of its own while it is imported
     import mlflow.pyfunc  # noqa: F401
 
+from mindtrace.bundle.bundle import Contents
 from mindtrace.config.settings import load_settings
 from mindtrace.registry.names import CHAMPION
 from mindtrace.registry.publish import publish
@@ -39,12 +40,15 @@ class Registered:
 
     def add(self, scale: float, name: str = NAME, classes: Sequence[str] = CLASSES) -> int:
         """One more version; the first of a name is its champion."""
-        run = start_run(self.store, name, None, {})
+        return self.publish(contents(scale=scale, classes=classes), name)
+
+    def publish(self, contents: Contents, name: str) -> int:
+        run = start_run(self.store, name, None, {})  # a run has one bundle
         published = publish(
             self.store,
             model_name=name,
             run_id=run.run_id,
-            contents=contents(scale=scale, classes=classes),
+            contents=contents,
             metadata={"seed": "0"},
             by="tester",
         )
@@ -55,9 +59,9 @@ class Registered:
         """What a promotion does to the alias, whoever makes it."""
         self.store.client.set_registered_model_alias(name, alias, str(version))
 
-    def folder(self, version: int) -> Path:
+    def folder(self, version: int, name: str = NAME) -> Path:
         """Where the bundle of a version is."""
-        found = self.store.client.get_model_version(NAME, str(version))
+        found = self.store.client.get_model_version(name, str(version))
         run = self.store.client.get_run(found.run_id)
         return Path(run.info.artifact_uri.removeprefix("file://")) / "bundle"
 

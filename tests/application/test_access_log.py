@@ -16,7 +16,6 @@ from tests.application.conftest import Serve, png
 
 from mindtrace.application import middleware
 from mindtrace.application.middleware import AccessLog
-from mindtrace.config.settings import load_settings
 
 FIELDS = ["at", "request_id", "method", "path", "status", "seconds", "client", "bytes"]
 IMAGE = base64.b64encode(png(200)).decode()
@@ -39,21 +38,15 @@ class Lines(io.StringIO):
         return [json.loads(line) for line in "".join(self.blocks).splitlines()]
 
 
-def test_a_line_for_every_request_of_either_way(tmp_path: Path, bundle: Path, serve: Serve) -> None:
-    (tmp_path / "token").write_text("t0psecret\n")
-    sets = [
-        f"DIR_PATHS.ROOT={tmp_path}",
-        "serve.access_log=true",
-        f"serve.token_file={tmp_path / 'token'}",
-    ]
+def test_a_line_for_every_request_of_either_way(token_file: Path, start: Serve) -> None:
     lines = Lines()
 
     def change(application: Any) -> None:
         application.state.access_log.handler.setStream(lines)
 
-    settings = load_settings(sets=sets, environ={})
-    with serve(settings, str(bundle), change=change) as client:
-        client.headers["authorization"] = "Bearer t0psecret"
+    sets = ("serve.access_log=true", f"serve.token_file={token_file}")
+    with start(*sets, change=change) as client:
+        client.headers["authorization"] = "Bearer s3cret"
         short = client.post("/inference", json={"image": IMAGE})
         long = client.post("/inference", json={"image": IMAGE}, headers={"x-a": "b"})
         query = client.get("/models?where=hidden", headers={"x-request-id": "mine"})
@@ -74,32 +67,21 @@ def test_a_line_for_every_request_of_either_way(tmp_path: Path, bundle: Path, se
         *("/inference", "/inference", "/models", "/models", '/\n"evil"')
     ]
     text = "".join(lines.blocks)
-    for secret in ("hidden", "t0psecret", "wr0ng", IMAGE[:40]):
+    for secret in ("hidden", "s3cret", "wr0ng", IMAGE[:40]):
         assert secret not in text
 
 
-def test_off_unless_it_is_asked_for(
-    tmp_path: Path, bundle: Path, serve: Serve, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("on", [False, True])
+def test_it_goes_to_stderr_if_it_is_asked_for(
+    start: Serve, capfd: pytest.CaptureFixture[str], on: bool
 ) -> None:
-    settings = load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}"], environ={})
-    assert not settings.serve.access_log
-    with serve(settings, str(bundle)) as client:
+    with start(*["serve.access_log=true"] * on) as client:
         client.post("/inference", json={"image": IMAGE})
-        client.get("/models")
-    assert "request_id" not in capfd.readouterr().err
-
-
-def test_it_goes_to_stderr(
-    tmp_path: Path, bundle: Path, serve: Serve, capfd: pytest.CaptureFixture[str]
-) -> None:
-    sets = [f"DIR_PATHS.ROOT={tmp_path}", "serve.access_log=true"]
-    with serve(load_settings(sets=sets, environ={}), str(bundle)) as client:
         client.get("/healthz/live")
     out, err = capfd.readouterr()
     assert out == ""
-    assert [json.loads(line)["path"] for line in err.splitlines() if line.startswith("{")] == [
-        "/healthz/live"
-    ]
+    paths = [json.loads(line)["path"] for line in err.splitlines() if line.startswith("{")]
+    assert paths == ["/inference", "/healthz/live"] * on
 
 
 SCOPE = {"method": "GET", "path": "/" + "x" * 4000, "client": None}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import itertools
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,14 +17,12 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from tests.application.conftest import Serve, png
+from tests.application.conftest import PNG, Serve, png
 
 from mindtrace.application.admission import Admission
 from mindtrace.application.middleware import SHORT_BODY, BodyLimit
 from mindtrace.application.problems import Problem
-from mindtrace.config.settings import Settings, load_settings
 
-PNG = {"content-type": "image/png"}
 DEADLINE = 30  # seconds that a test waits for what must come
 
 
@@ -48,38 +46,50 @@ class Gate:
         return "done"
 
 
+@contextlib.contextmanager
+def admitting(queue: int, timeout: float = DEADLINE, threads: int = 1) -> Iterator[Admission]:
+    """An admission; at the end nothing may be inside."""
+    admission = Admission(queue, timeout, threads)
+    yield admission
+    asyncio.run(until(lambda: not admission._inside))
+    admission.close()
+
+
 def run(test: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(test, DEADLINE))
 
 
-def test_so_many_work_so_many_wait_and_no_more() -> None:
-    admission, gate = Admission(queue=3, timeout=DEADLINE, threads=2), Gate()
+async def refused(admission: Admission, work: Callable[[Any], Any], status: int) -> Problem:
+    with pytest.raises(Problem) as caught:
+        await admission.run(work)
+    assert caught.value.status == status
+    return caught.value
 
-    async def test() -> None:
+
+def test_so_many_work_so_many_wait_and_no_more() -> None:
+    gate = Gate()
+
+    async def test(admission: Admission) -> None:
         tasks = [asyncio.create_task(admission.run(gate.work)) for _ in range(5)]
         await until(lambda: gate.begun == 2)
         assert (admission.depth, admission.full) == (3, True)
-        with pytest.raises(Problem) as caught:
-            await admission.run(gate.work)
-        assert caught.value.status == 503
-        assert caught.value.headers["Retry-After"] == "1"
+        assert (await refused(admission, gate.work, 503)).headers["Retry-After"] == "1"
         gate.open.set()
         assert await asyncio.gather(*tasks) == ["done"] * 5
         await until(lambda: admission.depth == 0 and not admission.full)
 
-    run(test())
+    with admitting(queue=3, threads=2) as admission:
+        run(test(admission))
     assert gate.begun == 5
-    admission.close()
 
 
 def test_who_would_wait_too_long_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    admission, gate = Admission(queue=100, timeout=DEADLINE, threads=1), Gate()
+    gate = Gate()
     ticks = itertools.count(0, 10)  # every work takes ten seconds, by this clock
-    monkeypatch.setattr(
-        "mindtrace.application.admission.time", SimpleNamespace(perf_counter=lambda: next(ticks))
-    )
+    clock = SimpleNamespace(perf_counter=lambda: next(ticks))
+    monkeypatch.setattr("mindtrace.application.admission.time", clock)
 
-    async def test() -> None:
+    async def test(admission: Admission) -> None:
         for _ in range(50):
             await admission.run(lambda _: None)
         tasks = []
@@ -87,50 +97,40 @@ def test_who_would_wait_too_long_is_told_at_once(monkeypatch: pytest.MonkeyPatch
             tasks.append(asyncio.create_task(admission.run(gate.work)))
             await asyncio.sleep(0)
         assert admission.depth == 4  # 40 seconds of work before a deadline of 30
-        with pytest.raises(Problem) as caught:
-            await admission.run(gate.work)
-        assert caught.value.status == 503
+        await refused(admission, gate.work, 503)
         gate.open.set()
         assert await asyncio.gather(*tasks) == ["done"] * 5
 
-    run(test())
-    admission.close()
+    with admitting(queue=100) as admission:
+        run(test(admission))
 
 
 def test_what_waited_too_long_is_never_begun() -> None:
-    admission, gate = Admission(queue=8, timeout=0.05, threads=1), Gate()
+    gate = Gate()
 
-    async def test() -> None:
-        results = await asyncio.gather(
-            *(admission.run(gate.work) for _ in range(4)), return_exceptions=True
-        )
-        assert [problem.status for problem in results] == [504] * 4  # type: ignore[union-attr]
+    async def test(admission: Admission) -> None:
+        await asyncio.gather(*(refused(admission, gate.work, 504) for _ in range(4)))
         gate.open.set()
-        await until(lambda: not admission._inside)
 
-    run(test())
+    with admitting(queue=8, timeout=0.05) as admission:
+        run(test(admission))
     assert gate.begun == 1  # the one that had a thread
-    admission.close()
 
 
 def test_a_thread_that_works_in_vain_is_not_free() -> None:
-    admission, gate = Admission(queue=1, timeout=0.05, threads=1), Gate()
+    gate = Gate()
 
-    async def test() -> None:
-        for status in (504, 504, 504):
-            with pytest.raises(Problem) as caught:
-                await admission.run(gate.work)
-            assert caught.value.status == status
+    async def test(admission: Admission) -> None:
+        for _ in range(3):
+            await refused(admission, gate.work, 504)
             assert admission._inside == 1
         gate.open.set()
-        await until(lambda: not admission._inside)
 
-    run(test())
-    admission.close()
+    with admitting(queue=1, timeout=0.05) as admission:
+        run(test(admission))
 
 
 def test_work_in_parts_hears_that_nobody_waits() -> None:
-    admission = Admission(queue=1, timeout=0.05, threads=1)
     parts: list[int] = []
 
     def work(wanted: Callable[[], bool]) -> None:
@@ -139,28 +139,14 @@ def test_work_in_parts_hears_that_nobody_waits() -> None:
             parts.append(1)
             time.sleep(0.01)
 
-    async def test() -> None:
-        with pytest.raises(Problem):
-            await admission.run(work)
-        await until(lambda: not admission._inside)
-
-    run(test())
+    with admitting(queue=1, timeout=0.05) as admission:
+        asyncio.run(refused(admission, work, 504))
     assert len(parts) < 1000
-    admission.close()
 
 
 def test_what_work_raises_is_raised() -> None:
-    admission = Admission(queue=1, timeout=DEADLINE, threads=1)
-
-    def work(_: Any) -> None:
-        raise ZeroDivisionError("mine")
-
-    async def test() -> None:
-        with pytest.raises(ZeroDivisionError):
-            await admission.run(work)
-
-    run(test())
-    admission.close()
+    with admitting(queue=1) as admission, pytest.raises(ZeroDivisionError):
+        asyncio.run(admission.run(lambda _: 1 // 0))
 
 
 def slowly(gate: Gate) -> Callable[[Any], None]:
@@ -175,12 +161,10 @@ def slowly(gate: Gate) -> Callable[[Any], None]:
     return change
 
 
-def test_a_slow_model_under_many_requests(tmp_path: Path, bundle: Path, serve: Serve) -> None:
+def test_a_slow_model_under_many_requests(start: Serve) -> None:
     """Only 200 and 503: what was let in is answered, the rest hears it at once."""
     gate = Gate()
-    sets = [f"DIR_PATHS.ROOT={tmp_path}", "serve.queue=4"]
-    settings = load_settings(sets=sets, environ={})
-    with serve(settings, str(bundle), change=slowly(gate)) as client:
+    with start("serve.queue=4", change=slowly(gate)) as client:
         url = str(client.base_url.join("/inference"))
         with ThreadPoolExecutor(24) as threads:
             asked = [
@@ -203,11 +187,9 @@ def test_a_slow_model_under_many_requests(tmp_path: Path, bundle: Path, serve: S
     assert statuses == [200] * good + [503] * (24 - good)
 
 
-def test_an_answer_that_takes_too_long_is_504(tmp_path: Path, bundle: Path, serve: Serve) -> None:
+def test_an_answer_that_takes_too_long_is_504(start: Serve) -> None:
     gate = Gate()
-    sets = [f"DIR_PATHS.ROOT={tmp_path}", "serve.request_timeout=0.1"]
-    settings = load_settings(sets=sets, environ={})
-    with serve(settings, str(bundle), change=slowly(gate)) as client:
+    with start("serve.request_timeout=0.1", change=slowly(gate)) as client:
         answer = client.post("/inference", content=png(9), headers=PNG)
         gate.open.set()
     assert answer.status_code == 504
@@ -220,13 +202,10 @@ def test_a_large_image_does_not_hold_up_the_others(client: httpx.Client) -> None
     draw = np.random.default_rng(0).integers(0, 256, (500, 500, 3), np.uint8)
     Image.fromarray(draw).resize((4900, 4900)).save(buffer, "JPEG", quality=50)
     url = str(client.base_url.join("/inference"))
+    headers = {"content-type": "image/jpeg"}
     with ThreadPoolExecutor(1) as threads:
         one = threads.submit(
-            httpx.post,
-            url,
-            content=buffer.getvalue(),
-            headers={"content-type": "image/jpeg"},
-            timeout=DEADLINE,
+            httpx.post, url, content=buffer.getvalue(), headers=headers, timeout=DEADLINE
         )
         probes = 0
         while not one.done():
@@ -237,17 +216,24 @@ def test_a_large_image_does_not_hold_up_the_others(client: httpx.Client) -> None
 
 
 def test_long_bodies_share_what_memory_is_set_aside() -> None:
-    parts = [b"x" * SHORT_BODY] * 3
+    go = asyncio.Event()
 
-    async def ask(limit: BodyLimit, go: asyncio.Event) -> int | None:
-        left = list(parts)
+    async def inner(_: Any, receive: Any, __: Any) -> None:
+        while (await receive())["more_body"]:
+            pass
+        await go.wait()
+
+    limit = BodyLimit(inner, default=8 * SHORT_BODY, by_path={})
+    limit._budget = 5 * SHORT_BODY
+
+    async def ask() -> int | None:
+        left = [b"x" * SHORT_BODY] * 3
 
         async def receive() -> Any:
             return {"type": "http.request", "body": left.pop(), "more_body": bool(left)}
 
         async def send(_: Any) -> None: ...
 
-        limit.waiting = go  # type: ignore[attr-defined]
         try:
             await limit({"type": "http", "path": "/", "headers": []}, receive, send)
         except Problem as problem:
@@ -255,26 +241,12 @@ def test_long_bodies_share_what_memory_is_set_aside() -> None:
         return None
 
     async def test() -> None:
-        go = asyncio.Event()
-
-        async def inner(_: Any, receive: Any, __: Any) -> None:
-            while (await receive())["more_body"]:
-                pass
-            await go.wait()
-
-        limit = BodyLimit(inner, default=8 * SHORT_BODY, by_path={})
-        limit._budget = 5 * SHORT_BODY
-        first = [asyncio.create_task(ask(limit, go)) for _ in range(2)]
+        first = [asyncio.create_task(ask()) for _ in range(2)]
         await until(lambda: limit.held == 4 * SHORT_BODY)
-        assert await ask(limit, go) == 503  # a third would need two parts more
+        assert await ask() == 503  # a third would need two parts more
         assert limit.held == 4 * SHORT_BODY
         go.set()
         assert await asyncio.gather(*first) == [None, None]
         assert limit.held == 0
 
     run(test())
-
-
-def test_settings_say_how_much_may_wait(module_settings: Settings) -> None:
-    assert module_settings.serve.queue == 64
-    assert module_settings.serve.request_timeout == 10

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from tests.application.conftest import Serve, png, write_bundle
+from tests.application.conftest import PNG, Serve, png, write_bundle
 
 from mindtrace.application import inference
 from mindtrace.application.served_model import ServedModel
@@ -17,8 +18,6 @@ from mindtrace.service import following
 from mindtrace.service.following import open_or_wait
 from mindtrace.service.predict import LoadedModel
 
-IMAGE = {"content-type": "image/png"}
-
 
 def test_live_and_ready(client: httpx.Client) -> None:
     assert client.get("/healthz/live").json() == {"status": "live"}
@@ -27,43 +26,34 @@ def test_live_and_ready(client: httpx.Client) -> None:
     assert ready.json() == {"status": "ready", "model_name": None, "version": None}
 
 
-def test_a_server_without_a_version_lives_and_says_what_to_do(
-    module_settings: Settings, serve: Serve
-) -> None:
-    with serve(module_settings) as client:
+def test_a_server_without_a_version_lives_and_says_what_to_do(start: Serve) -> None:
+    with start(ref=None) as client:
         assert client.get("/healthz/live").status_code == 200
         for answer in (
             client.get("/healthz/ready"),
-            client.post("/inference", content=png(3), headers=IMAGE),
+            client.post("/inference", content=png(3), headers=PNG),
         ):
             assert answer.status_code == 503
             assert answer.headers["retry-after"] == "5"
             assert "mindtrace train" in answer.json()["hint"]
 
 
-def test_a_server_that_stops_says_so_first(
-    module_settings: Settings, bundle: Path, serve: Serve
-) -> None:
-    models: list[ServedModel] = []
-
-    def change(application: Any) -> None:
-        models.append(application.state.served)
-
-    with serve(module_settings, str(bundle), change=change) as client:
-        models[0].require_ready()
-        models[0].drain()
+def test_a_server_that_stops_says_so_first(start: Serve) -> None:
+    with start(change=lambda application: application.state.served.drain()) as client:
         answer = client.get("/healthz/ready")
-        assert answer.status_code == 503
-        assert answer.headers["retry-after"] == "1"
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert "stopping" in answer.json()["detail"]
         assert client.get("/healthz/live").status_code == 200
-        assert client.post("/inference", content=png(3), headers=IMAGE).status_code == 200
+        assert client.post("/inference", content=png(3), headers=PNG).status_code == 200
 
 
 def test_golden_images_go_the_way_of_requests(
-    module_settings: Settings, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, module_settings: Settings, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fault that only answers have, and the network has not, keeps the server from starting."""
+    wrong_bundle = write_bundle(tmp_path / "wrong", golden_shift=0.01)
+    with pytest.raises(BundleError, match="golden"):
+        ServedModel(module_settings, str(wrong_bundle)).load()
     served = ServedModel(module_settings, str(bundle))
     right = inference.answer_quickly
 
@@ -107,14 +97,5 @@ def test_waiting_is_for_what_may_appear(
 
     monkeypatch.setattr(following, "locate", fail)
     settings = load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}", *sets], environ={})
-    if waits:
+    with contextlib.nullcontext() if waits else pytest.raises(type(error)):
         assert open_or_wait(settings, ref) is None
-    else:
-        with pytest.raises(type(error)):
-            open_or_wait(settings, ref)
-
-
-def test_golden_images_decide(tmp_path: Path, module_settings: Settings) -> None:
-    wrong = write_bundle(tmp_path / "wrong", golden_shift=0.01)
-    with pytest.raises(BundleError, match="golden"):
-        ServedModel(module_settings, str(wrong)).load()

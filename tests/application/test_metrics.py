@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ import pytest
 from prometheus_client.multiprocess import mark_process_dead
 from prometheus_client.parser import text_string_to_metric_families
 from tests.application.conftest import Serve, png
+from tests.application.servers import PATIENCE, ask, end, serve, url_of
 
 from mindtrace.application.metrics import BOUNDS, Histogram
-from mindtrace.config.settings import load_settings
 
 IMAGE = base64.b64encode(png(200)).decode()
 DARK = base64.b64encode(png(3)).decode()
@@ -57,9 +56,8 @@ def scrape(client: httpx.Client) -> Samples:
 
 
 @pytest.fixture
-def fresh(tmp_path: Path, bundle: Path, serve: Serve) -> Iterator[httpx.Client]:
-    settings = load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}"], environ={})
-    with serve(settings, str(bundle)) as client:
+def fresh(start: Serve) -> Iterator[httpx.Client]:
+    with start() as client:
         yield client
 
 
@@ -117,31 +115,26 @@ def test_a_path_of_a_clients_own_is_no_label(fresh: httpx.Client) -> None:
 
 
 def test_refused_requests_are_counted_and_the_token_is_asked_for(
-    tmp_path: Path, bundle: Path, serve: Serve
+    token_file: Path, start: Serve
 ) -> None:
-    (tmp_path / "token").write_text("s3cret\n")
-    sets = [f"DIR_PATHS.ROOT={tmp_path}", f"serve.token_file={tmp_path / 'token'}"]
-    with serve(load_settings(sets=sets, environ={}), str(bundle)) as client:
+    with start(f"serve.token_file={token_file}") as client:
         assert client.get("/metrics").status_code == 401
         assert client.post("/inference", json={"image": IMAGE}).status_code == 401
         assert client.get("/nothing").status_code == 401
         assert client.get("/metrics", headers={"host": "evil.example"}).status_code == 421
         client.headers["authorization"] = "Bearer s3cret"
         found = scrape(client)
-    assert found["mindtrace_requests_total", ("401", "/inference")] == 1
-    assert found["mindtrace_requests_total", ("401", "/metrics")] == 1
-    assert found["mindtrace_requests_total", ("421", "/metrics")] == 1
-    assert found["mindtrace_requests_total", ("401", "other")] == 1
+    for key in (("401", "/inference"), ("401", "/metrics"), ("421", "/metrics"), ("401", "other")):
+        assert found["mindtrace_requests_total", key] == 1
 
 
-def test_what_is_served_and_what_happened_to_it(tmp_path: Path, bundle: Path, serve: Serve) -> None:
+def test_what_is_served_and_what_happened_to_it(start: Serve) -> None:
     def change(application: Any) -> None:
         application.state.served.swaps["refused"] += 2
         model = application.state.served.model
         application.state.served.model = type(model)(model.predictor, 'a "name"', 7)
 
-    settings = load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}"], environ={})
-    with serve(settings, str(bundle), change=change) as client:
+    with start(change=change) as client:
         found = scrape(client)
     assert found["mindtrace_model_info", ('a "name"', "7")] == 1
     assert found["mindtrace_model_swaps_total", ("refused",)] == 2
@@ -150,9 +143,8 @@ def test_what_is_served_and_what_happened_to_it(tmp_path: Path, bundle: Path, se
     assert found["mindtrace_jobs", ("queued",)] == 0
 
 
-def test_without_a_model_there_is_no_info(tmp_path: Path, serve: Serve) -> None:
-    settings = load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}"], environ={})
-    with serve(settings) as client:
+def test_without_a_model_there_is_no_info(start: Serve) -> None:
+    with start(ref=None) as client:
         assert client.post("/inference", json={"image": IMAGE}).status_code == 503
         found = scrape(client)
     assert found["mindtrace_requests_total", ("503", "/inference")] == 1
@@ -205,15 +197,14 @@ class Worker:
         lines = int(self.process.stdout.readline())
         return read("".join(self.process.stdout.readline() for _ in range(lines)))
 
-    def end(self) -> None:
+    def close(self) -> None:
         self.process.kill()
         self.process.communicate()
 
 
 def test_workers_are_counted_together(tmp_path: Path) -> None:
     """What a dead worker has counted stays, what it was at the time does not."""
-    first, second = Worker(tmp_path), Worker(tmp_path)
-    try:
+    with closing(Worker(tmp_path)) as first, closing(Worker(tmp_path)) as second:
         first.count(3, 1, "1")
         first.count(2, 2, "1")
         found = second.count(4, 1, "2")
@@ -228,50 +219,31 @@ def test_workers_are_counted_together(tmp_path: Path) -> None:
         assert found["mindtrace_queue_depth", ()] == 3
         models = {key[1]: n for key, n in found.items() if key[0] == "mindtrace_model_info"}
         assert models == {("m", "1"): 1, ("m", "2"): 1}
-        first.end()
+        first.close()
         mark_process_dead(first.process.pid, tmp_path)
         found = second.count(1, 1, "3")
         assert found["mindtrace_requests_total", ("200", "/inference")] == 10
         assert found["mindtrace_queue_depth", ()] == 1
         models = {key[1]: n for key, n in found.items() if key[0] == "mindtrace_model_info"}
         assert models == {("m", "2"): 0, ("m", "3"): 1}
-    finally:
-        first.end()
-        second.end()
 
 
 @pytest.mark.slow
-def test_two_workers_know_of_each_other(tmp_path: Path, bundle: Path) -> None:
+def test_two_workers_know_of_each_other(root: Path, bundle: Path) -> None:
     """However connections fall, each scrape tells all that was answered before it."""
-    command = [sys.executable, "-m", "mindtrace", "serve", "--json", "--port", "0"]
-    process = subprocess.Popen(
-        [*command, "--workers", "2", "--model", str(bundle)],
-        env={**os.environ, "DIR_PATHS__ROOT": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    url = json.loads(process.stdout.readline())["url"]
-    done = 0
     seen: list[float] = []
-    try:
-        for _ in range(20):
+    with serve("--workers", "2", "--model", str(bundle)) as process:
+        url = url_of(process)
+        deadline = time.monotonic() + PATIENCE
+        while len(seen) < 20 or seen[-1] < 60:
+            assert time.monotonic() < deadline
             # A connection each time: the system deals them out.
-            for _ in range(3):
-                answer = httpx.post(f"{url}/inference", json={"image": IMAGE}, timeout=30)
-                assert answer.status_code == 200
-                done += 1
+            for _ in range(3 if len(seen) < 20 else 0):
+                assert ask(url).status_code == 200
             found = read(httpx.get(f"{url}/metrics", timeout=30).text)
             seen.append(found.get(("mindtrace_requests_total", ("200", "/inference")), 0.0))
-        end = time.monotonic() + 30
-        while seen[-1] < done and time.monotonic() < end:
-            time.sleep(0.1)
-            found = read(httpx.get(f"{url}/metrics", timeout=30).text)
-            seen.append(found.get(("mindtrace_requests_total", ("200", "/inference")), 0.0))
-    finally:
-        process.terminate()
-        assert process.wait(60) == 0
-        process.stdout.close()
-    assert seen[-1] == done
+            time.sleep(0 if len(seen) < 20 else 0.1)
+        assert end(process)[0] == 0
+    assert seen[-1] == 60
     assert seen == sorted(seen)
     assert found["mindtrace_model_info", ("", "")] == 1

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from pydantic import TypeAdapter
-from tests.application.conftest import Serve, png
+from tests.application.conftest import PNG, Serve, png
+from tests.conftest import Mindtrace
 
 from mindtrace.application import models
-from mindtrace.application.schemas import ModelPage, VersionItem, VersionPage
+from mindtrace.application.schemas import ComparisonItem, ModelPage, VersionItem, VersionPage
 from mindtrace.config.settings import Settings, load_settings
-from mindtrace.errors import NotFoundError
+from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError
 from mindtrace.service.registry import VersionSummary
 
 
@@ -27,14 +31,20 @@ def test_nothing_registered_is_an_empty_list(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("name", ["..", "%2e%2e", "a~history", "a%2Fb", "-x", "x" * 65, "%00"])
-def test_strange_names_name_nothing(client: httpx.Client, name: str) -> None:
-    for path in (f"/models/{name}/versions", f"/models/{name}/versions/1"):
-        assert client.get(path).status_code == 404
+@pytest.mark.parametrize("path", ["versions", "versions/1", "compare?a=1&b=2", "history"])
+def test_strange_names_name_nothing(client: httpx.Client, name: str, path: str) -> None:
+    assert client.get(f"/models/{name}/{path}").status_code == 404
 
 
-@pytest.mark.parametrize("version", ["0", "-1", "x", "99999999999999999999"])
-def test_strange_versions_are_422(client: httpx.Client, version: str) -> None:
-    assert client.get(f"/models/digits/versions/{version}").status_code == 422
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(f"versions/{version}" for version in ("0", "-1", "x", "99999999999999999999")),
+        *(f"compare?{query}" for query in ("", "a=1", "a=1&b=x", "a=0&b=1", f"a=1&b={10**20}")),
+    ],
+)
+def test_strange_versions_are_422(client: httpx.Client, path: str) -> None:
+    assert client.get(f"/models/digits/{path}").status_code == 422
 
 
 def test_pages_lead_to_the_end(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,49 +107,84 @@ def _summary(name: str, version: int) -> VersionSummary:
     return VersionSummary(name, version, (), {}, "2025-01-01T00:00:00.000+00:00", *[None] * 4)
 
 
-@pytest.mark.slow
-def test_a_trained_version(trained: Path, serve: Serve) -> None:
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (UsageError("tested on different images", hint="evaluate"), 409),
+        (NotFoundError("version", "m/2", ["m/1"]), 404),
+        (BundleError("/some/where", "damaged"), 503),
+        (StoreError("away"), 503),
+    ],
+)
+def test_what_cannot_be_compared(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+) -> None:
+    def compare(_: object, a: str, b: str) -> None:
+        assert (a, b) == ("m/1", "m/2")
+        raise error
+
+    monkeypatch.setattr(models.promotion, "compare", compare)
+    answer = client.get("/models/m/compare", params={"a": 1, "b": 2})
+    assert answer.status_code == status
+    assert "where" not in answer.text
+    if status == 409:
+        assert answer.json()["type"] == "urn:mindtrace:problem:not-comparable"
+        assert answer.json()["hint"] == "evaluate"
+
+
+@pytest.fixture(scope="module")
+def real(trained: Path, serve: Serve) -> Iterator[httpx.Client]:
     settings = load_settings(sets=[f"DIR_PATHS.ROOT={trained}"], environ={})
     with serve(settings) as client:
-        names = client.get("/models").json()
-        assert names["items"][0] == {
-            "schema_version": 1,
-            "model_name": "digits",
-            "champion": 1,
-            "latest": 1,
-        }
-        page = client.get("/models/digits/versions").json()
-        TypeAdapter(VersionPage).validate_python(page, strict=True)
-        assert page["items"][0]["aliases"] == ["champion"]
-        assert (
-            client.get(
-                "/models/digits/versions", params={"where": "val_acc > 0 and alias = champion"}
-            ).json()["items"]
-            == page["items"]
-        )
-        none = client.get("/models/digits/versions", params={"where": "val_acc > 1"}).json()
-        assert none == {"items": [], "next_cursor": None}
-        stale = client.get("/models/digits/versions", params={"cursor": 9, "sort": "val_acc"})
-        assert (stale.status_code, "cursor" in stale.json()["detail"]) == (422, True)
-        shown = client.get("/models/digits/versions/1").json()
-        TypeAdapter(VersionItem).validate_python(shown, strict=True)
-        assert shown["params"]["data.source"] == "digits"
-        unknown = client.get("/models/digits/versions/9")
-        assert unknown.status_code == 404
-        assert "digits/1" in unknown.json()["detail"]
-        answer = client.post(
-            "/inference", content=png(200), headers={"content-type": "image/png"}
-        ).json()
-        assert (answer["model_name"], answer["version"]) == ("digits", 1)
+        yield client
+
+
+@pytest.mark.slow
+def test_a_trained_version(real: httpx.Client) -> None:
+    assert real.get("/models").json()["items"][0] == {
+        "schema_version": 1,
+        "model_name": "digits",
+        "champion": 1,
+        "latest": 1,
+    }
+
+    def versions(**query: str) -> Any:
+        return real.get("/models/digits/versions", params=query).json()
+
+    page = versions()
+    TypeAdapter(VersionPage).validate_python(page, strict=True)
+    assert page["items"][0]["aliases"] == ["champion"]
+    assert versions(where="val_acc > 0 and alias = champion")["items"] == page["items"]
+    assert versions(where="val_acc > 1") == {"items": [], "next_cursor": None}
+    stale = versions(cursor="9", sort="val_acc")
+    assert (stale["status"], "cursor" in stale["detail"]) == (422, True)
+    shown = real.get("/models/digits/versions/1").json()
+    TypeAdapter(VersionItem).validate_python(shown, strict=True)
+    assert shown["params"]["data.source"] == "digits"
+    unknown = real.get("/models/digits/versions/9")
+    assert (unknown.status_code, "digits/1" in unknown.json()["detail"]) == (404, True)
+    answer = real.post("/inference", content=png(200), headers=PNG).json()
+    assert (answer["model_name"], answer["version"]) == ("digits", 1)
+
+
+@pytest.mark.slow
+def test_a_comparison_is_the_document_of_the_command(
+    real: httpx.Client, trained: Path, mindtrace: Mindtrace
+) -> None:
+    answer = real.get("/models/digits/compare", params={"a": 1, "b": 1})
+    missing = real.get("/models/digits/compare", params={"a": 1, "b": 9})
+    words = ("registry", "compare", "digits/1", "1", "--json")
+    printed = mindtrace(*words, env={"DIR_PATHS__ROOT": str(trained)}).stdout
+    assert answer.json() == json.loads(printed)
+    TypeAdapter(ComparisonItem).validate_python(answer.json(), strict=True)
+    assert (missing.status_code, "digits/9" in missing.json()["detail"]) == (404, True)
 
 
 @pytest.mark.slow
 def test_a_server_takes_the_champion_of_a_registry_that_appears(
-    trained: Path, tmp_path: Path, serve: Serve
+    trained: Path, tmp_path: Path, start: Serve
 ) -> None:
-    settings = load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}"], environ={})
-
-    with serve(settings) as client:
+    with start(ref=None) as client:
         assert client.get("/healthz/ready").status_code == 503
         shutil.copy(trained / "mlflow.db", tmp_path / "mlflow.db")
         deadline = time.monotonic() + 60

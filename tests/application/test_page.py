@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -11,23 +10,16 @@ import pytest
 from tests.application.conftest import Serve
 
 import mindtrace.application
-from mindtrace.config.settings import Settings, load_settings
 
-TOKEN = "a-token-of-tests"
 FOLDER = Path(mindtrace.application.__file__).parent / "static"
 NAMES = sorted(file.name for file in FOLDER.iterdir())
 
 
-@pytest.fixture(scope="module")
-def guarded(
-    tmp_path_factory: pytest.TempPathFactory, bundle: Path, serve: Serve
-) -> Iterator[httpx.Client]:
-    folder = tmp_path_factory.mktemp("guarded")
-    (folder / "token").write_text(TOKEN)
-    sets = [f"DIR_PATHS.ROOT={folder}", f"serve.token_file={folder / 'token'}"]
-    settings: Settings = load_settings(sets=sets, environ={})
-    with serve(settings, str(bundle)) as client:
-        yield client
+def as_it_stands(client: httpx.Client, path: str) -> httpx.Response:
+    """A client would take the dots out of the path."""
+    request = client.build_request("GET", "/")
+    request.url = httpx.URL(request.url, raw_path=path.encode())
+    return client.send(request)
 
 
 @pytest.mark.parametrize("path", ["/", *(f"/static/{name}" for name in NAMES)])
@@ -69,25 +61,23 @@ def test_a_file_is_served_with_its_policy(client: httpx.Client, path: str) -> No
     ],
 )
 def test_nothing_else_is_served(client: httpx.Client, path: str) -> None:
-    # As it stands: a client would take the dots out.
-    raw = client.build_request("GET", "/")
-    raw.url = httpx.URL(raw.url, raw_path=path.encode())
-    response = client.send(raw)
+    response = as_it_stands(client, path)
     assert response.status_code == 404
     assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_a_page_needs_no_token_and_nothing_else_goes_without(guarded: httpx.Client) -> None:
-    for path in ("/", *(f"/static/{name}" for name in NAMES)):
-        assert guarded.get(path).status_code == 200
-    for path in ("/static/none", "/static/../models"):
-        raw = guarded.build_request("GET", "/")
-        raw.url = httpx.URL(raw.url, raw_path=path.encode())
-        assert guarded.send(raw).status_code in (401, 404)
-    for path in ("/models", "/jobs", "/docs", "/openapi.json", "/metrics", "/static"):
-        assert guarded.get(path).status_code == 401, path
-    assert guarded.post("/", json={}).status_code == 401
-    assert guarded.post("/static/page.js", json={}).status_code == 401
+def test_a_page_needs_no_token_and_nothing_else_goes_without(
+    token_file: Path, start: Serve
+) -> None:
+    with start(f"serve.token_file={token_file}") as guarded:
+        for path in ("/", *(f"/static/{name}" for name in NAMES)):
+            assert guarded.get(path).status_code == 200
+        for path in ("/static/none", "/static/../models"):
+            assert as_it_stands(guarded, path).status_code in (401, 404)
+        for path in ("/models", "/jobs", "/docs", "/openapi.json", "/metrics", "/static"):
+            assert guarded.get(path).status_code == 401, path
+        for path in ("/", "/static/page.js"):
+            assert guarded.post(path, json={}).status_code == 401
 
 
 def test_every_file_is_used_and_none_is_missing() -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 from tests.application.conftest import Serve
+from tests.application.servers import Wire
 
 from mindtrace import errors
 from mindtrace.application.problems import STATUS, Problem, from_error, status_of
-from mindtrace.config.settings import Settings
 from mindtrace.errors import MindtraceError
 
 
@@ -79,37 +77,33 @@ def test_request_ids_are_echoed_or_made(client: httpx.Client) -> None:
 
 
 def test_an_accident_is_500_and_the_log_says_more(
-    module_settings: Settings, bundle: Path, serve: Serve, caplog: pytest.LogCaptureFixture
+    start: Serve, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def add_accident(application: Any) -> None:
         @application.get("/accident")
         def accident() -> None:
             raise RuntimeError("secret of /srv/x")
 
-        logging.getLogger("mindtrace").propagate = True
-
-    with serve(module_settings, str(bundle), change=add_accident) as client:
-        logging.getLogger("mindtrace").propagate = True
+    with start(change=add_accident) as client:
         answer = client.get("/accident", headers={"x-request-id": "accident-7"})
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["request_id"] == "accident-7"
     assert "secret" not in answer.text
-    assert "secret" in caplog.text
-    assert "accident-7" in caplog.text
+    log = capfd.readouterr().err
+    assert "secret" in log
+    assert "accident-7" in log
 
 
 def test_a_client_that_leaves_is_no_accident(
-    module_settings: Settings, bundle: Path, serve: Serve, caplog: pytest.LogCaptureFixture
+    start: Serve, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    head = b"POST /inference HTTP/1.1\r\nHost: %s\r\nContent-Type: image/png\r\n"
-    with serve(module_settings, str(bundle)) as client:
-        logging.getLogger("mindtrace").propagate = True
-        url = client.base_url
-        with socket.create_connection((url.host, url.port or 80)) as connection:
-            connection.sendall(head % url.netloc + b"Content-Length: 1000\r\n\r\nhalf")
+    with start() as client:
+        wire = Wire(client)
+        head = ("Content-Type: image/png", "Content-Length: 1000")
+        wire.request("POST /inference", *head, body=b"half").close()
         assert client.get("/healthz/live").status_code == 200
-    assert "failed" not in caplog.text
+    assert "failed" not in capfd.readouterr().err
 
 
 def test_a_problem_leaves_out_what_it_does_not_have() -> None:

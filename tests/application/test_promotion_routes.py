@@ -84,7 +84,6 @@ def test_history_comes_newest_first_with_the_revision_as_etag(
 
 @pytest.mark.parametrize("name", ["n", "..", "a~history", "-x", "x" * 65])
 def test_names_that_name_nothing(client: httpx.Client, child: Child, name: str) -> None:
-    assert client.get(f"/models/{name}/history").status_code == 404
     given = {"json": {"version": 1}, "headers": {"If-Match": '"3"'}}
     assert client.post(f"/models/{name}/promote", **given).status_code == 404
     assert child.asked == []
@@ -167,26 +166,29 @@ def test_no_is_409_with_the_verdict(client: httpx.Client, child: Child) -> None:
     assert problem["errors"][0]["verdict"] == "HOLD"
 
 
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        *(("ConflictError", 409), ("NotFoundError", 404), ("UsageError", 422)),
+        *(("BundleError", 503), ("StoreError", 503)),
+    ],
+)
 def test_what_the_child_says_becomes_a_status(
+    client: httpx.Client, child: Child, error: str, status: int
+) -> None:
+    child.answer = said({}, error, "a reason of /its/own", "what to do")
+    answer = post(client, "rollback", {})
+    assert answer.status_code == status
+    told = answer.json()["detail"], answer.json().get("hint")
+    assert (told == ("a reason of /its/own", "what to do")) == (status < 500)
+
+
+def test_somebody_was_quicker(
     client: httpx.Client, child: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for error, status in (
-        ("ConflictError", 409),
-        ("NotFoundError", 404),
-        ("UsageError", 422),
-        ("BundleError", 503),
-        ("StoreError", 503),
-    ):
-        child.answer = said({}, error, "a reason of /its/own", "what to do")
-        answer = post(client, "rollback", {})
-        assert answer.status_code == status
-        told = answer.json()["detail"], answer.json().get("hint")
-        assert (told == ("a reason of /its/own", "what to do")) == (status < 500)
-    child.answer = said({}, "ConflictError", "somebody was quicker")
-
     def grows(*_: Any) -> ChildResult:
         monkeypatch.setattr(models.promotion, "history", lambda *_, **__: [*LINES, LINES[2]])
-        return child.answer
+        return said({}, "ConflictError", "somebody was quicker")
 
     monkeypatch.setattr(models.promotion, "change_in_child", grows)
     response = post(client, "rollback", {})
@@ -215,6 +217,7 @@ def real(registry: Path, bundle: Path, serve: Serve) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 def test_a_real_child_promotes_and_rolls_back(real: httpx.Client) -> None:
     url = "/models/digits/"

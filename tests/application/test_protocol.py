@@ -10,7 +10,6 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,123 +17,51 @@ import httpx
 import pytest
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from tests.application.conftest import Serve, png
+from tests.application.servers import Wire
 
 from mindtrace.application.protocol import MAX_PIPELINED
-from mindtrace.config.settings import Settings, load_settings
+from mindtrace.config.settings import load_settings
 
 PATIENCE = 30.0  # seconds: until a server that does not answer fails its test
 BIG = 32 * 1024 * 1024  # more than the kernel keeps for a client that does not read
 CHUNK = b"400\r\n" + b"x" * 1024 + b"\r\n"
-LIMITS = {
-    "max_header": "2 KiB",
-    "max_body": "64 KiB",
-    "max_retrain_body": "4 KiB",
-    "header_timeout": 0.6,
-    "body_timeout": 0.8,
-}
+LIMITS = (
+    *("serve.max_header=2 KiB", "serve.max_body=64 KiB", "serve.max_retrain_body=4 KiB"),
+    *("serve.header_timeout=0.6", "serve.body_timeout=0.8"),
+)
+TYPE = "Content-Type: x/y"
+CHUNKED = "Transfer-Encoding: chunked"
 
 
-@dataclass
-class Answer:
-    """One answer, taken apart."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    def problem(self) -> dict[str, Any]:
-        assert self.headers["content-type"] == "application/problem+json"
-        document: dict[str, Any] = json.loads(self.body)
-        assert document["status"] == self.status
-        assert document["request_id"] == self.headers["x-request-id"]
-        return document
-
-
-class Wire:
-    """A connection, byte by byte."""
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        self.host = b"%s:%d" % (address[0].encode(), address[1])
-        self.socket = socket.create_connection(address, timeout=PATIENCE)
-        self.file = self.socket.makefile("rb")
-
-    def send(self, data: bytes) -> Wire:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.socket.sendall(data)
-        return self
-
-    def request(self, line: str, *headers: str, body: bytes = b"") -> Wire:
-        return self.send(self.text(line, *headers) + body)
-
-    def text(self, line: str, *headers: str) -> bytes:
-        lines = "".join(f"{header}\r\n" for header in headers).encode("latin-1")
-        return b"%s HTTP/1.1\r\nHost: %s\r\n%s\r\n" % (line.encode("latin-1"), self.host, lines)
-
-    def answer(self) -> Answer:
-        first = self.file.readline()
-        assert first.startswith(b"HTTP/1.1 "), first
-        headers: dict[str, str] = {}
-        while (line := self.file.readline()) not in (b"\r\n", b""):
-            name, _, value = line.decode("latin-1").partition(":")
-            headers[name.lower()] = value.strip()
-        body = self.file.read(int(headers.get("content-length", "0")))
-        return Answer(int(first.split()[1]), headers, body)
-
-    def refusal(self, status: int) -> dict[str, Any]:
-        """The last answer: a problem document, after which nothing comes."""
-        answer = self.answer()
-        assert answer.status == status
-        assert answer.headers["connection"] == "close"
-        self.ends()
-        return answer.problem()
-
-    def ends(self) -> None:
-        with contextlib.suppress(ConnectionResetError):
-            assert self.file.read() == b""
-
-    def drip(self, data: bytes, every: float = 0.1) -> None:
-        """A byte at a time, for as long as somebody takes it, but not for ever."""
-        deadline = time.monotonic() + PATIENCE
-        self.socket.settimeout(0.001)
-        while time.monotonic() < deadline:
-            with contextlib.suppress(TimeoutError):
-                if not self.socket.recv(1, socket.MSG_PEEK):
-                    break
-                break  # an answer is there
-            try:
-                self.socket.send(data)
-            except (BrokenPipeError, ConnectionResetError):
-                break
-            time.sleep(every)
-        else:
-            raise AssertionError("it may drip for ever")
-        self.socket.settimeout(PATIENCE)
-
-    def close(self) -> None:
-        self.file.close()
-        self.socket.close()
+def drip(wire: Wire, data: bytes, every: float = 0.1) -> None:
+    """A byte at a time, for as long as somebody takes it, but not for ever."""
+    deadline = time.monotonic() + PATIENCE
+    wire.socket.settimeout(0.001)
+    while time.monotonic() < deadline:
+        with contextlib.suppress(TimeoutError):
+            wire.socket.recv(1, socket.MSG_PEEK)
+            break  # an answer or the end is there
+        try:
+            wire.socket.send(data)
+        except (BrokenPipeError, ConnectionResetError):
+            break
+        time.sleep(every)
+    else:
+        raise AssertionError("it may drip for ever")
+    wire.socket.settimeout(PATIENCE)
 
 
 class Lines(contextlib.ExitStack):
     """Opens connections, and closes them at the end of a test."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    def __init__(self, client: httpx.Client) -> None:
         super().__init__()
-        self.address = address
+        self.client = client
 
     def open(self) -> Wire:
-        wire = Wire(self.address)
+        wire = Wire(self.client)
         self.callback(wire.close)
         return wire
-
-
-def settings_of(root: Path, **limits: object) -> Settings:
-    sets = [f"serve.{key}={value}" for key, value in {**LIMITS, **limits}.items()]
-    return load_settings(sets=[f"DIR_PATHS.ROOT={root}", *sets], environ={})
-
-
-def address_of(client: httpx.Client) -> tuple[str, int]:
-    return client.base_url.host, client.base_url.port or 80
 
 
 # What the streams of a test have seen.
@@ -178,17 +105,18 @@ def add_routes(application: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def address(
+def client(
     serve: Serve, bundle: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, int]]:
-    settings = settings_of(tmp_path_factory.mktemp("root"))
+) -> Iterator[httpx.Client]:
+    root = f"DIR_PATHS.ROOT={tmp_path_factory.mktemp('root')}"
+    settings = load_settings(sets=[root, *LIMITS], environ={})
     with serve(settings, str(bundle), change=add_routes) as client:
-        yield address_of(client)
+        yield client
 
 
 @pytest.fixture
-def lines(address: tuple[str, int]) -> Iterator[Lines]:
-    with Lines(address) as opened:
+def lines(client: httpx.Client) -> Iterator[Lines]:
+    with Lines(client) as opened:
         yield opened
 
 
@@ -197,61 +125,60 @@ def wire(lines: Lines) -> Wire:
     return lines.open()
 
 
-def seconds_until_end(wire: Wire) -> float:
-    start = time.monotonic()
-    wire.file.read()
-    return time.monotonic() - start
-
-
 # Slow.
 
 
 def test_who_says_nothing_is_left(wire: Wire) -> None:
-    assert 0.5 < seconds_until_end(wire) < PATIENCE
+    start = time.monotonic()
     wire.ends()
-
-
-def test_half_a_head(wire: Wire) -> None:
-    wire.send(wire.text("GET /echo")[:-2])
-    assert "head" in wire.refusal(408)["detail"]
+    assert 0.5 < time.monotonic() - start < PATIENCE
 
 
 @pytest.mark.parametrize(
     ("first", "drop"),
-    [(b"GET /echo HTTP/1.1\r\nX: ", b"a"), (b"GET /", b"a"), (b"", b"\r\n"), (b"", b"\n")],
+    [
+        ("GET /echo", None),
+        (b"GET /echo HTTP/1.1\r\nX: ", b"a"),
+        (b"GET /", b"a"),
+        (b"", b"\r\n"),
+        (b"", b"\n"),
+    ],
 )
-def test_a_head_that_drips(wire: Wire, first: bytes, drop: bytes) -> None:
-    wire.send(first)
-    wire.drip(drop)
-    wire.refusal(408)
+def test_a_head_that_stops_or_drips(wire: Wire, first: str | bytes, drop: bytes | None) -> None:
+    wire.send(first if isinstance(first, bytes) else wire.text(first)[:-2])
+    if drop is not None:
+        drip(wire, drop)
+    assert "head" in wire.refusal(408)["detail"]
 
 
 def test_empty_lines_that_drip_between_requests(wire: Wire) -> None:
     for _ in range(2):
         assert wire.request("GET /echo").answer().status == 200
-    wire.drip(b"\r\n")
+    drip(wire, b"\r\n")
     wire.refusal(408)
-
-
-def test_half_a_body(wire: Wire) -> None:
-    wire.request("POST /echo", "Content-Type: x/y", "Content-Length: 10", body=b"12345")
-    assert "body" in wire.refusal(408)["detail"]
 
 
 @pytest.mark.parametrize(
-    ("header", "drop"),
-    [("Content-Length: 60000", b"x"), ("Transfer-Encoding: chunked", b"1\r\nx\r\n")],
+    ("header", "first", "drop"),
+    [
+        ("Content-Length: 10", b"12345", None),
+        ("Content-Length: 60000", b"", b"x"),
+        (CHUNKED, b"", b"1\r\nx\r\n"),
+    ],
 )
-def test_a_body_that_drips(wire: Wire, header: str, drop: bytes) -> None:
-    wire.request("POST /echo", "Content-Type: x/y", header)
-    wire.drip(drop)
-    wire.refusal(408)
+def test_a_body_that_stops_or_drips(
+    wire: Wire, header: str, first: bytes, drop: bytes | None
+) -> None:
+    wire.request("POST /echo", TYPE, header, body=first)
+    if drop is not None:
+        drip(wire, drop)
+    assert "body" in wire.refusal(408)["detail"]
 
 
 def test_a_body_that_drips_after_its_answer(wire: Wire) -> None:
-    wire.request("POST /early", "Content-Type: x/y", "Content-Length: 60000")
+    wire.request("POST /early", TYPE, "Content-Length: 60000")
     assert wire.answer().body == b"not read"
-    wire.drip(b"x")
+    drip(wire, b"x")
     wire.ends()
 
 
@@ -277,10 +204,8 @@ def test_who_does_not_take_his_answer_is_left(wire: Wire) -> None:
     assert seen < BIG
 
 
-def test_who_takes_it_slowly_but_in_time_gets_it(lines: Lines) -> None:
-    wire = lines.open()
-    answer = wire.request("GET /big").answer()
-    assert len(answer.body) == BIG
+def test_a_long_answer_that_is_read_in_time(wire: Wire) -> None:
+    assert len(wire.request("GET /big").answer().body) == BIG
     assert wire.request("GET /echo").answer().status == 200
 
 
@@ -300,9 +225,7 @@ def test_a_long_head(wire: Wire, headers: int, pieces: int) -> None:
 
 
 def test_a_head_that_does_not_end(wire: Wire) -> None:
-    wire.send(b"GET /echo HTTP/1.1\r\nX: ")
-    for _ in range(64):
-        wire.send(b"x" * 1024)
+    wire.send(b"GET /echo HTTP/1.1\r\nX: " + b"x" * 65_536)
     wire.refusal(431)
 
 
@@ -312,7 +235,7 @@ def test_a_long_path(wire: Wire) -> None:
 
 def test_a_head_of_just_the_right_length(wire: Wire) -> None:
     body = b"x" * 60_000  # in the same piece, and not counted
-    line = ("POST /echo", "Content-Type: x/y", "Content-Length: 60000")
+    line = ("POST /echo", TYPE, "Content-Length: 60000")
     long = 2048 - len(wire.text(*line)) - len("X: ")
     for _ in range(2):
         answer = wire.request(*line, f"X: {'x' * long}", body=body).answer()
@@ -353,7 +276,7 @@ def test_a_long_body_that_says_so(wire: Wire, path: str, size: int, status: int)
 
 @pytest.mark.parametrize(("path", "size"), [("/echo", 65), ("/retrain", 5)])
 def test_a_long_body_in_chunks(wire: Wire, path: str, size: int) -> None:
-    wire.request(f"POST {path}", "Content-Type: application/json", "Transfer-Encoding: chunked")
+    wire.request(f"POST {path}", "Content-Type: application/json", CHUNKED)
     wire.send(CHUNK * size)
     answer = wire.answer()
     assert answer.status == 413
@@ -361,7 +284,7 @@ def test_a_long_body_in_chunks(wire: Wire, path: str, size: int) -> None:
 
 
 def test_a_long_body_after_its_answer(wire: Wire) -> None:
-    wire.request("POST /early", "Content-Type: x/y", "Transfer-Encoding: chunked")
+    wire.request("POST /early", TYPE, CHUNKED)
     assert wire.answer().body == b"not read"
     wire.send(CHUNK * 700)
     wire.ends()
@@ -369,7 +292,7 @@ def test_a_long_body_after_its_answer(wire: Wire) -> None:
 
 @pytest.mark.parametrize("padding", [b"1;" + b"x" * 9000, b"1\r\nx\r\n0\r\nX: " + b"x" * 9000])
 def test_padding_between_chunks_and_after_them(wire: Wire, padding: bytes) -> None:
-    wire.request("POST /echo", "Content-Type: x/y", "Transfer-Encoding: chunked")
+    wire.request("POST /echo", TYPE, CHUNKED)
     for start in range(0, len(padding), 500):
         wire.send(padding[start : start + 500])
         time.sleep(0.002)
@@ -379,8 +302,8 @@ def test_padding_between_chunks_and_after_them(wire: Wire, padding: bytes) -> No
 def test_trailers_are_no_headers(wire: Wire) -> None:
     wire.request(
         "POST /echo",
-        "Content-Type: x/y",
-        "Transfer-Encoding: chunked",
+        TYPE,
+        CHUNKED,
         body=b"1\r\nx\r\n0\r\nX-Request-ID: evil\r\nContent-Type: text/plain\r\n\r\n",
     )
     answer = wire.answer()
@@ -393,12 +316,9 @@ def test_trailers_are_no_headers(wire: Wire) -> None:
 # Many.
 
 
-def test_too_many_connections(serve: Serve, bundle: Path, tmp_path: Path) -> None:
-    settings = settings_of(tmp_path, max_connections=3, header_timeout=10)
-    with (
-        serve(settings, str(bundle), change=add_routes) as client,
-        Lines(address_of(client)) as lines,
-    ):
+def test_too_many_connections(start: Serve) -> None:
+    limits = (*LIMITS, "serve.max_connections=3", "serve.header_timeout=10")
+    with start(*limits, change=add_routes) as client, Lines(client) as lines:
         kept = [lines.open() for _ in range(3)]
         for wire in kept:
             assert wire.request("GET /echo").answer().status == 200
@@ -454,30 +374,23 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
-def test_malformed(wire: Wire, data: bytes, capfd: pytest.CaptureFixture[str]) -> None:
-    wire.send(data).refusal(400)
+def test_malformed(lines: Lines, data: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    lines.open().send(data).refusal(400)
+    behind = lines.open()
+    behind.send(behind.text("GET /echo/first") + data)
+    assert behind.answer().body.startswith(b"/echo/first ")
+    behind.refusal(400)
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
-def test_malformed_behind_a_request(wire: Wire, data: bytes) -> None:
-    wire.send(wire.text("GET /echo/first") + data)
-    assert wire.answer().body.startswith(b"/echo/first ")
-    wire.refusal(400)
-
-
 def test_a_client_that_goes_away(lines: Lines, capfd: pytest.CaptureFixture[str]) -> None:
-    body = wire_body()
-    for cut in range(1, len(body), 37):
-        lines.open().send(body[:cut]).close()
+    content = json.dumps({"image": base64.b64encode(png(200)).decode()}).encode()
+    for cut in range(1, 400, 37):
+        wire = lines.open()
+        head = ("Content-Type: application/json", f"Content-Length: {len(content)}")
+        wire.send((wire.text("POST /inference", *head) + content)[:cut]).close()
     assert lines.open().request("GET /echo").answer().status == 200
     assert "Traceback" not in capfd.readouterr().err
-
-
-def wire_body() -> bytes:
-    content = json.dumps({"image": base64.b64encode(png(200)).decode()}).encode()
-    head = b"POST /inference HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    return head + b"Content-Length: %d\r\n\r\n" % len(content) + content
 
 
 # In a row.
@@ -485,17 +398,15 @@ def wire_body() -> bytes:
 
 def test_pipelining(wire: Wire) -> None:
     texts = [wire.text(f"GET /echo/{i}") for i in range(5)]
-    chunks = wire.text("POST /echo/5", "Content-Type: x/y", "Transfer-Encoding: chunked")
+    chunks = wire.text("POST /echo/5", TYPE, CHUNKED)
     texts.append(chunks + b"3\r\nabc\r\n0\r\n\r\n")
-    texts.append(wire.text("POST /echo/6", "Content-Type: x/y", "Content-Length: 2") + b"ab")
-    wire.send(b"".join(texts))
-    for i, size in enumerate([0, 0, 0, 0, 0, 3, 2]):
-        assert wire.answer().body.startswith(b"/echo/%d %d " % (i, size))
+    texts.append(wire.text("POST /echo/6", TYPE, "Content-Length: 2") + b"ab")
     everything = b"".join(texts)
-    for start in range(0, len(everything), 7):
-        wire.send(everything[start : start + 7])
-    for i, size in enumerate([0, 0, 0, 0, 0, 3, 2]):
-        assert wire.answer().body.startswith(b"/echo/%d %d " % (i, size))
+    for size in (len(everything), 7):
+        for start in range(0, len(everything), size):
+            wire.send(everything[start : start + size])
+        for i, length in enumerate([0, 0, 0, 0, 0, 3, 2]):
+            assert wire.answer().body.startswith(b"/echo/%d %d " % (i, length))
 
 
 def test_answers_keep_their_order(wire: Wire) -> None:
@@ -521,25 +432,22 @@ def test_nobody_waits_for_a_stream_that_stood_before_others(lines: Lines) -> Non
     assert ENDED.wait(PATIENCE)
 
 
-def test_a_server_that_stops_waits_for_answers_but_not_for_streams(
-    serve: Serve, bundle: Path, tmp_path: Path
-) -> None:
+def test_a_server_that_stops_waits_for_answers_but_not_for_streams(start: Serve) -> None:
     ENDED.clear()
-    with serve(settings_of(tmp_path), str(bundle), change=add_routes) as client:
-        wires = [Wire(address_of(client)) for _ in range(3)]
-        stream, slow, idle = wires
-        stream.request("GET /quiet")
-        assert stream.answer().status == 200
-        slow.request("GET /slow")
-        assert idle.request("GET /echo").answer().status == 200
-        start = time.monotonic()
-    assert time.monotonic() - start < PATIENCE / 2
-    assert ENDED.is_set()
-    answer = slow.answer()
-    assert (answer.body, answer.headers["connection"]) == (b"slow", "close")
-    idle.ends()
-    for wire in wires:
-        wire.close()
+    with contextlib.ExitStack() as opened:
+        with start(*LIMITS, change=add_routes) as client:
+            stream, slow, idle = (Wire(client) for _ in range(3))
+            for wire in (stream, slow, idle):
+                opened.callback(wire.close)
+            assert stream.request("GET /quiet").answer().status == 200
+            slow.request("GET /slow")
+            assert idle.request("GET /echo").answer().status == 200
+            begun = time.monotonic()
+        assert time.monotonic() - begun < PATIENCE / 2
+        assert ENDED.is_set()
+        answer = slow.answer()
+        assert (answer.body, answer.headers["connection"]) == (b"slow", "close")
+        idle.ends()
 
 
 # Other wishes.
@@ -559,13 +467,13 @@ def test_websockets_are_refused(wire: Wire, capfd: pytest.CaptureFixture[str]) -
 
 def test_who_asks_for_http2_is_answered_in_ours(lines: Lines) -> None:
     upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEA")
-    length, chunks = "Content-Length: 3", "Transfer-Encoding: chunked"
+    length, chunks = "Content-Length: 3", CHUNKED
     wire = lines.open()
     text = b"".join(
         (
             wire.text("GET /echo/0", *upgrade),
-            wire.text("POST /echo/1", "Content-Type: x/y", *upgrade, length) + b"abc",
-            wire.text("POST /echo/2", *upgrade, "Content-Type: x/y", chunks),
+            wire.text("POST /echo/1", TYPE, *upgrade, length) + b"abc",
+            wire.text("POST /echo/2", *upgrade, TYPE, chunks),
             b"2\r\nab\r\n0\r\n\r\n" + wire.text("GET /echo/3"),
         )
     )
@@ -580,9 +488,9 @@ def test_who_asks_for_http2_is_answered_in_ours(lines: Lines) -> None:
 
 
 def test_limits_hold_for_requests_that_ask_for_http2(lines: Lines) -> None:
-    upgrade = ("Connection: Upgrade", "Upgrade: h2c", "Content-Type: x/y")
+    upgrade = ("Connection: Upgrade", "Upgrade: h2c", TYPE)
     lines.open().request("POST /echo", *upgrade, f"X: {'x' * 3000}").refusal(431)
-    wire = lines.open().request("POST /echo", *upgrade, "Transfer-Encoding: chunked")
+    wire = lines.open().request("POST /echo", *upgrade, CHUNKED)
     assert wire.send(CHUNK * 65).answer().status == 413
     wire = lines.open().request("POST /echo", *upgrade, "Content-Length: 3", body=b"ab")
     assert "body" in wire.refusal(408)["detail"]
@@ -595,7 +503,7 @@ def test_limits_hold_for_requests_that_ask_for_http2(lines: Lines) -> None:
 
 
 def test_a_client_that_asks_before_it_sends(wire: Wire) -> None:
-    line = ("Content-Type: x/y", "Content-Length: 3", "Expect: 100-continue")
+    line = (TYPE, "Content-Length: 3", "Expect: 100-continue")
     wire.request("POST /echo", *line)
     assert wire.answer().status == 100
     assert wire.send(b"abc").answer().body.startswith(b"/echo 3 ")
@@ -605,8 +513,7 @@ def test_a_client_that_asks_before_it_sends(wire: Wire) -> None:
 
 
 def test_http_1_0(wire: Wire) -> None:
-    wire.send(b"GET /echo HTTP/1.0\r\nHost: %s\r\n\r\n" % wire.host)
-    assert wire.answer().status == 200
+    assert wire.send(wire.text("GET /echo", version="1.0")).answer().status == 200
     wire.ends()
 
 

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 from pathlib import Path
 
 import httpx
 import pytest
-from tests.application.conftest import Serve, png
+from tests.application.conftest import PNG, Serve, png
 
-from mindtrace.application import security
 from mindtrace.application.problems import Problem
-from mindtrace.application.security import Head
-from mindtrace.config.settings import load_settings
+from mindtrace.application.security import Rules, parse_authority
+
+OPEN = Rules(None, ())
 
 
-def head(method: str = "GET", path: str = "/models", **headers: str) -> Head:
-    pairs = {"host": "127.0.0.1:8000", **headers}
-    return Head(
-        method,
-        path,
-        "http",
-        ("127.0.0.1", 8000),
-        {name.replace("_", "-").encode(): value.encode("latin-1") for name, value in pairs.items()},
-    )
-
-
-def status(rule: security.Rule, asked: Head) -> int:
-    """200 if the rule lets it through."""
+def status(rules: Rules, method: str = "GET", path: str = "/models", **headers: str | None) -> int:
+    """Of a request by these rules: 200 if they let it through."""
+    given = {"host": "127.0.0.1:8000", "content_type": "application/json", **headers}
+    pairs = [
+        (name.replace("_", "-").encode(), value.encode("latin-1"))
+        for name, value in given.items()
+        if value is not None
+    ]
+    scope = {"method": method, "path": path, "scheme": "http", "headers": pairs}
     try:
-        rule(asked)
+        rules.check({**scope, "server": ("127.0.0.1", 8000)})
     except Problem as problem:
         return problem.status
     return 200
@@ -55,7 +51,7 @@ def status(rule: security.Rule, asked: Head) -> int:
     ],
 )
 def test_authorities_are_parsed(text: str, parsed: tuple[str, int | None] | None) -> None:
-    assert security.parse_authority(text) == parsed
+    assert parse_authority(text) == parsed
 
 
 @pytest.mark.parametrize(
@@ -84,27 +80,16 @@ def test_authorities_are_parsed(text: str, parsed: tuple[str, int | None] | None
     ],
 )
 def test_hosts(host: str, expected: int) -> None:
-    rule = security.host_rule(["model.example", "proxy.example:8443", "*.example"])
-    assert status(rule, head(host=host)) == expected
-    assert status(rule, head(path="/healthz/live", host=host)) == 200
+    rules = Rules(None, ["model.example", "proxy.example:8443", "*.example"])
+    assert status(rules, host=host) == expected
+    assert status(rules, path="/healthz/live", host=host) == 200
 
 
-def test_a_request_without_a_host_is_400() -> None:
-    asked = Head("GET", "/", "http", ("127.0.0.1", 8000), {})
-    assert status(security.host_rule(()), asked) == 400
-
-
-def test_a_header_that_must_be_single() -> None:
-    scope = {
-        "method": "GET",
-        "path": "/",
-        "scheme": "http",
-        "server": ("127.0.0.1", 80),
-        "headers": [(b"host", b"a"), (b"host", b"b")],
-    }
-    with pytest.raises(Problem) as caught:
-        Head.of(scope)
-    assert caught.value.status == 400
+def test_headers_that_must_be_there_once() -> None:
+    assert status(OPEN, host=None) == 400
+    scope = {"method": "GET", "path": "/", "headers": [(b"host", b"a"), (b"host", b"b")]}
+    with pytest.raises(Problem, match="more than one host header"):
+        OPEN.check(scope)
 
 
 @pytest.mark.parametrize(
@@ -127,9 +112,10 @@ def test_a_header_that_must_be_single() -> None:
     ],
 )
 def test_origins(headers: dict[str, str], expected: int) -> None:
+    rules = Rules(None, ["model.example"])
     for method in ("POST", "PUT", "PATCH", "DELETE"):
-        assert status(security.origin_rule, head(method, **headers)) == expected
-    assert status(security.origin_rule, head("GET", **headers)) == 200
+        assert status(rules, method, **headers) == expected
+    assert status(rules, "GET", **headers) == 200
 
 
 @pytest.mark.parametrize(
@@ -145,74 +131,61 @@ def test_origins(headers: dict[str, str], expected: int) -> None:
     ],
 )
 def test_content_types(kind: str | None, expected: int) -> None:
-    given = {} if kind is None else {"content_type": kind}
-    assert status(security.content_type_rule, head("POST", **given)) == expected
-    assert status(security.content_type_rule, head("DELETE", **given)) == 200
+    assert status(OPEN, "POST", content_type=kind) == expected
+    assert status(OPEN, "DELETE", content_type=kind) == 200
 
 
-def test_tokens() -> None:
-    rule = security.token_rule(b"right")
-    cases = {"Bearer right": 200, "bearer right": 200, "Basic right": 401, "Bearer wrong": 401}
-    for given, expected in {**cases, "right": 401, "Bearer": 401, "Bearer \xe4": 401}.items():
-        assert status(rule, head(authorization=given)) == expected
-    assert status(rule, head()) == 401
-    assert status(rule, head(path="/healthz/ready")) == 200
-    # A path that only looks like a probe is none.
-    assert status(rule, head(path="/healthz")) == 401
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        *(("Bearer right", 200), ("bearer right", 200), ("Basic right", 401)),
+        *(("Bearer wrong", 401), ("right", 401), ("Bearer", 401), ("Bearer \xe4", 401)),
+    ],
+)
+def test_tokens(given: str, expected: int) -> None:
+    rules = Rules(b"right", ())
+    assert status(rules, authorization=given) == expected
+    assert status(rules) == 401
+    assert status(rules, path="/healthz/ready") == status(rules, path="/") == 200
+    # A path that only looks like a probe is none, and the page cannot be changed.
+    assert status(rules, path="/healthz") == status(rules, "POST", path="/") == 401
 
 
 def test_without_a_token_only_this_machine_is_answered() -> None:
-    away = Head("GET", "/models", "http", ("192.0.2.7", 8000), {b"host": b"localhost:8000"})
-    assert status(security.loopback_rule, away) == 403
-    assert status(security.loopback_rule, head()) == 200
+    scope = {"method": "GET", "path": "/models", "scheme": "http"}
+    scope |= {"headers": [(b"host", b"localhost:8000")]}
+    for address, allowed in (("192.0.2.7", False), ("::1", True), ("/run/socket", True)):
+        with contextlib.nullcontext() if allowed else pytest.raises(Problem, match="no token"):
+            OPEN.check({**scope, "server": (address, 8000)})
 
 
 ROUTES = (
-    ("GET", "/models"),
-    ("GET", "/models/m/versions"),
-    ("GET", "/models/m/versions/1"),
-    ("GET", "/jobs"),
-    ("GET", "/jobs/j"),
-    ("DELETE", "/jobs/j"),
-    ("POST", "/inference"),
-    ("POST", "/retrain"),
-    ("GET", "/docs"),
-    ("GET", "/openapi.json"),
-    ("POST", "/nothing"),
+    *(("GET", "/models"), ("GET", "/models/m/versions"), ("GET", "/models/m/versions/1")),
+    *(("GET", "/jobs"), ("GET", "/jobs/j"), ("DELETE", "/jobs/j"), ("POST", "/inference")),
+    *(("POST", "/retrain"), ("GET", "/docs"), ("GET", "/openapi.json"), ("POST", "/nothing")),
 )
 
 
-def test_every_route_is_behind_every_rule(tmp_path: Path, bundle: Path, serve: Serve) -> None:
-    token = tmp_path / "token"
-    token.write_text("s3cret\n")
-    sets = [f"DIR_PATHS.ROOT={tmp_path}", f"serve.token_file={token}"]
-    with serve(load_settings(sets=sets, environ={}), str(bundle)) as client:
-        for (method, path), (bad, expected) in itertools.product(
-            ROUTES,
-            [
-                ({"host": "evil.example"}, 421),
-                ({}, 401),
-                ({"authorization": "Bearer wrong"}, 401),
-            ],
-        ):
-            answer = client.request(method, path, headers=bad)
-            assert answer.status_code == expected, (method, path, bad)
-            assert answer.headers["content-type"] == "application/problem+json"
-            assert (expected == 401) == ("www-authenticate" in answer.headers)
-        good = {"authorization": "Bearer s3cret"}
+def test_every_route_is_behind_every_rule(token_file: Path, start: Serve, tmp_path: Path) -> None:
+    good = {"authorization": "Bearer s3cret"}
+    typed = {**good, "content-type": "application/json"}
+    bad = [({"host": "evil.example"}, 421), ({}, 401), ({"authorization": "Bearer wrong"}, 401)]
+    foreign = [
+        ({**typed, "origin": "http://evil.example"}, 403),
+        ({**typed, "sec-fetch-site": "cross-site"}, 403),
+    ]
+    with start(f"serve.token_file={token_file}") as client:
         for method, path in ROUTES:
-            if method == "GET":
-                continue
-            for foreign in ({"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}):
-                headers = {**good, **foreign, "content-type": "application/json"}
-                assert client.request(method, path, headers=headers).status_code == 403
+            for headers, expected in bad + (foreign if method != "GET" else []):
+                answer = client.request(method, path, headers=headers)
+                assert answer.status_code == expected, (method, path, headers)
+                assert answer.headers["content-type"] == "application/problem+json"
+                assert (expected == 401) == ("www-authenticate" in answer.headers)
         for path in ("/healthz/live", "/healthz/ready"):
             assert client.get(path, headers={"host": "evil.example"}).status_code == 200
-        accepted = client.post(
-            "/inference", content=png(9), headers={**good, "content-type": "image/png"}
-        )
+        accepted = client.post("/inference", content=png(9), headers={**good, **PNG})
         assert accepted.status_code == 200
-    assert not list((tmp_path / "jobs").glob("*")) if (tmp_path / "jobs").exists() else True
+    assert not list(tmp_path.glob("jobs*"))
 
 
 def test_no_cors(client: httpx.Client) -> None:

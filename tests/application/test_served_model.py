@@ -68,7 +68,8 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 def test_a_promotion_and_a_rollback(two: Registered, said: list[str]) -> None:
     watched = Watched(two.settings)
-    assert watched.look(3) == 1
+    two.add(2.0, name="others")  # another model beside it changes nothing
+    assert watched.look(THOROUGH) == 1
     before = watched.served.model
     two.point(2)
     assert watched.look() == 2
@@ -271,13 +272,6 @@ def test_a_registry_that_was_made_anew(
     assert float(watched.served.model.predictor.predict(png(200)).max()) > 0.9
 
 
-def test_another_model_beside_it_changes_nothing(two: Registered, said: list[str]) -> None:
-    watched = Watched(two.settings)
-    two.add(2.0, name="others")
-    assert watched.look(THOROUGH) == 1
-    assert said == []
-
-
 @pytest.mark.parametrize(
     ("ref", "moves"),
     [
@@ -287,22 +281,16 @@ def test_another_model_beside_it_changes_nothing(two: Registered, said: list[str
         ("squares@tried", True),
         ("squares/1", False),
         ("1", False),
+        ("a folder", False),
     ],
 )
-def test_what_is_watched(two: Registered, ref: str | None, moves: bool) -> None:
+def test_what_is_watched(two: Registered, bundle: Path, ref: str | None, moves: bool) -> None:
     two.point(1, "tried")
-    watched = Watched(two.settings, ref)
+    watched = Watched(two.settings, str(bundle) if ref == "a folder" else ref)
     watched.poller.start()
     started = watched.poller._thread is not None
     watched.poller.stop()
     assert started == moves
-
-
-def test_a_folder_is_not_watched(bundle: Path, two: Registered) -> None:
-    watched = Watched(two.settings, str(bundle))
-    watched.poller.start()
-    assert watched.poller._thread is None
-    watched.poller.stop()
 
 
 def test_an_alias_of_ones_own(two: Registered) -> None:

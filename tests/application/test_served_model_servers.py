@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.application.conftest import png
+from tests.application.conftest import PNG, png
 from tests.application.registered import NAME, Registered
-from tests.application.servers import IMAGE, PATIENCE, end, serve, url_of
+from tests.application.servers import PATIENCE, end, serve, url_of
 from tests.registry.servers import execute, mlflow_server, postgres_programs, postgres_server
 
 from mindtrace.application.served_model import POLL_EVERY
@@ -38,7 +38,7 @@ def versions_of(url: str, count: int = 24) -> set[int]:
     found = set()
     for _ in range(count):
         with httpx.Client(trust_env=False, timeout=PATIENCE) as client:
-            answer = client.post(f"{url}/inference", content=png(200), headers=IMAGE)
+            answer = client.post(f"{url}/inference", content=png(200), headers=PNG)
         assert answer.status_code == 200, answer.text
         found.add(answer.json()["version"])
     return found
@@ -77,13 +77,6 @@ def test_promotions_by_cli_and_http(two: Registered, mindtrace: Callable[..., An
         assert versions_of(url) == {1}
 
 
-def test_a_version_that_was_named_stays(two: Registered) -> None:
-    with following("--model", f"{NAME}/1") as url:
-        two.point(2)
-        time.sleep(3 * POLL_EVERY)
-        assert versions_of(url, 4) == {1}
-
-
 @contextlib.contextmanager
 def swapped(root: Path, uri: str) -> Iterator[str]:
     """The URL of a server that went from version 1 to 2, as its registry did."""
@@ -97,6 +90,7 @@ def swapped(root: Path, uri: str) -> Iterator[str]:
         yield url
 
 
+@pytest.mark.proof
 def test_a_registry_on_another_machine(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +106,7 @@ def test_a_registry_on_another_machine(
             assert versions_of(url, 4) == {2}
 
 
+@pytest.mark.proof
 @pytest.mark.postgres
 def test_a_registry_in_postgresql(root: Path) -> None:
     with postgres_server(postgres_programs()) as server:

@@ -6,23 +6,23 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.application.servers import PATIENCE, end, started
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 60.0
 # A worker that needs no network: a folder decides what it does.
 WORKER = """
 import json, os, pathlib, pickle, signal, sys, threading, time
 
 FOLDER = pathlib.Path({folder!r})
 (FOLDER / f"pid-{{os.getpid()}}").touch()
-if (FOLDER / "fail").exists():
+later = (FOLDER / "later").exists() and len(list(FOLDER.glob("pid-*"))) > 1
+if later or (FOLDER / "fail").exists():
     failure = {{"type": "NotFoundError", "message": "no version 'a/3'", "hint": "a/1"}}
     os.write(1, json.dumps(failure).encode())
     sys.exit(3)
@@ -63,17 +63,8 @@ def running(folder: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
         (folder / flag).touch()
     script = folder / "script.py"
     script.write_text(PROGRAM.format(worker=WORKER.format(folder=str(folder))))
-    process = subprocess.Popen(
-        [sys.executable, str(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    with started([str(script)]) as process:
         yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def pids(folder: Path, count: int) -> list[int]:
@@ -98,27 +89,24 @@ def test_a_life_in_peace(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         both = pids(tmp_path, 2)
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, out, err) == (0, "", "")
+        assert end(process) == (0, "")
     assert all(map(is_gone, both))
 
 
-def test_what_fails_at_first_is_told_once(tmp_path: Path) -> None:
-    with running(tmp_path, "fail") as process:
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("fail", "NotFoundError: no version 'a/3'\n"),
+        ("later", "NotFoundError: the workers could not start: no version 'a/3'\n"),
+        ("crash", "MindtraceError: a worker could not start: it ended with code 7\n"),
+    ],
+)
+def test_what_fails_at_first_is_told_once(tmp_path: Path, flag: str, says: str) -> None:
+    """`later`: the first worker serves, and those after it cannot."""
+    with running(tmp_path, flag) as process:
         out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, out) == (1, "")
-    assert err == "NotFoundError: no version 'a/3'\n"
-    assert len(pids(tmp_path, 1)) == 1
-
-
-def test_what_crashes_at_first(tmp_path: Path) -> None:
-    with running(tmp_path, "crash") as process:
-        _, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, err) == (
-        1,
-        "MindtraceError: a worker could not start: it ended with code 7\n",
-    )
+    assert (process.returncode, out, err) == (1, "ready\n" * (flag == "later"), says)
+    assert len(pids(tmp_path, 1)) == (2 if flag == "later" else 1)
 
 
 def test_one_that_dies_is_replaced(tmp_path: Path) -> None:
@@ -127,9 +115,8 @@ def test_one_that_dies_is_replaced(tmp_path: Path) -> None:
         os.kill(first, signal.SIGKILL)
         assert len(pids(tmp_path, 3)) == 3
         assert not is_gone(second)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0
+        code, err = end(process, signal.SIGINT)
+    assert code == 0
     assert f"worker {first} was killed by SIGKILL; another one takes its place" in err
 
 
@@ -146,9 +133,8 @@ def test_a_replacement_that_fails_is_tried_again(tmp_path: Path) -> None:
         (tmp_path / "fail").unlink()
         pids(tmp_path, 5)
         assert not is_gone(second)
-        process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0
+        code, err = end(process)
+    assert code == 0
     assert "no version 'a/3'" in err
 
 
@@ -156,10 +142,9 @@ def test_those_that_do_not_end_are_killed(tmp_path: Path) -> None:
     with running(tmp_path, "stay") as process:
         both = pids(tmp_path, 2)
         time.sleep(0.5)
-        process.send_signal(signal.SIGTERM)
         start = time.monotonic()
-        _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0
+        code, err = end(process)
+    assert code == 0
     assert time.monotonic() - start < 10
     assert "2 workers did not end within 1 s" in err
     assert all(map(is_gone, both))

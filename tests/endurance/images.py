@@ -220,19 +220,14 @@ def _resized_jpeg(data: bytes, width: int, height: int) -> bytes:
 
 def tedious() -> dict[str, bytes]:
     """What may be answered or refused, but at once, by name."""
-    jpeg = saved(Image.new("L", (28, 28), 100), "JPEG")
-    wide = saved(Image.new("L", (5000, 5000), 100), "JPEG", progressive=True)
-    scan = wide[wide.rindex(b"\xff\xda") : -2]
     profile = chunk(b"iCCP", b"k\0\0" + zlib.compress(b"\0" * 1_000_000, 9))
     frames = [Image.new("RGB", (300, 300), (turn, 0, 0)) for turn in range(200)]
     plain = Image.new("RGB", (5000, 5000))
     return {
-        "a PNG of a million chunks": png(28, 28, *_full(chunk(b"abCd"))),
         "a PNG of a million chunks behind its pixels": png(
             28, 28, after=b"".join(_full(chunk(b"abCd")))
         ),
         "a PNG of a million texts": png(28, 28, *_full(chunk(b"tEXt", b"a\0b"))),
-        "a PNG of a million empty IDATs": png(28, 28, *_full(chunk(b"IDAT"))),
         "a PNG of texts that swell": png(
             28, 28, *[chunk(b"zTXt", b"k\0\0" + zlib.compress(b"\0" * 1_000_000, 9))] * 60
         ),
@@ -241,12 +236,7 @@ def tedious() -> dict[str, bytes]:
         + header(28, 28)
         + chunk(b"IDAT", zlib.compress(b"\0" * 500_000_000, 9))
         + chunk(b"IEND"),
-        "a JPEG of a million segments": jpeg[:2] + b"".join(_full(b"\xff\xe1\0\2")) + jpeg[2:],
-        "a JPEG of a million comments": jpeg[:2] + b"".join(_full(b"\xff\xfe\0\2")) + jpeg[2:],
-        "a JPEG of fill bytes": jpeg[:2] + b"\xff" * (LIMIT - 9_000) + jpeg[2:],
-        "a JPEG of FF00": jpeg[:2] + b"\xff\0" * (LIMIT // 2 - 9_000) + jpeg[2:],
-        "a JPEG of 1,000 scans": wide[:-2] + scan * 1000 + wide[-2:],
-        "a small JPEG of 250 scans": wide[:200] and _many_scans(250),
+        "a small JPEG of 250 scans": _many_scans(250),
         "25 megapixels, PNG": png(5000, 5000),
         "25 megapixels, PNG, RGBA": png(5000, 5000, bits=32),
         "25 megapixels, PNG, 16 bits": png(5000, 5000, bits=16),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import importlib.util
 import json
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -56,21 +57,13 @@ def get(server: Server, path: str, **headers: str) -> bytes:
 
 @dataclass(slots=True)
 class Exchange:
-    """One request of a closed loop.
-
-    Attributes:
-        number: of the request, from 0.
-        began: when it left, in seconds of `time.perf_counter`.
-        seconds: to the last byte of the answer.
-        reply: what came back.
-        local: the address of our end of the connection.
-    """
+    """One request of a closed loop; `began` is in seconds of `time.perf_counter`."""
 
     number: int
     began: float
-    seconds: float
+    seconds: float  # to the last byte of the answer
     reply: Any
-    local: tuple[str, int]
+    local: tuple[str, int]  # our end of the connection
 
 
 async def closed_loop(
@@ -85,16 +78,8 @@ async def closed_loop(
 ) -> list[Exchange]:
     """Ask on so many connections, each waiting for its answer, until nothing is left to ask.
 
-    A connection that breaks is made anew; its exchange has status 0.
-
-    Args:
-        server: who is asked.
-        requests: number and bytes of each request.
-        connections: how many ask at once.
-        pause: seconds that each rests between two requests.
-        over: ends it early.
-        seen: hears of each exchange instead of the list that is returned.
-        timeout: seconds after which an answer counts as lost.
+    A connection that breaks is made anew; its exchange has status 0. Each rests for `pause`
+    seconds between two requests; `seen` hears of the exchanges instead of the list.
     """
     exchanges: list[Exchange] = []
     note = seen or exchanges.append
@@ -140,6 +125,30 @@ async def _connected(server: Server) -> Any:
         except ConnectionError:
             await asyncio.sleep(0.1)
     return await Connection.to(server.host, server.port)
+
+
+async def one(server: Server, request: bytes, timeout: float = 120) -> Exchange:
+    """A single request on a connection of its own."""
+    (exchange,) = await closed_loop(server, iter([(0, request)]), 1, timeout=timeout)
+    return exchange
+
+
+@contextlib.asynccontextmanager
+async def beside(
+    server: Server, requests: Sequence[bytes], connections: int = 8
+) -> AsyncIterator[list[Exchange]]:
+    """Ask these while inside; then the list has all that came back."""
+    over, found = asyncio.Event(), list[Exchange]()
+    load = asyncio.ensure_future(
+        closed_loop(
+            server, repeated(requests), connections, pause=0.02, over=over.is_set, seen=found.append
+        )
+    )
+    try:
+        yield found
+    finally:
+        over.set()
+        await load
 
 
 def repeated(requests: Sequence[bytes], count: int | None = None) -> Iterator[tuple[int, bytes]]:

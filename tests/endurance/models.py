@@ -41,10 +41,7 @@ def pngs(spec: ImageSpec, count: int = 32) -> list[bytes]:
 
 
 def contents(architecture: str, seed: int) -> Contents:
-    """What a training of `mlp` or `resnet18` with this seed might have left behind.
-
-    The weights are drawn and left alone: versions must differ, not be right.
-    """
+    """What a training of `mlp` or `resnet18` might have left behind; its weights are drawn."""
     spec = GREY if architecture == "mlp" else COLOUR
     arguments = (
         {"dim": [784, 100, 10], "dropout": 0.2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import socket
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,25 +24,20 @@ PATIENCE = 120  # seconds: for what takes a moment on a machine that does nothin
 
 @dataclass
 class Server:
-    """A running `mindtrace serve`.
-
-    Attributes:
-        process: the one that was started; with several workers their parent.
-        url: where it answers.
-        log_file: its stderr.
-        count: of its workers.
-    """
+    """A running `mindtrace serve`; `process` is the parent of several workers."""
 
     process: subprocess.Popen[str]
     url: str
     log_file: Path
     count: int = 1
-    host: str = field(init=False)
-    port: int = field(init=False)
 
-    def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        self.host, self.port = str(parts.hostname), int(parts.port or 0)
+    @property
+    def host(self) -> str:
+        return str(urlsplit(self.url).hostname)
+
+    @property
+    def port(self) -> int:
+        return int(urlsplit(self.url).port or 0)
 
     @property
     def log(self) -> str:
@@ -100,12 +96,8 @@ def serving(
 ) -> Iterator[Server]:
     """`mindtrace serve` on a free port, ended by SIGTERM; a bad end fails the test.
 
-    Args:
-        folder: for its log, and for ROOT unless that is given.
-        args: after the verb.
-        workers: how many.
-        ready: the status of `/healthz/ready` to wait for.
-        root: ROOT.
+    Its log is in `folder`, which is ROOT too unless that is given; `ready` is the status of
+    `/healthz/ready` to wait for.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log_file = folder / "server.log"
@@ -145,8 +137,6 @@ def until(holds: Callable[[], object], what: str, seconds: float = PATIENCE) -> 
 
 
 def _ready(server: Server) -> int:
-    import http.client
-
     connection = http.client.HTTPConnection(server.host, server.port, timeout=PATIENCE)
     try:
         connection.request("GET", "/healthz/ready")

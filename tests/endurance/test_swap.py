@@ -9,30 +9,22 @@ import random
 import re
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.application.registered import Registered
 from tests.endurance import loads
 from tests.endurance.loads import Exchange
 from tests.endurance.models import GREY, contents, pngs
 from tests.endurance.servers import MB, Server, serving
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # MLflow warns of classes of its own while it is imported
-    import mlflow.pyfunc  # noqa: F401
-
 from mindtrace.bundle import manifest
 from mindtrace.bundle.predictor import Predictor
-from mindtrace.config.settings import load_settings
 from mindtrace.registry.champions import ChampionLog
 from mindtrace.registry.names import PREFIX
-from mindtrace.registry.publish import publish
-from mindtrace.registry.reference import locate
-from mindtrace.registry.store import Store, start_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.proof]
 
@@ -47,27 +39,20 @@ TOLERANCE = 1e-5
 
 @dataclass
 class Versions:
-    """What is registered.
+    """What is registered."""
 
-    Attributes:
-        answers: of each good version to each image: float32, (images, classes).
-        broken: why a version cannot be served, by its number.
-    """
-
-    store: Store
-    run_id: str
+    registry: Registered
+    # Of each good version to each image: float32, (images, classes).
     answers: dict[int, np.ndarray] = field(default_factory=dict)
-    broken: dict[int, str] = field(default_factory=dict)
+    broken: dict[int, str] = field(default_factory=dict)  # why a version cannot be served
 
     def promote(self, version: int) -> float:
         """Make it champion, as the command would; the moment when that is done."""
-        log = ChampionLog.of_store(self.store, NAME)
+        log = ChampionLog.of_store(self.registry.store, NAME)
+        run_id = self.registry.store.client.get_model_version(NAME, str(version)).run_id
+        expected = len(log.entries())
         assert log.append(
-            expected=len(log.entries()),
-            action="promote",
-            to=version,
-            by="tester",
-            run_id=self.run_id,
+            expected=expected, action="promote", to=version, by="tester", run_id=run_id
         )
         return time.perf_counter()
 
@@ -100,33 +85,24 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 
 @pytest.fixture
 def versions(root: Path) -> Versions:
-    store = Store(f"sqlite:///{root / 'mlflow.db'}", root)
-    run = start_run(store, NAME, None, {})
-    found = Versions(store, run.run_id)
+    registry = Registered(root)
+    found = Versions(registry)
     packed = [contents(NAME, seed) for seed in range(GOOD)]
     other_names = replace(packed[0].model_config, class_names=tuple("abcdefghij"))
     packed += [packed[0]] * len(DAMAGE) + [replace(packed[0], model_config=other_names)]
-    settings = load_settings()
     for number, content in enumerate(packed, 1):
-        # A run each, for a run has one bundle.
-        run = start_run(store, NAME, None, {})
-        publish(
-            store, model_name=NAME, run_id=run.run_id, contents=content, metadata={}, by="tester"
-        )
-        run.end("FINISHED")
-        located = locate(settings, f"{NAME}/{number}")
+        assert registry.publish(content, NAME) == number
+        folder = registry.folder(number, NAME)
         if number <= GOOD:
-            predictor = Predictor.open(located.folder)
+            predictor = Predictor.open(folder)
             found.answers[number] = np.stack([predictor.predict(image) for image in pngs(GREY)])
         elif number <= GOOD + len(DAMAGE):
             found.broken[number], damage = list(DAMAGE.items())[number - GOOD - 1]
-            damage(located.folder)
-            if located.folder.exists():
-                text = (located.folder / manifest.MANIFEST).read_bytes()
-                digest = hashlib.sha256(text).hexdigest()
-                store.client.set_model_version_tag(
-                    NAME, str(number), f"{PREFIX}bundle_digest", digest
-                )
+            damage(folder)
+            if folder.exists():
+                digest = hashlib.sha256((folder / manifest.MANIFEST).read_bytes()).hexdigest()
+                key = f"{PREFIX}bundle_digest"
+                registry.store.client.set_model_version_tag(NAME, str(number), key, digest)
         else:
             found.broken[number] = "other class names"
     return found
@@ -134,19 +110,14 @@ def versions(root: Path) -> Versions:
 
 @dataclass
 class Watcher:
-    """Looks at every answer as it comes.
-
-    Attributes:
-        faults: what was wrong.
-        last: the version of each connection's latest answer, and when it was asked for.
-        old: when the latest request left that an unexpected version answered.
-    """
+    """Looks at every answer as it comes."""
 
     versions: Versions
     champion: int
     faults: list[str] = field(default_factory=list)
+    # The version of each connection's latest answer, and when it was asked for.
     last: dict[tuple[str, int], tuple[int, float]] = field(default_factory=dict)
-    old: float = 0.0
+    old: float = 0.0  # when the latest request left that an unexpected version answered
     count: int = 0
 
     def __call__(self, exchange: Exchange) -> None:
@@ -191,9 +162,7 @@ def wishes(versions: Versions, rounds: int) -> Iterator[int]:
 
 async def _swaps(server: Server) -> dict[str, float]:
     """`mindtrace_model_swaps_total`, by its result."""
-    connection = await loads.Connection.to(server.host, server.port)
-    reply = await connection.ask(loads.get(server, "/metrics"))
-    connection.close()
+    reply = (await loads.one(server, loads.get(server, "/metrics"))).reply
     assert reply.status == 200, reply
     found = re.findall(rb'mindtrace_model_swaps_total\{result="(\w+)"\} ([\d.]+)', reply.body)
     return {name.decode(): float(value) for name, value in found}
@@ -201,17 +170,15 @@ async def _swaps(server: Server) -> dict[str, float]:
 
 async def _counted(server: Server, result: str, count: int) -> None:
     """Wait until all workers together have counted so many; one tells the others in a moment."""
-    deadline = time.monotonic() + 60
-    while (found := (await _swaps(server)).get(result)) != count:
-        assert time.monotonic() < deadline, (result, found, count)
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(60):
+        while (await _swaps(server)).get(result) != count:
+            await asyncio.sleep(0.05)
 
 
-async def _until(holds: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
+async def _until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while not holds():
+            await asyncio.sleep(0.01)
 
 
 async def _play(server: Server, watcher: Watcher, rounds: int) -> list[float]:

@@ -16,7 +16,10 @@ def settings(root: Path, *sets: str) -> Settings:
     return load_settings(sets=[f"DIR_PATHS.ROOT={root}", *sets], environ={})
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com"])
+HOSTS = ("0.0.0.0", "::", "0", "", "::ffff:0.0.0.0", "192.0.2.1", "example.com")
+
+
+@pytest.mark.parametrize("host", HOSTS)
 def test_beyond_this_machine_a_token_is_a_must(tmp_path: Path, host: str) -> None:
     with pytest.raises(UsageError, match="token_file"):
         serving.serve(settings(tmp_path, f"serve.host={host}"))

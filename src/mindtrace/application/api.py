@@ -56,7 +56,7 @@ def create_app(
     """Build the application; its model is loaded when it starts."""
     serve = settings.serve
     token = None if serve.token_file is None else read_token(serve.token_file)
-    rules = security.rules(token, serve.allowed_hosts)
+    rules = security.Rules(token, serve.allowed_hosts)
     counters, access_log = Metrics(shared), AccessLog() if serve.access_log else None
     application = _Application(
         title="mindtrace",

@@ -7,7 +7,7 @@ import binascii
 import contextlib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ from mindtrace.application.schemas import (
     Answers,
     problems,
 )
-from mindtrace.application.security import Head, Rule
+from mindtrace.application.security import Rules
 from mindtrace.application.served_model import ServedModel
 from mindtrace.config.sections import ServeSettings
 from mindtrace.config.urls import shown
@@ -41,6 +41,7 @@ from mindtrace.errors import ImageError
 from mindtrace.preprocess import count_pixels, encode_png
 from mindtrace.service.predict import LoadedModel
 
+Pixels = NDArray[np.uint8]  # of one image, as the network sees it
 ROUTE = "/inference"
 ACCEPTED = ("application/json", *IMAGE_TYPES, "multipart/form-data")
 # Up to these limits a request is answered on the event loop, faster than a thread would wake up.
@@ -193,29 +194,38 @@ def answer(
 ) -> dict[str, Any]:
     """The fields of the answer: of one image, or `items` with one entry per image."""
     if asked.many:
-        return {"items": _items(model, asked, max_pixels, wanted)}
-    pixels = _decode(model, asked.images[0], max_pixels)
-    return _shown(model, model.predictor.run_one(pixels), asked, pixels)
+        items = [
+            {"error": {"type": "ImageError", "message": str(found)}}
+            if isinstance(found, Exception)
+            else _shown(model, asked, *found)
+            for found in predict(model, asked.images, max_pixels, wanted)
+        ]
+        return {"items": items}
+    (image,) = asked.images
+    assert isinstance(image, bytes)
+    pixels = model.predictor.decode(image, max_pixels)
+    return _shown(model, asked, pixels, model.predictor.run_one(pixels))
 
 
-def _items(
-    model: LoadedModel, asked: InferenceRequest, max_pixels: int, wanted: Wanted
-) -> list[dict[str, Any]]:
-    """Decode each image, run those that could be read in batches, answer in their order."""
-    items: list[dict[str, Any]] = [{} for _ in asked.images]
-    decoded: list[tuple[int, NDArray[np.uint8]]] = []
-    for place, image in enumerate(asked.images):
+def predict(
+    model: LoadedModel, images: Sequence[bytes | Problem], max_pixels: int, wanted: Wanted
+) -> Iterator[tuple[Pixels, NDArray[np.float32]] | ImageError | Problem]:
+    """Of each image its pixels and probabilities, or why it has none; a few images at a time."""
+
+    def decoded(image: bytes | Problem) -> Pixels | ImageError | Problem:
         require_wanted(wanted)
         try:
-            decoded.append((place, _decode(model, image, max_pixels)))
-        except (ImageError, Problem) as error:
-            items[place] = {"error": {"type": "ImageError", "message": str(error)}}
-        if len(decoded) == BATCH or (decoded and place == len(items) - 1):
-            rows = model.predictor.run(np.stack([pixels for _, pixels in decoded]))
-            for (where, pixels), row in zip(decoded, rows, strict=True):
-                items[where] = _shown(model, row, asked, pixels)
-            decoded.clear()
-    return items
+            return (
+                image if isinstance(image, Problem) else model.predictor.decode(image, max_pixels)
+            )
+        except ImageError as error:
+            return error
+
+    for start in range(0, len(images), BATCH):
+        batch = [decoded(image) for image in images[start : start + BATCH]]
+        good = [one for one in batch if not isinstance(one, Exception)]
+        rows = iter(model.predictor.run(np.stack(good)) if good else ())
+        yield from (one if isinstance(one, Exception) else (one, next(rows)) for one in batch)
 
 
 def require_wanted(wanted: Wanted) -> None:
@@ -224,17 +234,11 @@ def require_wanted(wanted: Wanted) -> None:
         raise Problem(504, "nobody waits for the answer any longer")
 
 
-def _decode(model: LoadedModel, image: bytes | Problem, max_pixels: int) -> NDArray[np.uint8]:
-    if isinstance(image, Problem):
-        raise image
-    return model.predictor.decode(image, max_pixels)
-
-
 def _shown(
     model: LoadedModel,
-    row: NDArray[np.float32],
     asked: InferenceRequest,
-    pixels: NDArray[np.uint8],
+    pixels: Pixels,
+    row: NDArray[np.float32],
 ) -> dict[str, Any]:
     fields = compose(model, row, asked.top_k)
     if asked.show_input:
@@ -311,7 +315,7 @@ class FastPath:
 
     # Usual: a short JSON body with one image, common headers, a model quicker than waking a thread.
 
-    def __init__(self, state: State, rules: Sequence[Rule]) -> None:
+    def __init__(self, state: State, rules: Rules) -> None:
         self._served: ServedModel = state.served
         self._admission: Admission = state.admission
         self._metrics: Metrics = state.metrics
@@ -379,9 +383,7 @@ class FastPath:
         if looked_at in self._passed:
             return True
         try:
-            head = Head.of(scope)
-            for rule in self._rules:
-                rule(head)
+            self._rules.check(scope)
         except Problem:
             return False
         if len(self._passed) >= _REMEMBERED:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from mindtrace.application import bodies, system
 from mindtrace.application.admission import Wanted
-from mindtrace.application.inference import BATCH, classify, is_light, require_wanted
+from mindtrace.application.inference import BATCH, classify, is_light, predict, require_wanted
 from mindtrace.application.open_inference_schemas import (
     BINARY,
     INFER_ROUTE,
@@ -348,22 +348,19 @@ def _probabilities(
     model: LoadedModel, asked: InferRequest, max_pixels: int, wanted: Wanted
 ) -> NDArray[np.float32]:
     """float32, (n, classes); a few images at a time."""
-    count = len(asked.images) if asked.pixels is None else len(asked.pixels)
-    parts = []
-    for start in range(0, count, BATCH):
-        if asked.pixels is not None:
+    pixels, parts = asked.pixels, []
+    if pixels is not None:
+        for start in range(0, len(pixels), BATCH):
             require_wanted(wanted)
-            parts.append(model.predictor.run_input(asked.pixels[start : start + BATCH]))
-            continue
-        decoded = []
-        for place, image in enumerate(asked.images[start : start + BATCH], start):
-            require_wanted(wanted)
-            try:
-                decoded.append(model.predictor.decode(image, max_pixels))
-            except ImageError as error:
-                raise ImageError(f"image {place}: {error.message}", hint=error.hint) from error
-        parts.append(model.predictor.run(np.stack(decoded)))
-    return np.concatenate(parts)
+            parts.append(model.predictor.run_input(pixels[start : start + BATCH]))
+        return np.concatenate(parts)
+    for place, found in enumerate(predict(model, asked.images, max_pixels, wanted)):
+        if isinstance(found, ImageError):
+            raise ImageError(f"image {place}: {found.message}", hint=found.hint) from found
+        if isinstance(found, Problem):
+            raise found
+        parts.append(found[1])
+    return np.stack(parts)
 
 
 def _compose(asked: InferRequest, names: Mapping[str, str], columns: Mapping[str, Any]) -> Response:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import hmac
 import ipaddress
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -24,120 +22,59 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _FORM_TYPES = frozenset({"text/plain", "application/x-www-form-urlencoded"})
 _ONCE = (b"host", b"authorization", b"content-type", b"content-length", b"origin")
 _PORTS = {"http": 80, "https": 443}
+Headers = Mapping[bytes, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What the rules look at; `server` is our end of the connection."""
+class Rules:
+    """What every request must obey; `allowed_hosts` are NAME or NAME:PORT."""
 
-    method: str
-    path: str
-    scheme: str
-    server: tuple[str, int | None]
-    headers: Mapping[bytes, bytes]
+    def __init__(self, token: bytes | None, allowed_hosts: Sequence[str]) -> None:
+        self._token = token
+        self._allowed = frozenset(map(parse_authority, allowed_hosts))
 
-    @classmethod
-    def of(cls, scope: Scope) -> Head:
-        """Read it from an ASGI scope; a header that must be single and is not is a 400."""
-        pairs = scope["headers"]
-        headers = dict(pairs)
-        if len(headers) != len(pairs):
-            names = [name for name, _ in pairs]
+    def check(self, scope: Scope) -> None:
+        """Raise the Problem of the first rule that a request breaks."""
+        headers: Headers = dict(scope["headers"])
+        if len(headers) != len(scope["headers"]):
+            names = [name for name, _ in scope["headers"]]
             for name in _ONCE:
                 if names.count(name) > 1:
                     raise Problem(400, f"more than one {name.decode()} header")
-        server = scope.get("server") or ("", None)
-        return cls(scope["method"], scope["path"], scope["scheme"], tuple(server), headers)
+        path, is_safe = scope["path"], scope["method"] in _SAFE
+        if not path.startswith("/healthz/"):  # probes, which every orchestrator may send
+            address, port = scope.get("server") or ("", None)
+            self._check_host(headers.get(b"host"), scope["scheme"], port)
+            if self._token is None:
+                _check_address(address)
+            # The page is files that are the same for everybody; it asks for the token itself.
+            elif not (is_safe and (path == "/" or path.startswith("/static/"))):
+                self._check_token(headers.get(b"authorization", b""))
+        if not is_safe:
+            _check_origin(headers)
+        if scope["method"] in _WITH_BODY:
+            _check_type(headers)
 
-    @property
-    def exempt(self) -> bool:
-        """Whether this is a probe of `/healthz`, which every orchestrator may send."""
-        return self.path.startswith("/healthz/")
-
-    @property
-    def of_page(self) -> bool:
-        """Whether this asks for the page itself: files that are the same for everybody."""
-        return self.method in _SAFE and (self.path == "/" or self.path.startswith("/static/"))
-
-
-Rule = Callable[[Head], None]
-
-
-class SecurityMiddleware:
-    """Asks every rule before the application hears of the request."""
-
-    def __init__(self, app: ASGIApp, rules: Sequence[Rule]) -> None:
-        self.app = app
-        self.rules = tuple(rules)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let one request through, or raise the `Problem` of the rule it breaks."""
-        if scope["type"] == "http":
-            head = Head.of(scope)
-            for rule in self.rules:
-                rule(head)
-        await self.app(scope, receive, send)
-
-
-def rules(token: bytes | None, allowed_hosts: Sequence[str]) -> tuple[Rule, ...]:
-    """All rules, in the order in which they are asked."""
-    first = (loopback_rule,) if token is None else (token_rule(token),)
-    return (host_rule(allowed_hosts), *first, origin_rule, content_type_rule)
-
-
-def host_rule(allowed_hosts: Sequence[str]) -> Rule:
-    """Host must be a loopback name with our port, or one of `allowed_hosts`: NAME or NAME:PORT."""
-    allowed = frozenset(filter(None, (parse_authority(text) for text in allowed_hosts)))
-
-    @functools.lru_cache(maxsize=64)
-    def is_allowed(host: bytes, scheme: str, our_port: int | None) -> bool:
-        parsed = parse_authority(host.decode("latin-1"))
-        if parsed is None:
-            return False
-        name, port = parsed
-        port = port or _PORTS.get(scheme, 80)
-        if (name, None) in allowed or (name, port) in allowed:
-            return True
-        return is_loopback(name) and port == our_port
-
-    def rule(head: Head) -> None:
-        if head.exempt:
-            return
-        host = head.headers.get(b"host")
+    def _check_host(self, host: bytes | None, scheme: str, our_port: int | None) -> None:
         if host is None:
             raise Problem(400, "the Host header is missing")
-        if not is_allowed(host, head.scheme, head.server[1]):
-            raise Problem(
-                421,
-                "this server does not answer under the name in the Host header",
-                hint="[serve] allowed_hosts = NAME lets the server answer under another name",
-                kind="host",
-            )
-
-    return rule
-
-
-def loopback_rule(head: Head) -> None:
-    """Without a token only this machine is answered, however the server was started."""
-    address = head.server[0]
-    if not (head.exempt or is_loopback(address) or address.startswith("/")):
+        parsed = parse_authority(host.decode("latin-1"))
+        if parsed is not None:
+            name, port = parsed[0], parsed[1] or _PORTS.get(scheme, 80)
+            if (name, None) in self._allowed or (name, port) in self._allowed:
+                return
+            if is_loopback(name) and port == our_port:
+                return
         raise Problem(
-            403,
-            "this server has no token, so it answers on loopback addresses only",
-            hint="mindtrace serve --token-file FILE",
-            kind="token-needed",
+            421,
+            "this server does not answer under the name in the Host header",
+            hint="[serve] allowed_hosts = NAME lets the server answer under another name",
+            kind="host",
         )
 
-
-def token_rule(token: bytes) -> Rule:
-    """Everything but `/healthz` and the page wants `Authorization: Bearer` with this token."""
-
-    def rule(head: Head) -> None:
-        if head.exempt or head.of_page:
-            return
-        scheme, _, given = head.headers.get(b"authorization", b"").partition(b" ")
+    def _check_token(self, authorization: bytes) -> None:
+        scheme, _, given = authorization.partition(b" ")
         # Compared even where the scheme is wrong: no timing side channel.
-        right = hmac.compare_digest(given.strip(), token)
+        right = hmac.compare_digest(given.strip(), self._token or b"")
         if not (right and scheme.lower() == b"bearer"):
             raise Problem(
                 401,
@@ -146,25 +83,42 @@ def token_rule(token: bytes) -> Rule:
                 headers={"WWW-Authenticate": 'Bearer realm="mindtrace"'},
             )
 
-    return rule
+
+class SecurityMiddleware:
+    """Asks every rule before the application hears of the request."""
+
+    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+        self.app, self.rules = app, rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            self.rules.check(scope)
+        await self.app(scope, receive, send)
 
 
-def origin_rule(head: Head) -> None:
+def _check_address(address: str) -> None:
+    """Without a token only this machine is answered, however the server was started."""
+    if not (is_loopback(address) or address.startswith("/")):
+        raise Problem(
+            403,
+            "this server has no token, so it answers on loopback addresses only",
+            hint="mindtrace serve --token-file FILE",
+            kind="token-needed",
+        )
+
+
+def _check_origin(headers: Headers) -> None:
     """A change that a page of another site asks for is refused."""
-    if head.method in _SAFE:
-        return
-    site = head.headers.get(b"sec-fetch-site", b"none")
-    origin = head.headers.get(b"origin")
-    if site not in (b"same-origin", b"none") or not (origin is None or _is_own(origin, head)):
+    site, origin = headers.get(b"sec-fetch-site", b"none"), headers.get(b"origin")
+    is_own = origin is None or _is_own(origin, headers.get(b"host", b""))
+    if site not in (b"same-origin", b"none") or not is_own:
         raise Problem(403, "a page of another site may not ask for this", kind="foreign-origin")
 
 
-def content_type_rule(head: Head) -> None:
+def _check_type(headers: Headers) -> None:
     """A body needs a type, and not one that any page's form could send."""
-    if head.method not in _WITH_BODY:
-        return
-    kind = media_type(head.headers.get(b"content-type"))
-    if not kind and b"inference-header-content-length" in head.headers:
+    kind = media_type(headers.get(b"content-type"))
+    if not kind and b"inference-header-content-length" in headers:
         return  # a client of /v2; no page can send that header without asking first
     if not kind or kind in _FORM_TYPES:
         given = f"Content-Type {kind} is not accepted here" if kind else "Content-Type is missing"
@@ -192,14 +146,14 @@ def parse_authority(text: str) -> tuple[str, int | None] | None:
         return None
 
 
-def _is_own(origin: bytes, head: Head) -> bool:
+def _is_own(origin: bytes, host: bytes) -> bool:
     """Whether the page came from the very address that it now calls."""
     try:
         parts = urlsplit(origin.decode("ascii"))
     except (UnicodeDecodeError, ValueError):
         return False
     theirs = parse_authority(parts.netloc)
-    ours = parse_authority(head.headers.get(b"host", b"").decode("latin-1"))
+    ours = parse_authority(host.decode("latin-1"))
     if theirs is None or ours is None or parts.scheme not in _PORTS or parts.path or parts.query:
         return False
     # A proxy may speak TLS for us: then Host has no port and its default is theirs.
