@@ -39,7 +39,9 @@ def test_a_server_without_a_version_lives_and_says_what_to_do(start: Serve) -> N
 
 
 def test_a_server_that_stops_says_so_first(start: Serve) -> None:
-    with start(change=lambda application: application.state.served.drain()) as client:
+    with start(
+        change=lambda application: setattr(application.state.served, "draining", True)
+    ) as client:
         answer = client.get("/healthz/ready")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert "stopping" in answer.json()["detail"]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from tests.application.conftest import Serve
+from tests.contract.old_root import unpack
 
 from mindtrace.application import models
 from mindtrace.application.schemas import HistoryPage, PromotionItem
@@ -195,50 +192,33 @@ def test_somebody_was_quicker(
     assert (response.status_code, response.headers["etag"]) == (412, '"4"')
 
 
-@pytest.fixture(scope="module")
-def registry(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The session's version 1, and one of a single epoch as 2."""
-    folder = tmp_path_factory.mktemp("registry") / "root"
-    shutil.copytree(trained, folder)
-    train = ["train", "--source", "digits", "--max-epochs", "1", "--set"]
-    subprocess.run(
-        [sys.executable, "-m", "mindtrace", *train, f"DIR_PATHS.ROOT={folder}"],
-        check=True,
-        capture_output=True,
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def real(registry: Path, bundle: Path, serve: Serve) -> Iterator[httpx.Client]:
-    settings = load_settings(sets=[f"DIR_PATHS.ROOT={registry}"], environ={})
-    with serve(settings, str(bundle)) as client:
-        client.timeout = httpx.Timeout(60)
-        yield client
-
-
-@pytest.mark.proof
 @pytest.mark.slow
-def test_a_real_child_promotes_and_rolls_back(real: httpx.Client) -> None:
-    url = "/models/digits/"
-    assert real.get(url + "history").headers["etag"] == '"1"'
-    absent = real.post(url + "promote", json={"version": 9}, headers={"If-Match": '"1"'})
-    assert (absent.status_code, "digits/2" in absent.json()["detail"]) == (404, True)
-    refused = real.post(url + "promote", json={"version": 2}, headers={"If-Match": '"1"'})
-    assert refused.status_code == 409
-    assert refused.json()["errors"][0]["verdict"] == "REJECT"
+def test_a_real_child_promotes_and_rolls_back(tmp_path: Path, bundle: Path, serve: Serve) -> None:
+    """On the registry of an earlier release: of its three versions 1 is champion, 3 is worse."""
+    root = unpack(tmp_path).root
+    settings = load_settings(sets=[f"DIR_PATHS.ROOT={root}"], environ={})
+    with serve(settings, str(bundle)) as real:
+        real.timeout = httpx.Timeout(60)
 
-    stale = real.post(url + "promote", json={"version": 2}, headers={"If-Match": '"1"'})
-    assert stale.status_code == 412, "the refusal is a revision of its own"
-    body = {"version": 2, "force": True, "reason": "over HTTP"}
-    done = real.post(url + "promote", json=body, headers={"If-Match": stale.headers["etag"]})
-    assert (done.status_code, done.headers["etag"]) == (200, '"3"')
-    PromotionItem.model_validate(done.json())
+        def change(verb: str, body: Any, tag: str) -> httpx.Response:
+            url = f"/models/digits/{verb}"
+            return real.post(url, json=body, headers={"If-Match": tag})
 
-    back = real.post(url + "rollback", json={}, headers={"If-Match": '"3"'})
-    assert (back.status_code, back.json()["to"]) == (200, 1)
-    none = real.post(url + "rollback", json={}, headers={"If-Match": '"4"'})
-    assert none.status_code == 409
-    items = real.get(url + "history").json()["items"]
-    assert [item["action"] for item in items] == ["rollback", "promote", "refuse", "promote"]
+        assert real.get("/models/digits/history").headers["etag"] == '"4"'
+        absent = change("promote", {"version": 9}, '"4"')
+        assert (absent.status_code, "digits/3" in absent.json()["detail"]) == (404, True)
+        refused = change("promote", {"version": 3}, '"4"')
+        assert refused.status_code == 409
+        assert refused.json()["errors"][0]["verdict"] == "REJECT"
+        stale = change("promote", {"version": 3}, '"4"')
+        assert stale.status_code == 412, "the refusal is a revision of its own"
+        body = {"version": 3, "force": True, "reason": "over HTTP"}
+        done = change("promote", body, stale.headers["etag"])
+        assert (done.status_code, done.headers["etag"]) == (200, '"6"')
+        PromotionItem.model_validate(done.json())
+        back = change("rollback", {}, '"6"')
+        assert (back.status_code, back.json()["to"]) == (200, 1)
+        assert change("rollback", {}, '"7"').status_code == 409
+        items = real.get("/models/digits/history").json()["items"]
+    assert [item["action"] for item in items[:3]] == ["rollback", "promote", "refuse"]
     assert json.dumps(items).count("over HTTP") == 1

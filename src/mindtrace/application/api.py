@@ -57,6 +57,8 @@ def create_app(
     serve = settings.serve
     token = None if serve.token_file is None else read_token(serve.token_file)
     rules = security.Rules(token, serve.allowed_hosts)
+    # Of all routes that have no parameters.
+    paths = {getattr(route, "path", "{") for module in _MODULES for route in module.router.routes}
     counters, access_log = Metrics(shared), AccessLog() if serve.access_log else None
     application = _Application(
         title="mindtrace",
@@ -68,7 +70,10 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
         middleware=[
             Middleware(
-                RequestMiddleware, metrics=counters, access_log=access_log, paths=_plain_paths()
+                RequestMiddleware,
+                metrics=counters,
+                access_log=access_log,
+                paths={path for path in paths if "{" not in path},
             ),
             Middleware(security.SecurityMiddleware, rules=rules),
             Middleware(
@@ -101,12 +106,6 @@ def load_app(settings: Settings, model_ref: str | None = None, **options: Any) -
     application = create_app(settings, model_ref, **options)
     application.state.served.load()
     return application
-
-
-def _plain_paths() -> set[str]:
-    """The paths of all routes that have no parameters."""
-    paths = {getattr(route, "path", "") for module in _MODULES for route in module.router.routes}
-    return {path for path in paths if path and "{" not in path}
 
 
 class _Application(FastAPI):

@@ -335,32 +335,24 @@ def _run(
     model: LoadedModel, asked: InferRequest, max_pixels: int, wanted: Wanted
 ) -> tuple[Response, list[str]]:
     """The answer, and the classes in it, which are counted."""
-    rows = _probabilities(model, asked, max_pixels, wanted)
+    parts = []
+    if asked.pixels is not None:
+        for start in range(0, len(asked.pixels), BATCH):
+            require_wanted(wanted)
+            parts.append(model.predictor.run_input(asked.pixels[start : start + BATCH]))
+    for place, found in enumerate(predict(model, asked.images, max_pixels, wanted)):
+        if isinstance(found, ImageError):
+            raise ImageError(f"image {place}: {found.message}", hint=found.hint) from found
+        if isinstance(found, Problem):
+            raise found
+        parts.append(found[1][np.newaxis])
+    rows = np.concatenate(parts)
     if not np.isfinite(rows).all():
         raise Problem(422, "the values are so large that the answer is not a number")
     labels = rows.argmax(axis=1)
     class_names = [model.predictor.model_config.class_names[label] for label in labels.tolist()]
     columns = {"probabilities": rows, "label": labels, "class_name": class_names}
     return _compose(asked, _names(model), columns), class_names
-
-
-def _probabilities(
-    model: LoadedModel, asked: InferRequest, max_pixels: int, wanted: Wanted
-) -> NDArray[np.float32]:
-    """float32, (n, classes); a few images at a time."""
-    pixels, parts = asked.pixels, []
-    if pixels is not None:
-        for start in range(0, len(pixels), BATCH):
-            require_wanted(wanted)
-            parts.append(model.predictor.run_input(pixels[start : start + BATCH]))
-        return np.concatenate(parts)
-    for place, found in enumerate(predict(model, asked.images, max_pixels, wanted)):
-        if isinstance(found, ImageError):
-            raise ImageError(f"image {place}: {found.message}", hint=found.hint) from found
-        if isinstance(found, Problem):
-            raise found
-        parts.append(found[1])
-    return np.stack(parts)
 
 
 def _compose(asked: InferRequest, names: Mapping[str, str], columns: Mapping[str, Any]) -> Response:

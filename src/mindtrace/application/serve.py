@@ -154,7 +154,7 @@ class Server(uvicorn.Server):
         now = time.monotonic()
         if self._signalled_at == float("inf"):
             self._signalled_at = now
-            self._served.drain()
+            self._served.draining = True
         elif self._on_start is None and now > self._signalled_at + SAME_SIGNAL:
             self.cut_short_by = sig
             self.should_exit = self.force_exit = True
@@ -184,7 +184,7 @@ class Server(uvicorn.Server):
         if self._signalled_at <= now:
             _exit_after(self._signalled_at + self._drain_timeout - now, 0)
         self._signalled_at = min(self._signalled_at, now)
-        self._served.drain()
+        self._served.draining = True
         await self._stop_listening(sockets or [])
         state = self.server_state
         for one in list(state.connections):

@@ -58,7 +58,7 @@ class ServedModel:
         allow_label_change: bool = False,
     ) -> None:
         self.model: LoadedModel | None = None  # None while there is nothing to serve
-        self.draining = False
+        self.draining = False  # the server stops: not ready, but open requests are answered
         self.trouble = "no-version"  # why there is no model: a key of `_TROUBLES`
         self.swaps = {"ok": 0, "refused": 0, "failed": 0}
         self.ref = model_ref
@@ -73,8 +73,15 @@ class ServedModel:
 
     def replace(self, opened: Opened) -> None:
         """Serve this model from now on, unless its classes or golden images are wrong."""
+        new = opened.model.predictor.model_config.class_names
         if self.model is not None and not self._allow_label_change:
-            _require_same_classes(self.model, opened.model)
+            served = self.model.predictor.model_config.class_names
+            if new != served:
+                raise BundleError(
+                    f"of {opened.model.model_name}/{opened.model.version}",
+                    f"its classes are {listed(new)}, those that are served are {listed(served)}",
+                    hint="clients may rely on them; mindtrace serve --allow-label-change",
+                )
         check_golden_images(opened, self._settings.serve.max_pixels)
         self.model = opened.model
 
@@ -91,10 +98,6 @@ class ServedModel:
             later = {"Retry-After": "1"}
             raise Problem(503, "the server is stopping", headers=later, kind="draining")
         return self.require_model()
-
-    def drain(self) -> None:
-        """The server stops: it is no longer ready, but answers open requests."""
-        self.draining = True
 
 
 def check_golden_images(opened: Opened, max_pixels: int) -> None:
@@ -116,16 +119,6 @@ def check_golden_images(opened: Opened, max_pixels: int) -> None:
             opened.folder,
             f"its golden images are answered with a difference of {difference:.2g}, "
             f"allowed is {GOLDEN_TOLERANCE:.0e}",
-        )
-
-
-def _require_same_classes(before: LoadedModel, after: LoadedModel) -> None:
-    old, new = before.predictor.model_config.class_names, after.predictor.model_config.class_names
-    if old != new:
-        raise BundleError(
-            f"of {after.model_name}/{after.version}",
-            f"its classes are {listed(new)}, those that are served are {listed(old)}",
-            hint="clients may rely on them; mindtrace serve --allow-label-change",
         )
 
 
