@@ -39,35 +39,24 @@ _OTHER_FILES = 256  # that are open beside connections: libraries, stores, uploa
 LISTENERS = 8  # copies of the listening socket in a single process
 
 
-class _NotCancelled(logging.Filter):
-    """Drops uvicorn's tracebacks of tasks that our own stop has cancelled."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        cancelled = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
-        # The lifespan's comes as a text.
-        return not (cancelled or "CancelledError" in record.getMessage())
+def _not_cancelled(record: logging.LogRecord) -> bool:
+    """False for uvicorn's tracebacks of tasks that our own stop has cancelled."""
+    cancelled = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
+    # The lifespan's comes as a text.
+    return not (cancelled or "CancelledError" in record.getMessage())
 
 
-# Everything goes to stderr; stdout is for results.
-LOGGING: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "filters": {"not cancelled": {"()": _NotCancelled}},
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(message)s"}},
-    "handlers": {
-        "stderr": {
-            "class": "logging.StreamHandler",
-            "formatter": "line",
-            "filters": ["not cancelled"],
-        }
-    },
-    "loggers": {
-        "uvicorn": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
-        "mindtrace": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
-        # It would repeat what the answer to a malformed form says already.
-        "python_multipart": {"level": "ERROR"},
-    },
-}
+def _log_to_stderr() -> None:
+    """Everything goes there; stdout is for results."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.addFilter(_not_cancelled)
+    for name, level in (("uvicorn", "WARNING"), ("mindtrace", "INFO")):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(level)
+    # It would repeat what the answer to a malformed form says already.
+    logging.getLogger("python_multipart").setLevel("ERROR")
 
 
 def run(
@@ -127,13 +116,14 @@ class Server(uvicorn.Server):
     ) -> None:
         from mindtrace.application.protocol import ConnectionReaper, Protocol
 
+        _log_to_stderr()
         drain_timeout = application.state.settings.serve.drain_timeout
         config = uvicorn.Config(
             application,
             http=functools.partial(Protocol, ConnectionReaper(application.state)),  # type: ignore[arg-type]
             ws="none",
             lifespan="on",
-            log_config=LOGGING,
+            log_config=None,
             access_log=False,
             # Nobody in front of us is trusted to say who is calling.
             proxy_headers=False,

@@ -24,6 +24,7 @@ from mindtrace.application.problems import log
 from mindtrace.application.serve import READINESS_DELAY, SAME_SIGNAL, Server
 from mindtrace.config.settings import Settings
 from mindtrace.errors import InterruptedByUser, MindtraceError
+from mindtrace.system import last_json
 
 _SERVES = b"serves\n"  # what a worker reports
 _TICK = 0.2  # seconds between two looks of the supervisor
@@ -68,10 +69,10 @@ class Worker:
 
     def failure(self, prefix: str) -> MindtraceError:
         """Why it could not start: the error that it met, with its own class."""
-        if not self._reported or self.serves:
+        failure = last_json(self._reported)
+        if not failure:
             how = _how_it_ended(self.process.returncode)
             return MindtraceError(f"{prefix or 'a worker could not start'}: it {how}")
-        failure = json.loads(self._reported)
         kind = getattr(errors, failure["type"], MindtraceError)
         # Each class has a constructor of its own.
         error: MindtraceError = kind.__new__(kind)
