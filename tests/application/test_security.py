@@ -152,8 +152,8 @@ def test_tokens(given: str, expected: int) -> None:
 
 
 def test_without_a_token_only_this_machine_is_answered() -> None:
-    scope = {"method": "GET", "path": "/models", "scheme": "http"}
-    scope |= {"headers": [(b"host", b"localhost:8000")]}
+    headers = [(b"host", b"localhost:8000")]
+    scope = {"method": "GET", "path": "/models", "scheme": "http", "headers": headers}
     for address, allowed in (("192.0.2.7", False), ("::1", True), ("/run/socket", True)):
         with contextlib.nullcontext() if allowed else pytest.raises(Problem, match="no token"):
             OPEN.check({**scope, "server": (address, 8000)})
