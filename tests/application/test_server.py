@@ -102,8 +102,7 @@ def test_it_does_not_wait_for_ever(root: Path, bundle: Path, workers: str) -> No
         assert 1 < time.monotonic() - start < 10
 
 
-@WORKERS
-@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("workers", "second"), [("1", signal.SIGINT), ("2", signal.SIGTERM)])
 def test_a_second_signal_cuts_short(
     root: Path, bundle: Path, workers: str, second: signal.Signals
 ) -> None:
@@ -119,6 +118,7 @@ def test_a_second_signal_cuts_short(
         assert time.monotonic() - start < 10
 
 
+@pytest.mark.proof
 def test_three_workers_share_one_socket_and_no_request_id(root: Path, bundle: Path) -> None:
     """What a worker that starts does to the socket must not stop the others."""
     with served(bundle, "3") as (process, url), ThreadPoolExecutor(4) as clients:
