@@ -198,7 +198,7 @@ def test_a_real_child_promotes_and_rolls_back(tmp_path: Path, bundle: Path, serv
     root = unpack(tmp_path).root
     settings = load_settings(sets=[f"DIR_PATHS.ROOT={root}"], environ={})
     with serve(settings, str(bundle)) as real:
-        real.timeout = httpx.Timeout(60)
+        real.timeout = httpx.Timeout(120)
 
         def change(verb: str, body: Any, tag: str) -> httpx.Response:
             url = f"/models/digits/{verb}"

@@ -217,7 +217,10 @@ def test_workers_end_with_a_parent_that_was_killed(
 @WORKERS
 @pytest.mark.parametrize(
     ("ref", "code", "kind", "says"),
-    [("broken", 1, "BundleError", "golden images"), ("nothing/3", 4, "NotFoundError", "nothing")],
+    [
+        ("broken", 1, "BundleError", "golden images"),
+        ("nothing/3", 4, "NotFoundError", "no registry"),
+    ],
 )
 def test_what_cannot_be_served_is_one_line(
     root: Path, tmp_path: Path, workers: str, ref: str, code: int, kind: str, says: str

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mindtrace.config.settings import Settings, load_settings
-from mindtrace.errors import PortInUseError, UsageError
+from mindtrace.errors import ConfigError, PortInUseError, UsageError
 from mindtrace.service import serve as serving
 
 
@@ -16,7 +16,7 @@ def settings(root: Path, *sets: str) -> Settings:
     return load_settings(sets=[f"DIR_PATHS.ROOT={root}", *sets], environ={})
 
 
-HOSTS = ("0.0.0.0", "::", "0", "", "::ffff:0.0.0.0", "192.0.2.1", "example.com")
+HOSTS = ("0.0.0.0", "::", "0", "::ffff:0.0.0.0", "192.0.2.1", "example.com")
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -26,6 +26,11 @@ def test_beyond_this_machine_a_token_is_a_must(tmp_path: Path, host: str) -> Non
     token = tmp_path / "token"
     token.write_text("abc\n")
     serving.check_token_rule(settings(tmp_path, f"serve.host={host}", f"serve.token_file={token}"))
+
+
+def test_a_host_that_is_blank(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must be a host name"):
+        settings(tmp_path, "serve.host=")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.3.4.5"])
