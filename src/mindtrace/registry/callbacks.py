@@ -135,7 +135,10 @@ class MlflowLightningCallback(pl.Callback):
         run.log_params({"max_epochs": trainer.max_epochs, **self.hyperparameters})
         run.log_text(self._settings.to_ini(), "config.ini")
         if self.log_system_metrics:
-            self._start_monitor(store, run)
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            self._monitor = SystemMetricsMonitor(run.run_id, tracking_uri=store.uri)
+            self._monitor.start()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Send the epoch's metrics and keep its weights if they are the best so far."""
@@ -165,27 +168,26 @@ class MlflowLightningCallback(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, run: Run
     ) -> Published | None:
         data = getattr(trainer, "datamodule", None)
+        no_version = "run %s is logged, no version is registered: %s"
         if getattr(trainer, "fast_dev_run", False):
-            _LOG.warning("run %s was a fast_dev_run: no version is registered", run.run_id)
+            _LOG.warning(no_version, run.run_id, "it was a fast_dev_run")
             return None
         if not isinstance(data, ImageDataModule) or not isinstance(pl_module, ImageClassifier):
-            _LOG.warning(
-                "run %s is logged, no version is registered: only a model and a data module of "
-                "mindtrace say what their images and classes are",
-                run.run_id,
-            )
+            _LOG.warning(no_version, run.run_id, "model or data module are not mindtrace's")
             return None
-        best = self._best_model(pl_module, data)
+        # A copy with the best weights: the caller's own model is left as it ended.
+        card = dataclasses.replace(
+            pl_module.model_config, spec=data.spec, class_names=data.class_names
+        )
+        best = ImageClassifier(copy.deepcopy(pl_module.network), card)
+        self._best.restore(best)
+        best.cpu()
         test = evaluate(best, data, "test")
         training = Training(
             model=best,
             data=data,
             test=test,
-            metrics={
-                **self._best.metrics,
-                "test_loss": test.loss,
-                "test_acc": test.accuracy,
-            },
+            metrics={**self._best.metrics, "test_loss": test.loss, "test_acc": test.accuracy},
             best_epoch=self._best.epoch,
             settings=self._settings,
             started_at=self._started_at,
@@ -193,21 +195,6 @@ class MlflowLightningCallback(pl.Callback):
             job_id=self.job_id,
         )
         return register(run, self._model_name, training)
-
-    def _best_model(self, module: ImageClassifier, data: ImageDataModule) -> ImageClassifier:
-        """A copy with the best weights: the caller's own model is left as it ended."""
-        card = dataclasses.replace(
-            module.model_config, spec=data.spec, class_names=data.class_names
-        )
-        model = ImageClassifier(copy.deepcopy(module.network), card)
-        self._best.restore(model)
-        return model.cpu()
-
-    def _start_monitor(self, store: Store, run: Run) -> None:
-        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-        self._monitor = SystemMetricsMonitor(run.run_id, tracking_uri=store.uri)
-        self._monitor.start()
 
     def _closed(self) -> Run:
         """The open run, which nothing writes to any more."""

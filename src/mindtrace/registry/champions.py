@@ -149,11 +149,12 @@ class ChampionLog:
         to: int,
         by: str,
         run_id: str | None,
-        reason: str | None = None,
-        verdict: str | None = None,
-        test_digest: str | None = None,
+        **why: str | None,
     ) -> HistoryEntry | None:
-        """Add an entry and set the alias; None if the last revision is not `expected` any more."""
+        """Add an entry and set the alias; None if the last revision is not `expected` any more.
+
+        `why` are its `reason`, `verdict` and `test_digest`.
+        """
         before = self.entries()
         if len(before) != expected:
             return None
@@ -165,10 +166,8 @@ class ChampionLog:
             action=action,
             origin=champion_of(before),
             to=to,
-            reason=reason,
-            verdict=verdict,
-            test_digest=test_digest,
             token=uuid4().hex,
+            **why,
         )
         if not self._write(entry, run_id):
             return None

@@ -89,7 +89,9 @@ class ClientReader(Reader):
     def log(self, model_name: str, after: int = 0) -> Sequence[tuple[int, Mapping[str, str]]]:
         return written(self._store, model_name, after)
 
-    def params(self, run_id: str) -> dict[str, str]:
+    def params(self, run_id: str | None) -> dict[str, str]:
+        if run_id is None:
+            return {}
         with store_errors(self._store.uri):
             return dict(self._client.get_run(run_id).data.params)
 

@@ -60,6 +60,10 @@ class Side:
         """Whether each answer is the true class, (images,)."""
         return np.asarray(self.answers == self.ledger.labels)
 
+    def digest(self, row: int) -> str:
+        """The digest of one image, hexadecimal."""
+        return bytes(self.ledger.digests[row]).hex()
+
 
 @dataclass(frozen=True)
 class ClassChange:

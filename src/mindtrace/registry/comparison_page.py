@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -61,55 +60,52 @@ footer{margin-top:3rem;font-size:.85rem}
 """
 
 
-@dataclass(frozen=True)
-class Flip:
-    """An image that one of two versions gets right and the other does not."""
-
-    digest: str  # hexadecimal
-    class_name: str
-    answer_a: str
-    answer_b: str
-    confidence_a: float
-    confidence_b: float
-    gained: bool  # b is the one that is right
-    png: bytes | None = None  # a thumbnail, if the image can be read
-
-
 def comparison_page(
     settings: Settings, comparison: Comparison, a: Side, b: Side, located_b: Located
 ) -> str:
     """The page; its images are read as the configuration of b says."""
-    flips, missing = find_flips(a, b), None
-    if flips:
+    right, confidence = a.right, b.ledger.probabilities.max(axis=1)
+    changed = sorted((right != b.right).nonzero()[0].tolist(), key=lambda row: -confidence[row])
+    images: Mapping[str, str] = {}
+    missing = ""
+    if changed:
         try:
-            images = _thumbnails(settings, located_b, {flip.digest for flip in flips})
-            flips = [replace(flip, png=images.get(flip.digest)) for flip in flips]
+            images = _thumbnails(settings, located_b, {b.digest(row) for row in changed})
         except MindtraceError as error:
-            missing = error.message
-    return render(comparison, flips, missing)
-
-
-def find_flips(a: Side, b: Side) -> list[Flip]:
-    """The images that changed: those that b lost first, the most confident of its answers first."""
-    flips = []
-    for index in (a.right != b.right).nonzero()[0].tolist():
-        answer_a, answer_b = int(a.answers[index]), int(b.answers[index])
-        flips.append(
-            Flip(
-                digest=a.ledger.digests[index].tobytes().hex(),
-                class_name=a.class_names[int(a.ledger.labels[index])],
-                answer_a=a.class_names[answer_a],
-                answer_b=a.class_names[answer_b],
-                confidence_a=float(a.ledger.probabilities[index, answer_a]),
-                confidence_b=float(b.ledger.probabilities[index, answer_b]),
-                gained=bool(b.right[index]),
+            missing = (
+                '<h2>Images</h2><p class="soft">The images cannot be shown: '
+                f"{escape(error.message)}</p>"
             )
-        )
-    return sorted(flips, key=lambda flip: (flip.gained, -flip.confidence_b))
+    lost = [row for row in changed if right[row]]
+    gained = [row for row in changed if not right[row]]
+    title = f"{escape(comparison.b)} beside {escape(comparison.a)}"
+    reasons = "".join(f"<p>{escape(reason)}</p>" for reason in comparison.reasons)
+    parts = (
+        f"<h1>{title}</h1>",
+        f'<p class="soft">{comparison.n:,} test images, digest '
+        f"<code>{escape(comparison.test_digest[:12])}</code></p>",
+        f'<div class="verdict {comparison.verdict}"><b>{comparison.verdict}</b>{reasons}</div>',
+        _figures(comparison),
+        "<h2>The difference, and how sure it is</h2>",
+        _interval(comparison),
+        "<h2>By class</h2>",
+        _classes(comparison.per_class),
+        missing,
+        _gallery("Right before, wrong now", lost, ("up", "down"), a, b, images),
+        _gallery("Wrong before, right now", gained, ("down", "up"), a, b, images),
+        '<footer class="soft">Interval: paired bootstrap, 95 %, 10,000 resamples. p: McNemar\'s '
+        "test, exact and two-sided. Written by mindtrace registry compare.</footer>",
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{title}</title><style>{_STYLE}</style></head>"
+        f"<body><main>{''.join(parts)}</main></body></html>\n"
+    )
 
 
-def _thumbnails(settings: Settings, located: Located, wanted: set[str]) -> Mapping[str, bytes]:
-    """Small PNGs of test images by digest; MindtraceError if they cannot be had."""
+def _thumbnails(settings: Settings, located: Located, wanted: set[str]) -> Mapping[str, str]:
+    """Small PNGs of test images by digest, as base64; MindtraceError if they cannot be had."""
     from PIL import Image
 
     from mindtrace.data.batches import to_pixels
@@ -127,49 +123,10 @@ def _thumbnails(settings: Settings, located: Located, wanted: set[str]) -> Mappi
             thumbnail.thumbnail((_THUMBNAIL, _THUMBNAIL))
             file = io.BytesIO()
             thumbnail.save(file, "PNG")
-            found[digest.hex()] = file.getvalue()
+            found[digest.hex()] = base64.b64encode(file.getvalue()).decode("ascii")
     if not found:
         raise DataError("the images of this configuration are not those of the test set")
     return found
-
-
-def render(comparison: Comparison, flips: Sequence[Flip], missing: str | None) -> str:
-    """The HTML; `missing` says why there are no images."""
-    lost = [flip for flip in flips if not flip.gained]
-    gained = [flip for flip in flips if flip.gained]
-    title = f"{escape(comparison.b)} beside {escape(comparison.a)}"
-    parts = [
-        f"<h1>{title}</h1>",
-        f'<p class="soft">{comparison.n:,} test images, digest '
-        f"<code>{escape(comparison.test_digest[:12])}</code></p>",
-        _verdict(comparison),
-        _figures(comparison),
-        "<h2>The difference, and how sure it is</h2>",
-        _interval(comparison),
-        "<h2>By class</h2>",
-        _classes(comparison.per_class),
-    ]
-    if missing is not None:
-        parts.append(
-            f'<h2>Images</h2><p class="soft">The images cannot be shown: {escape(missing)}</p>'
-        )
-    parts += _gallery("Right before, wrong now", lost)
-    parts += _gallery("Wrong before, right now", gained)
-    parts.append(
-        '<footer class="soft">Interval: paired bootstrap, 95 %, 10,000 resamples. p: McNemar\'s '
-        "test, exact and two-sided. Written by mindtrace registry compare.</footer>"
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{title}</title><style>{_STYLE}</style></head>"
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
-    )
-
-
-def _verdict(comparison: Comparison) -> str:
-    reasons = "".join(f"<p>{escape(reason)}</p>" for reason in comparison.reasons)
-    return f'<div class="verdict {comparison.verdict}"><b>{comparison.verdict}</b>{reasons}</div>'
 
 
 def _figures(comparison: Comparison) -> str:
@@ -223,32 +180,35 @@ def _classes(classes: Sequence[ClassChange]) -> str:
     return f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'
 
 
-def _gallery(title: str, flips: Sequence[Flip]) -> Iterable[str]:
-    if not flips:
-        return
-    shown = flips[:MOST]
-    count = f"{len(flips):,}" if len(shown) == len(flips) else f"{len(shown)} of {len(flips):,}"
-    yield f'<h2>{title} <span class="soft">({count})</span></h2><div class="flips">'
-    for flip in shown:
-        was, now = ("down", "up") if flip.gained else ("up", "down")
-        yield (
-            f'<div class="flip">{_image(flip)}<span>is <b>{escape(flip.class_name)}</b></span>'
-            + _answer(was, "before", flip.answer_a, flip.confidence_a)
-            + _answer(now, "now", flip.answer_b, flip.confidence_b)
-            + "</div>"
-        )
-    yield "</div>"
-
-
-def _answer(side: str, when: str, answer: str, confidence: float) -> str:
-    return f'<span class="{side}">{when}: {escape(answer)} ({confidence:.0%})</span>'
-
-
-def _image(flip: Flip) -> str:
-    if flip.png is None:
-        return '<span class="blank"></span>'
-    data = base64.b64encode(flip.png).decode("ascii")
-    return f'<img alt="{escape(flip.class_name)}" src="data:image/png;base64,{data}">'
+def _gallery(
+    title: str,
+    rows: Sequence[int],
+    colours: tuple[str, str],
+    a: Side,
+    b: Side,
+    images: Mapping[str, str],
+) -> str:
+    """Images that changed, the most confident answers of b first; nothing if there are none."""
+    if not rows:
+        return ""
+    shown = rows[:MOST]
+    count = f"{len(rows):,}" if len(shown) == len(rows) else f"{len(shown)} of {len(rows):,}"
+    parts = [f'<h2>{title} <span class="soft">({count})</span></h2><div class="flips">']
+    for row in shown:
+        name = escape(a.class_names[int(a.ledger.labels[row])])
+        png = images.get(b.digest(row))
+        image = '<span class="blank"></span>'
+        if png is not None:
+            image = f'<img alt="{name}" src="data:image/png;base64,{png}">'
+        parts.append(f'<div class="flip">{image}<span>is <b>{name}</b></span>')
+        for side, colour, when in zip((a, b), colours, ("before", "now"), strict=True):
+            probabilities = side.ledger.probabilities[row]
+            answer = escape(side.class_names[int(probabilities.argmax())])
+            parts.append(
+                f'<span class="{colour}">{when}: {answer} ({probabilities.max():.0%})</span>'
+            )
+        parts.append("</div>")
+    return "".join(parts) + "</div>"
 
 
 def _signed(value: float) -> str:

@@ -97,8 +97,8 @@ def export(settings: Settings, ref: str, folder: Path) -> Exported:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return Exported(
-        model_name=located.row.name if located.row else None,
-        version=located.row.version if located.row else None,
+        model_name=located.model_name,
+        version=located.version,
         folder=str(target),
         bundle_digest=predictor.digest,
         files={name: len(content) for name, content in sorted(files.items())},

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -154,24 +155,31 @@ def publish(
             _upload(store, run_id, folder)
             if before_register is not None:
                 before_register()
-            version = _create(store, model_name, run_id, tags)
+            ensure_model(store, model_name)
+            created = store.client.create_model_version(
+                model_name,
+                f"runs:/{run_id}/{BUNDLE}",
+                run_id,
+                tags={PREFIX + key: value for key, value in tags.items()},
+                await_creation_for=0,
+            )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+    version = int(created.version)
     champion = promote_first_version(store, model_name, version, run_id, by)
     return Published(model_name, version, champion, run_id, tags)
 
 
 def find_by_job(store: Store, model_name: str | None, job_id: str) -> Published | None:
     """The version that a job registered, or None; completes what a killed process left of it."""
-    found = _find(store, model_name, {"job_id": job_id}, newest=False)
+    found = _find(store, model_name, "ASC", job_id=job_id)
     if found is None:
         return None
-    name, version = found.model_name, found.version
-    champion = promote_first_version(store, name, version, found.run_id, who())
+    name, run_id = found.model_name, found.run_id
+    champion = promote_first_version(store, name, found.version, run_id, who())
     with store_errors(store.uri):
-        run = store.client.get_run(found.run_id)
-        if run.info.status != "FINISHED":
-            store.client.set_terminated(found.run_id, "FINISHED")
+        if store.client.get_run(run_id).info.status != "FINISHED":
+            store.client.set_terminated(run_id, "FINISHED")
     return replace(found, champion=champion)
 
 
@@ -179,12 +187,14 @@ def find_identical(
     store: Store, model_name: str, config_digest: str, data_digest: str
 ) -> Published | None:
     """The newest version of the same configuration, seed, images and code, or None."""
-    wanted = {
-        "config_digest": config_digest,
-        "data_digest": data_digest,
-        "code_digest": code_digest(),
-    }
-    return _find(store, model_name, wanted, newest=True)
+    return _find(
+        store,
+        model_name,
+        "DESC",
+        config_digest=config_digest,
+        data_digest=data_digest,
+        code_digest=code_digest(),
+    )
 
 
 def close_runs(store: Store, job_id: str, status: End) -> None:
@@ -234,27 +244,19 @@ def _upload(store: Store, run_id: str, folder: Path) -> None:
         sync(local / BUNDLE)
 
 
-def _create(store: Store, model_name: str, run_id: str, metadata: Mapping[str, str]) -> int:
-    ensure_model(store, model_name)
-    tags = {PREFIX + key: value for key, value in metadata.items()}
-    created = store.client.create_model_version(
-        model_name, f"runs:/{run_id}/{BUNDLE}", run_id, tags=tags, await_creation_for=0
-    )
-    return int(created.version)
-
-
-def _find(
-    store: Store, model_name: str | None, tags: Mapping[str, str], *, newest: bool
-) -> Published | None:
-    """The first or newest version with these tags."""
+def _find(store: Store, model_name: str | None, order: str, **tags: str) -> Published | None:
+    """The oldest (`ASC`) or newest (`DESC`) version with these tags."""
     wanted = [] if model_name is None else [f"name = '{model_name}'"]
     wanted += [f"tags.`{PREFIX}{name}` = '{text}'" for name, text in tags.items()]
-    order = [f"version_number {'DESC' if newest else 'ASC'}"]
-    search = store.client.search_model_versions
+    search = partial(
+        store.client.search_model_versions,
+        " and ".join(wanted),
+        max_results=1,
+        order_by=[f"version_number {order}"],
+    )
     with store_errors(store.uri):
-        page = if_there(lambda: search(" and ".join(wanted), max_results=1, order_by=order))
-    for found in page or ():
-        ours = [(key, value) for key, value in found.tags.items() if key.startswith(PREFIX)]
-        tags = {key.removeprefix(PREFIX): value for key, value in ours}
-        return Published(found.name, int(found.version), False, found.run_id or "", tags)
-    return None
+        found = next(iter(if_there(search) or ()), None)
+    if found is None:
+        return None
+    own = {k.removeprefix(PREFIX): v for k, v in found.tags.items() if k.startswith(PREFIX)}
+    return Published(found.name, int(found.version), False, found.run_id or "", own)

@@ -17,10 +17,9 @@ numbers of words.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Literal, NamedTuple, NoReturn
 
 from mindtrace.errors import UsageError, listed, nearest
 from mindtrace.registry.names import LATEST, METRIC, PREFIX
@@ -118,16 +117,14 @@ class QueryError(UsageError):
         self.reason = reason
 
 
-@dataclass(frozen=True)
-class Sql:
+class Sql(NamedTuple):
     """SQL text and the values of its `?`."""
 
     text: str
     values: tuple[float | str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """A value that versions have; `name` of a tag is with its prefix, `mixed` is text or number."""
 
     group: Group
@@ -149,8 +146,7 @@ class Field:
         return Sql(text, (self.name,))
 
 
-@dataclass(frozen=True)
-class Query:
+class Query(NamedTuple):
     """Which versions, in which order; `order` is empty, or SQL that ends with a comma."""
 
     where: Sql = Sql("1")
@@ -160,20 +156,24 @@ class Query:
 
 def parse_query(where: str | None = None, sort: str | None = None) -> Query:
     """Read a query; a QueryError points at the column where it goes wrong."""
-    parser = None if where is None else _Parser(where)
-    condition = Sql("1") if parser is None else parser.whole()
-    keys = [] if sort is None else list(_sort_keys(sort))
+    fields: list[Field] = []
+    condition = Sql("1") if where is None else _Where(where, fields).sql()
     order = ""
     values: list[float | str] = []
-    for field, direction in keys:
-        value = field.sql
-        as_number = Sql(f"{NUMBER_FUNCTION}({value.text})", value.values)
-        for part in (as_number, value) if field.kind == "mixed" else (value,):
-            order += f"{part.text} {direction} nulls last, "
-            values += part.values
-    named = [] if parser is None else parser.fields
-    fields = (*named, *(field for field, _ in keys))
-    return Query(condition, Sql(order, tuple(values)), fields)
+    for text, column in () if sort is None else _listed_names(sort):
+        name = text.removeprefix("-")
+        field = _known_field(name, "sort", sort or "", column + (name != text))
+        if field.kind == "alias":
+            reason = "versions have no order by alias"
+            raise QueryError("sort", sort or "", column, reason, len(text))
+        fields.append(field)
+        value = field.sql.text
+        # Numbers come before texts.
+        keys = [f"{NUMBER_FUNCTION}({value})", value] if field.kind == "mixed" else [value]
+        for key in keys:
+            order += f"{key} {'asc' if name == text else 'desc'} nulls last, "
+            values += field.sql.values
+    return Query(condition, Sql(order, tuple(values)), tuple(fields))
 
 
 def parse_columns(text: str) -> list[tuple[str, Field]]:
@@ -198,113 +198,71 @@ def find_field(text: str) -> Field | None:
     return None
 
 
-@dataclass(frozen=True)
-class _Token:
+class _Token(NamedTuple):
     kind: str
     text: str
     column: int
 
 
-class _Parser:
-    """Recursive descent, one function a rule of the grammar; `fields` are those it met."""
+class _Where:
+    """A condition as SQL: `and`, `or`, `not` and parentheses mean the same there."""
 
-    def __init__(self, text: str) -> None:
-        self.fields: list[Field] = []
+    def __init__(self, text: str, fields: list[Field]) -> None:
         self._text = text
-        self._tokens = list(self._tokenized())
-        self._at = 0
-        self._depth = 0
+        self._fields = fields
+        self._tokens = self._tokenized()
+        self._token = next(self._tokens)
 
-    def whole(self) -> Sql:
-        found = self._expression()
-        if self._token.kind != "end":
-            self._fail(f"expected 'and' or 'or', found '{self._token.text}'")
-        return found
-
-    def _tokenized(self) -> Iterator[_Token]:
-        odd = _SURROGATE.search(self._text)
-        if odd:
-            raise QueryError("where", _SURROGATE.sub("?", self._text), odd.start(), "no text")
-        at, end = 0, len(self._text.rstrip())
-        while at < end:
-            match = _TOKEN.match(self._text, at)
-            if match is None:
-                at += len(self._text[at:]) - len(self._text[at:].lstrip())
-                raise QueryError("where", self._text, at, "a quote that is never closed")
-            kind = str(match.lastgroup)
-            yield _Token(kind, match[kind], match.start(kind))
-            at = match.end()
-        yield _Token("end", "the end", end)
-
-    @property
-    def _token(self) -> _Token:
-        return self._tokens[self._at]
-
-    def _take(self) -> _Token:
-        token = self._token
-        self._at += 1
-        return token
-
-    def _is_word(self, word: str) -> bool:
-        return self._token.kind == "word" and self._token.text.lower() == word
-
-    def _is_paren(self, text: str) -> bool:
-        return self._token == _Token("paren", text, self._token.column)
-
-    def _expression(self) -> Sql:
-        return self._joined("or", self._conjunction)
-
-    def _conjunction(self) -> Sql:
-        return self._joined("and", self._negation)
-
-    def _joined(self, word: str, part: Callable[[], Sql]) -> Sql:
-        parts = [part()]
-        while self._is_word(word):
-            self._take()
-            parts.append(part())
-        text = f" {word} ".join(part.text for part in parts)
-        return Sql(f"({text})", tuple(value for part in parts for value in part.values))
-
-    def _negation(self) -> Sql:
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            self._fail(f"nested more than {MAX_DEPTH} deep")
-        if self._is_word("not"):
-            self._take()
-            part = self._negation()
-            found = Sql(f"(not {part.text})", part.values)
-        elif self._is_paren("("):
-            self._take()
-            found = self._expression()
-            if not self._is_paren(")"):
-                self._fail(f"expected ')', found '{self._token.text}'")
-            self._take()
-        else:
-            found = self._comparison()
-        self._depth -= 1
-        return found
+    def sql(self) -> Sql:
+        """The condition; the fields that it names are added to `fields`."""
+        parts: list[str] = []
+        values: list[float | str] = []
+        open_: list[str] = []  # each `(` and `not` whose operand is not complete
+        while True:
+            if len(open_) >= MAX_DEPTH:
+                self._fail(f"nested more than {MAX_DEPTH} deep")
+            word = self._token.text.lower() if self._token.kind in ("word", "paren") else ""
+            if word in ("not", "("):
+                open_.append(word)
+                parts.append(word)
+                self._next()
+                continue
+            comparison = self._comparison()
+            parts.append(comparison.text)
+            values += comparison.values
+            while open_ and (open_[-1] == "not" or self._token[:2] == ("paren", ")")):
+                if open_.pop() == "(":
+                    parts.append(")")
+                    self._next()
+            if self._token.kind == "end" and not open_:
+                return Sql(f"({' '.join(parts)})", tuple(values))
+            word = self._token.text.lower()
+            if self._token.kind != "word" or word not in ("and", "or"):
+                wanted = "')'" if open_ else "'and' or 'or'"
+                self._fail(f"expected {wanted}, found '{self._token.text}'")
+            parts.append(word)
+            self._next()
 
     def _comparison(self) -> Sql:
-        if len(self.fields) == MAX_COMPARISONS:
+        if len(self._fields) == MAX_COMPARISONS:
             self._fail(f"more than {MAX_COMPARISONS} comparisons")
-        if self._token.kind != "word":
-            self._fail(f"expected a field, found '{self._token.text}'")
-        name = self._take()
+        name = self._token
+        if name.kind != "word":
+            self._fail(f"expected a field, found '{name.text}'")
         field = _known_field(name.text, "where", self._text, name.column)
-        self.fields.append(field)
-        sign = self._token.text
-        if self._token.kind != "operator" or sign not in OPERATORS:
-            meant = _MEANT.get(sign)
+        self._fields.append(field)
+        sign = self._next()
+        if sign.kind != "operator" or sign.text not in OPERATORS:
+            meant = _MEANT.get(sign.text)
             tail = f", write '{meant}'" if meant else f": one of {' '.join(OPERATORS)}"
-            self._fail(f"expected an operator after {name.text}, found '{sign}'{tail}")
-        if field.kind in ("alias", "text") and sign not in ("=", "!="):
+            self._fail(f"expected an operator after {name.text}, found '{sign.text}'{tail}")
+        if field.kind in ("alias", "text") and sign.text not in ("=", "!="):
             self._fail(f"{name.text} is compared with = or != only")
-        self._take()
-        if self._token.kind not in ("word", "quoted"):
-            self._fail(f"expected a value after '{sign}', found '{self._token.text}'")
+        if self._next().kind not in ("word", "quoted"):
+            self._fail(f"expected a value after '{sign.text}', found '{self._token.text}'")
         value = self._value(field, name.text)
-        self._take()
-        return _compared(field, sign, value)
+        self._next()
+        return _compared(field, sign.text, value)
 
     def _value(self, field: Field, name: str) -> float | str:
         token = self._token
@@ -324,10 +282,28 @@ class _Parser:
             self._fail("'latest' is no alias that is kept; --limit 1 gives the latest version")
         return float(text) if is_number and field.kind in ("number", "mixed") else text
 
-    def _fail(self, reason: str) -> None:
-        token = self._token
-        width = 1 if token.kind == "end" else len(token.text)
-        raise QueryError("where", self._text, token.column, reason, width)
+    def _next(self) -> _Token:
+        self._token = next(self._tokens)
+        return self._token
+
+    def _tokenized(self) -> Iterator[_Token]:
+        odd = _SURROGATE.search(self._text)
+        if odd:
+            raise QueryError("where", _SURROGATE.sub("?", self._text), odd.start(), "no text")
+        at, end = 0, len(self._text.rstrip())
+        while at < end:
+            match = _TOKEN.match(self._text, at)
+            if match is None:
+                at += len(self._text[at:]) - len(self._text[at:].lstrip())
+                raise QueryError("where", self._text, at, "a quote that is never closed")
+            kind = str(match.lastgroup)
+            yield _Token(kind, match[kind], match.start(kind))
+            at = match.end()
+        yield _Token("end", "the end", end)
+
+    def _fail(self, reason: str) -> NoReturn:
+        kind, text, column = self._token
+        raise QueryError("where", self._text, column, reason, 1 if kind == "end" else len(text))
 
 
 def _compared(field: Field, sign: str, value: float | str) -> Sql:
@@ -362,12 +338,3 @@ def _listed_names(text: str) -> Iterator[tuple[str, int]]:
     for part in text.split(","):
         yield part.strip(), at + len(part) - len(part.lstrip())
         at += len(part) + 1
-
-
-def _sort_keys(text: str) -> Iterator[tuple[Field, str]]:
-    for name, column in _listed_names(text):
-        descending = name.startswith("-")
-        field = _known_field(name.removeprefix("-"), "sort", text, column + descending)
-        if field.kind == "alias":
-            raise QueryError("sort", text, column, "versions have no order by alias", len(name))
-        yield field, "desc" if descending else "asc"

@@ -9,10 +9,9 @@ import sqlite3
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, sqlite_path
@@ -52,8 +51,7 @@ _VIEWS = {
 }
 
 
-@dataclass(frozen=True)
-class ModelVersion:
+class ModelVersion(NamedTuple):
     """One registered version; `created_at` is UTC, `metrics` and `location` are its run's."""
 
     name: str
@@ -148,8 +146,8 @@ class Reader:
                 tags[key] = value
         return list(found.items())
 
-    def params(self, run_id: str) -> dict[str, str]:
-        """The parameters of a run."""
+    def params(self, run_id: str | None) -> dict[str, str]:
+        """The parameters of a run; none without a run."""
         return dict(self._rows("select key, value from params where run_uuid = ?", run_id))
 
     def fetch(self, location: str, folder: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 
 from mindtrace.bundle import manifest
@@ -22,8 +23,7 @@ _FORM = re.compile(rf"(?P<name>{NAME})(?:@(?P<alias>{NAME})|/(?P<version>{_NUMBE
 _FORMS = "NAME, NAME@ALIAS, NAME/VERSION, VERSION or a bundle folder"
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(NamedTuple):
     """A parsed reference; exactly one of `folder`, `version` and `alias` is set."""
 
     name: str | None = None
@@ -32,13 +32,20 @@ class Reference:
     folder: Path | None = None
 
 
-@dataclass(frozen=True)
-class Located:
+class Located(NamedTuple):
     """A bundle that can be opened; no `digest` and `row` for a folder that was named itself."""
 
     folder: Path
     digest: str | None
     row: ModelVersion | None
+
+    @property
+    def model_name(self) -> str | None:
+        return None if self.row is None else self.row.name
+
+    @property
+    def version(self) -> int | None:
+        return None if self.row is None else self.row.version
 
 
 def parse_reference(text: str | None) -> Reference:

@@ -68,6 +68,9 @@ def reproduce(
     progress: Progress | None = None,
 ) -> Reproduction:
     """Train as the bundle says, with the folders of `settings`; nothing is registered."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
     from mindtrace.registry.comparison import read_side
 
     if not 0 <= tolerance <= 1:
@@ -89,7 +92,11 @@ def reproduce(
         with interrupts.deferred():
             stop = StopOnRequest(interrupts.wanted)
             result = fit(made, data, callbacks=[stop], progress=progress)
-    expected, found = _registered_weights(located), weights_digest(result.model.weights())
+    try:
+        expected = weights_digest(load((located.folder / WEIGHTS_FILE).read_bytes()))
+    except SafetensorError as error:
+        raise BundleError(located.folder, f"{WEIGHTS_FILE}: {error}") from error
+    found = weights_digest(result.model.weights())
     largest, changed = _distance(registered, result, data)
     verdict = DIVERGED
     if found == expected:
@@ -97,8 +104,8 @@ def reproduce(
     elif largest is not None and largest <= tolerance:
         verdict = NUMERIC
     return Reproduction(
-        model_name=located.row.name if located.row else None,
-        version=located.row.version if located.row else None,
+        model_name=located.model_name,
+        version=located.version,
         verdict=verdict,
         registered_digest=expected,
         weights_digest=found,
@@ -109,16 +116,6 @@ def reproduce(
         metrics=result.metrics,
         fit_s=result.fit_s,
     )
-
-
-def _registered_weights(located: Located) -> str:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        return weights_digest(load((located.folder / WEIGHTS_FILE).read_bytes()))
-    except (OSError, SafetensorError) as error:
-        raise BundleError(located.folder, f"{WEIGHTS_FILE}: {error}") from error
 
 
 def _distance(

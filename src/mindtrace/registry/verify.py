@@ -6,13 +6,12 @@ import hashlib
 import io
 import json
 import re
-import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from uuid import uuid4
 
 from mindtrace.bundle import manifest
 from mindtrace.bundle.bundle import (
@@ -57,7 +56,7 @@ def verify(settings: Settings, ref: str | None = None) -> list[Verification]:
         return [_found(None, None, str(folder), None, _bundle_faults(folder, None, {}))]
     reader = open_reader(settings)
     row = find(settings, reader, reference)
-    return [_version(reader, row, settings.dirs.root / "staging"), _aliases(reader, row.name)]
+    return [_version(reader, row), _aliases(reader, row.name)]
 
 
 def verify_all(settings: Settings, name: str | None = None) -> Iterator[Verification]:
@@ -67,7 +66,7 @@ def verify_all(settings: Settings, name: str | None = None) -> Iterator[Verifica
         after: int | None = None
         while rows := reader.versions(model_name, _PAGE, after=after):
             for row in rows:
-                yield _version(reader, row, settings.dirs.root / "staging")
+                yield _version(reader, row)
             after = rows[-1].version
         yield _aliases(reader, model_name)
 
@@ -85,27 +84,21 @@ def require_verified(found: Sequence[Verification], *, named: bool) -> None:
         )
 
 
-def _version(reader: Reader, row: ModelVersion, staging: Path) -> Verification:
-    """Check the bundle of a version; one that is not on this machine is fetched to `staging`."""
+def _version(reader: Reader, row: ModelVersion) -> Verification:
+    """Check the bundle of a version, fetched if it is not on this machine."""
     digest, subject = row.own_tags.get("bundle_digest"), f"{row.name}/{row.version}"
     if digest is None or row.location is None:
         return Verification(row.name, row.version, subject, digest, "no bundle", ())
     folder = file_path(row.location)
-    if folder is not None:
-        faults = _bundle_faults(folder, digest, row.own_tags)
-        return _found(row.name, row.version, subject, digest, faults)
     # Fetched anew: an earlier copy proves nothing about what the store holds now.
-    aside = staging / f"verify-{uuid4().hex}"
-    try:
-        staging.mkdir(parents=True, exist_ok=True)
-        reader.fetch(row.location, aside)
-        faults = _bundle_faults(aside, digest, row.own_tags)
-    except StoreError as error:
-        faults = [f"its files cannot be had: {error.message}"]
-    except OSError as error:
-        raise StoreError(f"cannot keep files in {staging}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="mindtrace-") as scratch:
+        try:
+            if folder is None:
+                folder = Path(scratch) / "bundle"
+                reader.fetch(row.location, folder)
+            faults = _bundle_faults(folder, digest, row.own_tags)
+        except StoreError as error:
+            faults = [f"its files cannot be had: {error.message}"]
     return _found(row.name, row.version, subject, digest, faults)
 
 
@@ -146,32 +139,27 @@ def _aliases(reader: Reader, model_name: str) -> Verification:
 
 def _contradictions(files: Mapping[str, bytes], tags: Mapping[str, str]) -> Iterator[str]:
     """Digests in the registry that are not those of the files."""
-    for name, found in _digests(files):
-        expected = tags.get(name)
-        if expected is not None and found != expected:
-            yield f"{name} is {found[:12]}, the registry says {expected[:12]}"
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    found = {"config_digest": hashlib.sha256(files.get(CONFIG_FILE, b"")).hexdigest()}
+    try:
+        found["weights_digest"] = weights_digest(load(files[WEIGHTS_FILE]))
+    except SafetensorError as error:
+        found["weights_digest"] = f"unreadable: {error}"
+    try:
+        data = json.loads(files[DATA_FILE])
+        found |= {name: str(data[name]) for name in ("data_digest", "test_digest")}
+    except (KeyError, ValueError, TypeError) as error:
+        found["data_digest"] = f"unreadable: {error!r}"
+    for name, digest in found.items():
+        expected = tags.get(name, digest)
+        if digest != expected:
+            yield f"{name} is {digest[:12]}, the registry says {expected[:12]}"
     try:
         TestPredictions.parse(files[PREDICTIONS_FILE])
     except (KeyError, ValueError) as error:
         yield f"{PREDICTIONS_FILE}: {error}"
-
-
-def _digests(files: Mapping[str, bytes]) -> Iterator[tuple[str, str]]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        weights = load(files[WEIGHTS_FILE])
-        yield "weights_digest", weights_digest(weights)
-    except SafetensorError as error:
-        yield "weights_digest", f"unreadable: {error}"
-    yield "config_digest", hashlib.sha256(files.get(CONFIG_FILE, b"")).hexdigest()
-    try:
-        data = json.loads(files[DATA_FILE])
-        for name in ("data_digest", "test_digest"):
-            yield name, str(data[name])
-    except (KeyError, ValueError, TypeError) as error:
-        yield "data_digest", f"unreadable: {error!r}"
 
 
 def _pickles(folder: Path) -> Iterator[str]:

@@ -102,8 +102,7 @@ def _open(located: Located) -> Opened:
     from mindtrace.bundle.predictor import Predictor
 
     bundle = read_bundle(located.folder, located.digest)
-    row = located.row
-    model = LoadedModel(Predictor(bundle), row.name if row else None, row.version if row else None)
+    model = LoadedModel(Predictor(bundle), located.model_name, located.version)
     return Opened(model, located.folder, bundle.golden)
 
 

@@ -89,8 +89,7 @@ def load_model(settings: Settings, ref: str | None = None) -> LoadedModel:
 
     located = locate(settings, ref)
     predictor = Predictor.open(located.folder, located.digest)
-    row = located.row
-    return LoadedModel(predictor, row.name if row else None, row.version if row else None)
+    return LoadedModel(predictor, located.model_name, located.version)
 
 
 def collect(paths: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ import subprocess
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from mindtrace.config.settings import Settings
@@ -122,33 +122,30 @@ def promote(
     row = find(settings, reader, ref)
     _check_bundle(settings, reader, row)
     log = _champion_log(settings, reader, row.name)
-    compared: dict[int, Comparison | None] = {}
+    gate = cache(partial(_gate, settings, reader, row, margin, force))
     for entries in log.attempts(if_revision):
         champion, revision = champion_of(entries), len(entries)
-        comparison = None
-        if champion is not None and champion != row.version:
-            if champion not in compared:
-                compared[champion] = _gate(settings, reader, row, champion, margin, force)
-            comparison = compared[champion]
-        refused = comparison is not None and comparison.verdict != "PROMOTE" and not force
+        comparison = None if champion in (None, row.version) else gate(champion)
+        verdict = None if comparison is None else comparison.verdict
+        refused = verdict not in (None, "PROMOTE") and not force
+        if dry_run:
+            break
         if champion == row.version:
-            if not dry_run:
-                log.repair_alias(reader.version_of_alias(row.name, CHAMPION))
-        elif not dry_run:
-            entry = log.append(
-                expected=revision,
-                action=REFUSE if refused else PROMOTE,
-                to=row.version,
-                by=who(),
-                run_id=row.run_id,
-                reason=reason,
-                verdict=None if comparison is None else comparison.verdict,
-                test_digest=None if comparison is None else comparison.test_digest,
-            )
-            if entry is None:
-                continue
+            log.repair_alias(reader.version_of_alias(row.name, CHAMPION))
+            break
+        entry = log.append(
+            expected=revision,
+            action=REFUSE if refused else PROMOTE,
+            to=row.version,
+            by=who(),
+            run_id=row.run_id,
+            reason=reason,
+            verdict=verdict,
+            test_digest=None if comparison is None else comparison.test_digest,
+        )
+        if entry is not None:
             revision = entry.revision
-        break
+            break
     return Promotion(
         model_name=row.name,
         version=row.version,
@@ -157,7 +154,7 @@ def promote(
         dry_run=dry_run,
         forced=force,
         revision=revision,
-        verdict=None if comparison is None else comparison.verdict,
+        verdict=verdict,
         reasons=_reasons(row, champion) if comparison is None else comparison.reasons,
         reason=reason,
         times_used=0 if comparison is None else times_used(entries, comparison.test_digest),
@@ -207,21 +204,16 @@ def rollback(
 
 def compare(settings: Settings, a: str, b: str, *, margin: float = MARGIN) -> Comparison:
     """Compare version b with version a on the test set that both answered."""
-    from mindtrace.registry import comparison
-
-    first, second, _ = _sides(settings, a, b)
-    return comparison.compare(first, second, margin)
+    return _compared(settings, a, b, margin)[0]
 
 
 def compare_page(
     settings: Settings, a: str, b: str, *, margin: float = MARGIN
 ) -> tuple[Comparison, str]:
     """The same, and an HTML page with the images that changed."""
-    from mindtrace.registry import comparison
     from mindtrace.registry.comparison_page import comparison_page
 
-    first, second, located = _sides(settings, a, b)
-    found = comparison.compare(first, second, margin)
+    found, first, second, located = _compared(settings, a, b, margin)
     return found, comparison_page(settings, found, first, second, located)
 
 
@@ -276,7 +268,7 @@ def _check_bundle(settings: Settings, reader: Reader, row: ModelVersion) -> None
 
 
 def _gate(
-    settings: Settings, reader: Reader, row: ModelVersion, champion: int, margin: float, force: bool
+    settings: Settings, reader: Reader, row: ModelVersion, margin: float, force: bool, champion: int
 ) -> Comparison | None:
     """Champion and challenger compared; None where they cannot be and `force` is given."""
     from mindtrace.registry.comparison import compare, read_sides
@@ -300,11 +292,14 @@ def _reasons(row: ModelVersion, champion: int | None) -> tuple[str, ...]:
     return ("forced without comparing",)
 
 
-def _sides(settings: Settings, a: str, b: str) -> tuple[Side, Side, Located]:
-    """Both versions' predictions, and where b's bundle is; b may be a version of a's model."""
-    from mindtrace.registry.comparison import read_sides
+def _compared(
+    settings: Settings, a: str, b: str, margin: float
+) -> tuple[Comparison, Side, Side, Located]:
+    """The comparison, both versions' predictions, and b's bundle; b may be one of a's model."""
+    from mindtrace.registry.comparison import compare, read_sides
 
     first = locate(settings, a)
-    second = locate(settings, b, first.row.name if first.row else None)
+    second = locate(settings, b, first.model_name)
     reader = open_reader(settings) if first.row or second.row else None
-    return *read_sides(reader, first, second), second
+    sides = read_sides(reader, first, second)
+    return compare(*sides, margin), *sides, second

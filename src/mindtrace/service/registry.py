@@ -5,17 +5,17 @@ from __future__ import annotations
 import configparser
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mindtrace.bundle import manifest
 from mindtrace.config.settings import Settings
 from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError, nearest
 from mindtrace.registry.names import PREFIX
-from mindtrace.registry.query import FREE, METRICS, Group, Query, parse_columns, parse_query
+from mindtrace.registry.query import FREE, METRICS, Query, parse_columns, parse_query
 from mindtrace.registry.reader import ModelVersion, Reader, open_reader
 from mindtrace.registry.reference import (
     Located,
@@ -28,6 +28,7 @@ from mindtrace.registry.reference import (
 
 PARTS = ("configuration", "data", "environment", "metrics")
 Value = str | float | None
+Row = TypeVar("Row")
 
 # Versions that are asked for their names when a query finds nothing.
 _ASKED = 20
@@ -102,8 +103,7 @@ class Difference:
 
 def list_models(settings: Settings) -> list[str]:
     """Names of registered models, sorted; empty where there is no registry yet."""
-    reader = _reader(settings, None)
-    return reader.names() if reader is not None else []
+    return list(_queried(settings, lambda reader, _: reader.names()))
 
 
 def list_versions(
@@ -116,14 +116,11 @@ def list_versions(
     after: int | None = None,
 ) -> list[VersionSummary]:
     """Versions of one model or of all, newest first; `after` is the last one seen of `name`."""
-    query = parse_query(where, sort)
-    reader = _reader(settings, name)
-    if reader is None:
-        return []
-    rows = reader.versions(name, limit, query=query, after=after)
-    if not rows:
-        _require_known(reader, name, query, where)
-    return [VersionSummary(**_summary(row)) for row in rows]
+
+    def ask(reader: Reader, query: Query) -> Sequence[ModelVersion]:
+        return reader.versions(name, limit, query=query, after=after)
+
+    return [VersionSummary(**_summary(row)) for row in _queried(settings, ask, name, where, sort)]
 
 
 def list_columns(
@@ -137,14 +134,12 @@ def list_columns(
 ) -> tuple[list[str], list[list[Value]]]:
     """Names of columns such as `version,val_acc,params.train.lr`, and their values by version."""
     chosen = parse_columns(columns)
-    query = parse_query(where, sort)
-    reader = _reader(settings, name)
-    rows: list[list[Value]] = []
-    if reader is not None:
-        rows = reader.columns([field for _, field in chosen], name, limit, query)
-        if not rows:
-            _require_known(reader, name, query, where)
-    return [column for column, _ in chosen], rows
+    fields = [field for _, field in chosen]
+
+    def ask(reader: Reader, query: Query) -> Sequence[list[Value]]:
+        return reader.columns(fields, name, limit, query)
+
+    return [column for column, _ in chosen], list(_queried(settings, ask, name, where, sort))
 
 
 def show_version(settings: Settings, ref: str) -> VersionDetail:
@@ -158,20 +153,17 @@ def show_version(settings: Settings, ref: str) -> VersionDetail:
     except BundleError:
         files = {}
     git = {"commit": tags.get("git_commit"), "dirty": tags.get("git_dirty") == "true"}
+    names = ("parent", "job_id", "started_at", "ended_at", "config_digest", "weights_digest")
+    texts: dict[str, Any] = {name: tags.get(name) for name in names}
     return VersionDetail(
         **_summary(row),
-        params=_params(reader, row),
+        **texts,
+        params=reader.params(row.run_id),
         environment={key: tags[key] for key in _ENVIRONMENT if key in tags},
         git=git if "git_commit" in tags else {},
-        parent=tags.get("parent"),
-        job_id=tags.get("job_id"),
         seed=int(tags["seed"]) if "seed" in tags else None,
         best_epoch=int(tags["best_epoch"]) if "best_epoch" in tags else None,
-        started_at=tags.get("started_at"),
-        ended_at=tags.get("ended_at"),
         duration_s=float(tags["duration_s"]) if "duration_s" in tags else None,
-        config_digest=tags.get("config_digest"),
-        weights_digest=tags.get("weights_digest"),
         files=files,
     )
 
@@ -193,22 +185,31 @@ def diff(settings: Settings, a: str, b: str) -> Difference:
     return Difference(name_a, name_b, parts)
 
 
-def _reader(settings: Settings, name: str | None) -> Reader | None:
-    """None where there is no registry yet, unless one of its models is asked for."""
+def _queried(
+    settings: Settings,
+    ask: Callable[[Reader, Query], Sequence[Row]],
+    name: str | None = None,
+    where: str | None = None,
+    sort: str | None = None,
+) -> Sequence[Row]:
+    """What `ask` finds; nothing where there is no registry yet, unless a model is named."""
+    query = parse_query(where, sort)
     try:
-        return open_reader(settings)
+        reader = open_reader(settings)
     except NotFoundError:
         if name is None:
-            return None
+            return []
         raise
-
-
-def _require_known(reader: Reader, name: str | None, query: Query, where: str | None) -> None:
-    """Nothing was found: raise for an unknown model, or a `params.X` that resembles a known one."""
-    if name is not None:
+    rows = ask(reader, query)
+    if not rows and name is not None:
         require_model(reader, name)
-    if where is None:
-        return
+    if not rows and where is not None:
+        _require_known(reader, name, query)
+    return rows
+
+
+def _require_known(reader: Reader, name: str | None, query: Query) -> None:
+    """Nothing was found: raise for a `params.X` that resembles a known one."""
     words = {group: word for word, (group, _) in FREE.items()}
     free = [
         field
@@ -217,7 +218,14 @@ def _require_known(reader: Reader, name: str | None, query: Query, where: str | 
     ]
     rows = reader.versions(name, _ASKED) if free else []
     for field in free:
-        known = {key for row in rows for key in _names(reader, row, field.group)}
+        known: set[str] = set()
+        for row in rows:
+            names = {
+                "param": reader.params(row.run_id),
+                "tag": row.tags,
+                "metric": row.best_metrics,
+            }
+            known |= names[field.group].keys()
         close = None if field.name in known else nearest(field.name, sorted(known))
         if close is not None:
             word = words[field.group]
@@ -225,16 +233,6 @@ def _require_known(reader: Reader, name: str | None, query: Query, where: str | 
                 f"--where: none of the newest versions has {word}.{field.name}, "
                 f"did you mean {word}.{close}?"
             )
-
-
-def _names(reader: Reader, row: ModelVersion, group: Group) -> Iterable[str]:
-    if group == "param":
-        return _params(reader, row)
-    return row.tags if group == "tag" else row.best_metrics
-
-
-def _params(reader: Reader, row: ModelVersion) -> dict[str, str]:
-    return reader.params(row.run_id) if row.run_id else {}
 
 
 def _summary(row: ModelVersion) -> dict[str, Any]:
@@ -269,7 +267,7 @@ def _facts(settings: Settings, ref: str, model_name: str | None) -> tuple[str, _
     reader = open_reader(settings)
     row = find(settings, reader, reference, model_name)
     parts: dict[str, Mapping[str, Value]] = {
-        "configuration": dict(sorted(_params(reader, row).items())),
+        "configuration": dict(sorted(reader.params(row.run_id).items())),
         "data": {key: row.own_tags[key] for key in _DIGESTS if key in row.own_tags},
         "environment": {key: row.own_tags[key] for key in _DIFF_ENVIRONMENT if key in row.own_tags},
         "metrics": row.best_metrics,

@@ -9,17 +9,8 @@ from typing import TYPE_CHECKING
 
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.registry.maintenance import Exported, Removal, export, gc
+from mindtrace.service import promotion, registry
 from mindtrace.service.predict import load_model
-from mindtrace.service.promotion import Promotion, compare, history, promote, rollback
-from mindtrace.service.registry import (
-    Difference,
-    VersionDetail,
-    VersionSummary,
-    diff,
-    list_models,
-    list_versions,
-    show_version,
-)
 
 if TYPE_CHECKING:
     from mindtrace.bundle.predictor import Predictor
@@ -84,7 +75,7 @@ class Registry:
 
     def names(self) -> builtins.list[str]:
         """Registered models, sorted."""
-        return list_models(self.settings)
+        return registry.list_models(self.settings)
 
     def list(
         self,
@@ -94,47 +85,33 @@ class Registry:
         sort: str | None = None,
         limit: int = 20,
         after: int | None = None,
-    ) -> builtins.list[VersionSummary]:
+    ) -> builtins.list[registry.VersionSummary]:
         """Versions, newest first unless `sort` says else; see `mindtrace registry list`.
 
-        Raises:
-            UsageError: `where` or `sort` cannot be read.
-            NotFoundError: no model of that name.
+        UsageError where `where` or `sort` cannot be read, NotFoundError for an unknown model.
         """
-        return list_versions(self.settings, name, limit, where=where, sort=sort, after=after)
+        return registry.list_versions(
+            self.settings, name, limit, where=where, sort=sort, after=after
+        )
 
-    def show(self, ref: str) -> VersionDetail:
-        """All that is known of one version.
+    def show(self, ref: str) -> registry.VersionDetail:
+        """All that is known of one version; NotFoundError where there is none."""
+        return registry.show_version(self.settings, ref)
 
-        Raises:
-            NotFoundError: no such version.
-        """
-        return show_version(self.settings, ref)
-
-    def diff(self, a: str, b: str) -> Difference:
-        """What differs in configuration, data, environment and metrics.
-
-        Raises:
-            NotFoundError: no such version.
-        """
-        return diff(self.settings, a, b)
+    def diff(self, a: str, b: str) -> registry.Difference:
+        """What differs in configuration, data, environment and metrics; or NotFoundError."""
+        return registry.diff(self.settings, a, b)
 
     def evaluate(self, ref: str) -> EvaluationOutcome:
-        """Test a version on the test images that the settings describe.
-
-        Raises:
-            UsageError: the images have other classes.
-        """
+        """Test a version on the images of the settings; UsageError for other classes."""
         from mindtrace.registry.evaluation import evaluate
 
         return evaluate(self.settings, ref)
 
     def export(self, ref: str, folder: Path | str) -> Exported:
-        """Write a version's bundle into a new or empty folder.
+        """Write a version's bundle into a new or empty folder, else UsageError.
 
-        Raises:
-            UsageError: the folder is not empty.
-            BundleError: the bundle is not what was registered.
+        BundleError where it is not what was registered.
         """
         return export(self.settings, ref, Path(folder))
 
@@ -156,21 +133,15 @@ class Registry:
     def gc(
         self, name: str | None = None, *, keep: int, dry_run: bool = False
     ) -> builtins.list[Removal]:
-        """Delete all but the newest `keep` versions that nothing names.
-
-        Raises:
-            UsageError: `keep` is below 1.
-        """
+        """Delete all but the newest `keep` (1 or more) versions that nothing names."""
         return builtins.list(gc(self.settings, name, keep=keep, dry_run=dry_run))
 
     def compare(self, a: str, b: str, *, margin: float = 0.01) -> Comparison:
         """Version b beside version a, on the test set that both answered.
 
-        Raises:
-            UsageError: they were tested on different images.
-            BundleError: a bundle is not what was registered.
+        UsageError where there is none, BundleError where a bundle is not what was registered.
         """
-        return compare(self.settings, a, b, margin=margin)
+        return promotion.compare(self.settings, a, b, margin=margin)
 
     def promote(
         self,
@@ -181,14 +152,13 @@ class Registry:
         force: bool = False,
         reason: str | None = None,
         if_revision: int | None = None,
-    ) -> Promotion:
+    ) -> promotion.Promotion:
         """Make a version champion, if the gate lets it pass; see `mindtrace registry promote`.
 
-        Raises:
-            VerdictError: HOLD or REJECT, and neither `force` nor `dry_run`.
-            ConflictError: the history is not at `if_revision`.
+        VerdictError for HOLD and REJECT, unless `force` (with a `reason`) or `dry_run` is given;
+        ConflictError where the history is not at `if_revision`.
         """
-        outcome = promote(
+        outcome = promotion.promote(
             self.settings,
             ref,
             dry_run=dry_run,
@@ -210,24 +180,18 @@ class Registry:
     ) -> HistoryEntry:
         """Put the champion before the latest promotion not yet undone back.
 
-        Raises:
-            ConflictError: nothing to roll back, or somebody else changed the champion.
+        ConflictError where there is none, or somebody else changed the champion.
         """
-        return rollback(self.settings, name, reason=reason, if_revision=if_revision)
+        return promotion.rollback(self.settings, name, reason=reason, if_revision=if_revision)
 
     def history(self, name: str | None = None) -> builtins.list[HistoryEntry]:
-        """Who made which version champion, oldest first.
-
-        Raises:
-            NotFoundError: no model of that name.
-        """
-        return history(self.settings, name)
+        """Who made which version champion, oldest first; NotFoundError for an unknown model."""
+        return promotion.history(self.settings, name)
 
     def reproduce(self, ref: str | None = None, *, tolerance: float = 0.01) -> Reproduction:
         """Train a version again from its bundle; a verdict of DIVERGED is returned, not raised.
 
-        Raises:
-            ConfigError, DataError: it cannot be trained here.
+        ConfigError or DataError where it cannot be trained here.
         """
         from mindtrace.registry.reproduce import reproduce
 
