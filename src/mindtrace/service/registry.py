@@ -7,7 +7,6 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, TypeVar
 
 from mindtrace.bundle import manifest
@@ -148,10 +147,12 @@ def show_version(settings: Settings, ref: str) -> VersionDetail:
     reader = open_reader(settings)
     row = find(settings, reader, reference)
     tags = row.own_tags
-    try:
-        files = _files(locate_version(settings, reader, row).folder)
-    except BundleError:
-        files = {}
+    files: dict[str, int] = {}
+    # `registry verify` reports a damaged bundle; the rest is worth showing.
+    with contextlib.suppress(BundleError, OSError, ValueError, KeyError, TypeError):
+        folder = locate_version(settings, reader, row).folder
+        entries = json.loads((folder / manifest.MANIFEST).read_bytes())["files"]
+        files = {name: int(entry["size"]) for name, entry in sorted(entries.items())}
     git = {"commit": tags.get("git_commit"), "dirty": tags.get("git_dirty") == "true"}
     names = ("parent", "job_id", "started_at", "ended_at", "config_digest", "weights_digest")
     texts: dict[str, Any] = {name: tags.get(name) for name in names}
@@ -218,14 +219,14 @@ def _require_known(reader: Reader, name: str | None, query: Query) -> None:
     ]
     rows = reader.versions(name, _ASKED) if free else []
     for field in free:
-        known: set[str] = set()
-        for row in rows:
-            names = {
-                "param": reader.params(row.run_id),
-                "tag": row.tags,
-                "metric": row.best_metrics,
+        if field.group == "param":
+            known = {key for row in rows for key in reader.params(row.run_id)}
+        else:
+            known = {
+                key
+                for row in rows
+                for key in (row.tags if field.group == "tag" else row.best_metrics)
             }
-            known |= names[field.group].keys()
         close = None if field.name in known else nearest(field.name, sorted(known))
         if close is not None:
             word = words[field.group]
@@ -245,15 +246,6 @@ def _summary(row: ModelVersion) -> dict[str, Any]:
         "run_id": row.run_id,
         **{name: row.own_tags.get(name) for name in (*_DIGESTS, "bundle_digest")},
     }
-
-
-def _files(folder: Path) -> dict[str, int]:
-    try:
-        entries = json.loads((folder / manifest.MANIFEST).read_bytes())["files"]
-        return {name: int(entry["size"]) for name, entry in sorted(entries.items())}
-    except (OSError, ValueError, KeyError, TypeError):
-        # `registry verify` reports a damaged bundle; the rest is worth showing.
-        return {}
 
 
 _Parts = Mapping[str, Mapping[str, Value]]
