@@ -21,9 +21,10 @@ from mindtrace.errors import InterruptedByUser, StoreError
 from mindtrace.models import ImageClassifier
 from mindtrace.registry.names import PREFIX, model_name_of
 from mindtrace.registry.provenance import environment
-from mindtrace.registry.publish import Published, Training, register
+from mindtrace.registry.publish import Published, register
 from mindtrace.registry.store import Run, Store, start_run
 from mindtrace.training.callbacks import BestWeights
+from mindtrace.training.fit import TrainResult
 from mindtrace.training.report import evaluate
 from mindtrace.utils.mappings import flatten_dict
 
@@ -183,18 +184,21 @@ class MlflowLightningCallback(pl.Callback):
         self._best.restore(best)
         best.cpu()
         test = evaluate(best, data, "test")
-        training = Training(
+        ended_at = datetime.now(UTC)
+        result = TrainResult(
             model=best,
             data=data,
-            test=test,
             metrics={**self._best.metrics, "test_loss": test.loss, "test_acc": test.accuracy},
+            test=test,
+            course=(),
             best_epoch=self._best.epoch,
-            settings=self._settings,
+            epochs=trainer.current_epoch,
+            steps=trainer.global_step,
+            fit_s=(ended_at - self._started_at).total_seconds(),
             started_at=self._started_at,
-            ended_at=datetime.now(UTC),
-            job_id=self.job_id,
+            ended_at=ended_at,
         )
-        return register(run, self._model_name, training)
+        return register(run, self._model_name, self._settings, result, job_id=self.job_id)
 
     def _closed(self) -> Run:
         """The open run, which nothing writes to any more."""

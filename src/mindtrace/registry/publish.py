@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -22,32 +21,13 @@ from mindtrace.config.urls import file_path
 from mindtrace.registry.champions import ensure_model, promote_first_version
 from mindtrace.registry.names import BUNDLE, METRIC, PREFIX
 from mindtrace.registry.provenance import code_digest, environment, git_state, times, who
-from mindtrace.registry.store import Store, if_there, store_errors
+from mindtrace.registry.store import End, Run, Store, if_there, store_errors
 from mindtrace.system import sync
 
 if TYPE_CHECKING:
     from mindtrace.config.settings import Settings
-    from mindtrace.data.datamodule import ImageDataModule
-    from mindtrace.models import ImageClassifier
     from mindtrace.preprocess import ImageSpec
-    from mindtrace.registry.store import End, Run
-    from mindtrace.training.report import Evaluation
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a registration needs to know of a training."""
-
-    model: ImageClassifier  # with its best weights, on the CPU
-    data: ImageDataModule
-    test: Evaluation
-    metrics: Mapping[str, float]  # of the best epoch and the test
-    best_epoch: int  # from 1
-    settings: Settings  # with every `auto` resolved
-    started_at: datetime  # UTC
-    ended_at: datetime
-    parent: str | None = None  # the version it started from
-    job_id: str | None = None
+    from mindtrace.training.fit import TrainResult
 
 
 @dataclass(frozen=True)
@@ -81,45 +61,45 @@ class Published:
 def register(
     run: Run,
     model_name: str,
-    training: Training,
+    settings: Settings,
+    result: TrainResult,
     *,
     before_register: Callable[[], None] | None = None,
+    **tags: str | None,
 ) -> Published:
-    """Register what `run`, still open, trained; see `publish`."""
+    """Register what `run`, still open, trained with `settings`, where no `auto` is left.
+
+    `tags` may be its `parent`, the version it started from, and its `job_id`.
+    """
     from mindtrace.training.export import contents
 
-    tests = {name: value for name, value in training.metrics.items() if name.startswith("test_")}
-    run.log_metrics(tests, step=training.best_epoch)
+    tests = {name: value for name, value in result.metrics.items() if name.startswith("test_")}
+    run.log_metrics(tests, step=result.best_epoch)
     run.flush()
+    digests = result.data.digests()
+    metadata = {
+        **environment(),
+        **times(result.started_at, result.ended_at),
+        **git_state(Path.cwd()),
+        "who": who(),
+        "seed": str(settings.train.seed),
+        "best_epoch": str(result.best_epoch),
+        "config_digest": config_digest(settings),
+        "code_digest": code_digest(),
+        "data_digest": digests.data_digest,
+        "test_digest": digests.test_digest,
+        **{key: value for key, value in tags.items() if value is not None},
+        **{METRIC + name: repr(float(value)) for name, value in result.metrics.items()},
+    }
     return publish(
         run.store,
         model_name=model_name,
         run_id=run.run_id,
-        contents=contents(training.model, training.data, training.test, training.settings.to_ini()),
-        metadata=metadata(training),
+        contents=contents(result.model, result.data, result.test, settings.to_ini()),
+        metadata=metadata,
         by=who(),
         before_register=before_register,
     )
-
-
-def metadata(training: Training) -> dict[str, str]:
-    """The tags of a version without our prefix, but for the digests of its bundle."""
-    digests = training.data.digests()
-    optional = {"parent": training.parent, "job_id": training.job_id}
-    return {
-        **environment(),
-        **times(training.started_at, training.ended_at),
-        **git_state(Path.cwd()),
-        "who": who(),
-        "seed": str(training.settings.train.seed),
-        "best_epoch": str(training.best_epoch),
-        "config_digest": config_digest(training.settings),
-        "code_digest": code_digest(),
-        "data_digest": digests.data_digest,
-        "test_digest": digests.test_digest,
-        **{key: value for key, value in optional.items() if value is not None},
-        **{METRIC + name: repr(float(value)) for name, value in training.metrics.items()},
-    }
 
 
 def config_digest(settings: Settings) -> str:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mindtrace.registry.evaluation import EvaluationOutcome
     from mindtrace.registry.reproduce import Reproduction
     from mindtrace.registry.verify import Verification
+    from mindtrace.service.promotion import Promotion
+    from mindtrace.service.registry import Difference, VersionDetail, VersionSummary
 
 
 def load(
@@ -85,7 +87,7 @@ class Registry:
         sort: str | None = None,
         limit: int = 20,
         after: int | None = None,
-    ) -> builtins.list[registry.VersionSummary]:
+    ) -> builtins.list[VersionSummary]:
         """Versions, newest first unless `sort` says else; see `mindtrace registry list`.
 
         UsageError where `where` or `sort` cannot be read, NotFoundError for an unknown model.
@@ -94,11 +96,11 @@ class Registry:
             self.settings, name, limit, where=where, sort=sort, after=after
         )
 
-    def show(self, ref: str) -> registry.VersionDetail:
+    def show(self, ref: str) -> VersionDetail:
         """All that is known of one version; NotFoundError where there is none."""
         return registry.show_version(self.settings, ref)
 
-    def diff(self, a: str, b: str) -> registry.Difference:
+    def diff(self, a: str, b: str) -> Difference:
         """What differs in configuration, data, environment and metrics; or NotFoundError."""
         return registry.diff(self.settings, a, b)
 
@@ -152,7 +154,7 @@ class Registry:
         force: bool = False,
         reason: str | None = None,
         if_revision: int | None = None,
-    ) -> promotion.Promotion:
+    ) -> Promotion:
         """Make a version champion, if the gate lets it pass; see `mindtrace registry promote`.
 
         VerdictError for HOLD and REJECT, unless `force` (with a `reason`) or `dry_run` is given;

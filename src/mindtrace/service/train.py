@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -339,22 +340,11 @@ def _register(
     parent: str | None,
 ) -> Published:
     """Make the version; once for a job, however many of its attempts get here."""
-    from mindtrace.registry.publish import Training, find_by_job, register
+    from mindtrace.registry.publish import find_by_job, register
 
-    training = Training(
-        model=result.model,
-        data=result.data,
-        test=result.test,
-        metrics=result.metrics,
-        best_epoch=result.best_epoch,
-        settings=settings,
-        started_at=result.started_at,
-        ended_at=result.ended_at,
-        parent=parent,
-        job_id=None if guard is None else guard.job_id,
-    )
+    publish = partial(register, run, name, settings, result, parent=parent)
     if guard is None:
-        return register(run, name, training)
+        return publish()
     guard.require()
     found = find_by_job(run.store, name, guard.job_id)
-    return found or register(run, name, training, before_register=guard.require)
+    return found or publish(job_id=guard.job_id, before_register=guard.require)
