@@ -128,30 +128,25 @@ def story(packed: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return tell
 
 
-def test_the_story_in_sqlite(story: Tell, store: Store) -> None:
-    story(store)
-
-
-def test_the_story_in_sqlite_through_mlflow(
-    story: Tell, store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "kind",
+    ["store", "client", "server_store", pytest.param("postgres_store", marks=pytest.mark.postgres)],
+)
+def test_the_story(
+    kind: str, story: Tell, root: Path, request: pytest.FixtureRequest, monkeypatch: Any
 ) -> None:
-    """What stores other than a SQLite file go through."""
-    monkeypatch.setattr(
-        "mindtrace.registry.reader.open_database", lambda _: ClientReader(store.uri, root)
-    )
+    """`client` reads SQLite through MLflow, as other stores are read."""
+    store: Store = request.getfixturevalue("store" if kind == "client" else kind)
+    if kind == "client":
+        monkeypatch.setattr(
+            "mindtrace.registry.reader.open_database", lambda _: ClientReader(store.uri, root)
+        )
     story(store)
-
-
-@pytest.mark.postgres
-def test_the_story_in_postgresql(story: Tell, postgres_store: Store) -> None:
-    story(postgres_store)
-
-
-def test_the_story_behind_an_mlflow_server(story: Tell, server_store: Store, root: Path) -> None:
-    story(server_store)
     champion = mindtrace.load("story")
-    assert (root / "bundles" / champion.digest).is_dir()
-    assert not (root / "mlflow.db").exists()
+    if kind.endswith("_store"):
+        assert not (root / "mlflow.db").exists()
+    if kind == "server_store":
+        assert (root / "bundles" / champion.digest).is_dir()
 
 
 def test_what_mlflow_prints_is_no_result(

@@ -53,17 +53,18 @@ def evaluate(
     data = _images_for(settings, predictor)
     progress.stage(f"answering {len(data.split('test').labels)} images")
     ledger = _predictions(predictor, data)
-    accuracy, loss = _scores(ledger)
-    row, test_digest = located.row, data.digests().test_digest
-    run_id = None if row is None else row.run_id
+    true = np.take_along_axis(ledger.probabilities, ledger.labels[:, None], axis=1)
+    least = float(np.finfo(np.float32).tiny)
+    test_digest = data.digests().test_digest
+    run_id = None if located.row is None else located.row.run_id
     outcome = EvaluationOutcome(
-        model_name=row.name if row else None,
-        version=row.version if row else None,
+        model_name=located.model_name,
+        version=located.version,
         source=data.source,
         test_digest=test_digest,
         n=len(ledger.labels),
-        accuracy=accuracy,
-        loss=loss,
+        accuracy=float((ledger.probabilities.argmax(axis=1) == ledger.labels).mean()),
+        loss=float(-np.log(np.maximum(true.astype(np.float64), least)).mean()),
         bundle_digest=predictor.digest,
         artifact=None if run_id is None else f"{EVALUATIONS}/{test_digest}.npz",
     )
@@ -101,15 +102,6 @@ def _predictions(predictor: Predictor, data: ImageDataModule) -> TestPredictions
     parts = [predictor.run(pixels[at : at + _BATCH]) for at in range(0, len(pixels), _BATCH)]
     digests = np.frombuffer(b"".join(split.digests()), np.uint8).reshape(-1, 32)
     return TestPredictions(digests, split.labels.numpy(), np.concatenate(parts))
-
-
-def _scores(ledger: TestPredictions) -> tuple[float, float]:
-    """Accuracy, and mean cross entropy in nats."""
-    right = ledger.probabilities.argmax(axis=1) == ledger.labels
-    true = np.take_along_axis(ledger.probabilities, ledger.labels[:, None], axis=1)
-    least = float(np.finfo(np.float32).tiny)
-    loss = -np.log(np.maximum(true.astype(np.float64), least)).mean()
-    return float(right.mean()), float(loss)
 
 
 def _keep(

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from mindtrace.bundle import manifest
 from mindtrace.config.settings import Settings
@@ -18,7 +17,7 @@ from mindtrace.registry.champions import parse_log
 from mindtrace.registry.names import BUNDLE, is_log
 from mindtrace.registry.reader import ModelVersion, Reader, open_reader, open_store
 from mindtrace.registry.reference import locate, model_names
-from mindtrace.system import sync
+from mindtrace.system import aside, sync
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
@@ -82,20 +81,20 @@ def export(settings: Settings, ref: str, folder: Path) -> Exported:
     target = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100 - keeps links as written
     _require_empty(target)
     files = manifest.check(located.folder, located.digest)
-    aside = target.with_name(f".{target.name}-{uuid4().hex}")
+    part = aside(target)
     try:
-        aside.mkdir(parents=True)
+        part.mkdir(parents=True)
         for name, content in files.items():
-            (aside / name).write_bytes(content)
-            sync(aside / name)
-        sync(aside)
-        predictor = Predictor.open(aside, located.digest)
+            (part / name).write_bytes(content)
+            sync(part / name)
+        sync(part)
+        predictor = Predictor.open(part, located.digest)
         # Onto an empty folder this is one step; onto one that filled meanwhile it fails.
-        aside.rename(target)
+        part.rename(target)
     except OSError as error:
         raise UsageError(f"folder '{folder}' cannot be written: {error.strerror}") from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
     return Exported(
         model_name=located.model_name,
         version=located.version,
@@ -143,9 +142,9 @@ def _delete(store: Store, row: ModelVersion) -> None:
 
 def _require_empty(target: Path) -> None:
     try:
-        filled = target.exists() and (not target.is_dir() or any(target.iterdir()))
+        if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+            return
     except OSError as error:
         raise UsageError(f"folder '{target}' cannot be read: {error.strerror}") from error
-    if filled:
-        kind = "is not empty" if target.is_dir() else "is a file"
-        raise UsageError(f"folder '{target}' {kind}", hint="name a folder that does not exist yet")
+    kind = "is not empty" if target.is_dir() else "is a file"
+    raise UsageError(f"folder '{target}' {kind}", hint="name a folder that does not exist yet")

@@ -8,7 +8,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
-from uuid import uuid4
 
 from mindtrace.bundle import manifest
 from mindtrace.config.settings import Settings, load_settings
@@ -16,6 +15,7 @@ from mindtrace.config.urls import file_path
 from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError
 from mindtrace.registry.names import CHAMPION, NAME
 from mindtrace.registry.reader import ModelVersion, Reader, open_reader
+from mindtrace.system import aside
 
 # More digits than a version will ever have are a name, or nothing.
 _NUMBER = r"[1-9][0-9]{0,9}"
@@ -165,17 +165,17 @@ def _fetched(settings: Settings, reader: Reader, location: str, digest: str) -> 
         bundles.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"cannot keep bundles in {bundles}: {error.strerror}") from error
-    aside = bundles / f".{digest}-{uuid4().hex}"
+    part = aside(folder)
     try:
-        reader.fetch(location, aside)
-        manifest.check(aside, digest)
+        reader.fetch(location, part)
+        manifest.check(part, digest)
         try:
-            os.rename(aside, folder)  # noqa: PTH104 - must fail if another process was faster
+            os.rename(part, folder)  # noqa: PTH104 - must fail if another process was faster
         except OSError:
             if not folder.is_dir():
                 raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
     return folder
 
 
