@@ -105,7 +105,7 @@ class Registry:
         return registry.diff(self.settings, a, b)
 
     def evaluate(self, ref: str) -> EvaluationOutcome:
-        """Test a version on the images of the settings; UsageError for other classes."""
+        """Test a version on the test images of the settings; UsageError for other classes."""
         from mindtrace.registry.evaluation import evaluate
 
         return evaluate(self.settings, ref)
