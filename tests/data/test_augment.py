@@ -23,26 +23,22 @@ def noise(*shape: int) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
 
-def test_no_turn_and_no_shift_is_the_image() -> None:
+def test_shifts() -> None:
+    """None is the image itself, the largest a fourteenth; what comes in is black."""
     images = noise(1, 3, 20, 30)
     moved = light(images, draw())
     assert moved.dtype == torch.float32
     assert torch.allclose(moved, images.float(), atol=1e-2)
-
-
-def test_the_largest_shift_is_a_fourteenth_and_what_comes_in_is_black() -> None:
     images = noise(1, 1, 28, 14) | 1
-    assert torch.allclose(
-        light(images, draw(across=1.0))[..., :-1], images[..., 1:].float(), atol=1e-2
-    )
+    across = light(images, draw(across=1.0))
+    assert torch.allclose(across[..., :-1], images[..., 1:].float(), atol=1e-2)
     down = light(images, draw(down=-1.0))
     assert torch.allclose(down[:, :, 2:], images[:, :, :-2].float(), atol=1e-2)
     assert float(down[:, :, :2].abs().max()) < 1e-2
 
 
 @pytest.mark.parametrize("shape", [(41, 41), (31, 61)])
-def test_the_largest_turn_is_ten_degrees_about_the_centre(shape: tuple[int, int]) -> None:
-    """Pillow turns the same image about the same point."""
+def test_largest_turn_is_ten_degrees_about_the_centre(shape: tuple[int, int]) -> None:
     pixels = np.zeros(shape, np.uint8)
     pixels[10:-10, 12:-14] = 200
     expected = Image.fromarray(pixels).rotate(10, Image.Resampling.BILINEAR)
@@ -70,31 +66,23 @@ def epoch(data: Digits, number: int) -> torch.Tensor:
     return torch.cat([x for x, _ in data.train_dataloader()])
 
 
-def test_only_images_that_train_are_changed() -> None:
+def test_only_training_batches_are_changed() -> None:
+    """Not labels and order, not validation and test, not the images in memory."""
     plain, changed = digits("none"), digits("light")
-    assert not torch.equal(
-        next(iter(plain.train_dataloader()))[0], next(iter(changed.train_dataloader()))[0]
-    )
+    before = changed.train.images.clone()
+    for (x, y), (u, v) in zip(plain.train_dataloader(), changed.train_dataloader(), strict=True):
+        assert torch.equal(y, v) and x.shape == u.shape
+        assert 0.1 < float((x - u).abs().mean()) < 0.9
     for stage in ("val", "test"):
-        for (x, _), (u, _) in zip(
-            getattr(plain, f"{stage}_dataloader")(),
-            getattr(changed, f"{stage}_dataloader")(),
-            strict=True,
-        ):
+        loaders = [getattr(data, f"{stage}_dataloader")() for data in (plain, changed)]
+        for (x, _), (u, _) in zip(*loaders, strict=True):
             assert torch.equal(x, u)
+    assert torch.equal(changed.train.images, before)
     assert plain.digests() == changed.digests()
     assert torch.equal(plain.sample()[0], changed.sample()[0])
 
 
-def test_labels_and_order_stay() -> None:
-    for (x, y), (u, v) in zip(
-        digits("none").train_dataloader(), digits("light").train_dataloader(), strict=True
-    ):
-        assert torch.equal(y, v) and x.shape == u.shape
-        assert 0.1 < float((x - u).abs().mean()) < 0.9
-
-
-def test_a_resumed_training_draws_the_same() -> None:
+def test_draws_depend_on_seed_and_epoch_alone() -> None:
     data, again = digits("light"), digits("light")
     first, third = epoch(data, 0), epoch(data, 2)
     torch.manual_seed(99)
@@ -114,28 +102,9 @@ def test_an_image_is_changed_in_another_way_each_epoch() -> None:
     assert float((seen[0] - seen[1]).abs().mean()) > 0.2
 
 
-@pytest.mark.parametrize("chunk", [3, 100])
-def test_chunks_hold_the_same_batches(chunk: int) -> None:
-    plain, chunked = digits("light"), digits("light")
-    chunked.chunk = chunk
-    batches = [batch for several in chunked.train_dataloader() for batch in several]
-    for (x, y), (u, v) in zip(plain.train_dataloader(), batches, strict=True):
-        assert torch.equal(x, u) and torch.equal(y, v)
-
-
-def test_the_images_in_memory_are_left_alone() -> None:
-    data = digits("light")
-    before = data.split("train").images.clone()
-    assert len(list(data.train_dataloader())) == 21
-    assert torch.equal(data.split("train").images, before)
-
-
-def test_another_word_is_refused() -> None:
+def test_settings(root: Path) -> None:
     with pytest.raises(ValueError, match="augment = 'heavy': none, light"):
         digits("heavy").train_dataloader()
-
-
-def test_the_settings_say_it(root: Path) -> None:
-    settings = load_settings(sets=("data.source=digits", "data.augment=light"))
-    assert build_data(settings).augment == "light"
-    assert build_data(load_settings(sets=("data.source=digits",))).augment == "none"
+    sets = ["data.source=digits"]
+    assert build_data(load_settings(sets=[*sets, "data.augment=light"])).augment == "light"
+    assert build_data(load_settings(sets=sets)).augment == "none"

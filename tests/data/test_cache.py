@@ -11,8 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from mindtrace.config.settings import load_settings
-from mindtrace.data import ImageFolder, InputRequirements, build_data
+from mindtrace.data import ImageFolder, InputRequirements
 from mindtrace.errors import DataError, ImageError
 from mindtrace.progress import Progress
 
@@ -77,33 +75,26 @@ def test_the_second_start_decodes_nothing(
         ready(folder, None, demand=demand)
 
 
-def test_grey_images_take_one_channel_for_a_colour_network(make_folder: Any, home: Path) -> None:
-    ready(make_folder("a", "b"), home, demand=InputRequirements(mode="RGB"))
-    assert np.load(entries(home)[0] / "images.npy").shape == (20, 1, 6, 8)
-
-
-def test_batches_come_from_a_mapped_file(make_folder: Any, home: Path) -> None:
-    folder = make_folder("a", "b")
-    plain, mapped = ready(folder, None), ready(folder, home)
-    assert mapped.split("train").images.data_ptr() != plain.split("train").images.data_ptr()
-    for (x, y), (u, v) in zip(plain.train_dataloader(), mapped.train_dataloader(), strict=True):
-        assert torch.equal(x, u) and torch.equal(y, v)
-    assert torch.equal(plain.sample("test", 2)[0], mapped.sample("test", 2)[0])
-
-
-def test_what_the_network_subtracts_is_not_part_of_the_key(make_folder: Any, home: Path) -> None:
+def test_the_key(make_folder: Any, home: Path) -> None:
+    """Size and split are part of it, what the network subtracts is not."""
     folder = make_folder("a", "b")
     ready(folder, home)
     spec = ready(folder, home, demand=InputRequirements(mean=(0.1,), std=(0.2,))).spec
     assert (spec.mean, spec.std) == ((0.1,), (0.2,))
     assert len(entries(home)) == 1
-
-
-def test_other_sizes_and_splits_have_entries_of_their_own(make_folder: Any, home: Path) -> None:
-    folder = make_folder("a", "b")
-    for options in ({}, {"image_size": 5}, {"split_seed": 1}, {"num_val": 3}):
+    for options in ({"image_size": 5}, {"split_seed": 1}, {"num_val": 3}):
         assert same(ready(folder, home, **options), ready(folder, None, **options))
     assert len(entries(home)) == 4
+
+
+def test_batches_come_from_a_mapped_file(make_folder: Any, home: Path) -> None:
+    folder, demand = make_folder("a", "b"), InputRequirements(mode="RGB")
+    plain, mapped = ready(folder, None, demand=demand), ready(folder, home, demand=demand)
+    assert np.load(entries(home)[0] / "images.npy").shape == (20, 1, 6, 8), "grey is kept once"
+    assert mapped.split("train").images.data_ptr() != plain.split("train").images.data_ptr()
+    for (x, y), (u, v) in zip(plain.train_dataloader(), mapped.train_dataloader(), strict=True):
+        assert torch.equal(x, u) and torch.equal(y, v)
+    assert torch.equal(plain.sample("test", 2)[0], mapped.sample("test", 2)[0])
 
 
 @pytest.mark.parametrize("change", ["touched", "added", "removed", "renamed"])
@@ -123,19 +114,11 @@ def test_a_change_in_the_folder_is_seen_and_the_old_entry_goes(
         path.unlink()
     else:
         path.rename(folder / "b" / "new.png")
-    assert same(ready(folder, home), ready(folder, None))
-    assert len(entries(home)) == 1
-
-
-def test_a_folder_that_moves_keeps_its_entry(make_folder: Any, home: Path, tmp_path: Path) -> None:
-    folder = make_folder("a", "b")
     before = ready(folder, home)
-    assert same(ready(folder.rename(tmp_path / "moved"), home), before)
+    assert same(before, ready(folder, None))
     assert len(entries(home)) == 1
-
-
-def _shorten(path: Path) -> None:
-    os.truncate(path, path.stat().st_size - 1)
+    assert same(ready(folder.rename(folder.with_name("moved")), home), before)
+    assert len(entries(home)) == 1, "a folder that moves keeps its entry"
 
 
 def _flip(path: Path) -> None:
@@ -153,11 +136,11 @@ def _forget_about(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
-        ("images.npy", _shorten),
-        ("images.npy", Path.unlink),
-        ("digests.npy", _flip),
-        ("manifest.json", _shorten),
+        ("images.npy", lambda path: os.truncate(path, path.stat().st_size - 1)),
+        ("images.npy", _flip),
+        ("digests.npy", Path.unlink),
         ("manifest.json", Path.unlink),
+        ("manifest.json", lambda path: path.write_text("{")),
         ("manifest.json", lambda path: path.write_text("[]")),
         ("manifest.json", _forget_about),
     ],
@@ -176,8 +159,17 @@ def test_a_damaged_entry_is_made_anew(
     assert same(ready(folder, home), expected)
 
 
-def test_an_image_that_cannot_be_read_leaves_nothing(make_folder: Any, home: Path) -> None:
+def test_a_failure_leaves_nothing(make_folder: Any, home: Path) -> None:
     folder = make_folder("a", "b")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))  # a full disk
+    try:
+        with pytest.raises(DataError, match=f"cannot keep decoded images in {home}: ") as caught:
+            ready(folder, home)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "DATA" in str(caught.value.hint)
+    assert [path.name for path in home.iterdir()] == [".lock"]
     broken = folder / "b" / "0007.png"
     broken.write_bytes(broken.read_bytes()[:-40])
     with pytest.raises(ImageError, match=r"b/0007\.png: damaged image"):
@@ -185,37 +177,21 @@ def test_an_image_that_cannot_be_read_leaves_nothing(make_folder: Any, home: Pat
     assert [path.name for path in home.iterdir()] == [".lock"]
 
 
-def test_a_disk_without_room_is_one_line(make_folder: Any, home: Path) -> None:
-    folder = make_folder("a", "b")
-    with (
-        _largest_file(500),
-        pytest.raises(DataError, match=f"cannot keep decoded images in {home}: ") as caught,
-    ):
-        ready(folder, home)
-    assert "DATA" in str(caught.value.hint)
-    assert [path.name for path in home.iterdir()] == [".lock"]
-
-
-@contextmanager
-def _largest_file(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_without_a_place_to_write_the_images_are_decoded_into_memory(
-    make_folder: Any, tmp_path: Path
+    make_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = make_folder("a", "b")
+    folder, home = make_folder("a", "b"), tmp_path / "file" / "cache"
     (tmp_path / "file").touch()
-    data = ready(folder, tmp_path / "file" / "cache")
-    assert same(data, ready(folder, None))
-    assert data.notes == (
-        f"{tmp_path / 'file' / 'cache'} cannot be written: images are decoded anew each time",
-    )
+    expected = ready(folder, None)
+    data = ready(folder, home)
+    assert same(data, expected)
+    assert data.notes == (f"{home} cannot be written: images are decoded anew each time",)
+    home = tmp_path / "cache"
+    ready(folder, home)
+    # Not chmod: root may write anyway.
+    monkeypatch.setattr("mindtrace.data.decode.os.access", lambda *_: False)
+    assert ready(folder, home).notes == (), "what is there is used"
+    assert ready(folder, home, image_size=5).notes != ()
 
 
 class Watcher(Progress):
@@ -227,28 +203,18 @@ class Watcher(Progress):
             self.waits.set()
 
 
-def test_a_second_builder_waits_for_the_first(make_folder: Any, home: Path) -> None:
+def test_builders_wait_for_each_other_and_make_one_entry(make_folder: Any, home: Path) -> None:
     folder = make_folder("a", "b")
-    expected = ready(folder, None)
     home.mkdir()
-    data = ImageFolder(folder, cache_dir=home)
-    data.progress = watcher = Watcher()
+    several = [ImageFolder(folder, cache_dir=home) for _ in range(3)]
+    threads = [threading.Thread(target=data.setup) for data in several]
     with (home / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        waiting = threading.Thread(target=data.setup)
-        waiting.start()
-        assert watcher.waits.wait(60)
+        for data, thread in zip(several, threads, strict=True):
+            data.progress = watcher = Watcher()
+            thread.start()
+            assert watcher.waits.wait(60)
         assert entries(home) == []
-    waiting.join()
-    assert same(data, expected)
-
-
-def test_builders_at_one_time_make_one_entry(make_folder: Any, home: Path) -> None:
-    folder = make_folder("a", "b", count=40)
-    several = [ImageFolder(folder, cache_dir=home) for _ in range(4)]
-    threads = [threading.Thread(target=data.setup) for data in several]
-    for thread in threads:
-        thread.start()
     for thread in threads:
         thread.join()
     assert all(same(data, ready(folder, None)) for data in several)
@@ -271,7 +237,7 @@ data.setup()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_what_a_killed_builder_left_is_swept_away(make_folder: Any, home: Path) -> None:
     folder = make_folder("a", "b")
     done = subprocess.run([sys.executable, "-c", _KILLED, str(folder), str(home)], check=False)
@@ -279,9 +245,3 @@ def test_what_a_killed_builder_left_is_swept_away(make_folder: Any, home: Path) 
     assert (home / ".new").is_dir() and entries(home) == []
     assert same(ready(folder, home), ready(folder, None))
     assert len(entries(home)) == 1 and not (home / ".new").exists()
-
-
-def test_settings_keep_it_below_data(root: Path, make_folder: Any) -> None:
-    sets = ("data.source=folder", f"data.dir={make_folder('a', 'b')}")
-    build_data(load_settings(sets=sets)).setup()
-    assert len(entries(root / "data" / "cache")) == 1

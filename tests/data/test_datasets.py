@@ -18,6 +18,7 @@ import scipy.io
 import torch
 import torchvision.datasets
 from PIL import Image
+from tests.data.conftest import idx_contents
 from torch.utils.data import DataLoader
 
 from mindtrace.config.sections import Source
@@ -42,9 +43,6 @@ def data(tiny: Any, tmp_path: Path) -> MNIST:
     return MNIST(data_dir=tmp_path, batch_size=16, **SMALL)
 
 
-# -- data sets of single images
-
-
 def test_a_split_is_a_data_set(data: MNIST) -> None:
     assert (len(data.train), len(data.val), len(data.test)) == (100, 20, 40)
     image, label = data.train[3]
@@ -62,12 +60,6 @@ def test_any_data_loader_takes_a_split(data: MNIST, workers: int) -> None:
     assert torch.equal(torch.cat([b for _, b in batches]), y)
 
 
-def test_a_data_loader_gathers_a_whole_batch(data: MNIST) -> None:
-    indices = [5, 0, 5]
-    for (x, label), index in zip(data.train.__getitems__(indices), indices, strict=True):
-        assert torch.equal(x, data.train[index][0]) and label == data.train[index][1]
-
-
 # -- each source in its own format
 
 
@@ -76,27 +68,15 @@ def jpeg(path: Path, size: tuple[int, int] = (9, 7)) -> None:
     Image.fromarray(RNG.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
 
 
-def idx_kind(name: str) -> Callable[[Path, pytest.MonkeyPatch], None]:
+def idx_kind(name: str, *prefixes: str) -> Callable[[Path, pytest.MonkeyPatch], None]:
     def put(home: Path, _: pytest.MonkeyPatch) -> None:
-        from_conftest(home / name / "raw", {"train": 30, "t10k": 10})
+        raw = home / name / "raw"
+        raw.mkdir(parents=True)
+        counts = dict(zip(prefixes or ("train", "t10k"), (30, 10), strict=True))
+        for file, content in idx_contents(counts, (6, 5)).items():
+            (raw / file).write_bytes(content)
 
     return put
-
-
-def from_conftest(raw: Path, prefixes: dict[str, int]) -> None:
-    raw.mkdir(parents=True)
-    for prefix, count in prefixes.items():
-        images = RNG.integers(0, 256, (count, 6, 5), dtype=np.uint8)
-        labels = (np.arange(count) % 10).astype(np.uint8)
-        for suffix, array in (("images-idx3-ubyte", images), ("labels-idx1-ubyte", labels)):
-            shape = b"".join(side.to_bytes(4, "big") for side in array.shape)
-            head = bytes([0, 0, 8, array.ndim])
-            (raw / f"{prefix}-{suffix}").write_bytes(head + shape + array.tobytes())
-
-
-def emnist(home: Path, _: pytest.MonkeyPatch) -> None:
-    prefixes = {"emnist-balanced-train": 30, "emnist-balanced-test": 10}
-    from_conftest(home / "EMNIST" / "raw", prefixes)
 
 
 def cifar(name: str, labels: str, classes: int) -> Callable[[Path, pytest.MonkeyPatch], None]:
@@ -180,7 +160,7 @@ PUT: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
     "mnist": idx_kind("MNIST"),
     "fashion_mnist": idx_kind("FashionMNIST"),
     "kmnist": idx_kind("KMNIST"),
-    "emnist": emnist,
+    "emnist": idx_kind("EMNIST", "emnist-balanced-train", "emnist-balanced-test"),
     "cifar10": cifar("CIFAR10", "labels", 10),
     "cifar100": cifar("CIFAR100", "fine_labels", 100),
     "svhn": svhn,
@@ -227,19 +207,19 @@ def test_a_source_is_read_from_files_put_by_hand(
     assert data.digests().counts == dict(zip(("train", "val", "test"), counts, strict=True))
 
 
-def test_pixels_and_labels_stay_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for source in ("cifar10", "svhn", "emnist"):
-        home = tmp_path / source
-        home.mkdir()
-        PUT[source](home, monkeypatch)
-        data = TorchvisionImages(source, data_dir=home, num_val=5)
-        arguments = SOURCES[source].splits["test"]
-        theirs = getattr(torchvision.datasets, SOURCES[source].dataset)(home, **arguments)
-        for index in range(10):
-            image, label = theirs[index]
-            image = image.transpose(Image.Transpose.TRANSPOSE) if source == "emnist" else image
-            assert data.test.digests()[index] == image_digest(np.asarray(image))
-            assert int(data.test.labels[index]) == label
+@pytest.mark.parametrize("source", ["cifar10", "svhn", "emnist"])
+def test_pixels_and_labels_stay_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    PUT[source](tmp_path, monkeypatch)
+    data = TorchvisionImages(source, data_dir=tmp_path, num_val=5)
+    arguments = SOURCES[source].splits["test"]
+    theirs = getattr(torchvision.datasets, SOURCES[source].dataset)(tmp_path, **arguments)
+    for index in range(10):
+        image, label = theirs[index]
+        image = image.transpose(Image.Transpose.TRANSPOSE) if source == "emnist" else image
+        assert data.test.digests()[index] == image_digest(np.asarray(image))
+        assert int(data.test.labels[index]) == label
 
 
 def test_colour_images_for_a_grey_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,31 +277,19 @@ def test_the_first_use_downloads_and_the_next_one_does_not(
     assert capsys.readouterr() == ("", "")
 
 
-def test_only_what_is_missing_is_downloaded(tiny: Any, mirror: Any, tmp_path: Path) -> None:
-    mirror.files = tiny.gzipped()
-    raw = tmp_path / "MNIST" / "raw"
-    tiny.put(raw, gzipped=True)
-    (raw / "t10k-labels-idx1-ubyte.gz").unlink()
-    MNIST(data_dir=tmp_path, mirror=mirror.url, **SMALL).prepare_data()
-    assert set(mirror.asked) == {"t10k-labels-idx1-ubyte.gz"}
-
-
-@pytest.mark.parametrize("gzipped", [False, True])
-def test_files_put_by_hand_need_no_network(tiny: Any, tmp_path: Path, gzipped: bool) -> None:
+@pytest.mark.parametrize("level", [None, 9, 1])
+def test_files_put_by_hand_need_no_network(tiny: Any, tmp_path: Path, level: int | None) -> None:
+    """Gzipped or not; compressed again by somebody, with another checksum, is as good."""
     home = tmp_path / "Bilder für später"
-    tiny.put(home / "MNIST" / "raw", gzipped)
+    raw = home / "MNIST" / "raw"
+    tiny.put(raw, gzipped=level is not None)
+    if level == 1:
+        for name, content in tiny.contents.items():
+            (raw / f"{name}.gz").write_bytes(gzip.compress(content, 1))
     data = MNIST(data_dir=home, mirror=CLOSED, **SMALL)
     assert (len(data.train), len(data.val), len(data.test)) == (100, 20, 40)
     assert data.train.images.shape == (100, 1, 12, 10)
     assert (data.train.images.dtype, data.train.labels.dtype) == (torch.uint8, torch.int64)
-
-
-def test_files_compressed_again_by_somebody_are_as_good(tiny: Any, tmp_path: Path) -> None:
-    raw = tmp_path / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for name, content in tiny.contents.items():
-        (raw / f"{name}.gz").write_bytes(gzip.compress(content, 1))
-    assert len(MNIST(data_dir=tmp_path, mirror=CLOSED, **SMALL).train) == 100
 
 
 def test_archives_in_a_read_only_folder_are_read(
@@ -336,17 +304,22 @@ def test_archives_in_a_read_only_folder_are_read(
     assert all(path.suffix == ".gz" for path in (tmp_path / "MNIST" / "raw").iterdir())
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:500], lambda data: b"", lambda data: b"x"])
-def test_a_damaged_file_is_downloaded_again(
-    tiny: Any, mirror: Any, tmp_path: Path, damage: Any
+@pytest.mark.parametrize("content", [b"", b"x", None])
+def test_only_what_is_missing_or_damaged_is_downloaded(
+    tiny: Any, mirror: Any, tmp_path: Path, content: bytes | None
 ) -> None:
     mirror.files = tiny.gzipped()
     raw = tmp_path / "MNIST" / "raw"
-    tiny.put(raw, gzipped=False)
-    images = raw / "train-images-idx3-ubyte"
-    images.write_bytes(damage(images.read_bytes()))
+    tiny.put(raw, gzipped=content is None)
+    if content is None:
+        (raw / "t10k-labels-idx1-ubyte.gz").unlink()
+    else:
+        (raw / "train-images-idx3-ubyte").write_bytes(content)
     MNIST(data_dir=tmp_path, mirror=mirror.url, **SMALL).prepare_data()
-    assert images.read_bytes() == tiny.contents[images.name]
+    for name, expected in tiny.contents.items():
+        assert (raw / name).read_bytes() == expected
+    if content is None:
+        assert set(mirror.asked) == {"t10k-labels-idx1-ubyte.gz"}
 
 
 def test_without_a_network_the_error_says_what_to_do(
@@ -369,15 +342,7 @@ def test_without_a_network_the_error_says_what_to_do(
     assert left_in(tmp_path) == [".lock", "cifar-10-batches-py"]
 
 
-def test_another_content_is_refused(tiny: Any, mirror: Any, tmp_path: Path) -> None:
-    mirror.files = tiny.gzipped()
-    mirror.files["t10k-labels-idx1-ubyte.gz"] = b"<html>sign in first</html>"
-    with pytest.raises(DownloadError, match="corrupted"):
-        MNIST(data_dir=tmp_path, mirror=mirror.url).prepare_data()
-    assert left_in(tmp_path) == [".lock"]
-
-
-def test_a_silent_server_is_left(
+def test_another_content_and_a_silent_server_are_refused(
     tiny: Any, mirror: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mindtrace.data.download._TIMEOUT_S", 0.1)
@@ -389,6 +354,11 @@ def test_a_silent_server_is_left(
             MNIST(data_dir=tmp_path, mirror=mirror.url).prepare_data()
     finally:
         released.set()
+    mirror.answers = []
+    mirror.files["t10k-labels-idx1-ubyte.gz"] = b"<html>sign in first</html>"
+    with pytest.raises(DownloadError, match="corrupted"):
+        MNIST(data_dir=tmp_path, mirror=mirror.url).prepare_data()
+    assert left_in(tmp_path) == [".lock"]
 
 
 def unavailable(request: Any, _: bytes) -> None:
@@ -440,7 +410,7 @@ MNIST(data_dir=sys.argv[1], mirror=sys.argv[2], num_train=None, num_val=20).setu
 """
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_a_killed_download_leaves_nothing_that_looks_whole(
     tiny: Any, mirror: Any, tmp_path: Path
 ) -> None:
@@ -470,21 +440,20 @@ def test_a_killed_download_leaves_nothing_that_looks_whole(
 # -- MNIST
 
 
-def test_every_image_of_the_training_file_is_in_one_split(tiny: Any, data: MNIST) -> None:
+def test_every_image_is_in_one_split_which_depends_on_split_seed_alone(
+    tiny: Any, data: MNIST
+) -> None:
     raw = np.frombuffer(tiny.contents["train-images-idx3-ubyte"], np.uint8, offset=16)
     expected = sorted(image_digest(image) for image in raw.reshape(120, 12, 10))
     assert sorted([*data.train.digests(), *data.val.digests()]) == expected
 
-
-def test_the_split_depends_on_split_seed_alone(data: MNIST) -> None:
     def val(split_seed: int, seed: int) -> list[bytes]:
         module = MNIST(data_dir=data.data_dir, split_seed=split_seed, **SMALL)
         module.seed = seed
         torch.manual_seed(seed)
         return module.val.digests()
 
-    assert val(3, 0) == val(3, 1)
-    assert val(3, 0) != val(4, 0)
+    assert val(3, 0) == val(3, 1) != val(4, 0)
 
 
 def test_num_train_and_num_val_are_counts(data: MNIST) -> None:
@@ -492,21 +461,15 @@ def test_num_train_and_num_val_are_counts(data: MNIST) -> None:
     assert module.digests().counts == {"train": 37, "val": 30, "test": 40}
     other = MNIST(data_dir=data.data_dir, num_train=None, num_val=30)
     assert module.val.digests() == other.val.digests()
-
-
-def test_more_images_than_there_are_cannot_be_had(data: MNIST) -> None:
     with pytest.raises(UsageError, match="num_train = 101 and num_val = 20: there are 120"):
         MNIST(data_dir=data.data_dir, num_train=101, num_val=20).setup()
     with pytest.raises(UsageError, match="num_val = 120"):
         MNIST(data_dir=data.data_dir, num_val=120).setup()
 
 
-def test_spec_and_class_names(data: MNIST) -> None:
+def test_the_input_is_what_predict_computes(data: MNIST) -> None:
     assert data.spec == ImageSpec("L", 12, 10, (0.1307,), (0.3081,))
     assert data.class_names == tuple("0123456789")
-
-
-def test_the_input_is_what_predict_computes(data: MNIST) -> None:
     expected = normalise(data.test.images[:, 0].numpy(), data.spec)
     assert np.abs(data.normalise(data.test.images).numpy() - expected).max() < 1e-6
 
@@ -530,20 +493,17 @@ def test_image_size_comes_before_the_networks_own(data: MNIST) -> None:
         MNIST(data_dir=data.data_dir, demand=demand, image_size=8, **SMALL).setup()
 
 
-def test_data_dir_is_that_of_the_configuration(root: Path) -> None:
-    assert MNIST().data_dir == FashionMNIST().data_dir == root / "data"
-
-
 def test_files_that_do_not_fit_each_other_are_refused(tiny: Any, tmp_path: Path) -> None:
     contents = dict(tiny.contents)
-    tiny.put(tmp_path / "a" / "MNIST" / "raw", gzipped=False)
-    labels = tmp_path / "a" / "MNIST" / "raw" / "train-labels-idx1-ubyte"
-    labels.write_bytes(contents["t10k-labels-idx1-ubyte"])
-    with pytest.raises(DataError, match=r"120 images.*40 labels"):
-        MNIST(data_dir=tmp_path / "a", **SMALL).setup()
-    labels.write_bytes(contents[labels.name][:-1] + b"\x0a")
-    with pytest.raises(DataError, match="label 10, expected 0 to 9"):
-        MNIST(data_dir=tmp_path / "a", **SMALL).setup()
+    tiny.put(tmp_path / "MNIST" / "raw", gzipped=False)
+    labels = tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+    for content, says in (
+        (contents["t10k-labels-idx1-ubyte"], r"120 images.*40 labels"),
+        (contents[labels.name][:-1] + b"\x0a", "label 10, expected 0 to 9"),
+    ):
+        labels.write_bytes(content)
+        with pytest.raises(DataError, match=says):
+            MNIST(data_dir=tmp_path, **SMALL).setup()
 
 
 @pytest.mark.parametrize(("source", "kind"), [("mnist", MNIST), ("fashion_mnist", FashionMNIST)])
@@ -553,6 +513,7 @@ def test_settings_of_the_mnist_kinds(root: Path, source: str, kind: type[MNIST])
     sets += ["data.batch_size=32", "data.image_size=20"]
     data = build_data(load_settings(sets=sets), demand)
     assert type(data) is kind and isinstance(data, MNIST)
+    assert data.data_dir == kind().data_dir == root / "data"
     assert (data.source, data.mirror) == (source, "http://m.example/x")
     assert (data.batch_size, data.split_seed, data.image_size) == (32, 7, 20)
     assert (data.num_train, data.num_val, data.demand) == (None, 5_000, demand)

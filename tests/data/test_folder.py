@@ -1,80 +1,44 @@
+"""A folder of classes: what is found, how it is split, what is refused."""
+
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from mindtrace.data import ImageFolder, InputRequirements
+from mindtrace.config.settings import load_settings
+from mindtrace.data import ImageFolder, InputRequirements, build_data
 from mindtrace.data.batches import channel_statistics
 from mindtrace.errors import DataFolderError, ImageError
-from mindtrace.preprocess import decode, image_digest, normalise
 
 
 def counts(data: ImageFolder) -> dict[str, int]:
     return dict(data.digests().counts)
 
 
-def test_one_tree_is_split(make_folder: Any) -> None:
-    data = ImageFolder(make_folder("cat", "dog"))
-    assert counts(data) == {"train": 14, "val": 2, "test": 4}
-    assert data.class_names == ("cat", "dog")
-    assert data.notes == ()
-    assert torch.bincount(data.split("test").labels).tolist() == [2, 2]
-
-
-def test_splits_of_their_own_are_kept(make_folder: Any) -> None:
-    folder = make_folder("train/a", "train/b", "val/a", "val/b", count=8)
-    make_folder("test/a", "test/b", count=3)
-    assert counts(ImageFolder(folder)) == {"train": 16, "val": 16, "test": 6}
-
-
-def test_what_has_no_folder_is_drawn_from_the_training_images(make_folder: Any) -> None:
+def test_a_missing_split_is_drawn_and_the_others_are_kept(make_folder: Any) -> None:
     folder = make_folder("train/a", "train/b", "val/a", "val/b")
     data = ImageFolder(folder, test_fraction=0.3, num_val=3)
     assert counts(data) == {"train": 14, "val": 20, "test": 6}
-    make_folder("test/a", "test/b")
-    for path in sorted((folder / "val").rglob("*.png")):
-        path.unlink()
-    for name in ("val/a", "val/b", "val"):
-        (folder / name).rmdir()
-    assert counts(ImageFolder(folder, num_val=3)) == {"train": 17, "val": 3, "test": 20}
+    make_folder("test/a", "test/b", count=3)
+    assert counts(ImageFolder(folder)) == {"train": 20, "val": 20, "test": 6}
+    shutil.rmtree(folder / "val")
+    assert counts(ImageFolder(folder, num_val=3)) == {"train": 17, "val": 3, "test": 6}
 
 
-def test_the_split_depends_on_split_seed_alone(make_folder: Any) -> None:
-    folder = make_folder("a", "b", count=30)
-    first, again, other = (ImageFolder(folder, split_seed=seed).digests() for seed in (0, 0, 1))
-    assert first == again
-    assert first.data_digest == other.data_digest
-    assert first.test_digest != other.test_digest
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_images_are_decoded_as_predict_decodes_them(make_folder: Any, mode: str) -> None:
-    folder = make_folder("a", "b", mode=mode)
-    data = ImageFolder(folder, image_size=5)
-    expected = {}
-    for path in folder.rglob("*.png"):
-        native = np.asarray(Image.open(path))
-        expected[image_digest(native)] = normalise(
-            decode(path.read_bytes(), data.spec)[None], data.spec
-        )[0]
-    assert data.spec.mode == mode
-    for stage in ("train", "val", "test"):
-        split = data.split(stage)
-        for image, digest in zip(data.normalise(split.images), split.digests(), strict=True):
-            assert np.abs(image.numpy() - expected[digest]).max() < 1e-5
-
-
-def test_one_colour_image_makes_all_of_them_colour(make_folder: Any) -> None:
-    folder = make_folder("a", "b", mode="L")
-    Image.new("RGB", (8, 6), "red").save(folder / "a" / "red.png")
-    data = ImageFolder(folder)
-    assert data.spec.mode == "RGB"
-    assert data.split("train").images.shape[1:] == (3, 6, 8)
+def test_one_tree_is_split_by_split_seed_alone(make_folder: Any) -> None:
+    folder = make_folder("cat", "dog")
+    data, again, other = (ImageFolder(folder, split_seed=seed) for seed in (0, 0, 1))
+    assert counts(data) == {"train": 14, "val": 2, "test": 4}
+    assert (data.class_names, data.notes) == (("cat", "dog"), ())
+    assert torch.bincount(data.split("test").labels).tolist() == [2, 2]
+    assert data.digests() == again.digests()
+    assert data.digests().data_digest == other.digests().data_digest
+    assert data.digests().test_digest != other.digests().test_digest
 
 
 def test_grey_and_colour_networks_share_a_test_set(make_folder: Any) -> None:
@@ -109,17 +73,11 @@ def test_the_size_is_the_images_own_where_that_makes_sense(
 ) -> None:
     for position, size in enumerate(sizes):
         folder = make_folder(f"a{position}", f"b{position}", count=3, size=size)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # on its side: seen upright it has the size of the first
+    Image.new("L", sizes[0]).save(folder / "a0" / "turned.jpg", exif=exif)
     spec = ImageFolder(folder, num_val=1).spec
     assert (spec.height, spec.width) == expected
-
-
-def test_a_rotated_photograph_counts_as_it_is_seen(make_folder: Any) -> None:
-    folder = make_folder("a", "b", size=(6, 8))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("L", (6, 8)).save(folder / "a" / "turned.jpg", exif=exif)
-    data = ImageFolder(folder)
-    assert (data.spec.height, data.spec.width) == (6, 8)
 
 
 def test_mean_and_deviation_are_those_of_the_training_images(make_folder: Any) -> None:
@@ -140,18 +98,15 @@ def test_images_of_one_level_have_a_deviation_that_divides() -> None:
     assert channel_statistics(images) == ((0.2,), (1.0,))
 
 
-def test_classes_that_a_split_lacks_are_told(make_folder: Any) -> None:
+def test_notes_name_classes_that_lack_images(make_folder: Any) -> None:
     folder = make_folder("train/a", "train/b", "test/a", "val/b")
     assert ImageFolder(folder).notes == (
         "val has no image of class a",
         "test has no image of class b",
     )
-
-
-def test_a_class_with_one_image_keeps_it_for_training(make_folder: Any) -> None:
-    folder = make_folder("a", "b", count=20)
-    make_folder("rare", count=1)
-    data = ImageFolder(folder)
+    shutil.rmtree(folder)
+    make_folder("a", "b", count=20)
+    data = ImageFolder(make_folder("rare", count=1))
     assert 2 in data.split("train").labels.tolist()
     assert data.notes == (
         "class rare has one image, to train on, and none to judge it by: "
@@ -159,18 +114,16 @@ def test_a_class_with_one_image_keeps_it_for_training(make_folder: Any) -> None:
     )
 
 
-def test_sub_folders_suffixes_in_capitals_and_hidden_files(make_folder: Any) -> None:
-    folder = make_folder("a/2023", "a/2024", "b")
-    Image.new("L", (8, 6)).save(folder / "b" / "X.PNG")
-    (folder / "b" / "._X.png").write_bytes(b"what a Mac leaves")
-    (folder / "b" / "notes.txt").touch()
+def test_names_of_files_and_classes(make_folder: Any) -> None:
+    """Sub-folders belong to a class, capitals are as good, hidden names are passed over."""
+    folder = make_folder("schöne Bäume/2023", "schöne Bäume/2024", "train")
+    Image.new("L", (8, 6)).save(folder / "train" / "X.PNG")
+    (folder / "train" / "._X.png").write_bytes(b"what a Mac leaves")
+    (folder / "train" / "notes.txt").touch()
     (folder / ".git").mkdir()
-    assert sum(counts(ImageFolder(folder)).values()) == 31
-
-
-def test_a_folder_with_spaces_and_umlauts(make_folder: Any) -> None:
-    folder = make_folder("schöne Bäume", "häßliche Bäume")
-    assert ImageFolder(folder).class_names == ("häßliche Bäume", "schöne Bäume")
+    data = ImageFolder(folder)
+    assert data.class_names == ("schöne Bäume", "train")
+    assert sum(counts(data).values()) == 31
 
 
 def folder_error(folder: Path) -> DataFolderError:
@@ -186,67 +139,44 @@ def folder_error(folder: Path) -> DataFolderError:
 def test_a_missing_folder(tmp_path: Path) -> None:
     (tmp_path / "flowers").mkdir()
     error = folder_error(tmp_path / "flovers")
-    assert error.reason == "no such folder"
-    assert error.hint == f"{tmp_path} has flowers"
+    assert (error.reason, error.hint) == ("no such folder", f"{tmp_path} has flowers")
 
 
-def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
-    (tmp_path / "images").touch()
-    assert folder_error(tmp_path / "images").reason == "not a folder"
-
-
-def test_a_folder_without_images(tmp_path: Path) -> None:
-    (tmp_path / "readme.txt").touch()
+def test_a_folder_without_classes(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert folder_error(tmp_path / "file").reason == "not a folder"
     assert folder_error(tmp_path).reason == "no images"
-
-
-def test_images_without_classes(tmp_path: Path) -> None:
     for name in ("a.png", "b.jpg"):
         (tmp_path / name).touch()
     assert folder_error(tmp_path).reason == "no sub-folders; 2 images directly in it"
 
 
-def test_a_single_class(make_folder: Any) -> None:
-    assert folder_error(make_folder("cat")).reason == "only one class, 'cat'"
-
-
-def test_an_empty_class(make_folder: Any) -> None:
-    folder = make_folder("cat", "dog")
-    (folder / "emu").mkdir()
-    assert folder_error(folder).reason == f"class 'emu' has no images in {folder / 'emu'}"
-    (folder / "emu" / "emu.bmp").touch()
-    reason = folder_error(folder).reason
-    assert reason == f"class 'emu' has no images: 1 other files in {folder / 'emu'}"
-
-
-def test_a_class_that_training_does_not_have(make_folder: Any) -> None:
-    error = folder_error(make_folder("train/a", "train/b", "test/a", "test/c"))
-    assert error.reason == "class c is in test and not in train"
-    assert error.hint == "train has a, b"
-
-
-def test_a_split_with_another_name_is_not_passed_over(make_folder: Any) -> None:
-    error = folder_error(make_folder("train/a", "train/b", "valid/a", "valid/b"))
-    assert error.reason == "beside train there is valid"
-
-
-def test_splits_without_train(make_folder: Any) -> None:
-    error = folder_error(make_folder("val/a", "val/b", "test/a", "test/b"))
-    assert error.reason == "has val, test but no train"
-
-
-def test_an_empty_split(make_folder: Any) -> None:
-    folder = make_folder("train/a", "train/b")
+def test_an_empty_class_or_split(make_folder: Any) -> None:
+    folder = make_folder("train/cat", "train/dog")
+    emu = folder / "train" / "emu"
+    emu.mkdir()
+    assert folder_error(folder).reason == f"class 'emu' has no images in {emu}"
+    (emu / "emu.bmp").touch()
+    assert folder_error(folder).reason == f"class 'emu' has no images: 1 other files in {emu}"
+    shutil.rmtree(emu)
     (folder / "val").mkdir()
     assert folder_error(folder).reason == "val has no classes"
 
 
-def test_a_class_may_be_called_train(make_folder: Any) -> None:
-    assert ImageFolder(make_folder("bus", "train")).class_names == ("bus", "train")
-
-
-def test_too_few_images_to_split(make_folder: Any) -> None:
-    assert folder_error(make_folder("a", "b", count=1)).reason == "2 images are too few to split"
+@pytest.mark.parametrize(
+    ("classes", "reason"),
+    [
+        (["cat"], "only one class, 'cat'"),
+        (["a", "b"], "2 images are too few to split"),
+        (["train/a", "train/b", "test/a", "test/c"], "class c is in test and not in train"),
+        (["train/a", "train/b", "valid/a", "valid/b"], "beside train there is valid"),
+        (["val/a", "val/b", "test/a", "test/b"], "has val, test but no train"),
+    ],
+)
+def test_classes_that_cannot_be_trained_on(
+    make_folder: Any, classes: list[str], reason: str
+) -> None:
+    assert folder_error(make_folder(*classes, count=1)).reason == reason
 
 
 @pytest.mark.parametrize(
@@ -273,3 +203,12 @@ def test_a_file_that_goes_away_is_named(make_folder: Any) -> None:
     (folder / "b" / "link.png").symlink_to("nowhere")
     with pytest.raises(ImageError, match=r"b/link\.png: No such file"):
         ImageFolder(folder).setup()
+
+
+def test_settings(root: Path, make_folder: Any) -> None:
+    folder = make_folder("a", "b")
+    sets = ["data.source=folder", f"data.dir={folder}", "data.num_workers=1"]
+    data = build_data(load_settings(sets=sets))
+    assert isinstance(data, ImageFolder)
+    assert (data.dir, data.num_workers, data.num_val) == (folder, 1, 0.1)
+    assert data.cache_dir == root / "data" / "cache"

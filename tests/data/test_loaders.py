@@ -1,15 +1,26 @@
+"""Splits, order and batches of a source in memory; digests; the package's names."""
+
 from __future__ import annotations
 
+import gzip
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
+from torch.nn.functional import cross_entropy
 
+import mindtrace.data
 from mindtrace.bundle.predictions import pairs_digest
-from mindtrace.data import Digits
+from mindtrace.config.settings import load_settings
+from mindtrace.data import Digits, build_data
 from mindtrace.data.batches import image_digests
+from mindtrace.data.datasets import read_digits
+from mindtrace.errors import DataError
 from mindtrace.preprocess import image_digest
 
 
@@ -43,35 +54,25 @@ def test_nothing_is_dropped_and_len_is_right(data: Digits) -> None:
     assert labels(data.val_dataloader()) == data.split("val").labels.tolist()
 
 
-def test_an_order_is_a_function_of_seed_and_epoch(data: Digits) -> None:
+def test_order_is_a_function_of_seed_and_epoch(data: Digits) -> None:
     def order(seed: int, epoch: int) -> list[int]:
         data.seed = seed
         data.set_epoch(epoch)
         torch.manual_seed(epoch)
+        next(iter(data.train_dataloader()))  # one batch does not move the order
         return labels(data.train_dataloader())
 
-    first = order(0, 0)
-    assert order(0, 0) == first
-    assert order(0, 1) != first
+    first, second = order(0, 0), order(0, 1)
+    assert order(0, 0) == first != second
     assert order(1, 0) != first
     assert order(0, 0) == first
+    assert labels(data.train_dataloader()) == second, "a plain loop goes on to the next epoch"
 
 
-def test_a_plain_loop_sees_another_order_each_time(data: Digits) -> None:
-    first, second = labels(data.train_dataloader()), labels(data.train_dataloader())
-    assert first != second
-    data.set_epoch(1)
-    assert labels(data.train_dataloader()) == second
-
-
-def test_a_look_at_one_batch_does_not_move_the_order(data: Digits) -> None:
-    assert torch.equal(
-        next(iter(data.train_dataloader()))[1], next(iter(data.train_dataloader()))[1]
-    )
-
-
+@pytest.mark.parametrize("augment", ["none", "light"])
 @pytest.mark.parametrize("chunk", [2, 20, 21, 100])
-def test_chunks_hold_the_same_batches(data: Digits, chunk: int) -> None:
+def test_chunks_hold_the_same_batches(data: Digits, chunk: int, augment: str) -> None:
+    data.augment = augment
     plain = list(data.train_dataloader())
     data.set_epoch(0)
     data.chunk = chunk
@@ -79,7 +80,6 @@ def test_chunks_hold_the_same_batches(data: Digits, chunk: int) -> None:
     assert len(lists) == len(data.train_dataloader())
     assert all(len(batches) <= chunk for batches in lists)
     chunked = [batch for batches in lists for batch in batches]
-    assert len(chunked) == len(plain)
     for (x, y), (u, v) in zip(plain, chunked, strict=True):
         assert torch.equal(x, u) and torch.equal(y, v)
 
@@ -93,22 +93,15 @@ def test_large_images_come_in_smaller_chunks() -> None:
     assert len(next(iter(data.test_dataloader()))[1]) == 256
 
 
-def test_a_sample_is_an_image_and_its_label(data: Digits) -> None:
+def test_sample_and_setup(data: Digits) -> None:
     image, label = data.sample("test", 5)
     x, y = next(iter(data.test_dataloader()))
     assert torch.equal(image, x[5]) and label == int(y[5])
     assert data.sample()[0].shape == (1, 8, 8)
-
-
-def test_another_stage_is_a_value_error(data: Digits) -> None:
     with pytest.raises(ValueError, match="'training': one of train, val, test"):
         data.sample("training")
     with pytest.raises(IndexError):
         data.sample("val", 144)
-
-
-def test_setup_is_idempotent(data: Digits) -> None:
-    data.setup("fit")
     split = data.split("train")
     data.setup("test")
     assert data.split("train") is split
@@ -129,43 +122,111 @@ def test_a_data_digest_does_not_depend_on_the_order() -> None:
 def test_digests_name_the_data_and_the_test_set(data: Digits) -> None:
     same, other = Digits(batch_size=8, num_val=0.3), Digits(split_seed=1)
     assert data.digests().counts == {"train": 1294, "val": 144, "test": 359}
-    assert same.digests().data_digest == data.digests().data_digest
+    for found in (same, other):
+        assert found.digests().data_digest == data.digests().data_digest
     assert same.digests().test_digest == data.digests().test_digest
-    assert other.digests().data_digest == data.digests().data_digest
     assert other.digests().test_digest != data.digests().test_digest
 
 
-def test_every_class_is_in_every_split(data: Digits) -> None:
-    for stage in ("train", "val", "test"):
-        assert set(data.split(stage).labels.tolist()) == set(range(10))
-
-
-def test_the_digits_are_those_of_scikit_learn(data: Digits) -> None:
+def test_digits_are_those_of_scikit_learn(data: Digits) -> None:
     from sklearn.datasets import load_digits
 
     theirs = load_digits()
     levels = np.round(theirs.images * 255 / 16 + 1e-9).astype(np.uint8)
     expected = sorted(zip(image_digests(levels), theirs.target.tolist(), strict=True))
-    found = sorted(
-        pair
-        for stage in ("train", "val", "test")
-        for pair in zip(data.split(stage).digests(), data.split(stage).labels.tolist(), strict=True)
-    )
-    assert found == expected
+    found = []
+    for stage in ("train", "val", "test"):
+        split = data.split(stage)
+        assert set(split.labels.tolist()) == set(range(10))
+        found += zip(split.digests(), split.labels.tolist(), strict=True)
+    assert sorted(found) == expected
 
 
 def test_another_file_of_digits_is_refused(tmp_path: Path) -> None:
-    from mindtrace.data.datasets import read_digits
-    from mindtrace.errors import DataError
-
     path = tmp_path / "digits.csv.gz"
     with pytest.raises(DataError, match="cannot read"):
         read_digits(path)
-    path.write_bytes(b"1,2,3")
-    with pytest.raises(DataError, match="cannot read"):
-        read_digits(path)
-    import gzip
+    for content, says in (
+        (b"1,2,3", "cannot read"),
+        (gzip.compress(b"1,2,3"), "not the file that is known"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=says):
+            read_digits(path)
 
-    path.write_bytes(gzip.compress(b"1,2,3"))
-    with pytest.raises(DataError, match="not the file that is known"):
-        read_digits(path)
+
+def test_digits_of_the_settings(root: Path) -> None:
+    sets = ["data.source=digits", "data.num_val=50", "data.test_fraction=0.5"]
+    data = build_data(load_settings(sets=sets))
+    assert isinstance(data, Digits)
+    assert data.digests().counts == {"train": 849, "val": 50, "test": 898}
+
+
+def test_the_package_loads_nothing_until_it_is_used() -> None:
+    code = (
+        "import sys, mindtrace.data as data; assert 'torch' not in sys.modules;"
+        "assert sorted(dir(data)) == sorted(data.__all__);"
+        "import mindtrace.data.decode; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    for name in mindtrace.data.__all__:
+        assert getattr(mindtrace.data, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'CIFAR'"):
+        mindtrace.data.CIFAR  # noqa: B018
+
+
+class Linear(pl.LightningModule):
+    """A module of the user's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Linear(64, 10)
+        self.seen: list[list[int]] = []
+        self.judged: list[int] = []
+
+    def on_train_epoch_start(self) -> None:
+        self.seen.append([])
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        batches = batch if isinstance(batch, list) and isinstance(batch[0], tuple) else [batch]
+        losses = []
+        for x, y in batches:
+            self.seen[-1] += y.tolist()
+            losses.append(cross_entropy(self.net(x.flatten(1)), y))
+        return torch.stack(losses).mean()
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        """Lightning calls val_dataloader for it."""
+
+    def test_step(self, batch: Any, index: int) -> None:
+        self.judged += batch[1].tolist()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), 0.01)
+
+
+# Lightning 2.6 asks torch for a class that torch 2.14 has deprecated.
+@pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec:FutureWarning")
+@pytest.mark.parametrize(("chunk", "module"), [(1, True), (8, True), (1, False)])
+def test_lightnings_trainer_orders_by_its_epochs(data: Digits, chunk: int, module: bool) -> None:
+    data.chunk, model = chunk, Linear()
+    trainer = pl.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    if module:
+        trainer.fit(model, data)
+    else:
+        trainer.fit(model, data.train_dataloader(), data.val_dataloader())
+    assert trainer.global_step == 3 * len(data.train_dataloader())
+    for epoch, seen in enumerate(model.seen):
+        data.set_epoch(epoch)
+        order = data.order.indices(len(seen))
+        assert seen == data.split("train").labels[order].tolist()
+    trainer.test(model, data, verbose=False)
+    assert model.judged == data.split("test").labels.tolist()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import math
+import warnings
 from collections.abc import Callable
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional
+from torch.optim.lr_scheduler import OneCycleLR
 
 from mindtrace.config.settings import load_settings
-from mindtrace.data import Digits, build_data
-from mindtrace.models import ImageClassifier, build_model
+from mindtrace.data import Digits, ImageSplit, build_data
+from mindtrace.models import CNN, ImageClassifier, build_model
+from mindtrace.models.classifier import one_cycle
 
 Train = Callable[..., tuple[ImageClassifier, pl.Trainer]]
 
@@ -49,88 +53,78 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
+def of_torch(peak: float, steps: int) -> list[float]:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = OneCycleLR(optimizer, max_lr=peak, total_steps=steps, cycle_momentum=False)
+    rates = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no optimizer steps here
+        for _ in range(steps):
+            rates.append(optimizer.param_groups[0]["lr"])
+            if len(rates) < steps:
+                scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize("steps", [7, 10, 33, 1000])
+@pytest.mark.parametrize("peak", [1e-3, 0.1])
+def test_every_step_has_torchs_rate(steps: int, peak: float) -> None:
+    rate = one_cycle(peak, steps)
+    assert [rate(step) for step in range(steps)] == pytest.approx(of_torch(peak, steps), rel=1e-9)
+
+
+@given(st.integers(1, 500), st.floats(1e-6, 10))
+def test_a_rate_never_leaves_its_bounds_however_few_the_steps(steps: int, peak: float) -> None:
+    rates = [one_cycle(peak, steps)(step) for step in range(steps + 3)]
+    assert all(0 < rate <= peak * (1 + 1e-12) for rate in rates)
+    assert rates[0] == pytest.approx(peak / 25)
+    assert rates[-1] == rates[-2], "beyond the last step the rate stays"
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 32])
 def test_trained_in_chunks_or_not_the_weights_are_those_of_a_plain_loop(
     train: Train, chunk: int
 ) -> None:
-    expected = plain_loop(*CONSTANT, epochs=2)
-
     model, trainer = train(*CONSTANT, chunk=chunk)
-
-    assert same(model.network, expected)
+    assert same(model.network, plain_loop(*CONSTANT, epochs=2))
     assert trainer.global_step == 2 * 21
 
 
-def test_the_schedule_moves_with_every_step_in_chunks_too(train: Train) -> None:
-    one, _ = train(*ONE_CYCLE)
-    chunked, _ = train(*ONE_CYCLE, chunk=8)
-
-    network = torch.nn.Linear(1, 1)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=0.01, total_steps=42, cycle_momentum=False
-    )
-    rates = []
-    for _ in range(42):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        if len(rates) < 42:
-            scheduler.step()
-    expected = plain_loop(*ONE_CYCLE, epochs=2, rates=rates)
-
-    for model in (one, chunked):
-        for name, weight in expected.state_dict().items():
-            torch.testing.assert_close(model.network.state_dict()[name], weight, atol=1e-5, rtol=0)
+@pytest.mark.parametrize("chunk", [1, 8])
+def test_the_schedule_moves_with_every_step_in_chunks_too(train: Train, chunk: int) -> None:
+    model, _ = train(*ONE_CYCLE, chunk=chunk)
+    expected = plain_loop(*ONE_CYCLE, epochs=2, rates=of_torch(0.01, 42))
+    for name, weight in expected.state_dict().items():
+        torch.testing.assert_close(model.network.state_dict()[name], weight, atol=1e-5, rtol=0)
 
 
-def test_an_epoch_logs_the_mean_over_its_images(train: Train) -> None:
-    """Of all images, though the last batch of the validation is smaller than the others."""
-    model, trainer = train(*CONSTANT, "data.num_val=700", chunk=32, max_epochs=1)
-    data = Digits(num_val=700)
-    val = data.split("val")
+def scores(model: ImageClassifier, split: ImageSplit) -> tuple[float, float]:
+    """Loss and accuracy of a whole split."""
     with torch.inference_mode():
-        logits = model.eval()(data.normalise(val.images))
-
-    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    assert set(logged) == {"train_loss", "val_loss", "val_acc"}
-    assert logged["val_loss"] == pytest.approx(
-        float(functional.cross_entropy(logits, val.labels)), rel=1e-4
-    )
-    assert logged["val_acc"] == pytest.approx(
-        float((logits.argmax(1) == val.labels).float().mean()), abs=1e-6
-    )
+        logits = model.eval()(split.normalise(split.images))
+    loss = float(functional.cross_entropy(logits, split.labels))
+    return loss, float((logits.argmax(1) == split.labels).float().mean())
 
 
 @pytest.mark.parametrize("chunk", [1, 32])
-def test_the_training_loss_is_that_of_the_batches_seen(train: Train, chunk: int) -> None:
-    """With a learning rate of almost nothing every batch is seen by the same weights."""
-    model, trainer = train("train.lr=1e-12", chunk=chunk, max_epochs=1)
-    data = Digits()
-    train = data.split("train")
-    with torch.inference_mode():
-        logits = model.eval()(data.normalise(train.images))
-
-    expected = float(functional.cross_entropy(logits, train.labels))
-    assert float(trainer.callback_metrics["train_loss"]) == pytest.approx(expected, rel=1e-4)
-
-
-def test_test_metrics_are_logged_for_trainer_test(train: Train) -> None:
-    model, trainer = train(*CONSTANT, max_epochs=1)
-
-    (found,) = trainer.test(model, Digits(), verbose=False)
-
-    assert set(found) == {"test_loss", "test_acc"}
-    assert 0 <= found["test_acc"] <= 1
-    assert math.isfinite(found["test_loss"])
+def test_metrics_are_means_over_images(train: Train, chunk: int) -> None:
+    """Though the last batches are smaller; almost no lr: each is seen by the same weights."""
+    model, trainer = train("train.lr=1e-12", "data.num_val=700", chunk=chunk, max_epochs=1)
+    data = Digits(num_val=700)
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    loss, accuracy = scores(model, data.val)
+    assert set(logged) == {"train_loss", "val_loss", "val_acc"}
+    assert logged["val_loss"] == pytest.approx(loss, rel=1e-4)
+    assert logged["val_acc"] == pytest.approx(accuracy, abs=1e-6)
+    assert logged["train_loss"] == pytest.approx(scores(model, data.train)[0], rel=1e-4)
+    (found,) = trainer.test(model, data, verbose=False)
+    loss, accuracy = scores(model, data.test)
+    assert found == pytest.approx({"test_loss": loss, "test_acc": accuracy}, rel=1e-4)
 
 
 def test_weights_are_views_on_the_networks_tensors_by_name() -> None:
-    settings = load_settings(sets=["data.source=digits", "model.name=cnn"])
-    data = Digits()
-    model = build_model(settings.model, settings.train, data.spec, data.class_names)
-
+    model = CNN(side=8)
     weights = model.weights()
-
     assert set(weights) == set(model.network.state_dict())
     with torch.no_grad():
         next(model.network.parameters()).fill_(7)

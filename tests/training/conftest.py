@@ -9,7 +9,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from mindtrace.config.settings import Settings, load_settings
+from mindtrace.config.settings import load_settings
 from mindtrace.data.datamodule import build_data
 from mindtrace.training.fit import TrainResult, fit
 
@@ -25,18 +25,12 @@ _SMALL = (
 )
 
 
-@pytest.fixture
-def settings_of() -> Callable[..., Settings]:
-    """`settings_of("train.seed=1")`: of a small training, everything resolved."""
-    return lambda *sets: load_settings(sets=[*_SMALL, *sets])
-
-
-@pytest.fixture
-def fitted(settings_of: Callable[..., Settings]) -> Fit:
+@pytest.fixture(scope="session")
+def fitted() -> Fit:
     """`fitted("train.seed=1", callbacks=[...])`: a whole training."""
 
     def train(*sets: str, **options: Any) -> TrainResult:
-        settings = settings_of(*sets)
+        settings = load_settings(sets=[*_SMALL, *sets], environ={})
         return fit(settings, build_data(settings), **options)
 
     return train

@@ -17,7 +17,7 @@ import pytest
 
 from mindtrace.training.checkpoint import LAST
 
-EPOCHS = 150
+EPOCHS = 60
 WORDS = ["--source", "digits", "--max-epochs", str(EPOCHS), "--lr", "0.003", "--json"]
 PATIENCE = 120  # seconds: for a process that does not come to its point
 
@@ -64,6 +64,11 @@ def run_status(root: Path, run_id: str) -> str:
     return str(status)
 
 
+def error_of(stderr: str) -> dict[str, str]:
+    found: dict[str, str] = json.loads(stderr.splitlines()[-1])["error"]
+    return found
+
+
 def finished(process: subprocess.Popen[str]) -> dict[str, object]:
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
@@ -73,15 +78,9 @@ def finished(process: subprocess.Popen[str]) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    before = os.environ.get("DIR_PATHS__ROOT")
-    os.environ["DIR_PATHS__ROOT"] = str(tmp_path_factory.mktemp("uninterrupted"))
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIR_PATHS__ROOT", str(tmp_path_factory.mktemp("uninterrupted")))
         return finished(begin())
-    finally:
-        if before is None:
-            del os.environ["DIR_PATHS__ROOT"]
-        else:
-            os.environ["DIR_PATHS__ROOT"] = before
 
 
 @pytest.mark.parametrize(
@@ -97,10 +96,15 @@ def test_a_stopped_training_says_how_to_go_on_and_ends_with_the_same_weights(
 
     assert process.returncode == code, err
     assert out == ""
-    error = json.loads(err.splitlines()[-1])["error"]
     (folder,) = checkpoint_folders(root)
-    assert f"--resume {folder.name}" in error["hint"]
+    assert f"--resume {folder.name}" in error_of(err)["hint"]
     assert run_status(root, folder.name) == "KILLED"
+
+    if signum == signal.SIGTERM:
+        other = begin("--resume", "last", "--set", "train.seed=7")
+        _, err = other.communicate(timeout=PATIENCE)
+        assert other.returncode == 2
+        assert "[train] seed was 0, is 7" in error_of(err)["message"]
 
     document = finished(begin("--resume", folder.name))
     assert document["weights_digest"] == uninterrupted["weights_digest"]
@@ -109,25 +113,10 @@ def test_a_stopped_training_says_how_to_go_on_and_ends_with_the_same_weights(
     assert run_status(root, folder.name) == "FINISHED"
     assert checkpoint_folders(root) == []
 
-
-def test_another_configuration_cannot_resume(root: Path) -> None:
-    process = begin()
-    wait_for_epoch(process, 2)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=PATIENCE)
-
-    other = begin("--resume", "last", "--set", "train.seed=7")
-    _, err = other.communicate(timeout=PATIENCE)
-
-    assert other.returncode == 2
-    assert "[train] seed was 0, is 7" in json.loads(err.splitlines()[-1])["error"]["message"]
-
-
-def test_resume_without_a_checkpoint_is_not_found(root: Path) -> None:
-    process = begin("--resume", "last")
-    _, err = process.communicate(timeout=PATIENCE)
-
-    assert process.returncode == 4, err
+    if signum == signal.SIGTERM:
+        process = begin("--resume", "last")
+        _, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 4, err
 
 
 def test_kill_9_at_random_moments_leaves_a_checkpoint_that_goes_on(
@@ -137,7 +126,7 @@ def test_kill_9_at_random_moments_leaves_a_checkpoint_that_goes_on(
     process = begin()
     wait_for_epoch(process, 2)
     kills = 0
-    while kills < 5 * soak:
+    while kills < 4 * soak:
         # Anywhere: within an epoch, a checkpoint's write, between rename and sync.
         time.sleep(chance.uniform(0, 0.05))
         process.kill()

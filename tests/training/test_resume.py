@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 
 from mindtrace.bundle.bundle import weights_digest
-from mindtrace.config.settings import Settings, load_settings
-from mindtrace.data.datamodule import build_data
 from mindtrace.errors import NotFoundError, TrainingError, UsageError
 from mindtrace.training import checkpoint
 from mindtrace.training.checkpoint import Identity
-from mindtrace.training.fit import TrainResult, fit
+from mindtrace.training.fit import TrainResult
 
-
-def settings(*sets: str) -> Settings:
-    return load_settings(
-        sets=[
-            "data.source=digits",
-            "train.max_epochs=5",
-            "train.schedule=one_cycle",
-            "train.lr=0.01",
-            "compute.threads=1",
-            "compute.device=cpu",
-            "compute.precision=32",
-            *sets,
-        ]
-    )
-
-
-def trained(what: Settings, **options: object) -> TrainResult:
-    return fit(what, build_data(what), **options)  # type: ignore[arg-type]
+Fit = Callable[..., TrainResult]
+ONE_CYCLE = ("train.max_epochs=5", "train.schedule=one_cycle", "train.lr=0.01")
+IMPATIENT = ("train.patience=1", "train.lr=0.3", "train.max_epochs=30")
 
 
 class PowerCutError(Exception):
@@ -52,44 +36,35 @@ class InterruptAt(pl.Callback):
             raise PowerCutError
 
 
+@pytest.fixture(scope="module")
+def whole(fitted: Fit) -> TrainResult:
+    return fitted(*ONE_CYCLE)
+
+
+def same(resumed: TrainResult, whole: TrainResult) -> bool:
+    assert weights_digest(resumed.model.weights()) == weights_digest(whole.model.weights())
+    assert resumed.metrics == whole.metrics
+    numbers = ("steps", "epochs", "best_epoch")
+    return all(getattr(resumed, name) == getattr(whole, name) for name in numbers)
+
+
 @pytest.mark.parametrize("epoch", [2, 4, 5])
 def test_resumed_weights_are_those_of_an_uninterrupted_training(
-    root: Path, tmp_path: Path, epoch: int
+    fitted: Fit, whole: TrainResult, tmp_path: Path, epoch: int
 ) -> None:
-    whole = trained(settings())
     with pytest.raises(PowerCutError):
-        trained(settings(), callbacks=[InterruptAt(epoch)], checkpoints=tmp_path)
-
-    resumed = trained(settings(), checkpoints=tmp_path, resume=True)
-
-    assert weights_digest(resumed.model.weights()) == weights_digest(whole.model.weights())
-    assert resumed.metrics == whole.metrics
-    assert resumed.steps == whole.steps
-    assert resumed.best_epoch == whole.best_epoch
+        fitted(*ONE_CYCLE, callbacks=[InterruptAt(epoch)], checkpoints=tmp_path)
+    assert same(fitted(*ONE_CYCLE, checkpoints=tmp_path, resume=True), whole)
+    again = fitted(*ONE_CYCLE, checkpoints=tmp_path, resume=True)
+    assert same(again, whole), "after the last epoch it needs no more steps"
 
 
-def test_a_training_that_was_stopped_after_its_last_epoch_needs_no_more_steps(
-    root: Path, tmp_path: Path
-) -> None:
-    whole = trained(settings(), checkpoints=tmp_path)
-
-    resumed = trained(settings(), checkpoints=tmp_path, resume=True)
-
-    assert weights_digest(resumed.model.weights()) == weights_digest(whole.model.weights())
-    assert resumed.metrics == whole.metrics
-
-
-def test_patience_is_counted_across_an_interruption(root: Path, tmp_path: Path) -> None:
-    impatient = settings("train.patience=1", "train.lr=0.3", "train.max_epochs=30")
-    whole = trained(impatient)
+def test_patience_is_counted_across_an_interruption(fitted: Fit, tmp_path: Path) -> None:
+    whole = fitted(*IMPATIENT)
     assert whole.epochs < 30, "the test wants a training that stops early"
     with pytest.raises(PowerCutError):
-        trained(impatient, callbacks=[InterruptAt(whole.epochs)], checkpoints=tmp_path)
-
-    resumed = trained(impatient, checkpoints=tmp_path, resume=True)
-
-    assert resumed.epochs == whole.epochs
-    assert weights_digest(resumed.model.weights()) == weights_digest(whole.model.weights())
+        fitted(*IMPATIENT, callbacks=[InterruptAt(whole.epochs)], checkpoints=tmp_path)
+    assert same(fitted(*IMPATIENT, checkpoints=tmp_path, resume=True), whole)
 
 
 def test_last_is_the_newest_checkpoint(tmp_path: Path) -> None:
@@ -131,16 +106,12 @@ class NoRoomFrom(pl.Callback):
 
 
 def test_without_room_for_a_checkpoint_the_one_before_stays_whole(
-    root: Path, tmp_path: Path
+    fitted: Fit, whole: TrainResult, tmp_path: Path
 ) -> None:
-    whole = trained(settings())
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with pytest.raises(TrainingError) as caught:
-            trained(settings(), callbacks=[NoRoomFrom(3)], checkpoints=tmp_path)
+        with pytest.raises(TrainingError, match=str(tmp_path / checkpoint.LAST)):
+            fitted(*ONE_CYCLE, callbacks=[NoRoomFrom(3)], checkpoints=tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-    assert str(tmp_path / checkpoint.LAST) in caught.value.message
-    resumed = trained(settings(), checkpoints=tmp_path, resume=True)
-    assert weights_digest(resumed.model.weights()) == weights_digest(whole.model.weights())
+    assert same(fitted(*ONE_CYCLE, checkpoints=tmp_path, resume=True), whole)

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from mindtrace.data.folder import ImageFolder
     from mindtrace.preprocess import InputRequirements
 
-# torch and Lightning are behind nearly all of them, so there is nothing to gain from less.
-_MODULES = ("batches", "datamodule", "datasets", "folder")
-
 __all__ = [
     "MNIST",
     "DataDigests",
@@ -31,7 +28,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        for module in _MODULES:
+        for module in ("batches", "datamodule", "datasets", "folder"):
             found = importlib.import_module(f"mindtrace.data.{module}")
             if hasattr(found, name):
                 return getattr(found, name)

@@ -9,6 +9,7 @@ import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch.utils.data import Dataset
 
 from mindtrace.data.augment import AUGMENTATIONS, DRAWS
 from mindtrace.data.split import Stage
-from mindtrace.preprocess import ImageSpec, resized
+from mindtrace.preprocess import ImageSpec, Mode, resized
 
 Batch = tuple[Tensor, Tensor]
 
@@ -114,39 +115,40 @@ def to_images(pixels: NDArray[np.uint8]) -> Tensor:
         return torch.from_numpy(pixels)
 
 
-def _array_split(
-    pixels: NDArray[np.uint8], labels: NDArray[np.int64], spec: ImageSpec
-) -> ImageSplit:
-    """Images in memory, (n, h, w) or (n, h, w, 3), in the size and mode of `spec`."""
-    grey, size = pixels.ndim == 3, (spec.height, spec.width)
-    converted = spec.mode == "L" and not grey
-    known = None
-    if converted or pixels.shape[1:3] != size or (grey and spec.mode == "RGB"):
-        known = np.frombuffer(b"".join(image_digests(pixels)), np.uint8).reshape(-1, 32)
-    if converted or pixels.shape[1:3] != size:
-        # With the resize that predict and serve use; 16 us for an image of 28 x 28.
-        out = np.empty((len(pixels), *size, *(() if grey or converted else (3,))), np.uint8)
-        for place, one in enumerate(pixels):
-            image = Image.fromarray(one)
-            out[place] = np.asarray(resized(image.convert("L") if converted else image, spec))
-        pixels = out
-    if pixels.ndim == 4:
-        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    else:
-        # Three equal channels are one channel seen three times: they take no memory.
-        images = to_images(pixels)[:, None].expand(-1, spec.channels, -1, -1)
-    return ImageSplit(images, torch.from_numpy(labels), spec, known)
-
-
 def array_splits(
     pixels: NDArray[np.uint8],
     labels: NDArray[np.int64],
     division: Mapping[Stage, Tensor],
     spec: ImageSpec,
 ) -> dict[Stage, ImageSplit]:
-    """The split of each stage, from all images in memory and the indices of each stage."""
+    """The split of each stage, from all images, (n, h, w[, 3]), and the indices of each stage."""
     rows = {stage: indices.numpy() for stage, indices in division.items()}
     return {stage: _array_split(pixels[at], labels[at], spec) for stage, at in rows.items()}
+
+
+def _array_split(
+    pixels: NDArray[np.uint8], labels: NDArray[np.int64], spec: ImageSpec
+) -> ImageSplit:
+    own_mode: Mode = "L" if pixels.ndim == 3 else "RGB"
+    fits = pixels.shape[1:3] == (spec.height, spec.width)
+    known = None
+    if own_mode != spec.mode or not fits:
+        known = np.frombuffer(b"".join(image_digests(pixels)), np.uint8).reshape(-1, 32)
+    grey = own_mode == "L" or spec.mode == "L"
+    if not fits or grey != (own_mode == "L"):
+        # With the resize that predict and serve use; 16 us for an image of 28 x 28.
+        shape = (len(pixels), spec.height, spec.width, *(() if grey else (3,)))
+        out = np.empty(shape, np.uint8)
+        for place, one in enumerate(pixels):
+            image = Image.fromarray(one).convert("L" if grey else "RGB")
+            out[place] = np.asarray(resized(image, spec))
+        pixels = out
+    if grey:
+        # Three equal channels are one channel seen three times: they take no memory.
+        images = to_images(pixels)[:, None].expand(-1, spec.channels, -1, -1)
+    else:
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+    return ImageSplit(images, torch.from_numpy(labels), spec, known)
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -221,31 +223,14 @@ class EvalBatches:
 
 @dataclass(frozen=True, eq=False)
 class TrainBatches(EvalBatches):
-    """Yields (x, y) in an epoch's order, augmented; without Lightning a pass is an epoch."""
+    """Yields (x, y) in an epoch's order, augmented; without Lightning a pass is an epoch.
+
+    With `chunk` above 1 it yields lists of up to so many (x, y), gathered in one operation.
+    """
 
     sampler: TrainOrder
     augment: str
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self._pass(self.batch_size)
-
-    def _pass(self, images_at_once: int) -> Iterator[Batch]:
-        count = len(self.split)
-        augment = AUGMENTATIONS.get(self.augment)
-        draws = self.sampler.draws(count, DRAWS) if augment else None
-        for indices in torch.split(self.sampler.indices(count), images_at_once):
-            x = self.split.images.index_select(0, indices)
-            if augment and draws is not None:
-                x = augment(x, draws[indices])
-            yield self._ready(x, self.split.labels[indices])
-        self.sampler.set_epoch(self.sampler.epoch + 1)
-
-
-@dataclass(frozen=True, eq=False)
-class TrainChunks(TrainBatches):
-    """Yields lists of up to `chunk` batches of `TrainBatches`, gathered in one operation."""
-
-    chunk: int
+    chunk: int = 1
 
     def __len__(self) -> int:
         return math.ceil(super().__len__() / self._batches_at_once)
@@ -256,7 +241,19 @@ class TrainChunks(TrainBatches):
         limit = batch_limit(self.split, self.chunk * self.batch_size)
         return max(1, limit // self.batch_size)
 
-    def __iter__(self) -> Iterator[list[Batch]]:  # type: ignore[override]
-        for x, y in self._pass(self._batches_at_once * self.batch_size):
-            xs, ys = torch.split(x, self.batch_size), torch.split(y, self.batch_size)
-            yield list(zip(xs, ys, strict=True))
+    def __iter__(self) -> Iterator[Any]:
+        count = len(self.split)
+        augment = AUGMENTATIONS.get(self.augment)
+        draws = self.sampler.draws(count, DRAWS) if augment else None
+        at_once = self._batches_at_once * self.batch_size
+        for indices in torch.split(self.sampler.indices(count), at_once):
+            images = self.split.images.index_select(0, indices)
+            if augment and draws is not None:
+                images = augment(images, draws[indices])
+            x, y = self._ready(images, self.split.labels[indices])
+            if self.chunk == 1:
+                yield x, y
+            else:
+                xs, ys = torch.split(x, self.batch_size), torch.split(y, self.batch_size)
+                yield list(zip(xs, ys, strict=True))
+        self.sampler.set_epoch(self.sampler.epoch + 1)

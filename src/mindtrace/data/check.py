@@ -99,7 +99,7 @@ class DataCheck:
 
 
 class CheckedImage(NamedTuple):
-    """An image, its number in the split (-1 for an unknown class), its digest or its error."""
+    """An image, its number in a split without files, its digest or its error."""
 
     place: ImagePlace
     number: int
@@ -109,8 +109,7 @@ class CheckedImage(NamedTuple):
 
 def check(data: ImageDataModule, sheet: Path | None = None) -> tuple[DataCheck, Image.Image | None]:
     """Decode all images of a source; with `sheet` also draw some images of each class."""
-    folder = data if isinstance(data, ImageFolder) else None
-    images, fields = _check_folder(folder) if folder else _check_source(data)
+    images, fields = _check_folder(data) if isinstance(data, ImageFolder) else _check_source(data)
     names = dict.fromkeys(
         [*fields["class_names"], *(one.class_name for one in fields["added_classes"])]
     )
@@ -122,7 +121,6 @@ def check(data: ImageDataModule, sheet: Path | None = None) -> tuple[DataCheck, 
         picture = contact_sheet(data, images, list(names))
     return DataCheck(
         source=data.source,
-        dir=str(folder.dir) if folder else None,
         images=len(images),
         counts={stage: {name: seen[stage, name] for name in names} for stage in STAGES},
         unreadable=tuple(
@@ -149,10 +147,7 @@ def duplicates_of(images: Iterable[CheckedImage]) -> tuple[Duplicates, ...]:
     )
 
 
-_Found = tuple[list[CheckedImage], dict[str, Any]]
-
-
-def _check_source(data: ImageDataModule) -> _Found:
+def _check_source(data: ImageDataModule) -> tuple[list[CheckedImage], dict[str, Any]]:
     images = []
     for stage in STAGES:
         split = data.split(stage)
@@ -163,6 +158,7 @@ def _check_source(data: ImageDataModule) -> _Found:
         ]
     digests = data.digests()
     return images, {
+        "dir": None,
         "class_names": data.class_names,
         "sizes": (ImageSize(data.spec.height, data.spec.width, len(images)),),
         "modes": {data.spec.mode: len(images)},
@@ -175,7 +171,7 @@ def _check_source(data: ImageDataModule) -> _Found:
     }
 
 
-def _check_folder(data: ImageFolder) -> _Found:
+def _check_folder(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]]:
     scan = scan_folder(data.dir)
     trainable = True
     try:
@@ -185,45 +181,47 @@ def _check_folder(data: ImageFolder) -> _Found:
             raise
         trainable = False
     rows = data.rows(scan)
-    unknown = [
+    parts = rows.parts()
+    added = [
         SplitClass(stage, name)
         for stage, classes in scan.images.items()
         for name in classes
         if name not in scan.class_names
     ]
     places = [
-        (stage, index, rows.paths[row], scan.class_names[int(rows.labels[row])])
-        for stage, part in rows.parts().items()
-        for index, row in enumerate(range(part.start, part.stop))
+        (stage, scan.class_names[int(rows.labels[row])], rows.paths[row])
+        for stage, part in parts.items()
+        for row in range(part.start, part.stop)
     ]
     places += [
-        (one.split, -1, path, one.class_name)
-        for one in unknown
+        (one.split, one.class_name, path)
+        for one in added
         for path in scan.images[one.split][one.class_name]
     ]
     count = len(places)
     # Reading the headers is as much work again as decoding small images.
     workers = workers_for(2 * count, 0, data.num_workers or available_cores())
     report = reporter(data.progress, f"checking {count:,} images", count)
-    facts = examine_files([path for _, _, path, _ in places], workers, report)
+    facts = examine_files([path for *_, path in places], workers, report)
     start = len(str(data.dir)) + 1
     images = [
         CheckedImage(
             ImagePlace(stage, path[start:], name),
-            index,
+            -1,
             fact["digest"].tobytes(),
             fact["error"].decode(errors="replace"),
         )
-        for (stage, index, path, name), fact in zip(places, facts, strict=True)
+        for (stage, name, path), fact in zip(places, facts, strict=True)
     ]
-    labels = {stage: rows.labels[part] for stage, part in rows.parts().items()}
     # What a draw left out; what a split's own folder lacks is a fault, not a note.
     drawn = [stage for stage in STAGES if stage not in scan.images]
+    labels = {stage: rows.labels[part] for stage, part in parts.items()}
     readable = facts[facts["error"] == b""]
     trainable = trainable and len(readable) == len(facts)
     pairs = list(zip((image.digest for image in images), rows.labels.tolist(), strict=False))
     sizes = Counter(zip(readable["height"].tolist(), readable["width"].tolist(), strict=True))
     return images, {
+        "dir": str(data.dir),
         "class_names": scan.class_names,
         "sizes": tuple(ImageSize(*size, count) for size, count in sizes.most_common()),
         "modes": _counted(readable["mode"]),
@@ -234,10 +232,10 @@ def _check_folder(data: ImageFolder) -> _Found:
             for name in scan.class_names
             if not classes.get(name)
         ),
-        "added_classes": tuple(unknown),
+        "added_classes": tuple(added),
         "notes": (*class_notes(scan.class_names, labels, drawn), *_remarks(readable)),
         "data_digest": pairs_digest(pairs) if trainable else None,
-        "test_digest": pairs_digest(pairs[rows.parts()["test"]]) if trainable else None,
+        "test_digest": pairs_digest(pairs[parts["test"]]) if trainable else None,
     }
 
 
@@ -262,7 +260,6 @@ def _remarks(facts: NDArray[Any]) -> Iterator[str]:
 COLUMNS, LARGEST_ROWS = 10, 100
 _TILE, _GAP, _MARGIN = 72, 6, 16
 _LETTERS = 28  # of a class name that fit
-_PAPER, _INK, _PALE = (255, 255, 255), (20, 20, 20), (120, 120, 120)
 
 
 def contact_sheet(
@@ -298,42 +295,32 @@ def draw_sheet(
     rows: Sequence[tuple[str, int, Sequence[Image.Image]]], *, more: int = 0
 ) -> Image.Image:
     """Rows of images with a name and a number before each; `more` rows were left out."""
-    name_font, number_font = _font(14), _font(12)
-    names = [name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…" for name, _, _ in rows]
-    numbers = [f"{number:,}" for _, number, _ in rows]
-    last = f"and {more:,} more classes" if more else ""
-    text_width = math.ceil(
-        max(
-            *(name_font.getlength(text) for text in (*names, last)),
-            *(number_font.getlength(text) for text in (*numbers, "0")),
-        )
-    )
-    left = _MARGIN + text_width + 2 * _GAP
-    widest = max((len(images) for _, _, images in rows), default=0)
-    width = left + widest * (_TILE + _GAP) - _GAP + _MARGIN
-    height = 2 * _MARGIN + len(rows) * (_TILE + _GAP) - _GAP + (2 * _GAP + 15 if more else 0)
-    sheet = Image.new("RGB", (width, height), _PAPER)
-    pen = ImageDraw.Draw(sheet)
-    top = _MARGIN
-    for name, number, (_, _, images) in zip(names, numbers, rows, strict=True):
-        middle = top + _TILE // 2
-        pen.text((_MARGIN, middle - 2), name, _INK, name_font, anchor="ls")
-        pen.text((_MARGIN, middle + 16), number, _PALE, number_font, anchor="ls")
-        for column, image in enumerate(images):
-            tile = _fitted(image)
-            at = left + column * (_TILE + _GAP) + (_TILE - tile.width) // 2
-            sheet.paste(tile, (at, top + (_TILE - tile.height) // 2))
-        top += _TILE + _GAP
-    pen.text((_MARGIN, top + _GAP), last, _PALE, name_font)
-    return sheet
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
     # Pillow's own font has no umlauts.
     import matplotlib
 
-    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    return ImageFont.truetype(str(fonts / "DejaVuSans.ttf"), size)
+    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    font = ImageFont.truetype(str(file), 13)
+    names = [name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…" for name, _, _ in rows]
+    lines = [[name, f"{number:,}"] for name, (_, number, _) in zip(names, rows, strict=True)]
+    last = f"and {more:,} more classes" if more else ""
+    text_width = math.ceil(max(font.getlength(text) for text in sum(lines, [last])))
+    left = _MARGIN + text_width + 2 * _GAP
+    widest = max((len(images) for _, _, images in rows), default=0)
+    width = left + widest * (_TILE + _GAP) - _GAP + _MARGIN
+    bottom = _MARGIN + len(rows) * (_TILE + _GAP)
+    sheet = Image.new(
+        "RGB", (width, bottom + (2 * _GAP + 15 if more else 0) - _GAP + _MARGIN), "white"
+    )
+    pen = ImageDraw.Draw(sheet)
+    for row, (text, (_, _, images)) in enumerate(zip(lines, rows, strict=True)):
+        middle = _MARGIN + row * (_TILE + _GAP) + _TILE // 2
+        pen.text((_MARGIN, middle), "\n".join(text), "black", font, anchor="lm")
+        for column, image in enumerate(images):
+            tile = _fitted(image)
+            across = left + column * (_TILE + _GAP) + (_TILE - tile.width) // 2
+            sheet.paste(tile, (across, middle - tile.height // 2))
+    pen.text((_MARGIN, bottom + _GAP), last, "black", font)
+    return sheet
 
 
 def _fitted(image: Image.Image) -> Image.Image:

@@ -18,7 +18,6 @@ from mindtrace.data.batches import (
     EvalBatches,
     ImageSplit,
     TrainBatches,
-    TrainChunks,
     TrainOrder,
     batch_limit,
 )
@@ -252,7 +251,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Choose the order of the training images; epoch 0 is the first."""
         self.order.set_epoch(epoch)
 
-    def train_dataloader(self) -> TrainBatches | TrainChunks:
+    def train_dataloader(self) -> TrainBatches:
         """Shuffled training batches, nothing dropped, augmented as `augment` says.
 
         Raises:
@@ -260,8 +259,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """
         if self.augment not in ("none", *AUGMENTATIONS):
             raise ValueError(f"augment = {self.augment!r}: none, {', '.join(AUGMENTATIONS)}")
-        shared = (self.train, self.batch_size, self._pins(), self.order, self.augment)
-        return TrainBatches(*shared) if self.chunk == 1 else TrainChunks(*shared, self.chunk)
+        shared = (self.train, self.batch_size, self._pins())
+        return TrainBatches(*shared, self.order, self.augment, self.chunk)
 
     def val_dataloader(self) -> EvalBatches:
         """Validation batches of 512 (fewer where images are large), in order."""

@@ -29,7 +29,7 @@ from mindtrace.data.download import downloads
 from mindtrace.data.folder import Rows, load_rows
 from mindtrace.data.split import Stage
 from mindtrace.errors import DataError, DownloadError, UsageError
-from mindtrace.preprocess import InputRequirements, Mode
+from mindtrace.preprocess import Mode
 from mindtrace.system import file_lock
 
 _DIGITS = tuple("0123456789")
@@ -55,54 +55,35 @@ class _Source:
     std: float | None = None
 
 
-_BY_FLAG: dict[Stage, dict[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
-_BY_NAME: dict[Stage, dict[str, Any]] = {"train": {"split": "train"}, "test": {"split": "test"}}
+_FLAG: dict[Stage, dict[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
+_NAME: dict[Stage, dict[str, Any]] = {"train": {"split": "train"}, "test": {"split": "test"}}
+_NAMES: dict[Stage, dict[str, Any]] = {**_NAME, "val": {"split": "val"}}
+_TRAINVAL: dict[Stage, dict[str, Any]] = {**_NAME, "train": {"split": "trainval"}}
 _BALANCED: dict[Stage, dict[str, Any]] = {
-    stage: {"split": "balanced", **arguments} for stage, arguments in _BY_FLAG.items()
+    stage: {"split": "balanced", **arguments} for stage, arguments in _FLAG.items()
 }
-_TRAINVAL: dict[Stage, dict[str, Any]] = {"train": {"split": "trainval"}, "test": {"split": "test"}}
+
+
+def _mnist_kind(dataset: str, archives: str = "*.gz", **about: Any) -> _Source:
+    folder = f"{dataset}/raw"
+    about = {"splits": _FLAG, "mnist_kind": True, **about}
+    return _Source(dataset, folder, f"{folder}/{archives}", **about)
+
 
 SOURCES = {
-    "mnist": _Source(
-        "MNIST",
-        "MNIST/raw",
-        "MNIST/raw/*.gz",
-        _BY_FLAG,
-        mnist_kind=True,
-        names=_DIGITS,
-        mean=0.1307,
-        std=0.3081,
-    ),
-    "fashion_mnist": _Source(
-        "FashionMNIST",
-        "FashionMNIST/raw",
-        "FashionMNIST/raw/*.gz",
-        _BY_FLAG,
-        mnist_kind=True,
-        mean=0.2860,
-        std=0.3530,
-    ),
-    "kmnist": _Source("KMNIST", "KMNIST/raw", "KMNIST/raw/*.gz", _BY_FLAG, mnist_kind=True),
-    "emnist": _Source("EMNIST", "EMNIST/raw", "EMNIST/raw/*.zip", _BALANCED, mnist_kind=True),
-    "cifar10": _Source("CIFAR10", "cifar-10-batches-py", "cifar-10-python.tar.gz", _BY_FLAG),
-    "cifar100": _Source("CIFAR100", "cifar-100-python", "cifar-100-python.tar.gz", _BY_FLAG),
-    "svhn": _Source("SVHN", "", "", _BY_NAME, names=_DIGITS),
-    "flowers102": _Source(
-        "Flowers102",
-        "flowers-102",
-        "flowers-102/*.tgz",
-        {**_BY_NAME, "val": {"split": "val"}},
-        mirrored=False,
-    ),
+    "mnist": _mnist_kind("MNIST", names=_DIGITS, mean=0.1307, std=0.3081),
+    "fashion_mnist": _mnist_kind("FashionMNIST", mean=0.2860, std=0.3530),
+    "kmnist": _mnist_kind("KMNIST"),
+    "emnist": _mnist_kind("EMNIST", "*.zip", splits=_BALANCED),
+    "cifar10": _Source("CIFAR10", "cifar-10-batches-py", "cifar-10-python.tar.gz", _FLAG),
+    "cifar100": _Source("CIFAR100", "cifar-100-python", "cifar-100-python.tar.gz", _FLAG),
+    "svhn": _Source("SVHN", "", "", _NAME, names=_DIGITS),
+    "flowers102": _Source("Flowers102", "flowers-102", "flowers-102/*.tgz", _NAMES, mirrored=False),
     "oxford_iiit_pet": _Source(
-        "OxfordIIITPet",
-        "oxford-iiit-pet",
-        "oxford-iiit-pet/*.tar.gz",
-        _TRAINVAL,
-        mirrored=False,
+        "OxfordIIITPet", "oxford-iiit-pet", "oxford-iiit-pet/*.tar.gz", _TRAINVAL, mirrored=False
     ),
     "eurosat": _Source("EuroSAT", "eurosat", "eurosat/*.zip", {"train": {}}, mirrored=False),
-    "food101": _Source("Food101", "food-101", "food-101.tar.gz", _BY_NAME, mirrored=False),
+    "food101": _Source("Food101", "food-101", "food-101.tar.gz", _NAME, mirrored=False),
 }
 
 
@@ -191,8 +172,8 @@ class TorchvisionImages(ImageDataModule):
             mean, std = channel_statistics(torch.from_numpy(planes))
         else:
             mean, std = (self._about.mean,), (self._about.std,)
-        height, width = pixels.shape[1:3]
         mode: Mode = "L" if pixels.ndim == 3 else "RGB"
+        height, width = pixels.shape[1:3]
         spec = self.resolve_spec(ImageStats(mode, height, width, mean, std))
         return SourceImages(array_splits(pixels, every.numpy(), division, spec), spec, names)
 
@@ -338,11 +319,7 @@ class MNIST(TorchvisionImages):
         num_val: validation images, or the fraction of the training file.
         pin_memory: page-locked batches where there is a CUDA device.
         data_dir: holds the folder `MNIST`; None for `[DIR_PATHS] DATA`.
-        split_seed: decides which training images validate.
-        image_size: pixels a side to scale to; None for the images' own.
-        demand: what the network requires of its input.
-        mirror: address of a folder with the files; None for torchvision's mirrors.
-        test_fraction: not used; the test file is the test split.
+        **options: of `TorchvisionImages`.
     """
 
     source = "mnist"
@@ -355,26 +332,11 @@ class MNIST(TorchvisionImages):
         num_val: int | float = 5_000,
         pin_memory: bool = False,
         data_dir: str | Path | None = None,
-        *,
-        split_seed: int = 0,
-        image_size: int | None = None,
-        demand: InputRequirements | None = None,
-        mirror: str | None = None,
-        test_fraction: float = 0.2,
+        **options: Any,
     ) -> None:
+        options |= {"batch_size": batch_size, "num_workers": num_workers, "pin_memory": pin_memory}
         super().__init__(
-            type(self).source,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            num_train=num_train,
-            num_val=num_val,
-            pin_memory=pin_memory,
-            data_dir=data_dir,
-            split_seed=split_seed,
-            image_size=image_size,
-            demand=demand,
-            mirror=mirror,
-            test_fraction=test_fraction,
+            type(self).source, num_train=num_train, num_val=num_val, data_dir=data_dir, **options
         )
 
 

@@ -10,19 +10,16 @@ import json
 import math
 import os
 import pickle
+import select
 import shutil
 import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
@@ -92,18 +89,16 @@ def reporter(progress: Progress, text: str, total: int) -> Report:
     return report
 
 
-def read_headers(paths: Sequence[str], workers: int, report: Report) -> NDArray[Any]:
-    """The `FACTS` of image files without digests; an unreadable file raises ImageError."""
-    facts = np.zeros(len(paths), FACTS)
-    for part, block in _in_workers(_headers, paths, FACTS.itemsize, workers, report):
-        facts[part] = block
-    return facts
+def examine_files(
+    paths: Sequence[str], workers: int, report: Report, *, headers_only: bool = False
+) -> NDArray[Any]:
+    """The `FACTS` of image files, each decoded; what is wrong with a file is in `error`.
 
-
-def examine_files(paths: Sequence[str], workers: int, report: Report) -> NDArray[Any]:
-    """The `FACTS` of image files, each decoded; what is wrong with a file is in `error`."""
+    With `headers_only` there are no digests, and a file that cannot be read raises ImageError.
+    """
     facts = np.zeros(len(paths), FACTS)
-    for part, block in _in_workers(_examined, paths, FACTS.itemsize, workers, report):
+    work = functools.partial(_examined, headers_only=headers_only)
+    for part, block in _in_workers(work, paths, FACTS.itemsize, workers, report):
         facts[part] = block
     return facts
 
@@ -131,43 +126,42 @@ def _in_workers(
     workers: int,
     report: Report,
 ) -> Iterator[tuple[slice, _Result]]:
-    """Yield the results of blocks of tasks, in order; one worker is this process."""
+    """Yield the results of blocks of tasks as they come; one worker is this process."""
     share = math.ceil(len(tasks) / (4 * workers)) if workers > 1 else len(tasks)
     step = max(1, min(_BLOCK, _BLOCK_BYTES // record_bytes, share))
-    parts = iter([slice(at, min(at + step, len(tasks))) for at in range(0, len(tasks), step)])
+    parts = [slice(at, min(at + step, len(tasks))) for at in range(0, len(tasks), step)]
     if workers < 2:
         for part in parts:
             yield part, work(tasks[part])
             report(part.stop)
         return
+    waiting = iter(parts)
+    busy: dict[_Worker, slice] = {}
+
+    def start(worker: _Worker) -> None:
+        if (part := next(waiting, None)) is not None:
+            worker.send((work, tasks[part]))
+            busy[worker] = part
+
     with contextlib.ExitStack() as stack:
-        threads = stack.enter_context(ThreadPoolExecutor(workers))
-        idle: SimpleQueue[_Worker] = SimpleQueue()
-        for _ in range(min(workers, len(tasks))):
-            idle.put(stack.enter_context(_Worker()))
-
-        def call(part: slice) -> Any:
-            worker = idle.get()
-            try:
-                return worker.call(work, tasks[part])
-            finally:
-                idle.put(worker)
-
-        # Bounded: results must not pile up in memory while the disk is slow.
-        pending = deque((part, threads.submit(call, part)) for part in islice(parts, 2 * workers))
-        while pending:
-            part, future = pending.popleft()
-            yield part, future.result()
-            report(part.stop)
-            pending.extend((part, threads.submit(call, part)) for part in islice(parts, 1))
+        for _ in parts[:workers]:
+            start(stack.enter_context(_Worker()))
+        done = 0
+        while busy:
+            for worker in select.select(list(busy), [], [])[0]:
+                part, result = busy.pop(worker), worker.receive()
+                start(worker)
+                yield part, result
+                done += part.stop - part.start
+                report(done)
 
 
-class _Worker:
+class _Worker(subprocess.Popen[bytes]):
     """A child process that runs pickled calls, killed at the end of `with`."""
 
     def __init__(self) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        self._process = subprocess.Popen(
+        super().__init__(
             # -P: a file of the working directory must not stand in for a library.
             [sys.executable, "-P", "-c", f"from {__name__} import serve; serve()"],
             stdin=subprocess.PIPE,
@@ -176,26 +170,30 @@ class _Worker:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(place for place in sys.path if place)},
         )
 
-    def __enter__(self) -> _Worker:
-        return self
+    def __exit__(self, *error: Any) -> None:
+        self.kill()
+        with self._log, contextlib.suppress(OSError):
+            super().__exit__(*error)
 
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        for file in (self._process.stdin, self._process.stdout, self._log):
-            with contextlib.suppress(OSError):
-                file.close()  # type: ignore[union-attr]
+    def fileno(self) -> int:
+        """What becomes readable with the result."""
+        assert self.stdout is not None
+        return self.stdout.fileno()
 
-    def call(self, work: Callable[[Any], Any], tasks: Any) -> Any:
-        """`work(tasks)`, done in the child."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None and stdout is not None
+    def send(self, call: tuple[Callable[[Any], Any], Any]) -> None:
+        """Have the child call a function with an argument."""
+        assert self.stdin is not None
+        with contextlib.suppress(OSError):  # `receive` reports a dead child
+            pickle.dump(call, self.stdin)
+            self.stdin.flush()
+
+    def receive(self) -> Any:
+        """The result of the call."""
+        assert self.stdout is not None
         try:
-            pickle.dump((work, tasks), stdin)
-            stdin.flush()
-            result = pickle.load(stdout)
+            result = pickle.load(self.stdout)
         except (OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
-            status = self._process.wait()
+            status = self.wait()
             self._log.seek(0)
             lines = self._log.read().decode(errors="replace").splitlines()
             raise DataError(
@@ -220,87 +218,77 @@ def serve() -> None:
             sys.stdout.buffer.flush()
 
 
-def _headers(paths: Sequence[str]) -> NDArray[Any]:
-    facts = np.zeros(len(paths), FACTS)
-    for place, path in enumerate(paths):
-        facts[place] = (*_header(path, path), _NO_DIGEST, b"")
-    return facts
-
-
-def _header(path: str, file: str | io.BytesIO) -> tuple[Any, ...]:
-    """The fields of `FACTS` that Pillow knows before it decodes."""
-    try:
-        return _read_header(file)
-    except _BAD_HEADER as error:
-        # Decoding reports what is wrong in the usual words.
-        _open(_read(path), "RGB", path)
-        raise ImageError(f"{path}: damaged header: {error}") from error
-
-
-def _read_header(file: str | io.BytesIO) -> tuple[Any, ...]:
-    with Image.open(file, formats=_FORMATS) as image:
-        width, height = image.size
-        # Asking a PNG for its EXIF decodes it whole; cameras write none into PNGs.
-        tagged = image.format != "PNG" or "exif" in image.info
-        turn = image.getexif().get(_ORIENTATION) if tagged else None
-        if turn in _SIDEWAYS:
-            width, height = height, width
-        transparent = image.mode in _WITH_ALPHA or "transparency" in image.info
-        # A grey level that stands for transparency becomes black on the way to RGB.
-        keyed = transparent and image.mode not in _WITH_ALPHA
-        return (
-            image.mode,
-            image.format,
-            height,
-            width,
-            getattr(image, "n_frames", 1) > 1,
-            turn in _ROTATED,
-            transparent,
-            image.mode in _GREY and not keyed,
-        )
-
-
-def _examined(paths: Sequence[str]) -> NDArray[Any]:
+def _examined(paths: Sequence[str], headers_only: bool) -> NDArray[Any]:
     facts = np.zeros(len(paths), FACTS)
     for place, path in enumerate(paths):
         try:
-            data = _read(path)
-            header = _header(path, io.BytesIO(data))
-            pixels = np.asarray(_open(data, "L" if header[-1] else "RGB", path))
+            with _named(path):
+                if headers_only:
+                    facts[place] = (*_header(path), _NO_DIGEST, b"")
+                    continue
+                data = Path(path).read_bytes()
+                header = _header(io.BytesIO(data))
+                pixels = np.asarray(open_pixels(data, "L" if header[-1] else "RGB"))
             facts[place] = (*header, np.frombuffer(image_digest(pixels), np.uint8), b"")
         except ImageError as error:
+            if headers_only:
+                raise
             reason = error.message.removeprefix(f"{path}: ")
             facts[place]["error"] = reason.encode(errors="replace")[:256]
     return facts
+
+
+def _header(file: str | io.BytesIO) -> tuple[Any, ...]:
+    """The fields of `FACTS` that Pillow knows before it decodes."""
+    try:
+        with Image.open(file, formats=_FORMATS) as image:
+            width, height = image.size
+            # Asking a PNG for its EXIF decodes it whole; cameras write none into PNGs.
+            tagged = image.format != "PNG" or "exif" in image.info
+            turn = image.getexif().get(_ORIENTATION) if tagged else None
+            if turn in _SIDEWAYS:
+                width, height = height, width
+            transparent = image.mode in _WITH_ALPHA or "transparency" in image.info
+            # A grey level that stands for transparency becomes black on the way to RGB.
+            keyed = transparent and image.mode not in _WITH_ALPHA
+            return (
+                image.mode,
+                image.format,
+                height,
+                width,
+                getattr(image, "n_frames", 1) > 1,
+                turn in _ROTATED,
+                transparent,
+                image.mode in _GREY and not keyed,
+            )
+    except _BAD_HEADER as error:
+        # Decoding reports what is wrong in the usual words.
+        open_pixels(Path(file).read_bytes() if isinstance(file, str) else file.getvalue(), "RGB")
+        raise ImageError(f"damaged header: {error}") from error
 
 
 def _decoded(tasks: Sequence[tuple[str, Mode]], spec: ImageSpec) -> tuple[Any, Any]:
     images = np.empty((len(tasks), spec.channels, spec.height, spec.width), np.uint8)
     digests = np.empty((len(tasks), 32), np.uint8)
     for place, (path, own_mode) in enumerate(tasks):
-        data = _read(path)
-        image = _open(data, own_mode, path)
-        digests[place] = np.frombuffer(image_digest(np.asarray(image)), np.uint8)
-        if spec.mode != own_mode:
-            image = _open(data, spec.mode, path)
-        try:
+        with _named(path):
+            data = Path(path).read_bytes()
+            image = open_pixels(data, own_mode)
+            digests[place] = np.frombuffer(image_digest(np.asarray(image)), np.uint8)
+            if spec.mode != own_mode:
+                image = open_pixels(data, spec.mode)
             pixels = np.asarray(resized(image, spec))
-        except ImageError as error:
-            raise ImageError(f"{path}: {error.message}", hint=error.hint) from error
         images[place] = pixels if spec.mode == "L" else pixels.transpose(2, 0, 1)
     return images, digests
 
 
-def _read(path: str) -> bytes:
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Errors begin with the file's path."""
     try:
-        return Path(path).read_bytes()
+        yield
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror or error}") from error
-
-
-def _open(data: bytes, mode: Mode, path: str) -> Image.Image:
-    try:
-        return open_pixels(data, mode)
     except ImageError as error:
         raise ImageError(f"{path}: {error.message}", hint=error.hint) from error
 
@@ -321,70 +309,67 @@ class CacheKey:
     listing: str
 
 
-class ImageCache:
-    """Decoded images, a folder a key; entries are written aside and renamed: whole or absent."""
+def find_or_make(
+    home: Path,
+    key: CacheKey,
+    fill: Callable[[Path], Mapping[str, Any]],
+    on_wait: Callable[[], None],
+) -> Mapping[str, Any] | None:
+    """What `fill` returned when it wrote the arrays of `home / key.name`, now or earlier.
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
-
-    def usable(self, key: CacheKey) -> bool:
-        """Whether the entry exists or could be made, as far as can be seen without trying."""
-        try:
-            self.home.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            return False
-        return os.access(self.home, os.W_OK) or self._found(key) is not None
-
-    def find_or_make(
-        self, key: CacheKey, fill: Callable[[Path], Mapping[str, Any]], on_wait: Callable[[], None]
-    ) -> Mapping[str, Any]:
-        """What `fill` returned when it wrote the arrays of this entry, now or earlier."""
-        if (about := self._found(key)) is not None:
-            return about
-        new = self.home / _NEW
-        try:
-            with file_lock(self.home / _LOCK, on_wait=on_wait):
-                if (about := self._found(key)) is not None:
-                    return about  # by another process in the meantime
-                # Left by a process that was killed: a living one would hold the lock.
-                shutil.rmtree(new, ignore_errors=True)
-                new.mkdir()
-                try:
-                    filled = fill(new)
-                    _seal(new, key, filled)
-                    shutil.rmtree(self.home / key.name, ignore_errors=True)
-                    self._remove_stale(key)
-                    new.rename(self.home / key.name)
-                    sync(self.home)
-                finally:
-                    shutil.rmtree(new, ignore_errors=True)
-                return filled
-        except OSError as error:
-            raise DataError(
-                f"cannot keep decoded images in {self.home}: {error.strerror or error}",
-                hint="free some space, or set [DIR_PATHS] DATA to another folder",
-            ) from error
-
-    def _found(self, key: CacheKey) -> Mapping[str, Any] | None:
-        """None if there is no entry or it is damaged."""
-        folder = self.home / key.name
-        try:
-            manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-            files = manifest["files"]
-            whole = all(_described(folder / name) == files[name] for name in files)
-            about: Mapping[str, Any] = manifest["about"]
-            return about if whole else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
-
-    def _remove_stale(self, key: CacheKey) -> None:
-        for path in self.home.glob(f"*/{_MANIFEST}"):
+    Entries are written aside and renamed: whole or absent. None where none can be written.
+    """
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    entry, new = home / key.name, home / _NEW
+    if (about := _found(entry)) is not None or not os.access(home, os.W_OK):
+        return about
+    try:
+        with file_lock(home / _LOCK, on_wait=on_wait):
+            if (about := _found(entry)) is not None:
+                return about  # by another process in the meantime
+            # Left by a process that was killed: a living one would hold the lock.
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir()
             try:
-                folder, listing = json.loads(path.read_text(encoding="utf-8"))["origin"]
-            except (OSError, ValueError, KeyError, TypeError):
-                continue  # nothing says whose it is
-            if folder == key.folder and listing != key.listing:
-                shutil.rmtree(path.parent, ignore_errors=True)
+                about = fill(new)
+                _seal(new, key, about)
+                shutil.rmtree(entry, ignore_errors=True)
+                _remove_stale(home, key)
+                new.rename(entry)
+                sync(home)
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
+            return about
+    except OSError as error:
+        raise DataError(
+            f"cannot keep decoded images in {home}: {error.strerror or error}",
+            hint="free some space, or set [DIR_PATHS] DATA to another folder",
+        ) from error
+
+
+def _found(entry: Path) -> Mapping[str, Any] | None:
+    """None if there is no entry or it is damaged."""
+    try:
+        manifest = json.loads((entry / _MANIFEST).read_text(encoding="utf-8"))
+        files = manifest["files"]
+        whole = all(_described(entry / name) == files[name] for name in files)
+        about: Mapping[str, Any] = manifest["about"]
+        return about if whole else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _remove_stale(home: Path, key: CacheKey) -> None:
+    for path in home.glob(f"*/{_MANIFEST}"):
+        try:
+            folder, listing = json.loads(path.read_text(encoding="utf-8"))["origin"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # nothing says whose it is
+        if folder == key.folder and listing != key.listing:
+            shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def new_array(path: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,10 +22,10 @@ from mindtrace.data.datamodule import ImageDataModule, ImageStats, SourceImages
 from mindtrace.data.decode import (
     CACHE_FORMAT,
     CacheKey,
-    ImageCache,
     decode_files,
+    examine_files,
+    find_or_make,
     new_array,
-    read_headers,
     reporter,
     workers_for,
 )
@@ -76,17 +77,24 @@ class ImageFolder(ImageDataModule):
 
     def rows(self, scan: FolderScan) -> Rows:
         """The images with a label; a split without a folder of its own is drawn."""
-        files = {stage: scan.labelled(stage) for stage in scan.images}
-        labels = torch.tensor([label for of_stage in files.values() for _, label in of_stage])
-        division = self.divide(labels, {stage: len(of_stage) for stage, of_stage in files.items()})
-        if any(not len(division[stage]) for stage in STAGES if stage not in files):
+        label_of = {name: label for label, name in enumerate(scan.class_names)}
+        files = [
+            (stage, path, label_of[name])
+            for stage, classes in scan.images.items()
+            for name, paths in classes.items()
+            if name in label_of
+            for path in paths
+        ]
+        labels = torch.tensor([label for _, _, label in files])
+        counts = Counter(stage for stage, _, _ in files)
+        division = self.divide(labels, {stage: counts[stage] for stage in scan.images})
+        if any(not len(division[stage]) for stage in STAGES if stage not in scan.images):
             raise DataFolderError(
                 self.dir,
                 f"{len(labels):,} images are too few to split",
                 hint="a class needs two images to give one to another split",
             )
-        paths = [path for of_stage in files.values() for path, _ in of_stage]
-        return Rows.of(self.dir, paths, labels, division)
+        return Rows.of(self.dir, [path for _, path, _ in files], labels, division)
 
 
 @dataclass(frozen=True)
@@ -124,45 +132,24 @@ def load_rows(
     data: ImageDataModule, rows: Rows, class_names: tuple[str, ...], cache_dir: Path | None
 ) -> SourceImages:
     """Take the images from the cache, or decode them into it or into memory."""
-
-    def decode(into: Path | None) -> tuple[ImageStats, Any, Any]:
-        count, limit = len(rows.paths), data.num_workers or available_cores()
-        report = reporter(data.progress, f"reading the headers of {count:,} images", count)
-        facts = read_headers(rows.paths, workers_for(count, 0, limit), report)
-        height, width = int(facts["height"][0]), int(facts["width"][0])
-        same = (facts["height"] == height).all() and (facts["width"] == width).all()
-        if not same or max(height, width) > LARGEST_OWN_SIDE:
-            height = width = DEFAULT_SIDE
-        grey = facts["grey"]
-        stats = ImageStats("L" if grey.all() else "RGB", height, width)
-        spec = data.resolve_spec(stats)
-        # Three equal channels are decoded and kept once.
-        stored = replace(spec, mode="L") if grey.all() else spec
-        shape = (count, stored.channels, spec.height, spec.width)
-        images = new_array(into and into / "images.npy", shape)
-        digests = new_array(into and into / "digests.npy", (count, 32))
-        pixels = int((facts["height"].astype(np.int64) * facts["width"]).sum())
-        report = reporter(data.progress, f"decoding {count:,} images", count)
-        workers = workers_for(count, pixels, limit)
-        decode_files(rows.paths, grey.tolist(), stored, images, digests, workers, report)
-        mean, std = channel_statistics(to_images(images[: rows.counts["train"]]))
-        return replace(stats, mean=mean, std=std), images, digests
-
+    about: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
-    if cache_dir is None:
-        stats, images, digests = decode(None)
-    elif not (cache := ImageCache(cache_dir)).usable(key := _cache_key(data, rows)):
-        notes = (f"{cache.home} cannot be written: images are decoded anew each time",)
-        stats, images, digests = decode(None)
-    else:
-        about = cache.find_or_make(
+    if cache_dir is not None:
+        key = _cache_key(data, rows)
+        about = find_or_make(
+            cache_dir,
             key,
-            lambda folder: asdict(decode(folder)[0]),
+            lambda folder: asdict(_decode(data, rows, folder)[0]),
             lambda: data.progress.stage("waiting for another process that decodes images"),
         )
+        if about is None:
+            notes = (f"{cache_dir} cannot be written: images are decoded anew each time",)
+    if cache_dir is None or about is None:
+        stats, images, digests = _decode(data, rows, None)
+    else:
         stats = ImageStats(**{**about, "mean": tuple(about["mean"]), "std": tuple(about["std"])})
         images, digests = (
-            np.load(cache.home / key.name / name, mmap_mode="r")
+            np.load(cache_dir / key.name / name, mmap_mode="r")
             for name in ("images.npy", "digests.npy")
         )
     spec = data.resolve_spec(stats)
@@ -172,6 +159,32 @@ def load_rows(
         for stage, part in rows.parts().items()
     }
     return SourceImages(splits, spec, class_names, notes)
+
+
+def _decode(data: ImageDataModule, rows: Rows, into: Path | None) -> tuple[ImageStats, Any, Any]:
+    """What the images are, their pixels and their digests, as arrays in `into` or in memory."""
+    count, limit = len(rows.paths), data.num_workers or available_cores()
+    report = reporter(data.progress, f"reading the headers of {count:,} images", count)
+    workers = workers_for(count, 0, limit)
+    facts = examine_files(rows.paths, workers, report, headers_only=True)
+    height, width = int(facts["height"][0]), int(facts["width"][0])
+    same = (facts["height"] == height).all() and (facts["width"] == width).all()
+    if not same or max(height, width) > LARGEST_OWN_SIDE:
+        height = width = DEFAULT_SIDE
+    grey = facts["grey"]
+    stats = ImageStats("L" if grey.all() else "RGB", height, width)
+    spec = data.resolve_spec(stats)
+    # Three equal channels are decoded and kept once.
+    stored = replace(spec, mode="L") if grey.all() else spec
+    shape = (count, stored.channels, spec.height, spec.width)
+    images = new_array(into and into / "images.npy", shape)
+    digests = new_array(into and into / "digests.npy", (count, 32))
+    pixels = int((facts["height"].astype(np.int64) * facts["width"]).sum())
+    report = reporter(data.progress, f"decoding {count:,} images", count)
+    workers = workers_for(count, pixels, limit)
+    decode_files(rows.paths, grey.tolist(), stored, images, digests, workers, report)
+    mean, std = channel_statistics(to_images(images[: rows.counts["train"]]))
+    return replace(stats, mean=mean, std=std), images, digests
 
 
 def _cache_key(data: ImageDataModule, rows: Rows) -> CacheKey:
@@ -226,16 +239,6 @@ class FolderScan:
     roots: Mapping[Stage, Path]  # of the stages that have a folder; a plain tree is all `train`
     class_names: tuple[str, ...]  # sorted; of the training images
     images: Mapping[Stage, Mapping[str, Sequence[str]]]
-
-    def labelled(self, stage: Stage) -> list[tuple[str, int]]:
-        """(path, label) of a stage's images whose class is a training class."""
-        labels = {name: label for label, name in enumerate(self.class_names)}
-        return [
-            (path, labels[name])
-            for name, paths in self.images[stage].items()
-            if name in labels
-            for path in paths
-        ]
 
 
 def scan_folder(folder: Path) -> FolderScan:
