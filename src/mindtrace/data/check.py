@@ -181,7 +181,6 @@ def _check_folder(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]
             raise
         trainable = False
     rows = data.rows(scan)
-    parts = rows.parts()
     added = [
         SplitClass(stage, name)
         for stage, classes in scan.images.items()
@@ -190,7 +189,7 @@ def _check_folder(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]
     ]
     places = [
         (stage, scan.class_names[int(rows.labels[row])], rows.paths[row])
-        for stage, part in parts.items()
+        for stage, part in rows.parts.items()
         for row in range(part.start, part.stop)
     ]
     places += [
@@ -215,7 +214,7 @@ def _check_folder(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]
     ]
     # What a draw left out; what a split's own folder lacks is a fault, not a note.
     drawn = [stage for stage in STAGES if stage not in scan.images]
-    labels = {stage: rows.labels[part] for stage, part in parts.items()}
+    labels = {stage: rows.labels[part] for stage, part in rows.parts.items()}
     readable = facts[facts["error"] == b""]
     trainable = trainable and len(readable) == len(facts)
     pairs = list(zip((image.digest for image in images), rows.labels.tolist(), strict=False))
@@ -235,7 +234,7 @@ def _check_folder(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]
         "added_classes": tuple(added),
         "notes": (*class_notes(scan.class_names, labels, drawn), *_remarks(readable)),
         "data_digest": pairs_digest(pairs) if trainable else None,
-        "test_digest": pairs_digest(pairs[parts["test"]]) if trainable else None,
+        "test_digest": pairs_digest(pairs[rows.parts["test"]]) if trainable else None,
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 from collections import Counter
@@ -72,7 +71,7 @@ class ImageFolder(ImageDataModule):
         require_trainable(self.dir, scan)
         rows = self.rows(scan)
         images = load_rows(self, rows, scan.class_names, self.cache_dir)
-        labels = {stage: rows.labels[part] for stage, part in rows.parts().items()}
+        labels = {stage: rows.labels[part] for stage, part in rows.parts.items()}
         return replace(images, notes=(*class_notes(scan.class_names, labels), *images.notes))
 
     def rows(self, scan: FolderScan) -> Rows:
@@ -99,12 +98,12 @@ class ImageFolder(ImageDataModule):
 
 @dataclass(frozen=True)
 class Rows:
-    """Image files below a folder, with labels, in the order train, val, test."""
+    """Image files below a folder, with labels; `parts` are those of train, val and test."""
 
     folder: Path
     paths: list[str]
     labels: Tensor
-    counts: dict[Stage, int]
+    parts: dict[Stage, slice]
 
     @staticmethod
     def of(
@@ -112,20 +111,12 @@ class Rows:
     ) -> Rows:
         """The files in the order of their stages."""
         order = torch.cat([division[stage] for stage in STAGES])
-        return Rows(
-            folder,
-            [paths[index] for index in order.tolist()],
-            labels[order],
-            {stage: len(division[stage]) for stage in STAGES},
-        )
-
-    def parts(self) -> dict[Stage, slice]:
-        """The rows of each stage."""
-        ends = itertools.accumulate(self.counts.values())
-        return {
-            stage: slice(end - count, end)
-            for (stage, count), end in zip(self.counts.items(), ends, strict=True)
-        }
+        parts: dict[Stage, slice] = {}
+        end = 0
+        for stage in STAGES:
+            start, end = end, end + len(division[stage])
+            parts[stage] = slice(start, end)
+        return Rows(folder, [paths[index] for index in order.tolist()], labels[order], parts)
 
 
 def load_rows(
@@ -156,7 +147,7 @@ def load_rows(
     tensor = to_images(images).expand(-1, spec.channels, -1, -1)
     splits = {
         stage: ImageSplit(tensor[part], rows.labels[part], spec, digests[part])
-        for stage, part in rows.parts().items()
+        for stage, part in rows.parts.items()
     }
     return SourceImages(splits, spec, class_names, notes)
 
@@ -183,7 +174,7 @@ def _decode(data: ImageDataModule, rows: Rows, into: Path | None) -> tuple[Image
     report = reporter(data.progress, f"decoding {count:,} images", count)
     workers = workers_for(count, pixels, limit)
     decode_files(rows.paths, grey.tolist(), stored, images, digests, workers, report)
-    mean, std = channel_statistics(to_images(images[: rows.counts["train"]]))
+    mean, std = channel_statistics(to_images(images[rows.parts["train"]]))
     return replace(stats, mean=mean, std=std), images, digests
 
 
@@ -193,7 +184,8 @@ def _cache_key(data: ImageDataModule, rows: Rows) -> CacheKey:
     files = [f"{path.removeprefix(top)}\0{_state(path)}" for path in rows.paths]
     demand = {**asdict(data.demand), "mean": None, "std": None}
     rules = [CACHE_FORMAT, PIL.__version__, LARGEST_OWN_SIDE, DEFAULT_SIDE]
-    wanted = json.dumps([rules, data.image_size, demand, rows.counts])
+    counts = {stage: part.stop - part.start for stage, part in rows.parts.items()}
+    wanted = json.dumps([rules, data.image_size, demand, counts])
     return CacheKey(_digest([wanted, *files]), str(rows.folder), _digest(sorted(files)))
 
 

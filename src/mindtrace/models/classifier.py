@@ -34,14 +34,12 @@ def one_cycle(peak: float, total_steps: int) -> Callable[[int], float]:
 
     def rate(step: int) -> float:
         if step <= rise:
-            return _cosine(start, peak, step / rise)
-        return _cosine(peak, end, min(1.0, (step - rise) / fall))
+            begin, target, fraction = start, peak, step / rise
+        else:
+            begin, target, fraction = peak, end, min(1.0, (step - rise) / fall)
+        return target + (begin - target) / 2 * (1 + math.cos(math.pi * fraction))
 
     return rate
-
-
-def _cosine(begin: float, end: float, fraction: float) -> float:
-    return end + (begin - end) / 2 * (1 + math.cos(math.pi * fraction))
 
 
 Batch = tuple[Tensor, Tensor]
@@ -117,7 +115,10 @@ class ImageClassifier(pl.LightningModule):
         """AdamW (fused) over what is not frozen, with the schedule."""
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trainable, lr=self.lr, fused=True)
-        total = self._total_steps()
+        if self.steps_per_epoch is None:
+            total = float(self.trainer.estimated_stepping_batches)
+        else:
+            total = self.steps_per_epoch * (self.trainer.max_epochs or math.inf)
         if self.schedule == "constant" or not math.isfinite(total):
             return optimizer
         rate = self._rate = one_cycle(self.lr, int(total))
@@ -128,11 +129,6 @@ class ImageClassifier(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
-
-    def _total_steps(self) -> float:
-        if self.steps_per_epoch is None:
-            return float(self.trainer.estimated_stepping_batches)
-        return self.steps_per_epoch * (self.trainer.max_epochs or math.inf)
 
     def on_train_epoch_start(self) -> None:
         """Reset the sum of losses; frozen modules go back to evaluation mode."""

@@ -70,12 +70,8 @@ class CNN(ImageClassifier):
             side: height and width of the images in pixels, 4 or more.
             dropout: the fraction of the last features dropped in training, in [0, 1).
         """
-        arguments = {
-            "channels": 1,
-            "classes": classes,
-            "dropout": dropout,
-            "widths": list(_CNN_WIDTHS),
-        }
+        widths = list(_CNN_WIDTHS)
+        arguments = {"channels": 1, "classes": classes, "dropout": dropout, "widths": widths}
         network = channels_last(build_network("cnn", arguments))
         super().__init__(network, _grey_config("cnn", arguments, side, classes), 1e-2, "one_cycle")
 
