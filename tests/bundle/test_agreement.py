@@ -74,9 +74,9 @@ def test_the_same_picture_in_other_modes_formats_and_sizes(
     [
         ("cnn", []),
         ("cnn", ["data.image_size=13"]),
-        ("resnet18", []),
-        ("mobilenet_v3_small", []),
         ("shufflenet_v2_x1_0", []),
+        pytest.param("resnet18", [], marks=pytest.mark.proof),
+        pytest.param("mobilenet_v3_small", [], marks=pytest.mark.proof),
     ],
 )
 def test_every_kind_of_network_is_exported_as_it_is(

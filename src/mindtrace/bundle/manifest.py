@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from mindtrace.errors import BundleError
@@ -13,6 +13,8 @@ from mindtrace.system import sync
 MANIFEST = "manifest.json"
 # MLflow adds this one to the copy it loads; it is no part of what was sealed.
 _ADDED_BY_MLFLOW = "registered_model_meta"
+
+_Entries = dict[str, tuple[int, str]]  # size and SHA-256 by name
 
 
 def seal(folder: Path) -> str:
@@ -32,55 +34,34 @@ def seal(folder: Path) -> str:
 def check(folder: Path, expected_digest: str | None = None) -> Mapping[str, bytes]:
     """The content of each file of a sealed folder, checked; BundleError says what differs."""
     # What was hashed is what is used: no file is read a second time.
-    manifest = _expected(folder, expected_digest)
-    contents = {MANIFEST: manifest}
-    for name, size, sha256 in _entries(folder, manifest):
-        contents[name] = _sealed(folder, name, size, sha256)
-    return contents
+    manifest, entries = _manifest(folder, expected_digest)
+    return {MANIFEST: manifest, **{name: _sealed(folder, name, entries) for name in entries}}
 
 
 def check_one(folder: Path, wanted: str, expected_digest: str | None = None) -> bytes:
     """One file of a sealed folder, checked as by `check`; the others are not read."""
-    for name, size, sha256 in _entries(folder, _expected(folder, expected_digest)):
-        if name == wanted:
-            return _sealed(folder, name, size, sha256)
-    raise BundleError(folder, f"{MANIFEST} does not name {wanted}")
+    _, entries = _manifest(folder, expected_digest)
+    if wanted not in entries:
+        raise BundleError(folder, f"{MANIFEST} does not name {wanted}")
+    return _sealed(folder, wanted, entries)
 
 
 def orphans(folder: Path) -> list[str]:
     """Names in `folder` that its manifest does not list, sorted."""
-    known = {name for name, _, _ in _entries(folder, _read(folder, MANIFEST))}
-    return sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.name not in known | {MANIFEST, _ADDED_BY_MLFLOW}
-    )
+    known = {MANIFEST, _ADDED_BY_MLFLOW, *_manifest(folder, None)[1]}
+    return sorted({path.name for path in folder.iterdir()} - known)
 
 
-def _expected(folder: Path, digest: str | None) -> bytes:
-    """The manifest's bytes, compared with its digest if that is given."""
+def _manifest(folder: Path, expected_digest: str | None) -> tuple[bytes, _Entries]:
+    """The manifest's bytes, of the given digest, and what it says."""
     manifest = _read(folder, MANIFEST)
-    if digest is not None and _sha256(manifest) != digest:
+    found = _sha256(manifest)
+    if expected_digest not in (None, found):
         raise BundleError(
             folder,
-            f"{MANIFEST} has digest {_sha256(manifest)[:12]}, the registry says {digest[:12]}",
+            f"{MANIFEST} has digest {found[:12]}, the registry says {str(expected_digest)[:12]}",
             hint="the files are not what was registered; restore them or register again",
         )
-    return manifest
-
-
-def _sealed(folder: Path, name: str, size: int, sha256: str) -> bytes:
-    """A file's content, compared with what the manifest says."""
-    content = _read(folder, name)
-    if len(content) != size:
-        raise BundleError(folder, f"{name} has {len(content)} bytes, expected {size}")
-    found = _sha256(content)
-    if found != sha256:
-        raise BundleError(folder, f"{name} has digest {found[:12]}, expected {sha256[:12]}")
-    return content
-
-
-def _entries(folder: Path, manifest: bytes) -> Iterator[tuple[str, int, str]]:
     try:
         parsed = json.loads(manifest)
         if parsed["format_version"] != 1:
@@ -89,16 +70,28 @@ def _entries(folder: Path, manifest: bytes) -> Iterator[tuple[str, int, str]]:
                 f"manifest format {parsed['format_version']}, this mindtrace reads 1",
                 hint="upgrade mindtrace",
             )
-        rows = [
-            (str(name), int(row["size"]), str(row["sha256"]))
+        entries = {
+            str(name): (int(row["size"]), str(row["sha256"]))
             for name, row in parsed["files"].items()
-        ]
+        }
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise BundleError(folder, f"{MANIFEST} cannot be read: {error!r}") from error
-    for name, size, sha256 in rows:
+    for name in entries:
         if name in ("", "..") or Path(name).name != name or not name.isprintable():
             raise BundleError(folder, f"{MANIFEST} names {name!r}, which is no plain file name")
-        yield name, size, sha256
+    return manifest, entries
+
+
+def _sealed(folder: Path, name: str, entries: _Entries) -> bytes:
+    """A file's content, compared with what the manifest says."""
+    size, sha256 = entries[name]
+    content = _read(folder, name)
+    if len(content) != size:
+        raise BundleError(folder, f"{name} has {len(content)} bytes, expected {size}")
+    found = _sha256(content)
+    if found != sha256:
+        raise BundleError(folder, f"{name} has digest {found[:12]}, expected {sha256[:12]}")
+    return content
 
 
 def _read(folder: Path, name: str) -> bytes:
