@@ -346,12 +346,12 @@ def test_without_a_network_the_error_says_what_to_do(
 def test_another_content_and_a_silent_server_are_refused(
     tiny: Any, mirror: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mindtrace.data.download._TIMEOUT_S", 0.1)
     mirror.files = tiny.gzipped()
     released = threading.Event()
     mirror.answers = [lambda request, body: released.wait(30)] * 4
     try:
-        with pytest.raises(DownloadError, match="timed out"):
+        with monkeypatch.context() as patch, pytest.raises(DownloadError, match="timed out"):
+            patch.setattr("mindtrace.data.download._TIMEOUT_S", 0.1)
             MNIST(data_dir=tmp_path, mirror=mirror.url).prepare_data()
     finally:
         released.set()
