@@ -128,17 +128,26 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     def resolve_spec(self, stats: ImageStats) -> ImageSpec:
         """The network's input: `[data] image_size`, else the network's own, else the images'."""
-        demand = self.demand
-        mode = demand.mode or stats.mode
-        height, width = self._input_size(stats)
+        demand, side = self.demand, self.image_size
+        least = demand.min_side or 1
+        if side is not None and side < least:
+            raise UsageError(
+                f"[data] image_size = {side}: this network needs {least} or more",
+                hint=f"--set data.image_size={least}",
+            )
+        height = side or demand.height or stats.height
+        width = side or demand.width or stats.width
+        scale = max(1.0, least / min(height, width))
+        height, width = round(height * scale), round(width * scale)
         short_side = None
         if demand.resize == "crop" and demand.short_side is not None:
-            side = min(height, width)
             if demand.height is None or demand.width is None:
-                short_side = max(demand.short_side, side)
+                short_side = max(demand.short_side, min(height, width))
             else:
                 # In proportion where another size was asked for.
-                short_side = round(demand.short_side * side / min(demand.height, demand.width))
+                own_side = min(demand.height, demand.width)
+                short_side = round(demand.short_side * min(height, width) / own_side)
+        mode = demand.mode or stats.mode
         return ImageSpec(
             mode=mode,
             height=height,
@@ -148,20 +157,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             resize=demand.resize or "stretch",
             short_side=short_side,
         )
-
-    def _input_size(self, stats: ImageStats) -> tuple[int, int]:
-        demand, side = self.demand, self.image_size
-        least = demand.min_side or 1
-        if side is not None:
-            if side < least:
-                raise UsageError(
-                    f"[data] image_size = {side}: this network needs {least} or more",
-                    hint=f"--set data.image_size={least}",
-                )
-            return side, side
-        height, width = demand.height or stats.height, demand.width or stats.width
-        scale = max(1.0, least / min(height, width))
-        return round(height * scale), round(width * scale)
 
     def setup(self, stage: str | None = None) -> None:
         """Read and split, whatever the stage; the second call does nothing."""

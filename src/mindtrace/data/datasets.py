@@ -265,16 +265,14 @@ class TorchvisionImages(ImageDataModule):
             with downloads(self.source, self.mirror, self.progress):
                 return self._read(aside, download=True)
         except _FAULTS as error:
-            here, mirror, gzipped = "", "", ""
+            here, mirror = "", ""
             if self._about.folder and self._folder.is_dir() and any(self._folder.iterdir()):
                 here = f"the files in {self._folder} are incomplete or damaged; "
             if self._about.mirrored:
                 mirror = "set [data] mirror to an address that has the files, "
-            if self._about.archives.endswith("/*.gz"):
-                gzipped = " (gzipped or not)"
             raise DownloadError(
                 f"{here}cannot download {self.source}: {_one_line(error)}",
-                hint=f"{mirror}put them into {self._folder} by hand{gzipped}, "
+                hint=f"{mirror}put them into {self._folder} by hand, "
                 "or use source = digits, which needs no network",
             ) from error
 

@@ -17,7 +17,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from mindtrace.bundle.model_config import ModelConfig
-from mindtrace.preprocess import ImageSpec, adapted, normalise, resized
+from mindtrace.preprocess import adapted, normalise, resized
 
 WARM_UP = 0.3
 START_DIVISOR = 25.0
@@ -96,7 +96,14 @@ class ImageClassifier(pl.LightningModule):
             TypeError: an array that is not uint8.
         """
         if not isinstance(x, Tensor):
-            x = _prepared(x, self.model_config.spec).to(self.device)
+            if not isinstance(x, Image.Image):
+                pixels = np.asarray(x)
+                if pixels.dtype != np.uint8:
+                    raise TypeError(f"an array of {pixels.dtype}: wants uint8, from 0 to 255")
+                x = Image.fromarray(pixels.squeeze())
+            spec = self.model_config.spec
+            image = resized(adapted(x, spec.mode), spec)
+            x = torch.from_numpy(normalise(np.asarray(image)[None], spec)).to(self.device)
         logits: Tensor = self.network(x if x.dim() > 3 else x.unsqueeze(0))
         return logits
 
@@ -199,13 +206,3 @@ class ImageClassifier(pl.LightningModule):
         """Add mean losses of batches, float32 (batches,), weighted by their images."""
         self._loss_sum += losses.float().dot(torch.tensor(sizes, device=losses.device).float())
         self._seen += sum(sizes)
-
-
-def _prepared(image: Image.Image | np.ndarray[Any, Any], spec: ImageSpec) -> Tensor:
-    if not isinstance(image, Image.Image):
-        pixels = np.asarray(image)
-        if pixels.dtype != np.uint8:
-            raise TypeError(f"an array of {pixels.dtype}: wants uint8, from 0 to 255")
-        image = Image.fromarray(pixels.squeeze())
-    image = resized(adapted(image, spec.mode), spec)
-    return torch.from_numpy(normalise(np.asarray(image)[None], spec))

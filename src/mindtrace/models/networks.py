@@ -96,7 +96,15 @@ def build_network(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
         return _mlp(**arguments)
     if architecture == "cnn":
         return _cnn(**arguments)
-    return _vision(architecture, **arguments)
+    channels, classes = arguments["channels"], arguments["classes"]
+    if architecture not in VISION_NAMES or channels != 3:
+        raise UsageError(f"no network '{architecture}' for images of {channels} channels")
+    import torchvision
+
+    network: nn.Module = torchvision.models.get_model(
+        architecture, weights=None, num_classes=classes
+    )
+    return network
 
 
 def channels_last(network: nn.Module) -> nn.Module:
@@ -183,15 +191,3 @@ def _block(
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
-
-
-def _vision(architecture: str, channels: int, classes: int) -> nn.Module:
-    """A torchvision network for colour images, with random weights."""
-    if architecture not in VISION_NAMES or channels != 3:
-        raise UsageError(f"no network '{architecture}' for images of {channels} channels")
-    import torchvision
-
-    network: nn.Module = torchvision.models.get_model(
-        architecture, weights=None, num_classes=classes
-    )
-    return network

@@ -96,27 +96,29 @@ class Report:
 
 def report(test: Evaluation, class_names: Sequence[str]) -> Report:
     """What the answers to the test images say about the network."""
-    predicted = test.probabilities.argmax(1)
-    confidence = test.probabilities.max(1)
-    right = predicted == test.labels
-    confusion = confusion_matrix(test.labels, predicted, len(class_names))
+    count, labels = len(class_names), test.labels
+    predicted, confidence = test.probabilities.argmax(1), test.probabilities.max(1)
+    right = predicted == labels
+    pairs = np.bincount(labels * count + predicted, minlength=count * count)
+    confusion = pairs.reshape(count, count)
     bins = reliability(confidence, right)
+    wrong = np.flatnonzero(~right)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
     return Report(
         accuracy=float(right.mean()),
         classes=tuple(_scores(confusion, class_names)),
-        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
         calibration_error=calibration_error(bins),
         bins=bins,
-        mistakes=tuple(_mistakes(test.labels, predicted, confidence)),
-    )
-
-
-def confusion_matrix(
-    labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
-) -> NDArray[np.int64]:
-    """Counts: int64, (classes, classes); rows are labels, columns are answers."""
-    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(
-        classes, classes
+        mistakes=tuple(
+            Mistake(
+                index=int(index),
+                label=int(labels[index]),
+                predicted=int(predicted[index]),
+                confidence=float(confidence[index]),
+            )
+            for index in worst
+        ),
     )
 
 
@@ -162,17 +164,4 @@ def _scores(confusion: NDArray[np.int64], class_names: Sequence[str]) -> list[Cl
             recall=float(right[label] / real[label]) if real[label] else None,
         )
         for label, name in enumerate(class_names)
-    ]
-
-
-def _mistakes(
-    labels: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-    confidence: NDArray[np.floating[Any]],
-) -> list[Mistake]:
-    wrong = np.flatnonzero(labels != predicted)
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
-    return [
-        Mistake(int(index), int(labels[index]), int(predicted[index]), float(confidence[index]))
-        for index in worst
     ]
