@@ -74,7 +74,7 @@ def test_the_same_picture_in_other_modes_formats_and_sizes(
     [
         ("cnn", []),
         ("cnn", ["data.image_size=13"]),
-        ("shufflenet_v2_x1_0", []),
+        pytest.param("shufflenet_v2_x1_0", [], marks=pytest.mark.proof),
         pytest.param("resnet18", [], marks=pytest.mark.proof),
         pytest.param("mobilenet_v3_small", [], marks=pytest.mark.proof),
     ],

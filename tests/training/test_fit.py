@@ -89,12 +89,16 @@ def test_of_equal_epochs_the_first_is_the_best(fitted: Fit, spoil: type[pl.Callb
     assert result.best_epoch == 1
 
 
-@pytest.mark.parametrize(("batch_size", "steps"), [(64, 21), (1294, 1), (1000, 2), (1, 1294)])
+@pytest.mark.parametrize(
+    ("batch_size", "test_fraction", "steps"),
+    [(64, 0.2, 21), (1294, 0.2, 1), (1000, 0.2, 2), (1, 0.9, 162)],
+)
 def test_every_optimizer_step_is_counted_and_reported(
-    fitted: Fit, batch_size: int, steps: int
+    fitted: Fit, batch_size: int, test_fraction: float, steps: int
 ) -> None:
+    sets = (f"data.batch_size={batch_size}", f"data.test_fraction={test_fraction}")
     heard = Heard()
-    result = fitted(f"data.batch_size={batch_size}", "train.max_epochs=2", progress=heard)
+    result = fitted(*sets, "train.max_epochs=2", progress=heard)
     assert (result.steps, result.epochs) == (2 * steps, 2)
     assert heard.words[0] == ("started", 2, steps)
     done = [*range(32, steps, 32), steps]
