@@ -1,31 +1,25 @@
-"""Chromium, a server to look at, and an eye on everything that a page must not do."""
+"""Chromium, a ROOT with versions worth looking at, and servers of it."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
-from tests.browser.servers import Server, make_versions
+from playwright.sync_api import Browser, sync_playwright
+from tests.browser.visiting import Serve, Server, Visit, Visited
 
 CHROMIUM = Path("/usr/bin/chromium")
 _ARGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run "
     "--disable-background-networking --disable-component-update --disable-sync"
 )
-# Other tests share the processors: a wait may be long, and ends as soon as it may.
-_PATIENCE = 90_000  # milliseconds
-expect.set_options(timeout=_PATIENCE)
-
-Visit = Callable[..., "Visited"]
-Serve = Callable[..., Server]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,40 +37,6 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGS.split())
         yield browser
         browser.close()
-
-
-class Visited:
-    """A page that was opened, and what went wrong on it.
-
-    Attributes:
-        page: to be looked at.
-        faults: console errors, uncaught errors, requests to other hosts.
-    """
-
-    def __init__(self, page: Page, base: str) -> None:
-        self.page = page
-        self.faults: list[str] = []
-        self._host = urlsplit(base).netloc
-        page.set_default_timeout(_PATIENCE)
-        page.on("console", self._hear)
-        page.on("pageerror", lambda error: self.faults.append(f"uncaught: {error}"))
-        page.on("request", lambda request: self._see(request.url))
-
-    def forgive(self, pattern: str) -> None:
-        """Take out what a test has brought about on purpose; it must be there."""
-        found = [fault for fault in self.faults if re.search(pattern, fault)]
-        assert found, f"{pattern} is not among {self.faults}"
-        self.faults = [fault for fault in self.faults if fault not in found]
-
-    def _hear(self, message: ConsoleMessage) -> None:
-        # Breaches of the Content-Security-Policy come here, too.
-        if message.type in ("error", "warning"):
-            self.faults.append(f"{message.type}: {message.text}")
-
-    def _see(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("data", "blob") and parts.netloc != self._host:
-            self.faults.append(f"request to another host: {url}")
 
 
 @pytest.fixture
@@ -107,7 +67,9 @@ def versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
             shutil.copytree(trained, folder)
-            make_versions(folder)
+            program = Path(__file__).with_name("make_versions.py")
+            made = subprocess.run([sys.executable, program, folder], capture_output=True, text=True)
+            assert made.returncode == 0, made.stderr
             done.touch()
     return folder
 
@@ -121,9 +83,8 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
         copy = tmp_path_factory.mktemp("served") / "root"
         shutil.copytree(root, copy)
         # Two models are registered: which one is served must be said.
-        server = Server(copy, *args, env={"REGISTRY__MODEL_NAME": "digits", **env})
-        servers.append(server)
-        return server.start()
+        servers.append(Server(copy, *args, env={"REGISTRY__MODEL_NAME": "digits", **env}))
+        return servers[-1]
 
     yield serve
     for server in servers:
@@ -132,5 +93,5 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 
 @pytest.fixture(scope="module")
 def server(versions: Path, serve: Serve) -> Server:
-    """A server of the four versions, shared by the tests of a module that change nothing."""
-    return serve(versions)
+    """A server of the four versions, shared by the tests of a module."""
+    return serve(versions, "--no-worker")

@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
-from tests.browser.conftest import Visit
-from tests.browser.drawing import THREE, draw
-from tests.browser.servers import Server
+from tests.browser.visiting import THREE, Server, Visit, draw
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.proof]
 
@@ -50,37 +48,22 @@ _FAINT = """() => {
 }"""
 
 
-def check(page: Page) -> None:
-    wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-    assert wide <= 0, "the page can be moved sideways"
-    assert page.evaluate(_FAINT) == []
-
-
-def shown_try(page: Page) -> None:
-    draw(page, THREE)
-    expect(page.locator("#answer .label")).to_have_text("3")
-
-
-def shown_models(page: Page) -> None:
-    page.get_by_role("button", name="Compare version 3").click()
-    expect(page.locator("#compare .verdict")).to_be_visible()
-
-
-def shown_dialog(page: Page) -> None:
-    page.get_by_role("button", name="Promote version 2").click()
-    expect(page.locator("dialog .verdict")).to_be_visible()
-
-
-def shown_jobs(page: Page) -> None:
-    expect(page.locator("#jobs-list")).not_to_be_empty()
-
-
+# What is pressed in a part, and what is there then.
 PARTS = {
-    "try": shown_try,
-    "models": shown_models,
-    "models dialog": shown_dialog,
-    "jobs": shown_jobs,
+    "try": ("", "#answer .label"),
+    "models": ("Compare version 3", "#compare .verdict"),
+    "models dialog": ("Promote version 2", "dialog .verdict"),
+    "jobs": ("", "#jobs-list"),
 }
+
+
+def show(page: Page, part: str) -> None:
+    name, place = PARTS[part]
+    if part == "try":
+        draw(page, THREE)
+    elif name:
+        page.get_by_role("button", name=name).click()
+    expect(page.locator(place)).not_to_be_empty()
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -90,13 +73,15 @@ def test_it_fits_and_can_be_read(
     server: Server, visit: Visit, part: str, scheme: str, device: dict[str, Any]
 ) -> None:
     page = visit(server.url, f"#{part.split()[0]}", color_scheme=scheme, **device).page
-    PARTS[part](page)
-    check(page)
+    show(page, part)
+    wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    assert wide <= 0, "the page can be moved sideways"
+    assert page.evaluate(_FAINT) == []
 
 
 def test_who_wants_no_movement_gets_none(server: Server, visit: Visit) -> None:
     page = visit(server.url, reduced_motion="reduce").page
-    shown_try(page)
+    show(page, "try")
     moving = page.locator(".bar").first.evaluate("bar => getComputedStyle(bar).transitionDuration")
     assert moving == "0s"
 
@@ -110,7 +95,7 @@ def test_screenshots(server: Server, visit: Visit, pytestconfig: pytest.Config) 
     }
     for name, (part, options) in looks.items():
         page = visit(server.url, f"#{part}", **options).page
-        PARTS[part](page)
+        show(page, part)
         page.mouse.move(0, 0)
         page.evaluate("document.activeElement.blur()")
         picture = page.screenshot(animations="disabled")

@@ -1,4 +1,4 @@
-"""The outside of mindtrace: the command and the server as processes with a ROOT of their own."""
+"""The outside of mindtrace: the command with a ROOT of its own, and the server as a process."""
 
 from __future__ import annotations
 
@@ -9,47 +9,34 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
+from typer.testing import CliRunner
+
+from mindtrace.cli.main import program
 
 PATIENCE = 300  # seconds: for a process that hangs
 
-_FOREIGN = ("MindtraceConfig", "COLUMNS", "FORCE_COLOR", "NO_COLOR")
-
 
 def environment(root: Path) -> dict[str, str]:
-    """Of a process whose ROOT this is: nothing else that mindtrace or MLflow would read."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in _FOREIGN and "__" not in name and not name.startswith("MLFLOW_")
-    }
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "TERM": "dumb"}
-    return {**kept, **quiet, "DIR_PATHS__ROOT": str(root)}
+    """What names a ROOT with several models; the rest of the environment is clean."""
+    return {"DIR_PATHS__ROOT": str(root), "REGISTRY__MODEL_NAME": "digits"}
 
 
-def start(root: Path, *words: str) -> subprocess.Popen[str]:
-    """`mindtrace WORDS`, running beside; its folder is the one that ROOT stands in."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "mindtrace", *words],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(root),
-        cwd=root.parent,
-    )
+class Done(NamedTuple):
+    """How a command ended, and what it printed."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
 
 
-def run(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """`mindtrace WORDS`, to its end."""
-    process = start(root, *words)
-    try:
-        out, err = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
-    return subprocess.CompletedProcess(words, process.returncode, out, err)
+def run(root: Path, *words: str) -> Done:
+    """`mindtrace WORDS` in this process; its folder is the one that ROOT stands in."""
+    with contextlib.chdir(root.parent):
+        done = CliRunner().invoke(program(), words, env=environment(root), prog_name="mindtrace")
+    return Done(done.exit_code, done.stdout, done.stderr)
 
 
 def documents(text: str) -> list[dict[str, Any]]:
@@ -60,7 +47,7 @@ def documents(text: str) -> list[dict[str, Any]]:
 def answers(root: Path, *words: str) -> list[dict[str, Any]]:
     """The documents of a command that must do, run with `--json`."""
     done = run(root, *words, "--json")
-    assert done.returncode == 0, (words, done.stderr)
+    assert done.exit_code == 0, (words, done.stderr)
     return documents(done.stdout)
 
 
@@ -70,29 +57,52 @@ def answer(root: Path, *words: str) -> dict[str, Any]:
     return document
 
 
-@contextlib.contextmanager
-def program(root: Path, *words: str) -> Iterator[dict[str, Any]]:
-    """A program that runs until it is stopped; what it prints when it is ready."""
-    process = start(root, *words, "--json")
+def start(root: Path, *words: str) -> subprocess.Popen[str]:
+    """`mindtrace WORDS` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "mindtrace", *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment(root)},
+        cwd=root.parent,
+    )
+
+
+def process(root: Path, *words: str) -> Done:
+    """`mindtrace WORDS` in a process of its own, to its end; for trainings."""
+    child = start(root, *words)
     try:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        line = process.stdout.readline()
-        assert line, process.stderr.read()
-        yield json.loads(line)
-        process.terminate()
-        _, err = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, err
+        out, err = child.communicate(timeout=PATIENCE)
     finally:
-        process.kill()
-        process.communicate()
+        child.kill()
+    return Done(child.returncode, out, err)
+
+
+@contextlib.contextmanager
+def running(root: Path, *words: str) -> Iterator[dict[str, Any]]:
+    """A process that runs until it is stopped; what it prints when it is ready."""
+    child = start(root, *words, "--json")
+    try:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        line = child.stdout.readline()
+        assert line, child.stderr.read()
+        yield json.loads(line)
+        child.terminate()
+        _, err = child.communicate(timeout=PATIENCE)
+        assert child.returncode == 0, err
+    finally:
+        child.kill()
+        child.communicate()
 
 
 @contextlib.contextmanager
 def server(root: Path, *words: str) -> Iterator[httpx.Client]:
     """A client of `mindtrace serve` on a free port."""
     with (
-        program(root, "serve", "--port", "0", *words) as ready,
+        running(root, "serve", "--port", "0", *words) as ready,
         httpx.Client(base_url=ready["url"], timeout=60) as client,
     ):
         yield client

@@ -7,17 +7,15 @@
 from __future__ import annotations
 
 import base64
-import importlib
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections import defaultdict
 from difflib import unified_diff
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +23,14 @@ import httpx
 import pytest
 import typer
 from PIL import Image
-from tests.contract.process import documents, environment, program, run, server
+from tests.contract.conftest import OldRoot
+from tests.contract.process import documents, environment, process, run, running, server
 from tests.contract.shapes import command_line, openapi, shape
+
+from mindtrace.cli.main import program
 
 SNAPSHOTS = Path(__file__).with_name("snapshots")
 WRITE = os.environ.get("MINDTRACE_WRITE_SNAPSHOTS") == "1"
-# One thread: two of them beside other tests wait for each other at every step.
-DIGITS = ("data.source=digits", "train.lr=0.003", "compute.threads=1", "compute.precision=32")
-SETS = tuple(word for setting in DIGITS for word in ("--set", setting))
 TOKEN = "0123456789abcdef0123456789abcdef"
 
 
@@ -50,13 +48,7 @@ def check(**found: Any) -> None:
 
 
 def test_commands_and_their_options() -> None:
-    (script,) = {
-        point.value for point in entry_points(group="console_scripts") if point.name == "mindtrace"
-    }
-    module = importlib.import_module(script.partition(":")[0])
-    (app,) = [value for value in vars(module).values() if isinstance(value, typer.Typer)]
-
-    check(commands=command_line(typer.main.get_command(app)))
+    check(commands=command_line(typer.main.get_command(program())))
 
 
 def test_endpoints_and_their_schemas(tmp_path: Path) -> None:
@@ -65,7 +57,7 @@ def test_endpoints_and_their_schemas(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", words],
-        env=environment(tmp_path),
+        env={**os.environ, **environment(tmp_path)},
         capture_output=True,
         text=True,
         check=True,
@@ -74,60 +66,110 @@ def test_endpoints_and_their_schemas(tmp_path: Path) -> None:
     check(openapi=openapi(json.loads(done.stdout)))
 
 
-@dataclass
 class Course:
-    """What one course through all commands printed, and the ROOT that it left.
+    """What commands on a ROOT print with `--json`: rows by command, by kind of row."""
 
-    Version 1 of digits is the champion, 2 is worse and made by a job.
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.commands = command_line(typer.main.get_command(program()))
+        self.found: dict[str, dict[str, list[Any]]] = {
+            kind: defaultdict(list) for kind in ("documents", "events", "errors")
+        }
 
-    Attributes:
-        folder: with the files that the commands are asked about.
-        results: documents on stdout, by command.
-        errors: the last documents on stderr of those that failed, by command and type.
-        events: the other documents on stderr, by command and event.
-        job_id: of the job that succeeded.
-    """
-
-    folder: Path
-    results: dict[str, list[Any]] = field(default_factory=dict)
-    errors: dict[str, list[Any]] = field(default_factory=dict)
-    events: dict[str, list[Any]] = field(default_factory=dict)
-    job_id: str = ""
-
-    @property
-    def root(self) -> Path:
-        return self.folder / "root"
-
-    def run(self, name: str, *words: str, code: int = 0) -> None:
-        """Run `mindtrace NAME WORDS --json` and keep what it prints."""
-        done = run(self.root, *name.split(), *words, "--json")
-        assert done.returncode == code, (name, words, done.stdout, done.stderr)
-        self.results.setdefault(name, []).extend(documents(done.stdout))
-        for document in documents(done.stderr):
-            if "error" in document:
-                key = f"{name}: {document['error']['type']}"
-                self.errors.setdefault(key, []).append(document)
+    def run(self, line: str, code: int = 0, run: Any = run) -> list[dict[str, Any]]:
+        """Run a command and keep what it prints; the documents of its stdout."""
+        words = shlex.split(line)
+        name = max((" ".join(words[:end]) for end in (2, 1)), key=self._is_command)
+        done = run(self.root, *words, "--json")
+        assert done.exit_code == code, (line, done.stdout, done.stderr)
+        printed = documents(done.stdout)
+        rows = self.found["documents"]
+        rows[name] += [row for row in printed if not (name == "predict" and "error" in row)]
+        if bad := [row for row in printed if name == "predict" and "error" in row]:
+            rows[f"{name} (a bad file)"] += bad
+        for row in documents(done.stderr):
+            if "error" in row:
+                self.found["errors"][f"{name}: {row['error']['type']}"].append(row)
             else:
-                key = f"{name}: {document['event']}"
-                self.events.setdefault(key, []).append(document)
+                self.found["events"][f"{name}: {row['event']}"].append(row)
+        return printed
+
+    def _is_command(self, name: str) -> bool:
+        return f"mindtrace {name}" in self.commands
+
+    def shapes(self) -> dict[str, dict[str, Any]]:
+        return {
+            kind: {name: shape(rows) for name, rows in found.items()}
+            for kind, found in self.found.items()
+        }
 
 
-def _take_the_course(folder: Path) -> Course:
-    course = Course(folder)
-    course.root.mkdir()
-    _write_files(course.folder)
-    with ThreadPoolExecutor(1) as beside:
-        training = beside.submit(course.run, "train", *SETS, "--max-epochs", "8")
-        _ask_about_files(course)
-        training.result()
-        job = beside.submit(course.run, "retrain", *SETS, "--set", "train.max_epochs=1", "--follow")
-        _ask_about_one_version(course)
-        job.result()
-        reproducing = beside.submit(course.run, "reproduce", "digits/1")
-        _ask_about_two_versions(course)
-        _ask_about_jobs(course)
-        reproducing.result()
-    return course
+# In the order of running. Version 1 of digits is the champion, 3 is worse, 4 was made by a job.
+COURSE = [
+    (2, "train --set train.max_epoch=1 --set train.lr=-1"),
+    (0, "train --dry-run --set data.source=digits"),
+    (0, "config show --origin"),
+    (0, "config check good.ini"),
+    (2, "config check bad.ini"),
+    (0, "config init written.ini"),
+    (1, "data check broken"),
+    (3, "data check leaking"),
+    (1, "predict image.png bad.png"),
+    (2, "predict"),
+    (4, "predict image.png --model nothing"),
+    (0, "registry export digits/1 written"),
+    (3, "registry verify changed"),
+    (0, "registry list"),
+    (2, "registry list --where 'val_acc >'"),
+    (0, "registry show digits/1"),
+    (0, "registry show digits/4"),
+    (4, "registry show digits/9"),
+    (0, "registry diff digits/1 digits/3"),
+    (0, "registry compare digits/1 digits/3"),
+    (0, "registry evaluate digits/1 --config good.ini"),
+    (3, "registry promote digits/3"),
+    (0, "registry promote digits/3 --force --reason 'why not'"),
+    (0, "registry rollback digits"),
+    (5, "registry rollback digits"),
+    (0, "registry history digits"),
+    (0, "registry verify --all"),
+    (0, "registry gc --keep 1 --dry-run"),
+    (0, "doctor"),
+    (0, "jobs list"),
+    (0, "jobs show {ended}"),
+    (0, "jobs logs {ended}"),
+    (0, "jobs show {waiting}"),
+    (0, "jobs cancel {waiting}"),
+    (5, "jobs cancel {waiting}"),
+    (0, "jobs show {waiting}"),
+    (4, "jobs show nothing"),
+]
+# Other exit codes, beside a server, without `--json`.
+EXITS = [
+    (0, "--version"),
+    (0, "--help"),
+    (0, "predict image.png --model digits"),
+    (0, "predict image.png --model exported"),
+    (0, "registry verify exported"),
+    (1, "predict bad.png"),
+    (1, "predict missing.png"),
+    (2, ""),
+    (2, "nothing"),
+    (2, "predict image.png --topk 0"),
+    (2, "train --max-epochs many"),
+    (2, "registry list --columns nothing"),
+    (2, "registry gc"),
+    (2, "registry promote digits/2 --force"),
+    (2, "serve --host 0.0.0.0 --port 0"),
+    (3, "registry promote digits/3 --dry-run"),
+    (4, "registry show nothing"),
+    (4, "registry list nothing"),
+    (4, "registry show digits@nothing"),
+    (4, "predict image.png --model digits/99"),
+    (4, "serve --port 0 --model digits/99"),
+    (5, "registry promote digits/3 --if-revision 1 --force --reason late"),
+    (5, "serve --port {port}"),
+]
 
 
 def _write_files(folder: Path) -> None:
@@ -144,117 +186,17 @@ def _write_files(folder: Path) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             _image(number).save(file)
     (folder / "broken" / "a" / "3.png").write_bytes(b"no image")
+    shutil.copytree(folder / "exported", folder / "changed")
+    (folder / "changed" / "data.json").write_text("{}")
 
 
 def _image(number: int) -> Image.Image:
     return Image.new("L", (8, 8), 60 * number)
 
 
-def _ask_about_files(course: Course) -> None:
-    course.run("train", "--set", "train.max_epoch=1", "--set", "train.lr=-1", code=2)
-    course.run("config show", "--origin")
-    course.run("config check", "good.ini")
-    course.run("config check", "bad.ini", code=2)
-    course.run("config init", "written.ini")
-    course.run("data check", "broken", code=1)
-    course.run("data check", "leaking", code=3)
-
-
-def _ask_about_one_version(course: Course) -> None:
-    course.run("train --dry-run", *SETS)
-    course.run("predict", "image.png", "bad.png", code=1)
-    course.run("predict", code=2)
-    course.run("predict", "image.png", "--model", "nothing", code=4)
-    course.run("registry export", "digits/1", "exported")
-    shutil.copytree(course.folder / "exported", course.folder / "changed")
-    (course.folder / "changed" / "data.json").write_text("{}")
-    course.run("registry verify", "changed", code=3)
-
-
-def _ask_about_two_versions(course: Course) -> None:
-    course.run("registry list")
-    course.run("registry list", "--where", "val_acc >", code=2)
-    course.run("registry show", "digits/1")
-    course.run("registry show", "digits/2")
-    course.run("registry show", "digits/9", code=4)
-    course.run("registry diff", "digits/1", "digits/2")
-    course.run("registry compare", "digits/1", "digits/2")
-    course.run("registry evaluate", "digits/1", "--config", "good.ini")
-    course.run("registry promote", "digits/2", code=3)
-    course.run("registry promote", "digits/2", "--force", "--reason", "why not")
-    course.run("registry rollback", "digits")
-    course.run("registry rollback", "digits", code=5)
-    course.run("registry history", "digits")
-    course.run("registry verify", "--all")
-    course.run("registry gc", "--keep", "1", "--dry-run")
-    course.run("doctor")
-
-
-def _ask_about_jobs(course: Course) -> None:
-    course.job_id = course.results["retrain"][0]["job_id"]
-    course.run("retrain", *SETS, "--set", "train.seed=9")
-    waiting = course.results["retrain"][-1]["job_id"]
-    course.run("jobs list")
-    for job_id in (course.job_id, waiting):
-        course.run("jobs show", job_id)
-    course.run("jobs logs", course.job_id)
-    course.run("jobs cancel", waiting)
-    course.run("jobs cancel", waiting, code=5)
-    course.run("jobs show", waiting)
-    course.run("jobs show", "nothing", code=4)
-    with program(course.root, "worker") as ready:
-        course.results["worker"] = [ready]
-
-
-EXITS = [
-    (0, "--version"),
-    (0, "--help"),
-    (0, "predict image.png --model digits"),
-    (0, "predict image.png --model exported"),
-    (0, "registry history digits"),
-    (0, "registry verify exported"),
-    (0, "config check good.ini"),
-    (1, "predict bad.png"),
-    (1, "predict missing.png"),
-    (2, ""),
-    (2, "nothing"),
-    (2, "predict"),
-    (2, "predict image.png --topk 0"),
-    (2, "train --max-epochs many"),
-    (2, "train --set train.max_epoch=3"),
-    (2, "config check bad.ini"),
-    (2, "registry list --where val_acc"),
-    (2, "registry list --columns nothing"),
-    (2, "registry gc"),
-    (2, "registry promote digits/2 --force"),
-    (2, "serve --host 0.0.0.0 --port 0"),
-    (3, "registry promote digits/2 --dry-run"),
-    (3, "registry verify changed"),
-    (4, "registry show nothing"),
-    (4, "registry list nothing"),
-    (4, "registry show digits@nothing"),
-    (4, "predict image.png --model digits/99"),
-    (4, "jobs show nothing"),
-    (4, "serve --port 0 --model digits/99"),
-    (5, "registry promote digits/2 --if-revision 1 --force --reason late"),
-    (5, "registry rollback digits"),
-    (5, "jobs cancel {job_id}"),
-    (5, "serve --port {port}"),
-]
-
-
-def _exits(course: Course, port: int) -> list[tuple[int, str]]:
-    def code(line: str) -> tuple[int, str]:
-        words = line.format(job_id=course.job_id, port=port).split()
-        return run(course.root, *words).returncode, line
-
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(code, [line for _, line in EXITS]))
-
-
-def _requests(course: Course) -> dict[str, dict[str, Any]]:
+def _requests(folder: Path, job_id: str) -> dict[str, dict[str, Any]]:
     """Requests by a name that says what is asked; in the order of asking."""
-    png = {"content": (course.folder / "image.png").read_bytes()}
+    png = {"content": (folder / "image.png").read_bytes()}
     image = base64.b64encode(png["content"]).decode()
     as_png, as_text = {"Content-Type": "image/png"}, {"Content-Type": "text/plain"}
     as_json, match = {"Content-Type": "application/json"}, {"If-Match": '"1"'}
@@ -302,11 +244,11 @@ def _requests(course: Course) -> dict[str, dict[str, Any]]:
         "POST /models/digits/promote: no revision": {"json": {"version": 2}},
         "POST /models/digits/promote: an old revision": {"json": {"version": 2}, "headers": match},
         "POST /models/digits/promote: worse": {
-            "json": {"version": 2},
+            "json": {"version": 3},
             "headers": {"If-Match": "*"},
         },
         "POST /models/digits/promote: force": {
-            "json": {"version": 2, "force": True, "reason": "why not"},
+            "json": {"version": 3, "force": True, "reason": "why not"},
             "headers": {"If-Match": "*"},
         },
         "POST /models/digits/promote: unknown": {
@@ -331,10 +273,10 @@ def _requests(course: Course) -> dict[str, dict[str, Any]]:
         "POST /retrain/check": {"json": small},
         "GET /jobs": {},
         "GET /jobs/nothing": {},
-        f"GET /jobs/{course.job_id}": {},
-        f"GET /jobs/{course.job_id}/events": {},
-        f"GET /jobs/{course.job_id}/log": {},
-        f"DELETE /jobs/{course.job_id}": {},
+        f"GET /jobs/{job_id}": {},
+        f"GET /jobs/{job_id}/events": {},
+        f"GET /jobs/{job_id}/log": {},
+        f"DELETE /jobs/{job_id}": {},
         "GET /v2": {},
         "GET /v2/health/live": {},
         "GET /v2/health/ready": {},
@@ -364,9 +306,9 @@ def _ask(client: httpx.Client, name: str, extra: dict[str, Any]) -> dict[str, An
     return _outcome(client.request(method, path, **extra))
 
 
-def _answers_without_a_token(course: Course) -> dict[str, dict[str, Any]]:
+def _answers_without_a_token(root: Path) -> dict[str, dict[str, Any]]:
     found = {}
-    with server(course.root, "--no-worker", "--token-file", "token") as client:
+    with server(root, "--no-worker", "--token-file", "token") as client:
         for name in ("GET /models", "GET /healthz/ready", "GET /", "GET /metrics"):
             found[f"{name}: no token"] = _ask(client, name, {})
         client.headers["Authorization"] = f"Bearer {TOKEN}"
@@ -376,30 +318,38 @@ def _answers_without_a_token(course: Course) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _documents(course: Course) -> dict[str, list[Any]]:
-    predicted = course.results["predict"]
-    return {
-        **course.results,
-        "predict": [row for row in predicted if "error" not in row],
-        "predict (a bad file)": [row for row in predicted if "error" in row],
-    }
+@pytest.mark.slow
+def test_documents_exit_codes_and_answers(old: OldRoot) -> None:
+    _write_files(old.folder)
+    course = Course(old.root)
+    ended = next(job for job in course.run("jobs list") if job["state"] == "succeeded")["job_id"]
+    waiting = course.run("retrain --set data.source=digits --set train.seed=9")[0]["job_id"]
+    for code, line in COURSE:
+        course.run(line.format(ended=ended, waiting=waiting), code)
+    with server(old.root, "--no-worker") as client:
+        exits = [(code, line.format(port=client.base_url.port)) for code, line in EXITS]
+        found = [(run(old.root, *line.split()).exit_code, line) for _, line in exits]
+        answers = {
+            name.replace(ended, "{job_id}"): _ask(client, name, extra)
+            for name, extra in _requests(old.folder, ended).items()
+        }
+
+    assert found == exits
+    check(**course.shapes(), requests=answers | _answers_without_a_token(old.root))
 
 
 @pytest.mark.slow
-def test_documents_exit_codes_and_answers(tmp_path: Path) -> None:
-    """One test, so that tests beside each other do not train for it twice."""
-    course = _take_the_course(tmp_path)
-    with server(course.root, "--no-worker") as client:
-        exits = _exits(course, client.base_url.port or 0)
-        answers = {
-            name.replace(course.job_id, "{job_id}"): _ask(client, name, extra)
-            for name, extra in _requests(course).items()
-        }
-
-    assert exits == EXITS
-    check(
-        documents={name: shape(rows) for name, rows in _documents(course).items()},
-        events={name: shape(rows) for name, rows in course.events.items()},
-        errors={name: shape(rows) for name, rows in course.errors.items()},
-        requests=answers | _answers_without_a_token(course),
-    )
+@pytest.mark.proof
+def test_documents_of_trainings(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    course = Course(root)
+    # One thread: two of them beside other tests wait for each other at every step.
+    small = "--set data.source=digits --set compute.threads=1 --set train.max_epochs=2"
+    for line in (f"train {small}", f"retrain {small} --set train.seed=1 --follow"):
+        course.run(line, run=process)
+    course.run("reproduce digits/1", run=process)
+    course.run("jobs list")
+    with running(root, "worker") as ready:
+        course.found["documents"]["worker"] = [ready]
+    check(trainings=course.shapes())

@@ -1,10 +1,10 @@
 /* Asking the server: JSON and streams of events, the token of a guarded server, what it serves. */
 
-import { button, byId, el, pause, visible } from "./dom.js";
+import { byId, Decision, el, pause, visible } from "./dom.js";
 
 /** The server's problem document (RFC 9457), or that there was no answer: status 0. */
 class Refusal extends Error {
-  constructor(status, problem = {}) {
+  constructor(status, problem) {
     super(problem.detail ?? problem.title ?? `the server answered ${status}`);
     this.status = status;
     this.kind = (problem.type ?? "").split(":").pop();
@@ -14,18 +14,28 @@ class Refusal extends Error {
   }
 }
 
+/** Wait for an answer; what the network does to it is a Refusal, too. */
+async function unbroken(answer, detail) {
+  try {
+    return await answer;
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refusal(0, { detail });
+  }
+}
+
 /**
  * Ask once, and again after the user has given the token that was missing.
- * Returns `{data, etag, status}`; raises a Refusal, or AbortError if `signal` says so.
+ * Returns `{data, etag}`; raises a Refusal, or AbortError if `signal` says so.
  */
-export async function ask(path, { method = "GET", json, headers = {}, signal, quiet } = {}) {
-  const sent = json === undefined ? {} : { "Content-Type": "application/json" };
-  const body = json === undefined ? undefined : JSON.stringify(json);
-  const response = await request(path, {
-    method, body, signal, quiet, headers: { ...sent, ...headers },
-  });
-  const data = await read(response);
-  return { data, etag: response.headers.get("ETag"), status: response.status };
+export async function ask(path, { json, headers = {}, ...options } = {}) {
+  if (json !== undefined) {
+    options.body = JSON.stringify(json);
+    headers = { "Content-Type": "application/json", ...headers };
+  }
+  const response = await request(path, { ...options, headers });
+  const data = await unbroken(response.json(), "The server's answer broke off.");
+  return { data, etag: response.headers.get("ETag") };
 }
 
 /** Where the routes of a model begin. */
@@ -37,37 +47,18 @@ export async function request(path, { quiet = false, ...options } = {}) {
     const used = token();
     const response = await send(path, options, used);
     if (response.ok) return response;
-    const refusal = await refused(response);
+    const problem = await response.json().catch(() => ({ title: response.statusText }));
     // A `quiet` question comes from a clock, not from the user, and opens no dialog.
-    if (response.status !== 401 || !(await demandToken(used, quiet))) throw refusal;
+    if (response.status !== 401 || !(await demandToken(used, quiet))) {
+      throw new Refusal(response.status, problem);
+    }
   }
 }
 
-async function send(path, options, used) {
+function send(path, options, used) {
   const headers = { ...options.headers, ...(used && { Authorization: `Bearer ${used}` }) };
-  try {
-    return await fetch(path, { ...options, headers, cache: "no-store" });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Refusal(0, { detail: "The server does not answer." });
-  }
-}
-
-async function refused(response) {
-  try {
-    return new Refusal(response.status, await response.json());
-  } catch {
-    return new Refusal(response.status, { title: response.statusText });
-  }
-}
-
-async function read(response) {
-  try {
-    return await response.json();
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Refusal(0, { detail: "The server's answer broke off." });
-  }
+  const response = fetch(path, { ...options, headers, cache: "no-store" });
+  return unbroken(response, "The server does not answer.");
 }
 
 /* The token of a guarded server: asked for in a dialog, kept for this tab only. */
@@ -82,80 +73,55 @@ export const token = () => sessionStorage.getItem(KEY);
  * Get a token in the place of `used`, which the server did not take.
  * True when there is another one to try; false if the user would not give one.
  */
-async function demandToken(used, quiet = false) {
+async function demandToken(used, quiet) {
   if (token() !== used) return true;
   byId("token").hidden = false;
   if (asking) return quiet ? false : asking;
-  if (quiet || declined) return false;
-  return open(used !== null);
+  return quiet || declined ? false : askForToken(used !== null);
 }
 
-/** Forget what the user said before and ask, because he wants to be asked. */
+/** Ask although the user has declined before, because he wants to be asked. */
 export async function changeToken() {
-  declined = false;
-  if (asking === null && (await open(false))) dispatchEvent(new Event("token"));
+  if (asking === null && (await askForToken(false))) dispatchEvent(new Event("token"));
 }
 
-function open(wrong) {
-  asking = dialog(wrong).finally(() => (asking = null));
-  return asking;
-}
-
-function dialog(wrong) {
+function askForToken(wrong) {
   const field = el("input", {
     id: "token-field", type: "password", autocomplete: "off", spellcheck: "false", required: true,
   });
   const fault = el("p", { class: "fault", role: "alert" }, wrong ? "The token is wrong." : "");
-  const form = el(
-    "form",
-    { onsubmit: submit },
-    el("h2", { id: "token-title" }, "This server wants its token"),
+  const form = el("form", { onsubmit: submit },
     el("p", { class: "soft" }, "It is in the file that the server was started with. ",
       "This tab keeps it until it is closed."),
-    el("label", { for: "token-field" }, "Token"),
-    field,
-    fault,
-    el("div", { class: "actions" }, button("Cancel", () => box.close()),
-      el("button", { class: "primary" }, "Use it")),
-  );
-  const box = el("dialog", { "aria-labelledby": "token-title" }, form);
-  document.body.append(box);
-  box.showModal();
+    el("label", { for: "token-field" }, "Token"), field, fault);
+  const dialog = new Decision("This server wants its token", { stays: true });
+  dialog.show([form], ["Use it", () => form.requestSubmit(), "primary"]);
   field.focus();
 
   async function submit(event) {
     event.preventDefault();
     fault.textContent = "";
-    const status = await tryToken(field.value.trim());
-    if (status === 401) {
-      fault.textContent = "The token is wrong.";
-      field.select();
-    } else if (status === 0) {
-      fault.textContent = "The server does not answer.";
-    } else {
-      sessionStorage.setItem(KEY, field.value.trim());
-      box.close("given");
+    const text = field.value.trim();
+    try {
+      // What no header can hold is no token.
+      const fits = /^[\x21-\x7e]+$/.test(text);
+      if (!fits || (await send("/models?limit=1", {}, text)).status === 401) {
+        fault.textContent = "The token is wrong.";
+        return field.select();
+      }
+      sessionStorage.setItem(KEY, text);
+      dialog.box.close("done");
+    } catch (error) {
+      fault.textContent = error.message;
     }
   }
 
-  return new Promise((done) =>
-    box.addEventListener("close", () => {
-      box.remove();
-      declined = box.returnValue !== "given";
-      done(!declined);
-    }),
-  );
-}
-
-async function tryToken(text) {
-  // What no header can hold is no token.
-  if (!/^[\x21-\x7e]+$/.test(text)) return 401;
-  try {
-    const headers = { Authorization: `Bearer ${text}` };
-    return (await fetch("/models?limit=1", { headers, cache: "no-store" })).status;
-  } catch {
-    return 0;
-  }
+  asking = dialog.closed.then((given) => {
+    asking = null;
+    declined = !given;
+    return given;
+  });
+  return asking;
 }
 
 /* Server-sent events read by fetch: an EventSource could not send the token. */
@@ -168,7 +134,7 @@ export async function* events(path, signal) {
   while (!signal.aborted) {
     try {
       for await (const one of once(path, last, signal)) {
-        last = one.id ?? last;
+        last = one.id;
         yield one;
         if (one.event === "end") return;
       }
@@ -184,27 +150,20 @@ async function* once(path, last, signal) {
   const headers = { Accept: "text/event-stream", ...(last !== null && { "Last-Event-ID": last }) };
   const { body } = await request(path, { headers, signal });
   if (body === null) return; // there is nothing behind the last one
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   for (;;) {
     const { done, value } = await reader.read();
     if (done) return;
-    const blocks = (text + value).replaceAll("\r\n", "\n").split("\n\n");
+    const blocks = (text + value).split("\n\n");
     text = blocks.pop();
-    yield* blocks.map(parsed).filter(Boolean);
+    for (const block of blocks) {
+      const lines = block.split("\n").map((line) => /^([a-z]+): ?(.*)$/.exec(line)?.slice(1));
+      const { id, event, data } = Object.fromEntries(lines.filter(Boolean));
+      // Without data it only keeps the connection.
+      if (data !== undefined) yield { id, event, data: JSON.parse(data) };
+    }
   }
-}
-
-/** One block of lines, or null for a comment that only keeps the connection. */
-function parsed(block) {
-  const fields = { id: null, event: "message", data: [] };
-  for (const line of block.split("\n")) {
-    const [, name, value] = /^([a-z]+): ?(.*)$/.exec(line) ?? [];
-    if (name === "data") fields.data.push(value);
-    else if (name) fields[name] = value;
-  }
-  if (fields.data.length === 0) return null;
-  return { ...fields, data: JSON.parse(fields.data.join("\n")) };
 }
 
 /* What the server serves, looked at every few seconds: in the header, and as an event. */
@@ -226,35 +185,34 @@ export function lookSoon() {
 /** Look for ever; a version that takes another's place is told by the event `served`. */
 export async function watch() {
   for (;;) {
-    if (visible()) show(await look());
+    if (visible()) await look();
     const seconds = hurry-- > 0 ? 0.5 : EVERY;
     await Promise.race([pause(seconds), new Promise((done) => (wake = done))]);
   }
 }
 
 async function look() {
+  let [state, text, now] = ["gone", "no answer", served];
   try {
     const response = await fetch("/healthz/ready", { cache: "no-store" });
-    return { response, found: await response.json() };
+    const found = await response.json();
+    if (response.ok) {
+      [state, text, now] = ["ready", `serving ${nameOf(found)}`, found];
+    } else {
+      const none = found.type?.endsWith(":no-version");
+      [state, text, now] = ["waiting", none ? "no version yet" : "not ready", null];
+    }
   } catch {
-    return { response: null, found: {} };
+    // What it served before, it may serve again.
   }
-}
-
-function show({ response, found }) {
-  const state = response === null ? "gone" : response.ok ? "ready" : "waiting";
-  const waiting = found.type?.endsWith(":no-version") ? "no version yet" : "not ready";
-  const text = { gone: "no answer", waiting, ready: `serving ${nameOf(found)}` }[state];
-  const pill = byId("status");
-  if (pill.dataset.state !== state || byId("status-text").textContent !== text) {
-    pill.dataset.state = state;
-    byId("status-text").textContent = text;
-    byId("gone").hidden = state !== "gone";
+  byId("status").dataset.state = state;
+  byId("status-text").textContent = text;
+  byId("gone").hidden = state !== "gone";
+  const before = served;
+  served = now;
+  if (state === "ready" && (before === null || nameOf(before) !== nameOf(now))) {
+    dispatchEvent(new Event("served"));
   }
-  const now = state === "ready" ? found : null;
-  const changed = now !== null && nameOf(now) !== (served === null ? null : nameOf(served));
-  if (state !== "gone") served = now;
-  if (changed) dispatchEvent(new Event("served"));
 }
 
 const nameOf = ({ model_name: name, version }) => (name ? `${name}/${version}` : "a bundle");

@@ -1,18 +1,13 @@
 /* Making elements (text is always text: nothing in this page parses HTML), words, dialogs, problems. */
 
-const SVG = "http://www.w3.org/2000/svg";
-
 /** An HTML element; `on...` attributes are listeners, false ones are left out. */
-export function el(tag, attributes = {}, ...children) {
-  return fill(document.createElement(tag), attributes, children);
-}
+export const el = (...parts) => make("http://www.w3.org/1999/xhtml", ...parts);
 
 /** The same for SVG. */
-export function svg(tag, attributes = {}, ...children) {
-  return fill(document.createElementNS(SVG, tag), attributes, children);
-}
+export const svg = (...parts) => make("http://www.w3.org/2000/svg", ...parts);
 
-function fill(node, attributes, children) {
+function make(kind, tag, attributes = {}, ...children) {
+  const node = document.createElementNS(kind, tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (typeof value === "function") node.addEventListener(name.slice(2), value);
     else if (value === true) node.setAttribute(name, "");
@@ -45,12 +40,7 @@ export const pause = (seconds) => new Promise((done) => setTimeout(done, 1000 * 
 /* Numbers and times as people read them. */
 
 const NONE = "–";
-const STEPS = [
-  [60, "second", 1],
-  [3600, "minute", 60],
-  [86400, "hour", 3600],
-  [86400 * 30, "day", 86400],
-];
+const UNITS = { second: 1, minute: 60, hour: 3600, day: 86400, month: 86400 * 30 };
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 
 /** 0.9812 is 98.1 %. */
@@ -59,15 +49,14 @@ export const percent = (value, digits = 1) =>
 
 /** A difference of two shares, in points: 0.0123 is +1.2. */
 export const points = (value) => {
-  if (value == null) return NONE;
   const text = Math.abs(100 * value).toFixed(1);
-  return text === "0.0" ? "0.0" : `${value < 0 ? "\u2212" : "+"}${text}`;
+  return text === "0.0" ? text : `${value < 0 ? "\u2212" : "+"}${text}`;
 };
 
-export const decimal = (value, digits = 3) => (value == null ? NONE : value.toFixed(digits));
+export const decimal = (value) => (value == null ? NONE : value.toFixed(3));
 
-export const count = (value, one, many = `${one}s`) =>
-  `${value.toLocaleString("en")} ${value === 1 ? one : many}`;
+export const count = (value, one) =>
+  `${value.toLocaleString("en")} ${one}${value === 1 ? "" : "s"}`;
 
 /** A time of the server, told from now on; the whole of it on hover. */
 export function when(iso) {
@@ -79,9 +68,9 @@ export function when(iso) {
 function ago(then) {
   const seconds = (then - Date.now()) / 1000;
   if (Math.abs(seconds) < 5) return "just now";
-  const step = STEPS.find(([limit]) => Math.abs(seconds) < limit);
-  if (!step) return then.toLocaleDateString("en", { dateStyle: "medium" });
-  return relative.format(Math.round(seconds / step[2]), step[1]);
+  const unit = Object.keys(UNITS).findLast((name) => Math.abs(seconds) >= UNITS[name]);
+  if (unit === "month") return then.toLocaleDateString("en", { dateStyle: "medium" });
+  return relative.format(Math.round(seconds / UNITS[unit]), unit);
 }
 
 /** How long something took: 75 is 1 min 15 s. */
@@ -96,10 +85,10 @@ export function duration(seconds) {
 let opened = 0;
 
 export class Decision {
-  constructor(title) {
+  constructor(title, { stays = false } = {}) {
     const id = `dialog-title-${++opened}`;
-    this.body = el("div", { class: "body", "aria-live": "polite" });
-    this.problem = el("div", {});
+    this.body = el("div", { "aria-live": "polite" });
+    this.problem = el("div");
     this.actions = el("div", { class: "actions" });
     this.box = el("dialog", { "aria-labelledby": id },
       el("h2", { id }, title), this.body, this.problem, this.actions);
@@ -108,24 +97,14 @@ export class Decision {
       done(this.box.returnValue === "done");
     }));
     // Whoever goes back in the browser has turned to something else.
-    addEventListener("hashchange", () => this.box.close(), { once: true });
+    if (!stays) addEventListener("hashchange", () => this.box.close(), { once: true });
     document.body.append(this.box);
     this.box.showModal();
   }
 
-  /** Whether it is still there to be filled. */
-  get open() {
-    return this.box.open;
-  }
-
-  /** Say what is going on; only Cancel can be pressed. */
-  wait(text) {
-    this.problem.replaceChildren();
-    this.show([el("p", { class: "soft waiting" }, text)]);
-  }
-
   /** Show a body, and buttons `[text, onclick, class]` beside Cancel. */
   show(body, ...buttons) {
+    this.problem.replaceChildren();
     this.body.replaceChildren(...body);
     this.actions.replaceChildren(
       button("Cancel", () => this.box.close()),
@@ -134,9 +113,19 @@ export class Decision {
     this.actions.firstChild.focus();
   }
 
-  /** Close it as decided. */
-  done() {
-    this.box.close("done");
+  /** Do what was decided and close; or show why not, unless `handle` takes the error. */
+  async carryOut(action, handle = () => false) {
+    const buttons = [...this.actions.children];
+    this.problem.replaceChildren();
+    for (const one of buttons) one.disabled = true;
+    try {
+      await action();
+      this.box.close("done");
+    } catch (error) {
+      if (this.box.open && !handle(error)) this.problem.replaceChildren(problemBox(error));
+    } finally {
+      for (const one of buttons) one.disabled = false;
+    }
   }
 }
 
@@ -167,22 +156,29 @@ const HINTS = {
 
 /** The box for an error; anything that is no Refusal is a fault of the page, and said so. */
 export function problemBox(error) {
-  const known = error.status !== undefined;
   const headline = error.headline ?? BY_KIND[error.kind] ?? HEADLINES[error.status] ??
-    (known ? "The server could not do it" : "This page failed");
+    (error.status === undefined ? "This page failed" : "The server could not do it");
   const hint = error.hint ?? HINTS[error.status];
   const faults = error.errors?.map((fault) => fault.message).filter(Boolean) ?? [];
   const lines = faults.filter((line) => line !== error.message);
-  return el(
-    "div",
-    { class: "problem", role: "alert" },
+  const text = error.message.charAt(0).toUpperCase() + error.message.slice(1);
+  return el("div", { class: "problem", role: "alert" },
     el("strong", {}, headline),
-    error.status !== 0 && el("p", {}, sentence(error.message)),
+    error.status !== 0 && el("p", {}, `${text}${/[.!?]$/.test(text) ? "" : "."}`),
     lines.length > 0 && el("ul", {}, lines.map((line) => el("li", {}, line))),
     hint && el("p", { class: "soft" }, hint),
     error.status >= 500 && error.requestId &&
-      el("p", { class: "soft" }, "request_id ", el("code", {}, error.requestId)),
-  );
+      el("p", { class: "soft" }, "request_id ", el("code", {}, error.requestId)));
+}
+
+/** A button that loads more; where that fails, `place` says so. */
+export function moreButton(text, place, load) {
+  const more = button(text, async () => {
+    more.disabled = true;
+    await load().catch((error) => tell(place, error));
+    more.disabled = false;
+  }, { class: "quiet" });
+  return more;
 }
 
 /** Show an error in `place`; what was aborted on purpose is none. */
@@ -190,9 +186,4 @@ export function tell(place, error) {
   if (error.name === "AbortError") return;
   if (error.status === undefined) console.error(error);
   place.replaceChildren(problemBox(error));
-}
-
-function sentence(text) {
-  const whole = text.charAt(0).toUpperCase() + text.slice(1);
-  return /[.!?]$/.test(whole) ? whole : `${whole}.`;
 }

@@ -5,10 +5,7 @@ import {
   button, count, Decision, duration, el, pause, percent, problemBox, say, svg, tell, when,
 } from "./dom.js";
 
-const ENDED = ["succeeded", "failed", "cancelled"];
-
-/** Whether nothing more will happen to a job. */
-const hasEnded = (job) => ENDED.includes(job.state);
+const hasEnded = (job) => job !== null && ["succeeded", "failed", "cancelled"].includes(job.state);
 
 /** The state of a job in its colour. */
 export const stateWord = ({ state }) => el("span", { class: "state", "data-state": state }, state);
@@ -29,9 +26,9 @@ export class JobView {
     this.leaving = new AbortController();
     this.logged = 0; // bytes of the log that are shown
     this.decoder = new TextDecoder();
-    this.head = el("div", {});
-    this.curve = el("div", {});
-    this.problem = el("div", {});
+    this.head = el("div");
+    this.curve = el("div");
+    this.problem = el("div");
     this.log = el("pre", { tabindex: "0", "aria-label": "Log" });
     this.details = el("details", { ontoggle: () => void this.#keepLog() },
       el("summary", {}, "Log"), this.log);
@@ -48,16 +45,14 @@ export class JobView {
 
   /** What is heard of this job, from its events and from the list. */
   update(job) {
-    if (this.job !== null && hasEnded(this.job)) return;
+    if (hasEnded(this.job)) return;
     if (this.job !== null && hasEnded(job)) {
       say(`The job has ${job.state}`);
       this.asked?.box.close(); // there is nothing to cancel any more
       lookSoon();
     }
     this.job = job;
-    const { epoch, val_acc: accuracy } = job.progress;
-    if (epoch !== null && accuracy !== null) this.values.set(epoch, accuracy);
-    this.#show();
+    this.#epoch(job.progress.epoch, job.progress.val_acc);
   }
 
   async #follow() {
@@ -65,7 +60,7 @@ export class JobView {
     try {
       this.update((await ask(this.path, { signal })).data);
       for await (const { event, data } of events(`${this.path}/events`, signal)) {
-        if (event === "epoch") this.#epoch(data);
+        if (event === "epoch") this.#epoch(data.epoch, data.metrics.val_acc);
         else this.update(data);
         if (event !== "epoch") dispatchEvent(new Event("job"));
       }
@@ -75,13 +70,9 @@ export class JobView {
     }
   }
 
-  #epoch({ epoch, metrics }) {
-    if (typeof metrics.val_acc === "number") this.values.set(epoch, metrics.val_acc);
-    this.#show();
-  }
-
   /** Draw at the next frame: the epochs of a small network come faster than anybody looks. */
-  #show() {
+  #epoch(epoch, accuracy) {
+    if (epoch !== null && typeof accuracy === "number") this.values.set(epoch, accuracy);
     if (this.waiting || this.job === null) return;
     this.waiting = true;
     requestAnimationFrame(() => {
@@ -96,7 +87,10 @@ export class JobView {
     if (focused) this.head.querySelector("button")?.focus();
     const empty = hasEnded(job) && this.values.size === 0;
     this.curve.replaceChildren(empty ? "" : curve(this.values, job.progress.max_epochs));
-    if (job.error) this.problem.replaceChildren(problemBox(new JobFault(job.error)));
+    if (job.error) {
+      const error = { status: null, headline: "The job has failed", ...job.error };
+      this.problem.replaceChildren(problemBox(error));
+    }
   }
 
   #title(job) {
@@ -108,7 +102,7 @@ export class JobView {
           job.started_at && `, ${hasEnded(job) ? "took" : "at work for"} ${duration(took)}`,
           job.attempts > 1 && `, ${count(job.attempts, "attempt")}`,
           el("br"), el("code", {}, job.job_id)),
-        job.promotion && el("p", {}, promotion(job.promotion))),
+        job.promotion && promotion(job.promotion)),
       job.cancelling
         ? el("p", { class: "soft" }, "Cancelling…")
         : !hasEnded(job) && button("Cancel…", () => void this.#cancel(), { class: "danger" }));
@@ -116,15 +110,10 @@ export class JobView {
 
   async #cancel() {
     const dialog = (this.asked = new Decision("Cancel this job?"));
-    const cancel = async () => {
-      try {
-        this.update((await ask(this.path, { method: "DELETE" })).data);
-        dialog.done();
-        say("The job is being cancelled");
-      } catch (error) {
-        dialog.problem.replaceChildren(problemBox(error));
-      }
-    };
+    const cancel = () => dialog.carryOut(async () => {
+      this.update((await ask(this.path, { method: "DELETE" })).data);
+      say("The job is being cancelled");
+    });
     dialog.show([el("p", {}, "Its training ends, and nothing is registered.")],
       ["Cancel the job", cancel, "danger"]);
     dialog.actions.firstChild.textContent = "Keep it";
@@ -137,7 +126,7 @@ export class JobView {
     if (this.keeping) return; // one that pauses sees that it is open again
     this.keeping = true;
     while (this.details.open && !signal.aborted) {
-      const over = this.job !== null && hasEnded(this.job);
+      const over = hasEnded(this.job);
       await this.#loadLog(signal);
       if (over) break;
       await pause(1);
@@ -156,25 +145,15 @@ export class JobView {
       log.append(this.decoder.decode(bytes, { stream: true }));
       if (atEnd) log.scrollTop = log.scrollHeight;
     } catch (error) {
-      if (error.name !== "AbortError") tell(this.problem, error);
+      tell(this.problem, error);
     }
-  }
-}
-
-/** Why a job has failed, in the shape of other refusals. */
-class JobFault extends Error {
-  status = null;
-  headline = "The job has failed";
-
-  constructor({ message, hint }) {
-    super(message);
-    this.hint = hint ?? null;
   }
 }
 
 function promotion({ promoted, verdict, message }) {
   const words = promoted ? "It is champion now." : message ?? "It has not become champion.";
-  return [verdict && el("strong", { class: `verdict-word ${verdict}` }, verdict), ` ${words}`];
+  return el("p", {},
+    verdict && el("strong", { class: `verdict-word ${verdict}` }, verdict), ` ${words}`);
 }
 
 /* The curve of a training: validation accuracy by epoch. */
@@ -188,8 +167,7 @@ function curve(values, last) {
   if (points.length === 0) {
     return el("p", { class: "soft" }, "The curve begins with the first epoch.");
   }
-  const accuracies = points.map(([, value]) => value);
-  const [low, high] = range(Math.min(...accuracies), Math.max(...accuracies));
+  const [low, high] = range(points.map(([, value]) => value));
   const width = Math.min(600, innerWidth - 70); // so that its words keep their size on a phone
   const end = Math.max(last ?? 1, points.at(-1)[0], 2);
   const x = (epoch) => LEFT + ((width - LEFT - RIGHT) * (epoch - 1)) / (end - 1);
@@ -212,7 +190,8 @@ function curve(values, last) {
 }
 
 /** A round range around the values, at least two points of a hundred wide. */
-function range(least, most) {
+function range(values) {
+  const [least, most] = [Math.min(...values), Math.max(...values)];
   const step = most - least > 0.2 ? 0.1 : most - least > 0.04 ? 0.02 : 0.01;
   const low = Math.max(0, Math.floor(least / step) * step);
   const high = Math.min(1, Math.max(Math.ceil(most / step) * step, low + 2 * step));

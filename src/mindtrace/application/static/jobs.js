@@ -1,7 +1,9 @@
 /* "Jobs": what trains, what waits, what has ended; and a form for the next one. */
 
 import { ask } from "./api.js";
-import { button, byId, el, pause, problemBox, say, tell, visible, when } from "./dom.js";
+import {
+  button, byId, el, moreButton, pause, problemBox, say, tell, visible, when,
+} from "./dom.js";
 import { JobView, registered, stateWord } from "./job.js";
 
 const [OFTEN, SELDOM] = [2, 8]; // seconds between two looks, while something goes on and not
@@ -40,9 +42,15 @@ async function load(quiet = false) {
     const last = data.items.at(-1)?.job_id;
     show([...data.items, ...older.filter((job) => job.job_id < last)]);
   } catch (error) {
-    if (error.status === 404) return showAbsent();
-    // What a clock asked in vain, the header tells already.
-    if (!quiet || error.status > 0) tell(byId("jobs-problem"), error);
+    if (error.status === 404) {
+      byId("jobs-list").replaceChildren();
+      byId("submit").hidden = true;
+      const text = "This server has no such part: it trains no jobs.";
+      byId("jobs-problem").replaceChildren(el("p", { class: "card" }, text));
+    } else if (!quiet || error.status > 0) {
+      // What a clock asked in vain, the header tells already.
+      tell(byId("jobs-problem"), error);
+    }
   }
 }
 
@@ -52,7 +60,7 @@ function show(jobs) {
     jobs.length === 0
       ? el("p", { class: "card soft" }, "No job yet. The form below submits one.")
       : el("ul", { class: "card joblist" }, jobs.map(entry)),
-    ...(cursor ? [button("Older jobs", loadOlder, { class: "quiet" })] : []),
+    cursor ? moreButton("Older jobs", byId("jobs-problem"), loadOlder) : "",
   );
   // The list was made anew below the user's fingers: the keyboard stays where it was.
   if (focused) byId("jobs-list").querySelector(`[data-job="${focused}"]`)?.focus();
@@ -62,57 +70,39 @@ function show(jobs) {
 }
 
 async function loadOlder() {
-  try {
-    const { data } = await ask(`/jobs?cursor=${encodeURIComponent(cursor)}`);
-    older.push(...data.items);
-    cursor = data.next_cursor;
-    await load();
-  } catch (error) {
-    tell(byId("jobs-problem"), error);
-  }
+  const { data } = await ask(`/jobs?cursor=${encodeURIComponent(cursor)}`);
+  older.push(...data.items);
+  cursor = data.next_cursor;
+  await load();
 }
 
 function entry(job) {
   const { epoch, max_epochs: last } = job.progress;
-  const done = job.state === "running" && epoch !== null && last ? epoch / last : null;
+  const runs = job.state === "running" && epoch !== null;
+  // In few words how far it is, or what became of it.
+  const outcome = runs ? `epoch ${epoch}${last ? ` of ${last}` : ""}` : registered(job);
   return el("li", {},
     button([
       stateWord(job),
-      el("span", { class: "what" }, outcome(job)),
+      el("span", { class: "what" }, outcome),
       el("span", { class: "soft small" }, when(job.submitted_at)),
-      done !== null && el("progress", { max: 1, value: done, "aria-label": "Share of its epochs" }),
+      runs && last &&
+        el("progress", { max: 1, value: epoch / last, "aria-label": "Share of its epochs" }),
     ], () => {
       choose(job.job_id);
       byId("job").scrollIntoView({ block: "nearest" });
     }, {
-      "data-job": job.job_id,
-      "aria-current": job.job_id === view?.id ? "true" : null,
+      "data-job": job.job_id, "aria-current": job.job_id === view?.id && "true",
     }));
-}
-
-/** In few words how far a job is, or what became of it. */
-function outcome(job) {
-  const { epoch, max_epochs: last } = job.progress;
-  if (job.state !== "running" || epoch === null) return registered(job);
-  return last ? `epoch ${epoch} of ${last}` : `epoch ${epoch}`;
 }
 
 function choose(id) {
   for (const one of byId("jobs-list").querySelectorAll("[data-job]")) {
-    if (one.dataset.job === id) one.setAttribute("aria-current", "true");
-    else one.removeAttribute("aria-current");
+    one.ariaCurrent = one.dataset.job === id ? "true" : null;
   }
   if (view?.id === id) return;
   view?.leave();
   view = new JobView(byId("job"), id);
-}
-
-function showAbsent() {
-  byId("jobs-list").replaceChildren();
-  byId("submit").hidden = true;
-  byId("jobs-problem").replaceChildren(
-    el("p", { class: "card" }, "This server has no such part: it trains no jobs."),
-  );
 }
 
 /* The form for a training: its configuration is checked as one types. */
@@ -148,14 +138,8 @@ function submitForm(submitted) {
 
   async function look() {
     checking = new AbortController();
-    const { signal } = checking;
-    try {
-      await ask("/retrain/check", { method: "POST", json: body(), signal, quiet: true });
-      show([el("p", { class: "up" }, "This can be trained.")], false);
-    } catch (error) {
-      if (signal.aborted) return;
-      show([error.status === 422 ? faults(error) : problemBox(error)], error.status === 422);
-    }
+    const found = await post("/retrain/check", { signal: checking.signal, quiet: true });
+    if (found) show([el("p", { class: "up" }, "This can be trained.")]);
   }
 
   async function submit(event) {
@@ -163,31 +147,37 @@ function submitForm(submitted) {
     clearTimeout(timer);
     checking.abort();
     send.disabled = true;
+    const job = await post("/retrain", { headers: { "Idempotency-Key": key } });
+    send.disabled = false;
+    if (!job) return;
+    key = newKey();
+    show([]);
+    say("The job was submitted");
+    submitted(job);
+  }
+
+  /** What the server answers to this form, or null, and then its faults are shown. */
+  async function post(path, options) {
     try {
-      const headers = { "Idempotency-Key": key };
-      const { data } = await ask("/retrain", { method: "POST", json: body(), headers });
-      key = newKey();
-      show([], false);
-      say("The job was submitted");
-      submitted(data);
+      return (await ask(path, { method: "POST", json: body(), ...options })).data;
     } catch (error) {
-      show([error.status === 422 ? faults(error) : problemBox(error)], error.status === 422);
-    } finally {
-      send.disabled = false;
+      if (!options.signal?.aborted) showFaults(error);
+      return null;
     }
   }
 
-  function show(content, wrong) {
+  function show(content, wrong = false) {
     text.setAttribute("aria-invalid", `${wrong}`);
     check.replaceChildren(...content);
   }
 
-  function faults(error) {
-    const rows = error.errors.length ? [...error.errors] : [{ message: error.message }];
+  function showFaults(error) {
+    if (error.status !== 422) return show([problemBox(error)]);
+    const rows = error.errors.length ? [...error.errors] : [error];
     rows.sort((a, b) => (a.line ?? 0) - (b.line ?? 0));
-    return el("ul", { class: "faults" }, rows.map((fault) => el("li", {},
-      fault.line ? button(`line ${fault.line}`, () => goTo(fault.line), { class: "quiet" }) : null,
-      fault.message)));
+    const items = rows.map(({ line, message }) => el("li", {},
+      line && button(`line ${line}`, () => goTo(line), { class: "quiet" }), message));
+    show([el("ul", { class: "faults" }, items)], true);
   }
 
   function goTo(line) {
@@ -199,9 +189,8 @@ function submitForm(submitted) {
 
   const body = () => ({
     config: text.value,
-    ...(base.value.trim() && { base: base.value.trim() }),
-    ...(base.value.trim() && warm.checked && { warm_start: true }),
-    ...(force.checked && { force: true }),
+    ...(base.value.trim() && { base: base.value.trim(), warm_start: warm.checked }),
+    force: force.checked,
   });
 
   return el("form", { class: "card", onsubmit: submit },
@@ -221,6 +210,4 @@ function submitForm(submitted) {
 }
 
 /** The same wish sent twice, by a click too many or a lost answer, is one job. */
-function newKey() {
-  return crypto.getRandomValues(new Uint32Array(4)).join("-");
-}
+const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");

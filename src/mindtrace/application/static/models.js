@@ -1,93 +1,17 @@
 /* "Models": the versions of a model, and what can be done with them. */
 
 import { ask, lookSoon, modelPath, servedNow } from "./api.js";
-import { button, byId, decimal, el, percent, tell, when } from "./dom.js";
-import { openComparison, promoteDialog, rollbackDialog } from "./promote.js";
-
-/* Who was champion and who said so; its ETag is what a change of the champion must name. */
-
-const ACTIONS = { promote: "promoted", rollback: "rolled back", refuse: "refused" };
-
-class History {
-  /** `place` gives the element to show the list in. */
-  constructor(place) {
-    this.place = place;
-    this.items = [];
-    this.etag = null;
-  }
-
-  /** The champion of the log, or null. */
-  get champion() {
-    return this.items.find((item) => item.action !== "refuse")?.to ?? null;
-  }
-
-  /**
-   * The promotion that a rollback would undo, as far as the loaded lines tell: the latest
-   * that no later rollback has undone. Null if it had no champion before it.
-   */
-  undo() {
-    let undone = 0;
-    for (const item of this.items) {
-      if (item.action === "rollback") undone += 1;
-      else if (item.action === "promote" && undone-- === 0) return item.from === null ? null : item;
-    }
-    return null;
-  }
-
-  /** Load the newest lines and show them. */
-  async load(name) {
-    const { data, etag } = await ask(`${modelPath(name)}/history?limit=100`);
-    Object.assign(this, { name, etag, items: data.items, cursor: data.next_cursor });
-    this.#show();
-  }
-
-  async #loadOlder() {
-    const query = `limit=100&cursor=${this.cursor}`;
-    const { data } = await ask(`${modelPath(this.name)}/history?${query}`);
-    this.items.push(...data.items);
-    this.cursor = data.next_cursor;
-    this.#show();
-  }
-
-  #show() {
-    const older = this.cursor && button("Older lines", async () => {
-      try {
-        await this.#loadOlder();
-      } catch (error) {
-        tell(this.place(), error);
-      }
-    }, { class: "quiet" });
-    this.place().replaceChildren(
-      el("h2", {}, "History of champions"),
-      this.items.length === 0
-        ? el("p", { class: "soft" }, "Nobody was champion yet.")
-        : el("ol", { class: "history card", reversed: true }, this.items.map(line)),
-      ...(older ? [older] : []),
-    );
-  }
-}
-
-function line(item) {
-  return el("li", { value: item.revision, "data-action": item.action },
-    el("span", { class: "soft" }, `${item.revision}`),
-    el("div", {},
-      el("strong", {}, `Version ${item.to} ${ACTIONS[item.action]}`),
-      item.from !== null && item.action !== "refuse" && ` in the place of ${item.from}`,
-      item.verdict && el("span", { class: `verdict-word ${item.verdict}` }, item.verdict),
-      el("div", { class: "soft small" }, when(item.at), `, by ${item.by}`),
-      item.reason && el("q", {}, item.reason)));
-}
-
-/* The versions, in a table. */
+import { button, byId, decimal, el, moreButton, percent, tell, when } from "./dom.js";
+import { championOf, openComparison, promoteDialog, rollbackDialog, undoneBy } from "./promote.js";
 
 const PAGE = 20;
 const MOST = 100; // versions that come at once
 const HEADS = ["Version", "Test accuracy", "Validation", "Test loss", "Trained"];
+const ACTIONS = { promote: "promoted", rollback: "rolled back", refuse: "refused" };
 let name = null;
-let champion = null;
 let wanted = PAGE; // versions that the reader has asked to see
 let newest = 0; // of the questions that were asked: a later answer never yields to an earlier
-const history = new History(() => byId("history"));
+let entries = []; // of the history of champions, newest first
 
 /** Make the view alive; the function that is returned loads it anew when it is opened. */
 export function startModels() {
@@ -125,12 +49,13 @@ async function load() {
 async function loadVersions() {
   const turn = ++newest;
   try {
-    const [rows] = await Promise.all([
-      versionsBehind(null, Math.min(wanted, MOST)), history.load(name),
+    const [rows, lines] = await Promise.all([
+      page("versions", Math.min(wanted, MOST)), page("history", MOST),
     ]);
     if (turn !== newest) return;
     byId("models-problem").replaceChildren();
-    champion = history.champion;
+    entries = [];
+    showHistory(lines);
     const table = emptyTable();
     const focused = document.activeElement?.closest("#versions tr button");
     byId("versions").replaceChildren(el("div", { class: "card table" }, table));
@@ -141,9 +66,10 @@ async function loadVersions() {
   }
 }
 
-async function versionsBehind(cursor, limit = PAGE) {
-  const query = new URLSearchParams({ limit, ...(cursor && { cursor }) });
-  return (await ask(`${modelPath(name)}/versions?${query}`)).data;
+/** A page of versions or of the history. */
+async function page(what, limit, cursor = null) {
+  const query = new URLSearchParams({ limit, ...(cursor !== null && { cursor }) });
+  return (await ask(`${modelPath(name)}/${what}?${query}`)).data;
 }
 
 function emptyTable() {
@@ -158,20 +84,14 @@ function emptyTable() {
 function append(table, { items, next_cursor: cursor }) {
   table.tBodies[0].append(...items.map(row));
   if (cursor === null) return;
-  const more = button("Older versions", async () => {
-    more.disabled = true;
+  const more = moreButton("Older versions", byId("models-problem"), async () => {
     wanted = table.tBodies[0].rows.length + PAGE;
-    try {
-      const rows = await versionsBehind(cursor);
-      // Made anew meanwhile, perhaps before anybody knew that more was wanted.
-      if (!table.isConnected) return void loadVersions();
-      more.remove();
-      append(table, rows);
-    } catch (error) {
-      more.disabled = false;
-      tell(byId("models-problem"), error);
-    }
-  }, { class: "quiet" });
+    const rows = await page("versions", PAGE, cursor);
+    // Made anew meanwhile, perhaps before anybody knew that more was wanted.
+    if (!table.isConnected) return void loadVersions();
+    more.remove();
+    append(table, rows);
+  });
   table.parentNode.append(more);
 }
 
@@ -185,7 +105,7 @@ function refocus(table, button) {
 
 function row(item) {
   const { version, metrics } = item;
-  const leads = version === champion;
+  const leads = version === championOf(entries);
   const others = item.aliases.filter((alias) => alias !== "champion");
   return el("tr", { class: leads ? "champion" : null, "data-version": version },
     el("th", { scope: "row" }, `${version}`, leads && el("span", { class: "tag" }, "champion"),
@@ -200,10 +120,11 @@ function row(item) {
 const cell = (head, ...content) => el("td", { "data-head": head }, ...content);
 
 function actions(version, leads) {
-  const rollBack = () => void change(rollbackDialog(name, history));
-  if (leads) return history.undo() && button("Roll back…", rollBack);
+  const rollBack = () => void change(rollbackDialog(name));
+  if (leads) return undoneBy(entries) && button("Roll back…", rollBack);
+  const champion = championOf(entries) ?? version;
   return [
-    button("Compare", () => compare(version), {
+    button("Compare", () => openComparison(byId("compare"), name, champion, version), {
       "aria-label": `Compare version ${version} with the champion`,
     }),
     button("Promote…", () => void change(promoteDialog(name, version)), {
@@ -212,14 +133,34 @@ function actions(version, leads) {
   ];
 }
 
-function compare(version) {
-  openComparison(byId("compare"), name, champion ?? version, version);
-}
-
 /** Whatever came of a dialog: what is shown may be old now. */
 async function change(dialog) {
   if (await dialog) lookSoon();
   await loadVersions();
+}
+
+/** Who was champion and who said so; `items` come behind those that are shown. */
+function showHistory({ items, next_cursor: cursor }) {
+  entries.push(...items);
+  const older = async () => showHistory(await page("history", MOST, cursor));
+  byId("history").replaceChildren(
+    el("h2", {}, "History of champions"),
+    entries.length === 0
+      ? el("p", { class: "soft" }, "Nobody was champion yet.")
+      : el("ol", { class: "history card", reversed: true }, entries.map(entry)),
+    cursor ? moreButton("Older lines", byId("history"), older) : "",
+  );
+}
+
+function entry(item) {
+  return el("li", { value: item.revision, "data-action": item.action },
+    el("span", { class: "soft" }, `${item.revision}`),
+    el("div", {},
+      el("strong", {}, `Version ${item.to} ${ACTIONS[item.action]}`),
+      item.from !== null && item.action !== "refuse" && ` in the place of ${item.from}`,
+      item.verdict && el("span", { class: `verdict-word ${item.verdict}` }, item.verdict),
+      el("div", { class: "soft small" }, when(item.at), `, by ${item.by}`),
+      item.reason && el("q", {}, item.reason)));
 }
 
 function showNone() {

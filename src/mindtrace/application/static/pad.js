@@ -1,26 +1,24 @@
 /*
- * From strokes to the picture that is sent: drawn as the training images were.
- *
- * A network that has learnt MNIST expects what MNIST's authors made of every digit: light
- * on dark, scaled to fit 20 x 20 pixels, its centre of mass in the middle of 28 x 28.
- * (Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits".) Those of
- * the digits data fill the height of 8 x 8 pixels, and drawn like MNIST's they are hardly
- * ever recognised. The width of the pen is part of it.
+ * From strokes to the picture that is sent: drawn as the training images were. A network that
+ * has learnt MNIST expects what MNIST's authors made of every digit: light on dark, scaled to fit
+ * 20 x 20 pixels, its centre of mass in the middle of 28 x 28. (Y. LeCun, C. Cortes, C. Burges,
+ * "The MNIST database of handwritten digits".) Those of the digits data fill the height of 8 x 8
+ * pixels, and drawn like MNIST's they are hardly ever recognised. The width of the pen counts.
  */
 
-import { say } from "./dom.js";
+import { el, say } from "./dom.js";
 
 const FINE = 8; // drawn so many times finer, then averaged: greys as a scanner makes them
 const LARGEST = 4; // a drawing is enlarged so much at most: a dot stays a dot
 
 const STYLES = {
   mnist: {
-    side: 28, width: 20, height: 20, pen: 2.6, centre: "mass",
+    side: 28, most: [20, 20], pen: 2.6, byMass: true,
     words: "Sent as MNIST has its digits: light on dark, 20 pixels high or wide, " +
       "its centre of mass in the middle of 28\u00a0×\u00a028.",
   },
   digits: {
-    side: 8, width: 7, height: 8, pen: 1.1, centre: "box",
+    side: 8, most: [7, 8], pen: 1.1, byMass: false,
     words: "Sent as the digits data has its digits: light on dark, " +
       "as high as its 8\u00a0×\u00a08 pixels.",
   },
@@ -30,28 +28,28 @@ const STYLES = {
 export const styleOf = (source) => STYLES[source] ?? STYLES.mnist;
 
 /** The PNG of strokes in base64; `strokes` are lists of points [x, y] from 0 to 1. */
-export function framed(strokes, style) {
-  const box = boundsOf(strokes);
-  const side = style.side;
-  const scale = Math.min(
-    (style.width - style.pen) / (box.right - box.left),
-    (style.height - style.pen) / (box.bottom - box.top),
-    LARGEST * side,
-  );
-  const half = style.pen / 2;
-  const size = { x: (box.right - box.left) * scale, y: (box.bottom - box.top) * scale };
-  let origin = { x: (side - size.x) / 2, y: (side - size.y) / 2 };
-  let fine = drawn(strokes, box, scale, origin, style);
-  if (style.centre === "mass") {
-    const mass = centreOfMass(fine, side * FINE);
+export function framed(strokes, { side, most, pen, byMass }) {
+  const box = [0, 1].map((axis) => extent(strokes.flat().map((point) => point[axis])));
+  const scales = box.map(([low, high], axis) => (most[axis] - pen) / (high - low));
+  const scale = Math.min(...scales, LARGEST * side);
+  const size = box.map(([low, high]) => scale * (high - low));
+  const drawn = (origin) => {
+    const context = blackboard(newCanvas(side * FINE), pen * FINE);
+    trace(context, strokes, (point) =>
+      point.map((value, axis) => FINE * (origin[axis] + (value - box[axis][0]) * scale)));
+    return context.getImageData(0, 0, side * FINE, side * FINE).data;
+  };
+  const origin = size.map((length) => (side - length) / 2);
+  let data = drawn(origin);
+  if (byMass) {
+    const mass = centreOfMass(data, side * FINE);
     // Shifted, but never out of the picture.
-    origin = {
-      x: clamp(origin.x + side / 2 - mass.x / FINE, half, side - size.x - half),
-      y: clamp(origin.y + side / 2 - mass.y / FINE, half, side - size.y - half),
-    };
-    fine = drawn(strokes, box, scale, origin, style);
+    data = drawn(origin.map((start, axis) => {
+      const last = Math.max(pen / 2, side - size[axis] - pen / 2);
+      return clamp(start + side / 2 - mass[axis] / FINE, pen / 2, last);
+    }));
   }
-  return averaged(fine, side).toDataURL("image/png").split(",")[1];
+  return averaged(data, side).toDataURL("image/png").split(",")[1];
 }
 
 /** Draw strokes as smooth lines; `place` turns a point of 0 to 1 into one of the canvas. */
@@ -75,26 +73,8 @@ function blackboard(canvas, pen) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.fillStyle = "#000";
   context.fillRect(0, 0, canvas.width, canvas.height);
-  Object.assign(context, { strokeStyle: "#fff", lineWidth: pen });
-  Object.assign(context, { lineCap: "round", lineJoin: "round" });
-  return context;
-}
-
-function drawn(strokes, box, scale, origin, style) {
-  const canvas = newCanvas(style.side * FINE);
-  const context = blackboard(canvas, style.pen * FINE);
-  trace(context, strokes, ([x, y]) => [
-    FINE * (origin.x + (x - box.left) * scale),
-    FINE * (origin.y + (y - box.top) * scale),
-  ]);
-  return context.getImageData(0, 0, canvas.width, canvas.height).data;
-}
-
-function boundsOf(strokes) {
-  const xs = strokes.flat().map(([x]) => x);
-  const ys = strokes.flat().map(([, y]) => y);
-  const [left, right, top, bottom] = [lowest(xs), highest(xs), lowest(ys), highest(ys)];
-  return { left, right, top, bottom };
+  const round = { lineCap: "round", lineJoin: "round" };
+  return Object.assign(context, { strokeStyle: "#fff", lineWidth: pen, ...round });
 }
 
 function centreOfMass(data, width) {
@@ -105,39 +85,25 @@ function centreOfMass(data, width) {
     x += data[i] * ((pixel % width) + 0.5);
     y += data[i] * (Math.floor(pixel / width) + 0.5);
   }
-  return { x: x / sum, y: y / sum };
+  return [x / sum, y / sum];
 }
 
 function averaged(fine, side) {
-  const canvas = newCanvas(side);
-  const context = blackboard(canvas, 1);
+  const sums = new Float64Array(side * side);
+  for (let i = 0; i < fine.length; i += 4) {
+    const [row, column] = [Math.floor(i / 4 / side / FINE), (i / 4) % (side * FINE)];
+    sums[Math.floor(row / FINE) * side + Math.floor(column / FINE)] += fine[i];
+  }
+  const context = blackboard(newCanvas(side), 1);
   const image = context.getImageData(0, 0, side, side);
-  for (let y = 0; y < side; y++) {
-    for (let x = 0; x < side; x++) {
-      const at = 4 * (y * side + x);
-      image.data.fill(meanOf(fine, x, y, side), at, at + 3);
-    }
-  }
+  sums.forEach((sum, i) => image.data.fill(Math.round(sum / FINE ** 2), 4 * i, 4 * i + 3));
   context.putImageData(image, 0, 0);
-  return canvas;
+  return context.canvas;
 }
 
-function meanOf(fine, column, row, side) {
-  let sum = 0;
-  for (let y = row * FINE; y < (row + 1) * FINE; y++) {
-    const left = y * side * FINE + column * FINE;
-    for (let at = left; at < left + FINE; at++) sum += fine[4 * at];
-  }
-  return Math.round(sum / FINE ** 2);
-}
-
-function newCanvas(side) {
-  return Object.assign(document.createElement("canvas"), { width: side, height: side });
-}
-
-const clamp = (value, low, high) => Math.min(Math.max(value, low), Math.max(low, high));
-const lowest = (values) => values.reduce((a, b) => Math.min(a, b));
-const highest = (values) => values.reduce((a, b) => Math.max(a, b));
+const newCanvas = (side) => el("canvas", { width: side, height: side });
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+const extent = (values) => [Math.min, Math.max].map((end) => values.reduce((a, b) => end(a, b)));
 
 /* The pad: mouse, finger, pen or arrow keys make strokes, lists of points from 0 to 1. */
 
@@ -162,19 +128,24 @@ export class Pad {
       canvas.addEventListener(end, (event) => this.#end(event));
     }
     canvas.addEventListener("keydown", (event) => this.#key(event));
-    canvas.addEventListener("blur", () => this.#leave());
+    canvas.addEventListener("blur", () => {
+      this.#lift();
+      this.cursor = null;
+      this.#paint();
+    });
     this.#paint();
   }
 
   clear() {
-    this.strokes = [];
-    this.down = false;
-    this.#paint();
-    this.changed();
+    this.#keep([]);
   }
 
   undo() {
-    this.strokes.pop();
+    this.#keep(this.strokes.slice(0, -1));
+  }
+
+  #keep(strokes) {
+    this.strokes = strokes;
     this.down = false;
     this.#paint();
     this.changed();
@@ -205,16 +176,12 @@ export class Pad {
   }
 
   #place(event) {
-    const box = this.canvas.getBoundingClientRect();
-    return [
-      inside((event.clientX - box.left) / box.width),
-      inside((event.clientY - box.top) / box.height),
-    ];
+    const { left, top, width, height } = this.canvas.getBoundingClientRect();
+    return [inside((event.clientX - left) / width), inside((event.clientY - top) / height)];
   }
 
   #key(event) {
-    const undo = event.key === "z" && (event.ctrlKey || event.metaKey);
-    if (undo) this.undo();
+    if (event.key === "z" && (event.ctrlKey || event.metaKey)) this.undo();
     else if (event.key in ARROWS) this.#step(ARROWS[event.key]);
     else if (event.key === " " || event.key === "Enter") this.#toggle();
     else if (event.key === "Delete" || event.key === "Backspace") this.clear();
@@ -240,16 +207,7 @@ export class Pad {
   }
 
   #lift() {
-    if (!this.down) return;
-    this.down = false;
-    this.#paint();
-    this.changed();
-  }
-
-  #leave() {
-    this.#lift();
-    this.cursor = null;
-    this.#paint();
+    if (this.down) this.#keep(this.strokes);
   }
 
   #paint() {
@@ -264,4 +222,4 @@ export class Pad {
   }
 }
 
-const inside = (value) => Math.min(Math.max(value, 0), 1);
+const inside = (value) => clamp(value, 0, 1);

@@ -18,8 +18,7 @@ function show(focus) {
   else if (focus) return;
   for (const id of PARTS) byId(id).hidden = id !== part;
   for (const link of document.querySelectorAll("nav a")) {
-    if (link.hash === `#${part}`) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    link.ariaCurrent = link.hash === `#${part}` ? "page" : null;
   }
   if (focus) byId(`${part}-title`).focus({ preventScroll: true });
   scrollTo(0, 0);

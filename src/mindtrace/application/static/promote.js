@@ -1,101 +1,106 @@
-/*
- * Promote and roll back: the gate is asked first, the user decides, the server changes.
- *
- * Both send the ETag of the history that the decision was made from, so that nobody
- * replaces a champion that he has not seen; where somebody was quicker, the gate is asked
- * again and the user with it.
- */
+/* Promote and roll back: the gate is asked first, the user decides, the server changes. */
 
 import { ask, modelPath } from "./api.js";
 import { button, count, Decision, el, percent, points, problemBox, say, svg } from "./dom.js";
 
-const STALE = 412;
+/**
+ * Ask in a dialog; resolves to whether the champion has changed. `prepare` says what to show and
+ * what is sent: with the ETag of the history that the decision is made from, so that nobody
+ * replaces a champion that he has not seen. Where somebody was quicker, all begins again.
+ */
+function decide(title, waiting, prepare) {
+  const dialog = new Decision(title);
 
-/** Ask the gate about a version, then the user. Resolves to whether it is champion now. */
+  async function begin(told = null) {
+    dialog.show([el("p", { class: "soft" }, waiting)]);
+    try {
+      const { body, text, kind = "primary", ...change } = await prepare();
+      if (!dialog.box.open) return;
+      const buttons = text ? [[text, () => send(change), kind]] : [];
+      dialog.show([told ? problemBox(told) : "", ...body], ...buttons);
+    } catch (error) {
+      if (!dialog.box.open) return;
+      dialog.show([problemBox(error)], ["Ask again", () => void begin(), "primary"]);
+    }
+  }
+
+  function send({ path, etag, reason: [, reason], json, done }) {
+    if (!reason.reportValidity()) return;
+    const given = reason.value.trim() ? { reason: reason.value.trim() } : {};
+    const options = { method: "POST", json: { ...json, ...given }, headers: { "If-Match": etag } };
+    void dialog.carryOut(() => ask(path, options).then(() => say(done)), (error) => {
+      if (error.status === 412) void begin(error);
+      return error.status === 412;
+    });
+  }
+
+  void begin();
+  return dialog.closed;
+}
+
+/** Ask the gate about a version, then the user. */
 export function promoteDialog(name, version) {
-  const dialog = new Decision(`Make ${name}/${version} champion?`);
-  void decide(dialog, name, version);
-  return dialog.closed;
-}
-
-async function decide(dialog, name, version, told = null) {
-  dialog.wait("Asking the gate…");
-  try {
-    const etag = await etagOf(name);
-    const gate = await dryRun(name, version, etag);
-    if (dialog.open) showGate(dialog, { name, version, etag, gate, told });
-  } catch (error) {
-    if (dialog.open) fail(dialog, error, () => decide(dialog, name, version));
-  }
-}
-
-function showGate(dialog, { name, version, etag, gate, told }) {
-  const passes = gate.verdict === null || gate.verdict === "PROMOTE";
-  const reason = reasonField(!passes);
-  const promote = async () => {
-    if (!reason.input.reportValidity()) return;
-    const json = { version, force: !passes, ...reason.given() };
-    await change(dialog, `${modelPath(name)}/promote`, json, etag, {
+  return decide(`Make ${name}/${version} champion?`, "Asking the gate…", async () => {
+    const { etag } = await ask(`${modelPath(name)}/history?limit=1`);
+    const path = `${modelPath(name)}/promote`;
+    const gate = await dryRun(path, version, etag);
+    const passes = gate.verdict === null || gate.verdict === "PROMOTE";
+    const reason = reasonField(!passes);
+    return {
+      body: [
+        verdictBox(gate.verdict, gate.reasons ?? []),
+        ...(gate.comparison ? figures(gate.comparison) : []),
+        gate.times_used > 0 ? el("p", { class: "soft small" },
+          `This test set has decided ${count(gate.times_used, "time")} before; `,
+          "each time it tells a little less.") : "",
+        ...reason,
+      ],
+      text: passes ? `Make ${version} champion` : "Promote all the same",
+      kind: passes ? "primary" : "danger",
       done: `Version ${version} is champion`,
-      again: (told) => decide(dialog, name, version, told),
-    });
-  };
-  dialog.show(
-    [
-      ...(told ? [problemBox(told)] : []),
-      verdictBox(gate.verdict, gate.reasons ?? []),
-      ...(gate.comparison ? figures(gate.comparison) : []),
-      gate.times_used > 0 && el("p", { class: "soft small" },
-        `This test set has decided ${count(gate.times_used, "time")} before; `,
-        "each time it tells a little less."),
-      reason.label, reason.input,
-    ].filter(Boolean),
-    passes ? [`Make ${version} champion`, promote, "primary"]
-      : ["Promote all the same", promote, "danger"],
-  );
+      json: { version, force: !passes },
+      path, etag, reason,
+    };
+  });
 }
 
-/** Show what would come back, then ask. Resolves to whether it did. */
-export function rollbackDialog(name, history) {
-  const dialog = new Decision(`Roll ${name} back?`);
-  void confirm(dialog, name, history);
-  return dialog.closed;
+/** Show what would come back, then ask. */
+export function rollbackDialog(name) {
+  return decide(`Roll ${name} back?`, "Looking at the history…", async () => {
+    const { data, etag } = await ask(`${modelPath(name)}/history?limit=100`);
+    const undone = undoneBy(data.items);
+    if (!undone) return { body: [el("p", {}, "There is nothing to roll back.")] };
+    const [champion, before] = [championOf(data.items), undone.from];
+    const reason = reasonField(false);
+    return {
+      body: [
+        el("p", {}, `Version ${before} comes back in the place of version ${champion}. `,
+          "A rollback passes whatever the gate says; of the two it says:"),
+        ...(await comparison(name, champion, before)),
+        ...reason,
+      ],
+      text: `Back to version ${before}`,
+      done: `Version ${before} is champion again`,
+      path: `${modelPath(name)}/rollback`,
+      etag, reason,
+    };
+  });
 }
 
-async function confirm(dialog, name, history, told = null) {
-  dialog.wait("Looking at the history…");
-  try {
-    await history.load(name);
-    const undone = history.undo();
-    const compared = undone && (await comparison(name, history.champion, undone.from));
-    if (dialog.open) showRollback(dialog, { name, history, undone, compared, told });
-  } catch (error) {
-    if (dialog.open) fail(dialog, error, () => confirm(dialog, name, history));
+/** The champion of a log, newest line first, or null. */
+export const championOf = (items) => items.find((item) => item.action !== "refuse")?.to ?? null;
+
+/**
+ * The promotion that a rollback would undo, as far as these lines tell: the latest that no
+ * later rollback has undone. Null if it had no champion before it.
+ */
+export function undoneBy(items) {
+  let undone = 0;
+  for (const item of items) {
+    if (item.action === "rollback") undone += 1;
+    else if (item.action === "promote" && undone-- === 0) return item.from === null ? null : item;
   }
-}
-
-function showRollback(dialog, { name, history, undone, compared, told }) {
-  const notes = told ? [problemBox(told)] : [];
-  if (!undone) {
-    dialog.show([...notes, el("p", {}, "There is nothing to roll back.")]);
-    return;
-  }
-  const reason = reasonField(false);
-  const rollBack = () =>
-    change(dialog, `${modelPath(name)}/rollback`, reason.given(), history.etag, {
-      done: `Version ${undone.from} is champion again`,
-      again: (told) => confirm(dialog, name, history, told),
-    });
-  dialog.show(
-    [
-      ...notes,
-      el("p", {}, `Version ${undone.from} comes back in the place of version ${history.champion}. `,
-        "A rollback passes whatever the gate says; of the two it says:"),
-      ...compared,
-      reason.label, reason.input,
-    ],
-    [`Back to version ${undone.from}`, rollBack, "primary"],
-  );
+  return null;
 }
 
 /** What the gate would say of `b` in the place of `a`, or why it cannot say anything. */
@@ -109,38 +114,11 @@ async function comparison(name, a, b) {
   }
 }
 
-async function change(dialog, path, json, etag, { done, again }) {
-  const buttons = [...dialog.actions.children];
-  dialog.problem.replaceChildren();
-  for (const one of buttons) one.disabled = true;
-  dialog.actions.setAttribute("aria-busy", "true");
-  try {
-    await ask(path, { method: "POST", json, headers: { "If-Match": etag } });
-    dialog.done();
-    say(done);
-  } catch (error) {
-    if (!dialog.open) return;
-    if (error.status === STALE) return void again(error);
-    dialog.problem.replaceChildren(problemBox(error));
-  } finally {
-    for (const one of buttons) one.disabled = false;
-    dialog.actions.setAttribute("aria-busy", "false");
-  }
-}
-
-function fail(dialog, error, again) {
-  dialog.show([problemBox(error)], ["Ask again", again, "primary"]);
-}
-
-async function etagOf(name) {
-  return (await ask(`${modelPath(name)}/history?limit=1`)).etag;
-}
-
 /** The gate's answer; a no comes as 409 with the same document in it. */
-async function dryRun(name, version, etag) {
+async function dryRun(path, version, etag) {
   try {
-    const asked = { method: "POST", json: { version, dry_run: true }, headers: { "If-Match": etag } };
-    return (await ask(`${modelPath(name)}/promote`, asked)).data;
+    const json = { version, dry_run: true };
+    return (await ask(path, { method: "POST", json, headers: { "If-Match": etag } })).data;
   } catch (error) {
     if (error.status !== 409 || error.kind !== "verdict") throw error;
     return error.errors[0];
@@ -148,11 +126,10 @@ async function dryRun(name, version, etag) {
 }
 
 function reasonField(required) {
-  const input = el("input", { id: "reason", maxlength: 1000, autocomplete: "off", required });
   const text = required ? "The gate does not let it pass; give a reason to promote it all the same"
     : "Reason, for the history (may be empty)";
-  const given = () => (input.value.trim() ? { reason: input.value.trim() } : {});
-  return { input, given, label: el("label", { for: "reason" }, text) };
+  const input = el("input", { id: "reason", maxlength: 1000, autocomplete: "off", required });
+  return [el("label", { for: "reason" }, text), input];
 }
 
 /* What the gate says of two versions, in words, figures and a line. */
@@ -203,18 +180,20 @@ function interval({ ci: [low, high], diff, margin = 0.01, n, minimum_detectable:
       mark(0, "zero"), mark(-margin, "margin"),
       svg("line", { x1: at(low), x2: at(high), y1: 30, y2: 30, class: "range" }),
       svg("circle", { cx: at(diff), cy: 30, r: 8, class: "point" })),
-    el("figcaption", { class: "soft small" }, words,
-      " Dashed: the gate's margin."));
+    el("figcaption", { class: "soft small" }, words, " Dashed: the gate's margin."));
 }
 
 /* Two versions side by side, on the test set that both answered. */
 
 /** Open the panel in `place` and compare version b with version a. */
 export function openComparison(place, name, a, b) {
-  const fields = [versionField("a", "From version", a), versionField("b", "to version", b)];
+  const inputs = [["a", a], ["b", b]].map(([id, value]) => el("input", {
+    id: `compare-${id}`, type: "number", inputmode: "numeric", min: 1, step: 1, required: true, value,
+  }));
+  const labels = ["From version", "to version"];
   const result = el("div", { class: "comparison", "aria-live": "polite" });
   const form = el("form", { class: "versus", onsubmit: run },
-    fields.map(({ label, input }) => el("span", {}, label, input)),
+    inputs.map((input, i) => el("span", {}, el("label", { for: input.id }, labels[i]), input)),
     el("button", { class: "primary" }, "Compare"),
     button("Close", () => (place.hidden = true), { class: "quiet" }));
   const title = el("h2", { tabindex: "-1" }, "Compare");
@@ -226,7 +205,7 @@ export function openComparison(place, name, a, b) {
 
   async function run(event) {
     event?.preventDefault();
-    const [first, second] = fields.map(({ input }) => input.value);
+    const [first, second] = inputs.map((input) => input.value);
     result.setAttribute("aria-busy", "true");
     try {
       const { data } = await ask(`${modelPath(name)}/compare?a=${first}&b=${second}`);
@@ -239,13 +218,6 @@ export function openComparison(place, name, a, b) {
       result.setAttribute("aria-busy", "false");
     }
   }
-}
-
-function versionField(id, text, value) {
-  const input = el("input", {
-    id: `compare-${id}`, type: "number", inputmode: "numeric", min: 1, step: 1, required: true, value,
-  });
-  return { input, label: el("label", { for: input.id }, text) };
 }
 
 function classes({ per_class: rows }) {

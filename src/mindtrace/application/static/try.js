@@ -13,33 +13,25 @@ let asking = new AbortController();
 /** Make the view alive; it stays so while others are shown. */
 export function startTrying() {
   pad = new Pad(byId("pad"), () => void classify());
-  byId("undo").addEventListener("click", () => (picture ? setPicture(null) : pad.undo()));
-  byId("clear").addEventListener("click", () => (picture ? setPicture(null) : pad.clear()));
+  for (const id of ["undo", "clear"]) {
+    byId(id).addEventListener("click", () => (picture ? setPicture(null) : pad[id]()));
+  }
   byId("file").addEventListener("change", (event) => {
     take(event.target.files);
     event.target.value = ""; // so that the same file may be chosen again
   });
   byId("picture").addEventListener("error", () => (byId("picture").hidden = true));
-  takeDropsAndPastes();
+  // Anywhere on the page: a picture that misses the pad must not replace the page.
+  for (const kind of ["dragover", "dragleave", "drop"]) {
+    addEventListener(kind, (event) => {
+      event.preventDefault();
+      byId("slate").classList.toggle("over", kind === "dragover");
+      if (kind === "drop") take(event.dataTransfer.files);
+    });
+  }
+  addEventListener("paste", (event) => take(event.clipboardData.files));
   addEventListener("served", () => void classify());
   void classify();
-}
-
-function takeDropsAndPastes() {
-  const slate = byId("slate");
-  const over = (event) => {
-    event.preventDefault();
-    slate.classList.toggle("over", event.type === "dragover");
-  };
-  // Anywhere on the page: a picture that misses the pad must not replace the page.
-  for (const kind of ["dragover", "dragleave"]) addEventListener(kind, over);
-  addEventListener("drop", (event) => {
-    over(event);
-    take(event.dataTransfer.files);
-  });
-  addEventListener("paste", (event) => {
-    if (event.clipboardData.files.length) take(event.clipboardData.files);
-  });
 }
 
 function take(files) {
@@ -72,9 +64,13 @@ async function classify() {
   const place = byId("answer");
   place.setAttribute("aria-busy", "true");
   try {
-    const style = styleOf(await learntFrom(signal));
+    const source = await learntFrom(signal);
+    const style = styleOf(source);
     byId("framing").textContent = picture === null ? style.words : "";
-    if (!drawn && picture === null) return showNothing(place);
+    if (!drawn && picture === null) {
+      const text = "The answer comes here, with every stroke.";
+      return place.replaceChildren(el("p", { class: "nothing" }, text));
+    }
     const image = picture ? await inBase64(picture) : framed(pad.strokes, style);
     const began = performance.now();
     const { data } = await ask("/inference", {
@@ -82,8 +78,8 @@ async function classify() {
       json: { image, top_k: ALL, show_input: true },
       signal,
     });
-    const words = showAnswer(place, data, performance.now() - began, await lightOnDark(signal));
-    if (!byId("try").hidden) say(words);
+    showAnswer(place, data, performance.now() - began, ["mnist", "digits"].includes(source));
+    if (!byId("try").hidden) say(`${data.class_name}, ${percent(data.confidence)}`);
   } catch (error) {
     if (!signal.aborted) tell(place, error);
   } finally {
@@ -108,10 +104,6 @@ async function learntFrom(signal) {
   return sources.get(key);
 }
 
-async function lightOnDark(signal) {
-  return ["mnist", "digits"].includes(await learntFrom(signal));
-}
-
 function inBase64(file) {
   return new Promise((done, failed) => {
     const reader = new FileReader();
@@ -127,39 +119,28 @@ const FEW = 20; // classes that are shown in their order; of more, the likeliest
 const SHOWN = 12;
 const BRIGHT = 110; // mean level of 255 above which a picture is not light on dark
 
-/** Before anything was asked. */
-function showNothing(place) {
-  place.replaceChildren(
-    el("p", { class: "nothing" }, "The answer comes here, with every stroke."),
-  );
-}
-
-/** Show an answer and return it in words. */
 function showAnswer(place, data, milliseconds, lightOnDark) {
   const view = place.querySelector(".result") ?? emptyResult(place);
   const name = data.model_name ? `${data.model_name}/${data.version}` : "a bundle";
-  view.querySelector(".label").textContent = data.class_name;
-  view.querySelector(".label").classList.toggle("long", data.class_name.length > 3);
-  view.querySelector(".sure").textContent = percent(data.confidence);
-  view.querySelector(".who").textContent = `${name} · ${milliseconds.toFixed(0)} ms`;
-  view.querySelector(".who").title = "Model and version that answered, and the time there and back";
+  const [label, sure, who] = view.querySelectorAll(".label, .sure, .who");
+  label.textContent = data.class_name;
+  label.classList.toggle("long", data.class_name.length > 3);
+  sure.textContent = percent(data.confidence);
+  who.textContent = `${name} · ${milliseconds.toFixed(0)} ms`;
   showBars(view.querySelector(".bars"), data);
   showInput(view, data.input, lightOnDark);
-  return `${data.class_name}, ${percent(data.confidence)}`;
 }
 
 function emptyResult(place) {
-  const view = el(
-    "div",
-    { class: "result" },
+  const title = "Model and version that answered, and the time there and back";
+  const view = el("div", { class: "result" },
     el("div", { class: "headline" },
       el("output", { class: "label", for: "pad file" }),
-      el("div", {}, el("div", { class: "sure" }), el("div", { class: "who soft small" }))),
+      el("div", {}, el("div", { class: "sure" }), el("div", { class: "who soft small", title }))),
     el("ul", { class: "bars", "aria-label": "Probability of every class" }),
     el("figure", { class: "input" },
       el("img", { alt: "The image as the network sees it" }),
-      el("figcaption", { class: "soft small" })),
-  );
+      el("figcaption", { class: "soft small" })));
   place.replaceChildren(view);
   return view;
 }
@@ -171,7 +152,10 @@ function showBars(list, data, everything = false) {
     : everything ? classes : classes.slice(0, SHOWN);
   // The same rows keep their elements, so that a bar grows from where it was.
   while (list.children.length > rows.length) list.lastChild.remove();
-  while (list.children.length < rows.length) list.append(emptyBar());
+  while (list.children.length < rows.length) {
+    const track = el("span", { class: "track" }, el("span", { class: "bar" }));
+    list.append(el("li", {}, el("span", { class: "class" }), track, el("span", { class: "share" })));
+  }
   rows.forEach((row, i) => {
     const [name, track, share] = list.children[i].children;
     name.textContent = row.class_name;
@@ -181,15 +165,9 @@ function showBars(list, data, everything = false) {
   });
   list.parentNode.querySelector(".more")?.remove();
   if (!few && !everything) {
-    const more = button(`All ${classes.length} classes`, () => showBars(list, data, true));
-    more.className = "more";
-    list.after(more);
+    const show = () => showBars(list, data, true);
+    list.after(button(`All ${classes.length} classes`, show, { class: "more" }));
   }
-}
-
-function emptyBar() {
-  return el("li", {}, el("span", { class: "class" }),
-    el("span", { class: "track" }, el("span", { class: "bar" })), el("span", { class: "share" }));
 }
 
 function showInput(view, png, lightOnDark) {
@@ -208,12 +186,10 @@ function showInput(view, png, lightOnDark) {
 }
 
 function meanLevel(image) {
-  const canvas = Object.assign(document.createElement("canvas"), {
-    width: image.naturalWidth, height: image.naturalHeight,
-  });
-  const context = canvas.getContext("2d");
+  const [width, height] = [image.naturalWidth, image.naturalHeight];
+  const context = el("canvas", { width, height }).getContext("2d");
   context.drawImage(image, 0, 0);
-  const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+  const { data } = context.getImageData(0, 0, width, height);
   let sum = 0;
   for (let i = 0; i < data.length; i += 4) sum += data[i] + data[i + 1] + data[i + 2];
   return sum / (0.75 * data.length);

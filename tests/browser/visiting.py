@@ -1,0 +1,120 @@
+"""A server as a process, a page that is watched for faults, and a hand that draws digits."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from playwright.sync_api import ConsoleMessage, Page, expect
+
+# Other tests share the processors: a wait may be long, and ends as soon as it may.
+PATIENCE = 90_000  # milliseconds
+expect.set_options(timeout=PATIENCE)
+
+Point = tuple[float, float]
+Visit = Callable[..., "Visited"]
+Serve = Callable[..., "Server"]
+
+
+class Server:
+    """`mindtrace serve` of a ROOT, which can be killed and started again on the same port."""
+
+    def __init__(self, root: Path, *args: str, env: Mapping[str, str]) -> None:
+        self.root = root
+        self.url = ""
+        self._args = args
+        self._env = {**os.environ, "DIR_PATHS__ROOT": str(root), **env}
+        self.start()
+
+    def start(self) -> None:
+        port = self.url.rpartition(":")[2] or "0"
+        command = [sys.executable, "-m", "mindtrace", "serve", "--json", "--port", port]
+        with (self.root / "serve.log").open("a") as log:
+            self._process = subprocess.Popen(
+                [*command, *self._args],
+                env=self._env,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, (self.root / "serve.log").read_text()
+        self.url = str(json.loads(line)["url"])
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def stop(self) -> None:
+        """SIGTERM, and wait for its end; what it started ends with it."""
+        try:
+            self._process.terminate()
+            self._process.communicate(timeout=60)
+        finally:
+            self.kill()
+
+
+class Visited:
+    """A page that was opened; `faults` are errors on its console and requests elsewhere."""
+
+    def __init__(self, page: Page, base: str) -> None:
+        self.page = page
+        self.faults: list[str] = []
+        self._host = urlsplit(base).netloc
+        page.set_default_timeout(PATIENCE)
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self.faults.append(f"uncaught: {error}"))
+        page.on("request", lambda request: self._see(request.url))
+
+    def forgive(self, pattern: str) -> None:
+        """Take out what a test has brought about on purpose; it must be there."""
+        found = [fault for fault in self.faults if re.search(pattern, fault)]
+        assert found, f"{pattern} is not among {self.faults}"
+        self.faults = [fault for fault in self.faults if fault not in found]
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        # Breaches of the Content-Security-Policy come here, too.
+        if message.type in ("error", "warning"):
+            self.faults.append(f"{message.type}: {message.text}")
+
+    def _see(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("data", "blob") and parts.netloc != self._host:
+            self.faults.append(f"request to another host: {url}")
+
+
+def _arc(x: float, y: float, wide: float, high: float, begin: int, end: int) -> list[Point]:
+    steps = 24
+    angles = [math.radians(begin + (end - begin) * step / steps) for step in range(steps + 1)]
+    return [(x + wide * math.cos(angle), y + high * math.sin(angle)) for angle in angles]
+
+
+# Strokes of points from 0 to 1, from the left and from the top.
+ZERO = [_arc(0.5, 0.5, 0.22, 0.33, -90, 270)]
+THREE = [_arc(0.48, 0.33, 0.18, 0.17, -150, 90) + _arc(0.48, 0.67, 0.2, 0.17, -90, 150)]
+FOUR = [[(0.35, 0.18), (0.3, 0.52), (0.7, 0.52)], [(0.62, 0.2), (0.62, 0.85)]]
+
+
+def on_the_pad(page: Page, stroke: Sequence[Point]) -> list[Point]:
+    box = page.locator("#pad").bounding_box()
+    assert box is not None
+    return [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
+
+
+def draw(page: Page, strokes: Sequence[Sequence[Point]]) -> None:
+    """With the mouse."""
+    for stroke in strokes:
+        first, *rest = on_the_pad(page, stroke)
+        page.mouse.move(*first)
+        page.mouse.down()
+        for place in rest:
+            page.mouse.move(*place, steps=3)
+        page.mouse.up()
