@@ -94,12 +94,11 @@ def test_the_token_is_asked_for_and_kept_for_the_tab(
     expect(other.get_by_role("dialog")).to_contain_text("wants its token")
 
     # One that has become wrong is asked for, and the question is asked again with the new one.
-    page.get_by_role("link", name="Models").click()
-    expect(rows).to_have_count(4)
     page.evaluate("sessionStorage.setItem('mindtrace-token', 'of yesterday')")
-    page.get_by_role("button", name="Compare version 2").click()
+    page.reload()
+    page.get_by_role("link", name="Models").click()
     expect(dialog.get_by_role("alert")).to_have_text("The token is wrong.")
     field.fill(TOKEN)
     page.keyboard.press("Enter")
-    expect(page.locator("#compare .verdict")).to_contain_text("PROMOTE")
+    expect(rows).to_have_count(4)
     visited.forgive("status of 401")

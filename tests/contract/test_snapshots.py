@@ -199,9 +199,12 @@ def _requests(folder: Path, job_id: str) -> dict[str, dict[str, Any]]:
     png = {"content": (folder / "image.png").read_bytes()}
     image = base64.b64encode(png["content"]).decode()
     as_png, as_text = {"Content-Type": "image/png"}, {"Content-Type": "text/plain"}
-    as_json, match = {"Content-Type": "application/json"}, {"If-Match": '"1"'}
+    as_json, first_key = {"Content-Type": "application/json"}, {"Idempotency-Key": "1"}
+    old, any_revision = {"If-Match": '"1"'}, {"If-Match": "*"}
+    foreign = {"Origin": "http://evil.example"}
     infer = {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [image]}]}
-    small = {"data": {"source": "digits"}, "train": {"max_epochs": 1, "seed": 3}}
+    digits = {"data": {"source": "digits"}}
+    small = {**digits, "train": {"max_epochs": 1, "seed": 3}}
     return {
         "GET /": {},
         "GET /docs": {},
@@ -226,10 +229,7 @@ def _requests(folder: Path, job_id: str) -> dict[str, dict[str, Any]]:
         "POST /inference: text": {"content": b"none", "headers": as_text},
         "POST /inference: no type": {"content": b"none"},
         "POST /inference: too long": {"content": bytes(17 * 2**20), "headers": as_png},
-        "POST /inference: a foreign page": {
-            **png,
-            "headers": {**as_png, "Origin": "http://evil.example"},
-        },
+        "POST /inference: a foreign page": {**png, "headers": {**as_png, **foreign}},
         "GET /models: a foreign host": {"headers": {"Host": "evil.example"}},
         "GET /models": {},
         "GET /models/digits/versions": {},
@@ -242,27 +242,18 @@ def _requests(folder: Path, job_id: str) -> dict[str, dict[str, Any]]:
         "GET /models/digits/compare?a=1&b=2": {},
         "GET /models/digits/history": {},
         "POST /models/digits/promote: no revision": {"json": {"version": 2}},
-        "POST /models/digits/promote: an old revision": {"json": {"version": 2}, "headers": match},
-        "POST /models/digits/promote: worse": {
-            "json": {"version": 3},
-            "headers": {"If-Match": "*"},
-        },
+        "POST /models/digits/promote: an old revision": {"json": {"version": 2}, "headers": old},
+        "POST /models/digits/promote: worse": {"json": {"version": 3}, "headers": any_revision},
         "POST /models/digits/promote: force": {
             "json": {"version": 3, "force": True, "reason": "why not"},
-            "headers": {"If-Match": "*"},
+            "headers": any_revision,
         },
-        "POST /models/digits/promote: unknown": {
-            "json": {"version": 99},
-            "headers": {"If-Match": "*"},
-        },
+        "POST /models/digits/promote: unknown": {"json": {"version": 99}, "headers": any_revision},
         "POST /models/digits/rollback: no revision": {"json": {}},
-        "POST /models/digits/rollback": {"json": {}, "headers": {"If-Match": "*"}},
-        "POST /retrain": {"json": small, "headers": {"Idempotency-Key": "1"}},
-        "POST /retrain: again": {"json": small, "headers": {"Idempotency-Key": "1"}},
-        "POST /retrain: another with its key": {
-            "json": {"data": {"source": "digits"}},
-            "headers": {"Idempotency-Key": "1"},
-        },
+        "POST /models/digits/rollback": {"json": {}, "headers": any_revision},
+        "POST /retrain": {"json": small, "headers": first_key},
+        "POST /retrain: again": {"json": small, "headers": first_key},
+        "POST /retrain: another with its key": {"json": digits, "headers": first_key},
         "POST /retrain: an INI": {
             "content": b"[data]\nsource = digits\n",
             "headers": {"Content-Type": "text/x-ini"},
