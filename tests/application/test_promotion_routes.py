@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.application.conftest import Serve
-from tests.contract.old_root import unpack
+from tests.contract.conftest import unpack
 
 from mindtrace.application import models
 from mindtrace.application.schemas import HistoryPage, PromotionItem

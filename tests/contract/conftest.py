@@ -32,7 +32,7 @@ class OldRoot:
         self.digit = folder / "digit.png"  # a handwritten 0
 
 
-def _unpack(folder: Path) -> OldRoot:
+def unpack(folder: Path) -> OldRoot:
     with tarfile.open(Path(__file__).with_name("old_root.tar.xz")) as archive:
         archive.extractall(folder, filter="data")
     for path in [path for path in folder.rglob("*") if path.is_file()]:
@@ -50,9 +50,9 @@ def _unpack(folder: Path) -> OldRoot:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> OldRoot:
     """For tests that change nothing."""
-    return _unpack(tmp_path_factory.mktemp("old"))
+    return unpack(tmp_path_factory.mktemp("old"))
 
 
 @pytest.fixture
 def old(tmp_path: Path) -> OldRoot:
-    return _unpack(tmp_path)
+    return unpack(tmp_path)
