@@ -106,17 +106,12 @@ def flatten(fields: Mapping[str, Any], *, unprefixed: str = "", prefix: str = ""
             inner = "" if name == unprefixed else f"{prefix}{name}."
             pairs += flatten(value, unprefixed=unprefixed, prefix=inner)
         elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
-            pairs.append((prefix + name, dumps_list(value)))
+            pairs.append((prefix + name, json.dumps(_finite(value))))
         elif isinstance(value, list | tuple):
             pairs.append((prefix + name, ", ".join(str(item) for item in value)))
         elif prefix or name != "schema_version":
             pairs.append((prefix + name, value))
     return pairs
-
-
-def dumps_list(items: Sequence[Any]) -> str:
-    """A list of documents as JSON in one cell."""
-    return json.dumps(_finite(items))
 
 
 def _finite(value: Any) -> Any:
@@ -149,12 +144,10 @@ class Console:
         for stream in (sys.stdout, sys.stderr):
             _accept_any_file_name(stream)
 
-    def result(
-        self, fields: Mapping[str, Any], pairs: Iterable[Pair], *, quiet: Cell = None
-    ) -> None:
-        """One result: the document with --json, `quiet` alone with -q, else names and values."""
+    def result(self, found: Any, pairs: Iterable[Pair], *, quiet: Cell = None) -> None:
+        """One result: its document with --json, `quiet` alone with -q, else names and values."""
         if self.json:
-            self.document(fields)
+            self.document(found)
         elif self.quiet and quiet is not None:
             self.line(plain(quiet))
         else:
@@ -241,9 +234,21 @@ class Console:
             import traceback
 
             traceback.print_exception(error)
-        message, hint = _message_and_hint(error)
+        if isinstance(error, MindtraceError):
+            message, hint = error.message, error.hint
+        else:
+            text = " ".join(str(error).split())
+            message = ": ".join(filter(None, ("internal", type(error).__name__, text)))
+            hint = "the same command with --debug shows where; please report it"
         if self.json:
-            self._stderr(dumps(document({"error": _error_fields(error, message, hint)})))
+            fields: dict[str, Any] = {
+                "type": type(error).__name__,
+                "message": message,
+                "hint": hint,
+            }
+            if isinstance(error, ConfigError):
+                fields["faults"] = [asdict(fault) for fault in error.faults]
+            self._stderr(dumps(document({"error": fields})))
         else:
             for text in message.splitlines() or [""]:
                 self._stderr(f"{self._paint('error:', _RED)} {text}")
@@ -259,24 +264,6 @@ class Console:
         if os.environ.get("NO_COLOR") or not is_terminal(sys.stderr):
             return text
         return f"{colour}{text}{_RESET}"
-
-
-def _message_and_hint(error: BaseException) -> tuple[str, str | None]:
-    if isinstance(error, MindtraceError):
-        return error.message, error.hint
-    text = " ".join(str(error).split())
-    kind = type(error).__name__
-    return (
-        f"internal: {kind}: {text}" if text else f"internal: {kind}",
-        "the same command with --debug shows where; please report it",
-    )
-
-
-def _error_fields(error: BaseException, message: str, hint: str | None) -> dict[str, Any]:
-    fields: dict[str, Any] = {"type": type(error).__name__, "message": message, "hint": hint}
-    if isinstance(error, ConfigError):
-        fields["faults"] = [asdict(fault) for fault in error.faults]
-    return fields
 
 
 def _accept_any_file_name(stream: TextIO) -> None:
@@ -298,7 +285,7 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for index, name in enumerate(columns):
         table.add_column(
             name,
-            justify="right" if _are_numbers([row[index] for row in rows]) else "left",
+            justify="right" if _are_numbers(row[index] for row in rows) else "left",
             overflow="fold",
             no_wrap=0 < index < len(columns) - 1,  # names and reasons fold, values do not
         )
@@ -320,7 +307,7 @@ def _print_fields(pairs: Sequence[tuple[str, str]]) -> None:
     RichConsole(highlight=False).print(table)
 
 
-def _are_numbers(cells: Sequence[str]) -> bool:
+def _are_numbers(cells: Iterable[str]) -> bool:
     try:
         return [float(cell) for cell in cells if cell] != []
     except ValueError:

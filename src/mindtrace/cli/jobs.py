@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from mindtrace.cli.command import Call, argument, command, flag, group, option
 from mindtrace.cli.console import DONE, Cell, Console, Pair, flatten
 from mindtrace.cli.progress import progress_of
-from mindtrace.documents import document as document_of
 from mindtrace.errors import InterruptedByUser, TrainingError, UsageError, VerdictError
 from mindtrace.progress import EpochReport, Progress
 
@@ -164,7 +163,10 @@ def worker(
     from mindtrace.jobs.sidecar import hold_lock
     from mindtrace.service.jobs import work
 
-    _log_to_stderr(quiet=call.console.quiet)
+    line = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(stream=sys.stderr, format=line, level=logging.WARNING)
+    level = logging.WARNING if call.console.quiet else logging.INFO
+    logging.getLogger("mindtrace").setLevel(level)
     if lock_fd is None:
         hold_lock(settings.dirs.root)  # until the end: servers of this ROOT start no worker then
     try:
@@ -266,19 +268,10 @@ def _require_success(document: Document, at: str) -> None:
 
 def _report_ready(console: Console, worker_id: str) -> None:
     if console.json:
-        console.document(document_of({"worker_id": worker_id}))
+        console.document({"worker_id": worker_id})
         sys.stdout.flush()
     else:
         console.note(f"worker {worker_id} takes jobs")
-
-
-def _log_to_stderr(*, quiet: bool) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(message)s",
-        level=logging.WARNING,
-    )
-    logging.getLogger("mindtrace").setLevel(logging.WARNING if quiet else logging.INFO)
 
 
 def _stopping(*, beside: bool) -> threading.Event:

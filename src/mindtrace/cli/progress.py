@@ -20,7 +20,13 @@ T = TypeVar("T")
 @contextmanager
 def progress_of(console: Console) -> Iterator[Progress]:
     """The progress display for the console's mode, closed at the end."""
-    progress = _progress_for(console)
+    progress: Progress
+    if console.json:
+        progress = EventProgress(console)
+    elif console.quiet:
+        progress = Progress()
+    else:
+        progress = BarProgress(console) if console.live else LineProgress(console)
     try:
         yield progress
     finally:
@@ -47,14 +53,6 @@ def epoch_line(report: EpochReport) -> str:
     return "  ".join([*parts, "best"] if report.best else parts)
 
 
-def _progress_for(console: Console) -> Progress:
-    if console.json:
-        return EventProgress(console)
-    if console.quiet:
-        return Progress()
-    return BarProgress(console) if console.live else LineProgress(console)
-
-
 class LineProgress(Progress):
     """One plain line per epoch, for logs."""
 
@@ -72,11 +70,8 @@ class LineProgress(Progress):
         self._console.note(text)
 
 
-class EventProgress(Progress):
+class EventProgress(LineProgress):
     """One JSON document per event, for programs."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
 
     def stage(self, text: str) -> None:
         self._console.event("stage", text=text)
@@ -86,9 +81,6 @@ class EventProgress(Progress):
 
     def epoch(self, report: EpochReport) -> None:
         self._console.event("epoch", **asdict(report) | {"seconds": round(report.seconds, 3)})
-
-    def note(self, text: str) -> None:
-        self._console.event("note", text=text)
 
 
 class BarProgress(LineProgress):

@@ -118,7 +118,7 @@ def compare(
             html.write_text(page, encoding="utf-8")
         except OSError as error:
             raise UsageError(f"--html {html}: {error.strerror}") from error
-    console.result(document_of(comparison), _comparison_pairs(comparison, short=console.terminal))
+    console.result(comparison, _comparison_pairs(comparison, short=console.terminal))
     if console.terminal:
         columns = ("class", "images", "acc_a", "acc_b", "diff")
         rows = [
@@ -237,8 +237,8 @@ def evaluate(
     settings = call.settings()
     from mindtrace.registry.evaluation import evaluate as service
 
-    fields = document_of(service(settings, ref))
-    call.console.result(fields, [pair for pair in fields.items() if pair[0] != "schema_version"])
+    found = service(settings, ref)
+    call.console.result(found, [*vars(found).items()])
 
 
 @command(app)

@@ -117,7 +117,7 @@ def reproduce(
     for one in outcome.differences:
         pairs.append((f"different.{one.what}", f"{one.registered} -> {one.here}"))
     pairs += outcome.metrics.items()
-    call.console.result(document(outcome), pairs, quiet=outcome.verdict)
+    call.console.result(outcome, pairs, quiet=outcome.verdict)
     outcome.require_reproduced()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -118,10 +118,12 @@ def _missing(file: Path) -> str:
     return f"no such file{meant} INIs beside it: {listed(others)}"
 
 
-def _own_spelling(name: str, known: Iterable[str]) -> str:
-    """The known name that is `name` but for case, or `name` itself."""
-    folded = name.casefold()
-    return next((own for own in known if own.casefold() == folded), name)
+def _own_spelling(section: str, key: str) -> Place:
+    """A section and a key in any case as the schema spells them; unknown ones as they are."""
+    for known in (name for name in KNOWN if name.casefold() == section.casefold()):
+        own = (name for name in KNOWN[known] if name.casefold() == key.casefold())
+        return known, next(own, key)
+    return section, key
 
 
 def _environment(environ: Mapping[str, str], here: Path) -> Layer:
@@ -129,10 +131,9 @@ def _environment(environ: Mapping[str, str], here: Path) -> Layer:
     layer = Layer()
     for name in sorted(environ):
         head, _, tail = name.partition("__")
-        section = _own_spelling(head, KNOWN)
+        section, key = _own_spelling(head, tail)
         if not tail or section not in KNOWN:
             continue
-        key = _own_spelling(tail, KNOWN[section])
         origin = Origin(f"environment {name}", literal=True, base=here)
         first = layer.entries.get((section, key))
         if first is not None and first.text != environ[name]:
@@ -151,8 +152,7 @@ def _sets(sets: Sequence[str], here: Path) -> Layer:
         head, dot, tail = (part.strip() for part in name.partition("."))
         origin = Origin(f"--set {shown(name.strip())}", literal=True, base=here)
         if equals and dot and head and tail:
-            section = _own_spelling(head, KNOWN)
-            layer.put(section, _own_spelling(tail, KNOWN.get(section, ())), value.strip(), origin)
+            layer.put(*_own_spelling(head, tail), value.strip(), origin)
         else:
             message = "write it as section.key=value, such as train.lr=0.01"
             layer.fault(origin, message, (None, None))
@@ -226,14 +226,10 @@ def _named(name: str, known: Mapping[str, Sequence[str]]) -> str | None:
 
 def _in_order(faults: Sequence[Fault], layers: Sequence[Layer]) -> list[Fault]:
     """By layer, then by line: the order in which a person mends them."""
-    rank = {
-        file: position
-        for position, layer in enumerate(layers)
-        for file in (
-            *(fault.file for fault in layer.faults),
-            *(entry.origin.file for entry in layer.entries.values()),
-        )
-    }
+    rank: dict[str, int] = {}
+    for position, layer in enumerate(layers):
+        rank |= {fault.file: position for fault in layer.faults}
+        rank |= {entry.origin.file: position for entry in layer.entries.values()}
     return sorted(faults, key=lambda fault: (rank.get(fault.file, 0), fault.line or 0))
 
 

@@ -63,29 +63,26 @@ class Settings:
     def to_ini(self, sections: Sequence[str] = TRAVELLING) -> str:
         """INI text that `load_settings` reads back to the same values, but for passwords."""
         blocks = []
-        for section in SECTIONS:
-            if section in sections:
-                texts = [(name, self._text((section, name))) for name in KNOWN[section]]
-                lines = [f"{name} = {text.replace('$', '$$')}".rstrip() for name, text in texts]
-                blocks.append("\n".join([f"[{section}]", *lines, ""]))
+        for section in (name for name in SECTIONS if name in sections):
+            texts = {key: self._text((section, key)).replace("$", "$$") for key in KNOWN[section]}
+            lines = [f"{key} = {text}".rstrip() for key, text in texts.items()]
+            blocks.append("\n".join([f"[{section}]", *lines, ""]))
         return "\n".join(blocks)
 
     def replace(self, **values: Any) -> Settings:
         """Copy with typed values: `replace(**{"compute.threads": 2})`; KeyError, ValueError."""
-        changed: dict[str, dict[str, Any]] = {}
+        parts: dict[str, Any] = {}
         origins = dict(self.origins)
         for name, value in values.items():
-            section, own = _found(name)
-            changed.setdefault(section, {})[own.lower()] = value
-            origins[section, own] = Origin("resolved")
-        parts: dict[str, Any] = {}
-        for section, fields in changed.items():
-            part = getattr(self, attribute_of(section))
+            section, key = place = _found(name)
+            attribute = attribute_of(section)
+            part = parts.get(attribute, getattr(self, attribute))
             try:
-                parts[attribute_of(section)] = type(part)(**dict(part) | fields)
+                parts[attribute] = type(part)(**dict(part) | {key.lower(): value})
             except ValidationError as error:
-                name, reason = next(reasons(type(part), error))
-                raise ValueError(f"[{section}] {name}: {reason}") from None
+                _, reason = next(reasons(type(part), error))
+                raise ValueError(f"[{section}] {key}: {reason}") from None
+            origins[place] = Origin("resolved")
         return dataclasses.replace(self, **parts, origins=types.MappingProxyType(origins))
 
     def _text(self, place: Place) -> str:
