@@ -104,32 +104,24 @@ def mindtrace() -> Mindtrace:
     """`mindtrace("predict", "a.png")`: the command as a real process."""
 
     def run(
-        *args: str,
-        input: str | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: Path | None = None,
+        *args: str, env: Mapping[str, str] | None = None, **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        return _process(args, {**os.environ, **(env or {})}, input=input, cwd=cwd)
+        return _process(args, {**os.environ, **(env or {})}, **options)
 
     return run
 
 
 def _process(
-    args: tuple[str, ...],
-    environment: Mapping[str, str],
-    *,
-    input: str | None = None,
-    cwd: Path | None = None,
+    args: tuple[str, ...], environment: Mapping[str, str], **options: Any
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "mindtrace", *args],
-        input=input,
         capture_output=True,
         text=True,
         env=dict(environment),
-        cwd=cwd,
         timeout=_TIMEOUT,
         check=False,
+        **options,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 import subprocess
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from torchvision.transforms import CenterCrop, Compose, Resize
 
 from mindtrace import preprocess
 from mindtrace.errors import ImageError
@@ -23,7 +25,11 @@ from mindtrace.preprocess import (
     ImageSpec,
     count_pixels,
     decode,
+    encode_png,
+    image_digest,
+    normalise,
     open_pixels,
+    resized,
 )
 
 GREY = ImageSpec("L", 28, 28, (0.1307,), (0.3081,))
@@ -55,29 +61,28 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body
 
 
-def test_a_grey_png_comes_back_as_it_is() -> None:
-    grey = PIXELS[..., 0]
-
-    assert (pixels(encoded(Image.fromarray(grey)), "L") == grey).all()
-    assert (pixels(encoded(Image.fromarray(grey)), "RGB") == grey[..., None]).all()
+CHECKS = (np.indices((8, 8)).sum(0) % 2 * 255).astype(np.uint8)
+DEEP = np.array([[0, 128, 257, 32896, 65535]], np.uint16)
+PALETTE = PICTURE.quantize(16)
 
 
-def test_a_colour_png_becomes_the_grey_of_its_luminance() -> None:
-    assert (pixels(encoded(PICTURE)) == PIXELS).all()
-    luminance = PIXELS @ np.array([0.299, 0.587, 0.114])
-    assert np.abs(pixels(encoded(PICTURE), "L") - luminance).max() <= 1
-
-
-def test_a_palette_is_looked_up() -> None:
-    palette = PICTURE.quantize(16)
-
-    assert (pixels(encoded(palette)) == np.asarray(palette.convert("RGB"))).all()
-
-
-def test_bilevel_means_black_and_white() -> None:
-    checks = Image.fromarray((np.indices((8, 8)).sum(0) % 2 * 255).astype(np.uint8)).convert("1")
-
-    assert set(np.unique(pixels(encoded(checks), "L"))) == {0, 255}
+@pytest.mark.parametrize(
+    ("image", "mode", "expected", "tolerance"),
+    [
+        (Image.fromarray(PIXELS[..., 0]), "L", PIXELS[..., 0], 0),
+        (Image.fromarray(PIXELS[..., 0]), "RGB", PIXELS[..., :1], 0),
+        (PICTURE, "RGB", PIXELS, 0),
+        (PICTURE, "L", PIXELS @ np.array([0.299, 0.587, 0.114]), 1),
+        (PALETTE, "RGB", np.asarray(PALETTE.convert("RGB")), 0),
+        (Image.fromarray(CHECKS).convert("1"), "L", CHECKS, 0),
+        (Image.fromarray(DEEP), "L", [[0, 0, 1, 128, 255]], 0),  # scaled and not clipped
+        (Image.new("RGBA", (2, 2), (200, 100, 50, 128)), "RGB", [100, 50, 25], 1),
+    ],
+)
+def test_every_kind_of_pixel_becomes_grey_or_colour(
+    image: Image.Image, mode: str, expected: Any, tolerance: float
+) -> None:
+    assert np.abs(pixels(encoded(image), mode).astype(int) - expected).max() <= tolerance
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
@@ -103,18 +108,6 @@ def test_transparency_counts_in_grey_palette_and_webp_too() -> None:
     assert (pixels(encoded(clear, "WEBP", lossless=True, exact=True)) == 0).all()
 
 
-def test_half_transparency_is_half_as_bright() -> None:
-    half = Image.new("RGBA", (2, 2), (200, 100, 50, 128))
-
-    assert np.abs(pixels(encoded(half)).astype(int) - [100, 50, 25]).max() <= 1
-
-
-def test_16_bits_are_scaled_and_not_clipped() -> None:
-    deep = np.array([[0, 128, 257, 32896, 65535]], np.uint16)
-
-    assert pixels(encoded(Image.fromarray(deep)), "L").tolist() == [[0, 0, 1, 128, 255]]
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
 def test_the_rotation_in_exif_is_carried_out(format: str, orientation: int) -> None:
@@ -134,7 +127,6 @@ def test_the_rotation_in_exif_is_carried_out(format: str, orientation: int) -> N
     exif[0x0112] = orientation
 
     found = pixels(encoded(Image.fromarray(upright), format, exif=exif), "L")
-
     assert found.shape == turned.shape
     assert (found.astype(int) // 128 == turned // 128).all()
 
@@ -193,7 +185,6 @@ def test_what_is_no_png_jpeg_or_webp_is_said_to_be_none(data: bytes, word: str) 
 def test_a_bomb_is_refused_before_it_is_unpacked(size: tuple[int, int]) -> None:
     with pytest.raises(ImageError) as caught:
         open_pixels(png_header(*size), "L")
-
     assert f"{MAX_PIXELS:,}" in caught.value.message
 
 
@@ -251,13 +242,12 @@ def test_damaged_metadata_leaves_stderr_clean() -> None:
 def _of_every_mode() -> dict[str, bytes]:
     deep = np.random.default_rng(1).integers(0, 65536, (20, 24), np.uint16)
     rgba = np.dstack([PIXELS, PIXELS[..., 0]])
-    palette = PICTURE.quantize(16)
     return {
         "RGB": encoded(PICTURE),
         "RGBA": encoded(Image.fromarray(rgba)),
         "LA": encoded(Image.fromarray(rgba[..., 2:], "LA")),
-        "P": encoded(palette),
-        "P transparent": encoded(palette, transparency=3),
+        "P": encoded(PALETTE),
+        "P transparent": encoded(PALETTE, transparency=3),
         "L transparent": encoded(Image.fromarray(PIXELS[..., 0]), transparency=9),
         "RGB transparent": encoded(PICTURE, transparency=tuple(PIXELS[0, 0].tolist())),
         "1": encoded(PICTURE.convert("1")),
@@ -296,3 +286,51 @@ def test_a_palette_that_is_missing_is_damage() -> None:
         open_pixels(data[:at] + data[at + length :], "L")
 
     assert caught.value.message == "damaged image: its parts do not fit together"
+
+
+@pytest.mark.parametrize("spec", [GREY, COLOUR])
+def test_decode_gives_the_size_and_the_channels_of_the_spec(spec: ImageSpec) -> None:
+    image = PIXELS[..., 0] if spec is GREY else PIXELS
+    assert (pixels(encode_png(image), spec.mode) == image).all()
+    found = decode(encode_png(PIXELS), spec)
+    assert found.dtype == np.uint8
+    assert found.shape == ((28, 28) if spec is GREY else (32, 24, 3))
+
+
+@pytest.mark.parametrize(
+    "size", [(300, 200), (201, 317), (256, 256), (223, 999), (50, 60), (640, 481)]
+)
+def test_the_crop_is_torchvisions_to_the_pixel(size: tuple[int, int]) -> None:
+    image = PICTURE.resize(size, Image.Resampling.NEAREST)
+    spec = ImageSpec("RGB", 224, 224, (0.0,) * 3, (1.0,) * 3, "crop", short_side=232)
+    expected = Compose([Resize(232), CenterCrop(224)])(image)
+    assert (np.asarray(resized(image, spec)) == np.asarray(expected)).all()
+
+
+def test_an_image_that_fits_is_left_alone_and_a_thread_of_one_refused() -> None:
+    image = PICTURE.resize((224, 224))
+    assert resized(image, ImageSpec("RGB", 224, 224, (0.0,) * 3, (1.0,) * 3, "crop", 256)) is image
+    spec = ImageSpec("L", 224, 224, (0.0,), (1.0,), "crop", short_side=256)
+    with pytest.raises(ImageError) as caught:
+        resized(Image.new("L", (1_000_000, 2)), spec)
+    assert "1000000 x 2" in caught.value.message
+
+
+@pytest.mark.parametrize("spec", [GREY, COLOUR])
+def test_normalise_is_the_plain_formula(spec: ImageSpec) -> None:
+    shape = (3, spec.height, spec.width) + ((3,) if spec.mode == "RGB" else ())
+    images = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    planes = images[..., None] if spec.mode == "L" else images
+    expected = (planes / 255 - np.array(spec.mean)) / np.array(spec.std)
+    found = normalise(images, spec)
+    assert found.dtype == np.float32
+    assert found.flags.c_contiguous
+    np.testing.assert_allclose(found, expected.transpose(0, 3, 1, 2), atol=1e-6)
+
+
+def test_the_digest_is_sha256_of_shape_and_pixels() -> None:
+    image = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    words = struct.pack("<2q", 2, 3) + bytes(range(6))
+    assert image_digest(image) == hashlib.sha256(words).digest()
+    assert image_digest(image) != image_digest(image.reshape(3, 2))
+    assert image_digest(image[:, ::-1]) == image_digest(image[:, ::-1].copy())

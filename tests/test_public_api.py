@@ -14,7 +14,6 @@ import pytorch_lightning as pl
 import mindtrace
 
 SOURCE = Path(mindtrace.__file__).parent
-FILES = sorted(SOURCE.rglob("*.py"))
 PACKAGES = [
     "mindtrace",
     *(f"mindtrace.{path.parent.name}" for path in SOURCE.glob("*/__init__.py")),
@@ -110,22 +109,11 @@ def test_what_is_visible_is_what_is_exported(name: str) -> None:
 
     assert public(module) == set(exported)
     assert len(exported) == len(set(exported))
-
-
-@pytest.mark.parametrize("name", WITH_EXPORTS)
-def test_a_name_that_is_not_there_is_an_attribute_error(name: str) -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
-        _ = importlib.import_module(name).no_such_name
+        _ = module.no_such_name
 
 
-def test_the_version_is_a_version() -> None:
-    assert mindtrace.__version__.count(".") == 2
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_every_module_says_what_it_is(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    text = ast.get_docstring(tree)
-
-    assert text, "a module docstring"
-    assert text.splitlines()[0].endswith((".", ":", "?"))
+def test_every_module_says_what_it_is() -> None:
+    for path in SOURCE.rglob("*.py"):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        assert text and text.splitlines()[0].endswith((".", ":", "?")), path

@@ -89,23 +89,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def aside(path: Path) -> Path:
-    """A hidden name beside `path` that no other process uses, to write and then rename."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-
-
-def atomic_write(path: Path, data: bytes | str, *, durable: bool = True) -> None:
-    """Replace a file as a whole: readers see the old content or the new, even after a crash."""
-    part = aside(path)
+def atomic_write(path: Path, data: bytes) -> None:
+    """Replace a file as a whole: readers see the old content or the new."""
+    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
-        part.write_bytes(data.encode() if isinstance(data, str) else data)
-        if durable:
-            sync(part)
+        part.write_bytes(data)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    if durable:
-        sync(path.parent)
 
 
 def try_lock(descriptor: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -56,37 +57,26 @@ def test_own_and_common_options_reach_the_verb(verb: Run) -> None:
 
 def test_an_error_is_a_line_and_a_hint(verb: Run) -> None:
     error = NotFoundError("model", "mnits", ["mnist"], hint="mindtrace registry list")
+    message = "no model 'mnits', did you mean 'mnist'? there are: mnist"
+    lines = [f"error: {message}", "hint: mindtrace registry list"]
     result = verb(_raising(error))
-    assert result.exit_code == 4
-    assert result.stderr.splitlines() == [
-        "error: no model 'mnits', did you mean 'mnist'? there are: mnist",
-        "hint: mindtrace registry list",
-    ]
+    assert (result.exit_code, result.stderr.splitlines()) == (4, lines)
 
+    debug = verb(_raising(error), "--debug")
+    assert (debug.exit_code, debug.stderr.splitlines()[-2:]) == (4, lines)
+    assert "Traceback" in debug.stderr
 
-def test_an_error_as_json_is_the_last_line(verb: Run) -> None:
-    result = verb(_raising(NotFoundError("model", "x", hint="mindtrace train")), "--json")
-    assert json.loads(result.stderr.splitlines()[-1]) == {
-        "schema_version": 1,
-        "error": {
-            "type": "NotFoundError",
-            "message": "no model 'x'; there are: none",
-            "hint": "mindtrace train",
-        },
-    }
+    fields = {"type": "NotFoundError", "message": message, "hint": "mindtrace registry list"}
+    last = json.loads(verb(_raising(error), "--json").stderr.splitlines()[-1])
+    assert last == {"schema_version": 1, "error": fields}
 
 
 def test_every_fault_of_a_configuration_is_a_line(verb: Run) -> None:
     faults = [Fault("a.ini", 3, "train", "lr", "one"), Fault("--set", None, None, None, "two")]
-    assert verb(_raising(ConfigError(faults))).stderr.splitlines() == [
-        "error: a.ini:3: one",
-        "error: --set: two",
-    ]
+    lines = ["error: a.ini:3: one", "error: --set: two"]
+    assert verb(_raising(ConfigError(faults))).stderr.splitlines() == lines
     last = json.loads(verb(_raising(ConfigError(faults)), "--json").stderr.splitlines()[-1])
-    assert last["error"]["faults"] == [
-        {"file": "a.ini", "line": 3, "section": "train", "key": "lr", "message": "one"},
-        {"file": "--set", "line": None, "section": None, "key": None, "message": "two"},
-    ]
+    assert last["error"]["faults"] == [asdict(fault) for fault in faults]
 
 
 def test_a_bug_is_one_line_without_a_traceback(verb: Run) -> None:
@@ -97,21 +87,9 @@ def test_a_bug_is_one_line_without_a_traceback(verb: Run) -> None:
     assert len(result.stderr.splitlines()) == 2
 
 
-def test_debug_brings_the_traceback_and_changes_nothing_else(verb: Run) -> None:
-    result = verb(_raising(NotFoundError("model", "x")), "--debug")
-    assert result.exit_code == 4
-    assert "Traceback" in result.stderr
-    error, hint = result.stderr.splitlines()[-2:]
-    assert error.startswith("error: no model 'x'")
-    assert hint.startswith("hint: ")
-
-
-def test_ctrl_c_is_130(verb: Run) -> None:
+def test_ctrl_c_is_130_and_an_exit_code_of_the_verbs_own_stays(verb: Run) -> None:
     result = verb(_raising(KeyboardInterrupt()))
     assert (result.exit_code, result.stderr) == (130, "error: stopped by SIGINT\n")
-
-
-def test_an_exit_code_of_the_verbs_own_stays(verb: Run) -> None:
     assert verb(_raising(typer.Exit(3))).exit_code == 3
 
 
@@ -131,9 +109,5 @@ def test_wrong_usage_is_one_line_and_2(verb: Run, words: list[str], part: str) -
     assert error.startswith("error: ")
     assert part in error
     assert hint.endswith("do --help")
-
-
-def test_wrong_usage_as_json(verb: Run) -> None:
-    result = verb(lambda call: None, "--json", "--size", "many")
-    document = json.loads(result.stderr)
-    assert (result.exit_code, document["error"]["type"]) == (2, "UsageError")
+    as_json = verb(lambda call: None, "--json", *words)
+    assert (as_json.exit_code, json.loads(as_json.stderr)["error"]["type"]) == (2, "UsageError")

@@ -8,26 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from mindtrace import errors
 from mindtrace.cli.console import EXIT_CODE_MEANINGS, EXIT_CODES, exit_code
-from mindtrace.errors import (
-    BundleError,
-    ConfigError,
-    ConflictError,
-    DataError,
-    DataFolderError,
-    DownloadError,
-    Fault,
-    ImageError,
-    InterruptedByUser,
-    MindtraceError,
-    NotFoundError,
-    PortInUseError,
-    QueueFullError,
-    StoreError,
-    TrainingError,
-    UsageError,
-    VerdictError,
-)
+from mindtrace.errors import InterruptedByUser, MindtraceError
 
 
 def _subclasses(kind: type[MindtraceError]) -> Iterator[type[MindtraceError]]:
@@ -48,20 +31,20 @@ def test_no_error_class_is_forgotten() -> None:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (ConfigError([Fault("a.ini", 1, "train", "lr", "bad")]), 2),
-        (UsageError("no"), 2),
-        (DataFolderError(Path("x"), "missing"), 2),
-        (DataError("no"), 1),
-        (DownloadError("no"), 1),
-        (ImageError("no"), 1),
-        (BundleError("x", "torn"), 1),
-        (TrainingError("no"), 1),
-        (StoreError("no"), 1),
-        (VerdictError("no"), 3),
-        (NotFoundError("model", "x"), 4),
-        (ConflictError("no"), 5),
-        (PortInUseError("127.0.0.1", 8000), 5),
-        (QueueFullError("full"), 5),
+        (errors.ConfigError([]), 2),
+        (errors.UsageError("no"), 2),
+        (errors.DataFolderError(Path("x"), "missing"), 2),
+        (errors.DataError("no"), 1),
+        (errors.DownloadError("no"), 1),
+        (errors.ImageError("no"), 1),
+        (errors.BundleError("x", "torn"), 1),
+        (errors.TrainingError("no"), 1),
+        (errors.StoreError("no"), 1),
+        (errors.VerdictError("no"), 3),
+        (errors.NotFoundError("model", "x"), 4),
+        (errors.ConflictError("no"), 5),
+        (errors.PortInUseError("127.0.0.1", 8000), 5),
+        (errors.QueueFullError("full"), 5),
         (InterruptedByUser(signal.SIGINT), 130),
         (InterruptedByUser(signal.SIGTERM), 143),
         (ValueError("a bug"), 1),

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.cli.conftest import documents, error_of, rows
+from tests.conftest import Mindtrace, RunCli
 from tests.jobs.fake import FakeWorker
 from tests.jobs.fake import taken as take
 
@@ -20,8 +20,6 @@ from mindtrace.config.settings import load_settings
 from mindtrace.jobs.sidecar import WorkerSidecar
 from mindtrace.service import jobs
 
-RunCli = Callable[..., Any]
-Mindtrace = Callable[..., "subprocess.CompletedProcess[str]"]
 SMALL = ["--set", "model.hidden=16", "--set", "compute.threads=1", "--set", "data.source=digits"]
 UNKNOWN = "20250131T235959123456-0a1b2c3d"
 
@@ -30,15 +28,16 @@ def epochs(count: int) -> list[str]:
     return [*SMALL, "--set", f"train.max_epochs={count}"]
 
 
+def started(*words: str, stderr: int | None = subprocess.PIPE) -> subprocess.Popen[str]:
+    """The command as a process that goes on."""
+    program = [sys.executable, "-m", "mindtrace", *words, "--json"]
+    return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=stderr, text=True)
+
+
 @pytest.fixture
 def server(root: Path) -> Iterator[str]:
     """The URL of a `mindtrace serve` of ROOT that starts no worker."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mindtrace", "serve", "--port", "0", "--json", "--no-worker"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=dict(os.environ),
-    )
+    process = started("serve", "--port", "0", "--no-worker", stderr=None)
     assert process.stdout is not None
     yield json.loads(process.stdout.readline())["url"]
     process.terminate()
@@ -54,8 +53,7 @@ def taken(job_id: str) -> FakeWorker:
 def submitted(run_cli: RunCli, *words: str) -> str:
     result = run_cli("retrain", "--json", *SMALL, *words)
     assert result.exit_code == 0, result.stderr
-    document: dict[str, Any] = json.loads(result.stdout)
-    return str(document["job_id"])
+    return str(json.loads(result.stdout)["job_id"])
 
 
 @pytest.mark.parametrize("at_server", [False, True])
@@ -77,10 +75,10 @@ def test_the_life_of_a_job(
     assert "error.message\tno images" in shown
 
     other = submitted(run_cli, *at)
-    rows = [line.split("\t") for line in run_cli("jobs", "list", *at).stdout.splitlines()]
-    assert rows[0][:2] == ["job_id", "state"]
-    assert [row[:2] for row in rows[1:]] == [[other, "queued"], [job_id, "failed"]]
-    assert rows[2][-1] == "no images"
+    header, *listed = rows(run_cli("jobs", "list", *at).stdout)
+    assert header[:2] == ["job_id", "state"]
+    assert [row[:2] for row in listed] == [[other, "queued"], [job_id, "failed"]]
+    assert listed[1][-1] == "no images"
     only = run_cli("jobs", "list", "--limit", "1", "--json", *at).stdout
     assert json.loads(only)["job_id"] == other
 
@@ -124,23 +122,18 @@ def test_here_a_training_may_begin_with_a_file_of_ours(
     assert f"weights = {weights}" in worker.request().config
 
 
-def test_what_a_server_would_not_take_is_told_by_name(
-    run_cli: RunCli, root: Path, tmp_path: Path
-) -> None:
+def test_what_a_server_would_not_take_is_named(run_cli: RunCli, root: Path, tmp_path: Path) -> None:
     config = tmp_path / "c.ini"
     config.write_text("[data]\nsource = folder\ndir = x\n\n[compute]\ndevice = cpu\n")
     at = ["--url", "http://127.0.0.1:9"]
     sets = ["--set", "model.weights=w.safetensors", "--set", "data.mirror=http://m/"]
     refused = run_cli("retrain", "--config", str(config), *sets, "--json", *at)
     assert refused.exit_code == 2
-    faults = json.loads(refused.stderr.splitlines()[-1])["error"]["faults"]
-    told = {f"{fault['section']}.{fault['key']}": fault["line"] for fault in faults}
-    assert told == {
-        "data.dir": 3,
-        "data.mirror": None,
-        "model.weights": None,
-        "compute.device": 6,
+    faults = {
+        f"{fault['section']}.{fault['key']}": fault["line"] for fault in error_of(refused)["faults"]
     }
+    in_no_line = {"data.mirror": None, "model.weights": None}
+    assert faults == {"data.dir": 3, "compute.device": 6, **in_no_line}
     # What belongs to this machine alone is nothing that a server could miss.
     machine = ["--set", "serve.port=1", "--set", "registry.tracking_uri=http://r/"]
     assert run_cli("retrain", *SMALL, *machine, *at).exit_code == 1
@@ -162,20 +155,19 @@ def test_an_epoch_without_a_number_is_a_line_like_others(
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "a\n", "ä", "x" * 256])
-def test_a_key_is_the_same_at_every_door(run_cli: RunCli, root: Path, key: str) -> None:
+def test_a_key_is_the_same_here_and_at_a_server(run_cli: RunCli, root: Path, key: str) -> None:
     for at in ([], ["--url", "http://127.0.0.1:9"]):
         refused = run_cli("retrain", *SMALL, "--key", key, *at)
         assert (refused.exit_code, "--key must be" in refused.stderr) == (2, True)
 
 
-def test_a_server_that_is_not_there(run_cli: RunCli, root: Path) -> None:
+def test_a_server_that_is_not_there_and_an_empty_list_that_writes_nothing(
+    run_cli: RunCli, root: Path
+) -> None:
     for words in (["retrain", *SMALL], ["jobs", "list"], ["jobs", "logs", UNKNOWN]):
         result = run_cli(*words, "--url", "http://127.0.0.1:9")
         assert (result.exit_code, result.stdout) == (1, "")
     assert run_cli("jobs", "list", "--url", "ftp://x").exit_code == 2
-
-
-def test_who_lists_makes_nothing(run_cli: RunCli, root: Path) -> None:
     assert run_cli("jobs", "list", "--json").stdout == ""
     assert list(root.iterdir()) == []
 
@@ -183,16 +175,7 @@ def test_who_lists_makes_nothing(run_cli: RunCli, root: Path) -> None:
 def test_a_job_followed_at_a_server(root: Path, server: str) -> None:
     """The exit code follows the job, and Ctrl-C leaves it as it is."""
     for state, code in (("succeeded", 0), ("failed", 1), ("cancelled", 3)):
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "mindtrace", "retrain", *epochs(2), "--json"),
-                *("--follow", "--force", "--url", server),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=dict(os.environ),
-        )
+        process = started("retrain", *epochs(2), "--follow", "--force", "--url", server)
         worker = taken(_newest_waiting())
         worker.tell({"event": "started", "max_epochs": 2})
         for accuracy in (0.5, None):  # the second has diverged
@@ -203,21 +186,11 @@ def test_a_job_followed_at_a_server(root: Path, server: str) -> None:
         out, err = process.communicate(timeout=120)
         assert process.returncode == code, err
         assert json.loads(out)["state"] == state
-        events = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
-        told = [event["event"] for event in events if "event" in event]
-        assert [name for name in told if name != "stage"] == ["started", "epoch", "epoch"]
+        events = [event.get("event", "stage") for event in documents(err)]
+        assert [name for name in events if name != "stage"] == ["started", "epoch", "epoch"]
         assert (f"jobs logs {worker.job_id} --url {server}" in err) == (state == "failed")
     for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "mindtrace", "retrain", *SMALL, "--json"),
-                *("--follow", "--url", server),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=dict(os.environ),
-        )
+        process = started("retrain", *SMALL, "--follow", "--url", server)
         job_id = _newest_waiting()
         worker = taken(job_id)
         assert process.stderr is not None
@@ -250,30 +223,6 @@ def test_who_waits_has_a_worker_beside_it(mindtrace: Mindtrace, root: Path) -> N
     assert (again.returncode, again.stdout) == (0, "digits/1\n"), again.stderr
     logs = mindtrace("jobs", "logs", document["job_id"]).stdout
     assert "epoch 2/2" in logs
-
-
-@pytest.mark.slow
-def test_a_worker_by_hand(root: Path, run_cli: RunCli) -> None:
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "mindtrace", "worker", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=dict(os.environ),
-    )
-    assert worker.stdout is not None
-    assert "worker_id" in json.loads(worker.stdout.readline())
-    job_id = submitted(run_cli, "--set", "train.max_epochs=1")
-    for _ in range(2400):
-        shown = json.loads(run_cli("jobs", "show", job_id, "--json").stdout)
-        if shown["state"] == "succeeded":
-            break
-        time.sleep(0.05)
-    worker.terminate()
-    _, err = worker.communicate(timeout=120)
-    assert worker.returncode == 0, err
-    assert shown["version"] == 1, err
-    assert f"job {job_id} succeeded" in err
 
 
 def test_a_worker_without_its_database_says_so(mindtrace: Mindtrace, root: Path) -> None:

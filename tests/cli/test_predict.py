@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
+from tests.cli.conftest import documents, error_of, rows
+from tests.conftest import RunCli
 
-RunCli = Callable[..., Any]
-
-pytestmark = pytest.mark.slow  # the fixture trains
-
-
-@pytest.fixture
-def model(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ROOT of this test is the one with a version in it."""
-    monkeypatch.setenv("DIR_PATHS__ROOT", str(trained))
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("digits")]  # the fixture trains
 
 
 @pytest.fixture
@@ -32,75 +23,66 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-def _documents(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def test_a_document_a_file(run_cli: RunCli, model: None, images: Path) -> None:
+def test_a_document_or_a_row_a_file(run_cli: RunCli, images: Path) -> None:
     result = run_cli("predict", str(images), "--json", "--topk", "3")
     assert result.exit_code == 0, result.stderr
-    documents = _documents(result.stdout)
-    assert [one["path"] for one in documents] == sorted(
-        [str(images / "b.png"), str(images / "below" / "a.PNG")]
-    )
-    for one in documents:
+    found = documents(result.stdout)
+    paths = sorted([str(images / "b.png"), str(images / "below" / "a.PNG")])
+    assert [one["path"] for one in found] == paths
+    for one in found:
         assert (one["schema_version"], one["model_name"], one["version"]) == (1, "digits", 1)
         assert sum(one["probabilities"]) == pytest.approx(1, abs=1e-5)
         assert one["confidence"] == max(one["probabilities"])
         assert one["top_k"][0]["class_name"] == one["class_name"]
         assert len(one["top_k"]) == 3
 
-
-def test_a_row_a_file_in_a_pipe(run_cli: RunCli, model: None, images: Path) -> None:
-    result = run_cli("predict", str(images / "*.png"))
-    header, row = (line.split("\t") for line in result.stdout.splitlines())
+    header, row = rows(run_cli("predict", str(images / "*.png")).stdout)
     cells = dict(zip(header, row, strict=True))
     assert (cells["path"], cells["version"], cells["error"]) == (str(images / "b.png"), "1", "")
     assert cells["label"] == cells["class_name"]
 
+    stdin = run_cli("predict", "-", "--json", input=(images / "b.png").read_bytes())
+    assert (stdin.exit_code, documents(stdin.stdout)[0]["path"]) == (0, "-")
 
-def test_one_bad_file_hurts_itself_alone(run_cli: RunCli, model: None, images: Path) -> None:
+
+def test_one_bad_file_hurts_itself_alone(run_cli: RunCli, images: Path) -> None:
     bad, good = str(images / "notes.txt"), str(images / "b.png")
     result = run_cli("predict", bad, good, "--json")
-    documents = _documents(result.stdout)
+    first, second = documents(result.stdout)
     assert result.exit_code == 1
-    assert [one["path"] for one in documents] == [bad, good]
-    assert set(documents[0]) == {"schema_version", "path", "error"}
-    assert documents[0]["error"]["type"] == "ImageError"
-    assert "label" in documents[1]
-    assert "1 of 2 images" in json.loads(result.stderr.splitlines()[-1])["error"]["message"]
+    assert (first["path"], second["path"]) == (bad, good)
+    assert set(first) == {"schema_version", "path", "error"}
+    assert first["error"]["type"] == "ImageError"
+    assert "label" in second
+    assert "1 of 2 images" in error_of(result)["message"]
 
-
-def test_fail_fast_stops(run_cli: RunCli, model: None, images: Path) -> None:
-    bad, good = str(images / "notes.txt"), str(images / "b.png")
-    result = run_cli("predict", good, bad, good, "--json", "--fail-fast")
-    assert (result.exit_code, len(_documents(result.stdout))) == (1, 1)
-    assert bad in result.stderr
-
-
-def test_one_image_on_stdin(run_cli: RunCli, model: None, images: Path) -> None:
-    result = run_cli("predict", "-", "--json", input=(images / "b.png").read_bytes())
-    (document,) = _documents(result.stdout)
-    assert (result.exit_code, document["path"]) == (0, "-")
+    fast = run_cli("predict", good, bad, good, "--json", "--fail-fast")
+    assert (fast.exit_code, len(documents(fast.stdout)), bad in fast.stderr) == (1, 1, True)
 
 
 @pytest.mark.parametrize("ref", ["digits", "digits@champion", "digits/1", "1"])
-def test_every_way_to_name_a_version(run_cli: RunCli, model: None, images: Path, ref: str) -> None:
+def test_every_way_to_name_a_version(run_cli: RunCli, images: Path, ref: str) -> None:
     result = run_cli("predict", str(images / "b.png"), "--model", ref, "--json")
     assert result.exit_code == 0, result.stderr
-    assert _documents(result.stdout)[0]["version"] == 1
+    assert documents(result.stdout)[0]["version"] == 1
 
 
-@pytest.mark.parametrize("ref", ["digits/7", "digits@nobody", "mnist", "mnist/1"])
-def test_a_version_that_does_not_exist(
-    run_cli: RunCli, model: None, images: Path, ref: str
-) -> None:
+@pytest.mark.parametrize(
+    ("ref", "hint"),
+    [
+        ("digits/7", "digits/1"),
+        ("digits@champoin", "did you mean 'digits@champion'"),
+        ("digit", "did you mean 'digits'"),
+        ("mnist/1", "digits"),
+    ],
+)
+def test_a_version_that_does_not_exist(run_cli: RunCli, images: Path, ref: str, hint: str) -> None:
     result = run_cli("predict", str(images / "b.png"), "--model", ref)
     assert (result.exit_code, result.stdout) == (4, "")
-    assert "digits" in result.stderr
+    assert ref in result.stderr and hint in result.stderr
 
 
-def test_an_empty_folder(run_cli: RunCli, model: None, tmp_path: Path) -> None:
+def test_an_empty_folder(run_cli: RunCli, tmp_path: Path) -> None:
     result = run_cli("predict", str(tmp_path))
     assert result.exit_code == 2
     assert result.stderr.splitlines()[0] == f"error: no images in folder '{tmp_path}'"

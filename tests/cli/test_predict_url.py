@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.application.conftest import _serving as serving
 from tests.application.conftest import png, write_bundle
+from tests.cli.conftest import documents, error_of, rows
+from tests.conftest import RunCli
 
 from mindtrace.config.settings import load_settings
-
-RunCli = Callable[..., Any]
-
-TOKEN = "a-token-of-the-test"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +23,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def token_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("token") / "token.txt"
-    file.write_text(TOKEN)
+    file.write_text("a-token-of-the-test")
     return file
 
 
@@ -56,11 +52,9 @@ def test_the_documents_are_those_without_a_server(
     there = run_cli("predict", str(images), "--json", "--topk", "2", *asked)
     here = run_cli("predict", str(images), "--json", "--topk", "2", "--model", str(bundle))
     assert (there.exit_code, there.stderr) == (0, "")
-    assert [json.loads(line) for line in there.stdout.splitlines()] == [
-        json.loads(line) for line in here.stdout.splitlines()
-    ]
-    rows = run_cli("predict", str(images), *asked).stdout
-    assert rows == run_cli("predict", str(images), "--model", str(bundle)).stdout
+    assert documents(there.stdout) == documents(here.stdout)
+    plain = run_cli("predict", str(images), *asked).stdout
+    assert plain == run_cli("predict", str(images), "--model", str(bundle)).stdout
 
 
 def test_a_bad_image_is_a_row_and_exit_1(
@@ -68,20 +62,17 @@ def test_a_bad_image_is_a_row_and_exit_1(
 ) -> None:
     (images / "050.png").write_bytes(b"no image \xff\x00 at all")
     result = run_cli("predict", str(images), "--url", url, "--token-file", str(token_file))
-    rows = [line.split("\t") for line in result.stdout.splitlines()]
-    assert (result.exit_code, len(rows)) == (1, 5)
-    assert rows[2][-1].startswith("not an image")
+    found = rows(result.stdout)
+    assert (result.exit_code, len(found)) == (1, 5)
+    assert found[2][-1].startswith("not an image")
     assert "1 of 4 images" in result.stderr
 
 
-def test_the_token_may_stand_in_the_configuration(
+def test_the_token_may_stand_in_the_configuration_and_is_needed(
     run_cli: RunCli, url: str, token_file: Path, images: Path
 ) -> None:
     at = ("--set", f"serve.token_file={token_file}")
     assert run_cli("predict", str(images), "--url", url, *at).exit_code == 0
-
-
-def test_without_the_token_nothing_is_told(run_cli: RunCli, url: str, images: Path) -> None:
     result = run_cli("predict", str(images), "--url", url)
     assert result.exit_code == 2
     assert result.stderr.splitlines() == [
@@ -96,7 +87,7 @@ def test_nobody_there(run_cli: RunCli, images: Path) -> None:
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         result = run_cli("predict", str(images), "--url", url, "--json")
     assert (result.exit_code, result.stdout) == (1, "")
-    error = json.loads(result.stderr)["error"]
+    error = error_of(result)
     assert error["message"] == f"no answer from {url}: Connection refused"
     assert error["hint"] == "start it: mindtrace serve"
 

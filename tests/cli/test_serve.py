@@ -9,13 +9,11 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-RunCli = Callable[..., Any]
+from tests.conftest import RunCli
 
 
 def test_a_port_in_use(run_cli: RunCli, root: Path) -> None:
@@ -29,17 +27,13 @@ def test_a_port_in_use(run_cli: RunCli, root: Path) -> None:
     ]
 
 
-def test_beyond_loopback_a_token_is_a_must(run_cli: RunCli, root: Path) -> None:
-    result = run_cli("serve", "--host", "0.0.0.0")
-    assert result.exit_code == 2
-    assert "token" in result.stderr
-
-
-@pytest.mark.parametrize("option", ["--port", "--workers"])
-def test_options_are_checked_like_settings(run_cli: RunCli, root: Path, option: str) -> None:
-    result = run_cli("serve", option, "many")
-    assert result.exit_code == 2
-    assert option in result.stderr.splitlines()[0]
+@pytest.mark.parametrize(
+    ("option", "value", "word"),
+    [("--host", "0.0.0.0", "token"), ("--port", "many", "--port"), ("--workers", "0", "--workers")],
+)
+def test_wrong_usage(run_cli: RunCli, root: Path, option: str, value: str, word: str) -> None:
+    result = run_cli("serve", option, value)
+    assert (result.exit_code, word in result.stderr.splitlines()[0]) == (2, True)
 
 
 @pytest.mark.parametrize(

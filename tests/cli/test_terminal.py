@@ -71,13 +71,10 @@ def test_no_color_is_honoured(terminal: Terminal, root: Path) -> None:
         assert coloured == [], args
 
 
-def test_an_error_is_in_colour(terminal: Terminal) -> None:
+def test_an_error_is_in_colour_and_a_table_without_tabs(terminal: Terminal, root: Path) -> None:
     text = terminal("config", "check", "nowhere.ini")
     assert _STYLES.search(text)
     assert _STYLES.sub("", text).startswith("error: ")
-
-
-def test_a_table_is_drawn_without_tabs(terminal: Terminal, root: Path) -> None:
     text = _STYLES.sub("", terminal("config", "show"))
     assert "\t" not in text
     assert re.search(r"train +batch_size|data +batch_size +64", text)

@@ -7,16 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.cli.conftest import documents, rows
+from tests.conftest import Mindtrace, RunCli
 
-Mindtrace = Callable[..., "subprocess.CompletedProcess[str]"]
-RunCli = Callable[..., Any]
-
-QUICK = ("train", "--source", "digits", "--max-epochs", "2")
+QUICK = ("train", "--source", "digits", "--max-epochs", "2", "--set", "compute.threads=1")
 FIELDS = {
     *("schema_version", "model_name", "version", "run_id", "metrics", "epochs", "fit_s"),
     *("duration_s", "config_digest", "data_digest", "test_digest", "weights_digest"),
@@ -33,12 +30,6 @@ def test_every_wrong_option_is_told_at_once(run_cli: RunCli, root: Path) -> None
     assert list(root.iterdir()) == []
 
 
-def test_a_missing_configuration(run_cli: RunCli, root: Path) -> None:
-    result = run_cli("train", "--config", "nowhere.ini")
-    assert result.exit_code == 2
-    assert "nowhere.ini" in result.stderr.splitlines()[0]
-
-
 def test_hidden_options_stay_hidden(run_cli: RunCli) -> None:
     text = run_cli("train", "--help").stdout
     assert "--job-id" not in text
@@ -53,36 +44,29 @@ def test_train_as_json(mindtrace: Mindtrace, root: Path) -> None:
     assert set(outcome) >= FIELDS
     assert (outcome["model_name"], outcome["version"], outcome["epochs"]) == ("tried", 1, 2)
     assert set(outcome["metrics"]) >= {"train_loss", "val_loss", "val_acc", "test_loss", "test_acc"}
-    events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
-    epochs = [event for event in events if event["event"] == "epoch"]
-    assert [event["epoch"] for event in epochs] == [1, 2]
+    events = documents(done.stderr)
+    assert [event["epoch"] for event in events if event["event"] == "epoch"] == [1, 2]
     assert all(event["schema_version"] == 1 for event in events)
 
 
 @pytest.mark.slow
-def test_train_in_a_pipe(mindtrace: Mindtrace, root: Path) -> None:
-    done = mindtrace(*QUICK)
-    assert done.returncode == 0, done.stderr
-    outcome = dict(line.split("\t") for line in done.stdout.splitlines())
-    assert outcome["version"] == "1"
-    assert len(outcome["weights_digest"]) == 64
-    lines = [line for line in done.stderr.splitlines() if line.startswith("epoch ")]
-    assert len(lines) == 2
-    assert done.stderr.splitlines()[-1] == "next: mindtrace predict IMAGE --model digits/1"
-
-
-@pytest.mark.slow
-def test_without_registering(run_cli: RunCli, root: Path) -> None:
+def test_in_a_pipe_and_without_registering(run_cli: RunCli, root: Path) -> None:
     """In this process: what a dry run checks, a training goes on to use."""
     plan = run_cli(*QUICK, "--dry-run", "--json")
     assert plan.exit_code == 0, plan.stderr
     assert json.loads(plan.stdout)["max_epochs"] == 2
     assert list(root.rglob("*.db")) == []
-
     done = run_cli(*QUICK, "--no-register", "--json")
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["version"] is None
     assert run_cli("registry", "list", "--json").stdout == ""
+
+    done = run_cli(*QUICK)
+    assert done.exit_code == 0, done.stderr
+    outcome = dict(rows(done.stdout))
+    assert (outcome["version"], len(outcome["weights_digest"])) == ("1", 64)
+    assert len([line for line in done.stderr.splitlines() if line.startswith("epoch ")]) == 2
+    assert done.stderr.splitlines()[-1] == "next: mindtrace predict IMAGE --model digits/1"
 
 
 @pytest.mark.slow

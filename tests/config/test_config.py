@@ -10,146 +10,91 @@ import pytest
 from mindtrace import Config
 from mindtrace.errors import ConfigError
 
+PASSWORD = "postgresql://me:hush@host/db"
 
-@pytest.fixture
+
+@pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's home folder."""
-    folder = tmp_path / "home"
-    folder.mkdir()
-    monkeypatch.setenv("HOME", str(folder))
-    return folder
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
 
 
 @pytest.fixture
 def ini(tmp_path: Path) -> Path:
-    """A user's INI."""
     path = tmp_path / "user.ini"
     path.write_text(
-        "[DIR_PATHS]\nDATA = /elsewhere\n"
-        "[Mine]\nTheKey = value\nBoth = ${TheKey} and ${DIR_PATHS:ROOT}\nPrice = 5 $$\n"
+        "[DIR_PATHS]\nDATA = /elsewhere\n[Mine]\nTheKey = value\nPrice = 5 $$\n"
+        f"Both = ${{TheKey}} and ${{DIR_PATHS:ROOT}}\nurl = {PASSWORD}\n[empty]\n"
+        "[tilde]\npath = ~/x\nodd = ~nobody-of-that-name\nin = a~b\n"
     )
     return path
 
 
-def test_the_packaged_paths(home: Path) -> None:
-    assert Config()["DIR_PATHS"]["ROOT"] == f"{home}/.cache/mindtrace"
-    assert Config().as_dict() == {
-        "DIR_PATHS": {
-            "ROOT": f"{home}/.cache/mindtrace",
-            "DATA": f"{home}/.cache/mindtrace/data",
-            "CHECKPOINTS": f"{home}/.cache/mindtrace/checkpoints",
-        }
-    }
-
-
 @pytest.mark.parametrize("kind", [str, Path])
 def test_a_users_file_comes_before_the_packaged_one(home: Path, ini: Path, kind: type) -> None:
+    root = f"{home}/.cache/mindtrace"
+    packaged = {"ROOT": root, "DATA": f"{root}/data", "CHECKPOINTS": f"{root}/checkpoints"}
+    assert Config().as_dict() == {"DIR_PATHS": packaged}
+
     config = Config(config_path=kind(ini))
-    assert config["DIR_PATHS"]["DATA"] == "/elsewhere"
-    assert config["DIR_PATHS"]["ROOT"] == f"{home}/.cache/mindtrace"
-    assert dict(config["Mine"]) == {
-        "TheKey": "value",
-        "Both": f"value and {home}/.cache/mindtrace",
-        "Price": "5 $",
+
+    assert config.as_dict() == {
+        "DIR_PATHS": {**packaged, "DATA": "/elsewhere"},
+        "Mine": {"TheKey": "value", "Price": "5 $", "Both": f"value and {root}", "url": PASSWORD},
+        "empty": {},
+        "tilde": {"path": f"{home}/x", "odd": "~nobody-of-that-name", "in": "a~b"},
     }
+    assert json.loads(str(config)) == json.loads(
+        json.dumps(config.as_dict()).replace("hush", "***")
+    )
+    assert "hush" not in repr(config) + repr(config["Mine"])
 
 
 def test_the_variable_names_a_file_and_the_argument_comes_before_it(
     ini: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = tmp_path / "other.ini"
-    other.write_text("[Mine]\nTheKey = other\n")
+    (tmp_path / "other.ini").write_text("[Mine]\nTheKey = other\n")
     monkeypatch.setenv("MindtraceConfig", str(ini))
     assert Config()["Mine"]["TheKey"] == "value"
-    assert Config(other)["Mine"]["TheKey"] == "other"
+    assert Config(tmp_path / "other.ini")["Mine"]["TheKey"] == "other"
+    with pytest.raises(FileNotFoundError, match=r"none\.ini"):
+        Config(tmp_path / "none.ini")
+    monkeypatch.setenv("MindtraceConfig", str(tmp_path / "missing.ini"))
+    with pytest.raises(FileNotFoundError, match=r"missing\.ini"):
+        Config()
 
 
-def test_the_environment_comes_before_every_file(
-    ini: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_environment_comes_before_every_file_and_adds_no_keys(
+    home: Path, ini: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = Config(ini)
-    monkeypatch.setenv("MINE__THEKEY", "${not} touched")
-    monkeypatch.setenv("DIR_PATHS__ROOT", "/r")
-    assert config["Mine"]["TheKey"] == "${not} touched"
-    assert config["Mine"]["Both"] == "${not} touched and /r"
-    assert Config()["DIR_PATHS"]["CHECKPOINTS"] == "/r/checkpoints"
-
-
-def test_the_environment_adds_no_keys(ini: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MINE__NEW", "1")
-    monkeypatch.setenv("NEW__KEY", "1")
-    monkeypatch.setenv("mine__thekey", "lower case is not ours")
-    config = Config(ini)
+    for name in ("MINE__NEW", "NEW__KEY", "mine__thekey"):
+        monkeypatch.setenv(name, "not ours")
     assert "NEW" not in config["Mine"]
     assert "NEW" not in config
     assert config["Mine"]["TheKey"] == "value"
-
-
-def test_a_leading_tilde_is_the_home_folder(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "a.ini").write_text("[a]\npath = ~/x\nodd = ~nobody-of-that-name\nin = a~b\n")
+    monkeypatch.setenv("MINE__THEKEY", "${not} touched")
     monkeypatch.setenv("DIR_PATHS__ROOT", "~/r")
-    config = Config(tmp_path / "a.ini")
-    assert config["a"]["path"] == f"{home}/x"
-    assert config["DIR_PATHS"]["DATA"] == f"{home}/r/data"
-    assert (config["a"]["odd"], config["a"]["in"]) == ("~nobody-of-that-name", "a~b")
+    assert config["Mine"]["TheKey"] == "${not} touched"
+    assert config["Mine"]["Both"] == f"${{not}} touched and {home}/r"
+    assert Config()["DIR_PATHS"]["CHECKPOINTS"] == f"{home}/r/checkpoints"
 
 
-def test_sections_and_keys_can_be_walked(ini: Path) -> None:
+def test_sections_and_keys_are_mappings_that_keep_their_case(ini: Path) -> None:
     config = Config(ini)
-    assert [*config] == config.keys() == ["DIR_PATHS", "Mine"]
-    assert (len(config), len(config["Mine"])) == (2, 3)
-    assert "Mine" in config
-    assert "mine" not in config
-    assert [name for name, _ in config.items()] == ["DIR_PATHS", "Mine"]
-    assert config["Mine"].items()[0] == ("TheKey", "value")
-    assert "TheKey" in config["Mine"]
-    assert "thekey" not in config["Mine"]
-
-
-def test_get_gives_a_default_for_what_is_missing(ini: Path) -> None:
-    config = Config(ini)
-    assert config.get("Nothing") is None
-    mine = config.get("Mine")
-    assert mine is not None
-    assert mine.get("TheKey") == "value"
-    assert mine.get("nothing", "else") == "else"
-
-
-def test_what_is_missing_is_named(ini: Path) -> None:
+    mine = config["Mine"]
+    assert [*config] == config.keys() == ["DIR_PATHS", "Mine", "empty", "tilde"]
+    assert [name for name, _ in config.items()] == config.keys()
+    assert (len(config), len(mine), mine.items()[0]) == (4, 4, ("TheKey", "value"))
+    assert ("Mine" in config, "mine" in config) == (True, False)
+    assert ("TheKey" in mine, "thekey" in mine) == (True, False)
+    assert (config.get("Nothing"), mine.get("TheKey"), mine.get("no", "else")) == (
+        *(None, "value", "else"),
+    )
     with pytest.raises(KeyError, match="no section 'Nothing'; there are: DIR_PATHS, Mine"):
-        Config(ini)["Nothing"]
+        config["Nothing"]
     with pytest.raises(KeyError, match=r"no key 'data' in \[DIR_PATHS\]; there are: ROOT, DATA"):
-        Config(ini)["DIR_PATHS"]["data"]
-
-
-def test_an_empty_section_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "a.ini").write_text("[empty]\n")
-    config = Config(tmp_path / "a.ini")
-    assert "empty" in config
-    assert config.as_dict()["empty"] == {}
-
-
-def test_text_is_json_of_everything(ini: Path) -> None:
-    config = Config(ini)
-    assert json.loads(str(config)) == config.as_dict()
-
-
-def test_passwords_are_not_shown(tmp_path: Path) -> None:
-    (tmp_path / "a.ini").write_text("[a]\nurl = postgresql://me:hush@host/db\n")
-    config = Config(tmp_path / "a.ini")
-    assert config["a"]["url"] == "postgresql://me:hush@host/db"
-    for text in (str(config), repr(config), repr(config["a"])):
-        assert "hush" not in text
-
-
-def test_a_file_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.ini"):
-        Config(tmp_path / "none.ini")
-    monkeypatch.setenv("MindtraceConfig", str(tmp_path / "other.ini"))
-    with pytest.raises(FileNotFoundError, match=r"other\.ini"):
-        Config()
+        config["DIR_PATHS"]["data"]
 
 
 @pytest.mark.parametrize(
@@ -162,13 +107,12 @@ def test_a_file_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("[a]\nk = 5 $", 2, "$$"),
     ],
 )
-def test_a_broken_file_is_told_with_its_line(
+def test_a_broken_file_is_reported_with_its_line(
     tmp_path: Path, text: str, line: int, words: str
 ) -> None:
-    path = tmp_path / "a.ini"
-    path.write_text(text)
+    (tmp_path / "a.ini").write_text(text)
     with pytest.raises(ConfigError) as caught:
-        Config(path)
+        Config(tmp_path / "a.ini")
     (fault,) = caught.value.faults
-    assert (fault.file, fault.line) == (str(path), line)
+    assert (fault.file, fault.line) == (str(tmp_path / "a.ini"), line)
     assert words in fault.message

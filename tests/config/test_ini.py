@@ -6,12 +6,10 @@ import configparser
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mindtrace.config.ini import Layer, read_ini, read_ini_file
-
-HERE = Path("/here")
 
 
 def texts(layer: Layer) -> dict[str, dict[str, str]]:
@@ -22,14 +20,13 @@ def texts(layer: Layer) -> dict[str, dict[str, str]]:
 
 
 def read(text: str) -> Layer:
-    return read_ini(text, "a.ini", HERE)
+    return read_ini(text, "a.ini", Path("/here"))
 
 
 def test_a_value_knows_its_line() -> None:
     layer = read("# first\n[train]\n\nlr = 0.1\nmax_epochs: 3\n")
     origins = {key: str(entry.origin) for (_, key), entry in layer.entries.items()}
     assert origins == {"lr": "a.ini:4", "max_epochs": "a.ini:5"}
-    assert not layer.faults
 
 
 @pytest.mark.parametrize(
@@ -48,9 +45,7 @@ def test_a_value_knows_its_line() -> None:
     ],
 )
 def test_the_dialect(text: str, values: dict[str, str]) -> None:
-    layer = read(text)
-    assert texts(layer) == {"a": values}
-    assert not layer.faults
+    assert (texts(read(text)), read(text).faults) == ({"a": values}, [])
 
 
 @pytest.mark.parametrize(
@@ -64,23 +59,21 @@ def test_the_dialect(text: str, values: dict[str, str]) -> None:
         ("[a] b", 1, "[a] b: a section is written [name]"),
         ("[a]\nk = 1\nk = 2", 3, "[a] k: given twice, first in line 2; keep one"),
         ("[a]\n[b]\n[a]", 3, "[a]: section given twice, first in line 1; put both together"),
+        # a pattern for the whole line would take quadratic time
+        (f"[a]\nx{' ' * 1_000_000}y", 2, "not a line of an INI"),
     ],
+    ids=range(9),
 )
 def test_a_broken_line_is_one_fault_with_its_line(text: str, line: int, words: str) -> None:
-    faults = read(text).faults
-    assert [(fault.file, fault.line) for fault in faults] == [("a.ini", line)]
-    assert words in faults[0].message
+    (fault,) = read(text).faults
+    assert (fault.file, fault.line) == ("a.ini", line)
+    assert words in fault.message
 
 
 def test_reading_goes_on_behind_a_fault() -> None:
-    layer = read("x = 1\n[a]\nnonsense\nk = v\n[b\nhidden = 1\n[c]\nk = v")
-    assert [fault.line for fault in layer.faults] == [1, 3, 5]
-    assert texts(layer) == {"a": {"k": "v"}, "c": {"k": "v"}}
-
-
-def test_of_a_key_given_twice_the_first_counts_whole() -> None:
-    layer = read("[a]\nk = 1\n 2\nk = 3\n 4\nl = 5")
-    assert texts(layer) == {"a": {"k": "1\n2", "l": "5"}}
+    layer = read("x = 1\n[a]\nnonsense\nk = v\n[b\nhidden = 1\n[c]\nk = 1\n 2\nk = 3\n 4\nl = 5")
+    assert [fault.line for fault in layer.faults] == [1, 3, 5, 10]
+    assert texts(layer) == {"a": {"k": "v"}, "c": {"k": "1\n2", "l": "5"}}
 
 
 LINES = st.lists(
@@ -99,7 +92,7 @@ LINES = st.lists(
 
 
 @given(LINES)
-def test_what_we_take_is_what_the_standard_library_reads(lines: list[str]) -> None:
+def test_the_standard_library_reads_the_same(lines: list[str]) -> None:
     text = "\n".join(lines)
     standard = configparser.RawConfigParser(default_section="\0", interpolation=None)
     standard.optionxform = str  # type: ignore[assignment, method-assign]
@@ -114,38 +107,29 @@ def test_what_we_take_is_what_the_standard_library_reads(lines: list[str]) -> No
 
 
 @given(st.text())
-def test_no_text_whatever_ends_in_an_exception(text: str) -> None:
-    layer = read(text)
-    assert all(fault.line and "\n" not in str(fault) for fault in layer.faults)
+@example("\0")
+def test_no_text_ends_in_an_exception(text: str) -> None:
+    assert all(fault.line and "\n" not in str(fault) for fault in read(text).faults)
 
 
-def test_a_long_line_takes_no_time() -> None:
-    blanks = " " * 1_000_000
-    assert read(f"[a]\nx{blanks}y").faults[0].line == 2
-
-
-def test_a_file_is_read_as_utf8_with_or_without_a_mark(tmp_path: Path) -> None:
-    for encoding in ("utf-8", "utf-8-sig"):
-        (tmp_path / "a.ini").write_text("[a]\nk = ü\n", encoding=encoding)
-        layer = read_ini_file(Path("a.ini"), tmp_path)
-        assert texts(layer) == {"a": {"k": "ü"}}
-        assert layer.entries["a", "k"].origin.base == tmp_path
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_file_is_utf8_with_or_without_a_mark(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.ini").write_text("[a]\nk = ü\n", encoding=encoding)
+    layer = read_ini_file(Path("a.ini"), tmp_path)
+    assert texts(layer) == {"a": {"k": "ü"}}
+    assert layer.entries["a", "k"].origin.base == tmp_path
 
 
 @pytest.mark.parametrize(
-    ("content", "line", "words"),
+    ("content", "words"),
     [
-        (b"[a]\nk = \xff\n", 2, "not UTF-8 text"),
-        (b"[a]\n\nk = \0\n", 3, "not a text file"),
+        (b"[a]\nk = \xff\n", "a.ini:2: not UTF-8 text"),
+        (b"[a]\n\nk = \0\n", "a.ini:3: not a text file"),
+        (None, "a.ini: cannot be read: Is a directory"),
     ],
 )
-def test_a_file_that_is_no_text(tmp_path: Path, content: bytes, line: int, words: str) -> None:
-    (tmp_path / "a.ini").write_bytes(content)
+def test_a_file_that_is_no_text(tmp_path: Path, content: bytes | None, words: str) -> None:
+    file = tmp_path / "a.ini"
+    file.mkdir() if content is None else file.write_bytes(content)
     (fault,) = read_ini_file(Path("a.ini"), tmp_path).faults
-    assert fault.line == line
-    assert words in fault.message
-
-
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    (fault,) = read_ini_file(tmp_path, tmp_path).faults
-    assert str(fault) == f"{tmp_path}: cannot be read: Is a directory"
+    assert str(fault).startswith(words)

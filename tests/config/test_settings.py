@@ -57,16 +57,13 @@ def test_texts_become_values() -> None:
         "[serve]\nallowed_hosts = a.org, b.org:80\n  c.org\nmax_body = 1 MiB\n"
         "[compute]\npin_memory = Yes\n"
     )
+    number = load("[data]\nnum_val = 300").data.num_val
+    assert (number, type(number)) == (300, int)
     assert (settings.data.num_val, settings.data.image_size) == (0.25, 32)
     assert (settings.train.patience, settings.train.max_minutes) == (3, 1.5)
     assert settings.serve.allowed_hosts == ("a.org", "b.org:80", "c.org")
     assert settings.serve.max_body == 2**20
     assert settings.compute.pin_memory is True
-
-
-def test_a_number_of_images_stays_a_whole_number() -> None:
-    assert load("[data]\nnum_val = 300").data.num_val == 300
-    assert isinstance(load("[data]\nnum_val = 300").data.num_val, int)
 
 
 LAYERS = ("ini", "environment", "set", "option")
@@ -102,10 +99,10 @@ def test_mlflows_own_variable_comes_before_the_default_only() -> None:
 
 
 def test_layers_are_merged_before_substitution() -> None:
-    settings = load(environ={"DIR_PATHS__ROOT": "/moved"})
-    assert settings.dirs.data == Path("/moved/data")
-    assert settings.dirs.checkpoints == Path("/moved/checkpoints")
-    assert settings.registry.tracking_uri == "sqlite:////moved/mlflow.db"
+    settings = load(environ={"DIR_PATHS__ROOT": "/a$b/${c}"})
+    assert settings.dirs.data == Path("/a$b/${c}/data")
+    assert settings.dirs.checkpoints == Path("/a$b/${c}/checkpoints")
+    assert settings.registry.tracking_uri == "sqlite:////a$b/${c}/mlflow.db"
 
 
 def test_any_value_can_be_referred_to() -> None:
@@ -117,66 +114,47 @@ def test_any_value_can_be_referred_to() -> None:
     assert settings.registry.experiment_name == "mnist-mlp, 5 $"
 
 
-def test_values_of_the_environment_and_of_sets_are_literal() -> None:
-    uri = "postgresql://me:a$b${c}@host/db"
-    settings = load(environ={"REGISTRY__TRACKING_URI": uri})
-    assert settings.registry.tracking_uri == uri
+@pytest.mark.parametrize("uri", ["postgresql://me:a$b${c}@host/db"])
+def test_values_of_the_environment_and_of_sets_are_literal(uri: str) -> None:
+    assert load(environ={"REGISTRY__TRACKING_URI": uri}).registry.tracking_uri == uri
     assert load(sets=[f"registry.tracking_uri={uri}"]).registry.tracking_uri == uri
-
-
-def test_a_dollar_in_a_literal_root_survives_substitution() -> None:
-    assert load(environ={"DIR_PATHS__ROOT": "/a$b/${c}"}).dirs.data == Path("/a$b/${c}/data")
 
 
 def test_relative_paths_of_a_file_start_at_the_file(tmp_path: Path) -> None:
     folder = tmp_path / "a $b ü"
     folder.mkdir()
-    ini = folder / "my.ini"
-    ini.write_text(
+    (folder / "my.ini").write_text(
         "[DIR_PATHS]\nROOT = root\nCHECKPOINTS = ${data:source}/x\n"
         "[data]\nsource = folder\ndir = ./images\n[model]\nweights = w.safetensors\n"
         "[jobs]\ndatabase_url = sqlite:///jobs.db\n",
         encoding="utf-8",
     )
-    settings = load_settings(ini, environ={}, cwd=HERE)
-    assert settings.dirs.root == folder / "root"
-    assert settings.dirs.data == folder / "root" / "data"
-    assert settings.dirs.checkpoints == folder / "folder" / "x"
+    settings = load_settings(folder / "my.ini", environ={}, cwd=HERE)
+    root = folder / "root"
+    assert values(settings.dirs) == (root, root / "data", folder / "folder" / "x")
     assert settings.data.dir == folder / "images"
     assert settings.model.weights == str(folder / "w.safetensors")
     assert settings.jobs.database_url == f"sqlite:///{folder}/jobs.db"
-    assert settings.registry.tracking_uri == "sqlite:///" + str(folder / "root" / "mlflow.db")
+    assert settings.registry.tracking_uri == f"sqlite:///{root}/mlflow.db"
+    name = f"{folder.name}/my.ini"
+    for path, environ in ((name, {}), (None, {"MindtraceConfig": name})):
+        found = load_settings(path, environ=environ, cwd=tmp_path)
+        assert found == settings
+        assert origin(found, "DIR_PATHS", "ROOT") == f"{name}:2"
 
 
-def test_a_relative_file_is_found_from_the_working_folder(tmp_path: Path) -> None:
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "my.ini").write_text("[DIR_PATHS]\nROOT = r\n")
-    for path, environ in (("sub/my.ini", {}), (None, {"MindtraceConfig": "sub/my.ini"})):
-        settings = load_settings(path, environ=environ, cwd=tmp_path)
-        assert settings.dirs.root == tmp_path / "sub" / "r"
-        assert origin(settings, "DIR_PATHS", "ROOT") == "sub/my.ini:2"
-
-
-def test_relative_paths_elsewhere_start_at_the_working_folder() -> None:
-    settings = load(
-        environ={"DIR_PATHS__ROOT": "r"},
-        sets=["serve.token_file=t", "registry.tracking_uri=sqlite:///m.db"],
-    )
-    assert settings.dirs.data == HERE / "r" / "data"
-    assert settings.serve.token_file == HERE / "t"
-    assert settings.registry.tracking_uri == f"sqlite:///{HERE}/m.db"
-
-
-def test_a_tilde_is_the_home_folder_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_elsewhere_start_at_the_working_folder_or_at_home(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    settings = load(
-        "[registry]\ntracking_uri = sqlite:///~/m.db",
-        {"DIR_PATHS__ROOT": "~/r"},
-        sets=["serve.token_file=~/t"],
-    )
-    assert settings.dirs.data == Path("/home/me/r/data")
-    assert settings.serve.token_file == Path("/home/me/t")
-    assert settings.registry.tracking_uri == "sqlite:////home/me/m.db"
+    for start, folder in (("", HERE), ("~/", Path("/home/me"))):
+        settings = load(
+            environ={"DIR_PATHS__ROOT": f"{start}r"},
+            sets=[f"serve.token_file={start}t", f"registry.tracking_uri=sqlite:///{start}m.db"],
+        )
+        assert settings.dirs.data == folder / "r" / "data"
+        assert settings.serve.token_file == folder / "t"
+        assert settings.registry.tracking_uri == f"sqlite:///{folder}/m.db"
 
 
 @pytest.mark.parametrize("uri", ["sqlite:////abs/m.db", "sqlite:///rel.db?timeout=5", "https://h"])
@@ -197,11 +175,7 @@ def test_another_source_lets_go_of_the_folder_below() -> None:
 def test_blank_and_none_take_a_value_back(word: str) -> None:
     ini = "[train]\npatience = 3\n[serve]\ntoken_file = t\n[compute]\nthreads = 2"
     names = ("train.patience", "serve.token_file", "compute.threads")
-    settings = load(ini, sets=[f"{name}={word}" for name in names])
-    assert settings == load()
-
-
-def test_none_is_a_name_like_any_other() -> None:
+    assert load(ini, sets=[f"{name}={word}" for name in names]) == load()
     assert load("[registry]\nmodel_name = none").registry.model_name == "none"
 
 
@@ -209,10 +183,9 @@ def test_rows_show_everything_in_force_as_text() -> None:
     rows = load("[serve]\nmax_body = 2048\nallowed_hosts = a,b").rows()
     values = {(row.section, row.key): row.value for row in rows}
     assert len(values) == len(rows)
-    assert values["serve", "max_body"] == "2 KiB"
-    assert values["serve", "allowed_hosts"] == "a, b"
     assert values["compute", "threads"] == "auto"
-    assert values["serve", "body_timeout"] == "30"
+    shown = [values["serve", key] for key in ("max_body", "allowed_hosts", "body_timeout")]
+    assert shown == ["2 KiB", "a, b", "30"]
 
 
 def test_passwords_are_neither_shown_nor_sent_along() -> None:
@@ -228,10 +201,9 @@ def test_passwords_are_neither_shown_nor_sent_along() -> None:
 
 
 def test_only_what_makes_a_version_travels() -> None:
-    text = load("[registry]\nmodel_name = mine").to_ini()
-    headers = [line for line in text.splitlines() if line.startswith("[")]
-    assert headers == ["[data]", "[model]", "[train]", "[compute]"]
-    assert "mine" not in text
+    lines = load("[registry]\nmodel_name = mine").to_ini().splitlines()
+    headers = ["[data]", "[model]", "[train]", "[compute]"]
+    assert [line for line in lines if line.startswith("[")] == headers
 
 
 PATHS = st.text(
@@ -269,20 +241,15 @@ def test_what_is_written_is_read_back_the_same(values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ["TRAIN__LR", "Train__Lr", "train__lr"])
 def test_the_environment_in_any_case(name: str) -> None:
-    settings = load(environ={name: "1", "dir_paths__root": "/r"})
+    others = {"PATH": "x", "OTHER__LR": "1", "TRAIN_LR": "1", "TRAIN__": "1", "__LR": "1"}
+    assert load(environ=others) == load()
+    settings = load(environ={name: "1", "dir_paths__root": "/r", **others})
     assert (settings.train.lr, settings.dirs.root) == (1, Path("/r"))
     assert origin(settings, "train", "lr") == f"environment {name}"
-
-
-def test_variables_of_others_are_let_alone() -> None:
-    environ = {"PATH": "x", "OTHER__LR": "1", "TRAIN_LR": "1", "TRAIN__": "1", "__LR": "1"}
-    assert load(environ=environ) == load()
-
-
-def test_two_variables_that_disagree_are_a_fault() -> None:
+    again = {"TRAIN__LR": "1", "train__lr": "1"}
+    assert load(environ=again).train.lr == 1
     with pytest.raises(ConfigError, match="also given by environment TRAIN__LR"):
-        load(environ={"TRAIN__LR": "1", "train__lr": "2"})
-    assert load(environ={"TRAIN__LR": "1", "train__lr": "1"}).train.lr == 1
+        load(environ=again | {"train__lr": "2"})
 
 
 def test_sets_in_any_case_and_the_last_one_counts() -> None:
@@ -297,26 +264,22 @@ def test_a_set_that_is_none(argument: str) -> None:
         load(sets=[argument])
 
 
-def test_a_replaced_value_says_so() -> None:
-    settings = load().replace(**{"compute.threads": 2, "compute.device": "cpu", "dirs.root": HERE})
-    assert (settings.compute.threads, settings.compute.device) == (2, "cpu")
-    assert settings.dirs.root == HERE
-    assert origin(settings, "compute", "threads") == "resolved"
-    assert origin(settings, "compute", "precision") == "default"
-
-
-def test_a_replaced_value_obeys_the_schema() -> None:
-    with pytest.raises(ValueError, match="between 1 and 1024"):
-        load().replace(**{"compute.threads": 0})
-    with pytest.raises(KeyError, match="thread"):
-        load().replace(**{"compute.thread": 1})
-
-
-def test_a_replaced_value_is_checked_alone() -> None:
-    """A training of one's own may differ from its configuration key by key."""
+def test_a_replaced_value_obeys_the_schema_and_says_so() -> None:
     settings = load("[model]\nname = resnet18\nweights = default\n")
-    assert settings.replace(**{"model.name": "mlp"}).model.weights == "default"
+    changed = settings.replace(
+        **{"compute.threads": 2, "compute.device": "cpu", "dirs.root": HERE, "model.name": "mlp"}
+    )
+    assert (changed.compute.threads, changed.compute.device) == (2, "cpu")
+    assert changed.dirs.root == HERE
+    assert origin(changed, "compute", "threads") == "resolved"
+    assert origin(changed, "compute", "precision") == "default"
+    # Each alone: a training of one's own may differ from its configuration key by key.
+    assert changed.model.weights == "default"
     assert settings.replace(**{"data.source": "folder"}).data.dir is None
+    with pytest.raises(ValueError, match="between 1 and 1024"):
+        settings.replace(**{"compute.threads": 0})
+    with pytest.raises(KeyError, match="thread"):
+        settings.replace(**{"compute.thread": 1})
 
 
 def test_settings_do_not_change() -> None:
@@ -325,9 +288,3 @@ def test_settings_do_not_change() -> None:
         settings.train.lr = 1  # type: ignore[misc]
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.train = settings.train  # type: ignore[misc]
-
-
-def test_no_layer_of_another_test_is_left() -> None:
-    with pytest.raises(ConfigError):
-        load("[train]\nlr = x")
-    assert load().train.lr == 1e-3

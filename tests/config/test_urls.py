@@ -52,10 +52,8 @@ def test_a_place_of_artifacts_is_local_only_if_it_is(uri: str, path: Path | None
     assert file_path(uri) == path
 
 
-@given(st.lists(NAMES, min_size=1, max_size=3))
-def test_pathlibs_own_uris_are_read_back(names: list[str]) -> None:
-    path = Path("/", *names)
-
+@given(st.lists(NAMES, min_size=1, max_size=3).map(lambda names: Path("/", *names)))
+def test_pathlibs_own_uris_are_read_back(path: Path) -> None:
     assert file_path(path.as_uri()) == path
 
 
@@ -73,17 +71,14 @@ def test_pathlibs_own_uris_are_read_back(names: list[str]) -> None:
         ("sqlite:////a:b/c@d.db", "sqlite:////a:b/c@d.db"),
         ("http://h/x?a=1&Password=hush&b=2", "http://h/x?a=1&Password=***&b=2"),
         ("http://h/x?access_token=hush#y", "http://h/x?access_token=***"),
-        (
-            "see http://a:hush@b/c and\nhttps://d:hush@e",
-            "see http://a:***@b/c and\nhttps://d:***@e",
-        ),
+        ("see http://a:hush@b/c\nhttps://d:hush@e", "see http://a:***@b/c\nhttps://d:***@e"),
         ("http://a:hush@b,https://c:hush@d", "http://a:***@b,https://c:***@d"),
         ("me:pw@host is no URL", "me:pw@host is no URL"),
         ("", ""),
     ],
 )
 def test_only_the_password_is_hidden(text: str, safe: str) -> None:
-    assert masked(text) == safe
+    assert masked(text) == masked(safe) == safe
 
 
 WORD = st.text("abc:/?#@&=%", max_size=8)
@@ -111,7 +106,4 @@ def test_a_line_is_one_line() -> None:
     assert shown("x" * 100) == "x" * 77 + "..."
     assert shown("\udc80") == "\\udc80"
     assert shown("x" * 50_000_000) == "x" * 77 + "..."
-
-
-def test_cutting_never_uncovers_a_password() -> None:
     assert "hush" not in shown(f"https://me:{'hush' * 100}@host")

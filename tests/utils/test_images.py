@@ -27,24 +27,20 @@ def test_ascii_carries_an_image_without_loss(mode: str) -> None:
     image = noise(mode)
     text = pil_to_ascii(image)
     back = ascii_to_pil(text)
-    assert text.isascii()
+    assert base64.b64decode(text, validate=True).startswith(b"\x89PNG\r\n")
     assert (back.mode, back.size, back.tobytes()) == (image.mode, image.size, image.tobytes())
 
 
-def test_ascii_is_base64_of_a_png() -> None:
-    assert base64.b64decode(pil_to_ascii(noise("L"))).startswith(b"\x89PNG\r\n")
+CUT = base64.b64decode(pil_to_ascii(noise("RGB", (64, 64))))[:6000]
 
 
-@pytest.mark.parametrize("text", ["no base64!", "abc", "", base64.b64encode(b"words").decode()])
+@pytest.mark.parametrize(
+    "text",
+    ["no base64!", "abc", "", *(base64.b64encode(data).decode() for data in (b"words", CUT))],
+)
 def test_ascii_that_is_no_image_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"not (base64|a whole image)"):
         ascii_to_pil(text)
-
-
-def test_a_truncated_image_is_refused() -> None:
-    data = base64.b64decode(pil_to_ascii(noise("RGB", (64, 64))))
-    with pytest.raises(ValueError, match="not a whole image"):
-        ascii_to_pil(base64.b64encode(data[: len(data) // 2]).decode())
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), ("RGBA", 4)])
@@ -61,13 +57,8 @@ def test_black_and_white_becomes_0_and_255() -> None:
     image = Image.new("1", (2, 1))
     image.putpixel((1, 0), 1)
     assert pil_to_tensor(image).tolist() == [[[0, 255]]]
-
-
-def test_a_tensor_does_not_share_the_images_memory() -> None:
-    image = noise("L")
-    before = image.tobytes()
-    pil_to_tensor(image).zero_()
-    assert image.tobytes() == before
+    pil_to_tensor(image).zero_()  # a tensor does not share the image's memory
+    assert pil_to_tensor(image).tolist() == [[[0, 255]]]
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
@@ -77,14 +68,11 @@ def test_there_and_back_with_the_whole_range_is_the_same_image(mode: str) -> Non
     assert (back.mode, back.tobytes()) == (mode, image.tobytes())
 
 
-def test_the_range_that_is_found_fills_black_to_white() -> None:
-    image = tensor_to_pil(torch.tensor([[-1.0, 0.0, 1.0]]))
-    assert [*image.tobytes()] == [0, 128, 255]
-
-
-def test_a_given_range_cuts_what_lies_beyond() -> None:
-    image = tensor_to_pil(torch.tensor([[-5.0, 0.0, 0.5, 1.0, 9.0]]), min_val=0, max_val=1)
-    assert [*image.tobytes()] == [0, 0, 128, 255, 255]
+def test_a_range_fills_black_to_white_and_cuts_what_lies_beyond() -> None:
+    found = tensor_to_pil(torch.tensor([[-1.0, 0.0, 1.0]]))
+    assert [*found.tobytes()] == [0, 128, 255]
+    given_one = tensor_to_pil(torch.tensor([[-5.0, 0.0, 0.5, 1.0, 9.0]]), min_val=0, max_val=1)
+    assert [*given_one.tobytes()] == [0, 0, 128, 255, 255]
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, -3.0, 255.0])
@@ -104,16 +92,19 @@ def test_a_mode_is_taken_if_the_channels_fit() -> None:
         tensor_to_pil(torch.rand(3, 2, 2), mode="L")
 
 
-@pytest.mark.parametrize("shape", [(5, 2, 2), (1, 1, 2, 2), (4,), (3, 0, 2)])
-def test_a_shape_that_is_no_images_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="an image is"):
-        tensor_to_pil(torch.zeros(shape))
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_no_numbers_are_refused(value: float) -> None:
-    with pytest.raises(ValueError, match="finite"):
-        tensor_to_pil(torch.tensor([[0.0, value]]))
+@pytest.mark.parametrize(
+    ("tensor", "words"),
+    [
+        *(
+            (torch.zeros(shape), "an image is")
+            for shape in [(5, 2, 2), (1, 1, 2, 2), (4,), (3, 0, 2)]
+        ),
+        *((torch.tensor([[0.0, float(value)]]), "finite") for value in ("nan", "inf")),
+    ],
+)
+def test_what_is_no_image_is_refused(tensor: torch.Tensor, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        tensor_to_pil(tensor)
 
 
 def test_gradients_and_integers_are_no_obstacle() -> None:

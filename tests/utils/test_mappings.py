@@ -21,27 +21,26 @@ NESTED = st.recursive(
 @pytest.mark.parametrize("empty", [0, "", False, [], 0.0])
 def test_only_none_gives_way_to_the_default(empty: Any) -> None:
     assert ifnone(empty, "default") is empty
-
-
-def test_none_gives_way_to_the_default() -> None:
     assert ifnone(None, "default") == "default"
 
 
-def test_levels_are_joined_by_a_dot() -> None:
-    assert flatten_dict({"a": 1, "b": {"c": 2, "d": {"e": 3}}}) == {"a": 1, "b.c": 2, "b.d.e": 3}
-
-
-def test_separator_and_parent_are_the_callers() -> None:
-    nested = {"a": {"b": 1}, "c": 2}
-    assert flatten_dict(nested, parent_key="root", sep="/") == {"root/a/b": 1, "root/c": 2}
-
-
-def test_lists_are_values_and_empty_levels_leave_nothing() -> None:
-    assert flatten_dict({"a": [1, {"b": 2}], "c": {}}) == {"a": [1, {"b": 2}]}
-
-
-def test_keys_of_other_types_become_text_below_a_parent() -> None:
-    assert flatten_dict({"a": {1: "one"}}) == {"a.1": "one"}
+@pytest.mark.parametrize(
+    ("nested", "options", "flat"),
+    [
+        ({"a": 1, "b": {"c": 2, "d": {"e": 3}}}, {}, {"a": 1, "b.c": 2, "b.d.e": 3}),
+        (
+            {"a": {"b": 1}, "c": 2},
+            {"parent_key": "root", "sep": "/"},
+            {"root/a/b": 1, "root/c": 2},
+        ),
+        ({"a": [1, {"b": 2}], "c": {}}, {}, {"a": [1, {"b": 2}]}),
+        ({"a": {1: "one"}}, {}, {"a.1": "one"}),
+    ],
+)
+def test_levels_are_joined(
+    nested: dict[str, Any], options: dict[str, str], flat: dict[str, Any]
+) -> None:
+    assert flatten_dict(nested, **options) == flat
 
 
 @given(NESTED)

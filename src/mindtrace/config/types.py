@@ -29,10 +29,9 @@ def require_one_line(text: str) -> None:
 def _anchored(text: str, folder: Path) -> str:
     """A path made absolute: `~` expanded, else below `folder` where relative."""
     require_one_line(text)
+    text = os.path.expanduser(text)  # noqa: PTH111 - Path would raise RuntimeError
     if text.startswith("~"):
-        text = os.path.expanduser(text)  # noqa: PTH111 - Path would raise RuntimeError
-        if text.startswith("~"):
-            raise ValueError("that home folder is not known; set HOME or write the whole path")
+        raise ValueError("that home folder is not known; set HOME or write the whole path")
     return str(folder / text) if text else text
 
 

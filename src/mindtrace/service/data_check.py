@@ -41,7 +41,7 @@ def check(
         encoded = io.BytesIO()
         picture.save(encoded, _FORMATS[path.suffix.lower()])
         try:
-            atomic_write(path, encoded.getvalue(), durable=False)
+            atomic_write(path, encoded.getvalue())
         except OSError as error:
             raise UsageError(f"--sheet {path}: {error.strerror}") from error
     return found
