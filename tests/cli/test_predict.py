@@ -60,13 +60,6 @@ def test_one_bad_file_hurts_itself_alone(run_cli: RunCli, images: Path) -> None:
     assert (fast.exit_code, len(documents(fast.stdout)), bad in fast.stderr) == (1, 1, True)
 
 
-@pytest.mark.parametrize("ref", ["digits", "digits@champion", "digits/1", "1"])
-def test_every_way_to_name_a_version(run_cli: RunCli, images: Path, ref: str) -> None:
-    result = run_cli("predict", str(images / "b.png"), "--model", ref, "--json")
-    assert result.exit_code == 0, result.stderr
-    assert documents(result.stdout)[0]["version"] == 1
-
-
 @pytest.mark.parametrize(
     ("ref", "hint"),
     [

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.application.conftest import _serving as serving
 from tests.application.conftest import png, write_bundle
-from tests.cli.conftest import documents, error_of, rows
+from tests.cli.conftest import documents, error_of
 from tests.conftest import RunCli
 
 from mindtrace.config.settings import load_settings
@@ -55,17 +55,6 @@ def test_the_documents_are_those_without_a_server(
     assert documents(there.stdout) == documents(here.stdout)
     plain = run_cli("predict", str(images), *asked).stdout
     assert plain == run_cli("predict", str(images), "--model", str(bundle)).stdout
-
-
-def test_a_bad_image_is_a_row_and_exit_1(
-    run_cli: RunCli, url: str, token_file: Path, images: Path
-) -> None:
-    (images / "050.png").write_bytes(b"no image \xff\x00 at all")
-    result = run_cli("predict", str(images), "--url", url, "--token-file", str(token_file))
-    found = rows(result.stdout)
-    assert (result.exit_code, len(found)) == (1, 5)
-    assert found[2][-1].startswith("not an image")
-    assert "1 of 4 images" in result.stderr
 
 
 def test_the_token_may_stand_in_the_configuration_and_is_needed(

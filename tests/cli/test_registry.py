@@ -69,33 +69,15 @@ def test_list_and_show(run_cli: RunCli, digits: Path) -> None:
     assert (pairs["model_name"], pairs["params.data.source"]) == ("digits", "digits")
 
 
-@pytest.mark.parametrize(
-    ("words", "lines"),
-    [
-        (
-            ["--where", "val_acc >"],
-            [
-                "error: --where: expected a value after '>', found 'the end'",
-                "error:   val_acc >",
-                "error:            ^",
-            ],
-        ),
-        (
-            ["--sort", "-version,-valacc"],
-            [None, "error:   -version,-valacc", "error:             ^^^^^^"],
-        ),
-        (["--columns", "nope"], [None, "error:   nope", "error:   ^^^^"]),
-    ],
-)
-def test_a_bad_expression_is_pointed_at(
-    run_cli: RunCli, root: Path, words: list[str], lines: list[str | None]
-) -> None:
-    result = run_cli("registry", "list", *words)
-
+def test_a_bad_expression_is_pointed_at(run_cli: RunCli, root: Path) -> None:
+    result = run_cli("registry", "list", "--where", "val_acc >")
     assert (result.exit_code, result.stdout) == (2, "")
-    *told, hint = result.stderr.splitlines()
-    for found, expected in zip(told, lines, strict=True):
-        assert expected in (None, found)
+    *lines, hint = result.stderr.splitlines()
+    assert lines == [
+        "error: --where: expected a value after '>', found 'the end'",
+        "error:   val_acc >",
+        "error:            ^",
+    ]
     assert hint.startswith("hint: write ")
 
 

@@ -1,14 +1,8 @@
-"""`mindtrace serve` as a real process on a real port."""
+"""`mindtrace serve`: its options, and what keeps it from starting; `test_jobs` has it running."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import socket
-import subprocess
-import sys
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -57,22 +51,3 @@ def test_options_reach_the_server(
     result = run_cli("serve", "--port", "0", "--workers", "3", "--model", "digits/2", *options)
     assert result.exit_code == 0, result.stderr
     assert heard == [(3, "digits/2", {"worker": worker, "allow_label_change": labels})]
-
-
-@pytest.mark.slow
-def test_a_server_says_where_it_is_and_ends_in_peace(root: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mindtrace", "serve", "--port", "0", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=dict(os.environ),
-    )
-    assert process.stdout is not None
-    said = json.loads(process.stdout.readline())
-    with urllib.request.urlopen(f"{said['url']}/healthz/live", timeout=30) as answer:
-        assert answer.status == 200
-    assert said["docs_url"] == f"{said['url']}/docs"
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
