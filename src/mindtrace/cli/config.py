@@ -20,12 +20,9 @@ def show(
 ) -> None:
     """Show every value in force."""
     rows = call.settings().rows()
-    if call.console.json:
-        for row in rows:
-            call.console.document(row._asdict())
-        return
     columns = ("section", "key", "value", "origin")[: 4 if origin else 3]
-    call.console.table(columns, [row[: len(columns)] for row in rows])
+    documents = (row._asdict() for row in rows)
+    call.console.results(documents, columns, [row[: len(columns)] for row in rows])
 
 
 @command(app)
