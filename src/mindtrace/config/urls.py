@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 # Texts may come from requests: nothing here is quadratic in their length.
 _BETWEEN = re.compile(r"(\s+|,(?=[A-Za-z][A-Za-z0-9+.-]{0,31}://))")
+_PATH = re.compile("[/?#]")
 _MARGIN = 4096  # characters behind what is shown that masking looks at
 _LONGEST = 80  # characters of a text in a message
 _SECRETS = ("pass", "pwd", "secret", "token", "key")
@@ -21,23 +22,19 @@ def masked(text: str) -> str:
 
 
 def _masked_word(word: str) -> str:
-    done, start = "", word.find("://")
-    while start >= 0:
-        head, rest = word[: start + 3], word[start + 3 :]
-        end = _authority_end(rest, web=head.lower().endswith(("http://", "https://")))
-        done += head + _masked_authority(rest[:end])
-        word = rest[end:]
-        start = word.find("://")
-    return done + _masked_query(word)
-
-
-def _authority_end(rest: str, *, web: bool) -> int:
-    # In http a path ends it. SQLAlchemy lets a database's password hold slashes, so there
-    # only the last @ ends it.
-    if web:
-        ends = [rest.find(sign) for sign in "/?#"]
-        return min((end for end in ends if end >= 0), default=len(rest))
-    return rest.rfind("@") + 1
+    parts: list[str] = []
+    at, last = 0, word.rfind("@")
+    while (start := word.find("://", at)) >= 0:
+        head = word[at : start + 3]
+        at += len(head)
+        if head.lower().endswith(("http://", "https://")):
+            path = _PATH.search(word, at)
+            end = len(word) if path is None else path.start()
+        else:  # SQLAlchemy lets a database's password hold slashes: only the last @ ends it
+            end = max(at, last + 1)
+        parts += [head, _masked_authority(word[at:end])]
+        at = end
+    return "".join(parts) + _masked_query(word[at:])
 
 
 def _masked_authority(authority: str) -> str:
