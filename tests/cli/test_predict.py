@@ -66,7 +66,7 @@ def test_one_bad_file_hurts_itself_alone(run_cli: RunCli, images: Path) -> None:
         ("digits/7", "digits/1"),
         ("digits@champoin", "did you mean 'digits@champion'"),
         ("digit", "did you mean 'digits'"),
-        ("mnist/1", "digits"),
+        ("mnist", "there are: digits"),
     ],
 )
 def test_a_version_that_does_not_exist(run_cli: RunCli, images: Path, ref: str, hint: str) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.cli.conftest import documents, rows
-from tests.conftest import RunCli
-from typer.testing import CliRunner
+from tests.conftest import Mindtrace, RunCli
 
 from mindtrace.bundle import manifest
-from mindtrace.cli.main import program
 
 pytestmark = pytest.mark.slow
 
@@ -31,10 +32,10 @@ def versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ROOT with the session's version 1, the same again as 2, and one of a single epoch as 3."""
     folder = tmp_path_factory.mktemp("versions") / "root"
     shutil.copytree(trained, folder)
-    train = ["train", "--source", "digits", "--quiet", "--set", "compute.threads=1"]
+    train = [sys.executable, "-m", "mindtrace", "train", "--source", "digits", "--quiet"]
     for words in (["--max-epochs", "3", "--lr", "0.003"], ["--max-epochs", "1"]):
-        done = CliRunner().invoke(program(), [*train, *words], env={"DIR_PATHS__ROOT": str(folder)})
-        assert done.exit_code == 0, done.output
+        environment = {**os.environ, "DIR_PATHS__ROOT": str(folder)}
+        subprocess.run([*train, *words], check=True, env=environment, capture_output=True)
     return folder
 
 
@@ -119,13 +120,16 @@ def test_promote_then_roll_back_until_nothing_is_left(run_cli: RunCli, root: Pat
 )
 def test_what_is_refused(run_cli: RunCli, root: Path, words: tuple[str, ...], code: int) -> None:
     result = run_cli("registry", *words)
-    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.exit_code == code
+    assert code != 4 or result.stdout == ""
 
 
-def test_reproduce_is_exact_on_the_same_machine(run_cli: RunCli, root: Path) -> None:
+def test_reproduce_is_exact_on_the_same_machine(
+    mindtrace: Mindtrace, run_cli: RunCli, root: Path
+) -> None:
     before = run_cli("registry", "list", "--json").stdout
-    finished = run_cli("reproduce", "digits/3", "--json")
-    assert finished.exit_code == 0, finished.stderr
+    finished = mindtrace("reproduce", "digits/3", "--json")
+    assert finished.returncode == 0, finished.stderr
     document = last_json(finished.stdout)
     assert document["verdict"] == "EXACT"
     assert document["weights_digest"] == document["registered_digest"]
@@ -134,7 +138,7 @@ def test_reproduce_is_exact_on_the_same_machine(run_cli: RunCli, root: Path) -> 
 
 
 def test_reproduce_of_another_training_diverges_with_3(
-    run_cli: RunCli, versions: Path, root: Path
+    mindtrace: Mindtrace, versions: Path, root: Path
 ) -> None:
     """A bundle whose configuration has another seed than its weights had."""
     newest = max(
@@ -146,10 +150,10 @@ def test_reproduce_of_another_training_diverges_with_3(
     config.write_text(config.read_text().replace("\nseed = 0", "\nseed = 1"))
     (bundle / "manifest.json").unlink()
     manifest.seal(bundle)
-    finished = run_cli("reproduce", str(bundle), "--json")
-    assert finished.exit_code == 3, finished.stderr
+    finished = mindtrace("reproduce", str(bundle), "--json")
+    assert finished.returncode == 3, finished.stderr
     document = last_json(finished.stdout)
     assert document["verdict"] == "DIVERGED"
     assert document["max_difference"] > 0.01
-    near = run_cli("reproduce", str(bundle), "--tolerance", "1", "-q")
-    assert (near.exit_code, near.stdout) == (0, "NUMERIC\n")
+    near = mindtrace("reproduce", str(bundle), "--tolerance", "1", "-q")
+    assert (near.returncode, near.stdout) == (0, "NUMERIC\n")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.conftest import documents, rows
-from tests.conftest import RunCli
+from tests.conftest import Mindtrace, RunCli
 
 QUICK = ("train", "--source", "digits", "--max-epochs", "2", "--set", "compute.threads=1")
 FIELDS = {
@@ -38,7 +38,9 @@ def test_hidden_options_stay_hidden(run_cli: RunCli) -> None:
 
 
 @pytest.mark.slow
-def test_a_training_in_this_process(run_cli: RunCli, root: Path) -> None:
+def test_a_training_in_this_process_and_in_one_of_its_own(
+    run_cli: RunCli, mindtrace: Mindtrace, root: Path
+) -> None:
     """What a dry run checks, a training goes on to use."""
     plan = run_cli(*QUICK, "--dry-run", "--json")
     assert plan.exit_code == 0, plan.stderr
@@ -55,8 +57,8 @@ def test_a_training_in_this_process(run_cli: RunCli, root: Path) -> None:
     assert all(event["schema_version"] == 1 for event in events)
     assert run_cli("registry", "list", "--json").stdout == ""
 
-    done = run_cli(*QUICK, "--model-name", "tried")
-    assert done.exit_code == 0, done.stderr
+    done = mindtrace(*QUICK, "--model-name", "tried")
+    assert done.returncode == 0, done.stderr
     fields = dict(rows(done.stdout))
     assert (fields["version"], len(fields["weights_digest"])) == ("1", 64)
     assert len([line for line in done.stderr.splitlines() if line.startswith("epoch ")]) == 2
