@@ -89,9 +89,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def aside(path: Path) -> Path:
+    """A hidden name beside `path` that no other process uses, to write and then rename."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
 def atomic_write(path: Path, data: bytes) -> None:
     """Replace a file as a whole: readers see the old content or the new."""
-    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    part = aside(path)
     try:
         part.write_bytes(data)
         part.replace(path)
