@@ -1,49 +1,96 @@
-"""`MlflowLightningCallback` under a trainer of one's own."""
+"""`MlflowLightningCallback` under a trainer of one's own, to its good or bad end."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
 
 from mindtrace.bundle.bundle import read_bundle
 from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.data import Digits
+from mindtrace.errors import StoreError
 from mindtrace.models import MLP
 from mindtrace.registry import MlflowLightningCallback
 from mindtrace.registry.reader import open_database
 from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
 
-Track = Callable[..., MlflowLightningCallback]
 Fit = Callable[..., None]
+# The callback as anybody makes it.
+track = partial(MlflowLightningCallback, "starter", log_system_metrics=False)
 
 # Lightning 2.6 calls torch 2.14 in a way that torch would like changed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated")
 
 
+@pytest.fixture
+def mlp() -> MLP:
+    torch.manual_seed(0)
+    return MLP(dim=[64, 100, 10], dropout=0.1)
+
+
+@pytest.fixture
+def fit(mlp: MLP, store: Store) -> Fit:
+    """`fit(callback, max_epochs=1)`: of digits, by a trainer of one's own."""
+
+    def train(
+        *callbacks: pl.Callback,
+        model: pl.LightningModule = mlp,
+        data: pl.LightningDataModule | None = None,
+        max_epochs: int = 1,
+        **options: object,
+    ) -> None:
+        trainer = pl.Trainer(
+            max_epochs=max_epochs,
+            callbacks=list(callbacks),
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **options,  # type: ignore[arg-type]
+        )
+        trainer.fit(model, Digits() if data is None else data)
+
+    return train
+
+
+def status(store: Store, tracked: MlflowLightningCallback) -> str:
+    assert tracked.run_id is not None
+    return str(store.client.get_run(tracked.run_id).info.status)
+
+
+def names(store: Store) -> list[str]:
+    return open_database(store.root / "mlflow.db").names()
+
+
 def test_a_training_is_tracked_and_its_version_registered(
-    store: Store, settings: Settings, track: Track, fit_with: Fit, mlp: MLP
+    store: Store, settings: Settings, fit: Fit, mlp: MLP
 ) -> None:
     tracked = track(run_name="mlp", job_id="j7", params={"dropout": 0.1, "nested": {"a": 1}})
+    data = Digits(batch_size=32, num_val=0.2, test_fraction=0.1, split_seed=5)
 
-    fit_with(tracked)
+    fit(tracked, data=data, max_epochs=2)
 
     run = store.client.get_run(tracked.run_id)
-    assert run.info.status == "FINISHED"
-    assert run.info.run_name == "mlp"
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "mlp")
     assert store.client.get_experiment(run.info.experiment_id).name == "starter"
-    assert run.data.params["params.dropout"] == "0.1"
-    assert run.data.params["params.nested.a"] == "1"
-    assert run.data.params["max_epochs"] == "2"
+    params = {"params.dropout": "0.1", "params.nested.a": "1", "max_epochs": "2"}
+    assert params.items() <= run.data.params.items()
     assert {"train_loss", "val_loss", "val_acc", "test_acc"} <= set(run.data.metrics)
     assert len(store.client.get_metric_history(run.info.run_id, "val_acc")) == 2
     assert tracked.published is not None
@@ -53,21 +100,22 @@ def test_a_training_is_tracked_and_its_version_registered(
     assert located.row.tags["mindtrace.job_id"] == "j7"
     assert located.row.run_id == run.info.run_id
 
-
-def test_what_is_registered_answers_as_the_model_does(
-    store: Store, settings: Settings, track: Track, fit_with: Fit, mlp: MLP
-) -> None:
-    data = Digits()
-    fit_with(track(), data=data)
-
-    located = locate(settings, "digits")
     predictor = Predictor.open(located.folder, located.digest)
-
     images = data.split("test").images[:50]
     expected = mlp.predict(data.normalise(images))
     assert predictor.run(images[:, 0].numpy()).argmax(1).tolist() == expected.tolist()
     assert predictor.model_config.class_names == data.class_names
     assert predictor.model_config.spec == data.spec
+
+    text = (located.folder / "config.ini").read_text()
+    made = load_settings(text=text)
+    assert (made.data.source, made.data.batch_size, made.data.split_seed) == ("digits", 32, 5)
+    assert (made.data.num_val, made.data.test_fraction) == (0.2, 0.1)
+    assert (made.model.name, made.model.hidden, made.model.dropout) == ("mlp", 100, 0.1)
+    assert (made.train.max_epochs, made.train.lr) == (2, mlp.lr)
+    assert made.train.schedule == mlp.schedule
+    assert (made.compute.device, made.compute.precision) == ("cpu", "32")
+    assert "auto" not in text
 
 
 class Forget(pl.Callback):
@@ -81,63 +129,121 @@ class Forget(pl.Callback):
 
 
 def test_the_best_weights_are_registered_and_the_callers_model_is_left_as_it_ended(
-    store: Store, settings: Settings, track: Track, fit_with: Fit, mlp: MLP
-) -> None:
-    tracked = track()
-    fit_with(tracked, Forget(), max_epochs=3)
-
-    located = locate(settings, "digits")
-    assert located.row is not None
-    assert located.row.tags["mindtrace.best_epoch"] == "2"
-    assert float(located.row.tags["mindtrace.metric.test_acc"]) > 0.7
-    assert all((parameter == 0).all() for parameter in mlp.parameters())
-
-
-def test_the_configuration_of_the_bundle_is_what_was_really_trained(
-    store: Store, settings: Settings, track: Track, fit_with: Fit, mlp: MLP
-) -> None:
-    data = Digits(batch_size=32, num_val=0.2, test_fraction=0.1, split_seed=5)
-    fit_with(track(), max_epochs=1, data=data)
-
-    text = (locate(settings, "digits").folder / "config.ini").read_text()
-    said = load_settings(text=text)
-
-    assert (said.data.source, said.data.batch_size, said.data.split_seed) == ("digits", 32, 5)
-    assert (said.data.num_val, said.data.test_fraction) == (0.2, 0.1)
-    assert (said.model.name, said.model.hidden, said.model.dropout) == ("mlp", 100, 0.1)
-    assert (said.train.max_epochs, said.train.lr) == (1, mlp.lr)
-    assert said.train.schedule == mlp.schedule
-    assert (said.compute.device, said.compute.precision) == ("cpu", "32")
-    assert "auto" not in text
-
-
-def test_a_configured_name_is_the_models_name(
-    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch, track: Track, fit_with: Fit
+    store: Store, fit: Fit, mlp: MLP, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REGISTRY__MODEL_NAME", "mine")
-
-    fit_with(track(), max_epochs=1)
-
-    assert open_database(store.root / "mlflow.db").names() == ["mine"]
-
-
-def test_a_second_fit_is_a_second_run_and_version(
-    store: Store, track: Track, fit_with: Fit
-) -> None:
     tracked = track()
-    fit_with(tracked, max_epochs=1)
+    fit(tracked, Forget(), max_epochs=3)
     first = tracked.run_id
-    fit_with(tracked, max_epochs=1)
 
+    row = locate(load_settings(), "mine").row
+    assert row is not None
+    assert row.tags["mindtrace.best_epoch"] == "2"
+    assert float(row.tags["mindtrace.metric.test_acc"]) > 0.7
+    assert all((parameter == 0).all() for parameter in mlp.parameters())
+
+    fit(tracked)  # a second fit is a second run and version
     assert tracked.run_id != first
     assert tracked.published is not None and tracked.published.version == 2
     assert not tracked.published.champion
+    assert names(store) == ["mine"]
 
 
-def test_nothing_is_opened_before_the_training_begins(root: Path, track: Track) -> None:
+def test_nothing_is_opened_before_the_training_begins(root: Path) -> None:
     track(tracking_uri="postgresql://u:p@nowhere.invalid/db")
 
     assert list(root.iterdir()) == []
+
+
+class Loaders(pl.LightningDataModule):
+    """Somebody else's images."""
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(TensorDataset(torch.randn(8, 1, 8, 8), torch.arange(8)), batch_size=4)
+
+    val_dataloader = train_dataloader
+
+
+class Linear(pl.LightningModule):
+    """Somebody else's model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 10)
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        """Nothing to report."""
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        loss = functional.cross_entropy(self.layer(batch[0].flatten(1)), batch[1])
+        self.log("my_loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*The number of training batches")
+def test_what_is_no_training_of_ours_is_logged_and_registers_nothing(
+    store: Store, caplog: pytest.LogCaptureFixture, fit: Fit, mlp: MLP
+) -> None:
+    foreign: dict[str, Any] = {"limit_val_batches": 0, "data": Loaders()}
+    for options, metrics in (
+        ({"model": mlp, **foreign}, {"train_loss"}),
+        ({"model": Linear(), **foreign}, {"my_loss"}),
+        ({"fast_dev_run": True}, set()),
+    ):
+        tracked = track(params={"a": 1})
+        with caplog.at_level(logging.WARNING, "mindtrace"):
+            fit(tracked, **options)
+
+        run = store.client.get_run(tracked.run_id)
+        assert run.info.status == "FINISHED"
+        assert run.data.params["params.a"] == "1"
+        assert metrics <= set(run.data.metrics)
+        assert tracked.published is None
+        assert f"run {tracked.run_id} is logged, no version is registered" in caplog.text
+    assert names(store) == []
+
+
+class Break(pl.Callback):
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *rest: Any) -> None:
+        if trainer.global_step == 25:
+            raise self.error
+
+
+def test_a_run_ends_as_the_training_did(
+    store: Store, monkeypatch: pytest.MonkeyPatch, fit: Fit
+) -> None:
+    # Lightning would have this process ignore SIGINT from then on.
+    monkeypatch.setattr("signal.signal", lambda signum, handler: None)
+    for error, raised, ended in (
+        (ZeroDivisionError("x"), ZeroDivisionError, "FAILED"),
+        (KeyboardInterrupt(), SystemExit, "KILLED"),
+    ):
+        tracked = track()
+        with pytest.raises(raised):
+            fit(tracked, Break(error), max_epochs=2)
+
+        assert status(store, tracked) == ended
+        metrics = store.client.get_run(tracked.run_id).data.metrics
+        assert "val_acc" in metrics, "the epoch that ended is known"
+        assert tracked.published is None
+
+    unfit = track()
+    with pytest.raises(Exception, match=r"\[12\]"):
+        fit(unfit, model=MLP(dim=[64, 20, 12]))  # digits have ten classes
+    assert status(store, unfit) == "FAILED"
+    (store.root / "staging").write_text("a file")
+    unregistered = track()
+    with pytest.raises(StoreError):
+        fit(unregistered)
+    assert status(store, unregistered) == "FAILED"
+    assert names(store) == []
 
 
 STARTER = """
@@ -183,18 +289,10 @@ def test_the_starters_own_example_leaves_mlflow_and_the_folder_as_they_were(
     )
 
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
-    assert said == {
-        "uris": True,
-        "active": False,
-        "last": False,
-        "variables": [],
-        "version": 1,
-        "steps": 21,
-    }
+    same = {"uris": True, "active": False, "last": False, "variables": []}
+    assert json.loads(done.stdout.splitlines()[-1]) == {**same, "version": 1, "steps": 21}
     assert {path.name for path in folder.iterdir()} <= {"lightning_logs", "checkpoints"}
-    reader = open_database(root / "mlflow.db")
-    row = reader.version("digits", 1)
+    row = open_database(root / "mlflow.db").version("digits", 1)
     assert row is not None
     (bundle,) = root.glob("mlartifacts/*/artifacts/bundle")
     assert read_bundle(bundle, row.tags["mindtrace.bundle_digest"])

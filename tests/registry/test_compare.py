@@ -1,4 +1,4 @@
-"""Two ledgers side by side: the numbers agree with scipy and with counting by hand."""
+"""Two ledgers side by side: numbers that agree with scipy and counting by hand, and the gate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tests.registry.conftest import Publish
 
 from mindtrace.bundle.bundle import Contents
 from mindtrace.bundle.predictions import TestPredictions
@@ -22,17 +22,16 @@ from mindtrace.config.settings import Settings
 from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, UsageError
 from mindtrace.registry.comparison import (
+    ClassChange,
     Side,
     bootstrap_interval,
     compare,
+    decide,
     mcnemar_p,
     minimum_detectable,
     ordered,
 )
-from mindtrace.registry.publish import Published
 from mindtrace.service import promotion as service
-
-Publish = Callable[..., Published]
 
 counts = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(1, 500))
 
@@ -46,9 +45,8 @@ def test_p_is_the_exact_binomial_test(drawn: tuple[int, int, int]) -> None:
 
 
 def test_p_of_many_changes_is_no_overflow() -> None:
-    assert mcnemar_p(6000, 4000) == pytest.approx(
-        scipy.stats.binomtest(6000, 10000).pvalue, rel=1e-9
-    )
+    expected = scipy.stats.binomtest(6000, 10000).pvalue
+    assert mcnemar_p(6000, 4000) == pytest.approx(expected, rel=1e-9)
     assert mcnemar_p(5000, 5000) == 1.0
 
 
@@ -59,16 +57,6 @@ def test_the_interval_is_that_of_resampling_images(n: int, gained: int, lost: in
     drawn = np.random.default_rng(1).integers(0, n, (10_000, n))
     direct = np.quantile(change[drawn].mean(axis=1), [0.025, 0.975])
     assert bootstrap_interval(n, gained, lost) == pytest.approx(direct, abs=2 / n)
-
-
-def test_the_interval_agrees_with_scipy() -> None:
-    change = np.repeat([1.0, -1.0, 0.0], [40, 20, 440])
-    interval = scipy.stats.bootstrap(
-        (change,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(2)
-    ).confidence_interval
-    assert bootstrap_interval(500, 40, 20) == pytest.approx(
-        (interval.low, interval.high), abs=2 / 500
-    )
 
 
 @given(counts)
@@ -151,27 +139,18 @@ def test_turned_round_everything_changes_its_sign() -> None:
     assert there.minimum_detectable == back.minimum_detectable
 
 
-def test_other_test_images_are_refused_with_the_way_out() -> None:
-    a = side("m/1", [True, False])
-    with pytest.raises(UsageError) as caught:
-        compare(a, dataclasses.replace(a, name="m/2", test_digest="u" * 64))
-    assert "different images" in caught.value.message
-    assert "registry evaluate" in (caught.value.hint or "")
-
-
-def test_other_classes_are_refused() -> None:
-    a = side("m/1", [True, False])
-    with pytest.raises(UsageError, match="different classes"):
-        compare(a, dataclasses.replace(a, class_names=("a", "b")))
-
-
-def test_a_ledger_that_lies_about_its_images_is_refused() -> None:
+def test_what_cannot_be_compared_is_refused() -> None:
     a = side("m/1", [True, False])
     digests: NDArray[np.uint8] = a.ledger.digests.copy()
     digests[0, 0] ^= 1
-    other = dataclasses.replace(a, ledger=dataclasses.replace(a.ledger, digests=digests))
+    lying = dataclasses.replace(a.ledger, digests=digests)
+    with pytest.raises(UsageError, match="different images") as caught:
+        compare(a, dataclasses.replace(a, name="m/2", test_digest="u" * 64))
+    assert "registry evaluate" in (caught.value.hint or "")
+    with pytest.raises(UsageError, match="different classes"):
+        compare(a, dataclasses.replace(a, class_names=("a", "b")))
     with pytest.raises(BundleError, match="other images"):
-        compare(a, other)
+        compare(a, dataclasses.replace(a, ledger=lying))
 
 
 def worse(packed: Contents, flips: int) -> Contents:
@@ -185,53 +164,70 @@ def worse(packed: Contents, flips: int) -> Contents:
     )
 
 
-@pytest.mark.slow
-def test_registered_versions_are_compared_by_their_ledgers(
-    register: Publish, packed: Contents, settings: Settings
+def test_registered_versions_are_compared_and_shown_on_one_page(
+    register: Publish, packed: Contents, settings: Settings, tmp_path: Path
 ) -> None:
     register()
     register(contents=worse(packed, 7))
-    found = service.compare(settings, "digits/1", "2")
+    found, page = service.compare_page(settings, "digits/1", "2")
+    assert found == service.compare(settings, "digits/1", "2")
     assert (found.a, found.b) == ("digits/1", "digits/2")
     assert (found.right_to_wrong, found.wrong_to_right) == (7, 0)
     assert json.loads(json.dumps(document(found)))["ci"] == list(found.ci)
-    with pytest.raises(NotFoundError):
-        service.compare(settings, "digits/1", "3")
-
-
-@pytest.mark.slow
-def test_a_changed_byte_in_a_ledger_is_refused(
-    register: Publish, packed: Contents, settings: Settings
-) -> None:
-    register(), register()
-    files = settings.dirs.root.glob("mlartifacts/**/bundle/predictions.npz")
-    path = next(iter(files))
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(BundleError, match=r"predictions\.npz"):
-        service.compare(settings, "digits/1", "digits/2")
-
-
-@pytest.mark.slow
-def test_the_page_holds_the_images_that_changed_and_needs_nothing_else(
-    register: Publish, packed: Contents, settings: Settings
-) -> None:
-    register()
-    register(contents=worse(packed, 7))
-    _, page = service.compare_page(settings, "digits/1", "digits/2")
     assert page.count("data:image/png;base64,") == 7
     assert "prefers-color-scheme:dark" in page
     assert 'name="viewport"' in page
     assert not re.search(r"<script|https?://|<link|@import|url\(", page)
+    with pytest.raises(NotFoundError):
+        service.compare(settings, "digits/1", "3")
 
-
-@pytest.mark.slow
-def test_a_page_without_images_says_why(
-    register: Publish, packed: Contents, settings: Settings, tmp_path: Path
-) -> None:
     config = f"[data]\nsource = folder\ndir = {tmp_path / 'gone'}\n"
-    register()
     register(contents=dataclasses.replace(worse(packed, 3), config=config))
-    comparison, page = service.compare_page(settings, "digits/1", "digits/2")
+    comparison, page = service.compare_page(settings, "digits/1", "digits/3")
     assert comparison.right_to_wrong == 3
     assert "The images cannot be shown" in page
     assert "data:image/png" not in page
+
+    path = next(iter(settings.dirs.root.glob("mlartifacts/**/bundle/predictions.npz")))
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(BundleError, match=r"predictions\.npz"):
+        for other in ("digits/2", "digits/3"):
+            service.compare(settings, "digits/1", other)
+
+
+def change(n: int, right_a: int, right_b: int) -> ClassChange:
+    if n == 0:
+        return ClassChange(0, "cat", 0, None, None, None)
+    return ClassChange(0, "cat", n, right_a / n, right_b / n, (right_b - right_a) / n)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "counts", "verdict"),
+    [
+        (-0.01, 0.02, (10, 5, 5), "PROMOTE"),  # the edge belongs to the challenger
+        (0.02, 0.05, (10, 5, 5), "PROMOTE"),
+        (-0.0101, 0.02, (10, 5, 5), "HOLD"),
+        (-0.03, -0.01, (10, 5, 5), "HOLD"),
+        (-0.03, -0.0101, (10, 5, 5), "REJECT"),
+        (-0.5, -0.4, (10, 5, 5), "REJECT"),
+        (0.0, 0.1, (20, 20, 19), "PROMOTE"),  # 0.05 exactly, which floats do not say
+        (0.0, 0.1, (40, 39, 37), "PROMOTE"),
+        (0.0, 0.1, (100, 90, 84), "REJECT"),
+        (0.0, 0.1, (19, 19, 18), "REJECT"),
+        (-0.1, 0.1, (10, 9, 7), "REJECT"),  # a class that falls rejects what would be held
+        (0.0, 0.1, (0, 0, 0), "PROMOTE"),
+    ],
+)
+def test_the_gate(low: float, high: float, counts: tuple[int, int, int], verdict: str) -> None:
+    one = change(*counts)
+    found, reasons = decide((low, high), [one, change(5, 1, 5)])
+    fallen = one.diff is not None and one.diff < -0.0501
+    assert (found, "class cat falls" in reasons[0]) == (verdict, fallen)
+
+
+def test_a_wider_margin_lets_more_pass_and_every_reason_is_given() -> None:
+    assert decide((-0.04, 0.02), (), 0.01)[0] == "HOLD"
+    assert decide((-0.04, 0.02), (), 0.04)[0] == "PROMOTE"
+    assert decide((-0.001, 0.02), (), 0.0)[0] == "HOLD"
+    verdict, reasons = decide((-0.3, -0.2), [change(10, 9, 7), change(10, 9, 1)])
+    assert (verdict, len(reasons)) == ("REJECT", 3)

@@ -53,59 +53,56 @@ class SignalAt(Progress):
 
 
 def test_a_good_end_is_a_finished_run_and_a_version(store: Store) -> None:
+    unregistered = train(settings_of("train.max_epochs=1"), register=False)
+    assert (unregistered.version, unregistered.bundle_digest) == (None, None)
+    assert (statuses(store), names(store)) == (["FINISHED"], [])
+
     outcome = train(settings_of())
 
-    assert statuses(store) == ["FINISHED"]
+    assert statuses(store) == ["FINISHED"] * 2
     assert (outcome.model_name, outcome.version, outcome.champion) == ("digits", 1, True)
     assert names(store) == ["digits"]
-    run = store.client.get_run(outcome.run_id)
-    assert run.data.params["train.max_epochs"] == "3"
-    assert run.data.params["compute.threads"] == "1"
+    params = store.client.get_run(outcome.run_id).data.params
+    assert (params["train.max_epochs"], params["compute.threads"]) == ("3", "1")
     history = store.client.get_metric_history(outcome.run_id, "val_acc")
     assert [point.step for point in history] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_an_epoch_makes_a_killed_run_and_no_version(store: Store, signum: int) -> None:
-    progress = SignalAt(signum, epoch=2)
+@pytest.mark.parametrize(
+    ("signum", "at", "epochs"),
+    [
+        (signal.SIGINT, {"epoch": 2}, 2),
+        (signal.SIGTERM, {"epoch": 2}, 2),
+        (signal.SIGTERM, {"stage": "testing"}, 3),
+        (signal.SIGTERM, {"stage": "registering"}, 3),
+    ],
+)
+def test_a_signal_makes_a_killed_run_and_no_version(
+    store: Store, signum: int, at: dict[str, Any], epochs: int
+) -> None:
+    progress = SignalAt(signum, **at)
 
     with pytest.raises(InterruptedByUser) as caught:
-        train(settings_of("train.max_epochs=50"), progress=progress)
+        train(settings_of(), progress=progress)
 
     assert caught.value.signum == signum
-    assert progress.epochs == 2, "no further epoch was run"
-    assert statuses(store) == ["KILLED"]
-    assert names(store) == []
+    assert progress.epochs == epochs, "no further epoch was run"
+    assert (statuses(store), names(store)) == (["KILLED"], [])
 
 
-@pytest.mark.parametrize("stage", ["testing", "registering"])
-def test_a_signal_after_the_last_epoch_makes_no_version_either(store: Store, stage: str) -> None:
-    with pytest.raises(InterruptedByUser):
-        train(settings_of(), progress=SignalAt(signal.SIGTERM, stage=stage))
-
-    assert statuses(store) == ["KILLED"]
-    assert names(store) == []
-
-
-def test_a_training_that_diverges_is_a_failed_run_and_no_version(store: Store) -> None:
+def test_a_training_or_registration_that_fails_is_a_failed_run(store: Store) -> None:
+    before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(TrainingError):
         train(settings_of("train.lr=1e30"))
-
-    assert statuses(store) == ["FAILED"]
-    assert names(store) == []
-
-
-def test_a_registration_that_fails_is_a_failed_run(store: Store) -> None:
     (store.root / "staging").write_text("a file")
-
     with pytest.raises(StoreError):
-        train(settings_of())
+        train(settings_of("train.max_epochs=1"))
 
-    assert statuses(store) == ["FAILED"]
-    assert names(store) == []
+    assert (statuses(store), names(store)) == (["FAILED"] * 2, [])
+    assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_a_store_that_cannot_be_had_is_told_before_the_first_epoch(
+def test_a_store_that_cannot_be_had_is_an_error_before_the_first_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "occupied").write_text("a file")
@@ -119,20 +116,3 @@ def test_a_store_that_cannot_be_had_is_told_before_the_first_epoch(
         train(settings_of(), progress=Never())
     assert str(tmp_path / "occupied") in caught.value.message
     assert "\n" not in caught.value.message
-
-
-def test_without_registering_there_is_a_run_and_no_version(store: Store) -> None:
-    outcome = train(settings_of(), register=False)
-
-    assert (outcome.version, outcome.bundle_digest) == (None, None)
-    assert statuses(store) == ["FINISHED"]
-    assert names(store) == []
-
-
-def test_handlers_of_signals_are_given_back(store: Store) -> None:
-    before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
-
-    with pytest.raises(TrainingError):
-        train(settings_of("train.lr=1e30"))
-
-    assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before

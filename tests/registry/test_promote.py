@@ -3,106 +3,91 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.registry.conftest import Publish, Version, closed, register_version, sqlite_store
 
 from mindtrace.bundle.bundle import Contents
-from mindtrace.config.settings import Settings
-from mindtrace.errors import (
-    BundleError,
-    ConflictError,
-    NotFoundError,
-    UsageError,
-    VerdictError,
-)
+from mindtrace.config.settings import Settings, load_settings
+from mindtrace.errors import BundleError, ConflictError, NotFoundError, UsageError, VerdictError
 from mindtrace.registry.champions import champion_of, parse_log
 from mindtrace.registry.names import CHAMPION
-from mindtrace.registry.publish import Published
 from mindtrace.registry.reader import open_reader
+from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
 from mindtrace.service.promotion import history, promote, rollback
 from mindtrace.service.registry_api import Registry
 
-Publish = Callable[..., Published]
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def three(register: Publish, packed: Contents) -> None:
+@pytest.fixture(scope="session")
+def three(packed: Contents, empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Version 1 is champion; 2 is as good; 3 has a fifth of its answers wrong."""
-    register()
-    register()
+    root = tmp_path_factory.mktemp("three")
+    (root / "mlflow.db").write_bytes(empty_database.read_bytes())
+    store = sqlite_store(root)
     probabilities = packed.predictions.probabilities.copy()
     probabilities[::5] = np.roll(probabilities[::5], 1, axis=1)
     ledger = dataclasses.replace(packed.predictions, probabilities=probabilities)
-    register(contents=dataclasses.replace(packed, predictions=ledger))
+    for contents in (packed, packed, dataclasses.replace(packed, predictions=ledger)):
+        register_version(store, contents)
+    return closed(root / "mlflow.db")
 
 
-def alias(store: Store) -> int:
-    return int(store.client.get_model_version_by_alias("digits", CHAMPION).version)
+@pytest.fixture
+def template(three: Path) -> Path:
+    return three
+
+
+@pytest.fixture
+def settings(store: Store) -> Settings:
+    return load_settings()
+
+
+def alias(store: Store, name: str = "digits") -> int:
+    return int(store.client.get_model_version_by_alias(name, CHAMPION).version)
 
 
 def actions(settings: Settings) -> list[tuple[str, int | None, int]]:
     return [(one.action, one.origin, one.to) for one in history(settings)]
 
 
-def test_a_version_as_good_becomes_champion(three: None, settings: Settings, store: Store) -> None:
+def test_a_version_as_good_becomes_champion(settings: Settings, store: Store) -> None:
     outcome = promote(settings, "digits/2", reason="as good")
     outcome.require_passed()
     assert (outcome.promoted, outcome.verdict, outcome.revision) == (True, "PROMOTE", 2)
-    assert outcome.champion == 1
-    assert alias(store) == 2
+    assert (outcome.champion, alias(store)) == (1, 2)
     last = history(settings)[-1]
     assert (last.origin, last.to, last.verdict, last.reason) == (1, 2, "PROMOTE", "as good")
     assert last.document()["from"] == 1
+    again = promote(settings, "digits/2")
+    again.require_passed()
+    assert (again.promoted, again.verdict, again.revision) == (True, None, 2)
+    assert len(actions(settings)) == 2
 
 
-def test_a_worse_version_is_refused_and_that_is_kept(
-    three: None, settings: Settings, store: Store
-) -> None:
+def test_a_worse_version_is_refused_and_that_is_kept(settings: Settings, store: Store) -> None:
+    for version, verdict in (("3", "REJECT"), ("2", "PROMOTE")):
+        dry = promote(settings, version, dry_run=True)
+        assert (dry.promoted, dry.verdict, dry.times_used) == (False, verdict, 0)
+    assert len(actions(settings)) == 1
     outcome = promote(settings, "3")
     assert (outcome.promoted, outcome.verdict, outcome.revision) == (False, "REJECT", 2)
     with pytest.raises(VerdictError, match="REJECT: digits/3 does not replace digits/1"):
         outcome.require_passed()
     assert alias(store) == 1
     assert actions(settings)[-1] == ("refuse", 1, 3)
-
-
-def test_a_dry_run_decides_and_writes_nothing(three: None, settings: Settings) -> None:
-    worse = promote(settings, "3", dry_run=True)
-    assert (worse.promoted, worse.verdict) == (False, "REJECT")
-    better = promote(settings, "2", dry_run=True)
-    assert (better.promoted, better.verdict) == (False, "PROMOTE")
-    assert len(actions(settings)) == 1
-
-
-def test_force_promotes_with_a_reason_only(three: None, settings: Settings, store: Store) -> None:
     with pytest.raises(UsageError):
         promote(settings, "3", force=True)
-    outcome = promote(settings, "3", force=True, reason="the data were wrong")
-    outcome.require_passed()
-    assert (outcome.promoted, outcome.verdict) == (True, "REJECT")
+    forced = promote(settings, "3", force=True, reason="the data were wrong")
+    forced.require_passed()
+    assert (forced.promoted, forced.verdict, forced.times_used) == (True, "REJECT", 1)
     assert alias(store) == 3
+    assert promote(settings, "1", dry_run=True).times_used == 2
 
 
-def test_promoting_the_champion_changes_nothing(three: None, settings: Settings) -> None:
-    outcome = promote(settings, "digits/1")
-    outcome.require_passed()
-    assert (outcome.promoted, outcome.verdict, outcome.revision) == (True, None, 1)
-    assert len(actions(settings)) == 1
-
-
-def test_the_use_of_a_test_set_is_counted(three: None, settings: Settings) -> None:
-    assert promote(settings, "3").times_used == 0
-    assert promote(settings, "2").times_used == 1
-    assert promote(settings, "3", dry_run=True).times_used == 2
-
-
-def test_rollbacks_walk_back_to_the_first(three: None, settings: Settings, store: Store) -> None:
+def test_rollbacks_walk_back_to_the_first(settings: Settings, store: Store) -> None:
     promote(settings, "2")
     promote(settings, "3", force=True, reason="try")
     rollback(settings)
@@ -115,7 +100,7 @@ def test_rollbacks_walk_back_to_the_first(three: None, settings: Settings, store
     assert actions(settings)[-3:] == [("promote", 2, 1), ("rollback", 1, 2), ("rollback", 2, 1)]
 
 
-def test_who_looked_at_another_revision_changes_nothing(three: None, settings: Settings) -> None:
+def test_who_read_another_revision_changes_nothing(settings: Settings) -> None:
     promote(settings, "2", if_revision=1)
     for stale in (0, 1, 3):
         with pytest.raises(ConflictError, match="revision 2, not"):
@@ -127,7 +112,7 @@ def test_who_looked_at_another_revision_changes_nothing(three: None, settings: S
 
 @pytest.mark.parametrize("verb", ["promote", "rollback", "history", "nothing to undo"])
 def test_an_alias_that_differs_is_repaired_on_sight(
-    three: None, settings: Settings, store: Store, verb: str
+    settings: Settings, store: Store, verb: str
 ) -> None:
     """Somebody used plain MLflow, or died between the log and the alias."""
     if verb != "nothing to undo":
@@ -148,22 +133,18 @@ def test_an_alias_that_differs_is_repaired_on_sight(
 
 
 def test_a_damaged_challenger_is_refused_and_the_champion_stays(
-    three: None, settings: Settings, store: Store
+    register: Publish, settings: Settings, store: Store
 ) -> None:
-    source = store.client.get_run(
-        store.client.get_model_version("digits", "2").run_id
-    ).info.artifact_uri.removeprefix("file://")
-    file = Path(source) / "bundle" / "model.onnx"
+    assert register().version == 4
+    file = locate(settings, "digits/4").folder / "model.onnx"
     file.write_bytes(file.read_bytes()[:-1])
     for force in (False, True):
         with pytest.raises(BundleError, match=r"model\.onnx"):
-            promote(settings, "2", force=force, reason="x")
+            promote(settings, "4", force=force, reason="x")
     assert alias(store) == 1
-    promote(settings, "3", force=True, reason="then 3")
-    assert alias(store) == 3
 
 
-def test_what_does_not_exist_is_not_found(three: None, settings: Settings) -> None:
+def test_what_does_not_exist_is_not_found(settings: Settings) -> None:
     for ref in ("digits/9", "dogs/1", "digits@nobody"):
         with pytest.raises(NotFoundError):
             promote(settings, ref)
@@ -180,20 +161,20 @@ def test_what_does_not_exist_is_not_found(three: None, settings: Settings) -> No
 
 
 def test_a_model_of_plain_mlflow_without_a_champion(
-    version: Callable[..., int], register: Publish, settings: Settings, store: Store
+    version: Version, register: Publish, settings: Settings, store: Store
 ) -> None:
     """Its history begins with the first promotion; a version without a bundle is refused."""
-    version()
-    assert history(settings) == []
+    version("theirs")
+    assert history(settings, "theirs") == []
     with pytest.raises(BundleError, match="not registered by mindtrace"):
-        promote(settings, "1")
+        promote(settings, "theirs/1")
     with pytest.raises(ConflictError, match="nothing to roll back"):
-        rollback(settings)
-    register()
-    assert alias(store) == 2
+        rollback(settings, "theirs")
+    register("theirs")
+    assert alias(store, "theirs") == 2
 
 
-def test_the_same_from_python(three: None, settings: Settings, store: Store) -> None:
+def test_the_same_from_python(settings: Settings) -> None:
     registry = Registry(settings=settings)
     assert registry.compare("digits/1", "3").verdict == "REJECT"
     with pytest.raises(VerdictError):
@@ -201,9 +182,5 @@ def test_the_same_from_python(three: None, settings: Settings, store: Store) -> 
     assert not registry.promote("digits/3", dry_run=True).promoted
     assert registry.promote("digits/2").promoted
     assert registry.rollback().to == 1
-    assert [one.action for one in registry.history()] == [
-        "promote",
-        "refuse",
-        "promote",
-        "rollback",
-    ]
+    found = [one.action for one in registry.history()]
+    assert found == ["promote", "refuse", "promote", "rollback"]

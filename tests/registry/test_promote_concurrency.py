@@ -18,16 +18,16 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from tests.registry.conftest import register_version
 
 from mindtrace.bundle.bundle import Contents
 from mindtrace.config.settings import load_settings
 from mindtrace.registry.champions import HistoryEntry
 from mindtrace.registry.names import CHAMPION
-from mindtrace.registry.publish import publish
-from mindtrace.registry.store import Store, start_run
+from mindtrace.registry.store import Store
 from mindtrace.service.promotion import history
 
-pytestmark = [pytest.mark.slow, pytest.mark.proof]
+pytestmark = pytest.mark.proof
 
 PROCESSES = 8
 VERSIONS = 3
@@ -128,22 +128,20 @@ def check(notes: Sequence[Note], entries: Sequence[HistoryEntry], kills: int) ->
         latest_began = max(latest_began, note["began"])
 
 
-def prove(store: Store, packed: Contents, folder: Path, soak: int) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    ["store", pytest.param("postgres_store", marks=pytest.mark.postgres), "server_store"],
+)
+def test_one_linear_history(
+    kind: str, packed: Contents, tmp_path: Path, soak: int, request: pytest.FixtureRequest
+) -> None:
     """A hundred changes, or a thousand with five kills for `make proofs SOAK=10`."""
+    store: Store = request.getfixturevalue(kind)
     name = f"crowd-{uuid4().hex[:8]}"
     for _ in range(VERSIONS):
-        started = start_run(store, name, None, {})
-        publish(
-            store,
-            model_name=name,
-            run_id=started.run_id,
-            contents=packed,
-            metadata={"seed": "0"},
-            by="tester",
-        )
-        started.end("FINISHED")
+        register_version(store, packed, name)
     kills = max(1, soak // 2)
-    notes = run(name, folder, rounds=-(-100 * soak // PROCESSES), kills=kills)
+    notes = run(name, tmp_path, rounds=-(-100 * soak // PROCESSES), kills=kills)
 
     entries = history(load_settings(), name)
     check(notes, entries, kills)
@@ -151,22 +149,3 @@ def prove(store: Store, packed: Contents, folder: Path, soak: int) -> None:
     assert sum("lost" in note for note in notes) < len(notes) / 2
     alias = store.client.get_model_version_by_alias(name, CHAMPION)
     assert int(alias.version) == entries[-1].to
-
-
-def test_one_linear_history_in_sqlite(
-    store: Store, packed: Contents, tmp_path: Path, soak: int
-) -> None:
-    prove(store, packed, tmp_path, soak)
-
-
-@pytest.mark.postgres
-def test_one_linear_history_in_postgresql(
-    postgres_store: Store, packed: Contents, tmp_path: Path, soak: int
-) -> None:
-    prove(postgres_store, packed, tmp_path, soak)
-
-
-def test_one_linear_history_behind_an_mlflow_server(
-    server_store: Store, packed: Contents, tmp_path: Path, soak: int
-) -> None:
-    prove(server_store, packed, tmp_path, soak)

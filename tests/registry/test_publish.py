@@ -1,4 +1,4 @@
-"""A version comes into being whole, or not at all."""
+"""A version comes into being whole or not at all, and is found again by its job or training."""
 
 from __future__ import annotations
 
@@ -7,80 +7,72 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import mlflow.pyfunc
 import numpy as np
 import pytest
 from mlflow.exceptions import MlflowException
+from tests.registry.conftest import Publish, plain_version
 
 from mindtrace.bundle import manifest
 from mindtrace.bundle.bundle import Contents, weights_digest
 from mindtrace.bundle.predictions import GoldenCase
 from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.settings import Settings
-from mindtrace.errors import BundleError, MindtraceError, StoreError
-from mindtrace.registry.champions import ChampionLog, champion_of
+from mindtrace.errors import BundleError, InterruptedByUser, StoreError
+from mindtrace.registry.champions import ChampionLog, ensure_model
+from mindtrace.registry.provenance import code_digest, environment, git_state, times, who
+from mindtrace.registry.publish import close_runs, find_by_job, find_identical
 from mindtrace.registry.reader import open_database
 from mindtrace.registry.reference import locate
-from mindtrace.registry.store import Store
+from mindtrace.registry.store import Store, start_run
+from mindtrace.version import VERSION
 
-Publish = Callable[..., Any]
-
-
-def registered(root: Path) -> list[str]:
-    return [
-        f"{row.name}/{row.version}" for row in open_database(root / "mlflow.db").versions(None, 9)
-    ]
+SAME = {"config_digest": "c", "data_digest": "d", "code_digest": code_digest()}
 
 
-def test_a_first_version_is_the_champion_with_revision_1(
-    register: Publish, store: Store, root: Path
+def champions(store: Store) -> list[tuple[int, int, str, str]]:
+    entries = ChampionLog.of_store(store, "digits").entries()
+    return [(entry.revision, entry.to, entry.action, entry.by) for entry in entries]
+
+
+def require_nothing(root: Path) -> None:
+    """No version, no champion, nothing in staging."""
+    assert open_database(root / "mlflow.db").versions(None, 9) == []
+    assert not list(root.glob("staging/*"))
+
+
+def test_what_is_registered_is_whole_and_the_first_one_is_champion(
+    register: Publish, store: Store, settings: Settings, packed: Contents
 ) -> None:
-    published = register()
+    published = register(metadata={"seed": "3", "parent": "digits/1", "note": "ü" * 300})
 
     assert (published.model_name, published.version, published.champion) == ("digits", 1, True)
-    (entry,) = ChampionLog.of_store(store, "digits").entries()
-    assert (entry.revision, entry.to, entry.action, entry.by) == (1, 1, "promote", "tester")
-    assert registered(root) == ["digits/1"]
+    assert champions(store) == [(1, 1, "promote", "tester")]
+    located = locate(settings, "digits/1")
+    assert located.digest == published.bundle_digest
+    assert not manifest.orphans(located.folder)
+    predictor = Predictor.open(located.folder, located.digest)
+    assert predictor.model_config == packed.model_config
+    assert published.weights_digest == weights_digest(packed.weights)
+    assert located.row is not None
+    tags = located.row.own_tags
+    assert (tags["seed"], tags["note"]) == ("3", "ü" * 300)
+    assert tags["bundle_digest"] == published.bundle_digest
+    assert tags["weights_digest"] == published.weights_digest
+    assert list((store.root / "staging").iterdir()) == []
+    images = np.zeros((3, 1, 8, 8), np.float32)
+    answers = mlflow.pyfunc.load_model(str(located.folder)).predict(images)
+    np.testing.assert_allclose(answers["probabilities"], predictor.run_input(images), atol=1e-6)
 
-
-def test_a_second_version_leaves_the_champion_alone(register: Publish, store: Store) -> None:
-    register()
     second = register()
 
     assert (second.version, second.champion) == (2, False)
-    assert champion_of(ChampionLog.of_store(store, "digits").entries()) == 1
-
-
-def test_what_is_stored_is_what_was_sealed_and_answers(
-    register: Publish, settings: Settings, packed: Contents
-) -> None:
-    published = register()
-    located = locate(settings, "digits/1")
-
-    assert located.digest == published.bundle_digest
-    assert not manifest.orphans(located.folder)
-    assert Predictor.open(located.folder, located.digest).model_config == packed.model_config
-    assert published.weights_digest == weights_digest(packed.weights)
-
-
-def test_what_is_known_of_it_stands_in_its_tags(register: Publish, settings: Settings) -> None:
-    published = register(metadata={"seed": "3", "parent": "digits/1", "note": "ü" * 300})
-
-    row = locate(settings, "digits/1").row
-    assert row is not None
-    assert row.tags["mindtrace.seed"] == "3"
-    assert row.tags["mindtrace.note"] == "ü" * 300
-    assert row.tags["mindtrace.bundle_digest"] == published.bundle_digest
-    assert row.tags["mindtrace.weights_digest"] == published.weights_digest
-
-
-def test_nothing_is_left_in_staging(register: Publish, root: Path) -> None:
-    register()
-
-    assert list((root / "staging").iterdir()) == []
+    assert champions(store) == [(1, 1, "promote", "tester")]
 
 
 def wrong_answers(packed: Contents) -> Contents:
@@ -103,15 +95,13 @@ def broken_graph(packed: Contents) -> Contents:
     return dataclasses.replace(packed, onnx=packed.onnx.replace(b"Softmax", b"Softmix"))
 
 
-@pytest.mark.parametrize("spoil", [wrong_answers, wrong_class_count, no_numbers, broken_graph])
 def test_a_bundle_that_does_not_answer_rightly_is_not_registered(
-    register: Publish, packed: Contents, root: Path, spoil: Callable[[Contents], Contents]
+    register: Publish, packed: Contents, root: Path
 ) -> None:
-    with pytest.raises(BundleError):
-        register(contents=spoil(packed))
-
-    assert registered(root) == []
-    assert list((root / "staging").iterdir()) == []
+    for spoil in (wrong_answers, wrong_class_count, no_numbers, broken_graph):
+        with pytest.raises(BundleError):
+            register(contents=spoil(packed))
+        require_nothing(root)
     assert not list(root.glob("mlartifacts/*/artifacts/bundle/*"))
 
 
@@ -123,9 +113,14 @@ def refused(*arguments: Any, **options: Any) -> None:
     raise MlflowException("the store went away")
 
 
-@pytest.mark.parametrize(
-    ("place", "failure"),
-    [
+def interrupted(*arguments: Any, **options: Any) -> None:
+    raise InterruptedByUser(15)
+
+
+def test_a_failure_at_any_stage_leaves_no_version(
+    register: Publish, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, failure in (
         ("mindtrace.registry.publish.write_contents", no_space),
         ("mindtrace.bundle.manifest.seal", no_space),
         ("mindtrace.registry.publish.add_mlflow_files", refused),
@@ -133,41 +128,29 @@ def refused(*arguments: Any, **options: Any) -> None:
         ("mindtrace.registry.publish._upload", refused),
         ("mindtrace.registry.publish.ensure_model", refused),
         ("mlflow.MlflowClient.create_model_version", refused),
-    ],
-)
-def test_a_failure_at_any_stage_leaves_no_version(
-    register: Publish, root: Path, monkeypatch: pytest.MonkeyPatch, place: str, failure: Any
-) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr(place, failure)
-        with pytest.raises(MindtraceError) as caught:
+    ):
+        with monkeypatch.context() as patched, pytest.raises(StoreError) as caught:
+            patched.setattr(place, failure)
             register()
-
-    assert isinstance(caught.value, StoreError)
-    assert "\n" not in caught.value.message
-    assert registered(root) == []
-    assert list((root / "staging").iterdir()) == []
+        assert "\n" not in caught.value.message
+        require_nothing(root)
+    with pytest.raises(InterruptedByUser):
+        register(before_register=interrupted)
+    require_nothing(root)
     assert register().version == 1, "the next one has the field to itself"
 
 
-def test_a_file_in_the_place_of_the_artifacts_is_a_store_error(
-    register: Publish, root: Path
+@pytest.mark.parametrize("place", ["mlartifacts", "staging"])
+def test_a_file_in_the_place_of_a_folder_is_a_store_error(
+    register: Publish, root: Path, place: str
 ) -> None:
-    (root / "mlartifacts").write_text("a file")
+    (root / place).write_text("a file")
 
     with pytest.raises(StoreError) as caught:
         register()
+    assert str(root / place) in caught.value.message
     assert "\n" not in caught.value.message
-    assert registered(root) == []
-
-
-def test_a_file_in_the_place_of_staging_is_a_store_error(register: Publish, root: Path) -> None:
-    (root / "staging").write_text("a file")
-
-    with pytest.raises(StoreError) as caught:
-        register()
-    assert str(root / "staging") in caught.value.message
-    assert registered(root) == []
+    require_nothing(root)
 
 
 def test_of_several_first_versions_at_once_one_is_champion(register: Publish, store: Store) -> None:
@@ -185,14 +168,13 @@ def test_of_several_first_versions_at_once_one_is_champion(register: Publish, st
         thread.join()
 
     assert sorted(one.version for one in published) == [1, 2, 3]
-    assert sum(one.champion for one in published) == 1
-    (entry,) = ChampionLog.of_store(store, "digits").entries()
-    assert [one.version for one in published if one.champion] == [entry.to]
+    (champion,) = [one.version for one in published if one.champion]
+    assert champions(store) == [(1, champion, "promote", "tester")]
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_mlflow_itself_loads_the_champion_and_gives_the_same_answers(
-    register: Publish, store: Store, packed: Contents, tmp_path: Path
+    register: Publish, store: Store, tmp_path: Path
 ) -> None:
     """In a process of its own: `mlflow.set_tracking_uri` is the way of MLflow's users."""
     register()
@@ -218,3 +200,124 @@ def test_mlflow_itself_loads_the_champion_and_gives_the_same_answers(
     expected = Predictor.open(located).run_input(np.zeros((3, 1, 8, 8), np.float32))
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert not (tmp_path / "mlruns").exists()
+
+
+def test_the_version_of_a_job(store: Store, register: Publish) -> None:
+    assert find_by_job(store, "digits", "j1") is None
+    plain_version(store, job_id="other")
+    register(metadata={**SAME, "job_id": "j1", "best_epoch": "3", "metric.val_acc": "0.5"})
+    found = find_by_job(store, "digits", "j1")
+    assert found is not None
+    assert (found.model_name, found.version) == ("digits", 2)
+    assert (found.tags["best_epoch"], found.metrics) == ("3", {"val_acc": 0.5})
+    assert found.tags["config_digest"] == "c"
+    assert len(found.bundle_digest) == 64
+    assert find_by_job(store, None, "j1") == found
+    assert find_by_job(store, "mnist", "j1") is None
+
+
+def test_what_was_left_to_do_is_done(store: Store) -> None:
+    """Its author died between the version and the champion, with the run open."""
+    run = start_run(store, "digits", None, {})
+    ensure_model(store, "digits")
+    tags = {"mindtrace.job_id": "j1"}
+    store.client.create_model_version(
+        "digits", f"runs:/{run.run_id}/bundle", run.run_id, tags=tags, await_creation_for=0
+    )
+    for champion in (True, False):
+        found = find_by_job(store, "digits", "j1")
+        assert found is not None and found.champion is champion
+        assert [to for _, to, *_ in champions(store)] == [1]
+        assert store.client.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_the_newest_version_of_the_same_training(store: Store) -> None:
+    assert find_identical(store, "digits", "c", "d") is None
+    for changes in ({}, {}, {"data_digest": "other"}, {"code_digest": "yesterday's"}):
+        plain_version(store, **{**SAME, **changes})
+    found = find_identical(store, "digits", "c", "d")
+    assert found is not None and found.version == 2
+    assert find_identical(store, "digits", "other", "d") is None
+
+
+def test_runs_of_a_job_are_closed_and_no_others(store: Store) -> None:
+    runs = [
+        start_run(store, f"e{number}", None, {"mindtrace.job_id": job_id})
+        for number, job_id in enumerate(("j1", "j1", "j2"))
+    ]
+    runs[1].end("FINISHED")
+    close_runs(store, "j1", "KILLED")
+    statuses = [store.client.get_run(run.run_id).info.status for run in runs]
+    assert statuses == ["KILLED", "FINISHED", "RUNNING"]
+    for run in runs:
+        run.end("KILLED")
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(
+    "kind", ["server_store", pytest.param("postgres_store", marks=pytest.mark.postgres)]
+)
+def test_other_stores_find_versions_and_runs_too(kind: str, request: pytest.FixtureRequest) -> None:
+    store: Store = request.getfixturevalue(kind)
+    name = f"m{uuid4().hex}"
+    for job_id in ("j0", name):
+        plain_version(store, name, job_id=job_id, **SAME)
+    for found in (
+        find_by_job(store, name, name),
+        find_by_job(store, None, name),
+        find_identical(store, name, "c", "d"),
+    ):
+        assert found is not None
+        assert found.version == 2
+    assert find_by_job(store, name, "nobody") is None
+    run = start_run(store, name, None, {"mindtrace.job_id": name})
+    close_runs(store, name, "FAILED")
+    assert store.client.get_run(run.run_id).info.status == "FAILED"
+    run.end("FINISHED")
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    done = subprocess.run(
+        ["git", "-C", str(folder), *identity, *words], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_the_commit_and_whether_there_are_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert git_state(tmp_path / "nowhere") == {}
+    git(tmp_path, "init", "-q")
+    assert git_state(tmp_path) == {}, "there is no commit yet"
+    (tmp_path / "train.py").write_text("1\n")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "one")
+    head = git(tmp_path, "rev-parse", "HEAD")
+
+    (tmp_path / "notes.txt").write_text("untracked is no change")
+    assert git_state(tmp_path) == {"git_commit": head, "git_dirty": "false"}
+    (tmp_path / "train.py").write_text("2\n")
+    assert git_state(tmp_path) == {"git_commit": head, "git_dirty": "true"}
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_state(tmp_path) == {}, "there is no git"
+
+
+def test_what_is_known_of_machine_code_person_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = environment()
+    assert found["mindtrace"] == VERSION
+    assert set(found) >= {"mindtrace", "torch", "lightning", "python", "platform"}
+    assert all(found.values())
+    assert len(code_digest()) == 64
+    start = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    assert times(start, start + timedelta(seconds=1.5)) == {
+        "started_at": "2026-01-02T03:04:05.678+00:00",
+        "ended_at": "2026-01-02T03:04:07.178+00:00",
+        "duration_s": "1.500",
+    }
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert who() == "unknown"

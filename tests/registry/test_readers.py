@@ -1,24 +1,63 @@
-"""Two ways to read a registry, and one answer: MLflow's tables and MLflow's client."""
+"""Readers of MLflow's tables: their answers, other MLflows' schemas, and what is no registry."""
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sqlite3
-from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.entities import Metric
+from tests.registry.conftest import plain_version, register_version, sqlite_store
 
-from mindtrace.errors import StoreError, UsageError
+from mindtrace.bundle.bundle import Contents
+from mindtrace.config.settings import Settings
+from mindtrace.errors import NotFoundError, StoreError, UsageError
 from mindtrace.registry.champions import ChampionLog
 from mindtrace.registry.client_reader import ClientReader
 from mindtrace.registry.query import Query, parse_columns, parse_query
-from mindtrace.registry.reader import ModelVersion, Reader, open_database
-from mindtrace.registry.store import Store
+from mindtrace.registry.reader import ModelVersion, Reader, open_database, open_reader
+from mindtrace.registry.store import Store, start_run
+from mindtrace.service.registry import list_versions
 
-Publish = Callable[..., Any]
-Version = Callable[..., int]
+SCHEMAS = sorted((Path(__file__).parent / "schemas").glob("*.sql"))
+NEWEST = Path(__file__).parent / "schemas" / "mlflow-3.18.0.sql"
+
+
+@pytest.fixture(scope="module")
+def filled(
+    packed: Contents, empty_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Store:
+    """Two models, a deleted version, aliases, odd metrics and tags, a version without a run."""
+    root = tmp_path_factory.mktemp("filled")
+    shutil.copy(empty_database, root / "mlflow.db")
+    store = sqlite_store(root)
+    odd = {"seed": "3", "who": "Jörg 'x' \"y\"", "metric.val_acc": "0.5"}
+    register_version(store, packed, metadata=odd)
+    for number in range(11):
+        plain_version(store, "mnist", seed=str(number))
+    client = store.client
+    for alias, number in (("champion", "3"), ("zweite", "3"), ("gone", "5")):
+        client.set_registered_model_alias("mnist", alias, number)
+    client.delete_model_version("mnist", "5")
+    client.delete_model_version("mnist", "11")
+    run = start_run(store, "odd", None, {})
+    values = {"val_acc": 0.25, "nan": float("nan"), "big": 1e300, "inf": float("inf")}
+    client.log_batch(run.run_id, metrics=[Metric(k, v, 1, 1) for k, v in values.items()])
+    client.log_batch(run.run_id, metrics=[Metric("val_acc", 0.75, 2, 2)])
+    run.log_params({"train.lr": 0.1, "umlaut": "ü"})
+    run.end("FAILED")
+    client.create_model_version("mnist", f"runs:/{run.run_id}/bundle", run.run_id, tags={"a": "b"})
+    client.create_model_version("mnist", "/somewhere/else", await_creation_for=0)
+    return store
+
+
+@pytest.fixture
+def reader(filled: Store) -> Reader:
+    return open_database(filled.root / "mlflow.db")
 
 
 QUERIES = [
@@ -82,20 +121,15 @@ def everything(reader: Reader) -> dict[str, Any]:
     return found
 
 
-def test_the_tables_read_directly_say_what_mlflow_says(filled: Store, database: Path) -> None:
-    by_tables, by_client = (
-        everything(open_database(database)),
-        everything(ClientReader(filled.uri, filled.root)),
-    )
+def test_the_tables_read_directly_say_what_mlflow_says(filled: Store, reader: Reader) -> None:
+    by_tables, by_client = everything(reader), everything(ClientReader(filled.uri, filled.root))
 
     assert by_tables.keys() == by_client.keys()
     for question, answer in by_client.items():
         assert by_tables[question] == answer, question
 
 
-def test_the_answers_are_the_right_ones(filled: Store, database: Path) -> None:
-    reader = open_database(database)
-
+def test_the_answers_are_the_right_ones(filled: Store, reader: Reader) -> None:
     assert reader.names() == ["digits", "mnist"]
     assert [row.version for row in reader.versions("mnist", 4)] == [13, 12, 10, 9]
     assert reader.version_of_alias("mnist", "champion") == 3
@@ -109,56 +143,166 @@ def test_the_answers_are_the_right_ones(filled: Store, database: Path) -> None:
     assert "nan" not in twelfth.metrics
     assert thirteenth is not None and thirteenth.run_id is None
     assert thirteenth.location == "/somewhere/else"
+    assert reader.params(None) == {}
+    assert ChampionLog.of_store(filled, "digits").entries()
+    assert all(not row.name.endswith("~history") for row in reader.versions(None, 100))
 
 
 def test_client_and_tables_fetch_the_same_files(
-    filled: Store, database: Path, tmp_path: Path
+    filled: Store, reader: Reader, tmp_path: Path
 ) -> None:
-    readers: dict[str, Reader] = {
-        "client": ClientReader(filled.uri, filled.root),
-        "tables": open_database(database),
-    }
-    for name, reader in readers.items():
+    def fetched(reader: Reader, name: str) -> dict[str, str]:
         row = reader.version("digits", 1)
         assert row is not None and row.location is not None
         reader.fetch(row.location, tmp_path / name)
-
-    def files(folder: Path) -> dict[str, str]:
         return {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in folder.iterdir()
+            for path in (tmp_path / name).iterdir()
             if path.name != "registered_model_meta"
         }
 
-    assert files(tmp_path / "client") == files(tmp_path / "tables")
-    assert "manifest.json" in files(tmp_path / "tables")
+    client = ClientReader(filled.uri, filled.root)
+    files = fetched(client, "client")
+    assert files == fetched(reader, "tables")
+    assert "manifest.json" in files
     with pytest.raises(StoreError) as caught:
-        readers["client"].fetch("runs:/none/bundle", tmp_path / "nothing")
+        client.fetch("runs:/none/bundle", tmp_path / "nothing")
     assert caught.value.hint
-    assert readers["client"].names() == ["digits", "mnist"]
+    assert client.names() == ["digits", "mnist"]
 
 
-def test_reading_writes_nothing(filled: Store, database: Path) -> None:
-    reader = open_database(database)
-    everything(reader)
-
+def test_reading_writes_nothing_and_goes_on_while_somebody_writes(
+    filled: Store, reader: Reader
+) -> None:
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         reader._connection.execute("delete from model_versions")
-
-
-def test_reading_goes_on_while_somebody_writes(filled: Store, database: Path) -> None:
-    writer = sqlite3.connect(database, isolation_level=None)
-    writer.execute("begin immediate")
-    writer.execute("update registered_models set description = 'x'")
-    try:
+    database = filled.root / "mlflow.db"
+    with closing(sqlite3.connect(database, isolation_level=None)) as writer:
+        writer.execute("begin immediate")
+        writer.execute("update registered_models set description = 'x'")
         assert open_database(database).names() == ["digits", "mnist"]
-    finally:
         writer.execute("rollback")
-        writer.close()
 
 
-def test_the_log_of_champions_is_in_no_answer(filled: Store, database: Path) -> None:
-    reader = open_database(database)
+@pytest.fixture
+def made(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A database that the dump `request.param`, else the newest, describes."""
+    dump: Path = getattr(request, "param", NEWEST)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        connection.executescript(dump.read_text(encoding="utf-8"))
+    return tmp_path / "mlflow.db"
 
-    assert ChampionLog.of_store(filled, "digits").entries()
-    assert all(not row.name.endswith("~history") for row in reader.versions(None, 100))
+
+def change(database: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+@pytest.mark.parametrize("made", SCHEMAS, indirect=True, ids=lambda path: path.stem)
+def test_what_any_mlflow_has_written_is_read(made: Path) -> None:
+    """3.9 had no workspaces; 3.13 is the oldest that may be installed."""
+    reader = open_database(made)
+
+    assert reader.names() == ["digits"]
+    assert reader.aliases("digits") == {"champion": 2}
+    assert [tags["mindtrace.expected"] for _, tags in reader.log("digits")] == ["0"]
+    newest, champion = reader.versions(None, 9)
+    assert (newest.version, champion.version) == (3, 2)
+    assert champion.aliases == ("champion",)
+    assert champion.own_tags["seed"] == "2"
+    assert (champion.best_metrics, newest.best_metrics) == ({"val_acc": 0.7}, {"val_acc": 0.3})
+    assert str(champion.location).endswith("/artifacts/bundle")
+    query = parse_query("val_acc > 0.2 and params.train.lr = 0.01", "-val_acc")
+    assert [row.version for row in reader.versions("digits", 9, query=query)] == [2, 3]
+
+
+def test_a_database_of_a_later_mlflow_is_read_if_it_has_the_columns(made: Path) -> None:
+    change(
+        made,
+        "update alembic_version set version_num = '0123456789ab'",
+        "alter table model_versions add column brand_new text default 'x'",
+    )
+
+    assert [row.version for row in open_database(made).versions("digits", 9)] == [3, 2]
+
+
+def test_versions_of_other_workspaces_are_not_ours(made: Path) -> None:
+    change(
+        made,
+        "update model_versions set workspace = 'other' where version = 3",
+        "insert into registered_models (name, workspace) values ('theirs', 'other')",
+    )
+
+    reader = open_database(made)
+    assert reader.names() == ["digits"]
+    assert [row.version for row in reader.versions(None, 9)] == [2]
+
+
+@pytest.mark.parametrize(
+    ("revision", "age", "hint"),
+    [
+        # Of MLflow 2.2, before aliases; every later MLflow can upgrade from it.
+        ("97727af70f4d", "older", "mlflow db upgrade sqlite:///"),
+        ("0123456789ab", "newer", "pip install --upgrade mindtrace mlflow"),
+    ],
+)
+def test_a_schema_that_lacks_a_column_is_one_line_and_what_to_do(
+    made: Path, revision: str, age: str, hint: str
+) -> None:
+    change(
+        made,
+        "drop table registered_model_aliases",
+        f"update alembic_version set version_num = '{revision}'",
+    )
+
+    with pytest.raises(StoreError) as caught:
+        open_database(made)
+
+    for part in (str(made), revision, "registered_model_aliases.name", age):
+        assert part in caught.value.message
+    assert "\n" not in caught.value.message
+    assert hint in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" * 10])
+def test_a_file_that_is_no_database_is_a_store_error(root: Path, content: bytes) -> None:
+    (root / "other.db").write_bytes(content)
+
+    with pytest.raises(StoreError) as caught:
+        open_database(root / "other.db")
+    assert "other.db" in caught.value.message
+
+
+def test_a_database_that_is_not_there_or_being_made_is_an_empty_registry(
+    settings: Settings, root: Path
+) -> None:
+    """MLflow makes the file first, then its tables one by one."""
+    database, marker = root / "mlflow.db", root / ".mlflow.db.making"
+
+    def found_nothing() -> bool:
+        with pytest.raises(NotFoundError) as caught:
+            open_reader(settings)
+        assert "mindtrace train" in str(caught.value.hint)
+        assert (caught.value.kind, caught.value.name) == ("registry", str(database))
+        return list_versions(settings) == []
+
+    assert found_nothing() and not database.exists(), "looking makes none"
+    database.touch()
+    assert found_nothing()
+    change(database, "pragma journal_mode = wal")
+    assert database.stat().st_size > 0 and found_nothing()
+    marker.touch()
+    change(database, "create table experiments (id)")
+    assert found_nothing()
+    marker.unlink()
+    with pytest.raises(StoreError, match="no tables of MLflow"):
+        open_reader(settings)
+
+
+def test_odd_names_of_folders_are_no_hindrance(made: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "wörk %20 #1 ?x=y & z"
+    odd.mkdir()
+    shutil.copy(made, odd)
+
+    assert open_database(odd / "mlflow.db").names() == ["digits"]

@@ -1,15 +1,30 @@
-"""What a user may write where a version is asked for."""
+"""What a user may write where a version is asked for, and the bundle that it leads to."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.registry.conftest import (
+    Publish,
+    Version,
+    closed,
+    plain_version,
+    register_version,
+    sqlite_store,
+)
 
-from mindtrace.errors import MindtraceError, UsageError
-from mindtrace.registry.reference import Reference, parse_reference
+from mindtrace.bundle import manifest
+from mindtrace.bundle.bundle import Contents
+from mindtrace.config.settings import Settings, load_settings
+from mindtrace.errors import BundleError, MindtraceError, NotFoundError, StoreError, UsageError
+from mindtrace.registry.client_reader import ClientReader
+from mindtrace.registry.reader import open_reader
+from mindtrace.registry.reference import Located, Reference, find, locate, parse_reference
+from mindtrace.registry.store import Store
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True).filter(
     lambda name: not name.isdigit()
@@ -23,27 +38,12 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@given(NAMES)
-def test_a_name_is_its_champion(name: str) -> None:
+@given(NAMES, NAMES, NUMBERS)
+def test_every_form_is_read(name: str, alias: str, number: int) -> None:
     assert parse_reference(name) == Reference(name=name, alias="champion")
-
-
-@given(NAMES, NAMES)
-def test_a_name_and_an_alias(name: str, alias: str) -> None:
     assert parse_reference(f"{name}@{alias}") == Reference(name=name, alias=alias)
-
-
-@given(NAMES, NUMBERS)
-def test_a_name_and_a_version(name: str, number: int) -> None:
     assert parse_reference(f"{name}/{number}") == Reference(name=name, version=number)
-
-
-@given(NUMBERS)
-def test_a_bare_number_is_a_version_of_the_model_in_question(number: int) -> None:
     assert parse_reference(str(number)) == Reference(version=number)
-
-
-def test_nothing_is_the_champion_of_the_model_in_question() -> None:
     assert parse_reference(None) == Reference(alias="champion")
 
 
@@ -85,17 +85,169 @@ def test_a_number_that_no_version_will_reach_never_crashes() -> None:
         parse_reference("1" * 65)
 
 
-def test_a_folder_with_a_manifest_is_a_bundle_whatever_its_name(tmp_path: Path) -> None:
+def test_a_path_or_a_folder_with_a_manifest_is_a_bundle(tmp_path: Path) -> None:
     for name in ("digits", "12", "ä b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "manifest.json").touch()
         assert parse_reference(name) == Reference(folder=Path(name))
     (tmp_path / "empty").mkdir()
     assert parse_reference("empty").name == "empty"
-
-
-def test_a_path_is_a_folder_even_if_nothing_is_there(tmp_path: Path) -> None:
     assert parse_reference("./out").folder == Path("out")
     assert parse_reference("../out").folder == Path("../out")
     assert parse_reference(str(tmp_path)).folder == tmp_path
     assert parse_reference("~/out").folder == Path.home() / "out"
+
+
+def found(settings: Settings, text: str | None) -> str:
+    row = find(settings, open_reader(settings), text)
+    return f"{row.name}/{row.version}"
+
+
+def missed(settings: Settings, text: str | None) -> NotFoundError:
+    with pytest.raises(NotFoundError) as caught:
+        found(settings, text)
+    return caught.value
+
+
+@pytest.fixture(scope="module")
+def two_models_database(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("two")
+    shutil.copy(empty_database, root / "mlflow.db")
+    store = sqlite_store(root)
+    for name in ("mnist", "mnist", "mnist", "digits"):
+        plain_version(store, name)
+    store.client.set_registered_model_alias("mnist", "champion", "2")
+    store.client.set_registered_model_alias("mnist", "best", "3")
+    return closed(root / "mlflow.db")
+
+
+@pytest.fixture
+def two_models(two_models_database: Path, root: Path) -> None:
+    shutil.copy(two_models_database, root / "mlflow.db")
+
+
+def test_every_form_of_a_reference_finds_its_version(two_models: None, settings: Settings) -> None:
+    assert found(settings, "mnist") == "mnist/2"
+    assert found(settings, "mnist@champion") == "mnist/2"
+    assert found(settings, "mnist@best") == "mnist/3"
+    assert found(settings, "mnist@latest") == "mnist/3"
+    assert found(settings, "mnist/1") == "mnist/1"
+
+
+def test_the_only_model_needs_no_name(store: Store, version: Version, settings: Settings) -> None:
+    error = missed(settings, None)
+    assert (error.kind, error.name, error.known) == ("model", None, ())
+    assert "mindtrace train" in str(error.hint)
+    version("mnist"), version("mnist")
+    store.client.set_registered_model_alias("mnist", "champion", "1")
+
+    assert found(settings, None) == "mnist/1"
+    assert found(settings, "2") == "mnist/2"
+
+
+def test_of_several_models_one_must_be_named(two_models: None, settings: Settings) -> None:
+    for text in (None, "1"):
+        error = missed(settings, text)
+        assert (error.kind, error.name, error.known) == ("model", None, ("digits", "mnist"))
+        assert "model_name" in str(error.hint)
+
+
+def test_the_configured_model_is_the_one_in_question(two_models: None, root: Path) -> None:
+    settings = load_settings(sets=["registry.model_name=mnist"])
+
+    assert found(settings, None) == "mnist/2"
+    assert found(settings, "1") == "mnist/1"
+    assert found(settings, "digits/1") == "digits/1"
+    error = missed(load_settings(sets=["registry.model_name=mnits"]), None)
+    assert (error.kind, error.name) == ("model", "mnits")
+    assert "did you mean 'mnist'" in error.message
+
+
+def test_what_does_not_exist_is_told_beside_what_does(two_models: None, settings: Settings) -> None:
+    model, version, alias = (missed(settings, text) for text in ("nmist", "mnist/9", "mnist@bset"))
+
+    assert (model.kind, model.name, model.known) == ("model", "nmist", ("digits", "mnist"))
+    assert (version.kind, version.name) == ("version", "mnist/9")
+    assert version.known == ("mnist/3", "mnist/2", "mnist/1")
+    assert (alias.kind, alias.name) == ("alias", "mnist@bset")
+    assert alias.known == ("mnist@best", "mnist@champion")
+    assert missed(settings, "digits").known == ()
+    assert missed(settings, "nobody/1").kind == "model"
+
+
+def test_a_version_and_a_folder_are_located(
+    register: Publish, version: Version, settings: Settings, tmp_path: Path
+) -> None:
+    published = register()
+
+    located = locate(settings, "digits")
+
+    assert located.digest == published.bundle_digest
+    assert (located.model_name, located.version) == ("digits", 1)
+    assert manifest.check(located.folder, located.digest)
+    assert locate(settings, str(tmp_path)) == Located(tmp_path, None, None)
+    with pytest.raises(NotFoundError) as caught:
+        locate(settings, str(tmp_path / "no"))
+    assert caught.value.kind == "bundle folder"
+    version("theirs")
+    with pytest.raises(BundleError, match="not registered by mindtrace"):
+        locate(settings, "theirs/1")
+
+
+def test_a_bundle_elsewhere_is_fetched_once_and_checked(
+    register: Publish, store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from a server: through MLflow, whose versions say `runs:/...`."""
+    published = register()
+    monkeypatch.setattr(
+        "mindtrace.registry.reference.open_reader", lambda settings: ClientReader(store.uri, root)
+    )
+    kept = root / "bundles" / published.bundle_digest
+
+    located = locate(load_settings(), "digits")
+
+    assert located.folder == kept
+    assert manifest.check(kept, published.bundle_digest)
+    assert not manifest.orphans(kept)
+    (kept / "model.onnx").touch()
+    assert locate(load_settings(), "digits").folder == kept
+    (kept / "model.onnx").write_bytes(b"damaged: it is fetched again")
+    assert locate(load_settings(), "digits").folder == kept
+    assert manifest.check(kept, published.bundle_digest)
+    assert list((root / "bundles").iterdir()) == [kept]
+
+    shutil.rmtree(kept)
+    (artifact,) = root.glob("mlartifacts/*/artifacts/bundle/model.onnx")
+    artifact.write_bytes(b"something else")
+    with pytest.raises(BundleError, match=r"model\.onnx"):
+        locate(load_settings(), "digits")
+    assert list((root / "bundles").iterdir()) == []
+
+
+def test_a_file_where_root_should_be_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "occupied").write_text("a file")
+    settings = load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path / 'occupied'}"])
+
+    with pytest.raises(StoreError) as caught:
+        Store(settings.registry.tracking_uri, settings.dirs.root)
+
+    assert "\n" not in caught.value.message
+    assert str(tmp_path / "occupied") in caught.value.message
+    assert caught.value.hint
+    with pytest.raises(NotFoundError):
+        open_reader(settings)
+
+
+@pytest.mark.parametrize("name", ["Jörgs Räume & mehr", "100 %20 #1 ?x=y"])
+def test_a_root_with_any_name_simply_works(tmp_path: Path, packed: Contents, name: str) -> None:
+    """Everything in ROOT, from the tables to the bundle's bytes."""
+    root = tmp_path / name
+    settings = load_settings(environ={"DIR_PATHS__ROOT": str(root)})
+    register_version(Store(settings.registry.tracking_uri, settings.dirs.root), packed)
+
+    located = locate(settings, None)
+
+    assert located.folder.is_relative_to(root)
+    assert manifest.check(located.folder, located.digest)

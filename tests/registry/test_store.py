@@ -1,20 +1,27 @@
-"""The way to MLflow: made once, in WAL mode, errors in one line and without passwords."""
+"""Writing to MLflow: stores that are made once, runs that end truly, errors without passwords."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import threading
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+from tests.registry.conftest import sqlite_store
 
-from mindtrace.errors import StoreError
+from mindtrace.errors import InterruptedByUser, StoreError, TrainingError
+from mindtrace.registry.callbacks import run_finished_or_failed
 from mindtrace.registry.reader import open_database
-from mindtrace.registry.store import Store, store_errors
+from mindtrace.registry.store import Run, Store, resume_run, start_run, store_errors
 
 OPEN = """
 import pathlib, sys
@@ -26,37 +33,23 @@ print(store.experiment_id("shared"))
 """
 
 
-def pragma(database: Path, name: str) -> str:
-    connection = sqlite3.connect(database)
-    try:
-        return str(connection.execute(f"pragma {name}").fetchone()[0])
-    finally:
-        connection.close()
-
-
 def test_a_new_store_has_the_tables_that_are_read_and_wal(tmp_path: Path) -> None:
+    """Also where the process that began to make them was killed."""
     database = tmp_path / "new" / "folder" / "mlflow.db"
+    database.parent.mkdir(parents=True)
+    (database.parent / ".mlflow.db.making").touch()
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("create table experiments (half_made)")  # MLflow would fail over it
 
-    Store(f"sqlite:///{database}", tmp_path)
+    assert Store(f"sqlite:///{database}", tmp_path).experiment_id("x")
 
     assert open_database(database).names() == []
-    assert pragma(database, "journal_mode") == "wal"
+    assert not (database.parent / ".mlflow.db.making").exists()
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
 
 
-def test_artifacts_go_into_root_and_not_into_the_working_directory(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "cwd").mkdir()
-    monkeypatch.chdir(tmp_path / "cwd")
-    run = store.client.create_run(store.experiment_id("any"))
-    store.client.log_text(run.info.run_id, "text", "file.txt")
-
-    assert list((tmp_path / "cwd").iterdir()) == []
-    (file,) = store.root.glob("mlartifacts/*/artifacts/file.txt")
-    assert file.read_text() == "text"
-
-
-@pytest.mark.slow
+@pytest.mark.proof
 def test_processes_that_begin_together_share_one_new_store(tmp_path: Path) -> None:
     started = [
         subprocess.Popen(
@@ -78,74 +71,178 @@ def test_processes_that_begin_together_share_one_new_store(tmp_path: Path) -> No
     assert len({out for out, _ in answers}) == 1
 
 
+def test_an_experiment_is_made_once_however_many_want_it(store: Store) -> None:
+    ids: list[str] = []
+    together = threading.Barrier(4)
+
+    def one() -> None:
+        together.wait()
+        ids.append(store.experiment_id("new one"))
+
+    threads = [threading.Thread(target=one) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert (len(ids), len(set(ids))) == (4, 1)
+
+
+NEWER = (
+    "Detected out-of-date database schema (found version 0123456789ab, but expected dc11)."
+    " Take a backup, then run 'mlflow db upgrade <database_uri>'"
+)
+SECRET = "postgresql://user:geheim@127.0.0.1:1/db"
+
+
 @pytest.mark.parametrize(
-    "error",
+    ("error", "message", "hint"),
     [
-        MlflowException("first\nsecond"),
-        sqlite3.OperationalError("locked"),
-        PermissionError(13, "no"),
+        (MlflowException("first\nsecond"), "registry sqlite:///x.db: first", "tracking_uri"),
+        (sqlite3.OperationalError("locked"), "registry sqlite:///x.db: locked", "tracking_uri"),
+        (PermissionError(13, "no"), "registry sqlite:///x.db: [Errno 13] no", "tracking_uri"),
+        (MlflowException(f"cannot connect to {SECRET}"), "user:***@127.0.0.1", "tracking_uri"),
+        (MlflowException(NEWER), "0123456789ab) is newer than the", "--upgrade mindtrace mlflow"),
     ],
 )
-def test_what_mlflow_raises_becomes_one_line_with_a_hint(error: Exception) -> None:
+def test_what_mlflow_raises_becomes_one_line_with_a_hint(
+    error: Exception, message: str, hint: str
+) -> None:
     with pytest.raises(StoreError) as caught, store_errors("sqlite:///x.db"):
         raise error
 
+    assert message in caught.value.message
     assert "\n" not in caught.value.message
-    assert caught.value.message.startswith("registry sqlite:///x.db: ")
-    assert "tracking_uri" in str(caught.value.hint)
-
-
-def test_a_schema_newer_than_mlflow_is_not_said_to_need_an_upgrade() -> None:
-    text = "Detected out-of-date database schema (found version 0123456789ab, but expected dc11)."
-
-    with pytest.raises(StoreError) as caught, store_errors("sqlite:///x.db"):
-        raise MlflowException(text + " Take a backup, then run 'mlflow db upgrade <database_uri>'")
-
-    assert "0123456789ab) is newer than the installed MLflow" in caught.value.message
-    assert "--upgrade mindtrace mlflow" in str(caught.value.hint)
-
-
-def test_a_password_is_in_no_message() -> None:
-    uri = "postgresql://user:geheim@127.0.0.1:1/db"
-
-    with pytest.raises(StoreError) as caught, store_errors(uri):
-        raise MlflowException(f"could not connect to {uri}")
-
     assert "geheim" not in caught.value.message
-
-
-@pytest.fixture
-def closed_port() -> int:
-    """A port of this machine at which nobody listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    assert hint in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
     "uri", ["http://127.0.0.1:{port}", "postgresql://user:geheim@127.0.0.1:{port}/db"]
 )
-def test_a_store_that_is_away_is_told_after_one_try(
-    root: Path, closed_port: int, uri: str, caplog: pytest.LogCaptureFixture
+def test_a_store_that_is_away_is_an_error_after_one_try(
+    root: Path, uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))  # nobody listens
+        port = listener.getsockname()[1]
+
     with pytest.raises(StoreError) as caught:
-        Store(uri.format(port=closed_port), root)
+        Store(uri.format(port=port), root)
 
     assert "\n" not in caught.value.message
-    assert f"127.0.0.1:{closed_port}" in caught.value.message
+    assert f"127.0.0.1:{port}" in caught.value.message
     assert "geheim" not in caught.value.message
     assert "retried" not in caplog.text
 
 
-@pytest.mark.parametrize("content", [b"no database at all" * 100, None])
-def test_a_database_that_is_none_is_told_after_one_try(root: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", [b"no database at all" * 100, None], ids=["text", "folder"])
+def test_a_database_that_is_none_is_an_error(root: Path, content: bytes | None) -> None:
     if content is None:
         (root / "mlflow.db").mkdir()
     else:
         (root / "mlflow.db").write_bytes(content)
 
     with pytest.raises(StoreError) as caught:
-        Store(f"sqlite:///{root / 'mlflow.db'}", root)
+        sqlite_store(root)
 
     assert str(root / "mlflow.db") in caught.value.message
     assert "\n" not in caught.value.message
+
+
+@pytest.fixture
+def run(store: Store) -> Run:
+    return start_run(store, "digits", "a name", {"mindtrace.job_id": "j1"})
+
+
+def stored(run: Run) -> Any:
+    return run.store.client.get_run(run.run_id)
+
+
+def away(*arguments: Any, **options: Any) -> None:
+    raise MlflowException("gone")
+
+
+def test_a_run_keeps_what_it_was_given(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    found = stored(run)
+    assert (found.info.status, found.info.run_name) == ("RUNNING", "a name")
+    assert found.data.tags["mindtrace.job_id"] == "j1"
+
+    run.log_params({f"key.{n}": n for n in range(150)})
+    run.log_params({"long": "x" * 10_000, "none": None, "list": [1, 2], "umlaut": "ü"})
+    run.log_text("[train]\nlr = 0.1\n", "config.ini")
+    with run_finished_or_failed(run):
+        for step in range(1, 21):
+            run.log_metrics({"val_acc": step / 100, "val_loss": 1 / step}, step=step)
+
+    found = stored(run)
+    assert found.info.status == "FINISHED"
+    assert found.data.metrics == {"val_acc": 0.2, "val_loss": 0.05}
+    history = run.store.client.get_metric_history(run.run_id, "val_acc")
+    assert [(point.step, point.value) for point in history] == [
+        (step, step / 100) for step in range(1, 21)
+    ]
+    params = found.data.params
+    assert (params["key.149"], params["long"]) == ("149", "x" * 6000)
+    assert (params["none"], params["list"], params["umlaut"]) == ("None", "[1, 2]", "ü")
+    (file,) = run.store.root.glob(f"mlartifacts/{run.run_id}/artifacts/config.ini")
+    assert file.read_text() == "[train]\nlr = 0.1\n"
+    assert list((tmp_path / "cwd").iterdir()) == []
+    assert not [thread for thread in threading.enumerate() if "mlflow-metrics" in thread.name]
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
+def test_the_first_status_stays_and_a_run_can_go_on(run: Run, status: Any) -> None:
+    run.end(status)
+    run.end("FINISHED")
+
+    assert run.ended == stored(run).info.status == status
+    assert stored(run).info.end_time is not None
+    again = resume_run(run.store, run.run_id)
+    assert stored(again).info.status == "RUNNING"
+    again.end("FINISHED")
+    assert stored(run).info.status == "FINISHED"
+    with pytest.raises(StoreError):
+        resume_run(run.store, "0" * 32)
+
+
+def test_a_run_ends_as_its_work_did(store: Store) -> None:
+    for error, status in (
+        (TrainingError("diverged"), "FAILED"),
+        (ZeroDivisionError(), "FAILED"),
+        (MemoryError(), "FAILED"),
+        (SystemExit(1), "FAILED"),
+        (KeyboardInterrupt(), "KILLED"),
+        (InterruptedByUser(signal.SIGTERM), "KILLED"),
+        (SIGTERMException(), "KILLED"),
+    ):
+        run = start_run(store, "digits", None, {})
+        with pytest.raises(type(error)), run_finished_or_failed(run):
+            raise error
+        assert stored(run).info.status == status, error
+
+
+def test_lost_metrics_are_an_error_and_the_run_ends_all_the_same(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(run.store.client, "log_batch", away)
+        run.log_metrics({"a": 1.0}, step=1)
+        with pytest.raises(StoreError):
+            run.end("FINISHED")
+
+    assert stored(run).info.status != "RUNNING"
+
+
+def test_an_error_of_the_work_is_not_hidden_by_one_of_the_store(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run.store.client, "set_terminated", away)
+
+    with pytest.raises(TrainingError, match="diverged") as caught, run_finished_or_failed(run):
+        raise TrainingError("diverged")
+    assert "gone" in caught.value.__notes__[0]

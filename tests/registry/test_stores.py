@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,37 +20,26 @@ from mindtrace.bundle.bundle import Contents
 from mindtrace.bundle.predictions import TestPredictions
 from mindtrace.config.settings import load_settings
 from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError
-from mindtrace.registry.champions import ensure_model
 from mindtrace.registry.client_reader import ClientReader
 from mindtrace.registry.comparison import EVALUATIONS
 from mindtrace.registry.publish import publish
 from mindtrace.registry.reader import open_reader
 from mindtrace.registry.store import Store, start_run
 
-pytestmark = [pytest.mark.slow, pytest.mark.proof]
+pytestmark = pytest.mark.proof
 
 Tell = Callable[[Store], None]
 
 
-def registered(store: Store, packed: Contents, name: str, **metadata: str) -> int:
+def registered(store: Store, packed: Contents, name: str, seed: int, val_acc: str) -> int:
     run = start_run(store, "story", None, {})
-    run.log_params({"train.lr": 0.01 * float(metadata["seed"])})
-    metadata["metric.val_acc"] = metadata.pop("val_acc")
+    run.log_params({"train.lr": 0.01 * seed})
+    tags = {"seed": str(seed), "metric.val_acc": val_acc}
     published = publish(
-        store, model_name=name, run_id=run.run_id, contents=packed, metadata=metadata, by="t"
+        store, model_name=name, run_id=run.run_id, contents=packed, metadata=tags, by="t"
     )
     run.end("FINISHED")
     return published.version
-
-
-def by_plain_mlflow(store: Store, name: str) -> None:
-    run = start_run(store, "story", None, {})
-    run.log_metrics({"val_acc": 0.25}, step=1)
-    run.end("FINISHED")
-    ensure_model(store, name)
-    store.client.create_model_version(
-        name, f"runs:/{run.run_id}/model", run.run_id, await_creation_for=0
-    )
 
 
 def compared_on_another_test_set(
@@ -60,7 +50,7 @@ def compared_on_another_test_set(
     ledger = TestPredictions(*(rows[:n] for rows in vars(packed.predictions).values()))
     data = {**packed.data, "test_digest": ledger.test_digest}
     half = dataclasses.replace(packed, predictions=ledger, data=data)
-    other = f"half/{registered(store, half, 'half', seed='1', val_acc='0.5')}"
+    other = f"half/{registered(store, half, 'half', 1, '0.5')}"
     with pytest.raises(UsageError, match="different images"):
         registry.compare("story/3", other)
     row = store.client.get_model_version("story", "3")
@@ -78,14 +68,21 @@ def compared_on_another_test_set(
 
 
 @pytest.fixture
-def story(packed: Contents, tmp_path: Path) -> Tell:
+def story(packed: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tell:
     """Registers, asks and cleans up, through the Python API."""
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
 
     def tell(store: Store) -> None:
         registry = mindtrace.Registry()
         for seed, val_acc in ((1, "0.5"), (2, "0.7"), (3, "0.6")):
-            registered(store, packed, "story", seed=str(seed), val_acc=val_acc)
-        by_plain_mlflow(store, "story")
+            registered(store, packed, "story", seed, val_acc)
+        plain = start_run(store, "story", None, {})
+        plain.log_metrics({"val_acc": 0.25}, step=1)
+        plain.end("FINISHED")
+        store.client.create_model_version(
+            "story", f"runs:/{plain.run_id}/model", plain.run_id, await_creation_for=0
+        )
 
         def listed(**query: Any) -> list[int]:
             return [one.version for one in registry.list("story", **query)]
@@ -126,31 +123,43 @@ def story(packed: Contents, tmp_path: Path) -> Tell:
         for ref in ("story/2", "story@nobody", "nobody/1"):
             with pytest.raises(NotFoundError):
                 registry.show(ref)
+        assert list((tmp_path / "cwd").iterdir()) == [], "nothing lands in the working directory"
 
     return tell
 
 
-def test_the_story_in_sqlite(story: Tell, store: Store) -> None:
-    story(store)
-
-
-def test_the_story_in_sqlite_through_mlflow(
-    story: Tell, store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "kind",
+    ["store", "client", "server_store", pytest.param("postgres_store", marks=pytest.mark.postgres)],
+)
+def test_the_story(
+    kind: str, story: Tell, root: Path, request: pytest.FixtureRequest, monkeypatch: Any
 ) -> None:
-    """What stores other than a SQLite file go through."""
-    monkeypatch.setattr(
-        "mindtrace.registry.reader.open_database", lambda _: ClientReader(store.uri, root)
-    )
+    """`client` reads SQLite through MLflow, as other stores are read."""
+    store: Store = request.getfixturevalue("store" if kind == "client" else kind)
+    if kind == "client":
+        monkeypatch.setattr(
+            "mindtrace.registry.reader.open_database", lambda _: ClientReader(store.uri, root)
+        )
     story(store)
+    champion = mindtrace.load("story")
+    if kind.endswith("_store"):
+        assert not (root / "mlflow.db").exists()
+    if kind == "server_store":
+        assert (root / "bundles" / champion.digest).is_dir()
 
 
-@pytest.mark.postgres
-def test_the_story_in_postgresql(story: Tell, postgres_store: Store) -> None:
-    story(postgres_store)
+def test_what_mlflow_prints_is_no_result(
+    server_store: Store, mindtrace: Callable[..., Any], tmp_path: Path
+) -> None:
+    words = ("--source", "digits", "--max-epochs", "1", "--json")
+    trained = mindtrace("train", "--set", "registry.model_name=quiet", *words)
 
-
-def test_the_story_behind_an_mlflow_server(story: Tell, server_store: Store) -> None:
-    story(server_store)
+    assert trained.returncode == 0, trained.stderr
+    assert json.loads(trained.stdout)["version"] == 1
+    exported = mindtrace("registry", "export", "quiet", str(tmp_path / "out"), "-q")
+    assert (exported.returncode, exported.stderr) == (0, "")
+    assert "View run" not in trained.stdout + trained.stderr
 
 
 @pytest.mark.postgres
@@ -227,24 +236,15 @@ def crowd(store: Store, processes: int, each: int) -> tuple[list[str], list[int]
     return failures, [row.version for row in reader.versions("crowd", 10_000)]
 
 
-@pytest.fixture
-def sizes(soak: int) -> Iterator[tuple[int, int]]:
-    """Processes, and how many versions each registers; 16 and 25 for `make proofs SOAK=10`."""
-    yield (16, 25) if soak > 1 else (4, 10)
-
-
-def test_a_crowd_registers_dense_versions_in_sqlite(store: Store, sizes: tuple[int, int]) -> None:
-    failures, versions = crowd(store, *sizes)
-
-    assert failures == []
-    assert versions == list(range(sizes[0] * sizes[1], 0, -1))
-
-
-@pytest.mark.postgres
-def test_a_crowd_registers_dense_versions_in_postgresql(
-    postgres_store: Store, sizes: tuple[int, int]
+@pytest.mark.parametrize(
+    "kind", ["store", pytest.param("postgres_store", marks=pytest.mark.postgres)]
+)
+def test_a_crowd_registers_dense_versions(
+    kind: str, soak: int, request: pytest.FixtureRequest
 ) -> None:
-    failures, versions = crowd(postgres_store, *sizes)
+    processes, each = (16, 25) if soak > 1 else (4, 10)
+
+    failures, versions = crowd(request.getfixturevalue(kind), processes, each)
 
     assert failures == []
-    assert versions == list(range(sizes[0] * sizes[1], 0, -1))
+    assert versions == list(range(processes * each, 0, -1))

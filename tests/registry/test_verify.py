@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.registry.conftest import Publish, Version
 
 from mindtrace.bundle import manifest
 from mindtrace.config.settings import Settings
@@ -22,9 +23,6 @@ from mindtrace.registry.store import Store
 from mindtrace.registry.verify import Verification, require_verified, verify, verify_all
 from mindtrace.service.following import open_or_wait
 from mindtrace.service.predict import load_model
-
-Publish = Callable[..., Any]
-Version = Callable[..., int]
 
 ROUNDS = 50
 
@@ -75,7 +73,7 @@ def damage(folder: Path, draw: random.Random) -> str:
     return f"swap {name} and {other}"
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_any_damage_is_refused_by_verify_predict_and_serve(
     folder: Path, settings: Settings, tmp_path: Path, soak: int
 ) -> None:
@@ -97,52 +95,69 @@ def test_any_damage_is_refused_by_verify_predict_and_serve(
     assert faults(settings) == []
 
 
-def test_the_first_fault_is_told_with_file_and_digests(folder: Path, settings: Settings) -> None:
-    (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:-1] + b"\0")
-
-    (fault,) = faults(settings)
-
-    assert fault.startswith("model.onnx has digest ")
-    assert ", expected " in fault
-    with pytest.raises(VerdictError, match=r"digits/1: model\.onnx has digest"):
-        require_verified(verify(settings), named=True)
+def write(name: str, content: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(content)
 
 
-def test_a_missing_folder_is_a_fault(folder: Path, settings: Settings) -> None:
-    shutil.rmtree(folder)
+def flip_last_byte(folder: Path) -> None:
+    content = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
-    assert faults(settings) == ["no such folder"]
+
+PICKLE = pickle.dumps([1])
+# What is done, the last fault, and whether the bundle can still be loaded.
+DAMAGES: list[tuple[Callable[[Path], object], str, bool]] = [
+    (flip_last_byte, "model.onnx has digest ", False),
+    (write("predictions.npz", b"short"), "predictions.npz has 5 bytes, expected ", False),
+    (lambda folder: (folder / "config.ini").unlink(), "config.ini is missing", False),
+    (shutil.rmtree, "no such folder", False),
+    (write("notes.txt", b"mine"), "notes.txt is no file of this bundle", True),
+    (write("model.pkl", PICKLE), "model.pkl is a pickle, which no bundle holds", True),
+    (write("weights.bin", PICKLE), "weights.bin is a pickle, which no bundle holds", True),
+    (write("model.pt", PICKLE), "model.pt is a pickle, which no bundle holds", True),
+]
 
 
-def test_a_file_that_does_not_belong_there(folder: Path, settings: Settings) -> None:
-    (folder / "notes.txt").write_text("mine")
+def test_each_fault_is_named_and_damage_is_refused(
+    folder: Path, settings: Settings, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "whole")
+    for spoil, expected, loads in DAMAGES:
+        spoil(folder)
+        found = verify(settings, "digits/1")
+        assert [one.state for one in found] == ["damaged", "verified"]
+        assert len(found[0].faults) == 1 + ("pickle" in expected), expected
+        assert found[0].faults[-1].startswith(expected)
+        with pytest.raises(VerdictError, match=f"digits/1: {re.escape(found[0].faults[0])}"):
+            require_verified(found, named=True)
+        for load in () if loads else (load_model, open_or_wait):
+            with pytest.raises(BundleError):
+                load(settings, "digits")
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(tmp_path / "whole", folder)
     (folder / "registered_model_meta").write_text("MLflow's own")
-
-    assert faults(settings) == ["notes.txt is no file of this bundle"]
-
-
-@pytest.mark.parametrize("name", ["model.pkl", "weights.bin", "model.pt"])
-def test_pickles_are_named(folder: Path, settings: Settings, name: str) -> None:
-    (folder / name).write_bytes(pickle.dumps([1]))
-
-    assert f"{name} is a pickle, which no bundle holds" in faults(settings)
+    assert faults(settings) == []
 
 
-@pytest.mark.parametrize("name", ["weights_digest", "config_digest", "test_digest"])
 def test_a_registry_that_says_something_else(
-    register: Publish, store: Store, settings: Settings, name: str
+    register: Publish, store: Store, settings: Settings
 ) -> None:
     register()
-    store.client.set_model_version_tag("digits", "1", f"mindtrace.{name}", "0" * 64)
+    names = ("weights_digest", "config_digest", "test_digest")
+    for name in names:
+        store.client.set_model_version_tag("digits", "1", f"mindtrace.{name}", "0" * 64)
 
-    (fault,) = faults(settings)
-    assert fault.startswith(f"{name} is ")
-    assert fault.endswith("the registry says 000000000000")
+    found = sorted(faults(settings))
+    assert [fault.partition(" is ")[0] for fault in found] == sorted(names)
+    assert all(fault.endswith("the registry says 000000000000") for fault in found)
 
 
 def test_aliases_that_disagree_with_the_history_or_name_nothing(
     register: Publish, version: Version, store: Store, settings: Settings, root: Path
 ) -> None:
+    def aliases(settings: Settings) -> tuple[str, ...]:
+        return list(verify_all(settings, "digits"))[-1].faults
+
     register(), version()
     store.client.set_registered_model_alias("digits", "champion", "2")
     assert aliases(settings) == ("alias 'champion' names version 2, the history says 1",)
@@ -158,12 +173,8 @@ def test_aliases_that_disagree_with_the_history_or_name_nothing(
     assert aliases(settings) == ("alias 'old' names version 77, which does not exist",)
 
 
-def aliases(settings: Settings) -> tuple[str, ...]:
-    return list(verify_all(settings, "digits"))[-1].faults
-
-
-def test_a_version_of_plain_mlflow_is_marked_and_cannot_be_verified(
-    register: Publish, version: Version, settings: Settings
+def test_a_version_of_plain_mlflow_is_marked_and_what_is_not_there_is_not_found(
+    register: Publish, version: Version, settings: Settings, tmp_path: Path
 ) -> None:
     register("digits"), version("theirs")
 
@@ -173,10 +184,6 @@ def test_a_version_of_plain_mlflow_is_marked_and_cannot_be_verified(
     require_verified(list(verify_all(settings)), named=False)
     with pytest.raises(VerdictError, match="mindtrace did not register it"):
         require_verified(verify(settings, "theirs/1"), named=True)
-
-
-def test_what_does_not_exist(register: Publish, settings: Settings, tmp_path: Path) -> None:
-    register()
     for attempt in (
         lambda: verify(settings, "digits/9"),
         lambda: verify(settings, str(tmp_path / "no")),
@@ -184,10 +191,6 @@ def test_what_does_not_exist(register: Publish, settings: Settings, tmp_path: Pa
     ):
         with pytest.raises(NotFoundError):
             attempt()
-
-
-def test_a_verdict_counts_what_else_is_wrong() -> None:
-    found = [Verification("a", n, f"a/{n}", None, "damaged", ("x",)) for n in (1, 2, 3)]
-
+    wrong = [Verification("a", n, f"a/{n}", None, "damaged", ("x",)) for n in (1, 2, 3)]
     with pytest.raises(VerdictError, match="a/1: x, and 2 more"):
-        require_verified(found, named=False)
+        require_verified(wrong, named=False)
