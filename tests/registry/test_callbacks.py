@@ -238,6 +238,7 @@ def test_a_run_ends_as_the_training_did(
     with pytest.raises(Exception, match=r"\[12\]"):
         fit(unfit, model=MLP(dim=[64, 20, 12]))  # digits have ten classes
     assert status(store, unfit) == "FAILED"
+    (store.root / "staging").rmdir()
     (store.root / "staging").write_text("a file")
     unregistered = track()
     with pytest.raises(StoreError):

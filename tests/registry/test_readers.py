@@ -115,7 +115,8 @@ def everything(reader: Reader) -> dict[str, Any]:
         for name, after in ((None, None), ("mnist", None), ("mnist", 10)):
             asked = f"{where} by {sort} of {name} after {after}"
             found[asked] = answered(reader, name, parse_query(where, sort), after)
-            found[f"columns {asked}"] = columns(reader, name, parse_query(where, sort))
+            if after is None:
+                found[f"columns {asked}"] = columns(reader, name, parse_query(where, sort))
     run_id = next(row.run_id for row in reader.versions("mnist", 10) if row.version == 12)
     found["params"] = reader.params(str(run_id))
     return found

@@ -240,10 +240,9 @@ def test_a_file_where_root_should_be_is_one_clear_error(
         open_reader(settings)
 
 
-@pytest.mark.parametrize("name", ["Jörgs Räume & mehr", "100 %20 #1 ?x=y"])
-def test_a_root_with_any_name_simply_works(tmp_path: Path, packed: Contents, name: str) -> None:
+def test_a_root_with_any_name_simply_works(tmp_path: Path, packed: Contents) -> None:
     """Everything in ROOT, from the tables to the bundle's bytes."""
-    root = tmp_path / name
+    root = tmp_path / "Jörgs Räume & mehr 100 %20 #1 ?x=y"
     settings = load_settings(environ={"DIR_PATHS__ROOT": str(root)})
     register_version(Store(settings.registry.tracking_uri, settings.dirs.root), packed)
 
