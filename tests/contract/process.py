@@ -103,6 +103,6 @@ def server(root: Path, *words: str) -> Iterator[httpx.Client]:
     """A client of `mindtrace serve` on a free port."""
     with (
         running(root, "serve", "--port", "0", *words) as ready,
-        httpx.Client(base_url=ready["url"], timeout=60) as client,
+        httpx.Client(base_url=ready["url"], timeout=PATIENCE) as client,
     ):
         yield client
