@@ -22,22 +22,26 @@ from mindtrace.service.registry_api import Registry
 
 
 @pytest.fixture(scope="session")
-def three(packed: Contents, empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Version 1 is champion; 2 is as good; 3 has a fifth of its answers wrong."""
-    root = tmp_path_factory.mktemp("three")
+def versions(
+    packed: Contents, empty_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Version 1 is champion; 2 is as good; of 3 a fifth is wrong, of 4 a hundredth."""
+    root = tmp_path_factory.mktemp("versions")
     (root / "mlflow.db").write_bytes(empty_database.read_bytes())
     store = sqlite_store(root)
-    probabilities = packed.predictions.probabilities.copy()
-    probabilities[::5] = np.roll(probabilities[::5], 1, axis=1)
-    ledger = dataclasses.replace(packed.predictions, probabilities=probabilities)
-    for contents in (packed, packed, dataclasses.replace(packed, predictions=ledger)):
-        register_version(store, contents)
+    register_version(store, packed)
+    register_version(store, packed)
+    for step in (5, 100):
+        probabilities = packed.predictions.probabilities.copy()
+        probabilities[::step] = np.roll(probabilities[::step], 1, axis=1)
+        ledger = dataclasses.replace(packed.predictions, probabilities=probabilities)
+        register_version(store, dataclasses.replace(packed, predictions=ledger))
     return closed(root / "mlflow.db")
 
 
 @pytest.fixture
-def template(three: Path) -> Path:
-    return three
+def template(versions: Path) -> Path:
+    return versions
 
 
 @pytest.fixture
@@ -85,6 +89,14 @@ def test_a_worse_version_is_refused_and_that_is_kept(settings: Settings, store: 
     assert (forced.promoted, forced.verdict, forced.times_used) == (True, "REJECT", 1)
     assert alias(store) == 3
     assert promote(settings, "1", dry_run=True).times_used == 2
+
+
+def test_what_cannot_be_told_is_refused_as_well(settings: Settings, store: Store) -> None:
+    outcome = promote(settings, "4")
+    assert (outcome.promoted, outcome.verdict) == (False, "HOLD")
+    with pytest.raises(VerdictError, match="HOLD: digits/4 does not replace digits/1"):
+        outcome.require_passed()
+    assert (alias(store), actions(settings)[-1]) == (1, ("refuse", 1, 4))
 
 
 def test_rollbacks_walk_back_to_the_first(settings: Settings, store: Store) -> None:
@@ -135,12 +147,12 @@ def test_an_alias_that_differs_is_repaired_on_sight(
 def test_a_damaged_challenger_is_refused_and_the_champion_stays(
     register: Publish, settings: Settings, store: Store
 ) -> None:
-    assert register().version == 4
-    file = locate(settings, "digits/4").folder / "model.onnx"
+    assert register().version == 5
+    file = locate(settings, "digits/5").folder / "model.onnx"
     file.write_bytes(file.read_bytes()[:-1])
     for force in (False, True):
         with pytest.raises(BundleError, match=r"model\.onnx"):
-            promote(settings, "4", force=force, reason="x")
+            promote(settings, "5", force=force, reason="x")
     assert alias(store) == 1
 
 
