@@ -9,14 +9,18 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.application.conftest import _serving as serving
 from tests.cli.conftest import documents, error_of, rows
 from tests.conftest import Mindtrace, RunCli
 from tests.jobs.fake import FakeWorker
 from tests.jobs.fake import taken as take
+from tests.jobs.shop import FAKE
 
 from mindtrace.config.settings import load_settings
+from mindtrace.jobs import sidecar as sidecars
 from mindtrace.jobs.sidecar import WorkerSidecar
 from mindtrace.service import jobs
 
@@ -28,21 +32,15 @@ def epochs(count: int) -> list[str]:
     return [*SMALL, "--set", f"train.max_epochs={count}"]
 
 
-def started(*words: str, stderr: int | None = subprocess.PIPE) -> subprocess.Popen[str]:
-    """The command as a process that goes on."""
-    program = [sys.executable, "-m", "mindtrace", *words, "--json"]
-    return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=stderr, text=True)
-
-
 @pytest.fixture
 def server(root: Path) -> Iterator[str]:
-    """The URL of a `mindtrace serve` of ROOT that starts no worker."""
-    process = started("serve", "--port", "0", "--no-worker", stderr=None)
-    assert process.stdout is not None
-    yield json.loads(process.stdout.readline())["url"]
-    process.terminate()
-    process.communicate(timeout=120)
-    assert process.returncode == 0
+    """The URL of a server of ROOT that starts no worker."""
+
+    def no_worker(application: Any) -> None:
+        application.state.worker = False
+
+    with serving(load_settings(), change=no_worker) as client:
+        yield str(client.base_url)
 
 
 def taken(job_id: str) -> FakeWorker:
@@ -172,35 +170,42 @@ def test_a_server_that_is_not_there_and_an_empty_list_that_writes_nothing(
     assert list(root.iterdir()) == []
 
 
-def test_a_job_followed_at_a_server(root: Path, server: str) -> None:
-    """The exit code follows the job, and Ctrl-C leaves it as it is."""
-    for state, code in (("succeeded", 0), ("failed", 1), ("cancelled", 3)):
-        process = started("retrain", *epochs(2), "--follow", "--force", "--url", server)
-        worker = taken(_newest_waiting())
-        worker.tell({"event": "started", "max_epochs": 2})
-        for accuracy in (0.5, None):  # the second has diverged
-            epoch = {"epoch": 1, "max_epochs": 2, "metrics": {"val_acc": accuracy}}
-            worker.tell({"event": "epoch", **epoch, "seconds": 1.0, "best": True})
-        error = {"type": "DataError", "message": "no images"} if state == "failed" else None
-        worker.finish(state, error=error)
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == code, err
-        assert json.loads(out)["state"] == state
-        events = [event.get("event", "stage") for event in documents(err)]
-        assert [name for name in events if name != "stage"] == ["started", "epoch", "epoch"]
-        assert (f"jobs logs {worker.job_id} --url {server}" in err) == (state == "failed")
-    for signum, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        process = started("retrain", *SMALL, "--follow", "--url", server)
-        job_id = _newest_waiting()
-        worker = taken(job_id)
-        assert process.stderr is not None
-        while "is training" not in process.stderr.readline():
-            assert process.poll() is None
-        process.send_signal(signum)
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == code, err
-        assert f"mindtrace jobs cancel {job_id} --url {server}" in err
-        assert worker.wanted() == "go on"
+@pytest.mark.parametrize(("state", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 3)])
+def test_the_exit_code_follows_the_job(
+    run_cli: RunCli, root: Path, server: str, state: str, code: int
+) -> None:
+    words = ["--force", "--key", "k", "--url", server]
+    worker = taken(submitted(run_cli, *words))
+    worker.tell({"event": "started", "max_epochs": 2})
+    for accuracy in (0.5, None):  # the second has diverged
+        epoch = {"epoch": 1, "max_epochs": 2, "metrics": {"val_acc": accuracy}}
+        worker.tell({"event": "epoch", **epoch, "seconds": 1.0, "best": True})
+    error = {"type": "DataError", "message": "no images"} if state == "failed" else None
+    worker.finish(state, error=error)
+    followed = run_cli("retrain", "--json", *SMALL, "--follow", *words)
+    assert followed.exit_code == code, followed.stderr
+    assert json.loads(followed.stdout)["state"] == state
+    events = [event.get("event", "stage") for event in documents(followed.stderr)]
+    assert [name for name in events if name != "stage"] == ["started", "epoch", "epoch"]
+    step = f"jobs logs {worker.job_id} --url {server}"
+    assert (step in followed.stderr) == (state == "failed")
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_who_follows_may_leave(root: Path, server: str, signum: int, code: int) -> None:
+    command = [sys.executable, "-m", "mindtrace", "retrain", *SMALL, "--json"]
+    process = subprocess.Popen(
+        [*command, "--follow", "--url", server], stderr=subprocess.PIPE, text=True
+    )
+    worker = taken(_newest_waiting())
+    assert process.stderr is not None
+    while "is training" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == code, err
+    assert f"mindtrace jobs cancel {worker.job_id} --url {server}" in err
+    assert worker.wanted() == "go on"
 
 
 def _newest_waiting() -> str:
@@ -213,16 +218,24 @@ def _newest_waiting() -> str:
 
 
 @pytest.mark.slow
-def test_who_waits_has_a_worker_beside_it(mindtrace: Mindtrace, root: Path) -> None:
-    done = mindtrace("retrain", *epochs(2), "--follow", "--json")
-    assert done.returncode == 0, done.stderr
+def test_who_waits_has_a_worker_beside_it(
+    run_cli: RunCli, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = sidecars.worker_command
+
+    def command(config: Path, lock: int, *, serving: bool) -> list[str]:
+        words = real(config, lock, serving=serving)
+        return [sys.executable, "-P", FAKE, *words[words.index("worker") :]]
+
+    monkeypatch.setattr(sidecars, "worker_command", command)
+    done = run_cli("retrain", *epochs(2), "--follow", "--json")
+    assert done.exit_code == 0, done.stderr
     document = json.loads(done.stdout)
     assert (document["state"], document["version"]) == ("succeeded", 1)
     assert '"event": "epoch", "epoch": 2' in done.stderr
-    again = mindtrace("retrain", *epochs(2), "--wait", "-q")
-    assert (again.returncode, again.stdout) == (0, "digits/1\n"), again.stderr
-    logs = mindtrace("jobs", "logs", document["job_id"]).stdout
-    assert "epoch 2/2" in logs
+    again = run_cli("retrain", *epochs(2), "--force", "--wait", "-q")
+    assert (again.exit_code, again.stdout) == (0, "digits/2\n"), again.stderr
+    assert "epoch 2/2" in run_cli("jobs", "logs", document["job_id"]).stdout
 
 
 def test_a_worker_without_its_database_says_so(mindtrace: Mindtrace, root: Path) -> None:

@@ -1,7 +1,9 @@
-"""A queue in a database of each kind, empty."""
+"""A queue in a database of each kind, and a workplace over SQLite, all empty."""
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -9,6 +11,8 @@ from uuid import uuid4
 import pytest
 from tests.registry.servers import execute, postgres_programs, postgres_server
 
+from mindtrace.jobs.attempt import Workplace
+from mindtrace.jobs.process import listed_environment
 from mindtrace.jobs.queue import JobQueue
 
 
@@ -42,3 +46,11 @@ def queue(database_url: str | None, tmp_path: Path) -> Iterator[JobQueue]:
     opened = JobQueue(database_url, tmp_path, 3)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Iterator[Workplace]:
+    queue = JobQueue(None, tmp_path, 3)
+    environ = listed_environment(os.environ, {"DIR_PATHS__ROOT": str(tmp_path)})
+    yield Workplace(queue, tmp_path, tmp_path / "checkpoints", environ, threading.Event())
+    queue.close()

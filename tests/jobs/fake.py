@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -67,6 +66,10 @@ class FakeWorker:
         self.attempt._put_back()
         assert self._change(self._mine(), status="ENQUEUED")
 
+    @property
+    def job(self) -> Job:
+        return self.queue.get(self.job_id)
+
     def wanted(self) -> str:
         return self.queue.wanted(self.job_id, self.fence)
 
@@ -126,7 +129,3 @@ def taken(queue: JobQueue, job: Job | str, executor_id: str = "w") -> FakeWorker
     """A job on which an attempt has begun."""
     job_id = job if isinstance(job, str) else job.job_id
     return FakeWorker(queue, job_id, executor_id).begin()
-
-
-def environ() -> dict[str, str]:
-    return {"PATH": os.environ["PATH"]}

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from mindtrace.service.retrain_request import RetrainRequest
 
 PATIENCE = 600.0  # seconds: for a job that does not come to its point
 _LOOK_EVERY = 0.05
+FAKE = str(Path(__file__).with_name("fake_training.py"))
 CONFIG = """
 [DIR_PATHS]
 ROOT = {root}
@@ -53,16 +54,11 @@ def until(true: Callable[[], Any], patience: float = PATIENCE) -> Any:
 
 @dataclass(frozen=True)
 class Shop:
-    """A ROOT with its database of jobs, and the workers that a test starts.
-
-    Attributes:
-        root: ROOT.
-        database_url: `[jobs] database_url`.
-        workers: every worker that was started.
-    """
+    """A ROOT with its database of jobs, and the workers that a test starts."""
 
     root: Path
     database_url: str | None
+    fake: bool  # whether trainings are those of fake_training.py
     workers: list[subprocess.Popen[str]]
 
     @property
@@ -79,10 +75,11 @@ class Shop:
 
     def start(self, *words: str, lease: float = 2.0) -> subprocess.Popen[str]:
         """A worker that takes jobs."""
+        program = [FAKE] if self.fake else ["-m", "mindtrace"]
         with (self.root / "workers.txt").open("a") as log:
             worker = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "mindtrace", "worker", "--config", str(self.config)),
+                    *(sys.executable, "-P", *program, "worker", "--config", str(self.config)),
                     *("--json", "--lease", str(lease), *words),
                 ],
                 stdout=subprocess.PIPE,
@@ -109,13 +106,10 @@ class Shop:
                 return
             os.kill(pid, signal.SIGCONT)
 
-    def submit(
-        self, *, key: str | None = None, force: bool = False, batch_size: int = 64, **train: Any
-    ) -> str:
+    def submit(self, *, force: bool = False, data: Mapping[str, Any] = {}, **train: Any) -> str:
         """A job's id; what is not said is as in CONFIG."""
-        wishes = {"data": {"batch_size": batch_size}, "train": train}
-        request = RetrainRequest.from_mapping(wishes, force=force)
-        return jobs.submit(self.settings, request, idempotency_key=key).job_id
+        request = RetrainRequest.from_mapping({"data": data, "train": train}, force=force)
+        return jobs.submit(self.settings, request).job_id
 
     def job(self, job_id: str) -> Job:
         return jobs.queue(self.settings).get(job_id)
@@ -220,11 +214,11 @@ def _has_no_writer(file: Path) -> bool:
 
 
 @contextmanager
-def shop(root: Path, database_url: str | None) -> Iterator[Shop]:
+def shop(root: Path, database_url: str | None, *, fake: bool = False) -> Iterator[Shop]:
     """A shop whose workers are gone in the end."""
     root.mkdir(exist_ok=True)
     (root / "cfg.ini").write_text(CONFIG.format(root=root))
-    opened = Shop(root, database_url, [])
+    opened = Shop(root, database_url, fake, [])
     try:
         yield opened
     finally:

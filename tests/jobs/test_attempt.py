@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,52 +12,36 @@ from typing import Any
 
 import pytest
 from tests.jobs.fake import FakeWorker, LostError, taken
+from tests.jobs.shop import until
 
 from mindtrace.errors import StoreError
 from mindtrace.jobs import attempt
 from mindtrace.jobs.attempt import Outcome, Workplace
-from mindtrace.jobs.job import Job, Request
+from mindtrace.jobs.job import Request
 from mindtrace.jobs.process import checkpoint_lock
-from mindtrace.jobs.queue import JobQueue
 from mindtrace.jobs.reconcile import Versions
 
+
+def says(text: str) -> str:
+    return f"import sys; print({text!r}, file=sys.stderr, flush=True)\n"
+
+
+def fails(kind: str, message: str) -> str:
+    return says(f'{{"error": {{"type": "{kind}", "message": "{message}"}}}}') + "sys.exit(1)\n"
+
+
 EPOCH = '{"event": "epoch", "epoch": 1, "max_epochs": 3, "metrics": {"val_acc": 0.5}}'
-GOOD = f"""
-import sys
-print('{{"event": "started", "max_epochs": 3}}', file=sys.stderr)
-print('{EPOCH}', file=sys.stderr)
-print('{{"model_name": "m", "version": 7}}')
-"""
-SLOW = f"""
-import sys, time
-print('{EPOCH}', file=sys.stderr, flush=True)
-time.sleep(60)
-"""
-BAD = """
-import sys
-print('{"error": {"type": "DownloadError", "message": "no network"}}', file=sys.stderr)
-sys.exit(1)
-"""
+GOOD = says(EPOCH) + """print('{"model_name": "m", "version": 7}')\n"""
+SLEEPS = says(EPOCH) + "import time; time.sleep(60)\n"
+BAD = fails("DownloadError", "no network")
+AWAY = fails("StoreError", "away")
 CRASH = "import os; os.abort()"
-AWAY = """
-import sys
-print('{"error": {"type": "StoreError", "message": "away"}}', file=sys.stderr)
-sys.exit(1)
-"""
-
-
-@pytest.fixture
-def database_url() -> None:
-    """SQLite is enough here: what differs is tested below."""
+CANCELLED = {"state": "cancelled", "open_runs": False}
+MADE = {"state": "succeeded", "open_runs": False, "model_name": "m", "version": 4}
 
 
 class Store:
-    """What reconciling runs would find.
-
-    Attributes:
-        asked: the state of each job that it was asked about, in turn.
-        answers: what it says, in turn; then, that there is no version.
-    """
+    """What reconciling runs finds: the states it was given, and its answers (then, nothing)."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -76,27 +59,29 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Store:
     return found
 
 
+Claim = Callable[..., FakeWorker]
+
+
 @pytest.fixture
-def work(
-    queue: JobQueue, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> Workplace:
-    """A workplace whose jobs' configurations are programs."""
-    monkeypatch.setattr(attempt, "train_command", as_program)
-    return Workplace(
-        queue=queue,
-        root=tmp_path,
-        checkpoints=tmp_path / "checkpoints",
-        environ={"PATH": os.environ["PATH"]},
-        stopping=threading.Event(),
-    )
+def claim(work: Workplace, store: Store, monkeypatch: pytest.MonkeyPatch) -> Claim:
+    """`claim(program)`: a worker's claim on a new job, whose training is a program."""
+
+    def command(config: Path, job_id: str, *_: Any, resume: bool) -> list[str]:
+        return [sys.executable, str(config), job_id, "resume" if resume else "anew"]
+
+    monkeypatch.setattr(attempt, "train_command", command)
+
+    def claimed(program: str, job_id: str | None = None) -> FakeWorker:
+        job_id = job_id or work.queue.submit(Request(program)).job_id
+        return FakeWorker(work.queue, job_id, work=work)
+
+    return claimed
 
 
-def as_program(config: Path, job_id: str, *_: Any, resume: bool) -> list[str]:
-    return [sys.executable, str(config), job_id, "resume" if resume else "anew"]
-
-
-def claimed(work: Workplace, queue: JobQueue, program: str) -> FakeWorker:
-    return FakeWorker(queue, queue.submit(Request(program)).job_id, work=work)
+def trained(worker: FakeWorker) -> Outcome:
+    outcome = worker.attempt.train()
+    assert outcome is not None
+    return outcome
 
 
 class Training(threading.Thread):
@@ -105,7 +90,6 @@ class Training(threading.Thread):
     def __init__(self, worker: FakeWorker) -> None:
         super().__init__(daemon=True)
         self.outcome: Outcome | None = {}
-        self.lost = False
         self._worker = worker
         self.start()
 
@@ -113,7 +97,7 @@ class Training(threading.Thread):
         try:
             self.outcome = self._worker.attempt.train()
         except LostError:
-            self.outcome, self.lost = None, True
+            self.outcome = None
 
     def ended(self) -> Outcome | None:
         self.join(60)
@@ -121,255 +105,199 @@ class Training(threading.Thread):
         return self.outcome
 
 
-def until(queue: JobQueue, job_id: str, wanted: Callable[[Job], bool]) -> Job:
-    deadline = time.monotonic() + 60
-    while not wanted(job := queue.get(job_id)):
-        assert time.monotonic() < deadline, job
-        time.sleep(0.01)
-    return job
+def sleeping(claim: Claim) -> tuple[FakeWorker, Training]:
+    """A training in the middle of its work."""
+    worker = claim(SLEEPS)
+    training = Training(worker)
+    until(lambda: worker.job.epoch == 1)
+    return worker, training
 
 
-def test_a_training_that_succeeds(work: Workplace, queue: JobQueue, store: Store) -> None:
-    worker = claimed(work, queue, GOOD)
-    outcome = worker.attempt.train()
-    assert outcome == {
-        "state": "succeeded",
-        "open_runs": False,
-        "model_name": "m",
-        "version": 7,
-        "reused": False,
-    }
-    job = queue.get(worker.job_id)
+def test_a_training_that_succeeds(claim: Claim, store: Store) -> None:
+    worker = claim(says('{"event": "started", "max_epochs": 3}') + GOOD)
+    assert trained(worker) == {**MADE, "version": 7, "reused": False}
+    job = worker.job
     assert (job.attempts, job.epoch, job.max_epochs, job.val_acc) == (1, 1, 3, 0.5)
-    assert "epoch 1/3  val_acc 0.5000" in queue.log(worker.job_id).decode()
+    assert "epoch 1/3  val_acc 0.5000" in worker.queue.log(worker.job_id).decode()
     assert store.asked == []  # it was the first, and said itself how it ended
 
 
 @pytest.mark.parametrize(
-    ("program", "error"),
+    ("program", "kind", "message", "attempts"),
     [
-        (BAD, {"type": "DownloadError", "message": "no network"}),
-        ("", {"type": "TrainingError", "message": "the training ended with status 0, the log"}),
-        ("raise SystemExit(3)", {"type": "TrainingError", "message": "status 3"}),
+        (BAD, "DownloadError", "no network", 1),
+        ("", "TrainingError", "the training ended with status 0, the log", 1),
+        ("raise SystemExit(3)", "TrainingError", "status 3", 1),
+        (CRASH, "TrainingError", "3 attempts were lost: the training was killed by SIGABRT", 3),
     ],
+    ids=["reported", "nothing", "status", "killed"],
 )
 def test_a_training_that_fails_says_why(
-    work: Workplace, queue: JobQueue, store: Store, program: str, error: dict[str, str]
+    claim: Claim, store: Store, program: str, kind: str, message: str, attempts: int
 ) -> None:
-    outcome = claimed(work, queue, program).attempt.train()
+    worker = claim(program)
+    outcome = trained(worker)
     assert store.asked == ["failed"]  # it may have left a run open
-    assert outcome is not None
-    assert (outcome["state"], outcome["error"]["type"]) == ("failed", error["type"])
-    assert error["message"] in outcome["error"]["message"]
+    assert (outcome["state"], outcome["error"]["type"]) == ("failed", kind)
+    assert message in outcome["error"]["message"]
+    assert worker.job.attempts == attempts
 
 
-def test_one_that_is_killed_is_tried_three_times(work: Workplace, queue: JobQueue) -> None:
-    worker = claimed(work, queue, CRASH)
-    outcome = worker.attempt.train()
-    assert outcome is not None
-    assert outcome["state"] == "failed"
-    assert "3 attempts were lost" in outcome["error"]["message"]
-    assert "SIGABRT" in outcome["error"]["message"]
-    assert queue.get(worker.job_id).attempts == 3
+def test_a_command_that_cannot_start(claim: Claim, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt, "train_command", lambda *_, **__: ["/nothing"])
+    error = trained(claim(""))["error"]
+    assert (error["type"], "/nothing" in error["message"]) == ("FileNotFoundError", True)
 
 
 def test_one_whose_registry_was_away_is_tried_again(
-    work: Workplace, queue: JobQueue, store: Store, monkeypatch: pytest.MonkeyPatch
+    claim: Claim, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attempt, "_PAUSE", 0.0)
-    away = """
-import pathlib, sys
-if not pathlib.Path("tried").exists():
-    pathlib.Path("tried").touch()
-    print('{"error": {"type": "StoreError", "message": "away"}}', file=sys.stderr)
-    sys.exit(1)
+    once = f"""
+import pathlib
+tried = pathlib.Path("tried")
+if not tried.exists():
+    tried.touch()
+    exec({AWAY!r})
 """
-    worker = claimed(work, queue, away + GOOD)
-    outcome = worker.attempt.train()
-    assert outcome is not None
-    assert (outcome["state"], queue.get(worker.job_id).attempts) == ("succeeded", 2)
+    worker = claim(once + GOOD)
+    assert trained(worker)["state"] == "succeeded"
+    assert worker.job.attempts == 2
     assert store.asked == ["succeeded"]  # the first attempt may have left a run open
 
 
 def test_a_registry_that_stays_away_loses_nothing_for_hours(
-    work: Workplace, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+    claim: Claim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attempt, "_PAUSE", 0.01)
     monkeypatch.setattr(attempt, "_LONGEST_PAUSE", 0.01)
-    worker = claimed(work, queue, AWAY)
+    worker = claim(AWAY)
     training = Training(worker)
-    until(queue, worker.job_id, lambda job: job.attempts > attempt.ATTEMPTS + 1)
-    queue.cancel(worker.job_id)
-    assert training.ended() == {"state": "cancelled", "open_runs": False}
+    until(lambda: worker.job.attempts > attempt.ATTEMPTS + 1)
+    worker.queue.cancel(worker.job_id)
+    assert training.ended() == CANCELLED
 
     monkeypatch.setattr(attempt, "_PATIENCE", 0.03)
-    outcome = claimed(work, queue, AWAY).attempt.train()
-    assert outcome is not None
+    outcome = trained(claim(AWAY))
     assert (outcome["state"], outcome["error"]["type"]) == ("failed", "StoreError")
 
 
-def test_who_waits_for_the_registry_hears_others(work: Workplace, queue: JobQueue) -> None:
+def test_who_waits_for_the_registry_hears_others(claim: Claim) -> None:
     """By the pause that users have."""
-    cancelled, parked = claimed(work, queue, AWAY), claimed(work, queue, AWAY)
+    cancelled, parked = claim(AWAY), claim(AWAY)
     first, second = Training(cancelled), Training(parked)
     for worker in (cancelled, parked):
-        until(queue, worker.job_id, lambda job: job.attempts == 1)
-    queue.cancel(cancelled.job_id)
-    assert first.ended() == {"state": "cancelled", "open_runs": False}
-    work.stopping.set()
+        until(lambda worker=worker: worker.job.attempts == 1)
+    cancelled.queue.cancel(cancelled.job_id)
+    assert first.ended() == CANCELLED
+    parked.attempt.work.stopping.set()
     assert second.ended() is None
-    assert not queue.get(parked.job_id).begun
+    assert not parked.job.begun
 
 
-def test_a_job_that_was_lost_three_times_is_not_tried_again(
-    work: Workplace, queue: JobQueue
-) -> None:
-    job = queue.submit(Request(GOOD))
+def test_a_job_that_was_lost_three_times_is_not_tried_again(claim: Claim) -> None:
+    worker = claim(GOOD)
     for executor_id in "abc":
-        taken(queue, job, executor_id)
-    outcome = FakeWorker(queue, job.job_id, work=work).attempt.train()
-    assert outcome is not None
+        taken(worker.queue, worker.job_id, executor_id)
+    outcome = trained(claim(GOOD, worker.job_id))
     assert outcome["state"] == "failed"
-    assert queue.get(job.job_id).attempts == 3
+    assert "3 attempts were lost" in outcome["error"]["message"]
+    assert worker.job.attempts == 3
 
 
-def test_one_that_died_right_after_it_registered_has_succeeded(
-    work: Workplace, queue: JobQueue, store: Store
-) -> None:
-    worker = claimed(work, queue, CRASH)
-    store.answers = [{worker.job_id: {"model_name": "m", "version": 4}}]
-    outcome = worker.attempt.train()
-    assert outcome is not None
-    assert outcome == {"state": "succeeded", "open_runs": False, "model_name": "m", "version": 4}
-
-
-def test_the_store_is_waited_for_where_it_alone_can_tell(
-    work: Workplace, queue: JobQueue, store: Store, monkeypatch: pytest.MonkeyPatch
+def test_the_store_says_whether_a_version_was_made_before_the_end(
+    claim: Claim, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attempt, "_PAUSE", 0.0)
-    worker = claimed(work, queue, BAD)
-    assert queue.begin_registering(worker.job_id, worker.fence)
-    store.answers = [None, None, {worker.job_id: {"model_name": "m", "version": 4}}]
-    outcome = worker.attempt.train()
-    assert outcome == {"state": "succeeded", "open_runs": False, "model_name": "m", "version": 4}
+    worker = claim(CRASH)
+    made = {worker.job_id: {"model_name": "m", "version": 4}}
+    store.answers = [made]
+    assert trained(worker) == MADE
 
-    other = claimed(work, queue, BAD)
+    # Where it registered, the store alone can tell, and is waited for.
+    worker = claim(BAD)
+    assert worker.queue.begin_registering(worker.job_id, worker.fence)
+    store.answers = [None, None, {worker.job_id: {"model_name": "m", "version": 4}}]
+    assert trained(worker) == MADE
+
+    worker = claim(BAD)
     store.answers = [None]  # and no attempt began to register: it has failed for sure
-    outcome = other.attempt.train()
-    assert outcome is not None
+    outcome = trained(worker)
     assert (outcome["state"], outcome["open_runs"]) == ("failed", True)
 
 
-def test_cancel(work: Workplace, queue: JobQueue, store: Store) -> None:
-    worker = claimed(work, queue, SLOW)
-    training = Training(worker)
-    until(queue, worker.job_id, lambda job: job.epoch == 1)
-    queue.cancel(worker.job_id)
-    assert training.ended() == {"state": "cancelled", "open_runs": False}
+def test_cancel(claim: Claim, store: Store) -> None:
+    worker, training = sleeping(claim)
+    worker.queue.cancel(worker.job_id)
+    assert training.ended() == CANCELLED
     assert store.asked == ["cancelled"]
 
-
-def test_a_wish_to_cancel_outlives_the_worker(work: Workplace, queue: JobQueue) -> None:
-    worker = claimed(work, queue, SLOW)
-    queue.cancel(worker.job_id)
-    heir = FakeWorker(queue, worker.job_id, work=work)
-    assert heir.attempt.train() == {"state": "cancelled", "open_runs": False}
-    assert queue.get(worker.job_id).attempts == 0
+    worker = claim(GOOD)
+    worker.queue.cancel(worker.job_id)  # it outlives the worker
+    assert trained(claim(GOOD, worker.job_id)) == CANCELLED
+    assert worker.job.attempts == 0
 
 
-def test_a_worker_that_ends_puts_its_job_back(work: Workplace, queue: JobQueue) -> None:
-    worker = claimed(work, queue, SLOW)
-    training = Training(worker)
-    until(queue, worker.job_id, lambda job: job.epoch == 1)
-    work.stopping.set()
+def test_a_worker_that_ends_puts_its_job_back(claim: Claim) -> None:
+    worker, training = sleeping(claim)
+    worker.attempt.work.stopping.set()
     assert training.ended() is None
-    job = queue.get(worker.job_id)
+    job = worker.job
     assert (job.begun, job.attempts) == (False, 1)
-    assert [event.data["state"] for event in queue.events(worker.job_id) if event.name == "state"][
-        -1
-    ] == "queued"
+    states = [event for event in worker.queue.events(worker.job_id) if event.name == "state"]
+    assert states[-1].data["state"] == "queued"
 
 
-def test_who_lost_the_job_ends_its_training(work: Workplace, queue: JobQueue) -> None:
-    worker = claimed(work, queue, SLOW)
-    training = Training(worker)
-    until(queue, worker.job_id, lambda job: job.epoch == 1)
-    taken(queue, worker.job_id, "heir")
+def test_who_lost_the_job_ends_its_training(claim: Claim) -> None:
+    worker, training = sleeping(claim)
+    taken(worker.queue, worker.job_id, "heir")
     assert training.ended() is None
-    assert queue.get(worker.job_id).state == "running"
+    assert worker.job.state == "running"
 
 
-def test_the_next_attempt_ends_the_one_before(work: Workplace, queue: JobQueue) -> None:
+def test_the_next_attempt_ends_the_one_before(claim: Claim) -> None:
     """A worker that is stopped, not dead: its training goes on until the heir comes."""
     program = f"""
-import os, pathlib, signal, sys, time
+import os, pathlib, signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 mark = pathlib.Path("first")
 if not mark.exists():
     mark.write_text(str(os.getpid()))
-    print('{EPOCH}', file=sys.stderr, flush=True)
-    time.sleep(60)
+    exec({SLEEPS!r})
 """
-    worker = claimed(work, queue, program + GOOD)
+    worker = claim(program + GOOD)
+    work = worker.attempt.work
     worker.attempt.work = replace(work, grace=60)
     training = Training(worker)
-    until(queue, worker.job_id, lambda job: job.epoch == 1)
+    until(lambda: worker.job.epoch == 1)
     first = int((work.root / "jobs" / worker.job_id / "first").read_text())
-    heir = FakeWorker(queue, worker.job_id, "heir", work)
-    outcome = heir.attempt.train()
-    assert outcome is not None
-    assert outcome["state"] == "succeeded"
+    heir = FakeWorker(worker.queue, worker.job_id, "heir", work)
+    assert trained(heir)["state"] == "succeeded"
     with pytest.raises(ProcessLookupError):
         os.kill(first, 0)
     assert training.ended() is None
 
 
-def test_a_checkpoint_is_gone_on_from_and_one_that_does_not_fit_is_not(
-    work: Workplace, queue: JobQueue
-) -> None:
-    refuses = """
-import json, sys
-if sys.argv[2] == "resume":
-    print('{"error": {"type": "UsageError", "message": "other threads"}}', file=sys.stderr)
-    sys.exit(2)
-print(json.dumps({"model_name": sys.argv[2], "version": 1}))
-"""
-    takes = "import json, sys; print(json.dumps({'model_name': sys.argv[2], 'version': 1}))"
-    for program, model_name in ((takes, "resume"), (refuses, "anew")):
-        worker = claimed(work, queue, program)
-        run = work.checkpoints / "jobs" / worker.job_id / "run"
-        run.mkdir(parents=True)
-        (run / "last.ckpt").touch()
-        outcome = worker.attempt.train()
-        assert outcome is not None
-        assert outcome["model_name"] == model_name
-
-
-def test_a_command_that_cannot_start(
-    work: Workplace, queue: JobQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nothing = str(tmp_path / "nothing")
-    monkeypatch.setattr(attempt, "train_command", lambda *_, **__: [nothing])
-    outcome = claimed(work, queue, "").attempt.train()
-    assert outcome is not None
-    assert outcome["state"] == "failed"
-    assert outcome["error"]["type"] == "FileNotFoundError"
-    assert "nothing" in outcome["error"]["message"]
+@pytest.mark.parametrize(
+    ("refuses", "way"), [("", "resume"), (fails("UsageError", "other threads"), "anew")]
+)
+def test_a_checkpoint_is_gone_on_from_if_it_fits(claim: Claim, refuses: str, way: str) -> None:
+    says_way = "import json, sys; print(json.dumps({'model_name': sys.argv[2], 'version': 1}))"
+    refuse = f"import sys\nif sys.argv[2] == 'resume':\n    exec({refuses!r})\n"
+    worker = claim(refuse + says_way)
+    run = worker.attempt.work.checkpoints / "jobs" / worker.job_id / "run"
+    run.mkdir(parents=True)
+    (run / "last.ckpt").touch()
+    assert trained(worker)["model_name"] == way
 
 
 def test_a_database_that_is_away_for_a_while_loses_nothing(
-    work: Workplace, queue: JobQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    claim: Claim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DBOS waits for it, while the training goes on and its lines wait."""
     done, back = tmp_path / "done", threading.Event()
-    program = f"""
-import pathlib, sys
-print('{EPOCH}', file=sys.stderr, flush=True)
-print('{EPOCH.replace('"epoch": 1', '"epoch": 2')}', file=sys.stderr, flush=True)
-print('{{"model_name": "m", "version": 7}}')
-pathlib.Path({str(done)!r}).touch()
-"""
-    worker = claimed(work, queue, program)
+    second = says(EPOCH.replace('"epoch": 1', '"epoch": 2'))
+    worker = claim(f"{GOOD}{second}import pathlib; pathlib.Path({str(done)!r}).touch()")
     write = worker.set_event
 
     def away(key: str, value: Any) -> None:
@@ -379,36 +307,32 @@ pathlib.Path({str(done)!r}).touch()
 
     monkeypatch.setattr(worker, "set_event", away)
     training = Training(worker)
-    deadline = time.monotonic() + 60
-    while not done.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(done.exists)
     assert training.is_alive()
     back.set()
     outcome = training.ended()
     assert outcome is not None
     assert outcome["state"] == "succeeded"
-    assert queue.get(worker.job_id).epoch == 2
-    names = [event.name for event in queue.events(worker.job_id)]
+    assert worker.job.epoch == 2
+    names = [event.name for event in worker.queue.events(worker.job_id)]
     assert names.count("epoch") == 2
 
 
 def test_nobody_who_can_be_asked_stops_nothing(
-    work: Workplace, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+    claim: Claim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = claimed(work, queue, f"import time; time.sleep(1)\n{GOOD}")
+    worker = claim(f"import time; time.sleep(1)\n{GOOD}")
+    queue = worker.queue
     monkeypatch.setattr(attempt, "_POLL", 0.05)
     ask, answers = queue.wanted, [StoreError("away")] * 5
 
     def wanted(*place: Any) -> str:
-        if answers and queue.get(worker.job_id).begun:
+        if answers and worker.job.begun:
             raise answers.pop()
         return ask(*place)
 
     monkeypatch.setattr(queue, "wanted", wanted)
-    outcome = worker.attempt.train()
-    assert outcome is not None
-    assert (outcome["state"], answers) == ("succeeded", [])
+    assert (trained(worker)["state"], answers) == ("succeeded", [])
 
 
 def test_a_folder_that_another_machine_holds_is_left_alone(tmp_path: Path) -> None:

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from tests.jobs.fake import FakeWorker
 
-from mindtrace.config.settings import Settings, load_settings
 from mindtrace.jobs import attempt, worker
 from mindtrace.jobs.attempt import Attempt, Workplace
 from mindtrace.jobs.job import Job, Request
-from mindtrace.jobs.queue import JobQueue
 from mindtrace.jobs.worker import JobFailedError, Worker
 
 VERSION = {"model_name": "m", "version": 7}
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}"], environ={})
-
-
-@pytest.fixture
-def made(settings: Settings) -> Iterator[Worker]:
-    dirs = settings.dirs
-    queue = JobQueue(None, dirs.root, 2)
-    work = Workplace(queue, dirs.root, dirs.checkpoints, {}, threading.Event())
-    found = Worker(work, promote="gate", lease=10.0)
-    yield found
-    found._queue.close()
+def made(work: Workplace) -> Worker:
+    return Worker(work, promote="gate", lease=10.0)
 
 
 def course(made: Worker) -> Job:
@@ -110,12 +96,12 @@ def test_a_worker_that_cannot_go_round_ends_and_says_why(
     assert made._left
 
 
-def test_what_ended_jobs_left_behind_is_put_away(settings: Settings, made: Worker) -> None:
+def test_what_ended_jobs_left_behind_is_put_away(work: Workplace, made: Worker) -> None:
     ended, waits = (made._queue.submit(Request("")).job_id for _ in range(2))
     made._queue.cancel(ended)
     folders = [
         home / "jobs" / job_id
-        for home in (settings.dirs.root, settings.dirs.checkpoints)
+        for home in (work.root, work.checkpoints)
         for job_id in (ended, waits, "notes-of-somebody")
     ]
     for folder in folders:

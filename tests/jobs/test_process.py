@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mindtrace.jobs import process
@@ -53,70 +54,38 @@ def run(
         return ended
 
 
-def test_events_result_and_log(tmp_path: Path) -> None:
+def test_lines_result_and_error_of_a_child_in_a_group_of_its_own(tmp_path: Path) -> None:
     program = """
-import sys
+import os, sys
 print('{"event": "started", "max_epochs": 2}', file=sys.stderr)
+print('{"error": {"type": "DataError", "message": "no"}}', file=sys.stderr)
 print('a plain line', file=sys.stderr)
-print('{"event": "epoch", "epoch": 1}', file=sys.stderr)
 print('not the result')
-print('{"version": 3}')
+print('{"is_leader": %s}' % str(os.getpgid(0) == os.getpid()).lower())
+sys.exit(1)
 """
     lines: list[bytes] = []
     ended = run(tmp_path, program, on_line=lines.append)
-    assert ended == ChildResult(0, b'not the result\n{"version": 3}\n', b"")
-    assert ended.document == {"version": 3}
-    assert [last_json(line).get("event") for line in lines] == ["started", None, "epoch"]
-    assert lines[1] == b"a plain line\n"
-
-
-def test_the_error_that_a_child_reports(tmp_path: Path) -> None:
-    program = """
-import sys
-print('{"error": {"type": "DataError", "message": "no"}}', file=sys.stderr)
-sys.exit(1)
-"""
-    ended = run(tmp_path, program)
-    assert (ended.status, ended.document) == (1, {})
+    assert ended.stdout == b'not the result\n{"is_leader": true}\n'
+    assert (ended.status, ended.document) == (1, {"is_leader": True})
     assert ended.error == {"type": "DataError", "message": "no"}
-
-
-def test_a_child_is_a_nice_group_of_its_own(tmp_path: Path) -> None:
-    ended = run(
-        tmp_path, "import os, json; print(json.dumps({'g': os.getpgid(0), 'p': os.getpid()}))"
-    )
-    assert ended.document["g"] == ended.document["p"] != os.getpgid(0)
-    program = f"""
-import json, os, time
-deadline = time.monotonic() + 30
-while os.nice(0) == {os.nice(0)} and time.monotonic() < deadline:
-    time.sleep(0.01)
-print(json.dumps({{"n": os.nice(0)}}))
-"""
-    said = run(tmp_path, program)
-    assert said.document == {"n": os.nice(0) + process.NICENESS}
+    assert last_json(lines[0])["event"] == "started"
+    assert lines[2:] == [b"a plain line\n"]
 
 
 def test_stop_is_sigterm(tmp_path: Path) -> None:
     program = """
 import signal, sys, time
 def stop(*_):
-    print('{"event": "note"}', file=sys.stderr)
+    print('the last line', file=sys.stderr)
     sys.exit(143)
 signal.signal(signal.SIGTERM, stop)
-print('{"event": "ready"}', file=sys.stderr, flush=True)
+print('ready', file=sys.stderr, flush=True)
 time.sleep(60)
 """
-    wanted = threading.Event()
     heard: list[bytes] = []
-
-    def hear(line: bytes) -> None:
-        heard.append(line)
-        wanted.set()
-
-    ended = run(tmp_path, program, on_line=hear, stop=wanted.is_set)
-    assert ended.status == 143
-    assert len(heard) == 2
+    ended = run(tmp_path, program, on_line=heard.append, stop=lambda: bool(heard))
+    assert (ended.status, heard) == (143, [b"ready\n", b"the last line\n"])
 
 
 def test_after_the_grace_the_whole_group_is_killed(tmp_path: Path) -> None:
@@ -137,10 +106,7 @@ time.sleep(60)
         grace=0.2,
     )
     assert ended.status == -signal.SIGKILL
-    deadline = time.monotonic() + 30
-    while not _gone(pids[0]):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    _await_gone(pids)
 
 
 def test_what_a_child_leaves_behind_does_not_hold_us(tmp_path: Path) -> None:
@@ -152,22 +118,11 @@ subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 
 
 def test_a_listener_that_fails_ends_the_child(tmp_path: Path) -> None:
-    program = """
-import sys, time
-print('{"event": "x"}', file=sys.stderr, flush=True)
-time.sleep(60)
-"""
-
     def fail(_: bytes) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        run(tmp_path, program, on_line=fail)
-
-
-def test_a_command_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(OSError):
-        process.run([str(tmp_path / "nothing")], folder=tmp_path, environ={}, limit=60)
+        run(tmp_path, "import os, time; os.write(2, b'x\\n'); time.sleep(60)", on_line=fail)
 
 
 def test_a_child_dies_with_whoever_waits_for_it(tmp_path: Path) -> None:
@@ -196,10 +151,7 @@ while True:
     assert len(pids) == 2
     waiting.kill()
     waiting.communicate()
-    deadline = time.monotonic() + 30
-    while not all(map(_gone, pids)):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    _await_gone(pids)
 
 
 def test_a_training_is_told_everything(tmp_path: Path) -> None:
@@ -238,35 +190,26 @@ def test_what_it_writes_in_words(line: bytes, told: str) -> None:
 
 
 def test_the_environment_is_listed() -> None:
-    ours = {
-        "PATH": "/bin",
-        "HOME": "/home/x",
-        "LC_ALL": "C",
-        "https_proxy": "http://p",
-        "NO_PROXY": "*",
-        "AWS_SECRET_ACCESS_KEY": "s",
-        "MLFLOW_TRACKING_TOKEN": "t",
-        "CUDA_VISIBLE_DEVICES": "0",
-        "SSL_CERT_FILE": "/c",
-        "GITHUB_TOKEN": "no",
-        "PYTHONPATH": "no",
-        "TRAIN__LR": "no",
-        "LD_PRELOAD": "no",
-        "DIR_PATHS__ROOT": "no",
-    }
-    seen = process.listed_environment(ours, {"REGISTRY__TRACKING_URI": "x"})
-    assert "no" not in seen.values()
-    assert len(seen) == 10
+    names = (
+        *("PATH", "HOME", "LC_ALL", "https_proxy", "NO_PROXY", "AWS_SECRET_ACCESS_KEY"),
+        *("MLFLOW_TRACKING_TOKEN", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE"),
+    )
+    others = ("GITHUB_TOKEN", "PYTHONPATH", "TRAIN__LR", "LD_PRELOAD", "DIR_PATHS__ROOT")
+    extra = {"REGISTRY__TRACKING_URI": "x"}
+    ours = dict.fromkeys(names, "ours")
+    seen = process.listed_environment(ours | dict.fromkeys(others, "no"), extra)
+    assert seen == ours | extra
 
 
-def _gone(pid: int) -> bool:
-    """Whether a process is no more, or only waits for somebody to read its end."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z"
+def _await_gone(pids: list[int]) -> None:
+    """Until each process is no more, or only waits for somebody to read its end."""
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            deadline = time.monotonic() + 30
+            while process.status() != psutil.STATUS_ZOMBIE:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a policy of Linux")

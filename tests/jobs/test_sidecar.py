@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
+from tests.jobs.shop import until
 
 from mindtrace.errors import StoreError
 from mindtrace.jobs import sidecar as sidecars
@@ -37,6 +38,8 @@ def jobs() -> list[str]:
 @pytest.fixture
 def make(tmp_path: Path, jobs: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     monkeypatch.setattr(sidecars, "worker_command", _program)
+    monkeypatch.setattr(sidecars, "_POLL", 0.1)
+    monkeypatch.setattr(sidecars, "_PAUSE", 0.1)
     all_made: list[WorkerSidecar] = []
 
     def made(unfinished: Callable[[], bool] = lambda: bool(jobs)) -> WorkerSidecar:
@@ -62,28 +65,14 @@ def begun(root: Path) -> list[int]:
     return [int(line) for line in file.read_text().split()] if file.exists() else []
 
 
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
 def test_a_worker_is_started_and_ended(tmp_path: Path, make: Make) -> None:
+    make().stop()  # before anything ran
     sidecar = make()
     sidecar.start()
     until(lambda: len(begun(tmp_path)) == 1)
     assert hold_lock(tmp_path) is None
     sidecar.stop()
-    assert gone(begun(tmp_path)[0])
+    assert not psutil.pid_exists(begun(tmp_path)[0])
     lock = hold_lock(tmp_path)
     assert lock is not None
     os.close(lock)
@@ -96,7 +85,7 @@ def test_without_jobs_there_is_none(tmp_path: Path, make: Make, jobs: list[str])
     looked = []
     sidecar = make(lambda: bool(looked.append("looked") or jobs))
     sidecar.start()
-    until(lambda: len(looked) == 2)
+    until(lambda: len(looked) >= 2)
     assert begun(tmp_path) == []
     jobs.append("job")
     sidecar.wake()
@@ -146,8 +135,4 @@ time.sleep(60)
     until(lambda: len(begun(tmp_path)) == 1)
     process.kill()
     process.wait()
-    until(lambda: gone(begun(tmp_path)[0]))
-
-
-def test_stop_before_anything_ran(make: Make) -> None:
-    make().stop()
+    until(lambda: not psutil.pid_exists(begun(tmp_path)[0]))

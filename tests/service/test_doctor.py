@@ -7,7 +7,6 @@ import importlib.metadata
 import socket
 import sqlite3
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +72,10 @@ def test_a_package_that_does_not_fit(
     assert str(wrong[name].hint).startswith("pip install")
 
 
-def test_a_root_that_is_a_file(tmp_path: Path) -> None:
+def test_a_root_or_a_store_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "cannot be written" in _wrong(_settings(tmp_path / "file" / "root"))["root"].found
-
-
-def test_a_store_that_is_no_database(tmp_path: Path) -> None:
+    assert set(_wrong(_settings(tmp_path, "serve.host=0.0.0.0"))) == {"token"}
     (tmp_path / "mlflow.db").write_bytes(b"no database" * 100)
     assert set(_wrong(_settings(tmp_path))) == {"store"}
 
@@ -91,11 +88,6 @@ def test_a_store_that_does_not_answer(tmp_path: Path) -> None:
         wrong = _wrong(_settings(tmp_path, uri))
     assert set(wrong) == {"store"}
     assert "secret" not in str(wrong["store"])
-
-
-def test_an_address_beyond_this_machine_without_a_token(tmp_path: Path) -> None:
-    wrong = _wrong(_settings(tmp_path, "serve.host=0.0.0.0"))
-    assert set(wrong) == {"token"}
 
 
 @pytest.mark.slow
@@ -131,25 +123,18 @@ def test_a_server_that_has_nothing_to_serve(tmp_path: Path, serve: Serve) -> Non
     assert "no version to serve yet" in wrong["server"].found
 
 
-@pytest.fixture
-def stranger() -> Iterator[int]:
-    """The port of something that speaks no HTTP."""
+def test_somebody_else_on_the_port(tmp_path: Path) -> None:
+    def talk(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
     with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def talk() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    connection, _ = listener.accept()
-                    with connection:
-                        connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
-
-        thread = threading.Thread(target=talk)
+        thread = threading.Thread(target=talk, args=(listener,))
         thread.start()
-        yield listener.getsockname()[1]
+        wrong = _wrong(_settings(tmp_path, f"serve.port={listener.getsockname()[1]}"))
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
-
-
-def test_somebody_else_on_the_port(tmp_path: Path, stranger: int) -> None:
-    wrong = _wrong(_settings(tmp_path, f"serve.port={stranger}"))
     assert set(wrong) == {"server"}

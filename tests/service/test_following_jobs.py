@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -107,30 +108,17 @@ def test_a_job_that_the_server_does_not_have_is_not_asked_for_again() -> None:
     assert len(server.headers) == 1
 
 
-@pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Any]], None]:
-    """Say what each look into the database finds, or raises."""
-
-    def say(says: list[Any]) -> None:
-        def look(*_: object) -> list[Event]:
-            said = says.pop(0)
-            if isinstance(said, Exception):
-                raise said
-            return [Event(number, name, {}) for number, name in said]
-
-        monkeypatch.setattr(JobQueue, "events", look)
-
-    return say
-
-
 def test_a_database_that_is_away_for_a_while_is_asked_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: Callable[[list[Any]], None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}"], environ={})
     local = LocalJobs(settings, sleep=lambda _: None)
     monkeypatch.setattr(local._sidecar, "start", lambda: None)
-    looks([StoreError("away"), [(1, "state")], StoreError("away"), [], [(2, "end")]])
+    first, last = Event(1, "state", {}), Event(2, "end", {})
+    answers: list[Any] = [StoreError("away"), [first], StoreError("away"), [], [last]]
+    queue = Mock(side_effect=answers)
+    monkeypatch.setattr(JobQueue, "events", queue)
     assert [name for name, _ in local.follow(JOB)] == ["state", "end"]
-    looks([StoreError("away")] * 1000)
+    queue.side_effect = StoreError("away")
     with pytest.raises(StoreError):
         list(local.follow(JOB))

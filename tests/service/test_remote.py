@@ -14,7 +14,7 @@ import pytest
 from tests.application.conftest import Serve, png
 
 from mindtrace.bundle.predictor import Predictor
-from mindtrace.config.settings import Settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import ConflictError, ImageError, MindtraceError, UsageError
 from mindtrace.preprocess import encode_png
 from mindtrace.service import remote
@@ -211,18 +211,9 @@ def test_a_refusal_becomes_one_error(
 @pytest.mark.parametrize(
     "url",
     [
-        "127.0.0.1:8000",
-        "ftp://host",
-        "http://",
-        "http://host:0",
-        "http://host:99999",
-        "http://host:x",
-        "http://me:secret@host",
-        "http://host?token=secret",
-        "http://ho st",
-        "http://host/\r\nX: y",
-        "http://[::1",
-        "http://höst",
+        *("127.0.0.1:8000", "ftp://host", "http://", "http://host:0", "http://host:99999"),
+        *("http://host:x", "http://me:secret@host", "http://host?token=secret", "http://ho st"),
+        *("http://host/\r\nX: y", "http://[::1", "http://höst"),
     ],
 )
 def test_what_is_no_url_is_refused_without_being_repeated(url: str) -> None:
@@ -233,8 +224,6 @@ def test_what_is_no_url_is_refused_without_being_repeated(url: str) -> None:
 
 
 def test_a_token_is_sent(tmp_path: Path, bundle: Path, serve: Serve, files: list[str]) -> None:
-    from mindtrace.config.settings import load_settings
-
     token = tmp_path / "token.txt"
     token.write_text("s3cret\n")
     sets = [f"DIR_PATHS.ROOT={tmp_path}", f"serve.token_file={token}"]

@@ -232,14 +232,11 @@ class Attempt:
                 )
                 del fields["event"]
                 events.append((EPOCH, fields))
-        text = "".join(map(log_text, lines)).replace("\0", "?")
-        size = self.job.log_size
-        if size >= LOG_LIMIT:
-            text = ""
-        elif size + len(text.encode()) > LOG_LIMIT:
-            text = text.encode()[: LOG_LIMIT - size].decode(errors="ignore") + _CUT
+        text, left = "".join(map(log_text, lines)).replace("\0", "?"), LOG_LIMIT - self.job.log_size
+        if len(text.encode()) > left:
+            text = text.encode()[:left].decode(errors="ignore") + _CUT if left > 0 else ""
         if events or text:
-            self.save(log_size=size + len(text.encode()))
+            self.save(log_size=self.job.log_size + len(text.encode()))
         for name, data in events:
             self._report(name, data)
         if text:

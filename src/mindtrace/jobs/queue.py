@@ -195,9 +195,8 @@ class JobQueue(Database):
         query = sa.select(workflows.c.recovery_attempts).where(
             _id == job_id, _status == "PENDING", workflows.c.executor_id == executor_id
         )
-        for row in self.rows(query):
-            return int(row[0])
-        return None
+        rows = self.rows(query)
+        return int(rows[0][0]) if rows else None
 
     def wanted(self, job_id: str, fence: int) -> str:
         """What an attempt should do: `go on`, `cancel`, or stop as it `lost` the job."""
@@ -271,9 +270,8 @@ class JobQueue(Database):
         query = sa.select(_attributes).where(
             _id == job_id, _status == "PENDING", workflows.c.recovery_attempts == fence
         )
-        for row in self.rows(query):
-            return (row[0] or {}).get(_MARK)
-        return LOST
+        rows = self.rows(query)
+        return (rows[0][0] or {}).get(_MARK) if rows else LOST
 
 
 @dataclass(frozen=True)

@@ -132,8 +132,7 @@ class WorkerSidecar:
         log.info("a worker begins, process %d", self._worker.pid)
 
     def _end(self) -> None:
-        worker = self._worker
-        if worker is None:
+        if (worker := self._worker) is None:
             return
         worker.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -146,7 +145,7 @@ class WorkerSidecar:
         self._forget()
 
     def _forget(self) -> None:
-        worker, self._worker = self._worker, None
-        assert worker is not None
-        assert worker.stdin is not None
-        worker.stdin.close()
+        assert self._worker is not None
+        assert self._worker.stdin is not None
+        self._worker.stdin.close()
+        self._worker = None

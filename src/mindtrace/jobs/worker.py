@@ -54,17 +54,12 @@ class Worker:
         """Work until `stopping` is set, then put the job back; `ready` gets our id. StoreError."""
         _ = self._queue.client  # creates the database
         self._beat()  # before DBOS takes a job, or others would think us dead
-        threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True).start()
+        threading.Thread(target=self._keep_beating, daemon=True).start()
         self._launch()
         ready(self._id)
         # Not in this thread: DBOS waits for a database that is away, and signals would wait too.
-        for name, action, pause in (
-            ("rounds", self._take_over, _ROUND),
-            ("sweep", self._sweep, _SWEEP),
-        ):
-            threading.Thread(
-                target=self._repeat, args=(action, pause), name=name, daemon=True
-            ).start()
+        for action in ((self._take_over, _ROUND), (self._sweep, _SWEEP)):
+            threading.Thread(target=self._repeat, args=action, daemon=True).start()
         self._work.stopping.wait()
         self._idle.wait(self._work.grace + _LAST_SECONDS)
         self._leave()

@@ -143,25 +143,21 @@ def _registry(settings: Settings) -> Iterator[Check]:
 
 
 def _models(settings: Settings) -> list[str]:
-    """The names in the store."""
+    """The names in the store; StoreError."""
     from mindtrace.registry.reader import open_reader
 
-    if sqlite_path(settings.registry.tracking_uri) is None:
-        _require_answer(settings.registry.tracking_uri)
+    uri = settings.registry.tracking_uri
+    if sqlite_path(uri) is None:
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from mindtrace.registry.store import ping
+
+        try:
+            ping(uri)  # MLflow itself would try for minutes
+        except (OSError, SQLAlchemyError) as error:
+            reason = masked(" ".join(str(error).split()))
+            raise StoreError(f"{masked(uri)}: {reason[:300]}") from error
     return open_reader(settings).names()
-
-
-def _require_answer(uri: str) -> None:
-    """StoreError if the store does not answer once; MLflow itself would try for minutes."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from mindtrace.registry.store import ping
-
-    try:
-        ping(uri)
-    except (OSError, SQLAlchemyError) as error:
-        reason = masked(" ".join(str(error).split()))
-        raise StoreError(f"{masked(uri)}: {reason[:300]}") from error
 
 
 def _champion(settings: Settings, name: str) -> Check:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mindtrace.config.sections import SECTIONS, STARTS
 from mindtrace.config.settings import Settings
@@ -39,11 +39,12 @@ if TYPE_CHECKING:
     from mindtrace.jobs.sidecar import WorkerSidecar
 
 _POLL = 0.3  # seconds
-_LOCAL_TRIES = 100  # to read a database that is away
+_LOCAL_TRIES = 15  # to read a database that is away
 _REMOTE_TRIES = 20  # of a connection that broke while a job was followed
 _PAUSE = 2.0  # seconds between them
 
 Document = dict[str, Any]
+Numbered = tuple[int, str, Document]  # an event: its number, name and data
 
 
 def queue(settings: Settings) -> JobQueue:
@@ -182,6 +183,28 @@ def _urls(settings: Settings) -> dict[str, str]:
     return {name: url for name, url in values.items() if url}
 
 
+def _followed(
+    read: Callable[[int], Iterator[Numbered]],
+    away: type[Exception] | tuple[type[Exception], ...],
+    tries: int,
+    sleep: Callable[[float], object],
+) -> Iterator[tuple[str, Document]]:
+    """Events of `read(after)`, to the end; it is asked again where it raises `away`."""
+    after, failed = 0, 0
+    while True:
+        try:
+            for number, name, data in read(after):
+                yield name, data
+                after, failed = number, 0
+                if name == END:
+                    return
+        except away:
+            failed += 1
+            if failed >= tries:
+                raise
+        sleep(_PAUSE if failed else _POLL)
+
+
 class LocalJobs:
     """The jobs of the database that the settings name, as documents."""
 
@@ -208,23 +231,12 @@ class LocalJobs:
     def follow(self, job_id: str) -> Iterator[tuple[str, Document]]:
         """Name and data of a job's events, to its end; starts a worker if none runs."""
         self._sidecar.start()
-        after, tries = 0, 0
-        while True:
-            try:
-                found = self._queue.events(job_id, after)
-                tries = 0
-            except StoreError:
-                tries += 1
-                if tries >= _LOCAL_TRIES:
-                    raise
-                found = []
-            for event in found:
-                yield event.name, dict(event.data)
-                after = event.id
-                if event.name == END:
-                    return
-            if not found:
-                self._sleep(_POLL)
+
+        def read(after: int) -> Iterator[Numbered]:
+            for event in self._queue.events(job_id, after):
+                yield event.id, event.name, dict(event.data)
+
+        yield from _followed(read, StoreError, _LOCAL_TRIES, self._sleep)
 
     def log(self, job_id: str, offset: int) -> bytes:
         """A part of a job's log from an offset in bytes; empty at its end for now."""
@@ -237,6 +249,8 @@ class LocalJobs:
 
 class RemoteJobs(Link):
     """The same for a running server; its refusals are raised as the errors they were there."""
+
+    errors: ClassVar = {**Link.errors, 409: ConflictError, 422: UsageError, 429: QueueFullError}
 
     def __init__(
         self,
@@ -273,23 +287,15 @@ class RemoteJobs(Link):
 
     def follow(self, job_id: str) -> Iterator[tuple[str, Document]]:
         """Name and data of a job's events, to its end; waits for a server that restarts."""
-        after, tries = 0, 0
-        while True:
-            try:
-                for number, name, data in self._events(f"/jobs/{_safe(job_id)}/events", after):
-                    yield name, data
-                    after, tries = number, 0
-                    if name == END:
-                        return
-            except ConflictError:  # the server's database is away
-                tries += 1
-                if tries >= _REMOTE_TRIES:
-                    raise
-            except (OSError, http.client.HTTPException) as error:
-                tries += 1
-                if tries >= _REMOTE_TRIES:
-                    raise self.stranger("does not answer any more") from error
-            self._sleep(_PAUSE if tries else 0.1)
+
+        def read(after: int) -> Iterator[Numbered]:
+            return self._events(f"/jobs/{_safe(job_id)}/events", after)
+
+        away = (ConflictError, OSError, http.client.HTTPException)  # its database, or itself
+        try:
+            yield from _followed(read, away, _REMOTE_TRIES, self._sleep)
+        except (OSError, http.client.HTTPException) as error:
+            raise self.stranger("does not answer any more") from error
 
     def log(self, job_id: str, offset: int) -> bytes:
         try:
@@ -299,20 +305,13 @@ class RemoteJobs(Link):
 
     def refused(self, reply: Reply) -> MindtraceError:
         detail, hint = reply.fields.get("detail"), reply.fields.get("hint")
-        message = f"{self.url}: {detail}"
         if reply.status == 404 and isinstance(detail, str):
             error = NotFoundError("job", None, hint=hint)
-            error.message, error.args = message, (message,)
+            error.message = f"{self.url}: {detail}"
+            error.args = (error.message,)
             return error
         if reply.status == 422 and reply.fields.get("errors"):
             return ConfigError([_fault(row) for row in reply.fields["errors"]], hint=hint)
-        kinds: dict[int, type[MindtraceError]] = {
-            409: ConflictError,
-            422: UsageError,
-            429: QueueFullError,
-        }
-        if reply.status in kinds and isinstance(detail, str):
-            return kinds[reply.status](message, hint=hint)
         return super().refused(reply)
 
     def _ask(
@@ -323,7 +322,7 @@ class RemoteJobs(Link):
             raise self.refused(reply)
         return dict(reply.fields)
 
-    def _events(self, path: str, after: int) -> Iterator[tuple[int, str, Document]]:
+    def _events(self, path: str, after: int) -> Iterator[Numbered]:
         """Number, name and data of server-sent events after a number."""
         fields: dict[str, str] = {}
         for line in self._open(path, {"Last-Event-ID": str(after)} if after else {}):

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import SplitResult, urlsplit
 
 from mindtrace.errors import ConflictError, ImageError, MindtraceError, UsageError
@@ -34,6 +34,11 @@ class Reply:
 
 class Link:
     """One kept connection to `mindtrace serve`; a request may be sent and read separately."""
+
+    errors: ClassVar[Mapping[int, type[MindtraceError]]] = {
+        **dict.fromkeys((401, 403, 421), UsageError),
+        **dict.fromkeys((429, 503), ConflictError),
+    }
 
     def __init__(self, url: str, token: bytes | None = None, *, patience: float = PATIENCE) -> None:
         """Check the URL; the first request opens the connection."""
@@ -94,14 +99,14 @@ class Link:
         detail, hint = reply.fields.get("detail"), reply.fields.get("hint")
         if not isinstance(detail, str) or reply.status in (404, 405, 415):
             return self.stranger(f"answers {reply.status}")
-        message = f"{self.url}: {detail}"
+        message, kind = f"{self.url}: {detail}", self.errors.get(reply.status)
+        if kind is None:
+            return MindtraceError(f"{message} ({reply.status})", hint=hint)
         if reply.status == 401:
-            return UsageError(message, hint="--token-file FILE, the one that the server was given")
-        if reply.status in (403, 421):
-            return UsageError(message, hint=hint)
-        if reply.status in (429, 503):
-            return ConflictError(message, hint=hint or "the server is busy; try again later")
-        return MindtraceError(f"{message} ({reply.status})", hint=hint)
+            hint = "--token-file FILE, the one that the server was given"
+        elif reply.status in (429, 503):
+            hint = hint or "the server is busy; try again later"
+        return kind(message, hint=hint)
 
     def stranger(self, what: str) -> MindtraceError:
         """The error for an answer that is not mindtrace's."""
@@ -148,9 +153,7 @@ LONGEST_WAIT = 5.0  # seconds before the next try, whatever Retry-After says
 # A larger image is sent alone and as it is; smaller ones in base64, together.
 ALONE = 1024 * 1024
 MOST_BYTES = 4 * ALONE
-MOST_IMAGES = 256
-FIRST_IMAGES = 32
-QUICK, SLOW = 0.2, 1.0  # seconds for an answer: below and above, more or fewer images are sent
+MOST_IMAGES = 64  # together, and fewer once that was too much for the server
 _MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
 
 Item = Prediction | PredictionFailure
@@ -193,13 +196,13 @@ def _read(paths: Iterable[str], stdin: Callable[[], bytes]) -> Iterator[_File]:
 
 
 class _RemotePredictor:
-    """Sends images in batches that grow while the server answers quickly."""
+    """Sends images in batches."""
 
     def __init__(self, link: Link, top_k: int, sleep: Callable[[float], object]) -> None:
         self._link = link
         self._top_k = top_k
         self._sleep = sleep
-        self._size = FIRST_IMAGES
+        self._size = MOST_IMAGES
 
     def answers(self, files: Iterator[_File]) -> Iterator[Item]:
         """The items for `files`; the next are read while the server works."""
@@ -233,15 +236,9 @@ class _RemotePredictor:
         return [next(answered) if isinstance(file, _Image) else file for file in batch]
 
     def _items(self, sent: Sequence[_Image]) -> list[Item]:
-        began = time.monotonic()
         reply = self._patient_reply()
         if reply.status in (413, 504) and len(sent) > 1:
             return [*self._halved(sent[: len(sent) // 2]), *self._halved(sent[len(sent) // 2 :])]
-        seconds = time.monotonic() - began
-        if seconds < QUICK:
-            self._size = min(2 * self._size, MOST_IMAGES)
-        elif seconds > SLOW:
-            self._size = max(1, self._size // 2)
         if reply.status in (400, 413, 422) and len(sent) == 1:
             detail = reply.fields.get("detail", f"the server answers {reply.status}")
             error = ImageError(str(detail), hint=reply.fields.get("hint"))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mindtrace.training.report import ClassScore, Report
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainOutcome:
     """What a training came to; version and digests of what was not registered are None.
 
@@ -45,17 +45,17 @@ class TrainOutcome:
     run_id: str
     metrics: Mapping[str, float]
     best_epoch: int
-    epochs: int
-    steps: int
-    fit_s: float
+    epochs: int = 0
+    steps: int = 0
+    fit_s: float = 0.0
     duration_s: float
     config_digest: str
     data_digest: str
     test_digest: str
     weights_digest: str | None
     bundle_digest: str | None
-    calibration_error: float
-    classes: tuple[ClassScore, ...]
+    calibration_error: float = math.nan
+    classes: tuple[ClassScore, ...] = ()
     reused: bool = False
 
 
@@ -204,17 +204,12 @@ def _outcome_of_earlier(found: Published, duration_s: float, *, reused: bool) ->
         run_id=found.run_id,
         metrics=found.metrics,
         best_epoch=int(found.tags.get("best_epoch", 0)),
-        epochs=0,
-        steps=0,
-        fit_s=0.0,
         duration_s=duration_s,
         config_digest=found.tags.get("config_digest", ""),
         data_digest=found.tags.get("data_digest", ""),
         test_digest=found.tags.get("test_digest", ""),
         weights_digest=found.weights_digest,
         bundle_digest=found.bundle_digest,
-        calibration_error=math.nan,
-        classes=(),
         reused=reused,
     )
 
@@ -270,10 +265,19 @@ def _opened_run(
 ) -> Iterator[tuple[Run, Path]]:
     """An MLflow run and its checkpoint folder; the run ends as the block ends."""
     from mindtrace.registry.callbacks import run_failed_on_error, run_finished_or_failed
-    from mindtrace.registry.store import resume_run
+    from mindtrace.registry.provenance import environment
+    from mindtrace.registry.store import resume_run, start_run
     from mindtrace.training import checkpoint
 
     config, digest = settings.to_ini(), data.digests().data_digest
+    tags = {PREFIX + key: value for key, value in environment().items()}
+    if job_id is not None:
+        tags[PREFIX + "job_id"] = job_id
+    params = {
+        f"{row.section}.{row.key}": row.value
+        for row in settings.rows()
+        if row.section in ("data", "model", "train", "compute") and row.key != "mirror"
+    }
     with ExitStack() as stack:
         # A signal must not come while the run exists and nothing would end it.
         with interrupts.held():
@@ -283,9 +287,9 @@ def _opened_run(
                 checkpoint.require_same(found, wanted)
                 run = resume_run(store, found.run_id)
             else:
-                run = _start_run(store, settings, name, job_id)
+                run = start_run(store, settings.registry.experiment_name or name, None, tags)
                 with run_failed_on_error(run):
-                    run.log_params(_params(settings))
+                    run.log_params(params)
                     wanted = checkpoint.Identity(run.run_id, name, config, digest)
                     folder = checkpoint.begin(settings.dirs.checkpoints, wanted)
             stack.enter_context(run_finished_or_failed(run))
@@ -297,25 +301,6 @@ def _opened_run(
                     f"the same command with --resume {run.run_id} goes on from the last epoch"
                 )
             raise
-
-
-def _start_run(store: Store, settings: Settings, name: str, job_id: str | None) -> Run:
-    from mindtrace.registry.provenance import environment
-    from mindtrace.registry.store import start_run
-
-    tags = {PREFIX + key: value for key, value in environment().items()}
-    if job_id is not None:
-        tags[PREFIX + "job_id"] = job_id
-    return start_run(store, settings.registry.experiment_name or name, None, tags)
-
-
-def _params(settings: Settings) -> dict[str, str]:
-    """The configuration that a run records."""
-    return {
-        f"{row.section}.{row.key}": row.value
-        for row in settings.rows()
-        if row.section in ("data", "model", "train", "compute") and row.key != "mirror"
-    }
 
 
 def _log_report(run: Run, result: TrainResult) -> Report:
