@@ -97,7 +97,7 @@ def course(
         time.sleep(EPOCH_S)
         fields = {"epoch": epoch, "max_epochs": epochs, "metrics": {"val_acc": epoch / epochs}}
         report(event="epoch", **fields, seconds=EPOCH_S, best=True)
-        atomic_write(last, json.dumps([epoch, run]), durable=False)
+        atomic_write(last, json.dumps([epoch, run]).encode())
     report(event="stage", text="registering digits")
     guard.require()
     with store(uri) as connection:
