@@ -37,9 +37,9 @@ _MORE = (
 
 def cli() -> str:
     """The help of every command."""
-    parts = [_CLI]
-    for words in _commands(get_command(program())):
-        result = CliRunner().invoke(program(), [*words, "--help"], prog_name="mindtrace")
+    parts, app = [_CLI], program()
+    for words in _commands(get_command(app)):
+        result = CliRunner().invoke(app, [*words, "--help"], prog_name="mindtrace")
         title = " ".join(("mindtrace", *words))
         parts.append(f"## {title}\n\n```text\n{result.stdout.strip()}\n```\n")
     return "\n".join(parts)

@@ -113,6 +113,7 @@ def shell(root: Path, tmp_path: Path) -> Iterator[Shell]:
     opened.close()
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 def test_what_the_readme_shows_is_what_comes_out(shell: Shell) -> None:
     with socket.socket() as free:

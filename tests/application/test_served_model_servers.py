@@ -53,6 +53,7 @@ def wait_for(url: str, version: int) -> float:
     return time.monotonic() - start
 
 
+@pytest.mark.proof
 def test_promotions_by_cli_and_http(two: Registered, mindtrace: Callable[..., Any]) -> None:
     with following("--workers", "2") as url:
         assert versions_of(url) == {1}

@@ -73,7 +73,7 @@ def test_the_same_picture_in_other_modes_formats_and_sizes(
     ("name", "sets"),
     [
         ("cnn", []),
-        ("cnn", ["data.image_size=13"]),
+        pytest.param("cnn", ["data.image_size=13"], marks=pytest.mark.proof),
         pytest.param("shufflenet_v2_x1_0", [], marks=pytest.mark.proof),
         pytest.param("resnet18", [], marks=pytest.mark.proof),
         pytest.param("mobilenet_v3_small", [], marks=pytest.mark.proof),

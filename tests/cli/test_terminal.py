@@ -102,6 +102,7 @@ def test_many_images_have_a_bar_and_a_table(
     assert len(re.findall(r"\d{3}\.png|\.png", text)) >= 120
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 def test_a_training_has_a_bar_and_a_line_an_epoch(terminal: Terminal, root: Path) -> None:
     text = _STYLES.sub("", terminal("train", "--source", "digits", "--max-epochs", "2"))

@@ -116,6 +116,7 @@ def test_what_others_change_all_the_time_is_told(worker: FakeWorker, registry: R
     assert found == {"promoted": False, "verdict": None, "message": "others were quicker"}
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 def test_a_real_registry(trained: Path, worker: FakeWorker) -> None:
     root = worker.attempt.work.root

@@ -272,6 +272,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 def test_the_starters_own_example_leaves_mlflow_and_the_folder_as_they_were(
     root: Path, tmp_path: Path

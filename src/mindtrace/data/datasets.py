@@ -29,7 +29,7 @@ from mindtrace.data.download import downloads
 from mindtrace.data.folder import Rows, load_rows
 from mindtrace.data.split import Stage
 from mindtrace.errors import DataError, DownloadError, UsageError
-from mindtrace.preprocess import Mode
+from mindtrace.preprocess import InputRequirements, Mode
 from mindtrace.system import file_lock
 
 _DIGITS = tuple("0123456789")
@@ -317,7 +317,11 @@ class MNIST(TorchvisionImages):
         num_val: validation images, or the fraction of the training file.
         pin_memory: page-locked batches where there is a CUDA device.
         data_dir: holds the folder `MNIST`; None for `[DIR_PATHS] DATA`.
-        **options: of `TorchvisionImages`.
+        split_seed: decides which training images validate.
+        image_size: pixels a side to scale to; None for the images' own.
+        demand: what the network requires of its input.
+        mirror: address of a folder with the files; None for torchvision's mirrors.
+        test_fraction: not used; the test file is the test split.
     """
 
     source = "mnist"
@@ -330,11 +334,26 @@ class MNIST(TorchvisionImages):
         num_val: int | float = 5_000,
         pin_memory: bool = False,
         data_dir: str | Path | None = None,
-        **options: Any,
+        *,
+        split_seed: int = 0,
+        image_size: int | None = None,
+        demand: InputRequirements | None = None,
+        mirror: str | None = None,
+        test_fraction: float = 0.2,
     ) -> None:
-        options |= {"batch_size": batch_size, "num_workers": num_workers, "pin_memory": pin_memory}
         super().__init__(
-            type(self).source, num_train=num_train, num_val=num_val, data_dir=data_dir, **options
+            type(self).source,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            num_train=num_train,
+            num_val=num_val,
+            pin_memory=pin_memory,
+            data_dir=data_dir,
+            split_seed=split_seed,
+            image_size=image_size,
+            demand=demand,
+            mirror=mirror,
+            test_fraction=test_fraction,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import time
@@ -33,7 +34,7 @@ class Reply:
 
 
 class Link:
-    """One kept connection to `mindtrace serve`; a request may be sent and read separately."""
+    """One kept connection to `mindtrace serve`."""
 
     errors: ClassVar[Mapping[int, type[MindtraceError]]] = {
         **dict.fromkeys((401, 403, 421), UsageError),
@@ -55,39 +56,16 @@ class Link:
     def ask(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}
     ) -> Reply:
-        """Send a request and read its reply."""
-        self.send(method, path, body, headers)
-        return self.read()
-
-    def send(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}
-    ) -> None:
-        """Send a request; `read` must come before the next."""
-        self._request = (method, self._prefix + path, body, {**self._headers, **headers})
-        self.send_again()
-
-    def send_again(self) -> None:
-        """Send the same request once more."""
+        """Send a request and read its reply; once more where the connection breaks."""
+        request = (method, self._prefix + path, body, {**self._headers, **headers})
         try:
-            self._connection.request(*self._request)
-        except (BrokenPipeError, ConnectionResetError):
-            # The server may have refused before the body was sent, or have closed an idle
-            # connection; `read` handles both.
-            return
-        except (OSError, http.client.HTTPException) as error:
-            raise self._no_answer(error) from error
-
-    def read(self) -> Reply:
-        """The reply; where the connection breaks, the request is sent a second time."""
-        try:
-            return self._reply()
+            return self._exchange(*request)
         except (ConnectionError, http.client.HTTPException):
-            self._connection.close()
+            self._connection.close()  # the server may have closed it while it was idle
         except OSError as error:
             raise self._no_answer(error) from error
-        self.send_again()
         try:
-            return self._reply()
+            return self._exchange(*request)
         except (OSError, http.client.HTTPException) as error:
             raise self._no_answer(error) from error
 
@@ -114,7 +92,10 @@ class Link:
             f"{self.url} {what}", hint="--url is what `mindtrace serve` says when it starts"
         )
 
-    def _reply(self) -> Reply:
+    def _exchange(self, *request: Any) -> Reply:
+        # The server may refuse, and close, before the whole body was sent.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._connection.request(*request)
         try:
             response = self._connection.getresponse()
             fields = json.loads(response.read())
@@ -204,17 +185,8 @@ class _RemotePredictor:
         self._sleep = sleep
         self._size = MOST_IMAGES
 
-    def answers(self, files: Iterator[_File]) -> Iterator[Item]:
-        """The items for `files`; the next are read while the server works."""
-        waiting: list[_File] = []
-        for batch in self._batches(files):
-            items = self._received(waiting)
-            self._send(_images(batch))
-            waiting = batch
-            yield from items
-        yield from self._received(waiting)
-
-    def _batches(self, files: Iterator[_File]) -> Iterator[list[_File]]:
+    def answers(self, files: Iterable[_File]) -> Iterator[Item]:
+        """The items for `files`, in their order."""
         batch: list[_File] = []
         size = 0
         for file in files:
@@ -222,23 +194,22 @@ class _RemotePredictor:
             # A large one fills a batch by itself.
             weight = weight if weight < ALONE else MOST_BYTES + 1
             if batch and (size + weight > MOST_BYTES or len(batch) >= self._size):
-                yield batch
+                yield from self._answered(batch)
                 batch, size = [], 0
             batch.append(file)
             size += weight
-        if batch:
-            yield batch
+        yield from self._answered(batch)
 
-    def _received(self, batch: Sequence[_File]) -> list[Item]:
-        """The items of a batch whose images were sent."""
-        sent = _images(batch)
-        answered = iter(self._items(sent) if sent else ())
-        return [next(answered) if isinstance(file, _Image) else file for file in batch]
+    def _answered(self, batch: Sequence[_File]) -> list[Item]:
+        images = [file for file in batch if isinstance(file, _Image)]
+        items = iter(self._items(images) if images else ())
+        return [next(items) if isinstance(file, _Image) else file for file in batch]
 
     def _items(self, sent: Sequence[_Image]) -> list[Item]:
-        reply = self._patient_reply()
+        reply = self._patient_reply(sent)
         if reply.status in (413, 504) and len(sent) > 1:
-            return [*self._halved(sent[: len(sent) // 2]), *self._halved(sent[len(sent) // 2 :])]
+            self._size = half = len(sent) // 2
+            return self._items(sent[:half]) + self._items(sent[half:])
         if reply.status in (400, 413, 422) and len(sent) == 1:
             detail = reply.fields.get("detail", f"the server answers {reply.status}")
             error = ImageError(str(detail), hint=reply.fields.get("hint"))
@@ -251,38 +222,27 @@ class _RemotePredictor:
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise self._link.stranger("answers otherwise than a mindtrace server") from error
 
-    def _halved(self, sent: Sequence[_Image]) -> list[Item]:
-        self._size = len(sent)
-        self._send(sent)
-        return self._items(sent)
-
-    def _patient_reply(self) -> Reply:
+    def _patient_reply(self, sent: Sequence[_Image]) -> Reply:
         """The reply; the request is repeated while the server is busy."""
-        reply = self._link.read()
+        request = self._request(sent)
+        reply = self._link.ask("POST", *request)
         for _ in range(TRIES - 1):
             if reply.status != 503 or reply.retry_after is None:
                 break
             self._sleep(min(reply.retry_after, LONGEST_WAIT))
-            self._link.send_again()
-            reply = self._link.read()
+            reply = self._link.ask("POST", *request)
         return reply
 
-    def _send(self, sent: Sequence[_Image]) -> None:
-        if not sent:
-            return
+    def _request(self, sent: Sequence[_Image]) -> tuple[str, bytes, Mapping[str, str]]:
+        """Path, body and headers."""
         data = sent[0].data
         if len(data) >= ALONE:
             kind = {"Content-Type": _media_type(data)}
-            self._link.send("POST", f"/inference?top_k={self._top_k}", data, kind)
-            return
+            return f"/inference?top_k={self._top_k}", data, kind
         # By hand, for speed: base64 has no character that JSON would have to escape.
         texts = b'", "'.join(base64.b64encode(image.data) for image in sent)
         body = b'{"images": ["%b"], "top_k": %d}' % (texts, self._top_k)
-        self._link.send("POST", "/inference", body, {"Content-Type": "application/json"})
-
-
-def _images(batch: Iterable[_File]) -> list[_Image]:
-    return [file for file in batch if isinstance(file, _Image)]
+        return "/inference", body, {"Content-Type": "application/json"}
 
 
 def _media_type(data: bytes) -> str:
