@@ -59,7 +59,7 @@ def _words(parameter: Any) -> str:
 def _parameter(parameter: Any) -> dict[str, Any]:
     if getattr(parameter, "is_flag", False):
         return {"flag": True}
-    kind = {int: "integer", float: "number"}.get(parameter.bare_type, "text")
+    kind = {int: "integer", float: "number"}.get(parameter.type_descriptor.annotation, "text")
     fields = {
         "kind": parameter.param_type_name,
         "type": kind,

@@ -214,10 +214,10 @@ def predict(
 
     def decoded(image: bytes | Problem) -> Pixels | ImageError | Problem:
         require_wanted(wanted)
+        if isinstance(image, Problem):
+            return image
         try:
-            return (
-                image if isinstance(image, Problem) else model.predictor.decode(image, max_pixels)
-            )
+            return model.predictor.decode(image, max_pixels)
         except ImageError as error:
             return error
 

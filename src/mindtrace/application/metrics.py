@@ -115,21 +115,34 @@ class _Families:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         own = CollectorRegistry()
 
-        def make(kind: Any, name: str, text: str, *labels: str, **options: Any) -> Any:
-            return kind(f"mindtrace_{name}", text, labels, registry=own, **options)
+        def make(kind: Any, name: str, about: str, *labels: str, **options: Any) -> Any:
+            return kind(f"mindtrace_{name}", about, labels, registry=own, **options)
 
         self.requests = make(Count, "requests", "Requests that were answered.", "route", "code")
-        text = "From the head of a request to the head of its answer."
-        self.request_seconds = make(Buckets, "request_duration_seconds", text, buckets=BOUNDS)
-        text = "Decoding and the network, of one request."
-        self.inference_seconds = make(Buckets, "inference_duration_seconds", text, buckets=BOUNDS)
-        text = "Images that were classified."
-        self.predictions = make(Count, "predictions", text, "class_name")
+        self.request_seconds = make(
+            Buckets,
+            "request_duration_seconds",
+            "From the head of a request to the head of its answer.",
+            buckets=BOUNDS,
+        )
+        self.inference_seconds = make(
+            Buckets,
+            "inference_duration_seconds",
+            "Decoding and the network, of one request.",
+            buckets=BOUNDS,
+        )
+        self.predictions = make(Count, "predictions", "Images that were classified.", "class_name")
         self.swaps = make(Count, "model_swaps", "Changes of the served version.", "result")
-        text = "Requests that wait for a thread."
-        self.queue_depth = make(Gauge, "queue_depth", text, multiprocess_mode="livesum")
-        text, labels = "The version that answers.", ("model_name", "version")
-        self.model_info = make(Gauge, "model_info", text, *labels, multiprocess_mode="livemax")
+        self.queue_depth = make(
+            Gauge, "queue_depth", "Requests that wait for a thread.", multiprocess_mode="livesum"
+        )
+        self.model_info = make(
+            Gauge,
+            "model_info",
+            "The version that answers.",
+            *("model_name", "version"),
+            multiprocess_mode="livemax",
+        )
         self.jobs: Mapping[str, int] = {}  # by state; counted for each scrape
         # In multiprocess mode the files are read, which hold what this process counted too.
         self.collected = own

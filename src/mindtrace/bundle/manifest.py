@@ -46,6 +46,11 @@ def check_one(folder: Path, wanted: str, expected_digest: str | None = None) -> 
     return _sealed(folder, wanted, entries)
 
 
+def sizes(folder: Path) -> dict[str, int]:
+    """The size of each file that the manifest names, sorted by name; no file is read."""
+    return {name: size for name, (size, _) in sorted(_manifest(folder, None)[1].items())}
+
+
 def orphans(folder: Path) -> list[str]:
     """Names in `folder` that its manifest does not list, sorted."""
     known = {MANIFEST, _ADDED_BY_MLFLOW, *_manifest(folder, None)[1]}

@@ -19,6 +19,7 @@ class Key:
     """What a key has beside a pydantic field: it is the field's `json_schema_extra`."""
 
     synonyms: Sequence[str]
+    request: bool  # whether POST /retrain may set it
     none: tuple[str, ...]  # how None is written, and what else is read as None
     kind: Kind | None
     words: str
@@ -32,13 +33,14 @@ def key(
     doc: str,
     synonyms: str = "",
     *,
+    request: bool = False,
     none: tuple[str, ...] = (),
     kind: Kind | None = None,
     words: str = "",
     **limits: Any,
 ) -> Any:
     """Declare one key; `limits` are pydantic's: ge, le, gt, lt, pattern, repr."""
-    extra = Key(synonyms.split(), none, kind, words)
+    extra = Key(synonyms.split(), request, none, kind, words)
     return Field(default, description=doc, json_schema_extra=extra, **limits)
 
 

@@ -67,7 +67,10 @@ class DataSettings(Section):
     synonyms = "dataset datamodule dataloader images"
 
     source: Source = key(
-        "mnist", "where images come from; digits needs no network", "dataset dataset_name data name"
+        "mnist",
+        "where images come from; digits needs no network",
+        "dataset dataset_name data name",
+        request=True,
     )
     dir: Path | None = key(
         None,
@@ -84,14 +87,22 @@ class DataSettings(Section):
         none=BLANK,
         repr=False,
     )
-    batch_size: int = key(64, "images per training step", "batch bs", ge=1)
-    num_workers: int = key(0, "processes that help to decode image files", "workers", ge=0, le=1024)
+    batch_size: int = key(64, "images per training step", "batch bs", ge=1, request=True)
+    num_workers: int = key(
+        0,
+        "processes that help to decode image files",
+        "workers",
+        ge=0,
+        le=1024,
+        request=True,
+    )
     num_val: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = key(
         None,
         "images for validation; blank is 5000 for mnist and its kin, 0.1 elsewhere",
         "val_size val_fraction val_split validation",
         kind=COUNT_OR_FRACTION,
         none=AUTO,
+        request=True,
     )
     test_fraction: float = key(
         0.2,
@@ -99,12 +110,14 @@ class DataSettings(Section):
         "test_size test_split num_test",
         gt=0,
         lt=1,
+        request=True,
     )
     split_seed: int = key(
         0,
         "seeds the split and nothing else: versions with other seeds share a test set",
         "random_state",
         ge=0,
+        request=True,
     )
     image_size: int | None = key(
         None,
@@ -113,11 +126,13 @@ class DataSettings(Section):
         none=AUTO,
         ge=1,
         le=1024,
+        request=True,
     )
     augment: Literal["none", "light"] = key(
         "none",
         "light: random shifts of up to 1/14 of the side and turns of up to 10 degrees",
         "transforms",
+        request=True,
     )
 
 
@@ -126,16 +141,21 @@ class ModelSettings(Section):
 
     synonyms = "network net architecture arch"
 
-    name: Network = key("mlp", "the architecture", "model arch architecture network")
-    hidden: int = key(100, "units in the hidden layer of mlp", "width", ge=1, le=65536)
-    dropout: float = key(0.2, "fraction of units that a training step leaves out", ge=0, lt=1)
+    name: Network = key("mlp", "the architecture", "model arch architecture network", request=True)
+    hidden: int = key(
+        100, "units in the hidden layer of mlp", "width", ge=1, le=65536, request=True
+    )
+    dropout: float = key(
+        0.2, "fraction of units that a training step leaves out", ge=0, lt=1, request=True
+    )
     weights: str = key(
         "none",
         "initial weights: random, torchvision's pretrained, or a .safetensors file",
         "pretrained checkpoint init_from",
         kind=path("none, default or a path", str, STARTS),
+        request=True,
     )
-    freeze: bool = key(False, "train the last layer only", "freeze_backbone")
+    freeze: bool = key(False, "train the last layer only", "freeze_backbone", request=True)
 
 
 class TrainSettings(Section):
@@ -143,16 +163,19 @@ class TrainSettings(Section):
 
     synonyms = "training fit trainer optimizer optim hyperparameters"
 
-    max_epochs: int = key(10, "passes over the training images", "epochs epoch", ge=1)
+    max_epochs: int = key(10, "passes over the training images", "epochs epoch", ge=1, request=True)
     lr: float = key(
         0.001,
         "learning rate; with one_cycle the highest",
         "learning_rate learningrate learn_rate eta",
         gt=0,
+        request=True,
     )
-    schedule: Literal["constant", "one_cycle"] = key("constant", "how the learning rate changes")
+    schedule: Literal["constant", "one_cycle"] = key(
+        "constant", "how the learning rate changes", request=True
+    )
     monitor: Literal["val_acc", "val_loss"] = key(
-        "val_acc", "the metric that decides which epoch's weights are best", "metric"
+        "val_acc", "the metric that decides which epoch's weights are best", "metric", request=True
     )
     patience: int | None = key(
         None,
@@ -160,6 +183,7 @@ class TrainSettings(Section):
         "early_stopping early_stop early_stopping_patience",
         none=("none", ""),
         ge=1,
+        request=True,
     )
     seed: int = key(
         0,
@@ -167,9 +191,15 @@ class TrainSettings(Section):
         "random_seed manual_seed",
         ge=0,
         le=2**32 - 1,
+        request=True,
     )
     max_minutes: float | None = key(
-        None, "minutes after which to stop", "time_limit", none=("none", ""), gt=0
+        None,
+        "minutes after which to stop",
+        "time_limit",
+        none=("none", ""),
+        gt=0,
+        request=True,
     )
 
 
@@ -185,6 +215,7 @@ class RegistrySettings(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
         words="1 to 64 letters, digits, '.', '_' or '-', and begin with a letter or digit",
         none=("",),
+        request=True,
     )
     experiment_name: str | None = key(
         None,
@@ -276,7 +307,10 @@ class ComputeSettings(Section):
         words="auto, cpu, mps, cuda or cuda:N",
     )
     precision: Literal["auto", "32", "bf16"] = key(
-        "auto", "number format while training; results are float32", "dtype amp half"
+        "auto",
+        "number format while training; results are float32",
+        "dtype amp half",
+        request=True,
     )
     threads: int | None = key(
         None,
@@ -285,6 +319,7 @@ class ComputeSettings(Section):
         none=("auto", "none", ""),
         ge=1,
         le=1024,
+        request=True,
     )
     pin_memory: bool = key(False, "use pinned memory for copies to a GPU", "pin pinned")
 
@@ -324,15 +359,7 @@ KNOWN: Mapping[str, Mapping[str, Sequence[str]]] = {
 }
 #: `section.key` of everything that a retraining may ask for.
 PUBLISHED_KEYS = frozenset(
-    f"{section}.{name}"
-    for section, names in {
-        "data": "source batch_size num_workers num_val test_fraction split_seed image_size augment",
-        "model": "name hidden dropout weights freeze",
-        "train": "max_epochs lr schedule monitor patience seed max_minutes",
-        "registry": "model_name",
-        "compute": "precision threads",
-    }.items()
-    for name in names.split()
+    f"{section}.{name}" for (section, name), found in KEYS.items() if key_of(found).request
 )
 
 

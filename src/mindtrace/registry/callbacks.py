@@ -174,7 +174,11 @@ class MlflowLightningCallback(pl.Callback):
             _LOG.warning(no_version, run.run_id, "it was a fast_dev_run")
             return None
         if not isinstance(data, ImageDataModule) or not isinstance(pl_module, ImageClassifier):
-            _LOG.warning(no_version, run.run_id, "model or data module are not mindtrace's")
+            _LOG.warning(
+                no_version,
+                run.run_id,
+                "only a model and a data module of mindtrace name images and classes",
+            )
             return None
         # A copy with the best weights: the caller's own model is left as it ended.
         card = dataclasses.replace(

@@ -149,12 +149,11 @@ class ChampionLog:
         to: int,
         by: str,
         run_id: str | None,
-        **why: str | None,
+        reason: str | None = None,
+        verdict: str | None = None,
+        test_digest: str | None = None,
     ) -> HistoryEntry | None:
-        """Add an entry and set the alias; None if the last revision is not `expected` any more.
-
-        `why` are its `reason`, `verdict` and `test_digest`.
-        """
+        """Add an entry and set the alias; None if the last revision is not `expected` any more."""
         before = self.entries()
         if len(before) != expected:
             return None
@@ -166,8 +165,10 @@ class ChampionLog:
             action=action,
             origin=champion_of(before),
             to=to,
+            reason=reason,
+            verdict=verdict,
+            test_digest=test_digest,
             token=uuid4().hex,
-            **why,
         )
         if not self._write(entry, run_id):
             return None

@@ -64,19 +64,18 @@ def register(
     settings: Settings,
     result: TrainResult,
     *,
+    parent: str | None = None,
+    job_id: str | None = None,
     before_register: Callable[[], None] | None = None,
-    **tags: str | None,
 ) -> Published:
-    """Register what `run`, still open, trained with `settings`, where no `auto` is left.
-
-    `tags` may be its `parent`, the version it started from, and its `job_id`.
-    """
+    """Register what `run`, still open, trained with `settings`; no `auto` is left in them."""
     from mindtrace.training.export import contents
 
     tests = {name: value for name, value in result.metrics.items() if name.startswith("test_")}
     run.log_metrics(tests, step=result.best_epoch)
     run.flush()
     digests = result.data.digests()
+    optional = {"parent": parent, "job_id": job_id}
     metadata = {
         **environment(),
         **times(result.started_at, result.ended_at),
@@ -88,7 +87,7 @@ def register(
         "code_digest": code_digest(),
         "data_digest": digests.data_digest,
         "test_digest": digests.test_digest,
-        **{key: value for key, value in tags.items() if value is not None},
+        **{key: value for key, value in optional.items() if value is not None},
         **{METRIC + name: repr(float(value)) for name, value in result.metrics.items()},
     }
     return publish(

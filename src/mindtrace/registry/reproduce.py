@@ -94,7 +94,7 @@ def reproduce(
             result = fit(made, data, callbacks=[stop], progress=progress)
     try:
         expected = weights_digest(load((located.folder / WEIGHTS_FILE).read_bytes()))
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         raise BundleError(located.folder, f"{WEIGHTS_FILE}: {error}") from error
     found = weights_digest(result.model.weights())
     largest, changed = _distance(registered, result, data)

@@ -90,15 +90,20 @@ def _version(reader: Reader, row: ModelVersion) -> Verification:
     if digest is None or row.location is None:
         return Verification(row.name, row.version, subject, digest, "no bundle", ())
     folder = file_path(row.location)
+    if folder is not None:
+        faults = _bundle_faults(folder, digest, row.own_tags)
+        return _found(row.name, row.version, subject, digest, faults)
     # Fetched anew: an earlier copy proves nothing about what the store holds now.
-    with tempfile.TemporaryDirectory(prefix="mindtrace-") as scratch:
-        try:
-            if folder is None:
-                folder = Path(scratch) / "bundle"
-                reader.fetch(row.location, folder)
+    try:
+        with tempfile.TemporaryDirectory(prefix="mindtrace-") as scratch:
+            folder = Path(scratch) / "bundle"
+            reader.fetch(row.location, folder)
             faults = _bundle_faults(folder, digest, row.own_tags)
-        except StoreError as error:
-            faults = [f"its files cannot be had: {error.message}"]
+    except StoreError as error:
+        faults = [f"its files cannot be had: {error.message}"]
+    except OSError as error:
+        where = tempfile.gettempdir()
+        raise StoreError(f"cannot keep files in {where}: {error.strerror}") from error
     return _found(row.name, row.version, subject, digest, faults)
 
 

@@ -149,10 +149,8 @@ def show_version(settings: Settings, ref: str) -> VersionDetail:
     tags = row.own_tags
     files: dict[str, int] = {}
     # `registry verify` reports a damaged bundle; the rest is worth showing.
-    with contextlib.suppress(BundleError, OSError, ValueError, KeyError, TypeError):
-        folder = locate_version(settings, reader, row).folder
-        entries = json.loads((folder / manifest.MANIFEST).read_bytes())["files"]
-        files = {name: int(entry["size"]) for name, entry in sorted(entries.items())}
+    with contextlib.suppress(BundleError):
+        files = manifest.sizes(locate_version(settings, reader, row).folder)
     git = {"commit": tags.get("git_commit"), "dirty": tags.get("git_dirty") == "true"}
     names = ("parent", "job_id", "started_at", "ended_at", "config_digest", "weights_digest")
     texts: dict[str, Any] = {name: tags.get(name) for name in names}

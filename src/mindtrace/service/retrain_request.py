@@ -215,7 +215,7 @@ def _section_schema(section: str) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for key in KNOWN[section]:
         declared = KEYS[section, key]
-        if f"{section}.{key}" not in PUBLISHED_KEYS:
+        if not key_of(declared).request:
             continue
         kind: Any = declared.annotation
         if (section, key) == ("model", "weights"):

@@ -100,7 +100,7 @@ def fit(
     progress = progress or Progress()
     started_at = datetime.now(UTC)
     train = settings.train
-    with _quiet(settings.compute.threads):
+    with _torch_threads(settings.compute.threads), _quiet():
         torch.manual_seed(train.seed)
         model = build_model(settings.model, train, data.spec, data.class_names)
         steps = math.ceil(len(data.split("train")) / data.batch_size)
@@ -174,11 +174,20 @@ def _limits(settings: Settings) -> list[pl.Callback]:
 
 
 @contextmanager
-def _quiet(threads: int | None) -> Iterator[None]:
-    """Computes with so many threads and without Lightning's banners; its warnings still show."""
+def _torch_threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences Lightning's banners and advertisements; its warnings still show."""
     logger = logging.getLogger("pytorch_lightning")
-    before, level = torch.get_num_threads(), logger.level
-    torch.set_num_threads(threads or before)
+    level = logger.level
     logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -186,5 +195,4 @@ def _quiet(threads: int | None) -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
             yield
     finally:
-        torch.set_num_threads(before)
         logger.setLevel(level)
