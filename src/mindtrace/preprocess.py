@@ -12,8 +12,8 @@ import re
 import struct
 import warnings
 import zlib
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,11 @@ class ImageSpec:
     def channels(self) -> int:
         """1 for grey, 3 for colour."""
         return 1 if self.mode == "L" else 3
+
+    def document(self) -> dict[str, Any]:
+        """What a client must know who makes the network's input without us."""
+        formula = {"scale": [0.0, 1.0], "formula": "(pixel / 255 - mean) / std", "layout": "NCHW"}
+        return {**asdict(self), **formula}
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,24 @@ def test_a_stock_client_asks_for_everything_there_is(stock: Any) -> None:
     }
 
 
+@pytest.mark.parametrize("path", ["/v2/models/squares", "/v2/models/squares/versions/3"])
+def test_the_metadata_is_enough_to_make_the_networks_input(client: httpx.Client, path: str) -> None:
+    """From what it says alone, pixels as tensors are answered as the file is."""
+    image, tensor = client.get(path).json()["inputs"]
+    assert set(image) == {"name", "datatype", "shape"}
+    said = tensor["parameters"]
+    assert (said["mode"], said["height"], said["width"], said["layout"]) == ("L", 8, 8, "NCHW")
+    level = np.full((1, 1, 8, 8), 90) / 255 * said["scale"][1]
+    pixels = (level - said["mean"][0]) / said["std"][0]
+    by_tensor = client.post(INFER, json=_pixels(pixels.ravel().tolist(), [1, 1, 8, 8]))
+    by_file = client.post(INFER, json=_images(png(90)))
+    np.testing.assert_allclose(
+        _outputs(by_tensor)["probabilities"]["data"],
+        _outputs(by_file)["probabilities"]["data"],
+        atol=1e-5,
+    )
+
+
 def test_a_stock_client_sends_image_files(stock: Any, triton: ModuleType) -> None:
     tensor = triton.InferInput("image", [2], "BYTES")
     tensor.set_data_from_numpy(np.array([DARK, BRIGHT], object))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -66,12 +67,17 @@ def test_what_is_registered_is_whole_and_the_first_one_is_champion(
     assert tags["weights_digest"] == published.weights_digest
     assert list((store.root / "staging").iterdir()) == []
     images = np.zeros((3, 1, 8, 8), np.float32)
-    answers = mlflow.pyfunc.load_model(str(located.folder)).predict(images)
+    model = mlflow.pyfunc.load_model(str(located.folder))
+    answers = model.predict(images)
+    said = model.metadata.metadata["input"]
+    assert said == json.loads(json.dumps(packed.model_config.spec.document()))
+    assert (said["mode"], said["height"], said["scale"]) == ("L", 8, [0.0, 1.0])
     np.testing.assert_allclose(answers["probabilities"], predictor.run_input(images), atol=1e-6)
 
     second = register()
 
     assert (second.version, second.champion) == (2, False)
+    assert second.bundle_digest == published.bundle_digest, "neither times nor random ids"
     assert champions(store) == [(1, 1, "promote", "tester")]
 
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +18,7 @@ import torch
 
 from mindtrace.bundle.bundle import Contents
 from mindtrace.data.batches import to_pixels
-from mindtrace.preprocess import image_digest, open_pixels
+from mindtrace.preprocess import ImageSpec, image_digest, open_pixels
 from mindtrace.training.export import contents, export_onnx
 from mindtrace.training.fit import TrainResult
 
@@ -81,6 +88,75 @@ def test_the_graph_has_a_free_batch_and_no_data_outside_itself(
     again = export_onnx(result.model.network, result.model.model_config.spec)
     assert capfd.readouterr() == ("", "")
     assert again == packed.onnx, "the same network makes the same graph"
+
+
+def _messages(message: Any) -> Any:
+    """A message of a graph, and every one within it."""
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in value if field.is_repeated else (value,):
+                yield from _messages(part)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(ImageSpec("L", 8, 8, (0.3053,), (0.3759,)), id="grey"),
+        pytest.param(
+            ImageSpec("RGB", 8, 12, (0.5, 0.4, 0.3), (0.2, 0.2, 0.1), "crop", 10), id="crop"
+        ),
+        pytest.param(ImageSpec("RGB", 1, 1, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), id="one pixel"),
+    ],
+)
+def test_the_graph_says_what_it_takes_and_nothing_of_who_made_it(spec: ImageSpec) -> None:
+    size = spec.channels * spec.height * spec.width
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(spec.channels, 2, 3, padding=1),
+        torch.nn.BatchNorm2d(2),
+        torch.nn.Flatten(),
+        torch.nn.Linear(2 * size // spec.channels, 3),
+    )
+    model = onnx.load_from_string(export_onnx(network, spec))
+    said = {row.key: json.loads(row.value) for row in model.metadata_props}
+    assert said == {
+        f"input.{name}": list(value) if isinstance(value, tuple) else value
+        for name, value in spec.document().items()
+    }
+    assert (said["input.scale"], said["input.mode"]) == ([0.0, 1.0], spec.mode)
+    assert said["input.mean"] == list(spec.mean)
+    assert said["input.formula"] == "(pixel / 255 - mean) / std"
+    del model.metadata_props[:]
+    for message in _messages(model):
+        assert not getattr(message, "doc_string", "") and not getattr(message, "metadata_props", ())
+    assert not model.producer_version
+    assert b".py" not in model.SerializeToString()
+
+
+@pytest.mark.proof
+def test_the_same_training_elsewhere_makes_the_same_bundle(tmp_path: Path) -> None:
+    """Two copies of the package, in folders of other names, each in its own working directory."""
+    import mindtrace
+
+    found = set()
+    for place, network in (("a", "cnn"), ("elsewhere/long name", "cnn"), ("a", "mlp"), ("b", "mlp")):
+        folder = tmp_path / network / place
+        shutil.copytree(Path(mindtrace.__file__).parent, folder / "lib" / "mindtrace")
+        words = ["train", "--source", "digits", "--max-epochs", "1", "--model", network, "--json"]
+        changes = {"PYTHONPATH": str(folder / "lib"), "DIR_PATHS__ROOT": str(folder / "root")}
+        done = subprocess.run(
+            [sys.executable, "-m", "mindtrace", *words, "--set", "compute.threads=1"],
+            env={**os.environ, **changes, "PYTHONHASHSEED": str(len(str(folder)))},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        document = json.loads(done.stdout)
+        (graph,) = (folder / "root").rglob("model.onnx")
+        assert str(tmp_path).encode() not in graph.read_bytes()
+        found.add((network, document["weights_digest"], document["bundle_digest"]))
+    assert len(found) == 2
 
 
 def test_pixels_turn_tensors_into_images() -> None:

@@ -72,7 +72,12 @@ async def v2_ready(request: Request) -> ServerReady:
     return ServerReady(ready=True)
 
 
-@router.get("/models/{name}", summary="The model", responses=_UNREADY)
+@router.get(
+    "/models/{name}",
+    summary="The model",
+    response_model_exclude_none=True,
+    responses=_UNREADY,
+)
 async def v2_model(request: Request, name: str) -> ModelMetadata:
     """What it takes and gives: one of the two inputs, any of the outputs."""
     return _metadata(_served(request, name))
@@ -81,6 +86,7 @@ async def v2_model(request: Request, name: str) -> ModelMetadata:
 @router.get(
     "/models/{name}/versions/{version}",
     summary="The model, if it is this version",
+    response_model_exclude_none=True,
     responses=_UNREADY,
 )
 async def v2_model_version(request: Request, name: str, version: str) -> ModelMetadata:
@@ -147,7 +153,15 @@ def _metadata(model: LoadedModel) -> ModelMetadata:
     }
 
     def tensors(kinds: dict[str, Kind]) -> list[TensorMetadata]:
-        return [TensorMetadata(name=n, datatype=kinds[n], shape=shapes[n]) for n in kinds]
+        return [
+            TensorMetadata(
+                name=name,
+                datatype=kinds[name],
+                shape=shapes[name],
+                parameters=card.spec.document() if name == "input" else None,
+            )
+            for name in kinds
+        ]
 
     return ModelMetadata(
         name=names["model_name"],

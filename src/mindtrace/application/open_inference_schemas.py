@@ -54,6 +54,9 @@ class TensorMetadata(Shape):
     name: str
     datatype: Kind
     shape: list[int]
+    parameters: dict[str, Any] | None = Field(
+        default=None, description="of `input`: size, mode, scale, mean and std of its pixels"
+    )
 
 
 class ModelMetadata(Shape):
@@ -89,7 +92,7 @@ class ImageInput(Strict):
 
 
 class PixelInput(Strict):
-    """Normalised input, (n, channels, height, width)."""
+    """(n, channels, height, width), normalised as GET /v2/models/NAME says."""
 
     model_config = ConfigDict(json_schema_extra=_DATA_REQUIRED)
     name: Literal["input"]

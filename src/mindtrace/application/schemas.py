@@ -117,6 +117,9 @@ class VersionItem(Shape):
     data_digest: str | None
     test_digest: str | None
     bundle_digest: str | None
+    input: dict[str, Any] | None = Field(
+        default=None, description="of one version: what its network takes, from pixels"
+    )
 
 
 class VersionPage(Shape):

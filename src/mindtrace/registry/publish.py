@@ -189,7 +189,7 @@ def add_mlflow_files(folder: Path, spec: ImageSpec, class_count: int) -> None:
     """Write `MLmodel` and its like beside `model.onnx`, so that `mlflow.pyfunc` runs it."""
     import mlflow.onnx
     import onnx
-    from mlflow.models import ModelSignature
+    from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
 
     float32 = np.dtype(np.float32)
@@ -198,11 +198,17 @@ def add_mlflow_files(folder: Path, spec: ImageSpec, class_count: int) -> None:
         TensorSpec(float32, (-1, class_count), name) for name in ("logits", "probabilities")
     ]
     signature = ModelSignature(Schema([TensorSpec(float32, shape, "images")]), Schema(outputs))
+    # An MLflow schema takes no tensor beside columns: what is in it stands in the metadata.
+    note = "a float32 tensor as under `input`; mindtrace predict and serve take image files"
+    described = Model(metadata={"input": spec.document(), "pyfunc_input": note})
+    # A random id and the time would give the same weights another bundle digest.
+    del described.model_uuid, described.utc_time_created
     with tempfile.TemporaryDirectory() as scratch:
         written = Path(scratch) / "model"
         mlflow.onnx.save_model(
             onnx.load(folder / ONNX_FILE),
             written,
+            mlflow_model=described,
             signature=signature,
             # Named here, or MLflow loads the model in a child process to guess them.
             pip_requirements=[f"{name}=={version_of(name)}" for name in ("onnxruntime", "numpy")],

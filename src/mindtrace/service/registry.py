@@ -68,6 +68,7 @@ class VersionDetail(VersionSummary):
     config_digest: str | None  # of its configuration
     weights_digest: str | None  # of its weights by name
     files: Mapping[str, int]  # of its bundle, name to size in bytes
+    input: Mapping[str, Any]  # what its network takes: size, mode, scale, mean, std
 
     @property
     def summary(self) -> VersionSummary:
@@ -148,9 +149,12 @@ def show_version(settings: Settings, ref: str) -> VersionDetail:
     row = find(settings, reader, reference)
     tags = row.own_tags
     files: dict[str, int] = {}
+    spec: dict[str, Any] = {}
     # `registry verify` reports a damaged bundle; the rest is worth showing.
     with contextlib.suppress(BundleError):
-        files = manifest.sizes(locate_version(settings, reader, row).folder)
+        located = locate_version(settings, reader, row)
+        files = manifest.sizes(located.folder)
+        spec = input_of(located)
     git = {"commit": tags.get("git_commit"), "dirty": tags.get("git_dirty") == "true"}
     names = ("parent", "job_id", "started_at", "ended_at", "config_digest", "weights_digest")
     texts: dict[str, Any] = {name: tags.get(name) for name in names}
@@ -164,7 +168,20 @@ def show_version(settings: Settings, ref: str) -> VersionDetail:
         best_epoch=int(tags["best_epoch"]) if "best_epoch" in tags else None,
         duration_s=float(tags["duration_s"]) if "duration_s" in tags else None,
         files=files,
+        input=spec,
     )
+
+
+def input_of(located: Located) -> dict[str, Any]:
+    """What the network of a bundle takes; BundleError where its file says it wrongly."""
+    from mindtrace.bundle.bundle import MODEL_FILE
+    from mindtrace.bundle.model_config import ModelConfig, ModelConfigError
+
+    text = manifest.check_one(located.folder, MODEL_FILE, located.digest)
+    try:
+        return ModelConfig.from_json(text.decode()).spec.document()
+    except (ModelConfigError, ValueError) as error:
+        raise BundleError(located.folder, str(error)) from error
 
 
 def diff(settings: Settings, a: str, b: str) -> Difference:

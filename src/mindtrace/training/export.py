@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,8 +58,23 @@ def export_onnx(network: nn.Module, spec: ImageSpec) -> bytes:
             dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
         )
     assert program is not None
-    graph: bytes = program.model_proto.SerializeToString()
+    model = program.model_proto
+    _forget_origin(model)
+    for name, value in spec.document().items():
+        model.metadata_props.add(key=f"input.{name}", value=json.dumps(value))
+    graph: bytes = model.SerializeToString(deterministic=True)
     return graph
+
+
+def _forget_origin(message: Any) -> None:
+    """Clear what differs between two machines: the exporter keeps source paths and code."""
+    for name in ("doc_string", "metadata_props", "producer_version"):
+        if name in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(name)
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in value if isinstance(value, Sequence) else (value,):
+                _forget_origin(part)
 
 
 class _WithProbabilities(nn.Module):
