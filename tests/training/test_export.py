@@ -139,7 +139,12 @@ def test_the_same_training_elsewhere_makes_the_same_bundle(tmp_path: Path) -> No
     import mindtrace
 
     found = set()
-    for place, network in (("a", "cnn"), ("elsewhere/long name", "cnn"), ("a", "mlp"), ("b", "mlp")):
+    for place, network in (
+        ("a", "cnn"),
+        ("elsewhere/long name", "cnn"),
+        ("a", "mlp"),
+        ("b", "mlp"),
+    ):
         folder = tmp_path / network / place
         shutil.copytree(Path(mindtrace.__file__).parent, folder / "lib" / "mindtrace")
         words = ["train", "--source", "digits", "--max-epochs", "1", "--model", network, "--json"]
