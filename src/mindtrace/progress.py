@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One finished epoch; `metrics` are `train_loss`, `val_loss` and `val_acc`, a fraction."""
+    """One finished epoch; `metrics` are `train_loss`, `val_loss`, `val_acc` and others by name."""
 
     epoch: int  # 1 for the first
     max_epochs: int
     metrics: Mapping[str, float]
     seconds: float  # wall time, validation included
     best: bool  # whether the monitored metric was the best so far
+    monitor: str = "val_acc"
 
 
 class Progress:

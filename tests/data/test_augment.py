@@ -1,7 +1,8 @@
-"""`[data] augment = light`: what it does to images, and which images it does it to."""
+"""`[data] augment`: what it does to images, and which images it does it to."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from mindtrace.config.settings import load_settings
 from mindtrace.data import Digits, build_data
-from mindtrace.data.augment import light
+from mindtrace.data.augment import AUGMENTATIONS, DRAWS, light
 
 
 def draw(turn: float = 0.0, across: float = 0.0, down: float = 0.0) -> torch.Tensor:
@@ -53,6 +54,29 @@ def test_channels_move_together() -> None:
     colour = light(grey.expand(-1, 3, -1, -1), draws)
     for channel in range(3):
         assert torch.equal(colour[:, channel], light(grey, draws)[:, 0])
+
+
+@pytest.mark.parametrize("name", ["photo", "strong"])
+@pytest.mark.parametrize("shape", [(3, 32, 32), (3, 20, 31), (1, 28, 28), (3, 1, 1)])
+def test_photo_changes_are_drawn_for_each_image(name: str, shape: tuple[int, ...]) -> None:
+    """Two equal images of a batch come out different, and the same draws give the same."""
+    one = noise(1, *shape)
+    images = torch.cat([one, one, one])
+    draws = torch.rand(3, DRAWS[name], generator=torch.Generator().manual_seed(5)) * 2 - 1
+    draws[2] = draws[0]
+    changed = AUGMENTATIONS[name](images, draws)
+    assert changed.shape == images.shape and changed.dtype == torch.uint8
+    assert torch.equal(changed[0], changed[2])
+    assert not torch.equal(changed[0], changed[1])
+    assert torch.equal(images, torch.cat([one, one, one])), "the images in memory stay"
+
+
+@pytest.mark.parametrize("name", ["photo", "strong"])
+@pytest.mark.parametrize("extreme", [-1.0, 1 - 2**-24])
+def test_the_ends_of_the_draws(name: str, extreme: float) -> None:
+    images = noise(2, 3, 17, 40)
+    changed = AUGMENTATIONS[name](images, torch.full((2, DRAWS[name]), extreme))
+    assert changed.shape == images.shape
 
 
 def digits(augment: str) -> Digits:
@@ -102,8 +126,28 @@ def test_an_image_is_changed_in_another_way_each_epoch() -> None:
     assert float((seen[0] - seen[1]).abs().mean()) > 0.2
 
 
+@pytest.mark.parametrize("augment", ["none", "light", "photo"])
+def test_balanced_epochs(augment: str) -> None:
+    """Rare classes come as often as others, each time changed anew, by seed and epoch alone."""
+    data = digits(augment)
+    labels = data.train.labels
+    kept = torch.cat([torch.nonzero(labels != 3)[:, 0], torch.nonzero(labels == 3)[:4, 0]])
+    few = dataclasses.replace(data.train, images=data.train.images[kept], labels=labels[kept])
+    data._ready().splits["train"] = few
+    data.balanced = True
+    x, y = (torch.cat(part) for part in zip(*data.train_dataloader(), strict=True))
+    counts = torch.bincount(y, minlength=10)
+    assert len(y) == len(kept)
+    assert counts.min() > 0.6 * counts.float().mean()
+    different = len(torch.unique(x[y == 3], dim=0))
+    assert different == 4 if augment == "none" else different > 0.9 * int(counts[3])
+    data.set_epoch(0)
+    again = torch.cat([part for part, _ in data.train_dataloader()])
+    assert torch.equal(again, x)
+
+
 def test_settings(root: Path) -> None:
-    with pytest.raises(ValueError, match="augment = 'heavy': none, light"):
+    with pytest.raises(ValueError, match="augment = 'heavy': none, light, photo, strong"):
         digits("heavy").train_dataloader()
     sets = ["data.source=digits"]
     assert build_data(load_settings(sets=[*sets, "data.augment=light"])).augment == "light"

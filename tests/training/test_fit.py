@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -19,7 +21,7 @@ from mindtrace.service.train import _with_compute_of
 from mindtrace.training.callbacks import StopOnRequest
 from mindtrace.training.checkpoint import Identity
 from mindtrace.training.fit import TrainResult, resolve_compute
-from mindtrace.training.report import evaluate
+from mindtrace.training.report import Evaluation, evaluate, report
 
 Fit = Callable[..., TrainResult]
 STEPS = 21  # of 1,294 training digits in batches of 64
@@ -62,7 +64,13 @@ def test_the_best_weights_are_kept_and_not_the_last(fitted: Fit, spoil: type[pl.
     assert [report.best for report in reports] == [True, True, False, False]
 
 
-@pytest.mark.parametrize("monitor", ["val_acc", "val_loss"])
+BASE = {"train_loss", "val_loss", "val_acc"}
+CLASSES = {"balanced_accuracy", "f1_macro"}
+
+
+@pytest.mark.parametrize(
+    "monitor", ["val_acc", "val_loss", "val_balanced_accuracy", "val_f1_macro"]
+)
 def test_metrics_are_those_of_the_weights_that_come_back(fitted: Fit, monitor: str) -> None:
     heard = Heard()
     result = fitted(f"train.monitor={monitor}", "train.max_epochs=4", progress=heard)
@@ -70,16 +78,22 @@ def test_metrics_are_those_of_the_weights_that_come_back(fitted: Fit, monitor: s
         found = evaluate(result.model, result.data, stage)
         assert result.metrics[f"{stage}_acc"] == pytest.approx(found.accuracy, abs=1e-6)
         assert result.metrics[f"{stage}_loss"] == pytest.approx(found.loss, rel=1e-4)
-    assert set(result.metrics) == {"train_loss", "val_loss", "val_acc", "test_loss", "test_acc"}
+        for name in CLASSES:
+            expected = found.metrics[f"test_{name}"]
+            assert result.metrics[f"{stage}_{name}"] == pytest.approx(expected, abs=1e-6)
+    validated = BASE | {f"val_{name}" for name in CLASSES}
+    tested = {"test_loss", "test_acc"} | {f"test_{name}" for name in CLASSES}
+    assert set(result.metrics) == validated | tested
     reports = heard.of("epoch")
     assert [(report.epoch, report.max_epochs) for report in reports] == [
         (n, 4) for n in (1, 2, 3, 4)
     ]
-    assert all(set(report.metrics) == {"train_loss", "val_loss", "val_acc"} for report in reports)
+    assert all(set(report.metrics) == validated for report in reports)
+    assert {report.monitor for report in reports} == {monitor}
     assert all(report.seconds > 0 for report in reports)
     values = [report.metrics[monitor] for report in reports]
     best = reports[result.best_epoch - 1].metrics
-    assert best[monitor] == (max if monitor == "val_acc" else min)(values)
+    assert best[monitor] == (min if monitor == "val_loss" else max)(values)
     assert best.items() <= result.metrics.items()
 
 
@@ -225,3 +239,58 @@ def test_a_resumed_training_keeps_the_compute_that_its_checkpoint_records() -> N
 
     assert (kept.device, kept.precision, kept.threads) == ("cpu", "bf16", 2)
     assert said.threads == 1
+
+
+CLASSIC = ("train.max_epochs=3", "train.lr=0.01")
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "train.balance=loss",
+        "train.balance=sample",
+        "train.label_smoothing=0.1",
+        "train.mixup=0.4",
+        "train.weight_decay=0.3",
+        "train.average=ema",
+        "data.augment=photo",
+    ],
+)
+def test_ways_to_train(fitted: Fit, extra: str, tmp_path: Path) -> None:
+    """Each changes the weights, learns all the same, repeats, and is resumed to the same end."""
+    found = fitted(*CLASSIC, extra)
+    assert digest(found) != digest(fitted(*CLASSIC))
+    assert found.metrics["test_acc"] > (0.6 if "photo" in extra else 0.85)
+    with pytest.raises(InterruptedByUser):
+        stop = StopOnRequest(iter([None] * 2 + [InterruptedByUser(2)]).__next__)
+        many = "average" in extra
+        if many:
+            stop = StopOnRequest(iter([None] * 30 + [InterruptedByUser(2)]).__next__)
+        fitted(*CLASSIC, extra, checkpoints=tmp_path, callbacks=[stop])
+    resumed = fitted(*CLASSIC, extra, checkpoints=tmp_path, resume=True)
+    assert digest(resumed) == digest(found)
+    assert resumed.metrics == found.metrics
+
+
+def test_averaged_weights_are_those_that_were_validated(fitted: Fit) -> None:
+    found = fitted(*CLASSIC, "train.average=ema")
+    accuracy = evaluate(found.model, found.data, "val").accuracy
+    assert accuracy == pytest.approx(found.metrics["val_acc"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("labels", "answers", "trained", "expected"),
+    [
+        ([0, 1, 2], [0, 1, 2], [50, 60, 3], []),
+        ([0, 1, 2], [0, 1, 2], [50, 60, 2], ["class c has 2 training images, b has 60"]),
+        ([0, 1, 2, 2], [0, 1, 0, 1], [9, 9, 9], ["class c: none of its 2 test images"]),
+        ([0, 0], [0, 0], [900, 9, 9], ["class b has 9", "class c has 9"]),
+    ],
+)
+def test_warnings_of_a_report(
+    labels: list[int], answers: list[int], trained: list[int], expected: list[str]
+) -> None:
+    test = Evaluation(np.eye(3, dtype=np.float32)[answers], np.array(labels), 0.0, 0.0)
+    warnings = report(test, "abc", np.array(trained)).warnings
+    assert len(warnings) == len(expected)
+    assert all(one.startswith(begin) for one, begin in zip(warnings, expected, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,14 @@ def test_another_configuration_is_refused_with_every_difference() -> None:
     assert "model_name was m, is n" in caught.value.message
     assert "images" in caught.value.message
     assert "seed" not in caught.value.message
+
+
+def test_a_key_that_is_younger_than_the_checkpoint_has_its_default() -> None:
+    found = Identity("r", "m", "[train]\nseed = 0\n", "d")
+    now = "[train]\nseed = 0\nmixup = {}\nbalance = none\n"
+    checkpoint.require_same(found, replace(found, config=now.format("0")))
+    with pytest.raises(UsageError, match=r"mixup was 0, is 0\.5"):
+        checkpoint.require_same(found, replace(found, config=now.format("0.5")))
 
 
 class NoRoomFrom(pl.Callback):

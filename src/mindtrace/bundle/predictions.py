@@ -122,6 +122,19 @@ class TestPredictions:
         return found
 
 
+def class_metrics(confusion: NDArray[np.int64]) -> dict[str, float]:
+    """`balanced_accuracy` and `f1_macro` of counts; rows are true classes, columns answers.
+
+    Means of recall and of F1 over the classes that have images: a class that is rare counts as
+    much as a frequent one. Source: Sokolova and Lapalme, Information Processing & Management 45
+    (2009) 427.
+    """
+    right, called, real = np.diag(confusion), confusion.sum(0), confusion.sum(1)
+    there = real > 0
+    recall, f1 = right[there] / real[there], 2 * right[there] / (called + real)[there]
+    return {"balanced_accuracy": float(recall.mean()), "f1_macro": float(f1.mean())}
+
+
 def pairs_digest(pairs: Iterable[tuple[bytes, int]]) -> str:
     """SHA-256 over the sorted (image digest, label) pairs; a label is 8 bytes, little-endian."""
     words = sorted(digest + struct.pack("<q", label) for digest, label in pairs)

@@ -48,7 +48,8 @@ def epoch_line(report: EpochReport) -> str:
     """One epoch in one line: `epoch 2/10  val_acc 0.9711  ...  1.23 s  best`."""
     width = len(str(report.max_epochs))
     parts = [f"epoch {report.epoch:>{width}}/{report.max_epochs}"]
-    parts += [f"{name} {value:.4f}" for name, value in report.metrics.items()]
+    names = dict.fromkeys(("train_loss", "val_loss", "val_acc", report.monitor))
+    parts += [f"{name} {report.metrics[name]:.4f}" for name in names if name in report.metrics]
     parts.append(f"{report.seconds:.2f} s")
     return "  ".join([*parts, "best"] if report.best else parts)
 

@@ -128,9 +128,9 @@ class DataSettings(Section):
         le=1024,
         request=True,
     )
-    augment: Literal["none", "light"] = key(
+    augment: Literal["none", "light", "photo", "strong"] = key(
         "none",
-        "light: random shifts of up to 1/14 of the side and turns of up to 10 degrees",
+        "light: small shifts and turns; photo: crops, mirroring, light and colour; strong: more",
         "transforms",
         request=True,
     )
@@ -174,8 +174,34 @@ class TrainSettings(Section):
     schedule: Literal["constant", "one_cycle"] = key(
         "constant", "how the learning rate changes", request=True
     )
-    monitor: Literal["val_acc", "val_loss"] = key(
+    monitor: Literal["val_acc", "val_loss", "val_balanced_accuracy", "val_f1_macro"] = key(
         "val_acc", "the metric that decides which epoch's weights are best", "metric", request=True
+    )
+    balance: Literal["none", "loss", "sample"] = key(
+        "none",
+        "for rare classes: loss weighs their images more, sample shows them more often",
+        "class_weights class_weight imbalance",
+        request=True,
+    )
+    label_smoothing: float = key(
+        0.0, "probability that is spread over all classes", "smoothing", ge=0, lt=1, request=True
+    )
+    mixup: float = key(
+        0.0,
+        "blend pairs of images and their labels, by a Beta(mixup, mixup) share; 0 is off",
+        "mixup_alpha",
+        ge=0,
+        le=10,
+        request=True,
+    )
+    weight_decay: float = key(
+        0.01, "how strongly AdamW pulls weights to zero", "decay l2", ge=0, le=10, request=True
+    )
+    average: Literal["none", "ema"] = key(
+        "none",
+        "ema: validate and keep a moving average of the weights over about the last epoch",
+        "ema weight_averaging swa",
+        request=True,
     )
     patience: int | None = key(
         None,

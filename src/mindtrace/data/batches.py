@@ -185,6 +185,10 @@ class TrainOrder:
         """A permutation of `count` images: int64, (count,)."""
         return torch.randperm(count, generator=self._generator(""))
 
+    def sample(self, weights: Tensor) -> Tensor:
+        """As many images as there are weights, drawn by them with replacement: int64, (n,)."""
+        return torch.multinomial(weights, len(weights), True, generator=self._generator(":sample"))
+
     def draws(self, count: int, columns: int) -> Tensor:
         """What augmentation does to each of `count` images: float32, (count, columns), [-1, 1)."""
         return torch.rand(count, columns, generator=self._generator(":augment")) * 2 - 1
@@ -192,6 +196,15 @@ class TrainOrder:
     def _generator(self, purpose: str) -> torch.Generator:
         digest = hashlib.sha256(f"{self.seed}:{self.epoch}{purpose}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+
+
+def class_weights(labels: Tensor, classes: int) -> Tensor:
+    """Weights that make every class that has images count the same, float32, (classes,).
+
+    The mean over the images is 1; a class without images has 0.
+    """
+    counts = torch.bincount(labels, minlength=classes).float()
+    return torch.where(counts > 0, len(labels) / (counts.count_nonzero() * counts), 0.0)
 
 
 def batch_limit(split: ImageSplit, images: int) -> int:
@@ -225,12 +238,14 @@ class EvalBatches:
 class TrainBatches(EvalBatches):
     """Yields (x, y) in an epoch's order, augmented; without Lightning a pass is an epoch.
 
-    With `chunk` above 1 it yields lists of up to so many (x, y), gathered in one operation.
+    With `chunk` above 1 it yields lists of up to so many (x, y), gathered in one operation. With
+    `balanced` an epoch has as many images of each class, drawn with replacement.
     """
 
     sampler: TrainOrder
     augment: str
     chunk: int = 1
+    balanced: bool = False
 
     def __len__(self) -> int:
         return math.ceil(super().__len__() / self._batches_at_once)
@@ -244,12 +259,17 @@ class TrainBatches(EvalBatches):
     def __iter__(self) -> Iterator[Any]:
         count = len(self.split)
         augment = AUGMENTATIONS.get(self.augment)
-        draws = self.sampler.draws(count, DRAWS) if augment else None
+        draws = self.sampler.draws(count, DRAWS[self.augment]) if augment else None
+        order = rows = self.sampler.indices(count)
+        if self.balanced:
+            labels = self.split.labels
+            order = self.sampler.sample(class_weights(labels, int(labels.max()) + 1)[labels])
+            rows = torch.arange(count)  # an image that comes twice is augmented in two ways
         at_once = self._batches_at_once * self.batch_size
-        for indices in torch.split(self.sampler.indices(count), at_once):
+        for indices, own in zip(order.split(at_once), rows.split(at_once), strict=True):
             images = self.split.images.index_select(0, indices)
             if augment and draws is not None:
-                images = augment(images, draws[indices])
+                images = augment(images, draws[own])
             x, y = self._ready(images, self.split.labels[indices])
             if self.chunk == 1:
                 yield x, y

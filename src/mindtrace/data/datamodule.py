@@ -104,6 +104,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.demand = demand or InputRequirements()
         self.augment = "none"
         self.chunk = 1
+        self.balanced = False
         self.progress = Progress()
         self.order = TrainOrder()
         self._images: SourceImages | None = None
@@ -255,7 +256,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         if self.augment not in ("none", *AUGMENTATIONS):
             raise ValueError(f"augment = {self.augment!r}: none, {', '.join(AUGMENTATIONS)}")
         shared = (self.train, self.batch_size, self._pins())
-        return TrainBatches(*shared, self.order, self.augment, self.chunk)
+        return TrainBatches(*shared, self.order, self.augment, self.chunk, self.balanced)
 
     def val_dataloader(self) -> EvalBatches:
         """Validation batches of 512 (fewer where images are large), in order."""

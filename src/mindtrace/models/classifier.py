@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from mindtrace.bundle.model_config import ModelConfig
+from mindtrace.bundle.predictions import class_metrics
 from mindtrace.preprocess import adapted, normalise, resized
 
 WARM_UP = 0.3
@@ -49,7 +51,8 @@ class ImageClassifier(pl.LightningModule):
     """A network with its input, its classes and the way it is trained.
 
     It takes batches `(images, labels)`, or lists of them where `fit` gathers many at once,
-    and logs `train_loss`, `val_loss` and `val_acc` once an epoch.
+    and logs `train_loss`, `val_loss`, `val_acc`, `val_balanced_accuracy` and `val_f1_macro`
+    once an epoch.
 
     Attributes:
         network: images (batch, channels, height, width) float32 -> logits (batch, classes).
@@ -58,6 +61,10 @@ class ImageClassifier(pl.LightningModule):
         schedule: `constant` or `one_cycle`, over all steps of the trainer.
         frozen: modules that stay in evaluation mode while the others train.
         steps_per_epoch: optimizer steps, where batches come in lists; None asks the trainer.
+        weight_decay: of AdamW.
+        label_smoothing: probability spread over all classes in the training loss, in [0, 1).
+        mixup: parameter of the Beta distribution that blends pairs of images; 0 is off.
+        class_weights: weight of each class in the training loss, float32 (classes,), or None.
     """
 
     def __init__(
@@ -74,10 +81,14 @@ class ImageClassifier(pl.LightningModule):
         self.schedule = schedule
         self.frozen: Sequence[nn.Module] = ()
         self.steps_per_epoch: int | None = None
+        self.weight_decay = 0.01
+        self.label_smoothing = self.mixup = 0.0
+        self.class_weights: Tensor | None = None
         self._rate: Callable[[int], float] | None = None
         # By default the mean leaves a NaN out.
         self.val_loss = MeanMetric(nan_strategy=math.nan)
         self.val_acc = MulticlassAccuracy(len(model_config.class_names), average="micro")
+        self.val_confusion = MulticlassConfusionMatrix(len(model_config.class_names))
         self._loss_sum = torch.zeros(())
         self._seen = 0
 
@@ -121,7 +132,9 @@ class ImageClassifier(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW (fused) over what is not frozen, with the schedule."""
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trainable, lr=self.lr, fused=True)
+        optimizer = torch.optim.AdamW(
+            trainable, lr=self.lr, weight_decay=self.weight_decay, fused=True
+        )
         if self.steps_per_epoch is None:
             total = float(self.trainer.estimated_stepping_batches)
         else:
@@ -151,12 +164,12 @@ class ImageClassifier(pl.LightningModule):
         # through Lightning's wrapper of the optimizer all the same: it counts `global_step`.
         if self.automatic_optimization:
             images, labels = cast(Batch, batch)
-            loss = functional.cross_entropy(self(images), labels)
+            loss = self.training_loss(images, labels)
             self._add(loss.detach()[None], [len(labels)])
             return loss
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
-        batches = cast(Sequence[Batch], batch)
+        batches = cast(Sequence[Batch], batch if isinstance(batch, list) else [batch])
         losses = []
         step = self.global_step
         for offset, (images, labels) in enumerate(batches):
@@ -164,12 +177,28 @@ class ImageClassifier(pl.LightningModule):
                 for group in optimizer.param_groups:
                     group["lr"] = self._rate(step + offset)
             optimizer.zero_grad()
-            loss = functional.cross_entropy(self.network(images), labels)
+            loss = self.training_loss(images, labels)
             loss.backward()
             optimizer.step()
             losses.append(loss.detach())
         self._add(torch.stack(losses), [len(labels) for _, labels in batches])
         return None
+
+    def training_loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross entropy of a batch, with class weights, label smoothing and mixup."""
+        weights = self.class_weights
+        loss = functools.partial(
+            functional.cross_entropy,
+            weight=None if weights is None else weights.to(images.device),
+            label_smoothing=self.label_smoothing,
+        )
+        if self.mixup == 0:
+            return loss(self.network(images), labels)
+        # Zhang et al., "mixup: Beyond Empirical Risk Minimization" (2018).
+        share = float(torch.distributions.Beta(self.mixup, self.mixup).sample())
+        other = torch.randperm(len(labels)).to(images.device)
+        logits = self.network(torch.lerp(images[other], images, share))
+        return share * loss(logits, labels) + (1 - share) * loss(logits, labels[other])
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         """Log the epoch's mean loss, once, with its last batch."""
@@ -184,8 +213,17 @@ class ImageClassifier(pl.LightningModule):
         logits = self(images)
         self.val_loss.update(functional.cross_entropy(logits, labels), len(labels))
         self.val_acc.update(logits, labels)
+        self.val_confusion.update(logits, labels)
         self.log("val_loss", self.val_loss, batch_size=len(labels))
         self.log("val_acc", self.val_acc, batch_size=len(labels))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics in which every class counts the same."""
+        counts = self.val_confusion.compute().cpu().numpy()
+        self.val_confusion.reset()
+        if counts.any():
+            for name, value in class_metrics(counts).items():
+                self.log(f"val_{name}", value)
 
     def test_step(self, batch: Batch, index: int) -> None:
         """Log loss and accuracy of a test batch, for `Trainer.test`."""

@@ -85,6 +85,8 @@ def build_model(
     load_weights(network, settings)
     config = ModelConfig(settings.name, arguments, spec, tuple(class_names))
     model = ImageClassifier(network, config, lr=train.lr, schedule=train.schedule)
+    model.weight_decay, model.mixup = train.weight_decay, train.mixup
+    model.label_smoothing = train.label_smoothing
     if settings.freeze:
         model.frozen = freeze(network)
     return model

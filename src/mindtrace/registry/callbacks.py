@@ -141,6 +141,11 @@ class MlflowLightningCallback(pl.Callback):
             self._monitor = SystemMetricsMonitor(run.run_id, tracking_uri=store.uri)
             self._monitor.start()
 
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the weights that were validated."""
+        if self._run is not None:
+            self._best.on_validation_epoch_end(trainer, pl_module)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Send the epoch's metrics and keep its weights if they are the best so far."""
         if self._run is not None:
@@ -192,7 +197,7 @@ class MlflowLightningCallback(pl.Callback):
         result = TrainResult(
             model=best,
             data=data,
-            metrics={**self._best.metrics, "test_loss": test.loss, "test_acc": test.accuracy},
+            metrics={**self._best.metrics, **test.metrics},
             test=test,
             course=(),
             best_epoch=self._best.epoch,

@@ -39,7 +39,10 @@ COLUMNS: Mapping[str, Kind] = {
     "created_at": "time",
     "run_id": "text",
 }
-METRICS = ("train_loss", "val_loss", "val_acc", "test_loss", "test_acc")
+METRICS = (
+    *("train_loss", "val_loss", "val_acc", "val_balanced_accuracy", "val_f1_macro"),
+    *("test_loss", "test_acc", "test_balanced_accuracy", "test_f1_macro"),
+)
 OUR_TAGS: Mapping[str, Kind] = {
     "data_digest": "text",
     "test_digest": "text",

@@ -167,6 +167,8 @@ def train(
                 )
             progress.stage("writing the report")
             report = _log_report(run, result)
+            for text in report.warnings:
+                progress.note(f"warning: {text}")
             published = None
             if register:
                 progress.stage(f"registering {name}")
@@ -305,11 +307,14 @@ def _opened_run(
 
 def _log_report(run: Run, result: TrainResult) -> Report:
     """Make the report of the test and its plots, and keep them with the run."""
+    import numpy as np
+
     from mindtrace.training.plots import write_report
     from mindtrace.training.report import report
 
     names = result.data.class_names
-    found = report(result.test, names)
+    labels = result.data.split("train").labels.numpy()
+    found = report(result.test, names, np.bincount(labels, minlength=len(names)))
     with tempfile.TemporaryDirectory(prefix="mindtrace-") as folder:
         write_report(Path(folder), found, result.course, result.data.split("test"), names)
         run.log_folder(Path(folder), "report")

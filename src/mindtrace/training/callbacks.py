@@ -16,6 +16,7 @@ from mindtrace.errors import TrainingError
 from mindtrace.progress import EpochReport, Progress
 
 METRICS = ("train_loss", "val_loss", "val_acc")
+CLASS_METRICS = ("val_balanced_accuracy", "val_f1_macro")
 
 
 class BestWeights(pl.Callback):
@@ -26,18 +27,23 @@ class BestWeights(pl.Callback):
         self.epoch = 0
         self.metrics: dict[str, float] = {}
         self._weights: dict[str, Tensor] = {}
+        self._validated: dict[str, Tensor] = {}
         self._best = -math.inf
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep what was validated: with weight averaging the average, which goes away again."""
+        self._validated = {
+            name: tensor.detach().clone() for name, tensor in pl_module.state_dict().items()
+        }
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         value = metric(trainer, self.monitor)
-        score = value if self.monitor.endswith("acc") else -value
+        score = -value if self.monitor.endswith("loss") else value
         if score > self._best:  # the first of equals stays
             self._best = score
             self.epoch = trainer.current_epoch + 1
             self.metrics = epoch_metrics(trainer)
-            self._weights = {
-                name: tensor.detach().clone() for name, tensor in pl_module.state_dict().items()
-            }
+            self._weights = self._validated
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -116,6 +122,7 @@ class ProgressCallback(pl.Callback):
             metrics=epoch_metrics(trainer),
             seconds=time.perf_counter() - self._began,
             best=self._best.epoch == epoch,
+            monitor=self._best.monitor,
         )
         self.course.append(report)
         self._progress.epoch(report)
@@ -154,5 +161,6 @@ def metric(trainer: pl.Trainer, name: str) -> float:
 
 
 def epoch_metrics(trainer: pl.Trainer) -> dict[str, float]:
-    """All of `METRICS` of the epoch that ends."""
-    return {name: metric(trainer, name) for name in METRICS}
+    """`METRICS` of the epoch that ends, and those of `CLASS_METRICS` that were logged."""
+    logged = [name for name in CLASS_METRICS if name in trainer.callback_metrics]
+    return {name: metric(trainer, name) for name in (*METRICS, *logged)}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from mindtrace.config.sections import TRAVELLING, default_texts
 from mindtrace.errors import NotFoundError, TrainingError, UsageError
 from mindtrace.system import sync
 
@@ -84,7 +85,9 @@ def find(checkpoints: Path, which: str) -> tuple[Path, Identity]:
 
 def require_same(found: Identity, wanted: Identity) -> None:
     """UsageError with every difference, if a training would go on as another one."""
-    old, new = found.values(), wanted.values()
+    # A key that is younger than the checkpoint has its default, which changes nothing.
+    new = wanted.values()
+    old = {key: text for key, text in _defaults().items() if key in new} | found.values()
     differences = [
         "[{}] {} was {}, is {}".format(
             *key.split(".", 1), old.get(key, "nothing"), new.get(key, "nothing")
@@ -101,6 +104,11 @@ def require_same(found: Identity, wanted: Identity) -> None:
             f"cannot resume {found.run_id}: {'; '.join(differences)}",
             hint="give the configuration it began with, or start anew without --resume",
         )
+
+
+def _defaults() -> dict[str, str]:
+    texts = default_texts().items()
+    return {f"{section}.{key}": text for (section, key), text in texts if section in TRAVELLING}
 
 
 def remove(folder: Path) -> None:

@@ -16,10 +16,17 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, Timer
+from pytorch_lightning.callbacks import (
+    Checkpoint,
+    EarlyStopping,
+    EMAWeightAveraging,
+    Timer,
+)
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from mindtrace.config.sections import TrainSettings
 from mindtrace.config.settings import Settings
+from mindtrace.data.batches import class_weights
 from mindtrace.data.datamodule import ImageDataModule
 from mindtrace.errors import InterruptedByUser
 from mindtrace.models import ImageClassifier, build_model
@@ -106,10 +113,15 @@ def fit(
         steps = math.ceil(len(data.split("train")) / data.batch_size)
         model.automatic_optimization = False
         model.steps_per_epoch = steps
-        data.seed, data.chunk = train.seed, CHUNK
+        averaging = _averaging(train, steps)
+        data.seed, data.chunk = train.seed, 1 if averaging else CHUNK
+        data.balanced = train.balance == "sample"
+        if train.balance == "loss":
+            model.class_weights = class_weights(data.split("train").labels, len(data.class_names))
         best = BestWeights(train.monitor)
         reporting = ProgressCallback(progress, best, steps)
         own: list[pl.Callback] = [EpochSeeds(train.seed), best, reporting, TerminateOnNaN()]
+        own += averaging  # after `best`, which looks at weights before it takes them back
         if checkpoints is not None:
             own.append(Checkpoints(checkpoints))
         trainer = _trainer(settings, [*own, *_limits(settings), *callbacks])
@@ -130,7 +142,7 @@ def fit(
     return TrainResult(
         model=model,
         data=data,
-        metrics={**best.metrics, "test_loss": test.loss, "test_acc": test.accuracy},
+        metrics={**best.metrics, **test.metrics},
         test=test,
         course=tuple(reporting.course),
         best_epoch=best.epoch,
@@ -165,12 +177,19 @@ def _limits(settings: Settings) -> list[pl.Callback]:
     train = settings.train
     limits: list[pl.Callback] = []
     if train.patience is not None:
-        mode = "max" if train.monitor.endswith("acc") else "min"
+        mode = "min" if train.monitor.endswith("loss") else "max"
         limits.append(EarlyStopping(train.monitor, patience=train.patience, mode=mode))
     if train.max_minutes is not None:
         duration = timedelta(minutes=train.max_minutes)
         limits.append(Timer(duration, interval="epoch", verbose=False))
     return limits
+
+
+def _averaging(train: TrainSettings, steps: int) -> list[pl.Callback]:
+    """`[train] average`: an average over about an epoch of steps, and at least over ten."""
+    if train.average == "none":
+        return []
+    return [EMAWeightAveraging(decay=1 - 1 / min(1000, max(10, steps)))]
 
 
 @contextmanager

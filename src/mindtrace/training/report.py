@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from mindtrace.bundle.predictions import class_metrics
 from mindtrace.data.datamodule import ImageDataModule
 from mindtrace.data.split import Stage
 from mindtrace.models import ImageClassifier
@@ -18,6 +19,8 @@ from mindtrace.models import ImageClassifier
 BATCH = 512
 BINS = 15
 MISTAKES = 25
+# A class with fewer training images than this share of the largest one's is worth a warning.
+RARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,23 @@ class Evaluation:
     labels: NDArray[np.int64]
     loss: float
     accuracy: float
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """Counts by true class and answer, (classes, classes)."""
+        count = self.probabilities.shape[1]
+        pairs = self.labels * count + self.probabilities.argmax(1)
+        return np.bincount(pairs, minlength=count * count).reshape(count, count)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Loss, accuracy and the metrics of classes, named as those of a test."""
+        classes = class_metrics(self.confusion)
+        return {
+            "test_loss": self.loss,
+            "test_acc": self.accuracy,
+            **{f"test_{name}": value for name, value in classes.items()},
+        }
 
 
 @torch.inference_mode()
@@ -92,21 +112,22 @@ class Report:
     calibration_error: float
     bins: tuple[Bin, ...]
     mistakes: tuple[Mistake, ...]
+    warnings: tuple[str, ...]
 
 
-def report(test: Evaluation, class_names: Sequence[str]) -> Report:
-    """What the answers to the test images say about the network."""
-    count, labels = len(class_names), test.labels
+def report(test: Evaluation, class_names: Sequence[str], trained: NDArray[np.int64]) -> Report:
+    """What the answers to the test images say; `trained` counts training images by label."""
+    labels = test.labels
     predicted, confidence = test.probabilities.argmax(1), test.probabilities.max(1)
     right = predicted == labels
-    pairs = np.bincount(labels * count + predicted, minlength=count * count)
-    confusion = pairs.reshape(count, count)
+    confusion = test.confusion
     bins = reliability(confidence, right)
     wrong = np.flatnonzero(~right)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
+    classes = tuple(_scores(confusion, class_names))
     return Report(
         accuracy=float(right.mean()),
-        classes=tuple(_scores(confusion, class_names)),
+        classes=classes,
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         calibration_error=calibration_error(bins),
         bins=bins,
@@ -119,7 +140,21 @@ def report(test: Evaluation, class_names: Sequence[str]) -> Report:
             )
             for index in worst
         ),
+        warnings=tuple(_warnings(classes, trained)),
     )
+
+
+def _warnings(classes: Sequence[ClassScore], trained: NDArray[np.int64]) -> Iterator[str]:
+    """What a good accuracy may hide: classes that are rare or never found."""
+    most = int(trained.argmax())
+    for one, count in zip(classes, trained.tolist(), strict=True):
+        if count < RARE * trained[most]:
+            yield (
+                f"class {one.class_name} has {count:,} training images, {classes[most].class_name} "
+                f"has {trained[most]:,}: [train] balance = sample or loss may help"
+            )
+        if one.recall == 0:
+            yield f"class {one.class_name}: none of its {one.images:,} test images is recognised"
 
 
 def reliability(confidence: NDArray[np.floating[Any]], right: NDArray[np.bool_]) -> tuple[Bin, ...]:
