@@ -129,8 +129,7 @@ def _process(
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ROOT with version 1 of `digits`; copy the folder before you change it.
 
-    The store of a copy still names the original's artifacts, so the copy can be read
-    and the original must stay. The processes of one test run share it: the first trains.
+    The processes of one test run share it: the first trains.
     """
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base

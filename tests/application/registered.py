@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import shutil
 import sqlite3
 import warnings
 from collections.abc import Sequence
@@ -74,6 +75,7 @@ class Registered:
 def copied(registry: Registered, folder: Path) -> Registered:
     """The same registry in a file that MLflow's client has not open."""
     copy_database(Path(registry.uri.removeprefix("sqlite:///")), folder / "mlflow.db")
+    shutil.copytree(registry.root / "mlartifacts", folder / "mlartifacts")
     return Registered(folder)
 
 

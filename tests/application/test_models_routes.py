@@ -186,6 +186,7 @@ def test_a_server_takes_the_champion_of_a_registry_that_appears(
 ) -> None:
     with start(ref=None) as client:
         assert client.get("/healthz/ready").status_code == 503
+        shutil.copytree(trained / "mlartifacts", tmp_path / "mlartifacts")
         shutil.copy(trained / "mlflow.db", tmp_path / "mlflow.db")
         deadline = time.monotonic() + 60
         while (ready := client.get("/healthz/ready")).status_code == 503:

@@ -265,6 +265,7 @@ def test_a_registry_that_was_made_anew(
     shutil.copy(tables, anew / "mlflow.db")
     Registered(anew).add(9.0)
     (tmp_path / "mlflow.db").unlink()
+    shutil.copytree(anew / "mlartifacts", tmp_path / "mlartifacts", dirs_exist_ok=True)
     copy_database(anew / "mlflow.db", tmp_path / "mlflow.db")
     assert watched.look(THOROUGH) == 1
     assert watched.swaps == (1, 0, 0)

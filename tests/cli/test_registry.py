@@ -127,7 +127,7 @@ def test_export_verify_and_diff(run_cli: RunCli, digits: Path, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_evaluate_and_gc(run_cli: RunCli, trained: Path, tmp_path: Path, root: Path) -> None:
-    shutil.copy(trained / "mlflow.db", root / "mlflow.db")
+    shutil.copytree(trained, root, dirs_exist_ok=True)
     out = tmp_path / "out"
     assert run_cli("registry", "export", "digits", str(out)).exit_code == 0
     shown = json.loads(run_cli("registry", "show", "digits", "--json").stdout)

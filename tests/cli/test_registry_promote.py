@@ -41,9 +41,9 @@ def versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(versions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it; its store names the artifacts of the original, which only are read."""
+    """A copy of it."""
     folder = tmp_path / "root"
-    shutil.copytree(versions, folder, ignore=shutil.ignore_patterns("mlartifacts"))
+    shutil.copytree(versions, folder)
     monkeypatch.setenv("DIR_PATHS__ROOT", str(folder))
     return folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import shutil
 import socket
 import sqlite3
 import threading
@@ -93,9 +94,8 @@ def test_a_store_that_does_not_answer(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_champions_are_verified(trained: Path, trained_bundle: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
-    root.mkdir()
+    shutil.copytree(trained, root)
     store = root / "mlflow.db"
-    store.write_bytes((trained / "mlflow.db").read_bytes())
     settings = _settings(root)
     assert _checks(settings)["champion of digits"].found == "version 1, verified"
     assert "champion of mnist" in _checks(_settings(root, "registry.model_name=mnist"))

@@ -14,7 +14,7 @@ from typing import Any
 from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
-from mindtrace.config.urls import masked
+from mindtrace.config.urls import file_path, masked
 from mindtrace.registry.champions import written
 from mindtrace.registry.names import METRIC, PREFIX, is_log
 from mindtrace.registry.query import Field, Query
@@ -96,6 +96,10 @@ class ClientReader(Reader):
             return dict(self._client.get_run(run_id).data.params)
 
     def fetch(self, location: str, folder: Path) -> None:
+        here = self._store.resolved(location)
+        if file_path(here) is not None:
+            super().fetch(here, folder)
+            return
         folder.mkdir(parents=True)
         with store_errors(self._store.uri):
             # MLflow puts the artifact's content into the folder, under its own name.

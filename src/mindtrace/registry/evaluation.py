@@ -111,6 +111,7 @@ def _keep(
     from mindtrace.registry.store import store_errors
 
     store = open_store(settings)
+    store.claim(run_id)
     now = datetime.now(UTC).isoformat("T", "milliseconds")
     text = json.dumps({**document(outcome), "evaluated_at": now}, indent=2) + "\n"
     with tempfile.TemporaryDirectory(prefix="mindtrace-") as folder:

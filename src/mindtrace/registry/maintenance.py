@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from mindtrace.bundle import manifest
 from mindtrace.config.settings import Settings
+from mindtrace.config.urls import file_path
 from mindtrace.errors import UsageError
 from mindtrace.registry.champions import parse_log
 from mindtrace.registry.names import BUNDLE, is_log
+from mindtrace.registry.places import is_below
 from mindtrace.registry.reader import ModelVersion, Reader, open_reader, open_store
 from mindtrace.registry.reference import locate, model_names
 from mindtrace.system import aside, sync
@@ -69,7 +71,9 @@ def gc(
             removed = not dry_run and row.version not in _named_versions(reader, model_name)
             if removed:
                 _delete(store(), row)
-                shutil.rmtree(settings.dirs.root / "bundles" / digest, ignore_errors=True)
+                fetched = settings.dirs.root / "bundles" / digest
+                if is_below(fetched, settings.dirs.root):
+                    shutil.rmtree(fetched, ignore_errors=True)
             yield Removal(row.name, row.version, row.created_at, digest, removed)
 
 
@@ -136,8 +140,12 @@ def _delete(store: Store, row: ModelVersion) -> None:
         users = client.search_model_versions(f"run_id = '{run_id}'")
         if any(not is_log(user.name) for user in users):
             return
-        place = client.get_run(run_id).info.artifact_uri
-        get_artifact_repository(place, tracking_uri=store.uri).delete_artifacts(BUNDLE)
+        place = store.resolved(f"runs:/{run_id}")
+        folder = file_path(place)
+        if folder is None:
+            get_artifact_repository(place, tracking_uri=store.uri).delete_artifacts(BUNDLE)
+        elif is_below(folder / BUNDLE, store.root):  # else others may need it
+            shutil.rmtree(folder / BUNDLE, ignore_errors=True)
 
 
 def _require_empty(target: Path) -> None:

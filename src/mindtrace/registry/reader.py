@@ -7,9 +7,10 @@ import math
 import shutil
 import sqlite3
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +18,7 @@ from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, sqlite_path
 from mindtrace.errors import NotFoundError, StoreError, UsageError
 from mindtrace.registry.names import LATEST, METRIC, PREFIX, is_log, log_name
+from mindtrace.registry.places import resolve
 from mindtrace.registry.query import NUMBER_FUNCTION, Field, Query
 
 if TYPE_CHECKING:
@@ -83,10 +85,16 @@ class ModelVersion(NamedTuple):
 class Reader:
     """Answers questions about a registry and changes nothing; StoreError if it cannot be read."""
 
-    def __init__(self, connection: sqlite3.Connection, place: str) -> None:
-        """Read through a connection that `prepare` prepared; errors name `place`."""
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        place: str,
+        resolved: Callable[[str], str] = str,
+    ) -> None:
+        """Read through a prepared connection; errors name `place`, `resolved` finds locations."""
         self._connection = connection
         self._place = place
+        self._resolved = resolved
         weakref.finalize(self, connection.close)
 
     def names(self) -> list[str]:
@@ -217,14 +225,14 @@ class Reader:
         )
 
     def _location(self, source: str | None, run_id: str | None) -> str | None:
-        """A `runs:/` source means a path below its run's artifacts."""
-        if not source or not source.startswith("runs:/"):
-            return source or None
-        places = self._rows("select artifact_uri from runs where run_uuid = ?", run_id)
-        prefix = f"runs:/{run_id}/"
-        if not places or not places[0][0] or not source.startswith(prefix):
-            return None
-        return f"{places[0][0].rstrip('/')}/{source.removeprefix(prefix)}"
+        """Where a version's files are now; `runs:/` means a path below its run's artifacts."""
+        if source and source.startswith("runs:/"):
+            rows = self._rows("select artifact_uri from runs where run_uuid = ?", run_id)
+            prefix = f"runs:/{run_id}/"
+            if not rows or not rows[0][0] or not source.startswith(prefix):
+                return None
+            source = f"{rows[0][0].rstrip('/')}/{source.removeprefix(prefix)}"
+        return self._resolved(source) if source else None
 
     def _rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         with _errors(self._place):
@@ -239,7 +247,7 @@ def open_reader(settings: Settings) -> Reader:
         from mindtrace.registry.client_reader import ClientReader
 
         return ClientReader(uri, settings.dirs.root)
-    return open_database(database)
+    return open_database(database, settings.dirs.root)
 
 
 def open_store(settings: Settings) -> Store:
@@ -249,8 +257,8 @@ def open_store(settings: Settings) -> Store:
     return Store(settings.registry.tracking_uri, settings.dirs.root)
 
 
-def open_database(database: Path) -> Reader:
-    """A reader of one SQLite file; NotFoundError until somebody has made its tables."""
+def open_database(database: Path, root: Path | None = None) -> Reader:
+    """A reader of one SQLite file, in ROOT unless said; NotFoundError until it has tables."""
     hint = "the first training makes it: mindtrace train --config cfg.ini"
     missing = NotFoundError("registry", str(database), hint=hint)
     if not database.exists() or making_marker(database).exists():
@@ -265,7 +273,8 @@ def open_database(database: Path) -> Reader:
             connection.close()
             raise
         connection.execute("pragma query_only = on")
-    return Reader(connection, str(database))
+    resolved = partial(resolve, root=root or database.parent, database=database)
+    return Reader(connection, str(database), resolved)
 
 
 def making_marker(database: Path) -> Path:

@@ -26,12 +26,14 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities.paged_list import PagedList
 from sqlalchemy import create_engine
+from sqlalchemy import text as sql
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from mindtrace.config.urls import masked, sqlite_path
 from mindtrace.errors import StoreError
 from mindtrace.registry.names import ARTIFACTS
+from mindtrace.registry.places import require_writable, resolve
 from mindtrace.registry.reader import describe_schema, making_marker
 from mindtrace.system import file_lock
 
@@ -40,6 +42,7 @@ End = Literal["FINISHED", "FAILED", "KILLED"]
 
 PATIENCE = 5.0  # seconds
 _PORTS = {"http": 80, "https": 443}
+_SERVERS = ("http:", "https:", "databricks")
 _DATABASES = ("postgresql", "mysql", "mssql")
 # MLflow refuses longer values.
 _PARAM_LENGTH = 6000
@@ -58,10 +61,12 @@ class Store:
 
     def __init__(self, uri: str, root: Path) -> None:
         """Open a store; a new SQLite file is made with its tables."""
-        database = sqlite_path(uri)
+        self.database = database = sqlite_path(uri)
         self.uri = uri if database is None else _as_sqlalchemy_reads_it(database, uri)
         self.root = root
         with store_errors(self.uri):
+            if database is not None:
+                require_writable(database.parent)
             ping(uri)
             if database is not None:
                 _prepare(database, self.uri)
@@ -75,8 +80,8 @@ class Store:
                 return str(found.experiment_id)
             try:
                 # A database stores no files, so they go below ROOT; a server stores its own.
-                remote = self.uri.startswith(("http:", "https:", "databricks"))
-                location = None if remote else (self.root / ARTIFACTS).as_uri()
+                is_server = self.uri.startswith(_SERVERS)
+                location = None if is_server else (self.root / ARTIFACTS).as_uri()
                 return str(self.client.create_experiment(name, location))
             except MlflowException:
                 # Another process may have made it meanwhile.
@@ -84,6 +89,28 @@ class Store:
                 if again is None:
                     raise
                 return str(again.experiment_id)
+
+    def resolved(self, location: str) -> str:
+        """A stored location, also `runs:/RUN/...`, as it is with this ROOT in force."""
+        if location.startswith("runs:/"):
+            run_id, _, name = location.removeprefix("runs:/").partition("/")
+            with store_errors(self.uri):
+                uri = str(self.client.get_run(run_id).info.artifact_uri)
+            location = f"{uri.rstrip('/')}/{name}".rstrip("/")
+        return resolve(location, self.root, self.database)
+
+    def claim(self, run_id: str, *, new: bool = False) -> None:
+        """Have MLflow write a run's artifacts below this ROOT where it recorded another one."""
+        with store_errors(self.uri):
+            stored = str(self.client.get_run(run_id).info.artifact_uri)
+            here = resolve(stored, self.root, self.database, new=new)
+            if here == stored or self.uri.startswith(_SERVERS):
+                return
+            engine = create_engine(self.uri)
+            with engine.begin() as connection:
+                change = sql("update runs set artifact_uri = :here where run_uuid = :run_id")
+                connection.execute(change, {"here": here, "run_id": run_id})
+            engine.dispose()
 
 
 @contextmanager
@@ -165,6 +192,8 @@ def ping(uri: str) -> None:
     database, parts = sqlite_path(uri), urlsplit(uri)
     if database is not None:
         database.parent.mkdir(parents=True, exist_ok=True)
+        if database.exists() and not os.access(database, os.W_OK):
+            raise PermissionError(f"{database} cannot be written")
         with closing(sqlite3.connect(database, timeout=PATIENCE)) as connection:
             connection.execute("select 1 from sqlite_master limit 1").fetchall()
     elif parts.scheme in _PORTS:
@@ -194,6 +223,7 @@ def start_run(
     experiment_id = store.experiment_id(experiment_name)
     with store_errors(store.uri):
         created = store.client.create_run(experiment_id, tags=dict(tags), run_name=run_name)
+    store.claim(created.info.run_id, new=True)
     return Run(store, created.info.run_id)
 
 
@@ -201,6 +231,7 @@ def resume_run(store: Store, run_id: str) -> Run:
     """A run that was interrupted, running again."""
     with store_errors(store.uri):
         store.client.update_run(run_id, status="RUNNING")
+    store.claim(run_id)
     return Run(store, run_id)
 
 

@@ -18,7 +18,8 @@ from mindtrace.config.settings import Settings
 from mindtrace.config.urls import masked
 from mindtrace.errors import InterruptedByUser
 from mindtrace.progress import Progress
-from mindtrace.registry.names import PREFIX, model_name_of
+from mindtrace.registry.names import ARTIFACTS, PREFIX, model_name_of
+from mindtrace.registry.places import require_writable
 from mindtrace.system import Interrupts, auto_device, hide_gpus, interruptible
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def plan(settings: Settings) -> TrainPlan:
     from mindtrace.training.fit import resolve_compute
 
     name = model_name_of(settings)
+    _require_writable(settings)
     data = build_data(settings, input_requirements(settings.model))
     settings = resolve_compute(settings)
     return TrainPlan(
@@ -126,6 +128,7 @@ def train(
     began = time.perf_counter()
     progress = progress or Progress()
     name = model_name_of(settings)
+    _require_writable(settings)
     with interruptible() as interrupts:
         progress.stage("loading")
         from mindtrace.registry.callbacks import RunCallback
@@ -195,6 +198,12 @@ def train(
         calibration_error=report.calibration_error,
         classes=report.classes,
     )
+
+
+def _require_writable(settings: Settings) -> None:
+    """Know before the first epoch what would fail after the last."""
+    root = settings.dirs.root
+    require_writable(root, root / ARTIFACTS, root / "staging", settings.dirs.checkpoints)
 
 
 def _outcome_of_earlier(found: Published, duration_s: float, *, reused: bool) -> TrainOutcome:
