@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from mindtrace.version import VERSION
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
     from mindtrace.config.config import Config
     from mindtrace.errors import MindtraceError
     from mindtrace.service.registry_api import Registry, load
+
+# Nothing calls home. These libraries read it while they are imported.
+for _name in ("ORT_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
+    os.environ.setdefault(_name, "1")
 
 _HOMES = {
     "Config": "mindtrace.config.config",

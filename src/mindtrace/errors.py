@@ -24,6 +24,7 @@ exit codes, `application/problems.py` the HTTP statuses.
 from __future__ import annotations
 
 import difflib
+import errno
 import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -172,6 +173,21 @@ class QueueFullError(ConflictError):
 
 class VerdictError(MindtraceError):
     """The question was answered, and the answer is no."""
+
+
+def hint_if_full(error: BaseException) -> str | None:
+    """What to do if this error says that a disk is full, else None."""
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    if full or "disk is full" in str(error):
+        return "free some space; mindtrace registry gc --keep 5 --dry-run - shows what could go"
+    return None
+
+
+def of_system(error: OSError) -> MindtraceError:
+    """What the operating system refused, for people."""
+    hint = hint_if_full(error) or "mindtrace doctor - shows whether ROOT can be written"
+    places = [str(place) for place in (error.filename, error.filename2) if place is not None]
+    return MindtraceError(": ".join([" -> ".join(places) or "system", error.strerror]), hint=hint)
 
 
 class InterruptedByUser(MindtraceError):  # noqa: N818 - it is not a fault

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -124,17 +123,9 @@ class Predictor:
         return self.run_one(self.decode(data))
 
 
-def runtime() -> Any:
-    """The onnxruntime module, imported with its telemetry switched off."""
-    # Since 1.29 it has telemetry, and a thread for it, unless this is set before the import.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+def _session(bundle: Bundle, threads: int) -> Any:
     import onnxruntime
 
-    return onnxruntime
-
-
-def _session(bundle: Bundle, threads: int) -> Any:
-    onnxruntime = runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

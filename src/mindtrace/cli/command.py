@@ -9,6 +9,7 @@ import signal
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -65,7 +66,11 @@ class Call:
         from mindtrace.config.settings import load_settings
 
         given = {name: value for name, value in (options or {}).items() if value is not None}
-        return load_settings(self.config, sets=self.sets, overrides=given)
+        settings = load_settings(self.config, sets=self.sets, overrides=given)
+        # Torch's metrics import matplotlib, which leaves its list of fonts in HOME.
+        if not os.path.isdir(os.path.expanduser("~/.config/matplotlib")):  # noqa: PTH111, PTH112
+            os.environ.setdefault("MPLCONFIGDIR", str(settings.dirs.root / "cache" / "matplotlib"))
+        return settings
 
 
 def _common(
@@ -99,7 +104,12 @@ def command(
         @functools.wraps(verb)
         def run(**given: Any) -> None:
             call = _common(**{key: given.pop(key) for key in _COMMON_NAMES})
-            code = guarded(call.console, lambda: verb(call, **given))
+
+            def work() -> None:
+                with redirect_stdout(sys.stderr):  # what a library prints is no result
+                    verb(call, **given)
+
+            code = guarded(call.console, work)
             if code:
                 raise typer.Exit(code)
 
@@ -114,17 +124,20 @@ def command(
 def guarded(console: Console, work: Callable[[], object]) -> int:
     """Run `work`; report what it raises on stderr and return the exit code."""
     try:
-        work()
-        sys.stdout.flush()
+        try:
+            work()
+        finally:
+            console.write("", flush=True)  # what could not be written matters more than the rest
     except typer.Exit as leaving:
         return leaving.exit_code
     except KeyboardInterrupt:
         return console.fail(InterruptedByUser(signal.SIGINT))
     except BrokenPipeError:
-        _close_stdout()
         return BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - reported in one line, traceback on demand
-        return console.fail(error)
+        with suppress(BrokenPipeError):  # the exit code is all that is left to say
+            return console.fail(error)
+        return BROKEN_PIPE
     return 0
 
 
@@ -155,10 +168,3 @@ def _merge_signatures(run: Callable[..., None], verb: Callable[..., None]) -> No
                 )
     run.__signature__ = inspect.Signature([*parameters.values()])  # type: ignore[attr-defined]
     run.__annotations__ = {name: one.annotation for name, one in parameters.items()}
-
-
-def _close_stdout() -> None:
-    """The reader is gone: the interpreter must not try to flush stdout at its end."""
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
-    os.close(devnull)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import shlex
 from pathlib import Path
 
 from mindtrace.cli.command import Call, argument, command, flag, group
@@ -50,14 +50,14 @@ def init(
 
     text = template_ini()
     if file == "-":
-        sys.stdout.write(text)
+        call.console.document({"text": text}) if call.console.json else call.console.write(text)
         return
     _write_new(Path(file), text)
     if call.console.json:
         call.console.document({"path": file})
     else:
         call.console.line(file)
-        call.console.next_step(f"mindtrace config check {file}")
+        call.console.next_step(f"mindtrace config check {shlex.quote(file)}")
 
 
 def _write_new(path: Path, text: str) -> None:

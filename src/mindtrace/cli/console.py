@@ -25,6 +25,7 @@ from mindtrace.errors import (
     TrainingError,
     UsageError,
     VerdictError,
+    of_system,
 )
 
 DONE, FAILED, USAGE, VERDICT_NO, NOT_FOUND, CONFLICT = range(6)
@@ -139,9 +140,10 @@ class Console:
         self.quiet = quiet
         self.verbose = verbose
         self.debug = debug
-        self.terminal = is_terminal(sys.stdout) and not json
+        self.out = sys.stdout  # alone: while a command runs, `print` goes to stderr
+        self.terminal = is_terminal(self.out) and not json
         self.live = is_terminal(sys.stderr) and not json and not quiet
-        for stream in (sys.stdout, sys.stderr):
+        for stream in (self.out, sys.stderr):
             _accept_any_file_name(stream)
 
     def result(self, found: Any, pairs: Iterable[Pair], *, quiet: Cell = None) -> None:
@@ -181,11 +183,26 @@ class Console:
 
     def document(self, result: Any) -> None:
         """A mapping or a dataclass as a JSON document on one line of stdout."""
-        sys.stdout.write(dumps(document(result)) + "\n")
+        self.line(dumps(document(result)))
 
     def line(self, text: str) -> None:
         """One line of a result."""
-        sys.stdout.write(text + "\n")
+        self.write(text + "\n")
+
+    def write(self, text: str, *, flush: bool = False) -> None:
+        """A part of a result; BrokenPipeError if the reader is gone."""
+        try:
+            self.out.write(text)
+            if flush:
+                self.out.flush()
+        except OSError as error:
+            # Nor may the interpreter try to write the rest at its end.
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, self.out.fileno())
+            os.close(devnull)
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise MindtraceError(f"cannot write to stdout: {error.strerror}") from error
 
     def header(self, columns: Sequence[str]) -> None:
         """The names above tab-separated rows; left out with -q."""
@@ -199,7 +216,7 @@ class Console:
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
         """A table of results: drawn on a terminal, tab-separated and untruncated in a pipe."""
         if self.terminal:
-            _print_table(columns, [[short(cell) for cell in row] for row in rows])
+            _print_table(self.out, columns, [[short(cell) for cell in row] for row in rows])
             return
         self.header(columns)
         for row in rows:
@@ -208,7 +225,7 @@ class Console:
     def fields(self, pairs: Sequence[Pair]) -> None:
         """Names and values, one pair a line."""
         if self.terminal:
-            _print_fields([(name, short(value)) for name, value in pairs])
+            _print_fields(self.out, [(name, short(value)) for name, value in pairs])
             return
         for name, value in pairs:
             self.line(f"{name}\t{plain(value)}")
@@ -234,6 +251,8 @@ class Console:
             import traceback
 
             traceback.print_exception(error)
+        if isinstance(error, OSError) and error.strerror:
+            error = of_system(error)
         if isinstance(error, MindtraceError):
             message, hint = error.message, error.hint
         else:
@@ -257,8 +276,13 @@ class Console:
         return exit_code(error)
 
     def _stderr(self, text: str) -> None:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+        try:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+        except BrokenPipeError:
+            raise
+        except OSError:
+            pass  # a log on a full disk ends no training
 
     def _paint(self, text: str, colour: str) -> str:
         if os.environ.get("NO_COLOR") or not is_terminal(sys.stderr):
@@ -274,7 +298,7 @@ def _accept_any_file_name(stream: TextIO) -> None:
         reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
 
 
-def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _print_table(out: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Draw a table with Rich; columns of numbers are right-aligned, long cells fold."""
     from rich import box
     from rich.console import Console as RichConsole
@@ -291,10 +315,10 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    RichConsole(highlight=False).print(table)
+    RichConsole(file=out, highlight=False).print(table)
 
 
-def _print_fields(pairs: Sequence[tuple[str, str]]) -> None:
+def _print_fields(out: TextIO, pairs: Sequence[tuple[str, str]]) -> None:
     from rich.console import Console as RichConsole
     from rich.table import Table
     from rich.text import Text
@@ -304,7 +328,7 @@ def _print_fields(pairs: Sequence[tuple[str, str]]) -> None:
     table.add_column(overflow="fold")
     for name, value in pairs:
         table.add_row(name, Text(value))
-    RichConsole(highlight=False).print(table)
+    RichConsole(file=out, highlight=False).print(table)
 
 
 def _are_numbers(cells: Iterable[str]) -> bool:

@@ -124,8 +124,12 @@ def logs(
             # Read the state first: lines written before the end can be read after it.
             ended = not follow or jobs.show(job_id)["state"] in ENDED
             while part := jobs.log(job_id, offset):
-                sys.stdout.write(part.decode(errors="replace"))
-                sys.stdout.flush()
+                text = part.decode(errors="replace")
+                if call.console.json:
+                    call.console.document({"text": text})
+                else:
+                    call.console.write(text)
+                call.console.write("", flush=True)
                 offset += len(part)
             if ended:
                 return
@@ -183,7 +187,6 @@ def worker(
         status = call.console.fail(error)
     # Not a return: Python would wait for DBOS's threads, and one of them may hold a job that
     # went back to the queue, which must not finish here.
-    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
@@ -269,7 +272,7 @@ def _require_success(document: Document, at: str) -> None:
 def _report_ready(console: Console, worker_id: str) -> None:
     if console.json:
         console.document({"worker_id": worker_id})
-        sys.stdout.flush()
+        console.write("", flush=True)
     else:
         console.note(f"worker {worker_id} takes jobs")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -256,7 +257,7 @@ def export(
         call.console.document(done)
         return
     call.console.line(done.folder)
-    call.console.next_step(f"mindtrace serve --model {done.folder}")
+    call.console.next_step(f"mindtrace serve --model {shlex.quote(done.folder)}")
 
 
 @command(app)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from mindtrace.cli.command import MODEL, Call, flag, option
 from mindtrace.cli.console import Console
 
@@ -51,6 +49,6 @@ def _report_url(console: Console, url: str) -> None:
     """The address; programs that asked for port 0 read it from here."""
     if console.json:
         console.document({"url": url, "docs_url": f"{url}/docs"})
-        sys.stdout.flush()
+        console.write("", flush=True)
     else:
         console.note(f"serving at {url}, documentation at {url}/docs")

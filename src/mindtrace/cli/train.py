@@ -65,8 +65,11 @@ def train(
     )
     from mindtrace.service import train as service
 
+    service.prepare_process(settings)
     if dry_run:
-        _show(call.console, document(service.plan(settings)))
+        with progress_of(call.console) as progress:
+            plan = service.plan(settings, progress=progress, resume=resume)
+        _show(call.console, document(plan))
         return
     guard = None
     if job_id is not None:
@@ -74,7 +77,6 @@ def train(
         from mindtrace.service.jobs import queue
 
         guard = RegistrationGuard(job_id, attempt, force, queue(settings))
-    service.prepare_process(settings)
     with progress_of(call.console) as progress:
         outcome = service.train(
             settings,

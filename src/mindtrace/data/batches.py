@@ -207,6 +207,13 @@ def class_weights(labels: Tensor, classes: int) -> Tensor:
     return torch.where(counts > 0, len(labels) / (counts.count_nonzero() * counts), 0.0)
 
 
+def batch_sizes(images: int, size: int) -> list[int]:
+    """Images in each training batch; a last batch of one is joined to the one before."""
+    # A normalisation over the batch has no deviation of a single value.
+    count = max(1, math.ceil((images - (size > 1)) / size))
+    return [size] * (count - 1) + [images - size * (count - 1)]
+
+
 def batch_limit(split: ImageSplit, images: int) -> int:
     """`images`, or as many of this split as 64 MiB of floats hold, at least one."""
     image_bytes = 4 * math.prod(split.images.shape[1:])
@@ -248,7 +255,11 @@ class TrainBatches(EvalBatches):
     balanced: bool = False
 
     def __len__(self) -> int:
-        return math.ceil(super().__len__() / self._batches_at_once)
+        return math.ceil(len(self._sizes) / self._batches_at_once)
+
+    @property
+    def _sizes(self) -> list[int]:
+        return batch_sizes(len(self.split), self.batch_size)
 
     @property
     def _batches_at_once(self) -> int:
@@ -257,7 +268,8 @@ class TrainBatches(EvalBatches):
         return max(1, limit // self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
-        count = len(self.split)
+        count, sizes, at_once = len(self.split), self._sizes, self._batches_at_once
+        chunks = [sizes[first : first + at_once] for first in range(0, len(sizes), at_once)]
         augment = AUGMENTATIONS.get(self.augment)
         draws = self.sampler.draws(count, DRAWS[self.augment]) if augment else None
         order = rows = self.sampler.indices(count)
@@ -265,8 +277,9 @@ class TrainBatches(EvalBatches):
             labels = self.split.labels
             order = self.sampler.sample(class_weights(labels, int(labels.max()) + 1)[labels])
             rows = torch.arange(count)  # an image that comes twice is augmented in two ways
-        at_once = self._batches_at_once * self.batch_size
-        for indices, own in zip(order.split(at_once), rows.split(at_once), strict=True):
+        counts = [sum(chunk) for chunk in chunks]
+        parts = zip(order.split(counts), rows.split(counts), chunks, strict=True)
+        for indices, own, chunk in parts:
             images = self.split.images.index_select(0, indices)
             if augment and draws is not None:
                 images = augment(images, draws[own])
@@ -274,6 +287,5 @@ class TrainBatches(EvalBatches):
             if self.chunk == 1:
                 yield x, y
             else:
-                xs, ys = torch.split(x, self.batch_size), torch.split(y, self.batch_size)
-                yield list(zip(xs, ys, strict=True))
+                yield list(zip(torch.split(x, chunk), torch.split(y, chunk), strict=True))
         self.sampler.set_epoch(self.sampler.epoch + 1)

@@ -250,6 +250,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def train_dataloader(self) -> TrainBatches:
         """Shuffled training batches, nothing dropped, augmented as `augment` says.
 
+        A last batch of one image is joined to the batch before.
+
         Raises:
             ValueError: `augment` is not known.
         """

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from mindtrace.config.urls import masked
-from mindtrace.errors import StoreError
+from mindtrace.errors import StoreError, hint_if_full
 from mindtrace.jobs.job import Job, Request, database_file
 from mindtrace.system import file_lock
 
@@ -158,7 +158,7 @@ class Database:
             reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
             raise StoreError(
                 f"jobs database {masked(self._url)}: {masked(reason)}",
-                hint="check [jobs] database_url and that it can be written",
+                hint=hint_if_full(cause) or "check [jobs] database_url and that it can be written",
             ) from error
 
     def close(self) -> None:

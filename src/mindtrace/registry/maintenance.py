@@ -82,7 +82,7 @@ def export(settings: Settings, ref: str, folder: Path) -> Exported:
     from mindtrace.bundle.predictor import Predictor
 
     located = locate(settings, ref)
-    target = Path(os.path.abspath(folder.expanduser()))  # noqa: PTH100 - keeps links as written
+    target = Path(os.path.abspath(os.path.expanduser(folder)))  # noqa: PTH100, PTH111 - keep links; no error
     _require_empty(target)
     files = manifest.check(located.folder, located.digest)
     part = aside(target)

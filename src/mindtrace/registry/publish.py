@@ -21,7 +21,7 @@ from mindtrace.config.urls import file_path
 from mindtrace.registry.champions import ensure_model, promote_first_version
 from mindtrace.registry.names import BUNDLE, METRIC, PREFIX
 from mindtrace.registry.provenance import code_digest, environment, git_state, times, who
-from mindtrace.registry.store import End, Run, Store, if_there, store_errors
+from mindtrace.registry.store import End, Run, Store, if_there, store_errors, upload
 from mindtrace.system import sync
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def add_mlflow_files(folder: Path, spec: ImageSpec, class_count: int) -> None:
 
 
 def _upload(store: Store, run_id: str, folder: Path) -> None:
-    store.client.log_artifacts(run_id, str(folder), BUNDLE)
+    upload(store, run_id, folder, BUNDLE)
     local = file_path(store.client.get_run(run_id).info.artifact_uri or "")
     if local is not None:
         for path in (local / BUNDLE).rglob("*"):

@@ -259,7 +259,7 @@ def open_store(settings: Settings) -> Store:
 
 def open_database(database: Path, root: Path | None = None) -> Reader:
     """A reader of one SQLite file, in ROOT unless said; NotFoundError until it has tables."""
-    hint = "the first training makes it: mindtrace train --config cfg.ini"
+    hint = "the first training makes it: mindtrace train"
     missing = NotFoundError("registry", str(database), hint=hint)
     if not database.exists() or making_marker(database).exists():
         raise missing

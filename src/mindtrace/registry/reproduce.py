@@ -84,10 +84,13 @@ def reproduce(
         from mindtrace.data.datamodule import build_data
         from mindtrace.models import input_requirements
         from mindtrace.training.callbacks import StopOnRequest
-        from mindtrace.training.fit import fit, resolve_compute
+        from mindtrace.training.fit import devices, fit, resolve_compute
 
         progress.stage(f"reading {made.data.source}")
         data = build_data(made, input_requirements(made.model))
+        recorded = made.compute.device
+        if recorded not in devices():
+            made = made.replace(**{"compute.device": settings.compute.device})
         made = resolve_compute(made)
         with interrupts.deferred():
             stop = StopOnRequest(interrupts.wanted)
@@ -112,7 +115,7 @@ def reproduce(
         max_difference=largest,
         changed_answers=changed,
         tolerance=tolerance,
-        differences=tuple(_deviations(located, data, made)),
+        differences=tuple(_deviations(located, data, made, recorded)),
         metrics=result.metrics,
         fit_s=result.fit_s,
     )
@@ -140,7 +143,9 @@ def _distance(
     return float(np.abs(now.probabilities - then.probabilities).max()), int(changed.sum())
 
 
-def _deviations(located: Located, data: ImageDataModule, made: Settings) -> list[Deviation]:
+def _deviations(
+    located: Located, data: ImageDataModule, made: Settings, device: str
+) -> list[Deviation]:
     """Versions, processor, threads, code and data, where they are not what they were."""
     from mindtrace.registry.provenance import environment, git_state
     from mindtrace.utils.system import available_cores
@@ -160,6 +165,8 @@ def _deviations(located: Located, data: ImageDataModule, made: Settings) -> list
         # Uncommitted changes may be others each time.
         if then.get(name) != now.get(name) or (name, then[name]) == ("git_dirty", "true")
     ]
+    if made.compute.device != device:
+        found.append(Deviation("device", device, made.compute.device))
     threads, cores = made.compute.threads or 1, available_cores()
     if threads > cores:
         found.append(Deviation("threads", str(threads), f"{cores} cores"))

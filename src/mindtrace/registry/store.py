@@ -11,12 +11,11 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # Of a server MLflow prints addresses of runs, between our results, and bars of its own.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -24,6 +23,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.entities.paged_list import PagedList
 from sqlalchemy import create_engine
 from sqlalchemy import text as sql
@@ -31,7 +31,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from mindtrace.config.urls import masked, sqlite_path
-from mindtrace.errors import StoreError
+from mindtrace.errors import StoreError, hint_if_full
 from mindtrace.registry.names import ARTIFACTS
 from mindtrace.registry.places import require_writable, resolve
 from mindtrace.registry.reader import describe_schema, making_marker
@@ -50,8 +50,9 @@ _PARAM_BATCH = 100
 _SCHEMA = re.compile(r"database schema \(found version (\w+)")
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
-for _name in ("mlflow", "alembic"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
+# They log what they raise, with its traceback; we report it.
+for _name in ("mlflow", "alembic", "sqlalchemy"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 class Store:
@@ -120,7 +121,8 @@ def store_errors(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         reason = masked((str(error).strip().splitlines() or [type(error).__name__])[0])
-        hint = "check [registry] tracking_uri and that its store can be written"
+        check = "check [registry] tracking_uri and that its store can be written"
+        hint: str | None = hint_if_full(error) or check
         schema = _SCHEMA.search(reason)
         if schema is not None:
             # MLflow recommends an upgrade of the database even where it is the newer one.
@@ -137,6 +139,18 @@ def pages(search: Callable[..., PagedList[T]], *words: str | None, **options: An
         token = page.token
         if not token:
             return
+
+
+def upload(store: Store, run_id: str, folder: Path, name: str) -> None:
+    """Keep the files of a folder as artifacts of a run: all of them, or none."""
+    with store_errors(store.uri):
+        try:
+            store.client.log_artifacts(run_id, str(folder), name)
+        except BaseException:
+            with suppress(Exception):  # the first error says why
+                place = store.client.get_run(run_id).info.artifact_uri
+                get_artifact_repository(place, tracking_uri=store.uri).delete_artifacts(name)
+            raise
 
 
 def if_there(ask: Callable[[], T]) -> T | None:
@@ -259,8 +273,7 @@ class Run:
 
     def log_folder(self, folder: Path, name: str) -> None:
         """Keep the files of a folder as artifacts of the run, under `name`."""
-        with store_errors(self.store.uri):
-            self.store.client.log_artifacts(self.run_id, str(folder), name)
+        upload(self.store, self.run_id, folder, name)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Send metrics in the background; `end` waits for them."""

@@ -122,7 +122,7 @@ def _registry(settings: Settings) -> Iterator[Check]:
     uri = masked(settings.registry.tracking_uri)
     details = {"tracking_uri": uri}
     try:
-        names = _models(settings)
+        names = registered_names(settings)
     except NotFoundError:
         text = f"{uri}: empty; the first training makes it"
         yield Check("store", "ok", text, "mindtrace train", details)
@@ -142,7 +142,7 @@ def _registry(settings: Settings) -> Iterator[Check]:
         yield Check(f"champion of {chosen}", "note", text, "mindtrace train")
 
 
-def _models(settings: Settings) -> list[str]:
+def registered_names(settings: Settings) -> list[str]:
     """The names in the store; StoreError."""
     from mindtrace.registry.reader import open_reader
 

@@ -8,7 +8,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import masked
-from mindtrace.errors import InterruptedByUser
+from mindtrace.errors import InterruptedByUser, NotFoundError
 from mindtrace.progress import Progress
 from mindtrace.registry.names import ARTIFACTS, PREFIX, model_name_of
 from mindtrace.registry.places import require_writable
@@ -25,6 +25,7 @@ from mindtrace.system import Interrupts, auto_device, hide_gpus, interruptible
 if TYPE_CHECKING:
     from mindtrace.data.datamodule import ImageDataModule
     from mindtrace.jobs.queue import RegistrationGuard
+    from mindtrace.models import ImageClassifier
     from mindtrace.registry.publish import Published
     from mindtrace.registry.store import Run, Store
     from mindtrace.training.checkpoint import Identity
@@ -86,16 +87,17 @@ def prepare_process(settings: Settings) -> None:
     atexit.register(gc.freeze)
 
 
-def plan(settings: Settings) -> TrainPlan:
-    """Check all that a training needs, images included, and train nothing."""
-    from mindtrace.data.datamodule import build_data
-    from mindtrace.models import input_requirements
-    from mindtrace.training.fit import resolve_compute
+def plan(
+    settings: Settings, *, progress: Progress | None = None, resume: str | None = None
+) -> TrainPlan:
+    """Check all that `train` checks before its first epoch, and train nothing."""
+    from mindtrace.service.doctor import registered_names
 
     name = model_name_of(settings)
     _require_writable(settings)
-    data = build_data(settings, input_requirements(settings.model))
-    settings = resolve_compute(settings)
+    settings, data, _, _ = _prepared(settings, name, progress or Progress(), resume)
+    with suppress(NotFoundError):  # the first training makes the store
+        registered_names(settings)
     return TrainPlan(
         model_name=name,
         source=settings.data.source,
@@ -136,7 +138,7 @@ def train(
         from mindtrace.registry.store import Store
         from mindtrace.training import checkpoint
         from mindtrace.training.callbacks import StopOnRequest
-        from mindtrace.training.fit import fit, resolve_compute
+        from mindtrace.training.fit import fit
 
         root = settings.dirs.root
         if guard is not None:
@@ -147,11 +149,7 @@ def train(
                 return _outcome_of_earlier(found, time.perf_counter() - began, reused=False)
         if warm_start and parent:
             settings = _with_weights_of(settings, parent)
-        resumed = checkpoint.find(settings.dirs.checkpoints, resume) if resume else None
-        if resumed is not None:
-            settings = _with_compute_of(settings, resumed[1])
-        settings = resolve_compute(settings)
-        data = _loaded_data(settings, progress)
+        settings, data, model, resumed = _prepared(settings, name, progress, resume)
         store = Store(settings.registry.tracking_uri, root)
         if guard is not None and not guard.force:
             found = find_identical(store, name, config_digest(settings), data.digests().data_digest)
@@ -163,6 +161,7 @@ def train(
                 result = fit(
                     settings,
                     data,
+                    model=model,
                     callbacks=[RunCallback(run), StopOnRequest(interrupts.wanted)],
                     progress=progress,
                     checkpoints=folder,
@@ -249,11 +248,19 @@ def _with_compute_of(settings: Settings, identity: Identity) -> Settings:
     return settings.replace(**values)
 
 
-def _loaded_data(settings: Settings, progress: Progress) -> ImageDataModule:
-    """The images, in memory."""
+def _prepared(
+    settings: Settings, name: str, progress: Progress, resume: str | None
+) -> tuple[Settings, ImageDataModule, ImageClassifier, tuple[Path, Identity] | None]:
+    """Resolved settings, images in memory, the network and the checkpoint, all checked."""
     from mindtrace.data.datamodule import build_data
     from mindtrace.models import input_requirements
+    from mindtrace.training import checkpoint
+    from mindtrace.training.fit import build, resolve_compute
 
+    resumed = checkpoint.find(settings.dirs.checkpoints, resume) if resume else None
+    if resumed is not None:
+        settings = _with_compute_of(settings, resumed[1])
+    settings = resolve_compute(settings)
     progress.stage(f"reading {settings.data.source}")
     data = build_data(settings, input_requirements(settings.model))
     data.progress = progress
@@ -261,7 +268,11 @@ def _loaded_data(settings: Settings, progress: Progress) -> ImageDataModule:
     data.setup()
     for note in data.notes:
         progress.note(note)
-    return data
+    if resumed is not None:
+        digest = data.digests().data_digest
+        wanted = checkpoint.Identity(resumed[1].run_id, name, settings.to_ini(), digest)
+        checkpoint.require_same(resumed[1], wanted)
+    return settings, data, build(settings, data), resumed
 
 
 @contextmanager
@@ -294,8 +305,6 @@ def _opened_run(
         with interrupts.held():
             if resumed is not None:
                 folder, found = resumed
-                wanted = checkpoint.Identity(found.run_id, name, config, digest)
-                checkpoint.require_same(found, wanted)
                 run = resume_run(store, found.run_id)
             else:
                 run = start_run(store, settings.registry.experiment_name or name, None, tags)

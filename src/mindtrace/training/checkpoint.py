@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from mindtrace.config.sections import TRAVELLING, default_texts
-from mindtrace.errors import NotFoundError, TrainingError, UsageError
+from mindtrace.errors import NotFoundError, TrainingError, UsageError, hint_if_full
 from mindtrace.system import sync
 
 LAST = "last.ckpt"
@@ -51,11 +51,14 @@ class Checkpoints(Checkpoint):
             sync(part)
             part.replace(self._folder / LAST)
             sync(self._folder)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # torch's writer raises its own
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise TrainingError(
-                f"cannot write the checkpoint {self._folder / LAST}: {error.strerror}",
+                f"cannot write the checkpoint {self._folder / LAST}: {reason}",
                 hint="free some space or set [DIR_PATHS] CHECKPOINTS; the one before is whole",
             ) from error
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def begin(checkpoints: Path, identity: Identity) -> Path:
@@ -65,7 +68,9 @@ def begin(checkpoints: Path, identity: Identity) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _IDENTITY).write_text(json.dumps(asdict(identity), indent=1), encoding="utf-8")
     except OSError as error:
-        raise TrainingError(f"cannot write checkpoints to {folder}: {error.strerror}") from error
+        shutil.rmtree(folder, ignore_errors=True)
+        reason = f"cannot write checkpoints to {folder}: {error.strerror}"
+        raise TrainingError(reason, hint=hint_if_full(error)) from error
     return folder
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-import math
 import signal
 import time
 import warnings
@@ -26,9 +26,9 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from mindtrace.config.sections import TrainSettings
 from mindtrace.config.settings import Settings
-from mindtrace.data.batches import class_weights
+from mindtrace.data.batches import batch_sizes, class_weights
 from mindtrace.data.datamodule import ImageDataModule
-from mindtrace.errors import InterruptedByUser
+from mindtrace.errors import InterruptedByUser, TrainingError, UsageError
 from mindtrace.models import ImageClassifier, build_model
 from mindtrace.progress import EpochReport, Progress
 from mindtrace.system import auto_device, has_bf16
@@ -68,16 +68,21 @@ class TrainResult:
 
 
 def resolve_compute(settings: Settings) -> Settings:
-    """`settings` with every `auto` of `[compute]` as it is for this network on this machine."""
+    """`settings` with every `auto` of `[compute]` as it is for this network on this machine.
+
+    UsageError for a device that torch does not find here.
+    """
     compute = settings.compute
     device = compute.device
     if device == "auto":
         device = auto_device()
         # This build of torch may lack what the machine has.
-        missing = (device == "cuda" and not torch.cuda.is_available()) or (
-            device == "mps" and not torch.backends.mps.is_available()
+        device = device if device in devices() else "cpu"
+    elif device not in devices():
+        raise UsageError(
+            f"[compute] device = {device}: torch finds {', '.join(devices())} here",
+            hint=f"--device {devices()[-1]}",
         )
-        device = "cpu" if missing else device
     # A perceptron has too little to multiply for bf16's casts, or for a second thread, to pay.
     convolves = settings.model.name != "mlp"
     threads = compute.threads
@@ -85,7 +90,7 @@ def resolve_compute(settings: Settings) -> Settings:
         threads = available_cores() if device == "cpu" and convolves else 1
     precision = compute.precision
     if precision == "auto":
-        bf16 = (device == "cuda" and torch.cuda.is_bf16_supported()) or (
+        bf16 = (device.startswith("cuda") and torch.cuda.is_bf16_supported()) or (
             device == "cpu" and convolves and has_bf16()
         )
         precision = "bf16" if bf16 else "32"
@@ -94,23 +99,55 @@ def resolve_compute(settings: Settings) -> Settings:
     )
 
 
+def devices() -> list[str]:
+    """What `[compute] device` may be on this machine."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own words about a driver that is too old
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpus = ["cuda", *(f"cuda:{index}" for index in range(count))] if count else []
+    return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
+def build(settings: Settings, data: ImageDataModule) -> ImageClassifier:
+    """The network to train; UsageError where it cannot learn from these images and batches."""
+    spec, sizes = data.spec, batch_sizes(len(data.split("train")), data.batch_size)
+    least = min(2, *sizes)
+    torch.manual_seed(settings.train.seed)
+    try:
+        model = build_model(settings.model, settings.train, spec, data.class_names)
+        # A copy: normalisations would keep what they see.
+        trial = copy.deepcopy(model).train()
+        trial.on_train_epoch_start()
+        with torch.no_grad():
+            trial(torch.zeros(least, spec.channels, spec.height, spec.width))
+    except (RuntimeError, ValueError, MemoryError) as error:
+        reason = (str(error).splitlines() or ["not enough memory"])[0]
+        batch = f"batches of {least}" if least == 1 else "images"
+        raise UsageError(
+            f"[model] name = {settings.model.name}: cannot be trained on {batch} of"
+            f" {spec.width}x{spec.height} pixels: {reason}",
+            hint="--batch-size 2" if least == 1 else "another [model] name or [data] image_size",
+        ) from error
+    return model
+
+
 def fit(
     settings: Settings,
     data: ImageDataModule,
     *,
+    model: ImageClassifier | None = None,
     callbacks: Sequence[pl.Callback] = (),
     progress: Progress | None = None,
     checkpoints: Path | None = None,
     resume: bool = False,
 ) -> TrainResult:
-    """Train on data that is set up, with resolved settings; keeps `last.ckpt` in `checkpoints`."""
+    """Train `model`, or one it builds, with resolved settings; keeps `last.ckpt`."""
     progress = progress or Progress()
     started_at = datetime.now(UTC)
     train = settings.train
     with _torch_threads(settings.compute.threads), _quiet():
-        torch.manual_seed(train.seed)
-        model = build_model(settings.model, train, data.spec, data.class_names)
-        steps = math.ceil(len(data.split("train")) / data.batch_size)
+        model = model or build(settings, data)
+        steps = len(batch_sizes(len(data.split("train")), data.batch_size))
         model.automatic_optimization = False
         model.steps_per_epoch = steps
         averaging = _averaging(train, steps)
@@ -134,6 +171,11 @@ def fit(
         except SIGTERMException as error:
             # Lightning's own handler saw the signal first.
             raise InterruptedByUser(signal.SIGTERM) from error
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"{settings.compute.device} has too little memory: {str(error).splitlines()[0]}",
+                hint=f"--batch-size {max(1, data.batch_size // 2)}",
+            ) from error
         fit_s = time.perf_counter() - began
         best.restore(model)
         model.cpu()
@@ -156,10 +198,11 @@ def fit(
 
 def _trainer(settings: Settings, callbacks: list[pl.Callback]) -> pl.Trainer:
     precision: Any = "bf16-mixed" if settings.compute.precision == "bf16" else "32-true"
+    device, _, index = settings.compute.device.partition(":")
     return pl.Trainer(
         max_epochs=settings.train.max_epochs,
-        accelerator=settings.compute.device,
-        devices=1,
+        accelerator=device,
+        devices=[int(index)] if index else 1,
         precision=precision,
         callbacks=callbacks,
         logger=False,

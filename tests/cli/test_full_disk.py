@@ -1,0 +1,116 @@
+"""A file system that fills up at a chosen moment: one line, exit code, nothing partial, goes on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import error_of
+from tests.conftest import Mindtrace
+
+pytestmark = [pytest.mark.slow, pytest.mark.proof]
+
+TRAIN = "train --source digits --max-epochs 1 --set compute.threads=1 --json --set train.seed="
+SIZE = "12m"
+
+# Fills the file system when a function is called, then calls it: the errors are the kernel's.
+PROGRAM = """
+import functools, importlib, sys
+moment, filler, *words = sys.argv[1:]
+
+def fill():
+    with open(filler, "ab", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            try:
+                while file.write(bytes(size)): pass
+            except OSError: pass
+
+module, _, path = moment.partition(":")
+if path:
+    owner = importlib.import_module(module)
+    *classes, name = path.split(".")
+    for one in classes: owner = getattr(owner, one)
+    function = getattr(owner, name)
+
+    @functools.wraps(function)
+    def filling(*args, **options):
+        fill()
+        return function(*args, **options)
+
+    setattr(owner, name, filling)
+else:
+    fill()
+sys.argv = ["mindtrace", *words]
+from mindtrace.cli.main import main
+main()
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file system of a few megabytes with ROOT on it."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("there is no `mount` here")
+    if done.returncode != 0:
+        pytest.skip(f"a file system cannot be mounted here: {done.stderr.strip()}")
+    monkeypatch.setenv("DIR_PATHS__ROOT", str(folder / "root"))
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def full_at(moment: str, small: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process whose file system is full from that moment on."""
+    words = [sys.executable, "-c", PROGRAM, moment, str(small / "filler"), *command.split()]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    (small / "filler").unlink(missing_ok=True)
+    return done
+
+
+def require_one_line(done: subprocess.CompletedProcess[str], root: Path) -> None:
+    """One error of ours, events apart; nothing of a library, nothing half written."""
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    lines = done.stderr.splitlines()
+    documents = [json.loads(line) for line in lines]
+    assert [("error" in one) for one in documents] == [False] * (len(lines) - 1) + [True]
+    message = error_of(done)["message"].lower()
+    assert "full" in message or "no space" in message, message
+    assert "internal" not in message and error_of(done)["hint"]
+    partial = [path for path in root.rglob("*") if path.name.endswith((".part", ".new"))]
+    assert partial == [] and list(root.glob("staging/*")) == []
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "",
+        "mindtrace.registry.store:start_run",
+        "mindtrace.training.checkpoint:begin",
+        "mindtrace.training.checkpoint:Checkpoints.on_train_epoch_end",
+        "mindtrace.registry.callbacks:RunCallback.on_train_epoch_end",
+        "mindtrace.service.train:_log_report",
+        "mindtrace.registry.publish:write_contents",
+        "mindtrace.registry.publish:add_mlflow_files",
+        "mindtrace.registry.publish:_upload",
+        "mindtrace.registry.publish:ensure_model",
+        "mindtrace.registry.publish:promote_first_version",
+    ],
+)
+def test_train(small: Path, mindtrace: Mindtrace, moment: str) -> None:
+    done = full_at(moment, small, TRAIN + "0")
+    require_one_line(done, small / "root")
+    again = mindtrace(*TRAIN.split()[:-1], "train.seed=0")
+    assert again.returncode == 0, again.stderr
+    assert mindtrace("predict", "--help").returncode == 0
+    verified = mindtrace("registry", "verify", "--all")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
