@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import shutil
 import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -175,10 +176,12 @@ class VerdictError(MindtraceError):
     """The question was answered, and the answer is no."""
 
 
-def hint_if_full(error: BaseException) -> str | None:
-    """What to do if this error says that a disk is full, else None."""
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-    if full or "disk is full" in str(error):
+def hint_if_full(error: BaseException, folder: Path | None = None) -> str | None:
+    """What to do if this error says that a disk, that of `folder`, is full, else None."""
+    text, full = str(error), getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    if "disk I/O error" in text and folder is not None:  # SQLite's word for more than this
+        full = shutil.disk_usage(folder).free < 2**16
+    if full or "disk is full" in text:
         return "free some space; mindtrace registry gc --keep 5 --dry-run - shows what could go"
     return None
 
@@ -186,8 +189,7 @@ def hint_if_full(error: BaseException) -> str | None:
 def of_system(error: OSError) -> MindtraceError:
     """What the operating system refused, for people."""
     hint = hint_if_full(error) or "mindtrace doctor - shows whether ROOT can be written"
-    places = [str(place) for place in (error.filename, error.filename2) if place is not None]
-    return MindtraceError(": ".join([" -> ".join(places) or "system", error.strerror]), hint=hint)
+    return MindtraceError(f"{error.filename or 'system'}: {error.strerror}", hint=hint)
 
 
 class InterruptedByUser(MindtraceError):  # noqa: N818 - it is not a fault

@@ -120,9 +120,10 @@ def store_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        place = sqlite_path(uri)
         reason = masked((str(error).strip().splitlines() or [type(error).__name__])[0])
         check = "check [registry] tracking_uri and that its store can be written"
-        hint: str | None = hint_if_full(error) or check
+        hint: str | None = hint_if_full(error, place and place.parent) or check
         schema = _SCHEMA.search(reason)
         if schema is not None:
             # MLflow recommends an upgrade of the database even where it is the newer one.
