@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> tuple[str, ...]:
         (("--model", "cnn", "--set", "data.image_size=1"), "image_size = 1: this network needs 3"),
         (("--model", "cnn", "--set", "data.image_size=2"), "image_size = 2: this network needs 3"),
         (("--model", "resnet18", "--set", "data.image_size=31"), "this network needs 32"),
-        ((*RESNET, "1"), "cannot be trained on batches of 1 of 32x32 pixels: Expected more than 1"),
+        ((*RESNET, "1"), "images of 32x32 in batches of 1: Expected more than 1"),
         (("--set", "model.weights=nowhere.safetensors"), "nowhere.safetensors: cannot be read"),
         (("--set", "model.weights={}/other.safetensors"), "not of a mlp for these images"),
         (("--resume", "last"), "no checkpoint 'last'"),

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from mindtrace.bundle import manifest
 from mindtrace.config.settings import Settings
-from mindtrace.config.urls import file_path
 from mindtrace.errors import UsageError
 from mindtrace.registry.champions import parse_log
 from mindtrace.registry.names import BUNDLE, is_log
@@ -117,9 +116,7 @@ def _named_versions(reader: Reader, model_name: str) -> set[int | None]:
 
 def _delete(store: Store, row: ModelVersion) -> None:
     """Delete a version, then the bundle that its run keeps for it, unless others have it too."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    from mindtrace.registry.store import if_there, store_errors
+    from mindtrace.registry.store import delete_artifacts, if_there, store_errors
 
     client = store.client
 
@@ -140,12 +137,7 @@ def _delete(store: Store, row: ModelVersion) -> None:
         users = client.search_model_versions(f"run_id = '{run_id}'")
         if any(not is_log(user.name) for user in users):
             return
-        place = store.resolved(f"runs:/{run_id}")
-        folder = file_path(place)
-        if folder is None:
-            get_artifact_repository(place, tracking_uri=store.uri).delete_artifacts(BUNDLE)
-        elif is_below(folder / BUNDLE, store.root):  # else others may need it
-            shutil.rmtree(folder / BUNDLE, ignore_errors=True)
+        delete_artifacts(store, run_id, BUNDLE)
 
 
 def _require_empty(target: Path) -> None:

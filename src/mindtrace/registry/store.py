@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import socket
 import sqlite3
 import time
@@ -30,10 +31,10 @@ from sqlalchemy import text as sql
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from mindtrace.config.urls import masked, sqlite_path
+from mindtrace.config.urls import file_path, masked, sqlite_path
 from mindtrace.errors import StoreError, hint_if_full
 from mindtrace.registry.names import ARTIFACTS
-from mindtrace.registry.places import require_writable, resolve
+from mindtrace.registry.places import is_below, require_writable, resolve
 from mindtrace.registry.reader import describe_schema, making_marker
 from mindtrace.system import file_lock
 
@@ -149,9 +150,18 @@ def upload(store: Store, run_id: str, folder: Path, name: str) -> None:
             store.client.log_artifacts(run_id, str(folder), name)
         except BaseException:
             with suppress(Exception):  # the first error says why
-                place = store.client.get_run(run_id).info.artifact_uri
-                get_artifact_repository(place, tracking_uri=store.uri).delete_artifacts(name)
+                delete_artifacts(store, run_id, name)
             raise
+
+
+def delete_artifacts(store: Store, run_id: str, name: str) -> None:
+    """Delete the artifacts of a run under `name`; nothing of another ROOT, which may need it."""
+    place = store.resolved(f"runs:/{run_id}")
+    folder = file_path(place)
+    if folder is None:
+        get_artifact_repository(place, tracking_uri=store.uri).delete_artifacts(name)
+    elif is_below(folder / name, store.root):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def if_there(ask: Callable[[], T]) -> T | None:

@@ -110,23 +110,20 @@ def devices() -> list[str]:
 
 def build(settings: Settings, data: ImageDataModule) -> ImageClassifier:
     """The network to train; UsageError where it cannot learn from these images and batches."""
-    spec, sizes = data.spec, batch_sizes(len(data.split("train")), data.batch_size)
-    least = min(2, *sizes)
+    spec, size = data.spec, data.batch_size
+    count = min(2, *batch_sizes(len(data.split("train")), size))
     torch.manual_seed(settings.train.seed)
     try:
         model = build_model(settings.model, settings.train, spec, data.class_names)
-        # A copy: normalisations would keep what they see.
-        trial = copy.deepcopy(model).train()
+        trial = copy.deepcopy(model).train()  # normalisations keep what they see
         trial.on_train_epoch_start()
         with torch.no_grad():
-            trial(torch.zeros(least, spec.channels, spec.height, spec.width))
+            trial(torch.zeros(count, spec.channels, spec.height, spec.width))
     except (RuntimeError, ValueError, MemoryError) as error:
-        reason = (str(error).splitlines() or ["not enough memory"])[0]
-        batch = f"batches of {least}" if least == 1 else "images"
         raise UsageError(
-            f"[model] name = {settings.model.name}: cannot be trained on {batch} of"
-            f" {spec.width}x{spec.height} pixels: {reason}",
-            hint="--batch-size 2" if least == 1 else "another [model] name or [data] image_size",
+            f"[model] name = {settings.model.name} cannot learn from images of {spec.width}x"
+            f"{spec.height} in batches of {size}: {str(error).partition(chr(10))[0]}",
+            hint=f"--batch-size {max(2, size // 2)}",
         ) from error
     return model
 
@@ -172,10 +169,8 @@ def fit(
             # Lightning's own handler saw the signal first.
             raise InterruptedByUser(signal.SIGTERM) from error
         except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                f"{settings.compute.device} has too little memory: {str(error).splitlines()[0]}",
-                hint=f"--batch-size {max(1, data.batch_size // 2)}",
-            ) from error
+            reason = f"{settings.compute.device} has too little memory: {error}"
+            raise TrainingError(reason, hint=f"--batch-size {data.batch_size // 2}") from error
         fit_s = time.perf_counter() - began
         best.restore(model)
         model.cpu()
