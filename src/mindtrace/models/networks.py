@@ -118,7 +118,7 @@ def channels_last(network: nn.Module) -> nn.Module:
 def input_requirements(settings: ModelSettings) -> InputRequirements | None:
     """What a network requires of its input; None if any images will do."""
     if settings.name not in VISION_NAMES:
-        return InputRequirements(min_side=3) if settings.name == "cnn" else None
+        return None
     if settings.weights == "none":
         return InputRequirements(mode="RGB", min_side=32)
     if settings.weights != "default" and not Path(settings.weights).is_file():

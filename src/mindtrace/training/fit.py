@@ -120,10 +120,12 @@ def build(settings: Settings, data: ImageDataModule) -> ImageClassifier:
         with torch.no_grad():
             trial(torch.zeros(count, spec.channels, spec.height, spec.width))
     except (RuntimeError, ValueError, MemoryError) as error:
+        reason = (str(error).splitlines() or ["too little memory"])[0]
+        hint = None if "memory" in reason else "--set data.image_size=32"
         raise UsageError(
             f"[model] name = {settings.model.name} cannot learn from images of {spec.width}x"
-            f"{spec.height} in batches of {size}: {str(error).partition(chr(10))[0]}",
-            hint=f"--batch-size {max(2, size // 2)}",
+            f"{spec.height} in batches of {size}: {reason}",
+            hint="--batch-size 2" if count == 1 else hint,
         ) from error
     return model
 
