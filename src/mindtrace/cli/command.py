@@ -104,12 +104,8 @@ def command(
         @functools.wraps(verb)
         def run(**given: Any) -> None:
             call = _common(**{key: given.pop(key) for key in _COMMON_NAMES})
-
-            def work() -> None:
-                with redirect_stdout(sys.stderr):  # what a library prints is no result
-                    verb(call, **given)
-
-            code = guarded(call.console, work)
+            with redirect_stdout(sys.stderr):  # what a library prints is no result
+                code = guarded(call.console, lambda: verb(call, **given))
             if code:
                 raise typer.Exit(code)
 

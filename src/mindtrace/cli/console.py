@@ -279,10 +279,9 @@ class Console:
         try:
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
-        except BrokenPipeError:
-            raise
-        except OSError:
-            pass  # a log on a full disk ends no training
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):  # a log on a full disk ends no training
+                raise
 
     def _paint(self, text: str, colour: str) -> str:
         if os.environ.get("NO_COLOR") or not is_terminal(sys.stderr):
