@@ -19,7 +19,7 @@ from mindtrace.cli.main import program
 
 # Where an explanation begins, after a command.
 _END = re.compile(r" - |, |; |: |\.$|\.\.\.|<| (?:shows|tests|says|then)\b|[`'\"]")
-_PROSE = ("mindtrace cannot", "mindtrace did", "mindtrace mlflow", "mindtrace server")
+_PROSE = {"cannot", "did", "mlflow", "server", "name", "reads"}
 
 
 def _texts(tree: ast.Module) -> Iterator[str]:
@@ -45,8 +45,8 @@ def _printed() -> list[str]:
         for text in _texts(ast.parse(path.read_text(encoding="utf-8"))):
             for start in re.finditer(r"\bmindtrace (?=[a-z])", text):
                 command = _END.split(text[start.start() :] + " ")[0].strip()
-                if not command.startswith(_PROSE) and " and a data module" not in command:
-                    found.add(command)
+                if command.split()[1] not in _PROSE:
+                    found.add(command.rstrip("."))
     return sorted(found)
 
 
