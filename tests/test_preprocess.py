@@ -180,7 +180,7 @@ def test_what_is_no_png_jpeg_or_webp_is_said_to_be_none(data: bytes, word: str) 
 
 
 @pytest.mark.parametrize(
-    "size", [(5001, 5000), (12_000, 12_000), (30_000, 30_000), (65_535, 65_535)]
+    "size", [(10_001, 10_000), (12_000, 12_000), (30_000, 30_000), (65_535, 65_535)]
 )
 def test_a_bomb_is_refused_before_it_is_unpacked(size: tuple[int, int]) -> None:
     with pytest.raises(ImageError) as caught:

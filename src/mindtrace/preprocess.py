@@ -13,7 +13,7 @@ import struct
 import warnings
 import zlib
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mindtrace.errors import ImageError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-MAX_PIXELS = 25_000_000
+MAX_PIXELS = 100_000_000
 # As JPEG has it. Weights for scaling a longer side would take more memory than the image.
 MAX_SIDE = 65_535
 
@@ -30,8 +29,11 @@ Mode = Literal["L", "RGB"]
 Resize = Literal["stretch", "crop"]
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
+# Pixels that scaling for a crop may make of a long and thin image.
+_LARGEST_SCALED = 25_000_000
 # Pixels converted at a time: bounds the memory, and the time the interpreter lock is held.
 _STRIP = 1 << 19
+_TOO_LARGE = "scale it down, or raise max_pixels"
 # What Pillow's decoders raise on damaged files, found by feeding them such files.
 _DAMAGE = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error),
@@ -119,19 +121,19 @@ def open_pixels(data: bytes, mode: Mode, max_pixels: int = MAX_PIXELS) -> Image.
     if fault is not None:
         raise ImageError(f"damaged image: far too many {fault}")
     try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        image = opened(io.BytesIO(data), max_pixels)
         width, height = image.size
         if width * height > max_pixels:
             raise ImageError(
                 f"image of {width} x {height} pixels: more than {max_pixels:,}",
-                hint="scale it down first",
+                hint=_TOO_LARGE,
             )
         if max(width, height) > MAX_SIDE:
             raise ImageError(f"image of {width} x {height} pixels: too long and thin")
         image.load()
         return adapted(image, mode)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"image of more than {max_pixels:,} pixels") from error
+        raise ImageError(f"image: more than {max_pixels:,} pixels", hint=_TOO_LARGE) from error
     except UnidentifiedImageError as error:
         kind = f"{len(data):,} bytes that begin with {data[:8]!r}" if data else "the file is empty"
         raise ImageError(f"not an image: {kind}", hint="PNG, JPEG and WebP are read") from error
@@ -140,10 +142,18 @@ def open_pixels(data: bytes, mode: Mode, max_pixels: int = MAX_PIXELS) -> Image.
         raise ImageError(f"damaged image: {reason}") from error
 
 
+def opened(file: str | IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An image file with its header read; raises whatever Pillow raises."""
+    # Its own limit would refuse, or warn of, what max_pixels allows.
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+    return Image.open(file, formats=_FORMATS)
+
+
 def count_pixels(data: bytes) -> int:
     """The number of pixels that an image file's header states; or ImageError."""
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with opened(io.BytesIO(data)) as image:
             return image.width * image.height
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, *_DAMAGE) as error:
         raise ImageError("not an image, or a damaged one") from error
@@ -177,7 +187,7 @@ def resized(image: Image.Image, spec: ImageSpec) -> Image.Image:
     short = spec.short_side or min(spec.height, spec.width)
     width = max(spec.width, short * image.width // min(image.size))
     height = max(spec.height, short * image.height // min(image.size))
-    if width * height > max(MAX_PIXELS, image.width * image.height):
+    if width * height > max(_LARGEST_SCALED, image.width * image.height):
         raise ImageError(
             f"image of {image.width} x {image.height} pixels: too long and thin",
             hint="cut out the part that matters",

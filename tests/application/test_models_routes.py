@@ -13,7 +13,8 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 from tests.application.conftest import PNG, Serve, png
-from tests.conftest import Mindtrace
+from tests.application.registered import Registered
+from tests.conftest import Mindtrace, RunCli
 
 from mindtrace.application import models
 from mindtrace.application.schemas import ComparisonItem, ModelPage, VersionItem, VersionPage
@@ -193,3 +194,31 @@ def test_a_server_takes_the_champion_of_a_registry_that_appears(
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert ready.json()["version"] == 1
+
+
+def test_a_model_with_a_number_as_its_name(
+    two: Registered, serve: Serve, run_cli: RunCli, tmp_path: Path
+) -> None:
+    """Whatever takes a model's name or a version takes this one."""
+    for scale in (1.0, 2.0):
+        two.add(scale, name="2024")
+    (tmp_path / "8.png").write_bytes(png(8))
+    for words in (
+        ("predict", str(tmp_path / "8.png"), "--model", "2024"),
+        ("registry", "list", "2024"),
+        ("registry", "show", "2024"),
+        ("registry", "diff", "2024", "2024/2"),
+        ("registry", "compare", "2024", "2"),
+        ("registry", "verify", "2024"),
+        ("registry", "promote", "2024"),
+        ("registry", "history", "2024"),
+        ("registry", "export", "2024", str(tmp_path / "exported")),
+    ):
+        result = run_cli(*words)
+        assert result.exit_code == 0, (words, result.stderr)
+        assert "squares" not in result.stdout, words
+    with serve(two.settings, "2024") as client:
+        assert client.get("/models/2024/versions/1").json()["model_name"] == "2024"
+        assert client.get("/models/2024/history").status_code == 200
+        answer = client.post("/inference", content=png(8), headers={"Content-Type": "image/png"})
+        assert (answer.json()["model_name"], answer.json()["version"]) == ("2024", 1)

@@ -320,3 +320,12 @@ def test_the_thread_survives_whatever_comes(
     watched.poller._run()
     assert said == ["the champion cannot be looked up"]
     assert watched.version == 1
+
+
+def test_a_model_with_a_number_as_its_name_is_followed(registry: Registered) -> None:
+    for scale in (1.0, 2.0):
+        registry.add(scale, name="2024")
+    watched = Watched(registry.settings, "2024")
+    assert watched.look() == 1
+    registry.point(2, name="2024")
+    assert watched.look() == 2

@@ -36,7 +36,10 @@ def test_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings(environ={})
     root = Path("/home/me/.cache/mindtrace")
     assert values(settings.dirs) == (root, root / "data", root / "checkpoints")
-    assert values(settings.data) == (*("mnist", None, None, 64, 0, None, 0.2, 0, None, "none"),)
+    assert values(settings.data) == (
+        *("mnist", None, None, 64, 0, None, 0.2, 0, None),
+        *(100_000_000, "none"),
+    )
     assert values(settings.model) == ("mlp", 100, 0.2, "none", False)
     assert values(settings.train) == (
         *(10, 1e-3, "constant", "val_acc", "none", 0.0, 0.0, 0.01, "none"),

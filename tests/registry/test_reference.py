@@ -250,3 +250,51 @@ def test_a_root_with_any_name_simply_works(tmp_path: Path, packed: Contents) -> 
 
     assert located.folder.is_relative_to(root)
     assert manifest.check(located.folder, located.digest)
+
+
+@pytest.fixture
+def numbered(store: Store) -> Store:
+    """A model of the name 2024 and one of the name 0007 beside digits; each has a champion."""
+    for name in ("2024", "digits", "0007"):
+        for _ in range(2):
+            plain_version(store, name)
+        store.client.set_registered_model_alias(name, "champion", "2")
+    return store
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2024", "2024/2"),
+        ("2024/1", "2024/1"),
+        ("2024@champion", "2024/2"),
+        ("0007", "0007/2"),
+        ("0007/1", "0007/1"),
+    ],
+)
+def test_a_model_with_a_number_as_its_name(
+    numbered: Store, settings: Settings, text: str, expected: str
+) -> None:
+    assert found(settings, text) == expected
+
+
+def test_a_number_that_is_a_version_too_is_not_guessed(numbered: Store) -> None:
+    plain_version(numbered, "2")
+    settings = load_settings(sets=["registry.model_name=digits"])
+    with pytest.raises(UsageError, match="'2' is the name of a model and a version of digits") as e:
+        found(settings, "2")
+    assert e.value.hint == "write 2@champion or digits/2"
+    assert found(settings, "1") == "digits/1"
+    assert found(settings, "2024") == "2024/2"
+    row = find(settings, open_reader(settings), "2", "0007")
+    assert (row.name, row.version) == ("0007", 2), "a version of the model in question"
+
+
+def test_the_only_model_may_be_called_like_its_version(
+    store: Store, version: Version, settings: Settings
+) -> None:
+    version("1")
+    store.client.set_registered_model_alias("1", "champion", "1")
+    assert found(settings, None) == found(settings, "1@champion") == found(settings, "1/1") == "1/1"
+    with pytest.raises(UsageError, match="'1' is the name of a model and a version of 1"):
+        found(settings, "1")

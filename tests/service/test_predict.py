@@ -42,7 +42,7 @@ def _no_stdin() -> bytes:
 
 
 def test_one_answer_a_file_in_their_order(model: LoadedModel, files: list[str]) -> None:
-    found = list(predict_paths(model, files, stdin=_no_stdin))
+    found = list(predict_paths(model, files, max_pixels=10**6, stdin=_no_stdin))
     assert [one.path for one in found] == files
     levels = [*range(256), *range(20)]
     expected = probabilities(np.stack([np.full((8, 8), n, np.uint8) for n in levels]))
@@ -51,7 +51,7 @@ def test_one_answer_a_file_in_their_order(model: LoadedModel, files: list[str]) 
 
 
 def test_a_batch_answers_as_a_single_image_does(model: LoadedModel, files: list[str]) -> None:
-    for one in predict_paths(model, files[:40], top_k=2, stdin=_no_stdin):
+    for one in predict_paths(model, files[:40], top_k=2, max_pixels=10**6, stdin=_no_stdin):
         assert isinstance(one, Prediction)
         alone = model.predictor.predict(Path(one.path).read_bytes())
         names = model.predictor.model_config.class_names
@@ -66,7 +66,7 @@ def test_a_bad_file_stands_in_its_place(
     model: LoadedModel, files: list[str], bad: int, tmp_path: Path
 ) -> None:
     files[bad] = str(tmp_path / "missing.png")
-    found = list(predict_paths(model, files, stdin=_no_stdin))
+    found = list(predict_paths(model, files, max_pixels=10**6, stdin=_no_stdin))
     assert [one.path for one in found] == files
     failures = [place for place, one in enumerate(found) if isinstance(one, PredictionFailure)]
     assert failures == [bad]
@@ -74,7 +74,9 @@ def test_a_bad_file_stands_in_its_place(
 
 def test_a_batch_of_bad_files_alone(model: LoadedModel, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
-    found = list(predict_paths(model, [str(tmp_path / "a.png")] * 200, stdin=_no_stdin))
+    found = list(
+        predict_paths(model, [str(tmp_path / "a.png")] * 200, max_pixels=10**6, stdin=_no_stdin)
+    )
     assert len(found) == 200
     assert all(isinstance(one, PredictionFailure) for one in found)
 
@@ -86,7 +88,7 @@ def test_fail_fast_gives_the_answers_before(
     files[bad] = str(tmp_path / "missing.png")
     found = []
     with pytest.raises(ImageError, match=r"missing\.png: cannot be read"):
-        for one in predict_paths(model, files, stdin=_no_stdin, fail_fast=True):
+        for one in predict_paths(model, files, max_pixels=10**6, stdin=_no_stdin, fail_fast=True):
             found.append(one.path)
     assert found == files[:bad]
 
@@ -102,13 +104,15 @@ def test_no_more_than_a_batch_is_read_ahead(
         return real(path)
 
     monkeypatch.setattr(predict, "read_file", read_file)
-    answers: Any = predict_paths(model, files * 10, stdin=_no_stdin)
+    answers: Any = predict_paths(model, files * 10, max_pixels=10**6, stdin=_no_stdin)
     next(answers)
     assert len(read) <= 128
 
 
 def test_standard_input_in_the_middle(model: LoadedModel, files: list[str]) -> None:
-    found = list(predict_paths(model, [files[0], "-", files[9]], stdin=lambda: png(255)))
+    found = list(
+        predict_paths(model, [files[0], "-", files[9]], max_pixels=10**6, stdin=lambda: png(255))
+    )
     assert [one.path for one in found] == [files[0], "-", files[9]]
     assert isinstance(found[1], Prediction)
     assert found[1].class_name == "bright"
@@ -118,6 +122,6 @@ def test_a_file_without_an_end_is_an_error_row(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predict, "LARGEST_FILE", 1_000_000)
-    (one,) = predict_paths(model, ["/dev/zero"], stdin=_no_stdin)
+    (one,) = predict_paths(model, ["/dev/zero"], max_pixels=10**6, stdin=_no_stdin)
     assert isinstance(one, PredictionFailure)
     assert "1,000,000 bytes" in one.error.message

@@ -13,6 +13,7 @@ from mindtrace.application.problems import Problem, log
 from mindtrace.bundle.predictions import GOLDEN_TOLERANCE, largest_difference
 from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, MindtraceError, StoreError, listed
+from mindtrace.registry.names import CHAMPION
 from mindtrace.service.following import (
     Identity,
     Opened,
@@ -69,6 +70,8 @@ class ServedModel:
         """Load the model at start, if it is there."""
         opened = open_or_wait(self._settings, self.ref)
         if opened is not None:
+            if opened.model.model_name == self.ref:  # it may be a number
+                self.ref = f"{self.ref}@{CHAMPION}"
             self.replace(opened)
 
     def replace(self, opened: Opened) -> None:

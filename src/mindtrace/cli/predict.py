@@ -50,7 +50,9 @@ def predict(
     settings = call.settings({"serve.token_file": token_file})
     from mindtrace.service.predict import collect
 
-    files = collect(paths)
+    files, left_out = collect(paths)
+    if left_out is not None:
+        call.console.note(f"note: {left_out}")
     ask = _local(settings, model) if url is None else _remote(settings, url)
     answers = ask(files, top_k=topk, stdin=sys.stdin.buffer.read, fail_fast=fail_fast)
     documents = (answer.document() for answer in answers)
@@ -62,7 +64,8 @@ def predict(
 def _local(settings: Settings, model: str | None) -> Callable[..., Iterator[Answer]]:
     from mindtrace.service.predict import load_model, predict_paths
 
-    return partial(predict_paths, load_model(settings, model))
+    limit = settings.data.max_pixels
+    return partial(predict_paths, load_model(settings, model), max_pixels=limit)
 
 
 def _remote(settings: Settings, url: str) -> Callable[..., Iterator[Answer]]:

@@ -128,6 +128,12 @@ class DataSettings(Section):
         le=1024,
         request=True,
     )
+    max_pixels: int = key(
+        100_000_000,
+        "largest image file, in pixels, that train, predict and data check read",
+        "max_image_pixels pixels",
+        ge=1,
+    )
     augment: Literal["none", "light", "photo", "strong"] = key(
         "none",
         "light: small shifts and turns; photo: crops, mirroring, light and colour; strong: more",

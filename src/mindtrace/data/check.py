@@ -201,7 +201,8 @@ def _check_folder(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]
     # Reading the headers is as much work again as decoding small images.
     workers = workers_for(2 * count, 0, data.num_workers or available_cores())
     report = reporter(data.progress, f"checking {count:,} images", count)
-    facts = examine_files([path for *_, path in places], workers, report)
+    paths = [path for *_, path in places]
+    facts = examine_files(paths, workers, report, max_pixels=data.max_pixels)
     start = len(str(data.dir)) + 1
     images = [
         CheckedImage(
@@ -232,7 +233,11 @@ def _check_folder(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]
             if not classes.get(name)
         ),
         "added_classes": tuple(added),
-        "notes": (*class_notes(scan.class_names, labels, drawn), *_remarks(readable)),
+        "notes": (
+            *scan.notes,
+            *class_notes(scan.class_names, labels, drawn),
+            *_remarks(readable),
+        ),
         "data_digest": pairs_digest(pairs) if trainable else None,
         "test_digest": pairs_digest(pairs[rows.parts["test"]]) if trainable else None,
     }
@@ -285,7 +290,7 @@ def spread(images: Sequence[CheckedImage]) -> list[CheckedImage]:
 def _picture(data: ImageDataModule, image: CheckedImage) -> Image.Image:
     """One image in its own size and in colour."""
     if isinstance(data, ImageFolder):
-        return open_pixels((data.dir / image.place.path).read_bytes(), "RGB")
+        return open_pixels((data.dir / image.place.path).read_bytes(), "RGB", data.max_pixels)
     images = data.split(image.place.split).images[image.number : image.number + 1]
     return Image.fromarray(to_pixels(images)[0]).convert("RGB")
 

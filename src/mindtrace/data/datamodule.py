@@ -23,7 +23,7 @@ from mindtrace.data.batches import (
 )
 from mindtrace.data.split import STAGES, Stage, divide
 from mindtrace.errors import UsageError
-from mindtrace.preprocess import ImageSpec, InputRequirements, Mode
+from mindtrace.preprocess import MAX_PIXELS, ImageSpec, InputRequirements, Mode
 from mindtrace.progress import Progress
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class ImageStats:
     width: int
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    note: str = ""  # how height and width were chosen, where the images do not all have them
 
 
 class ImageDataModule(pl.LightningDataModule, ABC):
@@ -70,6 +71,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         split_seed: decides what is drawn, and nothing else does.
         image_size: pixels a side to scale to; None for what the images or the network have.
         demand: what the network requires of its input.
+        max_pixels: of an image file; larger ones are refused.
 
     Attributes:
         source: the name that `[data] source` has for it.
@@ -92,6 +94,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         split_seed: int = 0,
         image_size: int | None = None,
         demand: InputRequirements | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__()
         self.batch_size = batch_size
@@ -102,6 +105,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.split_seed = split_seed
         self.image_size = image_size
         self.demand = demand or InputRequirements()
+        self.max_pixels = max_pixels
         self.augment = "none"
         self.chunk = 1
         self.balanced = False
@@ -309,6 +313,7 @@ def build_data(settings: Settings, demand: InputRequirements | None = None) -> I
         "split_seed": data.split_seed,
         "image_size": data.image_size,
         "demand": demand,
+        "max_pixels": data.max_pixels,
     }
     if data.num_val is not None:
         common["num_val"] = data.num_val

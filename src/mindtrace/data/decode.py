@@ -27,11 +27,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mindtrace.errors import DataError, ImageError
-from mindtrace.preprocess import ImageSpec, Mode, image_digest, open_pixels, resized
+from mindtrace.preprocess import (
+    MAX_PIXELS,
+    ImageSpec,
+    Mode,
+    image_digest,
+    open_pixels,
+    opened,
+    resized,
+)
 from mindtrace.progress import Progress
 from mindtrace.system import file_lock, sync
 
-_FORMATS = ("PNG", "JPEG", "WEBP")
 _GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}
 _WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
 _ORIENTATION, _ROTATED, _SIDEWAYS = 0x0112, {2, 3, 4, 5, 6, 7, 8}, {5, 6, 7, 8}
@@ -90,14 +97,19 @@ def reporter(progress: Progress, text: str, total: int) -> Report:
 
 
 def examine_files(
-    paths: Sequence[str], workers: int, report: Report, *, headers_only: bool = False
+    paths: Sequence[str],
+    workers: int,
+    report: Report,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    headers_only: bool = False,
 ) -> NDArray[Any]:
     """The `FACTS` of image files, each decoded; what is wrong with a file is in `error`.
 
     With `headers_only` there are no digests, and a file that cannot be read raises ImageError.
     """
     facts = np.zeros(len(paths), FACTS)
-    work = functools.partial(_examined, headers_only=headers_only)
+    work = functools.partial(_examined, max_pixels=max_pixels, headers_only=headers_only)
     for part, block in _in_workers(work, paths, FACTS.itemsize, workers, report):
         facts[part] = block
     return facts
@@ -111,10 +123,12 @@ def decode_files(
     digests: NDArray[np.uint8],
     workers: int,
     report: Report,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Fill `images`, (n, channels, height, width), and `digests`, (n, 32): of the originals."""
     tasks = list(zip(paths, ["L" if one else "RGB" for one in grey], strict=True))
-    work = functools.partial(_decoded, spec=spec)
+    work = functools.partial(_decoded, spec=spec, max_pixels=max_pixels)
     for part, block in _in_workers(work, tasks, images[:1].nbytes + 32, workers, report):
         images[part], digests[part] = block
 
@@ -218,17 +232,18 @@ def serve() -> None:
             sys.stdout.buffer.flush()
 
 
-def _examined(paths: Sequence[str], headers_only: bool) -> NDArray[Any]:
+def _examined(paths: Sequence[str], max_pixels: int, headers_only: bool) -> NDArray[Any]:
     facts = np.zeros(len(paths), FACTS)
     for place, path in enumerate(paths):
         try:
             with _named(path):
                 if headers_only:
-                    facts[place] = (*_header(path), _NO_DIGEST, b"")
+                    facts[place] = (*_header(path, max_pixels), _NO_DIGEST, b"")
                     continue
                 data = Path(path).read_bytes()
-                header = _header(io.BytesIO(data))
-                pixels = np.asarray(open_pixels(data, "L" if header[-1] else "RGB"))
+                header = _header(io.BytesIO(data), max_pixels)
+                mode: Mode = "L" if header[-1] else "RGB"
+                pixels = np.asarray(open_pixels(data, mode, max_pixels))
             facts[place] = (*header, np.frombuffer(image_digest(pixels), np.uint8), b"")
         except ImageError as error:
             if headers_only:
@@ -238,10 +253,10 @@ def _examined(paths: Sequence[str], headers_only: bool) -> NDArray[Any]:
     return facts
 
 
-def _header(file: str | io.BytesIO) -> tuple[Any, ...]:
+def _header(file: str | io.BytesIO, max_pixels: int) -> tuple[Any, ...]:
     """The fields of `FACTS` that Pillow knows before it decodes."""
     try:
-        with Image.open(file, formats=_FORMATS) as image:
+        with opened(file, max_pixels) as image:
             width, height = image.size
             # Asking a PNG for its EXIF decodes it whole; cameras write none into PNGs.
             tagged = image.format != "PNG" or "exif" in image.info
@@ -263,20 +278,23 @@ def _header(file: str | io.BytesIO) -> tuple[Any, ...]:
             )
     except _BAD_HEADER as error:
         # Decoding reports what is wrong in the usual words.
-        open_pixels(Path(file).read_bytes() if isinstance(file, str) else file.getvalue(), "RGB")
+        data = Path(file).read_bytes() if isinstance(file, str) else file.getvalue()
+        open_pixels(data, "RGB", max_pixels)
         raise ImageError(f"damaged header: {error}") from error
 
 
-def _decoded(tasks: Sequence[tuple[str, Mode]], spec: ImageSpec) -> tuple[Any, Any]:
+def _decoded(
+    tasks: Sequence[tuple[str, Mode]], spec: ImageSpec, max_pixels: int
+) -> tuple[Any, Any]:
     images = np.empty((len(tasks), spec.channels, spec.height, spec.width), np.uint8)
     digests = np.empty((len(tasks), 32), np.uint8)
     for place, (path, own_mode) in enumerate(tasks):
         with _named(path):
             data = Path(path).read_bytes()
-            image = open_pixels(data, own_mode)
+            image = open_pixels(data, own_mode, max_pixels)
             digests[place] = np.frombuffer(image_digest(np.asarray(image)), np.uint8)
             if spec.mode != own_mode:
-                image = open_pixels(data, spec.mode)
+                image = open_pixels(data, spec.mode, max_pixels)
             pixels = np.asarray(resized(image, spec))
         images[place] = pixels if spec.mode == "L" else pixels.transpose(2, 0, 1)
     return images, digests
@@ -294,7 +312,7 @@ def _named(path: str) -> Iterator[None]:
 
 
 # Part of every key: another format or another way to decode makes other entries.
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 _MANIFEST, _LOCK, _NEW = "manifest.json", ".lock", ".new"
 # The digest in the manifest is over so much of a file, from its beginning on.
 _COMPARED_BYTES = 64 * 2**20

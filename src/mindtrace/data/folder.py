@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import PIL
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mindtrace.data.batches import ImageSplit, channel_statistics, to_images
@@ -29,13 +30,22 @@ from mindtrace.data.decode import (
     workers_for,
 )
 from mindtrace.data.split import STAGES, Stage
+from mindtrace.data.walk import (
+    HIDDEN,
+    IMAGE_SUFFIXES,
+    KNOWN_FOLDER,
+    OUTSIDE,
+    LeftOut,
+    find_images,
+    left_out_line,
+)
 from mindtrace.errors import DataFolderError, ImageError, listed
-from mindtrace.preprocess import IMAGE_SUFFIXES
 from mindtrace.utils.system import available_cores
 
-# Images of one size up to this many pixels a side keep it; others become DEFAULT_SIDE.
+# Images of about one size up to this many pixels a side keep it; others become DEFAULT_SIDE.
 LARGEST_OWN_SIDE = 224
 DEFAULT_SIDE = 64
+_MOST, _ABOUT = 0.75, 0.1  # so many images differ by at most so much of a side
 
 _LAYOUT = "one sub-folder a class, in the folder itself or in train, val and test"
 
@@ -44,9 +54,9 @@ class ImageFolder(ImageDataModule):
     """The images of a folder: `train/CLASS/*.png` with val and test beside, or `CLASS/*.png`.
 
     A split without a folder of its own is drawn from the training images. Without `image_size`
-    or a network with a size of its own, images that all have one size of at most 224 x 224 keep
-    it and all others become 64 x 64. The network reads grey if all images are grey, else colour;
-    mean and deviation are those of the training images.
+    or a network with a size of its own, all images take the median size if it is at most 224 x 224
+    and three of four images have it within a tenth, else 64 x 64. The network reads grey if all
+    images are grey, else colour; mean and deviation are those of the training images.
 
     Args:
         dir: the folder.
@@ -72,7 +82,8 @@ class ImageFolder(ImageDataModule):
         rows = self.rows(scan)
         images = load_rows(self, rows, scan.class_names, self.cache_dir)
         labels = {stage: rows.labels[part] for stage, part in rows.parts.items()}
-        return replace(images, notes=(*class_notes(scan.class_names, labels), *images.notes))
+        notes = (*scan.notes, *class_notes(scan.class_names, labels), *images.notes)
+        return replace(images, notes=notes)
 
     def rows(self, scan: FolderScan) -> Rows:
         """The images with a label; a split without a folder of its own is drawn."""
@@ -144,6 +155,9 @@ def load_rows(
             for name in ("images.npy", "digests.npy")
         )
     spec = data.resolve_spec(stats)
+    if stats.note and data.image_size is None and data.demand.height is None:
+        size = f"{spec.height} x {spec.width} pixels: {stats.note}"
+        notes += (f"the network reads {size}; [data] image_size sets another",)
     tensor = to_images(images).expand(-1, spec.channels, -1, -1)
     splits = {
         stage: ImageSplit(tensor[part], rows.labels[part], spec, digests[part])
@@ -157,13 +171,11 @@ def _decode(data: ImageDataModule, rows: Rows, into: Path | None) -> tuple[Image
     count, limit = len(rows.paths), data.num_workers or available_cores()
     report = reporter(data.progress, f"reading the headers of {count:,} images", count)
     workers = workers_for(count, 0, limit)
-    facts = examine_files(rows.paths, workers, report, headers_only=True)
-    height, width = int(facts["height"][0]), int(facts["width"][0])
-    same = (facts["height"] == height).all() and (facts["width"] == width).all()
-    if not same or max(height, width) > LARGEST_OWN_SIDE:
-        height = width = DEFAULT_SIDE
+    limits = {"max_pixels": data.max_pixels}
+    facts = examine_files(rows.paths, workers, report, headers_only=True, **limits)
+    height, width, note = _common_size(facts["height"], facts["width"])
     grey = facts["grey"]
-    stats = ImageStats("L" if grey.all() else "RGB", height, width)
+    stats = ImageStats("L" if grey.all() else "RGB", height, width, note=note)
     spec = data.resolve_spec(stats)
     # Three equal channels are decoded and kept once.
     stored = replace(spec, mode="L") if grey.all() else spec
@@ -173,9 +185,21 @@ def _decode(data: ImageDataModule, rows: Rows, into: Path | None) -> tuple[Image
     pixels = int((facts["height"].astype(np.int64) * facts["width"]).sum())
     report = reporter(data.progress, f"decoding {count:,} images", count)
     workers = workers_for(count, pixels, limit)
-    decode_files(rows.paths, grey.tolist(), stored, images, digests, workers, report)
+    decode_files(rows.paths, grey.tolist(), stored, images, digests, workers, report, **limits)
     mean, std = channel_statistics(to_images(images[rows.parts["train"]]))
     return replace(stats, mean=mean, std=std), images, digests
+
+
+def _common_size(heights: NDArray[Any], widths: NDArray[Any]) -> tuple[int, int, str]:
+    """The height and width for images of these sizes, and why, if they are not those of all."""
+    count = len(heights)
+    height, width = (int(np.sort(sides)[count // 2]) for sides in (heights, widths))
+    near = (abs(heights - height) <= _ABOUT * height) & (abs(widths - width) <= _ABOUT * width)
+    if max(height, width) <= LARGEST_OWN_SIDE and near.sum() >= _MOST * count:
+        same = int(((heights == height) & (widths == width)).sum())
+        return height, width, f"that of {same:,} of {count:,} images" if same < count else ""
+    low, high = min(heights.min(), widths.min()), max(heights.max(), widths.max())
+    return DEFAULT_SIDE, DEFAULT_SIDE, f"the images' sides are {low} to {high} pixels"
 
 
 def _cache_key(data: ImageDataModule, rows: Rows) -> CacheKey:
@@ -185,7 +209,7 @@ def _cache_key(data: ImageDataModule, rows: Rows) -> CacheKey:
     demand = {**asdict(data.demand), "mean": None, "std": None}
     rules = [CACHE_FORMAT, PIL.__version__, LARGEST_OWN_SIDE, DEFAULT_SIDE]
     counts = {stage: part.stop - part.start for stage, part in rows.parts.items()}
-    wanted = json.dumps([rules, data.image_size, demand, counts])
+    wanted = json.dumps([rules, data.image_size, data.max_pixels, demand, counts])
     return CacheKey(_digest([wanted, *files]), str(rows.folder), _digest(sorted(files)))
 
 
@@ -231,10 +255,12 @@ class FolderScan:
     roots: Mapping[Stage, Path]  # of the stages that have a folder; a plain tree is all `train`
     class_names: tuple[str, ...]  # sorted; of the training images
     images: Mapping[Stage, Mapping[str, Sequence[str]]]
+    left_out: LeftOut
+    notes: tuple[str, ...]
 
 
 def scan_folder(folder: Path) -> FolderScan:
-    """Find the images; sub-folders of a class belong to it, hidden names are passed over."""
+    """Find the images; sub-folders of a class belong to it."""
     names = _subfolders(folder)
     staged = [stage for stage in STAGES if stage in names and _subfolders(folder / stage)]
     roots: dict[Stage, Path] = {"train": folder}
@@ -251,19 +277,33 @@ def scan_folder(folder: Path) -> FolderScan:
             folder, f"has {listed(staged)} but no train", hint=f"expected {_LAYOUT}"
         )
     class_names = _subfolders(roots["train"])
+    try:
+        found, left_out = find_images(str(folder), IMAGE_SUFFIXES)
+    except OSError as error:
+        raise DataFolderError(Path(error.filename), f"cannot be read: {error.strerror}") from error
     if len(class_names) < 2:
         if class_names:
             reason = f"only one class, '{class_names[0]}'"
         else:
-            files = roots["train"].iterdir()
-            loose = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in files)
+            loose = sum(Path(path).parent == roots["train"] for path in found)
             reason = f"no sub-folders; {loose:,} images directly in it" if loose else "no images"
-        raise DataFolderError(folder, reason, hint=f"two or more classes are needed: {_LAYOUT}")
-    images = {
-        stage: {name: _images(root / name) for name in _subfolders(root)}
-        for stage, root in roots.items()
+        line = left_out_line(left_out, str(folder))
+        hint = f"two or more classes are needed: {_LAYOUT}" + (f"; {line}" if line else "")
+        raise DataFolderError(folder, reason, hint=hint)
+    images: dict[Stage, dict[str, list[str]]] = {
+        stage: {name: [] for name in _subfolders(root)} for stage, root in roots.items()
     }
-    return FolderScan(roots, tuple(class_names), images)
+    class_of = {
+        str(roots[stage] / name): paths
+        for stage, classes in images.items()
+        for name, paths in classes.items()
+    }
+    depth = len(roots["train"].parts) + 1
+    for path in found:
+        home = class_of.get("/".join(path.split("/", depth + 1)[:depth]))
+        (left_out.setdefault(OUTSIDE, []) if home is None else home).append(path)
+    line = left_out_line(left_out, str(folder))
+    return FolderScan(roots, tuple(class_names), images, left_out, (line,) if line else ())
 
 
 def require_trainable(folder: Path, scan: FolderScan) -> None:
@@ -281,9 +321,12 @@ def require_trainable(folder: Path, scan: FolderScan) -> None:
                 folder, f"{stage} has no classes", hint=f"fill {root}, or remove it"
             )
         for name in [name for name, images in classes.items() if not images]:
-            files = (root / name).rglob("*")
-            others = sum(path.is_file() and not path.name.startswith(".") for path in files)
+            home, left_out = str(root / name), scan.left_out
+            kinds = [paths for kind, paths in left_out.items() if kind != HIDDEN]
+            others = sum(path.startswith(f"{home}/") for paths in kinds for path in paths)
             more = f": {others:,} other files" if others else ""
+            if home in left_out.get(KNOWN_FOLDER, ()):
+                more = ": it links to a folder that has another name,"
             raise DataFolderError(
                 folder,
                 f"class '{name}' has no images{more} in {root / name}",
@@ -293,8 +336,8 @@ def require_trainable(folder: Path, scan: FolderScan) -> None:
 
 def _subfolders(folder: Path) -> list[str]:
     try:
-        with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        found = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        return sorted(path.name for path in found if path.is_dir())
     except FileNotFoundError as error:
         parent = next((path for path in folder.parents if path.is_dir()), Path("/"))
         names = sorted(path.name for path in parent.iterdir() if not path.name.startswith("."))
@@ -305,20 +348,3 @@ def _subfolders(folder: Path) -> list[str]:
         raise DataFolderError(folder, "not a folder", hint=f"expected {_LAYOUT}") from error
     except OSError as error:
         raise DataFolderError(folder, f"cannot be read: {error.strerror}") from error
-
-
-def _images(root: Path) -> list[str]:
-    """All image files of one class, sorted."""
-
-    def fail(error: OSError) -> None:
-        raise DataFolderError(Path(error.filename), f"cannot be read: {error.strerror}") from error
-
-    images: list[str] = []
-    for place, below, names in os.walk(root, onerror=fail):
-        below[:] = [name for name in below if not name.startswith(".")]
-        images += [
-            os.path.join(place, name)  # noqa: PTH118 - 70,000 times
-            for name in names
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-        ]
-    return sorted(images)

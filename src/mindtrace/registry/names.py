@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindtrace.errors import UsageError
@@ -29,11 +32,14 @@ def model_name_of(settings: Settings) -> str:
         return settings.registry.model_name
     if settings.data.source != "folder" or settings.data.dir is None:
         return settings.data.source
-    name = settings.data.dir.name
+    name = Path(os.path.normpath(settings.data.dir)).name
     if not re.fullmatch(NAME, name):
+        plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+        like = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("._-")[:64] or "images"
         raise UsageError(
-            f"the folder's name '{name}' cannot be the model's name",
-            hint="set [registry] model_name: letters, digits, '.', '_', '-'; 64 at most",
+            f"the folder's name '{name}' cannot be the model's name: 1 to 64 letters, digits, "
+            "'.', '_' or '-', and begin with a letter or digit",
+            hint=f"--set registry.model_name={like}",
         )
     return name
 

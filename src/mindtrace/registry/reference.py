@@ -74,6 +74,8 @@ def find(
             f"{ref} is a folder, not a registered version",
             hint="write NAME, NAME@ALIAS, NAME/VERSION or VERSION",
         )
+    if reference.version is not None and not (reference.name or model_name):
+        reference = _named_by_number(settings, reader, reference)
     name = reference.name or model_name or default_model(settings, reader)
     number = reference.version
     if number is None:
@@ -89,6 +91,20 @@ def find(
         known = [f"{name}/{row.version}" for row in reader.versions(name, 8)]
         raise NotFoundError("version", f"{name}/{number}", known)
     return row
+
+
+def _named_by_number(settings: Settings, reader: Reader, reference: Reference) -> Reference:
+    """The champion of the model that has the number as its name, if there is one."""
+    text, names = str(reference.version), reader.names()
+    if text not in names:
+        return reference
+    known = settings.registry.model_name or (text if len(names) == 1 else None)
+    if known is not None and reader.version(known, int(text)) is not None:
+        raise UsageError(
+            f"'{text}' is the name of a model and a version of {known}",
+            hint=f"write {text}@{CHAMPION} or {known}/{text}",
+        )
+    return Reference(name=text, alias=CHAMPION)
 
 
 def default_model(settings: Settings, reader: Reader) -> str:

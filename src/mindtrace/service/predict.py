@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindtrace.config.settings import Settings
+from mindtrace.data.walk import IMAGE_SUFFIXES, NO_FILE, LeftOut, find_images, left_out_line
 from mindtrace.documents import document
 from mindtrace.errors import ImageError, MindtraceError, UsageError
 
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
     from mindtrace.bundle.predictor import Predictor
 
 STDIN = "-"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-# Above what 25 megapixels take without any compression, 16 bits a channel.
-LARGEST_FILE = 256 * 1024 * 1024
+# Above what 100 megapixels take without any compression, 16 bits a channel.
+LARGEST_FILE = 1024 * 1024 * 1024
 _READ = 64 * 1024
 # Images that run together: no more than pay, and no more values than 4 MiB hold.
 _LARGEST_BATCH = 128
@@ -92,27 +92,34 @@ def load_model(settings: Settings, ref: str | None = None) -> LoadedModel:
     return LoadedModel(predictor, located.model_name, located.version)
 
 
-def collect(paths: Sequence[str]) -> list[str]:
-    """The files that arguments name: files, whole folders, globs, `-`."""
+def collect(paths: Sequence[str]) -> tuple[list[str], str | None]:
+    """The files that arguments name (files, whole folders, globs, `-`), and what is left out."""
     # A file named by itself is taken even if it is missing: its answer says so.
     found: list[str] = []
+    left_out: dict[str, list[str]] = {}
     for text in paths:
         if Path(text).is_dir():
-            found += _images_below(text)
+            images, others = _images_below(text)
+            found += images
+            for kind, names in others.items():
+                left_out.setdefault(kind, []).extend(names)
         elif text == STDIN or Path(text).is_file() or not glob.has_magic(text):
             found.append(text)
         else:
             matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - keeps the text
             if not matches:
                 raise UsageError(f"nothing matches '{text}'")
-            found += [match for match in matches if Path(match).is_file()]
-    return found
+            for match in matches:
+                folder = Path(match).is_dir()
+                (left_out.setdefault(NO_FILE, []) if folder else found).append(match)
+    return found, left_out_line(left_out)
 
 
 def predict_paths(
     model: LoadedModel,
     paths: Sequence[str],
     *,
+    max_pixels: int,
     top_k: int = 1,
     stdin: Callable[[], bytes],
     fail_fast: bool = False,
@@ -121,7 +128,8 @@ def predict_paths(
     spec = model.predictor.model_config.spec
     size = max(1, min(_LARGEST_BATCH, _BATCH_VALUES // (spec.channels * spec.height * spec.width)))
     for start in range(0, len(paths), size):
-        for one in _predict_batch(model, paths[start : start + size], top_k, stdin, fail_fast):
+        part = paths[start : start + size]
+        for one in _predict_batch(model, part, max_pixels, top_k, stdin, fail_fast):
             if fail_fast and isinstance(one, PredictionFailure):
                 raise ImageError(f"{one.path}: {one.error.message}", hint=one.error.hint)
             yield one
@@ -130,6 +138,7 @@ def predict_paths(
 def _predict_batch(
     model: LoadedModel,
     paths: Sequence[str],
+    max_pixels: int,
     top_k: int,
     stdin: Callable[[], bytes],
     fail_fast: bool,
@@ -140,7 +149,7 @@ def _predict_batch(
     for place, path in enumerate(paths):
         try:
             data = stdin() if path == STDIN else read_file(path)
-            pixels.append(model.predictor.decode(data))
+            pixels.append(model.predictor.decode(data, max_pixels))
         except ImageError as error:
             failures[place] = PredictionFailure(path, error)
             if fail_fast:
@@ -171,18 +180,18 @@ def _prediction(model: LoadedModel, values: list[float], top_k: int, path: str) 
     )
 
 
-def _images_below(folder: str) -> list[str]:
-    found = [
-        os.path.join(at, name)  # noqa: PTH118 - a Path a file costs more than its prediction
-        for at, folders, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(SUFFIXES)
-    ]
+def _images_below(folder: str) -> tuple[list[str], LeftOut]:
+    try:
+        found, left_out = find_images(folder, IMAGE_SUFFIXES)
+    except OSError as error:
+        raise UsageError(f"folder '{error.filename}' cannot be read: {error.strerror}") from error
     if not found:
+        line = left_out_line(left_out)
         raise UsageError(
-            f"no images in folder '{folder}'", hint=f"files read are {', '.join(SUFFIXES)}"
+            f"no images in folder '{folder}'" + (f", {line}" if line else ""),
+            hint=f"files read are {', '.join(IMAGE_SUFFIXES)}",
         )
-    return sorted(found)
+    return found, left_out
 
 
 def read_file(path: str) -> bytes:

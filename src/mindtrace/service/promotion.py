@@ -37,6 +37,7 @@ from mindtrace.registry.provenance import who
 from mindtrace.registry.reader import open_reader, open_store
 from mindtrace.registry.reference import (
     Located,
+    Reference,
     default_model,
     find,
     locate,
@@ -187,7 +188,7 @@ def rollback(
             # Another writer undid it, or promoted another version: the caller saw an older state.
             raise log.lost_race()
         wanted = undone
-        row = find(settings, reader, f"{model_name}/{undone.origin}")
+        row = find(settings, reader, Reference(name=model_name, version=undone.origin))
         _check_bundle(settings, reader, row)
         entry = log.append(
             expected=len(entries),
@@ -274,7 +275,7 @@ def _gate(
     from mindtrace.registry.comparison import compare, read_sides
 
     try:
-        before = find(settings, reader, f"{row.name}/{champion}")
+        before = find(settings, reader, Reference(name=row.name, version=champion))
         bundles = (locate_version(settings, reader, one) for one in (before, row))
         return compare(*read_sides(reader, *bundles), margin)
     except (BundleError, NotFoundError, UsageError) as error:
