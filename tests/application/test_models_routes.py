@@ -208,7 +208,6 @@ def test_a_model_with_a_number_as_its_name(
         ("registry", "list", "2024"),
         ("registry", "show", "2024"),
         ("registry", "diff", "2024", "2024/2"),
-        ("registry", "compare", "2024", "2"),
         ("registry", "verify", "2024"),
         ("registry", "promote", "2024"),
         ("registry", "history", "2024"),

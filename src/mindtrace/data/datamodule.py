@@ -71,13 +71,13 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         split_seed: decides what is drawn, and nothing else does.
         image_size: pixels a side to scale to; None for what the images or the network have.
         demand: what the network requires of its input.
-        max_pixels: of an image file; larger ones are refused.
 
     Attributes:
         source: the name that `[data] source` has for it.
         augment: `light` shifts and turns the images of `train_dataloader()`; `none` does not.
         chunk: 1 for loaders that yield (x, y); more, and `train_dataloader()` yields lists of up
             to that many (x, y).
+        max_pixels: of an image file; larger ones are refused.
         progress: is notified of slow work.
     """
 
@@ -94,7 +94,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         split_seed: int = 0,
         image_size: int | None = None,
         demand: InputRequirements | None = None,
-        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__()
         self.batch_size = batch_size
@@ -105,9 +104,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.split_seed = split_seed
         self.image_size = image_size
         self.demand = demand or InputRequirements()
-        self.max_pixels = max_pixels
         self.augment = "none"
         self.chunk = 1
+        self.max_pixels = MAX_PIXELS
         self.balanced = False
         self.progress = Progress()
         self.order = TrainOrder()
@@ -313,7 +312,6 @@ def build_data(settings: Settings, demand: InputRequirements | None = None) -> I
         "split_seed": data.split_seed,
         "image_size": data.image_size,
         "demand": demand,
-        "max_pixels": data.max_pixels,
     }
     if data.num_val is not None:
         common["num_val"] = data.num_val
@@ -332,4 +330,5 @@ def build_data(settings: Settings, demand: InputRequirements | None = None) -> I
         else:
             module = TorchvisionImages(data.source, **common)
     module.augment = data.augment
+    module.max_pixels = data.max_pixels
     return module
