@@ -16,7 +16,7 @@ from mindtrace import system
 from mindtrace.errors import InterruptedByUser
 from mindtrace.system import atomic_write, file_lock, interruptible, last_json, run_child, try_lock
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 def send(signum: int) -> None:
@@ -30,6 +30,17 @@ def test_a_signal_is_raised_at_once(signum: int) -> None:
         raise AssertionError("nobody stopped here")
 
     assert caught.value.signum == signum
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible() as interrupts:
+            send(signal.SIGHUP)
+            assert interrupts.wanted() is None
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("signum", SIGNALS)

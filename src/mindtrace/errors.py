@@ -15,7 +15,7 @@
     │   ├── PortInUseError     the address to serve at
     │   └── QueueFullError     the queue of jobs
     ├── VerdictError           the answer is no: gate, verify, leakage
-    └── InterruptedByUser      SIGINT or SIGTERM, after cleaning up
+    └── InterruptedByUser      SIGINT, SIGTERM or SIGHUP, after cleaning up
 
 Programs read an error's attributes, people its text and `hint`. `cli/console.py` has the
 exit codes, `application/problems.py` the HTTP statuses.
@@ -193,7 +193,7 @@ def of_system(error: OSError) -> MindtraceError:
 
 
 class InterruptedByUser(MindtraceError):  # noqa: N818 - it is not a fault
-    """SIGINT or SIGTERM arrived; what was open has been cleaned up."""
+    """SIGINT, SIGTERM or SIGHUP arrived; what was open has been cleaned up."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")

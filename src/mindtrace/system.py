@@ -19,7 +19,11 @@ from typing import Any
 
 from mindtrace.errors import InterruptedByUser
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """What asks for an orderly end; SIGHUP not where `nohup` has it ignored."""
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, *(signal.SIGHUP,) * hangs_up)
 
 
 class Interrupts:
@@ -60,7 +64,7 @@ class Interrupts:
 
 @contextmanager
 def interruptible() -> Iterator[Interrupts]:
-    """Turn SIGINT and SIGTERM into errors while the block runs."""
+    """Turn the signals that ask for an end into errors while the block runs."""
     interrupts = Interrupts()
     with handled_signals(interrupts._on_signal):
         yield interrupts
@@ -68,11 +72,11 @@ def interruptible() -> Iterator[Interrupts]:
 
 @contextmanager
 def handled_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Give SIGINT and SIGTERM to a handler while the block runs."""
+    """Give the signals that ask for an end to a handler while the block runs."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Python delivers no signals here
         return
-    before = {signum: signal.signal(signum, handler) for signum in _SIGNALS}
+    before = {signum: signal.signal(signum, handler) for signum in stop_signals()}
     try:
         yield
     finally:

@@ -97,11 +97,11 @@ NO_JSON = (
 NO_BASE64 = (
     "!!!!",
     "====",
-    "/etc/passwd",
+    "/etc/passwd.",
     "\\ud800",
-    "QUJ\\nD",
-    "-_-_",
-    "QQ",
+    "QUJ\\u0000D",
+    "-_-_-",
+    "QQ===",
     "QQ====AA",
     "data:a,QQ==",
 )

@@ -165,6 +165,30 @@ def test_a_stock_client_chooses_outputs(stock: Any, triton: ModuleType, binary: 
     assert answer.as_numpy("class_name").tolist() == [b"bright" if binary else "bright"]
 
 
+@pytest.mark.parametrize("files", [[DARK], [DARK, BRIGHT], [BRIGHT] * 5])
+def test_a_stock_client_sends_json_alone(
+    stock: Any, triton: ModuleType, files: list[bytes]
+) -> None:
+    """With binary_data=False it sends no content type."""
+    tensor = triton.InferInput("image", [len(files)], "BYTES")
+    texts = [base64.b64encode(file) for file in files]
+    tensor.set_data_from_numpy(np.array(texts, object), binary_data=False)
+    wanted = [triton.InferRequestedOutput("label", binary_data=False)]
+    answer = stock.infer("squares", [tensor], outputs=wanted)
+    assert answer.as_numpy("label").tolist() == [int(file == BRIGHT) for file in files]
+
+
+def test_a_stock_client_reads_the_index(stock: Any, client: httpx.Client) -> None:
+    entry = {"name": "squares", "version": "3", "state": "READY", "reason": ""}
+    assert stock.get_model_repository_index() == [entry]
+    index = "/v2/repository/index"
+    for body, status in ((b"", 200), (b'{"ready": true}', 200), (b"{}", 200), (b"[]", 422)):
+        answer = client.post(index, content=body, headers=JSON)
+        assert answer.status_code == status
+        assert status != 200 or answer.json() == [entry]
+    assert client.post(index, headers={"Origin": "http://evil.example"}).status_code == 403
+
+
 def test_a_stock_client_reads_our_errors(stock: Any, triton: ModuleType) -> None:
     from tritonclient.utils import InferenceServerException
 
@@ -340,8 +364,13 @@ def test_a_body_needs_a_type_that_pages_cannot_send(client: httpx.Client) -> Non
     # A page cannot send this header unless the server, asked first, allows it.
     length = {"Inference-Header-Content-Length": str(len(text))}
     for headers, status in (
-        ({}, 415),
+        ({}, 200),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Host": "evil.example"}, 421),
         ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ({"Content-Type": "application/octet-stream"}, 415),
         ({**JSON, "Content-Encoding": "gzip"}, 415),
         (length, 200),
         ({**length, "Origin": "http://evil.example"}, 403),
@@ -355,6 +384,20 @@ def test_a_bundle_without_a_name(start: Serve) -> None:
         fields = client.post("/v2/models/bundle/infer", json=_images(DARK)).json()
         assert "model_version" not in fields
         assert client.get("/v2/models/bundle/versions/1").status_code == 404
+
+
+def test_the_index_of_a_server_that_stops(start: Serve) -> None:
+    def stopping(application: Any) -> None:
+        application.state.served.draining = True
+
+    with start(change=stopping) as client:
+        (entry,) = client.post("/v2/repository/index").json()
+        assert (entry["name"], entry["state"], entry["reason"]) == (
+            "bundle",
+            "UNAVAILABLE",
+            "stopping",
+        )
+        assert client.post("/v2/repository/index", json={"ready": True}).json() == []
 
 
 def test_without_a_model_it_is_not_ready(start: Serve) -> None:

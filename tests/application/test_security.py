@@ -7,10 +7,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.requests import Request
 from tests.application.conftest import PNG, Serve, png
 
 from mindtrace.application.problems import Problem
-from mindtrace.application.security import Rules, parse_authority
+from mindtrace.application.security import Rules, check_body, parse_authority
 
 OPEN = Rules(None, ())
 
@@ -131,8 +132,15 @@ def test_origins(headers: dict[str, str], expected: int) -> None:
     ],
 )
 def test_content_types(kind: str | None, expected: int) -> None:
-    assert status(OPEN, "POST", content_type=kind) == expected
-    assert status(OPEN, "DELETE", content_type=kind) == 200
+    headers = [] if kind is None else [(b"content-type", kind.encode())]
+    for method in ("POST", "DELETE"):
+        request = Request(
+            {"type": "http", "method": method, "path": "/retrain", "headers": headers}
+        )
+        refused = expected == 415 and method == "POST"
+        with pytest.raises(Problem) if refused else contextlib.nullcontext() as caught:
+            check_body(request)
+        assert not refused or caught.value.status == 415
 
 
 @pytest.mark.parametrize(

@@ -48,10 +48,36 @@ WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
 
 
 @WORKERS
-def test_it_answers_and_ends_in_peace(root: Path, bundle: Path, workers: str) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP], ids=["SIGINT", "SIGHUP"])
+def test_it_answers_and_ends_in_peace(
+    root: Path, bundle: Path, workers: str, signum: signal.Signals
+) -> None:
     with served(bundle, workers) as (process, url):
         assert ask(url).json()["class_name"] == "bright"
-        ended(process, signal.SIGINT)
+        with connected(url) as slow:
+            head, body = half_of_a_request(url)
+            slow.sendall(head)
+            assert ask(url).status_code == 200  # so the other request has arrived
+            process.send_signal(signum)
+            slow.sendall(body)
+            assert slow.makefile("rb").read().startswith(b"HTTP/1.1 200 ")
+        _, err = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, "Traceback" in err) == (0, False), err
+
+
+@pytest.mark.proof
+@WORKERS
+def test_under_nohup_a_hangup_means_nothing(root: Path, bundle: Path, workers: str) -> None:
+    code = (
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN);"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    words = ("-m", "mindtrace", "serve", "--port", "0", "--json", "--model", str(bundle))
+    with started(["-c", code, *words, "--workers", workers]) as process:
+        url = url_of(process)
+        process.send_signal(signal.SIGHUP)
+        assert ask(url).json()["class_name"] == "bright"
+        ended(process)
 
 
 def test_two_workers_with_a_token_and_limits(root: Path, bundle: Path, token_file: Path) -> None:

@@ -47,6 +47,7 @@ def test_no_error_class_is_forgotten() -> None:
         (errors.QueueFullError("full"), 5),
         (InterruptedByUser(signal.SIGINT), 130),
         (InterruptedByUser(signal.SIGTERM), 143),
+        (InterruptedByUser(signal.SIGHUP), 129),
         (ValueError("a bug"), 1),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
@@ -57,4 +58,4 @@ def test_exit_code(error: Exception, code: int) -> None:
 
 def test_every_code_is_explained() -> None:
     explained = {int(code) for code, _ in EXIT_CODE_MEANINGS}
-    assert {0, *EXIT_CODES.values(), 130, 143} == explained
+    assert {0, *EXIT_CODES.values(), 129, 130, 143} == explained

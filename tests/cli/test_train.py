@@ -68,7 +68,11 @@ def test_a_training_in_this_process_and_in_one_of_its_own(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("signum", "code"),
-    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.proof), (signal.SIGTERM, 143)],
+    [
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.proof),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.proof),
+        (signal.SIGTERM, 143),
+    ],
 )
 def test_a_signal_ends_a_training(signum: signal.Signals, code: int, root: Path) -> None:
     words = ("train", "--source", "digits", "--max-epochs", "100000", "--json")

@@ -46,6 +46,7 @@ HARM = {
     "/models/{name}/promote": {"version": 2, "force": True, "reason": "because"},
     "/models/{name}/rollback": {"reason": "because"},
 }
+FORM_TYPE = "a type that forms send"
 REFUSED = {400, 401, 403, 415, 421}
 
 
@@ -122,8 +123,9 @@ def broken(ask: Ask, place: Place) -> list[str]:
             said.append("foreign Origin")
         if ask.site in BAD_SITES:
             said.append("foreign site")
-    if ask.method in WITH_BODY and ask.type in BAD_TYPES:
-        said.append("a type that forms send")
+    untyped = ask.type is None and ask.route.startswith("/v2/")  # is JSON there
+    if ask.method in WITH_BODY and ask.type in BAD_TYPES and not untyped:
+        said.append(FORM_TYPE)
     return said
 
 
@@ -188,6 +190,8 @@ def fault_of(ask: Ask, place: Place, said: list[str], reply: Any) -> str | None:
     page = ask.route in ("/", "/static/{name}")
     if said == ["no token"] and page:
         return None if reply.status in (200, 401, 404, 405) else "neither page nor refusal"
+    if said == [FORM_TYPE] and reply.status in (404, 405):
+        return None  # nothing there has a body, whatever its type
     if said:
         return None if reply.status in REFUSED else f"must be refused: {', '.join(said)}"
     return "must be let through" if reply.status in (0, 401, 403, 421) else None

@@ -74,10 +74,13 @@ def test_jobs_are_run_cancelled_and_handed_over(opened: Shop) -> None:
     job = opened.job(last)
     assert (job.state, job.attempts) == ("queued", 1)
     assert (opened.runs(last), opened.trainings(last)) == (["KILLED"], [])
-    opened.start()
+    worker = opened.start()
     opened.when(last, lambda found: (found.epoch or 0) > (job.epoch or 0) + 3)
     assert opened.runs(last) == ["RUNNING"]
     assert event_epochs(opened, last).count(1) == 1  # it did not begin anew
+    worker.send_signal(signal.SIGHUP)  # its terminal is closed
+    assert worker.wait(60) == 0
+    assert (opened.job(last).state, opened.trainings(last)) == ("queued", [])
     assert f"job {following} succeeded" in (opened.root / "workers.txt").read_text()
 
 

@@ -73,6 +73,7 @@ def test_a_good_end_is_a_finished_run_and_a_version(store: Store) -> None:
     [
         (signal.SIGINT, {"epoch": 2}, 2),
         (signal.SIGTERM, {"epoch": 2}, 2),
+        (signal.SIGHUP, {"epoch": 2}, 2),
         (signal.SIGTERM, {"stage": "testing"}, 3),
         (signal.SIGTERM, {"stage": "registering"}, 3),
     ],

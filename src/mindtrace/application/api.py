@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -66,7 +66,7 @@ def create_app(
         description=_ABOUT,
         lifespan=_lifespan,
         redoc_url=None,
-        responses=problems(400, 401, 403, 421, 422, 500),
+        responses=problems(400, 401, 403, 408, 413, 421, 422, 431, 500, 503),
         generate_unique_id_function=lambda route: route.name,
         middleware=[
             Middleware(
@@ -97,7 +97,7 @@ def create_app(
     state.sidecar = jobs_service.sidecar(settings, serving=True)
     application.fast_path = FastPath(state, rules)
     for module in _MODULES:
-        application.include_router(module.router)
+        application.include_router(module.router, dependencies=[Depends(security.check_body)])
     return application
 
 
@@ -180,7 +180,7 @@ def _allowed(request: Request) -> str:
         if route.matches(scope)[0] is not Match.NONE
         for method in getattr(route, "methods", None) or ()
     }
-    return ", ".join(sorted(methods))
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
 def _validation_problem(_: Request, error: Exception) -> Any:

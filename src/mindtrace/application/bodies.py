@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -15,10 +16,20 @@ from mindtrace.application.problems import Problem
 from mindtrace.application.security import media_type
 from mindtrace.config.urls import shown
 
+# Names that browsers, libraries and mail programs give to files that we read.
+_MISNAMED = {
+    **dict.fromkeys(("image/jpg", "image/jpe", "image/jfif", "image/pjpeg"), "image/jpeg"),
+    **dict.fromkeys(("image/x-jpeg", "image/x-jpg", "image/x-citrix-jpeg"), "image/jpeg"),
+    **dict.fromkeys(("image/x-png", "image/x-citrix-png", "image/apng"), "image/png"),
+    "image/x-webp": "image/webp",
+}
+_PLAIN = str.maketrans("-_", "+/", " \t\r\n")
+
 
 def require_type(request: Request, accepted: Sequence[str]) -> str:
     """The media type of a body, if it is one of `accepted`; else 415."""
     kind = media_type(request.headers.get("content-type", "").encode("latin-1"))
+    kind = _MISNAMED.get(kind, kind)
     if kind not in accepted:
         names = ", ".join(filter(None, accepted))
         detail = f"Content-Type {kind} is not accepted here; accepted: {names}"
@@ -36,7 +47,9 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise Problem(400, "the body is not JSON that we read: nested too deeply") from error
     except ValueError as error:
         reason = "not UTF-8" if isinstance(error, UnicodeError) else str(error)
-        raise Problem(400, f"the body is not JSON: {reason}") from error
+        # As a shell makes it with "$(base64 FILE)".
+        hint = "base64 -w0 FILE writes no line breaks" if "control character" in reason else None
+        raise Problem(400, f"the body is not JSON: {reason}", hint=hint) from error
     if not isinstance(fields, dict):
         raise Problem(422, "the body must be a JSON object")
     return fields
@@ -60,9 +73,15 @@ def from_base64(text: object, field: str) -> bytes:
     if not isinstance(text, str):
         raise Problem(422, f"'{field}' must be a text in base64")
     try:
-        return not_empty(binascii.a2b_base64(text.encode("ascii"), strict_mode=True))
+        with contextlib.suppress(binascii.Error):
+            return not_empty(binascii.a2b_base64(text.encode("ascii"), strict_mode=True))
+        # As `base64 FILE` writes it, in lines; in the alphabet of URLs; without padding.
+        plain = text.translate(_PLAIN)
+        plain += "" if plain.endswith("=") else "=" * (-len(plain) % 4)
+        return not_empty(binascii.a2b_base64(plain, strict_mode=True))
     except (binascii.Error, UnicodeEncodeError) as error:
-        hint = "the file's bytes alone, without data:...;base64,"
+        is_url = text.lstrip()[:5].lower() == "data:"
+        hint = "the file's bytes alone, without data:...;base64," if is_url else None
         raise Problem(400, f"'{field}' is not base64", hint=hint) from error
 
 

@@ -70,14 +70,14 @@ async def inference(request: Request) -> Response:
     model: LoadedModel = state.served.require_model()
     if not is_light(model):
         state.admission.require_free_place()
-    content, top_k = await _read(request)
+    content, is_json, top_k = await _read(request)
 
     def run(asked: InferenceRequest, wanted: Wanted) -> tuple[dict[str, Any], list[str]]:
         fields = answer(model, asked, state.settings.serve.max_pixels, wanted)
         rows = fields.get("items", [fields])
         return fields, [row["class_name"] for row in rows if "class_name" in row]
 
-    fields = await classify(state, model, content, lambda: _parse(content, top_k), run)
+    fields = await classify(state, model, content, lambda: _parse(content, is_json, top_k), run)
     fields["request_id"] = request.state.request_id
     return Response(orjson.dumps(fields), media_type="application/json")
 
@@ -163,24 +163,26 @@ class InferenceRequest:
         return cls(found_images, top_k, many=True, show_input=show_input)
 
 
-async def _read(request: Request) -> tuple[bytes, int | None]:
-    """JSON and None, or an image file and the `top_k` of the query."""
+async def _read(request: Request) -> tuple[bytes, bool, int | None]:
+    """The body, or the image file of a form; whether it is JSON; the `top_k` of the query."""
     kind = bodies.require_type(request, ACCEPTED)
-    if kind == "application/json":
-        if "top_k" in request.query_params:
-            raise Problem(422, "'top_k' stands in the body where that is JSON")
-        return await request.body(), None
     is_form = kind == "multipart/form-data"
     content = await (bodies.form_file(request, "image") if is_form else request.body())
-    text = request.query_params.get("top_k", "1")
+    text = request.query_params.get("top_k")
+    if text is None:
+        return content, kind == "application/json", None
     is_number = text.isascii() and text.isdigit() and len(text) < 10
-    return content, _top_k(int(text) if is_number else text)
+    return content, kind == "application/json", _top_k(int(text) if is_number else text)
 
 
-def _parse(content: bytes, top_k: int | None) -> InferenceRequest:
-    if top_k is None:
-        return InferenceRequest.from_json(content)
-    return InferenceRequest([bodies.not_empty(content)], top_k)
+def _parse(content: bytes, is_json: bool, top_k: int | None) -> InferenceRequest:
+    if not is_json:
+        return InferenceRequest([bodies.not_empty(content)], top_k or 1)
+    asked = InferenceRequest.from_json(content)
+    if top_k not in (None, asked.top_k):
+        detail = f"'top_k' is {top_k} in the query and {asked.top_k} in the body"
+        raise Problem(422, detail, hint="it stands in the body where that is JSON")
+    return asked
 
 
 def _top_k(value: object) -> int:

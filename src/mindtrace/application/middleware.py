@@ -100,10 +100,13 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
-        reply = Reply(request_id(given), send)
+        head = scope["method"] == "HEAD"
+        reply = Reply(request_id(given), send, head=head)
         scope.setdefault("state", {})["request_id"] = reply.request_id
+        # HEAD is wherever GET is, and the same but for the body.
+        routed = {**scope, "method": "GET"} if head else scope
         try:
-            await self.app(scope, receive, reply.send)
+            await self.app(routed, receive, reply.send)
         except ClientDisconnect:
             return
         except Exception as error:
@@ -114,7 +117,7 @@ class RequestMiddleware:
                 problem.members["error"] = problem.detail  # the one that its clients read
             await send_problem(problem, reply.request_id, reply.send)
         finally:
-            route = getattr(scope.get("route"), "path", None)
+            route = getattr(routed.get("route"), "path", None)
             path = scope["path"] if scope["path"] in self.paths else OTHER
             reply.count(scope, route or path, self.metrics, self.access_log)
 
@@ -122,9 +125,10 @@ class RequestMiddleware:
 class Reply:
     """An answer that is being sent; `status` is 0 until it has begun."""
 
-    def __init__(self, request_id: str, send: Send) -> None:
+    def __init__(self, request_id: str, send: Send, *, head: bool = False) -> None:
         self.request_id = request_id
         self.status = 0
+        self._head, self._ended = head, False
         self._send = send
         self._start = time.perf_counter()
         self._seconds, self._length = 0.0, 0
@@ -136,6 +140,11 @@ class Reply:
             self._seconds = time.perf_counter() - self._start
             id_header = (b"x-request-id", self.request_id.encode())
             message["headers"] = [*message.get("headers", ()), id_header]
+        elif self._ended:
+            return
+        elif self._head:
+            # The end of a stream too: its server then hears that nobody listens.
+            message, self._ended = {"type": "http.response.body"}, True
         else:
             self._length += len(message.get("body", b""))
         await self._send(message)

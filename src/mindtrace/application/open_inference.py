@@ -23,6 +23,7 @@ from mindtrace.application.open_inference_schemas import (
     INFER_ROUTE,
     JSON_LENGTH,
     ImageInput,
+    IndexEntry,
     InferBody,
     Kind,
     Metadata,
@@ -124,6 +125,19 @@ async def v2_infer_version(request: Request, name: str, version: str) -> Respons
     return await _infer(request, _served(request, name, version))
 
 
+@router.post("/repository/index", summary="The models that can be asked")
+async def v2_index(request: Request) -> list[IndexEntry]:
+    """The served model, or none; `{"ready": true}` leaves out what does not answer now."""
+    bodies.require_type(request, ("", "application/json"))
+    text, served = await request.body(), request.app.state.served
+    only_ready = bodies.parse_object(text).get("ready") is True if text.strip() else False
+    if served.model is None or (served.draining and only_ready):
+        return []
+    names, state = _names(served.model), "UNAVAILABLE" if served.draining else "READY"
+    version, reason = names.get("model_version", ""), "stopping" if served.draining else ""
+    return [IndexEntry(name=names["model_name"], version=version, state=state, reason=reason)]
+
+
 def _served(request: Request, name: str, version: str | None = None) -> LoadedModel:
     """The served model, if it is the one that is meant; else 404."""
     model: LoadedModel = request.app.state.served.require_model()
@@ -189,11 +203,9 @@ async def _infer(request: Request, model: LoadedModel) -> Response:
 def _json_length(request: Request) -> int | None:
     """How many bytes of the body are JSON; None is all of it."""
     text = request.headers.get(JSON_LENGTH)
-    # Triton's own client sends the length and no type.
-    any_type = ("", BINARY, "application/json")
-    bodies.require_type(request, ("application/json",) if text is None else any_type)
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise Problem(415, "a compressed body is not accepted here")
+    # Triton's own client sends no type.
+    accepted = ("", "application/json")
+    bodies.require_type(request, accepted if text is None else (*accepted, BINARY))
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 12):

@@ -69,6 +69,15 @@ class ModelMetadata(Shape):
     outputs: list[TensorMetadata]
 
 
+class IndexEntry(Shape):
+    """A model of the repository."""
+
+    name: str
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str
+
+
 _Rows = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mindtrace.application.problems import Problem
@@ -17,7 +18,6 @@ _AUTHORITY = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[A-Za-z0-9._-]{1,253}))(?::(?P<port>\d{1,5}))?"
 )
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 # What an HTML form may send to any site; multipart is left, Origin covers it.
 _FORM_TYPES = frozenset({"text/plain", "application/x-www-form-urlencoded"})
 _ONCE = (b"host", b"authorization", b"content-type", b"content-length", b"origin")
@@ -51,8 +51,6 @@ class Rules:
                 self._check_token(headers.get(b"authorization", b""))
         if not is_safe:
             _check_origin(headers)
-        if scope["method"] in _WITH_BODY:
-            _check_type(headers)
 
     def _check_host(self, host: bytes | None, scheme: str, our_port: int | None) -> None:
         if host is None:
@@ -115,11 +113,17 @@ def _check_origin(headers: Headers) -> None:
         raise Problem(403, "a page of another site may not ask for this", kind="foreign-origin")
 
 
-def _check_type(headers: Headers) -> None:
-    """A body needs a type, and not one that any page's form could send."""
-    kind = media_type(headers.get(b"content-type"))
-    if not kind and b"inference-header-content-length" in headers:
-        return  # a client of /v2; no page can send that header without asking first
+def check_body(request: Request) -> None:
+    """Of a method that the path has: a body as it is, and of a type that no form could send."""
+    if request.method != "POST":
+        return
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        detail, headers = f"Content-Encoding {coding[:64]}", {"Accept-Encoding": "identity"}
+        raise Problem(415, f"{detail} is not accepted here: send it plain", headers=headers)
+    kind = media_type(request.headers.get("content-type", "").encode("latin-1"))
+    if not kind and request.url.path.startswith("/v2/"):
+        return  # Triton's client sends JSON without a type; of a page, Origin tells
     if not kind or kind in _FORM_TYPES:
         given = f"Content-Type {kind} is not accepted here" if kind else "Content-Type is missing"
         raise Problem(415, given, hint="send Content-Type: application/json")

@@ -77,13 +77,13 @@ class _PageFiles(StaticFiles):
 _files = _PageFiles(packages=[("mindtrace.application", "static")])
 
 
-@router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+@router.get("/", include_in_schema=False)
 async def page(request: Request) -> Response:
     """The page."""
     return await _files.get_response("index.html", request.scope)
 
 
-@router.api_route("/static/{name}", methods=["GET", "HEAD"], include_in_schema=False)
+@router.get("/static/{name}", include_in_schema=False)
 async def static(request: Request, name: str) -> Response:
     """A file of the page."""
     return await _files.get_response(name, request.scope)

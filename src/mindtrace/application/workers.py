@@ -24,9 +24,10 @@ from mindtrace.application.problems import log
 from mindtrace.application.serve import READINESS_DELAY, SAME_SIGNAL, Server
 from mindtrace.config.settings import Settings
 from mindtrace.errors import InterruptedByUser, MindtraceError
-from mindtrace.system import last_json
+from mindtrace.system import last_json, stop_signals
 
 _SERVES = b"serves\n"  # what a worker reports
+_OF_TERMINALS = (signal.SIGINT, signal.SIGHUP)
 _TICK = 0.2  # seconds between two looks of the supervisor
 _LONGEST_PAUSE = 10.0  # seconds
 _WORKER = "from mindtrace.application.workers import serve_as_worker; serve_as_worker()"
@@ -38,7 +39,7 @@ class Worker:
     def __init__(self, listener: socket.socket, arguments: Mapping[str, Any]) -> None:
         descriptor = listener.fileno()
         # Ctrl-C reaches every process of a terminal; the supervisor decides what it means.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINALS)
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _WORKER, str(descriptor)],
@@ -87,8 +88,9 @@ def _how_it_ended(code: int) -> str:
 
 def serve_as_worker() -> None:
     """The whole life of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    for signum in _OF_TERMINALS:
+        signal.signal(signum, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_TERMINALS)
     listener = socket.socket(fileno=int(sys.argv[1]))
     arguments = pickle.load(sys.stdin.buffer)
     report = os.fdopen(os.dup(1), "wb", buffering=0)
@@ -132,7 +134,7 @@ class Supervisor:
 
     def run(self, ready: Callable[[], object]) -> None:
         """Start workers and replace those that die; `ready` is called when the first one serves."""
-        for signum in (signal.SIGTERM, signal.SIGINT):
+        for signum in stop_signals():
             signal.signal(signum, lambda got, _: self._signals.append((got, time.monotonic())))
         try:
             # The first one alone: what is wrong with it is wrong with all.

@@ -52,6 +52,7 @@ EXIT_CODE_MEANINGS: tuple[tuple[str, str], ...] = (
     ("3", "the verdict is no: HOLD, REJECT, DIVERGED, verify, a job cancelled"),
     ("4", "not found: a model, version, alias or job"),
     ("5", "busy or conflict: a port, a full queue, a concurrent change"),
+    ("129", "stopped by SIGHUP (its terminal was closed)"),
     ("130", "stopped by SIGINT (Ctrl-C)"),
     ("143", "stopped by SIGTERM"),
 )

@@ -17,6 +17,7 @@ from mindtrace.cli.console import DONE, Cell, Console, Pair, flatten
 from mindtrace.cli.progress import progress_of
 from mindtrace.errors import InterruptedByUser, TrainingError, UsageError, VerdictError
 from mindtrace.progress import EpochReport, Progress
+from mindtrace.system import stop_signals
 
 if TYPE_CHECKING:
     from mindtrace.config.settings import Settings
@@ -159,9 +160,9 @@ def worker(
 ) -> None:
     """Run retraining jobs, one at a time.
 
-    Runs until SIGTERM or Ctrl-C; the current job returns to the queue with its checkpoint,
-    and the next worker continues it. `mindtrace serve` starts a worker itself; with [jobs]
-    database_url any number of them may run, on any number of machines.
+    Runs until SIGTERM, SIGHUP or Ctrl-C; the current job returns to the queue with its
+    checkpoint, and the next worker continues it. `mindtrace serve` starts a worker itself;
+    with [jobs] database_url any number of them may run, on any number of machines.
     """
     settings = call.settings()
     from mindtrace.jobs.sidecar import hold_lock
@@ -278,7 +279,7 @@ def _report_ready(console: Console, worker_id: str) -> None:
 
 
 def _stopping(*, beside: bool) -> threading.Event:
-    """Set by SIGTERM, by Ctrl-C and, `beside` a parent process, by the end of stdin."""
+    """Set by a signal that asks for an end and, `beside` a parent process, by the end of stdin."""
     stopping = threading.Event()
 
     def stop(*_: object) -> None:
@@ -290,7 +291,7 @@ def _stopping(*, beside: bool) -> threading.Event:
             pass
         stopping.set()
 
-    for signum in (signal.SIGTERM, signal.SIGINT):
+    for signum in stop_signals():
         signal.signal(signum, stop)
     if beside:
         threading.Thread(target=stop_at_end_of_stdin, daemon=True).start()

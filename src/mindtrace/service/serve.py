@@ -36,7 +36,7 @@ def serve(
     allow_label_change: bool = False,
     ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; `ready` gets the URL of the server."""
+    """Serve until SIGTERM, SIGINT or SIGHUP, then drain; `ready` gets the URL of the server."""
     check_token_rule(settings)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
