@@ -133,9 +133,12 @@ async def v2_index(request: Request) -> list[IndexEntry]:
     only_ready = bodies.parse_object(text).get("ready") is True if text.strip() else False
     if served.model is None or (served.draining and only_ready):
         return []
-    names, state = _names(served.model), "UNAVAILABLE" if served.draining else "READY"
-    version, reason = names.get("model_version", ""), "stopping" if served.draining else ""
-    return [IndexEntry(name=names["model_name"], version=version, state=state, reason=reason)]
+    names = _names(served.model)
+    version = names.get("model_version", "")
+    entry = IndexEntry(name=names["model_name"], version=version, state="READY", reason="")
+    if served.draining:
+        entry.state, entry.reason = "UNAVAILABLE", "stopping"
+    return [entry]
 
 
 def _served(request: Request, name: str, version: str | None = None) -> LoadedModel:
