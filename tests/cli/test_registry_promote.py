@@ -23,7 +23,7 @@ COMPARE = {
 }
 HISTORY = [
     *("schema_version", "revision", "model_name", "at", "by", "action", "from", "to", "reason"),
-    "verdict",
+    *("verdict", "forced", "gone"),
 ]
 
 

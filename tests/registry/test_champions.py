@@ -13,6 +13,7 @@ from tests.registry.conftest import Version
 from mindtrace.registry.champions import (
     ChampionLog,
     HistoryEntry,
+    Identity,
     champion_of,
     parse_log,
     promotion_to_undo,
@@ -98,9 +99,14 @@ class Log:
         return list(ChampionLog.of_store(self.store, "digits").entries())
 
     def append(self, expected: int, to: int, **more: Any) -> HistoryEntry | None:
-        options = {"action": "promote", "by": "me", "run_id": self.run_id, **more}
+        options = {"action": "promote", "by": "me", "identity": self.identity(to), **more}
         log = ChampionLog.of_store(self.store, "digits")
         return log.append(expected=expected, to=to, **options)
+
+    def identity(self, to: int) -> Identity:
+        found = ChampionLog.of_store(self.store, "digits").identity(to)
+        assert found is not None
+        return found
 
     def write(self, **fields: str) -> None:
         """What others write into the companion model."""

@@ -6,7 +6,9 @@ import dataclasses
 import json
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from tests.registry.conftest import Publish
 
 from mindtrace.bundle.bundle import Contents
-from mindtrace.bundle.predictions import TestPredictions
+from mindtrace.bundle.predictions import TestPredictions, pairs_digest
 from mindtrace.config.settings import Settings
 from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, UsageError
@@ -99,17 +101,34 @@ def test_the_smallest_difference_is_found_four_times_in_five() -> None:
     assert np.mean(called) == pytest.approx(0.8, abs=0.05)
 
 
-def side(name: str, right: list[bool], *, seed: int | None = None, **changes: object) -> Side:
-    """Answers to images 0.. of two classes; a class is the image's last bit."""
-    n = len(right)
-    digests = np.zeros((n, 32), np.uint8)
-    digests[:, 7], digests[:, 31] = np.arange(n) % 251, np.arange(n) // 251
-    labels = np.arange(n) % 2
+def image_digests(images: Iterable[int]) -> NDArray[np.uint8]:
+    chosen = np.array([*images], int)
+    digests = np.zeros((len(chosen), 32), np.uint8)
+    digests[:, 7], digests[:, 31] = chosen % 251, chosen // 251
+    return digests
+
+
+def side(
+    name: str,
+    right: list[bool],
+    *,
+    images: Iterable[int] | None = None,
+    trained: Iterable[int] | None = (),
+    seed: int | None = None,
+    **changes: object,
+) -> Side:
+    """Answers to these images, or 0.., of two classes; a class is the image's last bit."""
+    chosen = np.arange(len(right)) if images is None else np.array([*images], int)
+    labels = chosen % 2
     answers = np.where(right, labels, 1 - labels)
     probabilities = np.eye(2, dtype=np.float32)[answers] * 0.5 + 0.25
+    n = len(right)
     order = np.arange(n) if seed is None else np.random.default_rng(seed).permutation(n)
-    ledger = ordered(TestPredictions(digests[order], labels[order], probabilities[order]))
-    return dataclasses.replace(Side(name, "t" * 64, ("even", "odd"), ledger), **changes)
+    train = None if trained is None else image_digests(trained)
+    arrays = (image_digests(chosen)[order], labels[order], probabilities[order], train)
+    ledger = ordered(TestPredictions(*arrays))
+    made = Side(name, ledger.test_digest, ("even", "odd"), ledger)
+    return dataclasses.replace(made, **changes)
 
 
 def drawn_rights(seed: int, share: float, n: int = 400) -> list[bool]:
@@ -139,18 +158,68 @@ def test_turned_round_everything_changes_its_sign() -> None:
     assert there.minimum_detectable == back.minimum_detectable
 
 
-def test_what_cannot_be_compared_is_refused() -> None:
-    a = side("m/1", [True, False])
-    digests: NDArray[np.uint8] = a.ledger.digests.copy()
-    digests[0, 0] ^= 1
-    lying = dataclasses.replace(a.ledger, digests=digests)
-    with pytest.raises(UsageError, match="different images") as caught:
-        compare(a, dataclasses.replace(a, name="m/2", test_digest="u" * 64))
-    assert "registry evaluate" in (caught.value.hint or "")
-    with pytest.raises(UsageError, match="different classes"):
-        compare(a, dataclasses.replace(a, class_names=("a", "b")))
-    with pytest.raises(BundleError, match="other images"):
-        compare(a, dataclasses.replace(a, ledger=lying))
+# Test and training images of two versions; which are compared, and how many are left out.
+GROWTH = {
+    "the same": ((range(60), range(100, 200)), (range(60), range(100, 200)), range(60), 0),
+    "grown": ((range(60), range(100, 200)), (range(80), range(100, 300)), range(60), 0),
+    "shrunk": ((range(60), range(100, 200)), (range(50), range(100, 150)), range(50), 0),
+    "drawn anew": ((range(60), range(60, 200)), (range(40, 99), range(40)), range(40, 60), 0),
+    "one trained on": ((range(60), [7, 200]), (range(60), [8, 9]), [*range(7), *range(10, 60)], 3),
+    "made before": ((range(60), None), (range(20, 90), range(20)), range(20, 60), 0),
+    "both made before": ((range(60), None), (range(60), None), range(60), 0),
+    "trained on its own": ((range(60), range(10)), (range(60), ()), range(10, 60), 10),
+}
+
+
+@pytest.mark.parametrize(("a", "b", "common", "left_out"), GROWTH.values(), ids=GROWTH)
+def test_what_both_hold_and_none_was_trained_on_is_compared(
+    a: Any, b: Any, common: Iterable[int], left_out: int
+) -> None:
+    wrong_of_b = {22, 55}
+    one = side("m/1", [True] * len(a[0]), images=a[0], trained=a[1], seed=1)
+    two = side("m/2", [i not in wrong_of_b for i in b[0]], images=b[0], trained=b[1], seed=2)
+    found = compare(one, two)
+    shared = set(common)
+    assert (found.n, found.left_out) == (len(shared), left_out)
+    assert found.right_to_wrong == len(wrong_of_b & shared)
+    assert (found.acc_a, sum(row.n for row in found.per_class)) == (1.0, found.n)
+    rows = [
+        (digest.tobytes(), i % 2) for i, digest in zip(shared, image_digests(shared), strict=True)
+    ]
+    assert found.test_digest == pairs_digest(rows)
+    old = [f"m/{n} keeps no digests" for n, trained in ((1, a[1]), (2, b[1])) if trained is None]
+    assert [note.partition(" of its")[0] for note in found.notes[: len(old)]] == old
+    grown = len(a[0]) != found.n or len(b[0]) != found.n
+    assert len(found.notes) == len(old) + bool(left_out) + (grown and not left_out)
+    assert compare(two, one).test_digest == found.test_digest
+
+
+def test_equal_images_of_a_test_set_count_as_often_as_both_have_them() -> None:
+    two = side("m/1", [True, True, False], images=[3, 3, 4])
+    three = side("m/2", [False, False, False, True], images=[3, 3, 3, 4])
+    found = compare(two, three)
+    assert (found.n, found.right_to_wrong, found.wrong_to_right) == (3, 2, 1)
+    assert found.test_digest == two.ledger.test_digest
+
+
+NOTHING = {
+    "other images": ({"images": range(50, 54)}, "different images: none of 4 and 4", "evaluate"),
+    "other labels": ({"images": range(4), "relabel": True}, "different images", "evaluate"),
+    "all trained on": ({"trained": range(9)}, "one of them was trained on each", "evaluate"),
+    "made before": ({"images": range(50, 54), "trained": None}, "different images", "m/2 again"),
+    "other classes": ({"class_names": ("a", "b")}, "different classes", ""),
+}
+
+
+@pytest.mark.parametrize(("changes", "words", "hint"), NOTHING.values(), ids=NOTHING)
+def test_what_cannot_be_compared_is_refused(changes: Any, words: str, hint: str) -> None:
+    relabel = changes.pop("relabel", False)
+    a, b = side("m/1", [True] * 4), side("m/2", [True] * 4, **changes)
+    if relabel:
+        b = dataclasses.replace(b, ledger=dataclasses.replace(b.ledger, labels=1 - b.ledger.labels))
+    with pytest.raises(UsageError, match=words) as caught:
+        compare(a, b)
+    assert hint in (caught.value.hint or "")
 
 
 def worse(packed: Contents, flips: int) -> Contents:

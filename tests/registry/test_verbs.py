@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.conftest import RunCli
 from tests.registry.conftest import Publish, Version
 
 import mindtrace
@@ -16,6 +19,7 @@ from mindtrace.bundle import manifest
 from mindtrace.bundle.bundle import Contents
 from mindtrace.bundle.predictions import TestPredictions
 from mindtrace.config.settings import Settings, load_settings
+from mindtrace.data.datamodule import build_data
 from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, UsageError
 from mindtrace.registry.evaluation import evaluate
@@ -126,6 +130,78 @@ def test_evaluate_gives_the_answers_of_the_bundle_and_keeps_them(
 
     assert other.test_digest != outcome.test_digest
     assert of_folder == dataclasses.replace(other, model_name=None, version=None, artifact=None)
+
+
+def knowing(packed: Contents, **changes: Any) -> Contents:
+    """The same, with other arrays in its ledger."""
+    return dataclasses.replace(
+        packed, predictions=dataclasses.replace(packed.predictions, **changes)
+    )
+
+
+EVALUATED = {
+    "its own test set": ("", lambda known: known.train_digests, 359, ""),
+    "another split": ("data.split_seed=9", lambda known: known.train_digests, None, "trained on"),
+    "half trained on": ("", lambda known: known.digests[::2], 179, "179 of 359 test images count"),
+    "made before": ("", lambda known: None, 359, ""),
+    "made before, another split": ("data.split_seed=9", lambda known: None, None, "keeps no"),
+}
+
+
+@pytest.mark.parametrize(("words", "train", "n", "note"), EVALUATED.values(), ids=EVALUATED)
+def test_evaluate_counts_no_image_that_the_version_was_trained_on(
+    words: str,
+    train: Callable[[TestPredictions], Any],
+    n: int | None,
+    note: str,
+    register: Publish,
+    packed: Contents,
+    run_cli: RunCli,
+    store: Store,
+) -> None:
+    known = packed.predictions
+    register(contents=knowing(packed, train_digests=train(known)))
+    sets = [part for text in ("data.source=digits", words) if text for part in ("--set", text)]
+    result = run_cli("registry", "evaluate", "digits/1", *sets, "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    test = build_data(load_settings(sets=sets[1::2])).split("test")
+    own = {digest.tobytes() for digest in known.digests}
+    seen = train(known)
+    trained = set() if seen is None else {digest.tobytes() for digest in seen}
+    fair = [d for d in test.digests() if d not in trained and (seen is not None or d in own)]
+    assert found["n"] == len(fair) == (n or len(fair))
+    assert (found["left_out"], note in (found["note"] or "")) == (359 - found["n"], True)
+    assert (found["note"] is None) is (found["left_out"] == 0)
+
+
+def test_evaluate_on_nothing_but_training_images_is_refused(
+    register: Publish, packed: Contents, run_cli: RunCli
+) -> None:
+    ledger = packed.predictions
+    register(contents=knowing(packed, train_digests=ledger.digests))
+    old = knowing(packed, train_digests=None)
+    register(contents=dataclasses.replace(old, predictions=old.predictions.rows([0, 1])))
+    for version, seed, why in (
+        (1, 0, "was trained on the others"),
+        (2, 5, "only its own test set"),
+    ):
+        words = ("--set", "data.source=digits", "--set", f"data.split_seed={seed}")
+        result = run_cli("registry", "evaluate", f"digits/{version}", *words)
+        assert (result.exit_code, "0 of 359 test images count" in result.stderr) == (2, True)
+        assert why in " ".join(result.stderr.split())
+
+
+def test_a_training_keeps_the_digests_of_its_training_images(
+    packed: Contents, tmp_path: Path
+) -> None:
+    data = build_data(load_settings(sets=["data.source=digits"]))
+    packed.predictions.write(tmp_path / "predictions.npz")
+    with np.load(tmp_path / "predictions.npz", allow_pickle=False) as arrays:
+        kept = arrays["train_digests"]
+    assert (kept.dtype, kept.shape) == (np.uint8, (1294, 32))
+    assert {row.tobytes() for row in kept} == set(data.split("train").digests())
+    assert not {row.tobytes() for row in packed.predictions.digests} & set(data.train.digests())
 
 
 def test_evaluate_refuses_other_classes(register: Publish, root: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import random
 import re
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.conftest import RunCli
 from tests.registry.conftest import Publish, Version
 
 from mindtrace.bundle import manifest
@@ -137,6 +139,40 @@ def test_each_fault_is_named_and_damage_is_refused(
         shutil.copytree(tmp_path / "whole", folder)
     (folder / "registered_model_meta").write_text("MLflow's own")
     assert faults(settings) == []
+
+
+LOST: dict[str, Callable[[Path], object]] = {
+    "its artifacts": lambda folder: shutil.rmtree(folder.parent),
+    "all artifacts": lambda folder: shutil.rmtree(folder.parents[2]),
+    "one file cut": lambda folder: os.truncate(folder / "model.onnx", 9),
+    "one file empty": lambda folder: os.truncate(folder / "predictions.npz", 0),
+    "its manifest": lambda folder: (folder / "manifest.json").unlink(),
+    "its run": lambda folder: _purge_run(folder),
+}
+
+
+def _purge_run(folder: Path) -> None:
+    """What `mlflow gc` leaves of a deleted run; its version has a source that says `runs:/`."""
+    shutil.rmtree(folder.parent)
+    database = sqlite3.connect(folder.parents[3] / "mlflow.db")
+    with database:
+        database.execute("update model_versions set storage_location = null")
+        for table in ("metrics", "latest_metrics", "params", "tags", "runs"):
+            database.execute(f"delete from {table} where run_uuid = ?", (folder.parents[1].name,))
+    database.close()
+
+
+@pytest.mark.parametrize("lose", LOST.values(), ids=LOST)
+def test_a_check_of_all_is_as_strict_as_that_of_one(
+    lose: Callable[[Path], object], folder: Path, settings: Settings, run_cli: RunCli
+) -> None:
+    lose(folder)
+    states = []
+    for words in (("digits",), ("digits/1",), ("--all",)):
+        result = run_cli("registry", "verify", *words, "--json")
+        assert result.exit_code == 3, (words, result.stderr)
+        states.append([json.loads(line)["state"] for line in result.stdout.splitlines()])
+    assert states == [["damaged", "verified"]] * 3
 
 
 def test_a_registry_that_says_something_else(

@@ -28,7 +28,6 @@ from mindtrace.application.schemas import (
 from mindtrace.config.settings import Settings
 from mindtrace.documents import document
 from mindtrace.errors import NotFoundError, StoreError, UsageError
-from mindtrace.registry.champions import HistoryEntry
 from mindtrace.registry.names import NAME
 from mindtrace.service import promotion, registry
 
@@ -144,11 +143,11 @@ def compare_versions(request: Request, name: Name, a: Version, b: Version) -> JS
 )
 def history(request: Request, name: Name, limit: Limit = 20, cursor: Cursor = None) -> JSONResponse:
     """Who made which version champion, newest first; the ETag is for If-Match."""
-    entries = _history(request, name)
-    rows = [entry for entry in reversed(entries) if cursor is None or entry.revision < cursor]
+    settings = request.app.state.settings
+    rows = promotion.history(settings, name, limit=limit + 1, before=cursor)[::-1]
     items = [entry.document() for entry in rows[:limit]]
     next_cursor = str(rows[limit - 1].revision) if len(rows) > limit else None
-    return _page(items, next_cursor, _etag(len(entries)))
+    return _page(items, next_cursor, _etag(_revision(request, name)))
 
 
 @router.post(
@@ -194,7 +193,7 @@ def _change(
     request: Request, name: str, verb: str, reason: str | None, words: list[str]
 ) -> JSONResponse:
     """Check the precondition, run the command in a child, translate its answer."""
-    seen = len(_history(request, name))
+    seen = _revision(request, name)
     if reason is not None:
         words.append(f"--reason={reason}")
     if not _matches_any(request.headers.get("if-match", "").strip(), seen):
@@ -205,7 +204,7 @@ def _change(
         return JSONResponse(result, headers=_etag(result["revision"]))
     error = child.error.get("type", "MindtraceError")
     message = child.error.get("message", f"{verb} ended with code {child.status}")
-    if error == "ConflictError" and (now := len(_history(request, name))) != seen:
+    if error == "ConflictError" and (now := _revision(request, name)) != seen:
         raise _stale(now)
     if error not in _STATUSES:
         raise StoreError(f"{error}: {message}")
@@ -236,8 +235,10 @@ def _stale(revision: int) -> Problem:
     )
 
 
-def _history(request: Request, name: str) -> list[HistoryEntry]:
-    return promotion.history(request.app.state.settings, name, repair=False)
+def _revision(request: Request, name: str) -> int:
+    """Of the history now; 0 where there is none."""
+    newest = promotion.history(request.app.state.settings, name, limit=1)
+    return newest[0].revision if newest else 0
 
 
 def _etag(revision: int) -> dict[str, str]:

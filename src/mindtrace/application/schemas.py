@@ -158,6 +158,8 @@ class HistoryItem(Shape):
     to: int = Field(description="version it is about")
     reason: str | None
     verdict: str | None
+    forced: bool = Field(description="whatever the gate said")
+    gone: bool = Field(description="the version it is about exists no more, so it does not count")
 
 
 class HistoryPage(Shape):

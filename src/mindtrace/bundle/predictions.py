@@ -10,10 +10,11 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +97,8 @@ class TestPredictions:
     digests: NDArray[np.uint8]
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
+    # Of the training images, uint8 (n, 32); None in a bundle made before they were kept.
+    train_digests: NDArray[np.uint8] | None = None
 
     @property
     def test_digest(self) -> str:
@@ -103,22 +106,40 @@ class TestPredictions:
         rows = zip(self.digests, self.labels.tolist(), strict=True)
         return pairs_digest((digest.tobytes(), label) for digest, label in rows)
 
+    @property
+    def keys(self) -> list[tuple[bytes, int, int]]:
+        """Of each row the digest, the label, and how many equal rows come before it."""
+        before: Counter[tuple[bytes, int]] = Counter()
+        found = []
+        for digest, label in zip(self.digests, self.labels.tolist(), strict=True):
+            pair = (digest.tobytes(), label)
+            found.append((*pair, before[pair]))
+            before[pair] += 1
+        return found
+
+    def rows(self, chosen: Sequence[int] | NDArray[Any]) -> TestPredictions:
+        """These rows alone, by index or mask."""
+        kept = {name: getattr(self, name)[chosen] for name in ("digests", "labels")}
+        return replace(self, **kept, probabilities=self.probabilities[chosen])
+
     def write(self, path: Path) -> None:
         """Write the arrays, compressed, without pickle."""
-        np.savez_compressed(
-            path, digests=self.digests, labels=self.labels, probabilities=self.probabilities
-        )
+        arrays = {name: array for name, array in vars(self).items() if array is not None}
+        np.savez_compressed(path, **arrays)
 
     @classmethod
     def parse(cls, content: bytes) -> TestPredictions:
         """Read what `write` wrote; ValueError if it is damaged, pickled or inconsistent."""
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                found = cls(arrays["digests"], arrays["labels"], arrays["probabilities"])
+                train = arrays.get("train_digests")
+                found = cls(arrays["digests"], arrays["labels"], arrays["probabilities"], train)
         except _DAMAGE as error:
             raise ValueError(f"predictions.npz cannot be read: {error!r}") from error
         if not len(found.digests) == len(found.labels) == len(found.probabilities):
             raise ValueError("predictions.npz: its arrays differ in length")
+        if train is not None and (train.dtype, *train.shape[1:]) != (np.uint8, 32):
+            raise ValueError("predictions.npz: its train_digests are no digests")
         return found
 
 
@@ -133,6 +154,11 @@ def class_metrics(confusion: NDArray[np.int64]) -> dict[str, float]:
     there = real > 0
     recall, f1 = right[there] / real[there], 2 * right[there] / (called + real)[there]
     return {"balanced_accuracy": float(recall.mean()), "f1_macro": float(f1.mean())}
+
+
+def digest_rows(digests: Iterable[bytes]) -> NDArray[np.uint8]:
+    """SHA-256 digests as an array, (n, 32)."""
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
 
 def pairs_digest(pairs: Iterable[tuple[bytes, int]]) -> str:

@@ -24,10 +24,11 @@ _COLUMNS = ("model_name", "version", "aliases", *_METRICS, "created_at", "run_id
 # A version that plain MLflow registered has no bundle: `-`.
 _BUNDLE = "bundle"
 _ON_TERMINAL = ("model_name", "version", "aliases", "val_acc", "test_acc", _CREATED, _BUNDLE)
-_HISTORY = ("revision", "at", "by", "action", "from", "to", "verdict", "reason")
+_HISTORY = ("revision", "at", "by", "action", "from", "to", "verdict", "reason", "forced", "gone")
 _COMPARED = (
     *("a", "b", "test_digest", "n", "acc_a", "acc_b", "diff", "ci", "mcnemar_p"),
     *("wrong_to_right", "right_to_wrong", "minimum_detectable", "verdict", "reasons"),
+    *("left_out", "notes"),
 )
 _DIGEST_SHOWN = 12  # characters, on a terminal
 
@@ -102,10 +103,10 @@ def compare(
     html: Path | None = option("FILE", "Write a page with the images whose answer changed."),
     margin: float = MARGIN,
 ) -> None:
-    """Compare two versions image by image on their test set.
+    """Compare two versions image by image, on the test images of both.
 
-    Prints the difference of their accuracies with its interval, what changed by class, and
-    whether B might replace A.
+    Images that one of them was trained on are left out. Prints the difference of their
+    accuracies with its interval, what changed by class, and whether B might replace A.
     """
     settings = call.settings()
     console = call.console
@@ -198,13 +199,16 @@ def history(
     settings = call.settings()
     from mindtrace.service.promotion import history as service
 
-    found = [entry.document() for entry in service(settings, name)[: -limit - 1 : -1]]
-    if call.console.terminal:  # to the minute, and without the name
-        columns: tuple[str, ...] = ("revision", "at (UTC)", *_HISTORY[2:])
+    found = [entry.document() for entry in reversed(service(settings, name, limit=limit))]
+    if call.console.terminal:  # to the minute, without the name, and with marks in words
+        columns: tuple[str, ...] = ("revision", "at (UTC)", *_HISTORY[2:-2])
         rows = [
-            [fields["revision"], _minute(fields["at"]), *(fields[name] for name in _HISTORY[2:])]
+            [fields["revision"], _minute(fields["at"]), *(fields[name] for name in _HISTORY[2:-2])]
             for fields in found
         ]
+        for row, fields in zip(rows, found, strict=True):
+            marks = ("forced", fields["forced"]), ("version is gone", fields["gone"])
+            row[3] = ", ".join([row[3], *(word for word, holds in marks if holds)])
     else:
         columns = ("model_name", *_HISTORY)
         rows = [[fields[column] for column in columns] for fields in found]
@@ -230,7 +234,7 @@ def evaluate(
     call: Call,
     ref: str = argument("REF", "The version, or a bundle folder."),
 ) -> None:
-    """Test a version on the test images of --config.
+    """Test a version on the test images of --config that it was not trained on.
 
     The images are preprocessed as for predictions. The answers are kept with the version's run,
     as evaluations/TEST_DIGEST.npz.
@@ -329,7 +333,8 @@ def _cell(fields: Mapping[str, Any], column: str) -> Cell:
 def _comparison_pairs(comparison: Comparison, *, short: bool) -> list[Pair]:
     """A comparison as names and values; on a terminal (`short`) without the classes."""
     low, high = comparison.ci
-    cells = vars(comparison) | {"reasons": "; ".join(comparison.reasons), "ci": f"{low}, {high}"}
+    texts = {name: "; ".join(vars(comparison)[name]) for name in ("reasons", "notes")}
+    cells = vars(comparison) | texts | {"ci": f"{low}, {high}"}
     if short:
         cells["test_digest"] = comparison.test_digest[:_DIGEST_SHOWN]
         cells["diff"] = _signed(comparison.diff)

@@ -93,7 +93,8 @@ class ClientReader(Reader):
         if run_id is None:
             return {}
         with store_errors(self._store.uri):
-            return dict(self._client.get_run(run_id).data.params)
+            run = if_there(lambda: self._client.get_run(run_id))
+        return {} if run is None else dict(run.data.params)
 
     def fetch(self, location: str, folder: Path) -> None:
         here = self._store.resolved(location)
@@ -176,7 +177,10 @@ class ClientReader(Reader):
 
     def _insert_run(self, run_id: str) -> None:
         with store_errors(self._store.uri):
-            data = self._client.get_run(run_id).data
+            run = if_there(lambda: self._client.get_run(run_id))
+        if run is None:
+            return  # `mlflow gc` removed it; the version is still there
+        data = run.data
         self._insert("params", ((run_id, *param) for param in data.params.items()))
         rows = ((run_id, *metric, math.isnan(metric[1])) for metric in data.metrics.items())
         self._insert("latest_metrics", rows)

@@ -30,6 +30,9 @@ CLASS_MARGIN = 0.05
 # Folder of a run with the predictions that `registry evaluate` kept.
 EVALUATIONS = "evaluations"
 
+# A note on a version that was made before training images were kept.
+UNKNOWN_TRAINING = "{} keeps no digests of its training images: only its own test set counts"
+
 # Shares of whole images that are equal on paper must be equal here.
 _ROUNDING = 1e-9
 _RESAMPLES = 10_000
@@ -43,10 +46,10 @@ _FEWEST = 6
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """The predictions of one version on its test set, in the order of (image digest, label)."""
+    """A version's answers to its test set and others, in the order of (image digest, label)."""
 
     name: str  # NAME/VERSION, or the bundle's folder
-    test_digest: str
+    test_digest: str  # of its own test set
     class_names: tuple[str, ...]
     ledger: TestPredictions
 
@@ -59,6 +62,12 @@ class Side:
     def right(self) -> NDArray[np.bool_]:
         """Whether each answer is the true class, (images,)."""
         return np.asarray(self.answers == self.ledger.labels)
+
+    @property
+    def trained_on(self) -> frozenset[bytes] | None:
+        """The digests of its training images; None of a version made before they were kept."""
+        train = self.ledger.train_digests
+        return None if train is None else frozenset(row.tobytes() for row in train)
 
     def digest(self, row: int) -> str:
         """The digest of one image, hexadecimal."""
@@ -79,11 +88,11 @@ class ClassChange:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Version b compared with version a on the test set that both answered."""
+    """Version b compared with version a on the test images that both may be judged on."""
 
     a: str
     b: str
-    test_digest: str
+    test_digest: str  # of these images
     n: int
     acc_a: float
     acc_b: float
@@ -97,17 +106,19 @@ class Comparison:
     verdict: str  # of the gate, b as challenger of a
     reasons: tuple[str, ...]
     margin: float
+    left_out: int  # images that both answered and one was trained on
+    notes: tuple[str, ...]  # which test images these are
 
 
 def read_sides(reader: Reader | None, a: Located, b: Located) -> tuple[Side, Side]:
-    """Both versions' predictions, on one test set if either was evaluated on the other's."""
+    """Both versions' predictions, with those that `evaluate` kept on the other's test set."""
     first, second = read_side(a), read_side(b)
     if first.test_digest == second.test_digest or reader is None:
         return first, second
-    moved = _evaluated(reader, b, second, first.test_digest)
-    if moved is not None:
-        return first, moved
-    return _evaluated(reader, a, first, second.test_digest) or first, second
+    return (
+        _with_evaluation(reader, a, first, second.test_digest),
+        _with_evaluation(reader, b, second, first.test_digest),
+    )
 
 
 def read_side(located: Located) -> Side:
@@ -132,23 +143,47 @@ def read_side(located: Located) -> Side:
 def ordered(ledger: TestPredictions) -> TestPredictions:
     """Sorted by (digest, label); equal images have equal answers, so their order is no matter."""
     words = np.ascontiguousarray(ledger.digests).view(">u8")
-    order = np.lexsort((ledger.labels, *(words[:, column] for column in range(3, -1, -1))))
-    return TestPredictions(ledger.digests[order], ledger.labels[order], ledger.probabilities[order])
+    return ledger.rows(
+        np.lexsort((ledger.labels, *(words[:, column] for column in range(3, -1, -1))))
+    )
+
+
+def judged(a: Side, b: Side) -> tuple[Side, Side, int]:
+    """Both on the test images of both that neither was trained on, in order; how many one was."""
+    if a.class_names != b.class_names:
+        raise UsageError(f"{a.name} and {b.name} have different classes")
+    seen = (a.trained_on or frozenset()) | (b.trained_on or frozenset())
+    rows = {key: row for row, key in enumerate(a.ledger.keys)}
+    pairs = [(rows[key], row, key) for row, key in enumerate(b.ledger.keys) if key in rows]
+    fair = [(first, second) for first, second, (digest, *_) in pairs if digest not in seen]
+    if not fair:
+        why = f"were tested on different images: none of {len(rows):,} and {len(b.answers):,}"
+        why += " is in both"
+        if pairs:
+            why = f"share {len(pairs):,} test images, but one of them was trained on each"
+        raise UsageError(f"{a.name} and {b.name} {why}", hint=_hint(a, b))
+    first, second = (
+        replace(side, ledger=side.ledger.rows(chosen))
+        for side, chosen in zip((a, b), np.array(fair).T, strict=True)
+    )
+    return first, second, len(pairs) - len(fair)
 
 
 def compare(a: Side, b: Side, margin: float = MARGIN) -> Comparison:
-    """Compare b with a; UsageError if they have other test images or classes."""
-    _require_comparable(a, b)
+    """Compare b with a; UsageError if they share no test images or have other classes."""
+    whole = a, b
+    a, b, left_out = judged(a, b)
     n = len(a.ledger.labels)
     gained, lost = int((b.right & ~a.right).sum()), int((a.right & ~b.right).sum())
     right_a, right_b = int(a.right.sum()), int(b.right.sum())
-    interval = bootstrap_interval(n, gained, lost)
+    # One pair more each way: without any change the interval would shrink to nothing.
+    interval = bootstrap_interval(n + 2, gained + 1, lost + 1)
     classes = _per_class(a, b)
     verdict, reasons = decide(interval, classes, margin)
     return Comparison(
         a=a.name,
         b=b.name,
-        test_digest=a.test_digest,
+        test_digest=a.ledger.test_digest,
         n=n,
         acc_a=right_a / n,
         acc_b=right_b / n,
@@ -162,6 +197,8 @@ def compare(a: Side, b: Side, margin: float = MARGIN) -> Comparison:
         verdict=verdict,
         reasons=reasons,
         margin=margin,
+        left_out=left_out,
+        notes=_notes(*whole, n + left_out, left_out),
     )
 
 
@@ -243,25 +280,33 @@ def _per_class(a: Side, b: Side) -> tuple[ClassChange, ...]:
     return tuple(rows)
 
 
-def _require_comparable(a: Side, b: Side) -> None:
-    if a.test_digest != b.test_digest:
-        raise UsageError(
-            f"{a.name} and {b.name} were tested on different images: "
-            f"test digests {a.test_digest[:12]} and {b.test_digest[:12]}",
-            hint="mindtrace registry evaluate REF --config CFG tests a version on other images",
-        )
-    if a.class_names != b.class_names:
-        raise UsageError(f"{a.name} and {b.name} have different classes")
-    same = np.array_equal(a.ledger.digests, b.ledger.digests)
-    if not (same and np.array_equal(a.ledger.labels, b.ledger.labels)):
-        raise BundleError(b.name, f"its predictions are about other images than those of {a.name}")
+def _hint(a: Side, b: Side) -> str:
+    """How two versions without a common test image can be compared."""
+    for side in (a, b):
+        if side.trained_on is None:
+            return f"train {side.name} again: it keeps no digests of its training images"
+    return "mindtrace registry evaluate REF --config CFG tests a version on other images"
 
 
-def _evaluated(reader: Reader, located: Located, side: Side, test_digest: str) -> Side | None:
-    """A version's predictions on another test set; None if it was not evaluated on it."""
-    content = _kept(reader, located, f"{test_digest}.npz")
+def _notes(a: Side, b: Side, common: int, left_out: int) -> tuple[str, ...]:
+    """Which test images a comparison is about, where that is not just the set of both."""
+    notes = [UNKNOWN_TRAINING.format(side.name) for side in (a, b) if side.trained_on is None]
+    sizes = [len(side.answers) for side in (a, b)]
+    if sizes != [common, common]:
+        of_each = f"{a.name} has {sizes[0]:,}, {b.name} {sizes[1]:,}"
+        notes.append(f"{common:,} test images are in both ({of_each})")
+    if left_out:
+        notes.append(f"left out {left_out:,} that {a.name} or {b.name} was trained on")
+    return tuple(notes)
+
+
+def _with_evaluation(reader: Reader, located: Located, side: Side, test_digest: str) -> Side:
+    """A version's predictions, and those on another test set if it was evaluated on it."""
+    # Of a version that does not say what it was trained on, other images prove nothing.
+    known = side.trained_on is not None
+    content = _kept(reader, located, f"{test_digest}.npz") if known else None
     if content is None:
-        return None
+        return side
     try:
         ledger = TestPredictions.parse(content)
     except ValueError as error:
@@ -270,7 +315,13 @@ def _evaluated(reader: Reader, located: Located, side: Side, test_digest: str) -
     shape = (len(ledger.labels), len(side.class_names))
     if ledger.test_digest != test_digest or ledger.probabilities.shape != shape:
         raise BundleError(side.name, f"its evaluation on {test_digest[:12]} is about other images")
-    return replace(side, test_digest=test_digest, ledger=ordered(ledger))
+    own = set(side.ledger.keys)
+    more = ledger.rows([row for row, key in enumerate(ledger.keys) if key not in own])
+    names = ("digests", "labels", "probabilities")
+    both = {
+        name: np.concatenate([getattr(one, name) for one in (side.ledger, more)]) for name in names
+    }
+    return replace(side, ledger=ordered(replace(side.ledger, **both)))
 
 
 def _kept(reader: Reader, located: Located, name: str) -> bytes | None:

@@ -64,6 +64,9 @@ def comparison_page(
     settings: Settings, comparison: Comparison, a: Side, b: Side, located_b: Located
 ) -> str:
     """The page; its images are read as the configuration of b says."""
+    from mindtrace.registry.comparison import judged
+
+    a, b, _ = judged(a, b)
     right, confidence = a.right, b.ledger.probabilities.max(axis=1)
     changed = sorted((right != b.right).nonzero()[0].tolist(), key=lambda row: -confidence[row])
     images: Mapping[str, str] = {}
@@ -84,6 +87,7 @@ def comparison_page(
         f"<h1>{title}</h1>",
         f'<p class="soft">{comparison.n:,} test images, digest '
         f"<code>{escape(comparison.test_digest[:12])}</code></p>",
+        *(f'<p class="soft">{escape(note)}</p>' for note in comparison.notes),
         f'<div class="verdict {comparison.verdict}"><b>{comparison.verdict}</b>{reasons}</div>',
         _figures(comparison),
         "<h2>The difference, and how sure it is</h2>",
@@ -115,17 +119,20 @@ def _thumbnails(settings: Settings, located: Located, wanted: set[str]) -> Mappi
 
     config = (located.folder / "config.ini").read_text(encoding="utf-8")
     made = settings_of_bundle(settings, config)
-    split = build_data(made, input_requirements(made.model)).split("test")
-    found = {}
-    for image, digest in zip(split.images, split.digests(), strict=True):
-        if digest.hex() in wanted:
-            thumbnail: Any = Image.fromarray(to_pixels(image[None])[0])
-            thumbnail.thumbnail((_THUMBNAIL, _THUMBNAIL))
-            file = io.BytesIO()
-            thumbnail.save(file, "PNG")
-            found[digest.hex()] = base64.b64encode(file.getvalue()).decode("ascii")
+    data, found = build_data(made, input_requirements(made.model)), {}
+    # A test image of both may be in another split of a configuration that draws it otherwise.
+    for split in map(data.split, ("test", "train", "val")):
+        for image, digest in zip(split.images, split.digests(), strict=True):
+            if digest.hex() in wanted and digest.hex() not in found:
+                thumbnail: Any = Image.fromarray(to_pixels(image[None])[0])
+                thumbnail.thumbnail((_THUMBNAIL, _THUMBNAIL))
+                file = io.BytesIO()
+                thumbnail.save(file, "PNG")
+                found[digest.hex()] = base64.b64encode(file.getvalue()).decode("ascii")
+        if len(found) == len(wanted):
+            break
     if not found:
-        raise DataError("the images of this configuration are not those of the test set")
+        raise DataError("the images of this configuration are not those that were compared")
     return found
 
 

@@ -145,7 +145,7 @@ def publish(
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     version = int(created.version)
-    champion = promote_first_version(store, model_name, version, run_id, by)
+    champion = promote_first_version(store, model_name, version, by)
     return Published(model_name, version, champion, run_id, tags)
 
 
@@ -155,7 +155,7 @@ def find_by_job(store: Store, model_name: str | None, job_id: str) -> Published 
     if found is None:
         return None
     name, run_id = found.model_name, found.run_id
-    champion = promote_first_version(store, name, found.version, run_id, who())
+    champion = promote_first_version(store, name, found.version, who())
     with store_errors(store.uri):
         if store.client.get_run(run_id).info.status != "FINISHED":
             store.client.set_terminated(run_id, "FINISHED")

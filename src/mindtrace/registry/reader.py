@@ -141,15 +141,15 @@ class Reader:
         ]
 
     def log(self, model_name: str, after: int = 0) -> Sequence[tuple[int, Mapping[str, str]]]:
-        """Number and tags of what a model's companion holds after a number, in order."""
+        """Number and tags (and run) of what a model's companion holds after a number, in order."""
         found: dict[int, dict[str, str]] = {}
         sql = (
-            "select v.version, t.key, t.value from versions v left join version_tags t"
+            "select v.version, v.run_id, t.key, t.value from versions v left join version_tags t"
             " on t.name = v.name and t.version = v.version"
             " where v.name = ? and v.version > ? order by v.version"
         )
-        for version, key, value in self._rows(sql, log_name(model_name), after):
-            tags = found.setdefault(int(version), {})
+        for version, run_id, key, value in self._rows(sql, log_name(model_name), after):
+            tags = found.setdefault(int(version), {PREFIX + "run_id": run_id} if run_id else {})
             if key is not None:
                 tags[key] = value
         return list(found.items())

@@ -127,10 +127,10 @@ def _distance(
     """Largest difference of a probability and count of other answers; None if not comparable."""
     import numpy as np
 
-    from mindtrace.bundle.predictions import TestPredictions
+    from mindtrace.bundle.predictions import TestPredictions, digest_rows
     from mindtrace.registry.comparison import ordered
 
-    digests = np.frombuffer(b"".join(data.split("test").digests()), np.uint8).reshape(-1, 32)
+    digests = digest_rows(data.split("test").digests())
     now = ordered(TestPredictions(digests, result.test.labels, result.test.probabilities))
     then = registered.ledger
     if not (

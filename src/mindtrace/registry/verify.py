@@ -26,9 +26,9 @@ from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path
 from mindtrace.errors import BundleError, StoreError, VerdictError
-from mindtrace.registry.champions import champion_of, parse_log
+from mindtrace.registry.champions import ChampionLog
 from mindtrace.registry.names import CHAMPION
-from mindtrace.registry.reader import ModelVersion, Reader, open_reader
+from mindtrace.registry.reader import ModelVersion, Reader, open_reader, open_store
 from mindtrace.registry.reference import find, locate, model_names, parse_reference
 
 _PAGE = 1000
@@ -56,7 +56,7 @@ def verify(settings: Settings, ref: str | None = None) -> list[Verification]:
         return [_found(None, None, str(folder), None, _bundle_faults(folder, None, {}))]
     reader = open_reader(settings)
     row = find(settings, reader, reference)
-    return [_version(reader, row), _aliases(reader, row.name)]
+    return [_version(reader, row), _aliases(settings, reader, row.name)]
 
 
 def verify_all(settings: Settings, name: str | None = None) -> Iterator[Verification]:
@@ -68,7 +68,7 @@ def verify_all(settings: Settings, name: str | None = None) -> Iterator[Verifica
             for row in rows:
                 yield _version(reader, row)
             after = rows[-1].version
-        yield _aliases(reader, model_name)
+        yield _aliases(settings, reader, model_name)
 
 
 def require_verified(found: Sequence[Verification], *, named: bool) -> None:
@@ -87,8 +87,11 @@ def require_verified(found: Sequence[Verification], *, named: bool) -> None:
 def _version(reader: Reader, row: ModelVersion) -> Verification:
     """Check the bundle of a version, fetched if it is not on this machine."""
     digest, subject = row.own_tags.get("bundle_digest"), f"{row.name}/{row.version}"
-    if digest is None or row.location is None:
-        return Verification(row.name, row.version, subject, digest, "no bundle", ())
+    if digest is None:
+        return Verification(row.name, row.version, subject, None, "no bundle", ())
+    if row.location is None:
+        fault = f"its files are nowhere: the store has no run {row.run_id}"
+        return _found(row.name, row.version, subject, digest, [fault])
     folder = file_path(row.location)
     if folder is not None:
         faults = _bundle_faults(folder, digest, row.own_tags)
@@ -126,7 +129,7 @@ def _bundle_faults(folder: Path, digest: str | None, tags: Mapping[str, str]) ->
     return [*faults, *_pickles(folder), *_contradictions(files, tags)]
 
 
-def _aliases(reader: Reader, model_name: str) -> Verification:
+def _aliases(settings: Settings, reader: Reader, model_name: str) -> Verification:
     """Check that each alias names what exists, and the champion's what the history says."""
     aliases = reader.aliases(model_name)
     faults = [
@@ -134,7 +137,9 @@ def _aliases(reader: Reader, model_name: str) -> Verification:
         for alias, number in aliases.items()
         if reader.version(model_name, number) is None
     ]
-    champion = champion_of(parse_log(model_name, reader.log(model_name)))
+    log = ChampionLog.of_reader(reader, model_name, lambda: open_store(settings))
+    log.entries()
+    champion = log.champion()
     found = aliases.get(CHAMPION)
     if champion is not None and found != champion:
         named = "no version" if found is None else f"version {found}"

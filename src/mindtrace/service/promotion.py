@@ -28,7 +28,7 @@ from mindtrace.registry.champions import (
     ROLLBACK,
     ChampionLog,
     HistoryEntry,
-    champion_of,
+    identity_of,
     promotion_to_undo,
     times_used,
 )
@@ -93,14 +93,16 @@ class Promotion:
 
 
 def history(
-    settings: Settings, name: str | None = None, *, repair: bool = True
+    settings: Settings,
+    name: str | None = None,
+    *,
+    limit: int | None = None,
+    before: int | None = None,
 ) -> list[HistoryEntry]:
-    """The history of a model, oldest first; `repair` sets an alias that differs from it."""
-    reader, log = _log_of(settings, name)
-    entries = log.entries()
-    if repair and entries:
-        log.repair_alias(reader.version_of_alias(log.model_name, CHAMPION))
-    return list(entries)
+    """The history of a model, oldest first; the last `limit` entries before revision `before`."""
+    _, log = _log_of(settings, name)
+    entries = log.entries()[: None if before is None else max(0, before - 1)]
+    return log.shown(entries if limit is None else entries[-limit:])
 
 
 def promote(
@@ -125,13 +127,14 @@ def promote(
     log = _champion_log(settings, reader, row.name)
     gate = cache(partial(_gate, settings, reader, row, margin, force))
     for entries in log.attempts(if_revision):
-        champion, revision = champion_of(entries), len(entries)
+        logged, revision = log.champion(), len(entries)
+        champion = logged or _champion_by_alias(reader, row.name)
         comparison = None if champion in (None, row.version) else gate(champion)
         verdict = None if comparison is None else comparison.verdict
         refused = verdict not in (None, "PROMOTE") and not force
         if dry_run:
             break
-        if champion == row.version:
+        if logged == row.version:
             log.repair_alias(reader.version_of_alias(row.name, CHAMPION))
             break
         entry = log.append(
@@ -139,10 +142,12 @@ def promote(
             action=REFUSE if refused else PROMOTE,
             to=row.version,
             by=who(),
-            run_id=row.run_id,
+            identity=identity_of(row),
+            origin=None if champion == row.version else champion,
             reason=reason,
             verdict=verdict,
             test_digest=None if comparison is None else comparison.test_digest,
+            forced=force,
         )
         if entry is not None:
             revision = entry.revision
@@ -176,7 +181,7 @@ def rollback(
     model_name = log.model_name
     wanted: HistoryEntry | None = None
     for entries in log.attempts(if_revision):
-        undone = promotion_to_undo(entries)
+        undone = promotion_to_undo(entries, log.counts)
         if undone is None:
             if entries:
                 log.repair_alias(reader.version_of_alias(model_name, CHAMPION))
@@ -195,7 +200,7 @@ def rollback(
             action=ROLLBACK,
             to=row.version,
             by=who(),
-            run_id=row.run_id,
+            identity=identity_of(row),
             reason=reason,
         )
         if entry is not None:
@@ -243,8 +248,13 @@ def change_in_child(settings: Settings, verb: str, arguments: Sequence[str]) -> 
 
 
 def _champion_log(settings: Settings, reader: Reader, model_name: str) -> ChampionLog:
-    written, store = partial(reader.log, model_name), partial(open_store, settings)
-    return ChampionLog(model_name, written, store)
+    return ChampionLog.of_reader(reader, model_name, partial(open_store, settings))
+
+
+def _champion_by_alias(reader: Reader, model_name: str) -> int | None:
+    """Where the history names nobody: MLflow's own page set it, or renamed the model."""
+    number = reader.version_of_alias(model_name, CHAMPION)
+    return None if number is None or reader.version(model_name, number) is None else number
 
 
 def _log_of(settings: Settings, name: str | None) -> tuple[Reader, ChampionLog]:

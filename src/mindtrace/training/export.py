@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mindtrace.bundle.bundle import Contents
-from mindtrace.bundle.predictions import GOLDEN_COUNT, GoldenCase, TestPredictions
+from mindtrace.bundle.predictions import GOLDEN_COUNT, GoldenCase, TestPredictions, digest_rows
 from mindtrace.data.batches import to_pixels
 from mindtrace.data.datamodule import ImageDataModule
 from mindtrace.models import ImageClassifier
@@ -26,7 +25,7 @@ def contents(
 ) -> Contents:
     """Everything a bundle holds, from a model on the CPU and its answers to the test images."""
     images = data.split("test").images
-    digests = np.frombuffer(b"".join(data.split("test").digests()), np.uint8).reshape(-1, 32)
+    digests, trained = (digest_rows(data.split(stage).digests()) for stage in ("test", "train"))
     return Contents(
         model_config=model.model_config,
         weights=model.weights(),
@@ -35,7 +34,7 @@ def contents(
             GoldenCase(encode_png(pixels), test.probabilities[index])
             for index, pixels in enumerate(to_pixels(images[:GOLDEN_COUNT]))
         ],
-        predictions=TestPredictions(digests, test.labels, test.probabilities),
+        predictions=TestPredictions(digests, test.labels, test.probabilities, trained),
         config=config,
         data={"source": data.source, **asdict(data.digests())},
     )

@@ -158,6 +158,8 @@ function entry(item) {
     el("div", {},
       el("strong", {}, `Version ${item.to} ${ACTIONS[item.action]}`),
       item.from !== null && item.action !== "refuse" && ` in the place of ${item.from}`,
+      item.forced && ", forced",
+      item.gone && ", a version that is gone",
       item.verdict && el("span", { class: `verdict-word ${item.verdict}` }, item.verdict),
       el("div", { class: "soft small" }, when(item.at), `, by ${item.by}`),
       item.reason && el("q", {}, item.reason)));

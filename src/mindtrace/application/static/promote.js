@@ -88,7 +88,8 @@ export function rollbackDialog(name) {
 }
 
 /** The champion of a log, newest line first, or null. */
-export const championOf = (items) => items.find((item) => item.action !== "refuse")?.to ?? null;
+export const championOf = (items) =>
+  items.find((item) => item.action !== "refuse" && !item.gone)?.to ?? null;
 
 /**
  * The promotion that a rollback would undo, as far as these lines tell: the latest that no
@@ -98,7 +99,9 @@ export function undoneBy(items) {
   let undone = 0;
   for (const item of items) {
     if (item.action === "rollback") undone += 1;
-    else if (item.action === "promote" && undone-- === 0) return item.from === null ? null : item;
+    else if (item.action === "promote" && undone-- === 0) {
+      return item.from === null || item.gone ? null : item;
+    }
   }
   return null;
 }
