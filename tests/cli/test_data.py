@@ -93,10 +93,6 @@ def test_a_sound_folder(run_cli: RunCli, folder: Path, root: Path) -> None:
             *(remove_a_class, 1, "DataError", "1 missing class"),
             {"missing_classes": [{"split": "val", "class_name": "dog"}]},
         ),
-        (
-            *(contradict, 1, "DataError", ""),
-            {"conflicts": [["train/cat/1.png", "train/dog/planted.png"]]},
-        ),
     ],
 )
 def test_a_fault(
@@ -117,6 +113,16 @@ def test_a_fault(
     assert (result.exit_code, error["type"]) == (code, kind)
     assert message in error["message"]
     assert {name: document[name] for name in found} == found
+
+
+def test_an_image_with_two_class_names_is_a_row_and_a_line(run_cli: RunCli, folder: Path) -> None:
+    contradict(folder)
+    result = run_cli("data", "check", str(folder), "--json")
+    (row,) = json.loads(result.stdout)["conflicts"]
+    paths = ["train/cat/1.png", "train/dog/planted.png"]
+    assert (result.exit_code, [one["path"] for one in row["images"]]) == (0, paths)
+    line = "note: 1 image is in more than one class, train/cat/1.png = train/dog/planted.png"
+    assert line in run_cli("data", "check", str(folder)).stderr.splitlines()
 
 
 def test_all_faults_are_reported_at_once(run_cli: RunCli, folder: Path) -> None:

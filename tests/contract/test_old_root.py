@@ -137,6 +137,28 @@ def test_it_is_served(old: OldRoot) -> None:
             time.sleep(0.1)
 
 
+def test_a_bundle_without_a_split_rule_keeps_its_split(shared: OldRoot) -> None:
+    """Nothing of `colours/1` says that its folder was split by counts."""
+    from mindtrace.bundle.bundle import read_data
+    from mindtrace.config.settings import load_settings
+    from mindtrace.data import build_data
+
+    (folder,) = (
+        path.parent
+        for path in (shared.root / "mlartifacts").rglob("data.json")
+        if '"folder"' in path.read_text()
+    )
+    recorded = read_data(folder)
+    assert "split_rule" not in json.loads((folder / "data.json").read_text())
+    text = re.sub(r"(?m)^dir = .*", f"dir = {shared.colours}", (folder / "config.ini").read_text())
+    settings = load_settings(text=text, environ={"DIR_PATHS__ROOT": str(shared.folder)})
+    digests = [
+        build_data(settings, None, rule).digests() for rule in (recorded["split_rule"], "image")
+    ]
+    assert digests[0].test_digest == recorded["test_digest"] != digests[1].test_digest
+    assert {one.data_digest for one in digests} == {recorded["data_digest"]}
+
+
 @pytest.mark.proof
 def test_a_version_of_photos_is_served(shared: OldRoot) -> None:
     image = (shared.colours / "red" / "00.png").read_bytes()

@@ -82,7 +82,7 @@ def test_the_key(make_folder: Any, home: Path) -> None:
     spec = ready(folder, home, demand=InputRequirements(mean=(0.1,), std=(0.2,))).spec
     assert (spec.mean, spec.std) == ((0.1,), (0.2,))
     assert len(entries(home)) == 1
-    for options in ({"image_size": 5}, {"split_seed": 1}, {"num_val": 3}):
+    for options in ({"image_size": 5}, {"split_seed": 1}, {"num_val": 0.3}):
         assert same(ready(folder, home, **options), ready(folder, None, **options))
     assert len(entries(home)) == 4
 

@@ -101,11 +101,13 @@ def test_images_with_the_same_pixels(
     assert sorted(one.path for one in twins.images) == sorted(["train/a/0002.png", copy])
 
 
-def test_a_drawn_split_can_leak_too(make_folder: Any) -> None:
+def test_a_drawn_split_never_parts_copies(make_folder: Any) -> None:
     folder = make_folder("a", "b", count=8)
     for path in list(folder.rglob("*.png")):
         shutil.copy(path, path.with_name(f"again{path.name}"))
-    assert checked(folder).leakage
+    found = checked(folder)
+    assert (len(found.duplicates), found.leakage) == (16, ())
+    assert set(found.made_by.values()) == {"mindtrace"}
 
 
 def test_a_missing_an_added_and_an_empty_class(three_splits: Path) -> None:
@@ -140,10 +142,13 @@ def test_a_split_that_lacks_a_class_can_be_trained_on_and_an_empty_one_not(
 
 def test_a_class_of_one_image_is_a_note(make_folder: Any) -> None:
     make_folder("a", "b", count=20)
-    found = checked(make_folder("rare", count=1))
-    assert found.missing_classes == ()
-    assert [note.partition(",")[0] for note in found.notes] == ["class rare has one image"]
-    assert found.notes == ImageFolder(found.dir or "").notes
+    folder = make_folder("rare", count=1)
+    for seed in range(5):
+        found = checked(folder, split_seed=seed)
+        assert (found.missing_classes, found.counts["train"]["rare"]) == ((), 1)
+        assert found.notes == ImageFolder(folder, split_seed=seed).notes
+        assert found.notes[0].partition(",")[0] == "class rare has one image"
+        assert all(note.startswith("moved") for note in found.notes[1:])
 
 
 def test_images_of_unusual_kinds_are_told(make_folder: Any) -> None:

@@ -198,8 +198,18 @@ def test_a_source_is_read_from_files_put_by_hand(
     (root / "data").mkdir(parents=True)
     PUT[source](root / "data", monkeypatch)
     counts, (first, last), shape = EXPECTED[source]
-    data = build_data(load_settings(sets=[f"data.source={source}", "data.num_val=5"]))
+    kept = SOURCES[source].mnist_kind or source == "flowers102"
+    num_val = 5 if kept else 0.25
+    data = build_data(load_settings(sets=[f"data.source={source}", f"data.num_val={num_val}"]))
     assert data.source == source
+    if not kept:  # by image: as many as the images' digests say
+        found = tuple(data.digests().counts.values())
+        assert sum(found) == sum(counts) and all(found)
+        assert found[2] == counts[2] or source == "eurosat"
+        counts = found
+        count = build_data(load_settings(sets=[f"data.source={source}", "data.num_val=5"]))
+        with pytest.raises(UsageError, match=r"num_val = 5\.?0?: must be fractions"):
+            count.setup()
     assert tuple(len(data.split(stage)) for stage in ("train", "val", "test")) == counts
     assert (data.class_names[0], data.class_names[-1]) == (first, last)
     image, label = data.train[0]
@@ -213,7 +223,7 @@ def test_pixels_and_labels_stay_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     PUT[source](tmp_path, monkeypatch)
-    data = TorchvisionImages(source, data_dir=tmp_path, num_val=5)
+    data = TorchvisionImages(source, data_dir=tmp_path, num_val=0.2)
     arguments = SOURCES[source].splits["test"]
     theirs = getattr(torchvision.datasets, SOURCES[source].dataset)(tmp_path, **arguments)
     for index in range(10):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindtrace.data.split import count_of, divide, draw, seeded
+from mindtrace.data.split import count_of, divide_by_count, draw, seeded
 from mindtrace.errors import UsageError
 
 LABELS = st.lists(st.integers(0, 5), min_size=2, max_size=120).map(torch.tensor)
@@ -45,11 +45,11 @@ def test_each_class_gives_its_share(labels: list[int], amount: int, shares: list
 def test_what_a_source_splits_is_kept_and_the_rest_is_drawn_from_train() -> None:
     labels, counts = torch.arange(100) % 2, {"train": 60, "test": 40}
     options = {"split_seed": 0, "test_fraction": 0.5, "num_val": 0.25}
-    found = divide(labels, counts, **options)  # type: ignore[arg-type]
+    found = divide_by_count(labels, counts, **options).parts  # type: ignore[arg-type]
     assert found["test"].tolist() == list(range(60, 100))
     assert len(found["val"]) == 15
     assert sorted([*found["val"].tolist(), *found["train"].tolist()]) == list(range(60))
-    fewer = divide(labels, counts, **options, num_train=20)  # type: ignore[arg-type]
+    fewer = divide_by_count(labels, counts, **options, num_train=20).parts  # type: ignore[arg-type]
     assert torch.equal(fewer["val"], found["val"]) and len(fewer["train"]) == 20
     assert set(fewer["train"].tolist()) < set(found["train"].tolist())
 

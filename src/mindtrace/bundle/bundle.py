@@ -30,6 +30,8 @@ GOLDEN_FILE = "golden.json"
 PREDICTIONS_FILE = "predictions.npz"
 CONFIG_FILE = "config.ini"
 DATA_FILE = "data.json"
+# By which images were split where a bundle or a checkpoint names no rule.
+EARLIER_RULE = "count"
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ def read_bundle(folder: Path, expected_digest: str | None = None) -> Bundle:
         raise BundleError(folder, str(error)) from error
     digest = hashlib.sha256(files[manifest.MANIFEST]).hexdigest()
     return Bundle(folder, digest, model_config, files[ONNX_FILE], cases)
+
+
+def read_data(folder: Path) -> dict[str, Any]:
+    """`data.json`: where the images are from, how they were split, their digests."""
+    return {"split_rule": EARLIER_RULE, **json.loads((folder / DATA_FILE).read_bytes())}
 
 
 def weights_digest(weights: Mapping[str, NDArray[Any]]) -> str:

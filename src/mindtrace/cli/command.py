@@ -52,6 +52,8 @@ MODEL = option(
     "REF", "NAME, NAME@ALIAS, NAME/VERSION or a bundle folder; the default is the champion."
 )
 
+ALLOW_LEAKAGE = flag("--allow-leakage", "Accept images in more than one split of yours.")
+
 
 @dataclass(frozen=True)
 class Call:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from mindtrace.cli.command import Call, argument, command, group, option
+from mindtrace.cli.command import ALLOW_LEAKAGE, Call, argument, command, group, option
 from mindtrace.cli.console import Cell, Console
 from mindtrace.cli.progress import progress_of
 
@@ -32,12 +32,13 @@ def check(
         "DIR", "A folder with one sub-folder a class; else the data.source.", default=None
     ),
     sheet: str | None = option("FILE", "Draw some images of each class into this picture."),
+    allow_leakage: bool = ALLOW_LEAKAGE,
 ) -> None:
     """Count and decode all images; find what would spoil a training.
 
-    Unreadable files, missing and added classes and images with two class names are
-    faults (exit 1); an image in more than one split is leakage (exit 3); an image twice
-    in one split is only listed.
+    Unreadable files, missing and added classes are faults (exit 1); an image in more than one
+    split that you made is leakage (exit 3); images with two class names, twice in one split, or
+    in several splits that you did not make are only listed.
     """
     source = None if dir is None else "folder"
     settings = call.settings({"data.source": source, "data.dir": dir})
@@ -49,7 +50,7 @@ def check(
         call.console.document(found)
     else:
         _show(call.console, found)
-    error = service.verdict(found)
+    error = service.verdict(found, allow_leakage=allow_leakage)
     if error is not None:
         raise error
     if dir is not None:
@@ -115,7 +116,7 @@ def _findings(found: DataCheck) -> Iterator[list[Cell]]:
 
 
 def _same_pixels(kind: str, groups: tuple[Duplicates, ...]) -> Iterator[list[Cell]]:
-    from mindtrace.service.data_check import named
+    from mindtrace.data.check import named
 
     for one in groups:
         first, *others = one.images

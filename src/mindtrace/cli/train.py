@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mindtrace.cli.command import Call, argument, flag, option
+from mindtrace.cli.command import ALLOW_LEAKAGE, Call, argument, flag, option
 from mindtrace.cli.console import Cell, Console, Pair, flatten
 from mindtrace.cli.progress import progress_of
 from mindtrace.documents import document
@@ -32,6 +32,7 @@ def train(
     device: str | None = option("NAME", "Where to compute: auto, cpu, cuda, mps (compute.device)."),
     model_name: str | None = option("NAME", "Name to register under (registry.model_name)."),
     dry_run: bool = flag("--dry-run", "Check everything, train nothing."),
+    allow_leakage: bool = ALLOW_LEAKAGE,
     no_register: bool = flag("--no-register", "Train and test, register no version."),
     resume: str | None = option(
         "RUN", "Continue an interrupted training after its last epoch: last, or a run id."
@@ -68,8 +69,10 @@ def train(
     service.prepare_process(settings)
     if dry_run:
         with progress_of(call.console) as progress:
-            plan = service.plan(settings, progress=progress, resume=resume)
-        _show(call.console, document(plan))
+            planned = service.plan(
+                settings, progress=progress, resume=resume, allow_leakage=allow_leakage
+            )
+        _show(call.console, document(planned))
         return
     guard = None
     if job_id is not None:
@@ -86,6 +89,7 @@ def train(
             parent=parent,
             warm_start=warm_start,
             resume=resume,
+            allow_leakage=allow_leakage,
         )
     _show(call.console, document(outcome))
     if not no_register:

@@ -98,7 +98,7 @@ class DataSettings(Section):
     )
     num_val: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = key(
         None,
-        "images for validation; blank is 5000 for mnist and its kin, 0.1 elsewhere",
+        "fraction for validation (blank: 0.1); for mnist and its kin images of train (blank: 5000)",
         "val_size val_fraction val_split validation",
         kind=COUNT_OR_FRACTION,
         none=AUTO,
@@ -114,7 +114,7 @@ class DataSettings(Section):
     )
     split_seed: int = key(
         0,
-        "seeds the split and nothing else: versions with other seeds share a test set",
+        "with each image, decides its split and nothing else",
         "random_state",
         ge=0,
         request=True,

@@ -38,12 +38,14 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
         spec: mean and deviation to normalise with.
         known_digests: uint8, (n, 32), of the images in their own size and mode, so that networks
             of different input sizes share a test set. None where `images` are the originals.
+        files: the path of each in its folder; None where the source has no files.
     """
 
     images: Tensor
     labels: Tensor
     spec: ImageSpec
     known_digests: NDArray[np.uint8] | None = None
+    files: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

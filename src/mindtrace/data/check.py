@@ -7,8 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -17,8 +18,8 @@ from mindtrace.data.batches import to_pixels
 from mindtrace.data.datamodule import ImageDataModule
 from mindtrace.data.decode import examine_files, reporter, workers_for
 from mindtrace.data.folder import ImageFolder, class_notes, require_trainable, scan_folder
-from mindtrace.data.split import STAGES, Stage
-from mindtrace.errors import DataFolderError
+from mindtrace.data.split import STAGES, Stage, made_by
+from mindtrace.errors import DataFolderError, VerdictError
 from mindtrace.preprocess import open_pixels
 from mindtrace.utils.system import available_cores
 
@@ -68,6 +69,12 @@ class Duplicates:
         """Whether they are in more than one split."""
         return len({image.split for image in self.images}) > 1
 
+    def refused(self, made_by: Mapping[Stage, str]) -> bool:
+        """Whether they are in more than one split that the user made."""
+        user = {stage for stage, maker in made_by.items() if maker == "user"}
+        # What was drawn came from the user's train.
+        return len({one.split if one.split in user else "train" for one in self.images}) > 1
+
     @property
     def contradict(self) -> bool:
         """Whether they have different classes."""
@@ -83,6 +90,7 @@ class DataCheck:
     images: int
     class_names: tuple[str, ...]
     counts: Mapping[Stage, Mapping[str, int]]
+    made_by: Mapping[Stage, str]  # of each split: user, source or mindtrace
     sizes: tuple[ImageSize, ...]
     modes: Mapping[str, int]
     formats: Mapping[str, int]
@@ -115,6 +123,7 @@ def check(data: ImageDataModule, sheet: Path | None = None) -> tuple[DataCheck, 
     )
     seen = Counter((image.place.split, image.place.class_name) for image in images)
     same = duplicates_of(images)
+    fields["notes"] = (*fields["notes"], *remarks(same, fields["made_by"]))
     picture = None
     if sheet is not None:
         data.progress.stage("drawing the contact sheet")
@@ -147,15 +156,58 @@ def duplicates_of(images: Iterable[CheckedImage]) -> tuple[Duplicates, ...]:
     )
 
 
-def _check_source(data: ImageDataModule) -> tuple[list[CheckedImage], dict[str, Any]]:
+def remarks(same: Iterable[Duplicates], made_by: Mapping[Stage, str]) -> Iterator[str]:
+    """One line for each kind of twins that is not refused and may still be wrong."""
+    if leaks := [one for one in same if one.leak and not one.refused(made_by)]:
+        yield _sentence(leaks, "split")
+    if conflicts := [one for one in same if one.contradict]:
+        yield _sentence(conflicts, "class")
+
+
+def leakage_error(same: Iterable[Duplicates], made_by: Mapping[Stage, str]) -> VerdictError | None:
+    """What `train` and `data check` end with where the user's own splits share images."""
+    found = [one for one in same if one.refused(made_by)]
+    if not found:
+        return None
+    return VerdictError(
+        f"leakage: {_sentence(found, 'split')}",
+        hint="leave each image in one split, or accept it with --allow-leakage; "
+        "`mindtrace data check --json` lists all",
+    )
+
+
+def _sentence(found: Sequence[Duplicates], what: Literal["split", "class"]) -> str:
+    first, *others = found[0].images
+    attribute = "split" if what == "split" else "class_name"
+    own = getattr(first, attribute)
+    second = next(one for one in others if getattr(one, attribute) != own)
+    count = "1 image is" if len(found) == 1 else f"{len(found):,} images are"
+    return f"{count} in more than one {what}, {named(first)} = {named(second)}"
+
+
+def named(image: ImagePlace) -> str:
+    """The path, and the split where the path does not begin with it."""
+    return image.path if image.path.startswith(image.split) else f"{image.path} ({image.split})"
+
+
+def listed_images(data: ImageDataModule) -> list[CheckedImage]:
+    """The images of a module that has read them."""
     images = []
     for stage in STAGES:
         split = data.split(stage)
         names = [data.class_names[label] for label in split.labels.tolist()]
+        paths = split.files or [f"{stage}[{index}]" for index in range(len(split))]
         images += [
-            CheckedImage(ImagePlace(stage, f"{stage}[{index}]", name), index, digest)
-            for index, (name, digest) in enumerate(zip(names, split.digests(), strict=True))
+            CheckedImage(ImagePlace(stage, path, name), index, digest)
+            for index, (path, name, digest) in enumerate(
+                zip(paths, names, split.digests(), strict=True)
+            )
         ]
+    return images
+
+
+def _check_source(data: ImageDataModule) -> tuple[list[CheckedImage], dict[str, Any]]:
+    images = listed_images(data)
     digests = data.digests()
     return images, {
         "dir": None,
@@ -165,6 +217,7 @@ def _check_source(data: ImageDataModule) -> tuple[list[CheckedImage], dict[str, 
         "formats": {},
         "missing_classes": (),
         "added_classes": (),
+        "made_by": data.made_by,
         "notes": data.notes,
         "data_digest": digests.data_digest,
         "test_digest": digests.test_digest,
@@ -181,28 +234,33 @@ def _check_folder(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]
             raise
         trainable = False
     rows = data.rows(scan)
+    data.shares(rows.counts)  # refused before the work
     added = [
         SplitClass(stage, name)
         for stage, classes in scan.images.items()
         for name in classes
         if name not in scan.class_names
     ]
-    places = [
-        (stage, scan.class_names[int(rows.labels[row])], rows.paths[row])
-        for stage, part in rows.parts.items()
-        for row in range(part.start, part.stop)
-    ]
-    places += [
+    others = [
         (one.split, one.class_name, path)
         for one in added
         for path in scan.images[one.split][one.class_name]
     ]
-    count = len(places)
+    paths = [*rows.paths, *(path for *_, path in others)]
+    count = len(paths)
     # Reading the headers is as much work again as decoding small images.
     workers = workers_for(2 * count, 0, data.num_workers or available_cores())
     report = reporter(data.progress, f"checking {count:,} images", count)
-    paths = [path for *_, path in places]
     facts = examine_files(paths, workers, report, max_pixels=data.max_pixels)
+    division = rows.divided(data, facts["digest"][: len(rows.paths)])
+    order = np.concatenate([division.parts[stage].numpy() for stage in STAGES])
+    facts = facts[[*order, *range(len(order), count)]]
+    labels = {stage: rows.labels[division.parts[stage]] for stage in STAGES}
+    places = [
+        (stage, scan.class_names[label], rows.paths[index])
+        for stage in STAGES
+        for index, label in zip(division.parts[stage].tolist(), labels[stage].tolist(), strict=True)
+    ]
     start = len(str(data.dir)) + 1
     images = [
         CheckedImage(
@@ -211,14 +269,13 @@ def _check_folder(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]
             fact["digest"].tobytes(),
             fact["error"].decode(errors="replace"),
         )
-        for (stage, name, path), fact in zip(places, facts, strict=True)
+        for (stage, name, path), fact in zip([*places, *others], facts, strict=True)
     ]
     # What a draw left out; what a split's own folder lacks is a fault, not a note.
     drawn = [stage for stage in STAGES if stage not in scan.images]
-    labels = {stage: rows.labels[part] for stage, part in rows.parts.items()}
     readable = facts[facts["error"] == b""]
     trainable = trainable and len(readable) == len(facts)
-    pairs = list(zip((image.digest for image in images), rows.labels.tolist(), strict=False))
+    pairs = list(zip((image.digest for image in images), rows.labels[order].tolist(), strict=False))
     sizes = Counter(zip(readable["height"].tolist(), readable["width"].tolist(), strict=True))
     return images, {
         "dir": str(data.dir),
@@ -233,13 +290,17 @@ def _check_folder(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]
             if not classes.get(name)
         ),
         "added_classes": tuple(added),
+        "made_by": made_by(scan.images, data.owner),
         "notes": (
             *scan.notes,
             *class_notes(scan.class_names, labels, drawn),
+            *division.notes(rows.name),
             *_remarks(readable),
         ),
         "data_digest": pairs_digest(pairs) if trainable else None,
-        "test_digest": pairs_digest(pairs[rows.parts["test"]]) if trainable else None,
+        "test_digest": pairs_digest(pairs[len(order) - len(labels["test"]) :])
+        if trainable
+        else None,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,17 @@ from mindtrace.data.batches import (
     TrainOrder,
     batch_limit,
 )
-from mindtrace.data.split import STAGES, Stage, divide
+from mindtrace.data.split import (
+    BY_COUNT,
+    BY_IMAGE,
+    STAGES,
+    Division,
+    Stage,
+    divide_by_count,
+    divide_by_image,
+    made_by,
+    shares_of,
+)
 from mindtrace.errors import UsageError
 from mindtrace.preprocess import MAX_PIXELS, ImageSpec, InputRequirements, Mode
 from mindtrace.progress import Progress
@@ -40,6 +50,7 @@ class SourceImages:
     spec: ImageSpec
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    given: Collection[Stage] = STAGES  # the splits that were not drawn
 
 
 @dataclass(frozen=True)
@@ -64,11 +75,12 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     Args:
         batch_size: training images a step.
         num_workers: processes that decode files; None or 0 for all available cores.
-        num_val: validation images, or the fraction of those that are no test images; where the
-            source has no validation split.
+        num_val: the fraction of all images that validates, where the source has no validation
+            split; for the MNIST kinds and digits a number of images, or the fraction of those
+            that are no test images.
         pin_memory: page-locked batches where there is a CUDA device.
         test_fraction: of all images; where the source has no test split.
-        split_seed: decides what is drawn, and nothing else does.
+        split_seed: decides, with the image itself, what is drawn; nothing else does.
         image_size: pixels a side to scale to; None for what the images or the network have.
         demand: what the network requires of its input.
 
@@ -82,6 +94,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     """
 
     source: str = ""
+    split_rule: str = BY_IMAGE
+    owner = "source"  # who made the splits that are given
+    num_train: int | None = None
 
     def __init__(
         self,
@@ -117,18 +132,25 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def read(self) -> SourceImages:
         """Read and split the source's images; called once."""
 
+    def shares(self, given: Collection[Stage]) -> dict[Stage, float] | None:
+        """What to draw by image, see `shares_of`; None draws by counts."""
+        if self.split_rule == BY_COUNT:
+            return None
+        return shares_of(given, test_fraction=self.test_fraction, num_val=self.num_val)
+
     def divide(
-        self, labels: Tensor, counts: Mapping[Stage, int], num_train: int | None = None
-    ) -> dict[Stage, Tensor]:
-        """The indices of each stage, see `split.divide`."""
-        return divide(
-            labels,
-            counts,
-            split_seed=self.split_seed,
-            test_fraction=self.test_fraction,
-            num_val=self.num_val,
-            num_train=num_train,
-        )
+        self,
+        labels: Tensor,
+        counts: Mapping[Stage, int],
+        keys: Sequence[bytes],
+    ) -> Division:
+        """The indices of each stage by the module's rule; `counts` are of the stages given."""
+        common: dict[str, Any] = {"split_seed": self.split_seed, "num_train": self.num_train}
+        shares = self.shares(counts)
+        if shares is not None:
+            return divide_by_image(labels, counts, keys, shares=shares, **common)
+        common |= {"test_fraction": self.test_fraction, "num_val": self.num_val}
+        return divide_by_count(labels, counts, **common)
 
     def resolve_spec(self, stats: ImageStats) -> ImageSpec:
         """The network's input: `[data] image_size`, else the network's own, else the images'."""
@@ -197,6 +219,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def notes(self) -> tuple[str, ...]:
         """What a user should know about these images, one line each."""
         return self._ready().notes
+
+    @property
+    def made_by(self) -> dict[Stage, str]:
+        """Who made each split: `user`, `source` or `mindtrace`."""
+        return made_by(self._ready().given, self.owner)
 
     @property
     def train(self) -> ImageSplit:
@@ -298,8 +325,10 @@ def _per_channel(values: tuple[float, ...], mode: Mode) -> tuple[float, ...]:
     return values * 3 if mode == "RGB" else (round(sum(values) / len(values), 6),)
 
 
-def build_data(settings: Settings, demand: InputRequirements | None = None) -> ImageDataModule:
-    """The data module of `[data] source`; nothing is read or downloaded yet."""
+def build_data(
+    settings: Settings, demand: InputRequirements | None = None, split_rule: str | None = None
+) -> ImageDataModule:
+    """The data module of `[data] source`; nothing is read yet. None is the source's own rule."""
     from mindtrace.data.datasets import MNIST, Digits, FashionMNIST, TorchvisionImages
     from mindtrace.data.folder import ImageFolder
 
@@ -331,4 +360,5 @@ def build_data(settings: Settings, demand: InputRequirements | None = None) -> I
             module = TorchvisionImages(data.source, **common)
     module.augment = data.augment
     module.max_pixels = data.max_pixels
+    module.split_rule = split_rule or module.split_rule
     return module

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from mindtrace.config.config import Config
 from mindtrace.config.urls import masked
-from mindtrace.data.batches import array_splits, channel_statistics
+from mindtrace.data.batches import array_splits, channel_statistics, image_digests
 from mindtrace.data.datamodule import ImageDataModule, ImageStats, SourceImages
 from mindtrace.data.download import downloads
 from mindtrace.data.folder import Rows, load_rows
-from mindtrace.data.split import Stage
+from mindtrace.data.split import BY_COUNT, BY_IMAGE, Stage
 from mindtrace.errors import DataError, DownloadError, UsageError
 from mindtrace.preprocess import InputRequirements, Mode
 from mindtrace.system import file_lock
@@ -100,7 +100,7 @@ class TorchvisionImages(ImageDataModule):
         mirror: address of a folder with the files, for the MNIST kinds, CIFAR and SVHN; None for
             torchvision's own addresses.
         num_train: training images; None for all that are not held out.
-        num_val: None for 5,000 of the MNIST kinds and a tenth elsewhere.
+        num_val: None for 5,000 of the MNIST kinds and a tenth elsewhere, where it is a fraction.
         **options: of `ImageDataModule`.
     """
 
@@ -117,6 +117,7 @@ class TorchvisionImages(ImageDataModule):
         self.source, self._about = source, SOURCES[source]
         default = 5_000 if self._about.mnist_kind else 0.1
         super().__init__(num_val=default if num_val is None else num_val, **options)
+        self.split_rule = BY_COUNT if self._about.mnist_kind else self.split_rule
         self.num_train = num_train
         data_dir = Config()["DIR_PATHS"]["DATA"] if data_dir is None else data_dir
         self.data_dir = Path(data_dir).expanduser().absolute()
@@ -150,14 +151,13 @@ class TorchvisionImages(ImageDataModule):
                 )
         every = torch.from_numpy(np.concatenate(list(labels.values())))
         counts = {stage: len(found) for stage, found in labels.items()}
-        division = self.divide(every, counts, self.num_train)
         if not hasattr(parts["train"], "data"):
             files = [
                 one[0] if isinstance(one, tuple) else one  # EuroSAT's have a label beside
                 for part in parts.values()
                 for one in _first(part, "imgs", "_image_files", "_images")
             ]
-            rows = Rows.of(self._folder, [str(path) for path in files], every, division)
+            rows = Rows(self._folder, [str(path) for path in files], every, counts)
             return load_rows(self, rows, names, self.data_dir / "cache")
         for stage, part in parts.items():
             if len(part.data) != len(labels[stage]):
@@ -166,6 +166,9 @@ class TorchvisionImages(ImageDataModule):
                     f"{len(labels[stage]):,} labels"
                 )
         pixels = np.concatenate([self._pixels(part) for part in parts.values()])
+        keys = image_digests(pixels) if self.split_rule == BY_IMAGE else []
+        drawn = self.divide(every, counts, keys)
+        division, notes = drawn.parts, drawn.notes("image {}".format)
         if self._about.mean is None or self._about.std is None:
             train = pixels[division["train"].numpy()]
             planes = train[:, None] if train.ndim == 3 else train.transpose(0, 3, 1, 2)
@@ -175,7 +178,8 @@ class TorchvisionImages(ImageDataModule):
         mode: Mode = "L" if pixels.ndim == 3 else "RGB"
         height, width = pixels.shape[1:3]
         spec = self.resolve_spec(ImageStats(mode, height, width, mean, std))
-        return SourceImages(array_splits(pixels, every.numpy(), division, spec), spec, names)
+        splits = array_splits(pixels, every.numpy(), division, spec)
+        return SourceImages(splits, spec, names, notes, counts.keys())
 
     def _pixels(self, part: Any) -> NDArray[np.uint8]:
         """The images of a part in memory: (n, h, w) or (n, h, w, 3)."""
@@ -376,13 +380,16 @@ class Digits(ImageDataModule):
     """
 
     source = "digits"
+    split_rule = BY_COUNT
 
     def read(self) -> SourceImages:
         """Read scikit-learn's file, without importing scikit-learn."""
         pixels, labels = read_digits(digits_file())
         spec = self.resolve_spec(ImageStats("L", 8, 8, (0.3053,), (0.3759,)))
-        division = self.divide(torch.from_numpy(labels), {"train": len(labels)})
-        return SourceImages(array_splits(pixels, labels, division, spec), spec, _DIGITS)
+        counts: dict[Stage, int] = {"train": len(labels)}
+        division = self.divide(torch.from_numpy(labels), counts, []).parts
+        splits = array_splits(pixels, labels, division, spec)
+        return SourceImages(splits, spec, _DIGITS, given=counts.keys())
 
 
 # Of the uncompressed table: 1,797 lines of 64 grey levels from 0 to 16 and a label.

@@ -403,6 +403,20 @@ def new_array(path: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return array
 
 
+def reorder(array: NDArray[Any], order: NDArray[np.int64]) -> None:
+    """`array[:] = array[order]`, row by row: the array may be larger than the memory."""
+    sources = order.tolist()
+    for start, source in enumerate(sources):
+        if source < 0 or source == start:
+            continue
+        first, place = array[start].copy(), start
+        while sources[place] != start:
+            source, sources[place] = sources[place], -1
+            array[place] = array[source]
+            place = source
+        array[place], sources[place] = first, -1
+
+
 def _seal(folder: Path, key: CacheKey, about: Mapping[str, Any]) -> None:
     """Write the manifest and flush everything to the disk."""
     files = {path.name: _described(path) for path in sorted(folder.iterdir())}

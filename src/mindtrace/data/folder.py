@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,10 +27,11 @@ from mindtrace.data.decode import (
     examine_files,
     find_or_make,
     new_array,
+    reorder,
     reporter,
     workers_for,
 )
-from mindtrace.data.split import STAGES, Stage
+from mindtrace.data.split import STAGES, Division, Stage
 from mindtrace.data.walk import (
     HIDDEN,
     IMAGE_SUFFIXES,
@@ -47,6 +49,9 @@ LARGEST_OWN_SIDE = 224
 DEFAULT_SIDE = 64
 _MOST, _ABOUT = 0.75, 0.1  # so many images differ by at most so much of a side
 
+_ARRAYS = ("images", "digests", "order")
+# How people write them: `Train`, `valid`, `training_set`, `TEST`.
+_SPELLINGS = {"train": r"train(ing)?", "val": r"val(id(ation)?)?", "test": r"test(ing)?"}
 _LAYOUT = "one sub-folder a class, in the folder itself or in train, val and test"
 
 
@@ -67,6 +72,7 @@ class ImageFolder(ImageDataModule):
     """
 
     source = "folder"
+    owner = "user"
 
     def __init__(
         self, dir: str | Path, *arguments: Any, cache_dir: str | Path | None = None, **options: Any
@@ -79,14 +85,13 @@ class ImageFolder(ImageDataModule):
         """Find, inspect, decode and split the images."""
         scan = scan_folder(self.dir)
         require_trainable(self.dir, scan)
-        rows = self.rows(scan)
-        images = load_rows(self, rows, scan.class_names, self.cache_dir)
-        labels = {stage: rows.labels[part] for stage, part in rows.parts.items()}
+        images = load_rows(self, self.rows(scan), scan.class_names, self.cache_dir)
+        labels = {stage: split.labels for stage, split in images.splits.items()}
         notes = (*scan.notes, *class_notes(scan.class_names, labels), *images.notes)
         return replace(images, notes=notes)
 
     def rows(self, scan: FolderScan) -> Rows:
-        """The images with a label; a split without a folder of its own is drawn."""
+        """The images with a label, in the order of their stages."""
         label_of = {name: label for label, name in enumerate(scan.class_names)}
         files = [
             (stage, path, label_of[name])
@@ -97,37 +102,33 @@ class ImageFolder(ImageDataModule):
         ]
         labels = torch.tensor([label for _, _, label in files])
         counts = Counter(stage for stage, _, _ in files)
-        division = self.divide(labels, {stage: counts[stage] for stage in scan.images})
-        if any(not len(division[stage]) for stage in STAGES if stage not in scan.images):
-            raise DataFolderError(
-                self.dir,
-                f"{len(labels):,} images are too few to split",
-                hint="a class needs two images to give one to another split",
-            )
-        return Rows.of(self.dir, [path for _, path, _ in files], labels, division)
+        given = {stage: counts[stage] for stage in scan.images}
+        return Rows(self.dir, [path for _, path, _ in files], labels, given)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Image files below a folder, with labels; `parts` are those of train, val and test."""
+    """Image files below a folder, with labels; `counts` are of the stages that are given."""
 
     folder: Path
     paths: list[str]
     labels: Tensor
-    parts: dict[Stage, slice]
+    counts: dict[Stage, int]
 
-    @staticmethod
-    def of(
-        folder: Path, paths: Sequence[str], labels: Tensor, division: Mapping[Stage, Tensor]
-    ) -> Rows:
-        """The files in the order of their stages."""
-        order = torch.cat([division[stage] for stage in STAGES])
-        parts: dict[Stage, slice] = {}
-        end = 0
-        for stage in STAGES:
-            start, end = end, end + len(division[stage])
-            parts[stage] = slice(start, end)
-        return Rows(folder, [paths[index] for index in order.tolist()], labels[order], parts)
+    def name(self, index: int) -> str:
+        """The path in the folder."""
+        return self.paths[index][len(str(self.folder)) + 1 :]
+
+    def divided(self, data: ImageDataModule, digests: NDArray[np.uint8]) -> Division:
+        """The rows of each stage; what is not given is drawn."""
+        division = data.divide(self.labels, self.counts, [one.tobytes() for one in digests])
+        if not all(len(division.parts[stage]) for stage in STAGES if stage not in self.counts):
+            raise DataFolderError(
+                self.folder,
+                f"{len(self.paths):,} images are too few to split",
+                hint="a class needs three different images to have one in each split",
+            )
+        return division
 
 
 def load_rows(
@@ -141,33 +142,37 @@ def load_rows(
         about = find_or_make(
             cache_dir,
             key,
-            lambda folder: asdict(_decode(data, rows, folder)[0]),
+            lambda folder: _decode(data, rows, folder)[0],
             lambda: data.progress.stage("waiting for another process that decodes images"),
         )
         if about is None:
             notes = (f"{cache_dir} cannot be written: images are decoded anew each time",)
     if cache_dir is None or about is None:
-        stats, images, digests = _decode(data, rows, None)
+        about, *arrays = _decode(data, rows, None)
     else:
-        stats = ImageStats(**{**about, "mean": tuple(about["mean"]), "std": tuple(about["std"])})
-        images, digests = (
-            np.load(cache_dir / key.name / name, mmap_mode="r")
-            for name in ("images.npy", "digests.npy")
-        )
+        arrays = [np.load(cache_dir / key.name / f"{name}.npy", mmap_mode="r") for name in _ARRAYS]
+    images, digests, order = arrays
+    own = about["stats"]
+    stats = ImageStats(**{**own, "mean": tuple(own["mean"]), "std": tuple(own["std"])})
     spec = data.resolve_spec(stats)
     if stats.note and data.image_size is None and data.demand.height is None:
         size = f"{spec.height} x {spec.width} pixels: {stats.note}"
         notes += (f"the network reads {size}; [data] image_size sets another",)
     tensor = to_images(images).expand(-1, spec.channels, -1, -1)
-    splits = {
-        stage: ImageSplit(tensor[part], rows.labels[part], spec, digests[part])
-        for stage, part in rows.parts.items()
-    }
-    return SourceImages(splits, spec, class_names, notes)
+    splits, end = {}, 0
+    for stage in STAGES:
+        part = slice(end, end := end + about["counts"][stage])
+        places = order[part].tolist()
+        files = tuple(rows.name(place) for place in places)
+        splits[stage] = ImageSplit(tensor[part], rows.labels[places], spec, digests[part], files)
+    return SourceImages(splits, spec, class_names, (*about["notes"], *notes), rows.counts.keys())
 
 
-def _decode(data: ImageDataModule, rows: Rows, into: Path | None) -> tuple[ImageStats, Any, Any]:
-    """What the images are, their pixels and their digests, as arrays in `into` or in memory."""
+def _decode(
+    data: ImageDataModule, rows: Rows, into: Path | None
+) -> tuple[dict[str, Any], Any, Any, Any]:
+    """Facts on all images, and `_ARRAYS` in the order of the stages, in `into` or in memory."""
+    data.shares(rows.counts)  # refuses before the work what `divided` would refuse
     count, limit = len(rows.paths), data.num_workers or available_cores()
     report = reporter(data.progress, f"reading the headers of {count:,} images", count)
     workers = workers_for(count, 0, limit)
@@ -186,8 +191,21 @@ def _decode(data: ImageDataModule, rows: Rows, into: Path | None) -> tuple[Image
     report = reporter(data.progress, f"decoding {count:,} images", count)
     workers = workers_for(count, pixels, limit)
     decode_files(rows.paths, grey.tolist(), stored, images, digests, workers, report, **limits)
-    mean, std = channel_statistics(to_images(images[rows.parts["train"]]))
-    return replace(stats, mean=mean, std=std), images, digests
+    division = rows.divided(data, digests)
+    order = torch.cat([division.parts[stage] for stage in STAGES]).numpy()
+    counts = {stage: len(division.parts[stage]) for stage in STAGES}
+    unused = np.setdiff1d(np.arange(count), order)  # where `num_train` takes some
+    for array in (images, digests):
+        reorder(array, np.concatenate([order, unused]))
+    if into is not None:
+        np.save(into / "order.npy", order)
+    mean, std = channel_statistics(to_images(images[: counts["train"]]))
+    about = {
+        "stats": asdict(replace(stats, mean=mean, std=std)),
+        "counts": counts,
+        "notes": division.notes(rows.name),
+    }
+    return about, images, digests, order
 
 
 def _common_size(heights: NDArray[Any], widths: NDArray[Any]) -> tuple[int, int, str]:
@@ -208,9 +226,11 @@ def _cache_key(data: ImageDataModule, rows: Rows) -> CacheKey:
     files = [f"{path.removeprefix(top)}\0{_state(path)}" for path in rows.paths]
     demand = {**asdict(data.demand), "mean": None, "std": None}
     rules = [CACHE_FORMAT, PIL.__version__, LARGEST_OWN_SIDE, DEFAULT_SIDE]
-    counts = {stage: part.stop - part.start for stage, part in rows.parts.items()}
-    wanted = json.dumps([rules, data.image_size, data.max_pixels, demand, counts])
-    return CacheKey(_digest([wanted, *files]), str(rows.folder), _digest(sorted(files)))
+    split = [data.split_rule, data.split_seed, data.test_fraction, data.num_val, data.num_train]
+    wanted = json.dumps([rules, data.image_size, data.max_pixels, demand, split, rows.counts])
+    labels = ",".join(map(str, rows.labels.tolist()))
+    listing = _digest([str(CACHE_FORMAT), *sorted(files)])
+    return CacheKey(_digest([wanted, labels, *files]), str(rows.folder), listing)
 
 
 def _state(path: str) -> str:
@@ -262,20 +282,26 @@ class FolderScan:
 def scan_folder(folder: Path) -> FolderScan:
     """Find the images; sub-folders of a class belong to it."""
     names = _subfolders(folder)
-    staged = [stage for stage in STAGES if stage in names and _subfolders(folder / stage)]
+    spelled = {
+        stage: own for stage in STAGES if (own := [name for name in names if _means(name, stage)])
+    }
+    meant = [name for own in spelled.values() for name in own]
     roots: dict[Stage, Path] = {"train": folder}
-    if "train" in staged:
-        if foreign := [name for name in names if name not in STAGES]:
+    # One such name without sub-folders may be a class: toy trains.
+    if len(spelled) > 1 or any(_subfolders(folder / name) for name in meant):
+        foreign = [name for name in names if name not in meant]
+        if "train" in spelled and foreign:
             raise DataFolderError(
                 folder,
-                f"beside train there is {listed(foreign)}",
+                f"beside {spelled['train'][0]} there is {listed(foreign)}",
                 hint="with a train folder the others are val and test; rename or move what is not",
             )
-        roots = {stage: folder / stage for stage in STAGES if stage in names}
-    elif staged:
-        raise DataFolderError(
-            folder, f"has {listed(staged)} but no train", hint=f"expected {_LAYOUT}"
-        )
+        if "train" not in spelled or len(meant) > len(spelled):
+            fault = "two for one split" if "train" in spelled else "no train"
+            raise DataFolderError(
+                folder, f"has {listed(meant)} but {fault}", hint=f"expected {_LAYOUT}"
+            )
+        roots = {stage: folder / own[0] for stage, own in spelled.items()}
     class_names = _subfolders(roots["train"])
     try:
         found, left_out = find_images(str(folder), IMAGE_SUFFIXES)
@@ -304,6 +330,11 @@ def scan_folder(folder: Path) -> FolderScan:
         (left_out.setdefault(OUTSIDE, []) if home is None else home).append(path)
     line = left_out_line(left_out, str(folder))
     return FolderScan(roots, tuple(class_names), images, left_out, (line,) if line else ())
+
+
+def _means(name: str, stage: Stage) -> bool:
+    """Whether a folder's name is that of a split, also in another spelling."""
+    return bool(re.fullmatch(rf"{_SPELLINGS[stage]}([ _-]?(set|data|images))?", name, re.I))
 
 
 def require_trainable(folder: Path, scan: FolderScan) -> None:

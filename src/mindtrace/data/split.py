@@ -1,20 +1,142 @@
-"""Draws validation and test images from labels and `split_seed` alone, keeping class shares."""
+"""Which images train, validate and test: each drawn by itself, or so many of all."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mindtrace.errors import UsageError
+from mindtrace.bundle.bundle import EARLIER_RULE
+from mindtrace.errors import UsageError, listed
 
 Stage = Literal["train", "val", "test"]
 STAGES: tuple[Stage, ...] = ("train", "val", "test")
+# How a split is drawn, as bundles and checkpoints name it.
+BY_IMAGE, BY_COUNT = "image", EARLIER_RULE  # which the MNIST kinds and digits keep
 
 
-def divide(
+@dataclass(frozen=True)
+class Division:
+    """The indices of each stage, ascending; those in `moved` gave a stage a class it lacked."""
+
+    parts: Mapping[Stage, Tensor]
+    moved: Sequence[tuple[Stage, int]] = ()
+
+    def notes(self, name: Callable[[int], str]) -> tuple[str, ...]:
+        """One line on what was moved, with the names of the images."""
+        moved = listed([f"{name(index)} to {stage}" for stage, index in self.moved])
+        return (f"moved, as its class had no image there: {moved}",) if self.moved else ()
+
+
+def made_by(given: Collection[Stage], who: str) -> dict[Stage, str]:
+    """Who made each split: `who` those that were given, else `mindtrace`."""
+    # Of train alone, everything is drawn.
+    return {one: who if one in given and len(given) > 1 else "mindtrace" for one in STAGES}
+
+
+def shares_of(
+    given: Collection[Stage], *, test_fraction: float, num_val: float
+) -> dict[Stage, float]:
+    """The fraction to draw of each stage that was not given; test is drawn first."""
+    fractions: dict[Stage, float] = {"test": test_fraction, "val": num_val}
+    shares = {stage: share for stage, share in fractions.items() if stage not in given}
+    if not all(0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
+        keys = {"test": "test_fraction", "val": "num_val"}
+        texts = ", ".join(f"{keys[stage]} = {share}" for stage, share in shares.items())
+        raise UsageError(
+            f"[data] {texts}: must be fractions with a sum below 1 here, no counts, "
+            "as each image is drawn by itself",
+            hint="--set data.test_fraction=0.2 --set data.num_val=0.1",
+        )
+    return shares
+
+
+@dataclass(eq=False)
+class _Unit:
+    """Images that never part: identical ones, or a group."""
+
+    number: float  # [0, 1), from the key and split_seed alone
+    stage: Stage
+    members: dict[int, list[int]] = field(default_factory=dict)  # indices by label
+
+
+def divide_by_image(
+    labels: Tensor,
+    counts: Mapping[Stage, int],
+    keys: Sequence[bytes],
+    *,
+    shares: Mapping[Stage, float],
+    split_seed: int,
+    num_train: int | None = None,
+) -> Division:
+    """Keep the parts that the source has, draw the others: images of equal `keys` stay together."""
+    parts = _given_parts(counts)
+    stages = [stage for stage in STAGES if stage == "train" or stage in shares]
+    units: dict[bytes, _Unit] = {}
+    for index, label in zip(parts["train"].tolist(), labels[parts["train"]].tolist(), strict=True):
+        key = keys[index]
+        if key not in units:
+            digest = hashlib.sha256(b"%d:%b" % (split_seed, key)).digest()
+            number = int.from_bytes(digest[:6], "big") / 2**48
+            units[key] = _Unit(number, _stage_of(number, shares))
+        units[key].members.setdefault(label, []).append(index)
+    ordered = [units[key] for key in sorted(units, key=lambda key: (units[key].number, key))]
+    moved = _fill(ordered, stages)
+    for stage in stages:
+        drawn = [unit.members.values() for unit in ordered if unit.stage == stage]
+        parts[stage] = torch.tensor(sorted(i for own in drawn for some in own for i in some)).long()
+    return Division(_limited(parts, labels, num_train, seeded(split_seed)), moved)
+
+
+def _given_parts(counts: Mapping[Stage, int]) -> dict[Stage, Tensor]:
+    ends = torch.arange(sum(counts.values()))
+    return dict(zip(counts, torch.split(ends, list(counts.values())), strict=True))
+
+
+def _stage_of(number: float, shares: Mapping[Stage, float]) -> Stage:
+    end = 0.0
+    for stage, share in shares.items():
+        end += share
+        if number < end:
+            return stage
+    return "train"
+
+
+def _fill(units: Sequence[_Unit], stages: Sequence[Stage]) -> list[tuple[Stage, int]]:
+    """Give each stage, as far as there are enough, an image of each class that it lacks."""
+    by_class: defaultdict[int, list[_Unit]] = defaultdict(list)
+    held: Counter[tuple[int, Stage]] = Counter()
+    for unit in units:
+        for label, indices in unit.members.items():
+            by_class[label].append(unit)
+            held[label, unit.stage] += len(indices)
+    moved: list[tuple[Stage, int]] = []
+    for stage, label in ((stage, label) for stage in stages for label in sorted(by_class)):
+        if held[label, stage]:
+            continue
+        # The last image of a class leaves its part only to train.
+        donors = [
+            unit
+            for unit in by_class[label]
+            if stage == "train"
+            or all(held[one, unit.stage] > len(own) for one, own in unit.members.items())
+        ]
+        if donors:
+            unit = max(donors, key=lambda unit: held[label, unit.stage])
+            for one, own in unit.members.items():
+                held[one, unit.stage] -= len(own)
+                held[one, stage] += len(own)
+            unit.stage = stage
+            moved.append((stage, unit.members[label][0]))
+    return moved
+
+
+def divide_by_count(
     labels: Tensor,
     counts: Mapping[Stage, int],
     *,
@@ -22,12 +144,11 @@ def divide(
     test_fraction: float,
     num_val: int | float,
     num_train: int | None = None,
-) -> dict[Stage, Tensor]:
-    """The indices of each stage: parts that the source has are kept, the others are drawn."""
+) -> Division:
+    """Keep the parts that the source has, draw the others from labels, with the classes' shares."""
     # Test images are drawn first, then validation images, then `num_train` of the rest.
     generator = seeded(split_seed)
-    parts = torch.split(torch.arange(len(labels)), list(counts.values()))
-    division = dict(zip(counts, parts, strict=True))
+    division = _given_parts(counts)
     amounts: list[tuple[Stage, int | float, str]] = [
         ("test", test_fraction, "test_fraction"),
         ("val", num_val, "num_val"),
@@ -37,16 +158,23 @@ def divide(
             pool = division["train"]
             drawn, rest = draw(labels[pool], count_of(amount, len(pool), key), generator)
             division[stage], division["train"] = pool[drawn], pool[rest]
-    if num_train is not None:
-        pool = division["train"]
-        if not 1 <= num_train <= len(pool):
-            raise UsageError(
-                f"num_train = {num_train:,} and num_val = {len(division['val']):,}: "
-                f"there are {counts['train']:,} training images"
-            )
-        _, rest = draw(labels[pool], len(pool) - num_train, generator)
-        division["train"] = pool[rest]
-    return division
+    return Division(_limited(division, labels, num_train, generator))
+
+
+def _limited(
+    parts: dict[Stage, Tensor], labels: Tensor, num_train: int | None, generator: torch.Generator
+) -> dict[Stage, Tensor]:
+    """`num_train` of the training images, or all."""
+    pool = parts["train"]
+    if num_train is None:
+        return parts
+    if not 1 <= num_train <= len(pool):
+        raise UsageError(
+            f"num_train = {num_train:,} and num_val = {len(parts['val']):,}: "
+            f"there are {len(pool) + len(parts['val']):,} training images"
+        )
+    _, rest = draw(labels[pool], len(pool) - num_train, generator)
+    return {**parts, "train": pool[rest]}
 
 
 def seeded(split_seed: int) -> torch.Generator:

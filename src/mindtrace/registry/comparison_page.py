@@ -112,6 +112,7 @@ def _thumbnails(settings: Settings, located: Located, wanted: set[str]) -> Mappi
     """Small PNGs of test images by digest, as base64; MindtraceError if they cannot be had."""
     from PIL import Image
 
+    from mindtrace.bundle.bundle import read_data
     from mindtrace.data.batches import to_pixels
     from mindtrace.data.datamodule import build_data
     from mindtrace.models import input_requirements
@@ -119,7 +120,8 @@ def _thumbnails(settings: Settings, located: Located, wanted: set[str]) -> Mappi
 
     config = (located.folder / "config.ini").read_text(encoding="utf-8")
     made = settings_of_bundle(settings, config)
-    data, found = build_data(made, input_requirements(made.model)), {}
+    rule = read_data(located.folder)["split_rule"]
+    data, found = build_data(made, input_requirements(made.model), rule), {}
     # A test image of both may be in another split of a configuration that draws it otherwise.
     for split in map(data.split, ("test", "train", "val")):
         for image, digest in zip(split.images, split.digests(), strict=True):

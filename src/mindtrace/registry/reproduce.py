@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindtrace.bundle.bundle import CONFIG_FILE, WEIGHTS_FILE, weights_digest
+from mindtrace.bundle.bundle import CONFIG_FILE, WEIGHTS_FILE, read_data, weights_digest
 from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, UsageError, VerdictError, listed
 from mindtrace.progress import Progress
@@ -87,7 +86,8 @@ def reproduce(
         from mindtrace.training.fit import devices, fit, resolve_compute
 
         progress.stage(f"reading {made.data.source}")
-        data = build_data(made, input_requirements(made.model))
+        rule = read_data(located.folder)["split_rule"]
+        data = build_data(made, input_requirements(made.model), rule)
         recorded = made.compute.device
         if recorded not in devices():
             made = made.replace(**{"compute.device": settings.compute.device})
@@ -150,7 +150,7 @@ def _deviations(
     from mindtrace.registry.provenance import environment, git_state
     from mindtrace.utils.system import available_cores
 
-    recorded = json.loads((located.folder / "data.json").read_bytes())
+    recorded = read_data(located.folder)
     then = {name: str(recorded.get(name)) for name in _DIGESTS}
     digests = data.digests()
     now = {"data_digest": digests.data_digest, "test_digest": digests.test_digest}

@@ -12,7 +12,7 @@ from mindtrace.progress import Progress
 from mindtrace.system import atomic_write
 
 if TYPE_CHECKING:
-    from mindtrace.data.check import DataCheck, ImagePlace
+    from mindtrace.data.check import DataCheck
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
@@ -47,35 +47,25 @@ def check(
     return found
 
 
-def verdict(found: DataCheck) -> MindtraceError | None:
+def verdict(found: DataCheck, *, allow_leakage: bool = False) -> MindtraceError | None:
     """The error to end with: leakage, or what would spoil a training; None if all is well."""
+    from mindtrace.data.check import leakage_error
+
     counts = (
         (len(found.unreadable), "unreadable file", "unreadable files"),
         (len(found.missing_classes), "missing class", "missing classes"),
         (len(found.added_classes), "added class", "added classes"),
-        (len(found.conflicts), "image with two class names", "images with two class names"),
     )
     faults = ", ".join(
         f"{count:,} {one if count == 1 else many}" for count, one, many in counts if count
     )
-    if found.leakage:
-        first, *others = found.leakage[0].images
-        second = next(image for image in others if image.split != first.split)
-        count = len(found.leakage)
-        what = "1 image is" if count == 1 else f"{count:,} images are"
+    error = None if allow_leakage else leakage_error(found.leakage, found.made_by)
+    if error is not None:
         also = f"; also {faults}" if faults else ""
-        return VerdictError(
-            f"leakage: {what} in more than one split, {named(first)} = {named(second)}{also}",
-            hint="leave each image in one split; --json lists all",
-        )
+        return VerdictError(error.message + also, hint=error.hint)
     if faults:
         return DataError(
             f"{faults} in {found.dir or found.source}",
             hint="correct or remove what is listed, then check again; --json lists all",
         )
     return None
-
-
-def named(image: ImagePlace) -> str:
-    """The path, and the split where the path does not begin with it."""
-    return image.path if image.path.startswith(image.split) else f"{image.path} ({image.split})"

@@ -88,14 +88,19 @@ def prepare_process(settings: Settings) -> None:
 
 
 def plan(
-    settings: Settings, *, progress: Progress | None = None, resume: str | None = None
+    settings: Settings,
+    *,
+    progress: Progress | None = None,
+    resume: str | None = None,
+    allow_leakage: bool = False,
 ) -> TrainPlan:
     """Check all that `train` checks before its first epoch, and train nothing."""
     from mindtrace.service.doctor import registered_names
 
     name = model_name_of(settings)
     _require_writable(settings)
-    settings, data, _, _ = _prepared(settings, name, progress or Progress(), resume)
+    progress = progress or Progress()
+    settings, data, _, _ = _prepared(settings, name, progress, resume, allow_leakage)
     with suppress(NotFoundError):  # the first training makes the store
         registered_names(settings)
     return TrainPlan(
@@ -121,6 +126,7 @@ def train(
     parent: str | None = None,
     warm_start: bool = False,
     resume: str | None = None,
+    allow_leakage: bool = False,
 ) -> TrainOutcome:
     """Train, test the best weights, register them as a version.
 
@@ -149,7 +155,7 @@ def train(
                 return _outcome_of_earlier(found, time.perf_counter() - began, reused=False)
         if warm_start and parent:
             settings = _with_weights_of(settings, parent)
-        settings, data, model, resumed = _prepared(settings, name, progress, resume)
+        settings, data, model, resumed = _prepared(settings, name, progress, resume, allow_leakage)
         store = Store(settings.registry.tracking_uri, root)
         if guard is not None and not guard.force:
             found = find_identical(store, name, config_digest(settings), data.digests().data_digest)
@@ -249,9 +255,10 @@ def _with_compute_of(settings: Settings, identity: Identity) -> Settings:
 
 
 def _prepared(
-    settings: Settings, name: str, progress: Progress, resume: str | None
+    settings: Settings, name: str, progress: Progress, resume: str | None, allow_leakage: bool
 ) -> tuple[Settings, ImageDataModule, ImageClassifier, tuple[Path, Identity] | None]:
     """Resolved settings, images in memory, the network and the checkpoint, all checked."""
+    from mindtrace.data.check import duplicates_of, leakage_error, listed_images, remarks
     from mindtrace.data.datamodule import build_data
     from mindtrace.models import input_requirements
     from mindtrace.training import checkpoint
@@ -262,11 +269,16 @@ def _prepared(
         settings = _with_compute_of(settings, resumed[1])
     settings = resolve_compute(settings)
     progress.stage(f"reading {settings.data.source}")
-    data = build_data(settings, input_requirements(settings.model))
+    rule = None if resumed is None else resumed[1].split_rule
+    data = build_data(settings, input_requirements(settings.model), rule)
     data.progress = progress
     data.prepare_data()
     data.setup()
-    for note in data.notes:
+    same = duplicates_of(listed_images(data)) if data.owner == "user" else ()
+    error = leakage_error(same, data.made_by)
+    if error is not None and not allow_leakage:
+        raise error
+    for note in (*data.notes, *remarks(same, data.made_by)):
         progress.note(note)
     if resumed is not None:
         digest = data.digests().data_digest
@@ -310,7 +322,7 @@ def _opened_run(
                 run = start_run(store, settings.registry.experiment_name or name, None, tags)
                 with run_failed_on_error(run):
                     run.log_params(params)
-                    wanted = checkpoint.Identity(run.run_id, name, config, digest)
+                    wanted = checkpoint.Identity(run.run_id, name, config, digest, data.split_rule)
                     folder = checkpoint.begin(settings.dirs.checkpoints, wanted)
             stack.enter_context(run_finished_or_failed(run))
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from mindtrace.bundle.bundle import EARLIER_RULE
 from mindtrace.config.sections import TRAVELLING, default_texts
 from mindtrace.errors import NotFoundError, TrainingError, UsageError, hint_if_full
 from mindtrace.system import sync
@@ -27,6 +28,7 @@ class Identity:
     model_name: str
     config: str
     data_digest: str
+    split_rule: str = EARLIER_RULE
 
     def values(self) -> dict[str, str]:
         """The configuration's values by `section.key`, as text."""

@@ -36,7 +36,7 @@ def contents(
         ],
         predictions=TestPredictions(digests, test.labels, test.probabilities, trained),
         config=config,
-        data={"source": data.source, **asdict(data.digests())},
+        data={"source": data.source, "split_rule": data.split_rule, **asdict(data.digests())},
     )
 
 

@@ -1,0 +1,107 @@
+"""Images in several splits: refused alike by `train`, its dry run and `data check`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.conftest import RunCli
+
+QUICK = ("--set", "train.max_epochs=1", "--set", "compute.threads=1", "--no-register")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, root: Path) -> Path:
+    """Three splits of two classes with four images each, all different."""
+    rng = np.random.default_rng(4)
+    for split in ("train", "val", "test"):
+        for name in ("cat", "dog"):
+            home = tmp_path / "pets" / split / name
+            home.mkdir(parents=True)
+            for number in range(4):
+                Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(home / f"{number}.png")
+    return tmp_path / "pets"
+
+
+def one_copy(folder: Path) -> None:
+    shutil.copy(folder / "train/cat/0.png", folder / "test/cat/copy.png")
+
+
+def same_files(folder: Path) -> None:
+    for split in ("val", "test"):
+        shutil.rmtree(folder / split)
+        shutil.copytree(folder / "train", folder / split)
+
+
+def compressed_anew(folder: Path) -> None:
+    Image.open(folder / "val/dog/1.png").save(folder / "test/dog/x.png", compress_level=0)
+
+
+def other_class(folder: Path) -> None:
+    shutil.copy(folder / "train/cat/0.png", folder / "test/dog/copy.png")
+
+
+def test_without_a_val_of_its_own(run_cli: RunCli, folder: Path) -> None:
+    """What is drawn from train comes from train: no leak between the two, one into test."""
+    shutil.rmtree(folder / "val")
+    shutil.copy(folder / "train/cat/0.png", folder / "train/cat/copy.png")
+    sets = ("--source", "folder", "--set", f"data.dir={folder}")
+    assert run_cli("train", *sets, "--dry-run").exit_code == 0
+    one_copy(folder)
+    assert run_cli("train", *sets, "--dry-run").exit_code == 3
+
+
+@pytest.mark.parametrize("plant", [one_copy, same_files, compressed_anew, other_class])
+def test_all_three_refuse_in_the_same_words(
+    run_cli: RunCli, folder: Path, plant: Callable[[Path], None]
+) -> None:
+    plant(folder)
+    sets = ("--source", "folder", "--set", f"data.dir={folder}")
+    commands = (
+        ("data", "check", str(folder)),
+        ("train", *sets, "--dry-run"),
+        ("train", *sets, *QUICK),
+    )
+    ends = [run_cli(*command) for command in commands]
+    assert [end.exit_code for end in ends] == [3, 3, 3]
+    (words,) = {tuple(end.stderr.splitlines()[-2:]) for end in ends}
+    assert words[0].startswith("error: leakage: ") and "--allow-leakage" in words[1]
+    accepted = [run_cli(*command, "--allow-leakage") for command in commands]
+    assert [end.exit_code for end in accepted] == [0, 0, 0], accepted[2].stderr
+
+
+def test_what_a_source_or_a_draw_made_is_no_refusal(run_cli: RunCli, folder: Path) -> None:
+    one_copy(folder)
+    tree = folder.with_name("tree")
+    for split in ("train", "val", "test"):
+        for name in ("cat", "dog"):
+            shutil.copytree(folder / split / name, tree / name / split)
+    result = run_cli("data", "check", str(tree), "--json")
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["leakage"], len(found["duplicates"])) == (0, [], 1)
+    assert found["made_by"] == dict.fromkeys(("train", "val", "test"), "mindtrace")
+
+
+def test_contradictory_labels_are_a_line_of_the_training(run_cli: RunCli, folder: Path) -> None:
+    shutil.copy(folder / "train/cat/0.png", folder / "train/dog/copy.png")
+    sets = ("--source", "folder", "--set", f"data.dir={folder}")
+    result = run_cli("train", *sets, "--dry-run")
+    assert result.exit_code == 0
+    line = "1 image is in more than one class, train/cat/0.png = train/dog/copy.png"
+    assert result.stderr.count(line) == 1
+
+
+def test_a_count_is_refused_where_images_are_drawn_one_by_one(
+    run_cli: RunCli, folder: Path
+) -> None:
+    shutil.rmtree(folder / "val")
+    sets = ("--set", "data.source=folder", "--set", f"data.dir={folder}", "--set", "data.num_val=2")
+    for command in (("train",), ("train", "--dry-run"), ("data", "check")):
+        result = run_cli(*command, *sets)
+        assert result.exit_code == 2
+        assert "[data] num_val = 2: must be fractions" in result.stderr

@@ -1,0 +1,93 @@
+"""A training begun before splits had a rule is resumed and reproduced with the split it had."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mindtrace.config.settings import Settings, load_settings
+from mindtrace.data import ImageDataModule, build_data
+from mindtrace.progress import EpochReport, Progress
+from mindtrace.registry.reproduce import reproduce
+from mindtrace.service.train import train
+from mindtrace.training import export
+
+
+@pytest.fixture
+def settings(tmp_path: Path, root: Path) -> Settings:
+    rng = np.random.default_rng(9)
+    for number in range(60):
+        path = tmp_path / "pets" / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (6, 6), np.uint8)).save(path)
+    sets = ["data.source=folder", f"data.dir={tmp_path / 'pets'}", "train.max_epochs=3"]
+    return load_settings(sets=[*sets, "data.num_val=6", "compute.threads=1", "compute.device=cpu"])
+
+
+@pytest.fixture
+def before(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """As the release before did it; the result goes back to today's."""
+    written = export.contents
+
+    def contents(*arguments: Any) -> Any:
+        found = written(*arguments)
+        del found.data["split_rule"]  # type: ignore[attr-defined]
+        return found
+
+    monkeypatch.setattr(ImageDataModule, "split_rule", "count")
+    monkeypatch.setattr(export, "contents", contents)
+    return monkeypatch.undo
+
+
+class PowerCutError(Exception):
+    pass
+
+
+class CutAt(Progress):
+    """Ends the training at an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.last = epoch
+
+    def epoch(self, report: EpochReport) -> None:
+        if report.epoch == self.last:
+            raise PowerCutError
+
+
+@pytest.mark.slow
+def test_it_is_reproduced_to_the_bit(settings: Settings, before: Callable[[], None]) -> None:
+    first = train(settings)
+    before()
+    found = reproduce(settings, "pets/1")
+    assert (found.verdict, found.differences) == ("EXACT", ())
+    assert found.metrics == first.metrics
+
+
+@pytest.mark.slow
+def test_it_is_resumed(settings: Settings, root: Path, before: Callable[[], None]) -> None:
+    expected = build_data(settings).digests()
+    whole = train(settings, register=False)
+    with pytest.raises(PowerCutError):
+        train(settings, progress=CutAt(3))
+    before()
+    (path,) = (root / "checkpoints").rglob("training.json")
+    fields = json.loads(path.read_text())
+    assert fields.pop("split_rule") == "count"
+    path.write_text(json.dumps(fields))
+    outcome = train(settings, resume="last", register=False)
+    assert outcome.test_digest == expected.test_digest
+    assert outcome.metrics == whole.metrics
+
+
+@pytest.mark.slow
+def test_a_version_of_today_names_its_rule_and_is_reproduced(settings: Settings) -> None:
+    settings = settings.replace(**{"data.num_val": 0.1})
+    train(settings)
+    found = reproduce(settings, "pets/1")
+    assert (found.verdict, found.differences) == ("EXACT", ())
