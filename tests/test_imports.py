@@ -13,7 +13,15 @@ import pytest
 import mindtrace
 
 SOURCE = Path(mindtrace.__file__).parent
-TRAINING = {"torch", "torchvision", "torchmetrics", "pytorch_lightning", "lightning", "mlflow"}
+TRAINING = {
+    "torch",
+    "torchvision",
+    "timm",
+    "torchmetrics",
+    "pytorch_lightning",
+    "lightning",
+    "mlflow",
+}
 HEAVY = TRAINING | {"onnx", "sklearn", "scipy", "pandas", "sqlalchemy", "matplotlib", "dbos"}
 SERVING = {"numpy", "PIL", "onnxruntime", "fastapi", "uvicorn", "asyncio", "safetensors"}
 # Runs a statement and tells, whatever its end, which packages it left loaded.

@@ -307,6 +307,18 @@ def test_the_crop_is_torchvisions_to_the_pixel(size: tuple[int, int]) -> None:
     assert (np.asarray(resized(image, spec)) == np.asarray(expected)).all()
 
 
+@pytest.mark.parametrize("size", [(300, 200), (201, 317), (10, 64), (64, 64), (999, 3)])
+def test_pad_keeps_the_whole_image_between_black(size: tuple[int, int]) -> None:
+    image = Image.new("RGB", size, (250, 240, 230))
+    found = np.asarray(resized(image, ImageSpec("RGB", 48, 64, (0.0,) * 3, (1.0,) * 3, "pad")))
+    assert found.shape == (48, 64, 3)
+    lit = found.any(axis=2)
+    scale = min(64 / size[0], 48 / size[1])
+    height, width = lit.any(axis=1).sum(), lit.any(axis=0).sum()
+    assert (width, height) == (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+    assert abs(int(lit[:24].sum()) - int(lit[24:].sum())) <= 64, "in the middle"
+
+
 def test_an_image_that_fits_is_left_alone_and_a_thread_of_one_refused() -> None:
     image = PICTURE.resize((224, 224))
     assert resized(image, ImageSpec("RGB", 224, 224, (0.0,) * 3, (1.0,) * 3, "crop", 256)) is image

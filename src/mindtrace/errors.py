@@ -96,7 +96,7 @@ class DataFolderError(DataError):
 
 
 class DownloadError(DataError):
-    """A source's file could not be fetched whole; nothing partial was kept."""
+    """A file of a source, or of weights, cannot be had whole; nothing partial was kept."""
 
 
 class ImageError(DataError):

@@ -26,7 +26,8 @@ MAX_PIXELS = 100_000_000
 MAX_SIDE = 65_535
 
 Mode = Literal["L", "RGB"]
-Resize = Literal["stretch", "crop"]
+Resize = Literal["stretch", "crop", "pad"]
+Interpolation = Literal["bilinear", "bicubic"]
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 # Pixels that scaling for a crop may make of a long and thin image.
@@ -78,8 +79,8 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 class ImageSpec:
     """A network's input: mode, size in pixels, mean and std a channel on the scale of [0, 1].
 
-    `stretch` resizes to height and width; `crop` scales the shorter side to `short_side` and
-    cuts height x width out of the centre.
+    `stretch` scales both sides to `short_side`, `crop` the shorter one; height x width is cut
+    out of the centre. `pad` scales the longer side to fit and adds black.
     """
 
     mode: Mode
@@ -88,7 +89,8 @@ class ImageSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize: Resize = "stretch"
-    short_side: int | None = None
+    short_side: int | None = None  # None is the shorter one of height and width
+    interpolation: Interpolation = "bilinear"
 
     @property
     def channels(self) -> int:
@@ -112,6 +114,8 @@ class InputRequirements:
     std: tuple[float, ...] | None = None
     resize: Resize | None = None
     short_side: int | None = None
+    interpolation: Interpolation | None = None
+    crop_pct: float | None = None  # size / short_side, where that is None
     min_side: int | None = None
 
 
@@ -178,23 +182,35 @@ def adapted(image: Image.Image, mode: Mode) -> Image.Image:
 
 
 def resized(image: Image.Image, spec: ImageSpec) -> Image.Image:
-    """`image` in the size of `spec`, bilinear with antialiasing; as it is if it fits."""
-    # The crop is, pixel for pixel, that of torchvision's `Resize` and `CenterCrop`.
+    """`image` in the size of `spec`, with antialiasing; as it is if it fits."""
+    # Pixel for pixel that of torchvision's `Resize` and `CenterCrop`, as timm uses them.
     if image.size == (spec.width, spec.height):
         return image
-    if spec.resize == "stretch":
-        return image.resize((spec.width, spec.height), Image.Resampling.BILINEAR)
-    short = spec.short_side or min(spec.height, spec.width)
-    width = max(spec.width, short * image.width // min(image.size))
-    height = max(spec.height, short * image.height // min(image.size))
+    width, height = _scaled_size(image, spec)
     if width * height > max(_LARGEST_SCALED, image.width * image.height):
         raise ImageError(
             f"image of {image.width} x {image.height} pixels: too long and thin",
             hint="cut out the part that matters",
         )
-    grown = image.resize((width, height), Image.Resampling.BILINEAR)
+    filter_ = Image.Resampling[spec.interpolation.upper()]
+    grown = image.resize((width, height), filter_)
+    if grown.size == (spec.width, spec.height):
+        return grown
     left, top = round((width - spec.width) / 2), round((height - spec.height) / 2)
     return grown.crop((left, top, left + spec.width, top + spec.height))
+
+
+def _scaled_size(image: Image.Image, spec: ImageSpec) -> tuple[int, int]:
+    """Width and height before the centre is cut out, or black is added around it."""
+    short = spec.short_side or min(spec.height, spec.width)
+    if spec.resize == "stretch":
+        least = min(spec.height, spec.width)
+        return spec.width * short // least, spec.height * short // least
+    if spec.resize == "pad":
+        scale = min(spec.width / image.width, spec.height / image.height)
+        return max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    width = max(spec.width, short * image.width // min(image.size))
+    return width, max(spec.height, short * image.height // min(image.size))
 
 
 def normalise(pixels: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.float32]:

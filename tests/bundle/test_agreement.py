@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.models.tested import TESTED
 
 from mindtrace.bundle import manifest
 from mindtrace.bundle.bundle import write_contents
@@ -74,9 +75,7 @@ def test_the_same_picture_in_other_modes_formats_and_sizes(
     [
         ("cnn", []),
         pytest.param("cnn", ["data.image_size=13"], marks=pytest.mark.proof),
-        pytest.param("shufflenet_v2_x1_0", [], marks=pytest.mark.proof),
-        pytest.param("resnet18", [], marks=pytest.mark.proof),
-        pytest.param("mobilenet_v3_small", [], marks=pytest.mark.proof),
+        *(pytest.param(name, [], marks=pytest.mark.proof) for name in TESTED),
     ],
 )
 def test_every_kind_of_network_is_exported_as_it_is(

@@ -90,8 +90,8 @@ def test_every_file_is_missed_and_every_flipped_bit_seen(bundle: Path, name: str
 
 
 def test_a_newer_format_says_so_and_what_to_do(bundle: Path, forge: Callable[..., str]) -> None:
-    forge(bundle, "model.json", lambda card: {**card, "format_version": 2, "new": "thing"})
-    assert "bundle format 2, this mindtrace reads 1: upgrade mindtrace" in reason(bundle)
+    forge(bundle, "model.json", lambda card: {**card, "format_version": 3, "new": "thing"})
+    assert "bundle format 3, this mindtrace reads 2: upgrade mindtrace" in reason(bundle)
 
 
 def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:

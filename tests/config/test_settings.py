@@ -38,9 +38,9 @@ def test_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert values(settings.dirs) == (root, root / "data", root / "checkpoints")
     assert values(settings.data) == (
         *("mnist", None, None, 64, 0, None, 0.2, 0, None),
-        *(100_000_000, "none"),
+        *(100_000_000, "auto", "none"),
     )
-    assert values(settings.model) == ("mlp", 100, 0.2, "none", False)
+    assert values(settings.model) == ("mlp", 100, 0.2, "auto", False)
     assert values(settings.train) == (
         *(10, 1e-3, "constant", "val_acc", "none", 0.0, 0.0, 0.01, "none"),
         *(None, 0, None),

@@ -46,7 +46,7 @@ def contents(architecture: str, seed: int) -> Contents:
     arguments = (
         {"dim": [784, 100, 10], "dropout": 0.2}
         if architecture == "mlp"
-        else {"channels": 3, "classes": 10}
+        else {"in_chans": 3, "num_classes": 10}
     )
     torch.manual_seed(seed)
     network = build_network(architecture, arguments).eval()

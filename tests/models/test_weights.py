@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mindtrace.config.settings import load_settings
-from mindtrace.errors import UsageError
+from mindtrace.errors import DownloadError, UsageError
 from mindtrace.models import ImageClassifier, build_model
 from mindtrace.models.networks import build_network
 from mindtrace.models.weights import head_of
@@ -38,7 +38,7 @@ def test_a_file_fills_every_layer_but_the_last_where_the_classes_differ(
     tmp_path: Path, suffix: str, classes: int
 ) -> None:
     torch.manual_seed(9)
-    given = tensors(build_network("resnet18", {"channels": 3, "classes": classes}))
+    given = tensors(build_network("resnet18", {"in_chans": 3, "num_classes": classes}))
     file = tmp_path / f"resnet{suffix}"
     save_file(given, file) if suffix == ".safetensors" else torch.save(given, file)
     network = built("resnet18", COLOUR, weights=file).network
@@ -66,7 +66,7 @@ class Bomb:
 def test_a_file_that_wants_to_run_code_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "bomb.pt"
     torch.save({"0.weight": Bomb()}, file)
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(DownloadError, match="cannot be read"):
         built("mlp", weights=file)
 
 

@@ -24,7 +24,7 @@ def train(
     source: str | None = option(
         "NAME", "Images: mnist, fashion_mnist, digits, folder, ... (data.source)."
     ),
-    model: str | None = option("NAME", "Network: mlp, cnn, or one of torchvision's (model.name)."),
+    model: str | None = option("NAME", "Network: mlp, cnn, or one of timm's (model.name)."),
     max_epochs: str | None = option("INT", "Passes over the training images (train.max_epochs)."),
     lr: str | None = option("FLOAT", "Learning rate (train.lr)."),
     batch_size: str | None = option("INT", "Images in one step (data.batch_size)."),

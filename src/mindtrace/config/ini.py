@@ -30,6 +30,10 @@ class Origin:
         return self.file if self.line is None else f"{self.file}:{self.line}"
 
 
+#: Of values that no user gave.
+DEFAULT, RECIPE = Origin("default"), Origin("recipe photo")
+
+
 @dataclass(frozen=True)
 class Entry:
     """A value's text, before references are replaced, and its origin."""

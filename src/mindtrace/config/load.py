@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from mindtrace.config.ini import (
     CONFIG_VARIABLE,
+    DEFAULT,
+    RECIPE,
     Entry,
     Layer,
     Origin,
@@ -22,7 +24,15 @@ from mindtrace.config.ini import (
     value_fault,
 )
 from mindtrace.config.schema import Section, key_of, reasons
-from mindtrace.config.sections import KEYS, KNOWN, SECTIONS, conflicts, default_texts, ini_name
+from mindtrace.config.sections import (
+    KEYS,
+    KNOWN,
+    SECTIONS,
+    conflicts,
+    default_texts,
+    ini_name,
+    recipe,
+)
 from mindtrace.config.urls import shown
 from mindtrace.errors import ConfigError, Fault, listed, nearest
 
@@ -38,7 +48,7 @@ def read(
     here: Path,
 ) -> tuple[dict[str, Section], dict[Place, Origin]]:
     """Every section by its name in an INI, and where each value comes from."""
-    defaults = {place: Entry(text, Origin("default")) for place, text in default_texts().items()}
+    defaults = {place: Entry(text, DEFAULT) for place, text in default_texts().items()}
     layers = [
         Layer(defaults),
         _mlflow(environ, here),
@@ -51,7 +61,10 @@ def read(
     _drop_stale_folder(layers)
     entries = {place: entry for place, entry in merged(layers).items() if place in KEYS}
     resolver = Resolver(entries, _finished)
-    sections, bad_values = _validated(resolver.resolve(), entries)
+    texts = resolver.resolve()
+    starts = recipe(texts, {place for layer in layers[1:] for place in layer.entries})
+    entries |= {place: Entry(text, RECIPE) for place, text in starts.items()}
+    sections, bad_values = _validated(texts | starts, entries)
     faults += resolver.faults + bad_values
     if faults:
         raise ConfigError(_in_order(faults, layers), hint=_hint(path, here))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -11,6 +11,7 @@ from pydantic import Field
 from pydantic.fields import FieldInfo
 
 from mindtrace.config.ini import Place, packaged_layer
+from mindtrace.config.networks import OWN_NETWORKS, PHOTO_NETWORK, unknown_network
 from mindtrace.config.schema import Section, ini_text, key, key_of
 from mindtrace.config.types import COUNT_OR_FRACTION, HOSTS, PATH, SIZE, path, url
 
@@ -29,20 +30,10 @@ Source = Literal[
     "eurosat",
     "food101",
 ]
-Network = Literal[
-    "mlp",
-    "cnn",
-    # torchvision's, each of which has been tried on grey and on colour images
-    "resnet18",
-    "resnet50",
-    "mobilenet_v3_small",
-    "efficientnet_b0",
-    "convnext_tiny",
-    "shufflenet_v2_x1_0",
-]
-VISION_NAMES: tuple[str, ...] = get_args(Network)[2:]
+#: The sources that begin with pretrained weights.
+PHOTO_SOURCES = ("folder", "table")
 #: What `[model] weights` may be besides a path, and all that a request may say.
-STARTS = ("none", "default")
+STARTS = ("auto", "none", "default")
 
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -134,6 +125,12 @@ class DataSettings(Section):
         "max_image_pixels pixels",
         ge=1,
     )
+    resize: Literal["auto", "stretch", "crop", "pad"] = key(
+        "auto",
+        "how images of another shape are brought to that size; auto: as the network has it",
+        "resize_mode fit",
+        request=True,
+    )
     augment: Literal["none", "light", "photo", "strong"] = key(
         "none",
         "light: small shifts and turns; photo: crops, mirroring, light and colour; strong: more",
@@ -147,7 +144,13 @@ class ModelSettings(Section):
 
     synonyms = "network net architecture arch"
 
-    name: Network = key("mlp", "the architecture", "model arch architecture network", request=True)
+    name: str = key(
+        "mlp",
+        "the architecture: mlp, cnn, or any of timm, such as tf_efficientnet_lite0 or resnet18",
+        "model arch architecture network",
+        words="mlp, cnn or a name in timm.list_models()",
+        request=True,
+    )
     hidden: int = key(
         100, "units in the hidden layer of mlp", "width", ge=1, le=65536, request=True
     )
@@ -155,10 +158,10 @@ class ModelSettings(Section):
         0.2, "fraction of units that a training step leaves out", ge=0, lt=1, request=True
     )
     weights: str = key(
-        "none",
-        "initial weights: random, torchvision's pretrained, or a .safetensors file",
+        "auto",
+        "initial weights: random, pretrained (auto: for source = folder), or a .safetensors file",
         "pretrained checkpoint init_from",
-        kind=path("none, default or a path", str, STARTS),
+        kind=path("auto, none, default or a path", str, STARTS),
         request=True,
     )
     freeze: bool = key(False, "train the last layer only", "freeze_backbone", request=True)
@@ -413,7 +416,36 @@ def conflicts(texts: Mapping[Place, str]) -> Iterator[tuple[Place, str]]:
     elif source in get_args(Source) and source != "folder" and folder not in (None, *BLANK):
         reason = f"is for source = folder, and source is {source}; change or remove one"
         yield ("data", "dir"), reason
-    name = texts.get(("model", "name"))
-    if name in ("mlp", "cnn") and texts.get(("model", "weights")) == "default":
-        reason = f"there are none for {name}; use none, a path, or a torchvision network"
-        yield ("model", "weights"), reason
+    network = texts.get(("model", "name"))
+    if network in OWN_NETWORKS and texts.get(("model", "weights")) == "default":
+        yield (
+            ("model", "weights"),
+            f"there are none for {network}; use none, a path, or another name",
+        )
+    if network is not None and (unknown := unknown_network(network)):
+        yield ("model", "name"), unknown
+    moving = [place for place in _MOVING if texts.get(place, "none") not in _STILL]
+    if moving and texts.get(("model", "freeze"), "").lower() in ("true", "1", "yes", "on"):
+        section, key_ = moving[0]
+        reason = f"trains on features that are computed once, without [{section}] {key_}"
+        yield ("model", "freeze"), f"{reason}; remove one of the two"
+
+
+# What changes the images that a network sees from epoch to epoch, and what changes nothing.
+_MOVING = (("data", "augment"), ("train", "mixup"))
+_STILL = ("none", "", "0", "0.0")
+
+
+def recipe(texts: Mapping[Place, str], given: Collection[Place]) -> dict[Place, str]:
+    """`recipe photo`: what a folder or table starts from, where the user did not say otherwise."""
+    scratch = texts.get(("model", "weights")) == "none"
+    named = texts.get(("model", "name")) if ("model", "name") in given else None
+    if texts.get(("data", "source")) not in PHOTO_SOURCES or named in OWN_NETWORKS:
+        return {}
+    if scratch:
+        found = {("model", "name"): "cnn"}
+    else:
+        found = {("model", "name"): PHOTO_NETWORK, ("model", "weights"): "auto"}
+        if all(texts.get(place, "none") in _STILL for place in _MOVING):
+            found |= {("model", "freeze"): "true", ("data", "augment"): "none"}
+    return {place: text for place, text in found.items() if place not in given}

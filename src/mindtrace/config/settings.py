@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from mindtrace.config import load
-from mindtrace.config.ini import Origin, Place
+from mindtrace.config.ini import DEFAULT, RECIPE, Origin, Place
 from mindtrace.config.schema import allowed, ini_text, reasons
 from mindtrace.config.sections import (
     KEYS,
@@ -60,11 +60,21 @@ class Settings:
         """Every value in force, in the order of declaration."""
         return [Row(*place, self._text(place), str(self.origins[place])) for place in KEYS]
 
-    def to_ini(self, sections: Sequence[str] = TRAVELLING) -> str:
-        """INI text that `load_settings` reads back to the same values, but for passwords."""
+    def given(self, section: str, key: str) -> bool:
+        """Whether a user set it, in whatever layer."""
+        return self.origins[section, key] not in (DEFAULT, RECIPE)
+
+    def recipe(self) -> list[tuple[str, str, Any]]:
+        """Section, key and default of what a recipe set."""
+        own = [place for place in KEYS if self.origins[place] == RECIPE]
+        return [(*place, KEYS[place].default) for place in own]
+
+    def to_ini(self, sections: Sequence[str] = TRAVELLING, *, given: bool = False) -> str:
+        """INI text that is read back to the same values but for passwords; or of the given ones."""
         blocks = []
         for section in (name for name in SECTIONS if name in sections):
-            texts = {key: self._text((section, key)).replace("$", "$$") for key in KNOWN[section]}
+            keys = [key for key in KNOWN[section] if not given or self.given(section, key)]
+            texts = {key: self._text((section, key)).replace("$", "$$") for key in keys}
             lines = [f"{key} = {text}".rstrip() for key, text in texts.items()]
             blocks.append("\n".join([f"[{section}]", *lines, ""]))
         return "\n".join(blocks)

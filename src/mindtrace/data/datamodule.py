@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -166,7 +167,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         scale = max(1.0, least / min(height, width))
         height, width = round(height * scale), round(width * scale)
         short_side = None
-        if demand.resize == "crop" and demand.short_side is not None:
+        if demand.crop_pct is not None:
+            short_side = math.floor(min(height, width) / demand.crop_pct)
+        elif demand.short_side is not None:
             if demand.height is None or demand.width is None:
                 short_side = max(demand.short_side, min(height, width))
             else:
@@ -182,6 +185,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             std=_per_channel(demand.std or stats.std, mode),
             resize=demand.resize or "stretch",
             short_side=short_side,
+            interpolation=demand.interpolation or "bilinear",
         )
 
     def setup(self, stage: str | None = None) -> None:
@@ -333,6 +337,9 @@ def build_data(
     from mindtrace.data.folder import ImageFolder
 
     data = settings.data
+    demand = demand or InputRequirements()
+    if data.resize != "auto" and data.resize != demand.resize:
+        demand = replace(demand, resize=data.resize, short_side=None, crop_pct=None)
     common: dict[str, Any] = {
         "batch_size": data.batch_size,
         "num_workers": data.num_workers,

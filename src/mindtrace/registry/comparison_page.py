@@ -113,15 +113,17 @@ def _thumbnails(settings: Settings, located: Located, wanted: set[str]) -> Mappi
     from PIL import Image
 
     from mindtrace.bundle.bundle import read_data
+    from mindtrace.bundle.model_config import ModelConfig
     from mindtrace.data.batches import to_pixels
     from mindtrace.data.datamodule import build_data
-    from mindtrace.models import input_requirements
+    from mindtrace.preprocess import InputRequirements
     from mindtrace.registry.reference import settings_of_bundle
 
     config = (located.folder / "config.ini").read_text(encoding="utf-8")
     made = settings_of_bundle(settings, config)
     rule = read_data(located.folder)["split_rule"]
-    data, found = build_data(made, input_requirements(made.model), rule), {}
+    demand = InputRequirements(**vars(ModelConfig.read(located.folder).spec))
+    data, found = build_data(made, demand, rule), {}
     # A test image of both may be in another split of a configuration that draws it otherwise.
     for split in map(data.split, ("test", "train", "val")):
         for image, digest in zip(split.images, split.digests(), strict=True):

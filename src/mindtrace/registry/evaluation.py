@@ -100,8 +100,8 @@ def _images_for(settings: Settings, predictor: Predictor) -> ImageDataModule:
     from mindtrace.preprocess import InputRequirements
 
     card = predictor.model_config
-    demand = InputRequirements(**{**vars(card.spec), "min_side": None})
-    own = settings.data.model_copy(update={"image_size": None})
+    demand = InputRequirements(**vars(card.spec))
+    own = settings.data.model_copy(update={"image_size": None, "resize": "auto"})
     data = build_data(replace(settings, data=own), demand)
     if data.class_names != card.class_names:
         raise UsageError(

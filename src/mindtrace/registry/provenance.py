@@ -42,7 +42,7 @@ def code_digest() -> str:
     """SHA-256 of the code that trains, ours and the libraries' versions; 64 hexadecimal digits."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for name in ("torch", "torchvision", "pytorch-lightning", "numpy"):
+    for name in ("torch", "torchvision", "timm", "pytorch-lightning", "numpy"):
         digest.update(f"{name} {version(name)}\n".encode())
     for name in _TRAINING_CODE:
         place = package / name

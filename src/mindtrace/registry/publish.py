@@ -76,6 +76,7 @@ def register(
     run.flush()
     digests = result.data.digests()
     optional = {"parent": parent, "job_id": job_id}
+    pretrained = result.model.model_config.pretrained
     metadata = {
         **environment(),
         **times(result.started_at, result.ended_at),
@@ -88,6 +89,7 @@ def register(
         "data_digest": digests.data_digest,
         "test_digest": digests.test_digest,
         **{key: value for key, value in optional.items() if value is not None},
+        **{f"pretrained_{key}": value for key, value in pretrained.items()},
         **{METRIC + name: repr(float(value)) for name, value in result.metrics.items()},
     }
     return publish(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mindtrace.bundle import manifest
+from mindtrace.config.networks import TORCHVISION
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.config.urls import file_path
 from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError
@@ -160,6 +161,8 @@ def locate_version(settings: Settings, reader: Reader, row: ModelVersion) -> Loc
 
 def settings_of_bundle(settings: Settings, config: str) -> Settings:
     """The configuration of a bundle, in the folders and with the registry of `settings`."""
+    for name, new in TORCHVISION.items():
+        config = config.replace(f"\nname = {name}\n", f"\nname = {new}\n")
     made = load_settings(text=config, environ={}, cwd=settings.dirs.root)
     data = made.data.model_copy(update={"mirror": settings.data.mirror})
     return replace(made, dirs=settings.dirs, registry=settings.registry, data=data)

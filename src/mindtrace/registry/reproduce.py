@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindtrace.bundle.bundle import CONFIG_FILE, WEIGHTS_FILE, read_data, weights_digest
+from mindtrace.bundle.model_config import ModelConfig
 from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, UsageError, VerdictError, listed
 from mindtrace.progress import Progress
@@ -77,16 +78,24 @@ def reproduce(
     progress = progress or Progress()
     located = locate(settings, ref)
     registered = read_side(located)
+    card = ModelConfig.read(located.folder)
+    if card.replaced_by is not None:
+        raise UsageError(
+            f"its network is torchvision's {card.architecture}; timm's {card.replaced_by}"
+            " replaces it, and gives other weights",
+            hint=f"mindtrace train --model {card.replaced_by}",
+        )
     made = settings_of_bundle(settings, (located.folder / CONFIG_FILE).read_text(encoding="utf-8"))
     with interruptible() as interrupts:
         progress.stage("loading")
         from mindtrace.data.datamodule import build_data
-        from mindtrace.models import input_requirements
+        from mindtrace.models.networks import input_requirements, resolve_network
         from mindtrace.training.callbacks import StopOnRequest
         from mindtrace.training.fit import devices, fit, resolve_compute
 
         progress.stage(f"reading {made.data.source}")
         rule = read_data(located.folder)["split_rule"]
+        made, _ = resolve_network(made)
         data = build_data(made, input_requirements(made.model), rule)
         recorded = made.compute.device
         if recorded not in devices():

@@ -18,7 +18,7 @@ from mindtrace.utils.system import available_cores
 
 # Whose versions matter most.
 PACKAGES = (
-    *("mindtrace", "torch", "torchvision", "pytorch-lightning", "mlflow", "onnxruntime"),
+    *("mindtrace", "torch", "torchvision", "timm", "pytorch-lightning", "mlflow", "onnxruntime"),
     *("numpy", "pillow", "fastapi", "uvicorn", "dbos"),
 )
 State = Literal["ok", "note", "wrong"]

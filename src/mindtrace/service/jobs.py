@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import http.client
@@ -15,7 +14,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mindtrace.config.sections import SECTIONS, STARTS
+from mindtrace.config.sections import SECTIONS, STARTS, TRAVELLING
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import masked
 from mindtrace.errors import (
@@ -81,7 +80,8 @@ def submit(
         if job is not None:
             return job
     merged, parent = job_settings(settings, request)
-    config, promote = merged.to_ini(retrain_request.SECTIONS), settings.jobs.promote
+    config = merged.to_ini(retrain_request.SECTIONS, given=True)
+    promote = settings.jobs.promote
     job_request = Request(config, parent, request.warm_start, request.force, promote)
     return ours.submit(job_request, request_digest=digest, key_digest=key)
 
@@ -112,12 +112,9 @@ def _based(settings: Settings, base: str) -> tuple[Settings, str]:
     if weights not in STARTS and not Path(weights).is_file():
         # It began with weights that only another machine has.
         made = made.replace(**{"model.weights": "none"})
-    compute = made.compute.model_copy(update={"device": settings.compute.device})
-    registry = settings.registry.model_copy(update={"model_name": name})
-    based = dataclasses.replace(
-        settings, data=made.data, model=made.model, train=made.train, compute=compute
-    )
-    return dataclasses.replace(based, registry=registry), f"{name}/{located.row.version}"
+    values = {f"{part}.{key}": value for part in TRAVELLING for key, value in getattr(made, part)}
+    values |= {"compute.device": settings.compute.device, "registry.model_name": name}
+    return settings.replace(**values), f"{name}/{located.row.version}"
 
 
 def sidecar(settings: Settings, *, serving: bool) -> WorkerSidecar:
@@ -154,7 +151,8 @@ def work(
         queue=JobQueue(jobs.database_url, dirs.root, jobs.max_queued, durable=False),
         root=dirs.root,
         checkpoints=dirs.checkpoints,
-        environ=listed_environment(os.environ, own_places(settings)),
+        # A job takes pretrained weights that are on this machine, and downloads none.
+        environ=listed_environment(os.environ, own_places(settings) | {"HF_HUB_OFFLINE": "1"}),
         stopping=stopping,
         grace=grace,
         gives_way=gives_way,

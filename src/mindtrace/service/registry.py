@@ -32,6 +32,7 @@ Row = TypeVar("Row")
 # Versions that are asked for their names when a query finds nothing.
 _ASKED = 20
 _DIGESTS = ("data_digest", "test_digest")
+_PRETRAINED = "pretrained_"
 _ENVIRONMENT = ("mindtrace", "torch", "lightning", "python", "platform", "who")
 _DIFF_ENVIRONMENT = (*_ENVIRONMENT[:5], "git_commit", "git_dirty", "who", "parent")
 
@@ -67,6 +68,8 @@ class VersionDetail(VersionSummary):
     duration_s: float | None  # of its training
     config_digest: str | None  # of its configuration
     weights_digest: str | None  # of its weights by name
+    # `source` and `license` of the weights that its training began with, or a `warning`.
+    pretrained: Mapping[str, str]
     files: Mapping[str, int]  # of its bundle, name to size in bytes
     input: Mapping[str, Any]  # what its network takes: size, mode, scale, mean, std
 
@@ -156,8 +159,8 @@ def show_version(settings: Settings, ref: str) -> VersionDetail:
         files = manifest.sizes(located.folder)
         spec = input_of(located)
     git = {"commit": tags.get("git_commit"), "dirty": tags.get("git_dirty") == "true"}
-    names = ("parent", "job_id", "started_at", "ended_at", "config_digest", "weights_digest")
-    texts: dict[str, Any] = {name: tags.get(name) for name in names}
+    names = ("job_id", "started_at", "ended_at", "config_digest", "weights_digest")
+    texts: dict[str, Any] = {name: tags.get(name) for name in ("parent", *names)}
     return VersionDetail(
         **_summary(row),
         **texts,
@@ -167,6 +170,11 @@ def show_version(settings: Settings, ref: str) -> VersionDetail:
         seed=int(tags["seed"]) if "seed" in tags else None,
         best_epoch=int(tags["best_epoch"]) if "best_epoch" in tags else None,
         duration_s=float(tags["duration_s"]) if "duration_s" in tags else None,
+        pretrained={
+            key.removeprefix(_PRETRAINED): text
+            for key, text in tags.items()
+            if key.startswith(_PRETRAINED)
+        },
         files=files,
         input=spec,
     )

@@ -72,7 +72,7 @@ class RetrainRequest:
         """All that a user set and a request may set; for jobs of this machine."""
         layer = Layer()
         for row in settings.rows():
-            if row.origin != "default" and (row.section, row.key) in _PUBLISHED:
+            if settings.given(row.section, row.key) and (row.section, row.key) in _PUBLISHED:
                 layer.put(row.section, row.key, row.value, Origin(FILE))
         return cls(layer, own=True, **options)
 
@@ -82,7 +82,7 @@ class RetrainRequest:
         faults = []
         for row in settings.rows():
             place = row.section, row.key
-            if row.origin != "default" and row.section in TRAVELLING:
+            if settings.given(*place) and row.section in TRAVELLING:
                 reason = _refusal(*place, row.value)
                 if reason is not None:
                     origin = settings.origins[place]
@@ -126,7 +126,10 @@ class RetrainRequest:
                 faults.append(Fault(FILE, entry.origin.line, section, key, message))
         try:
             merged = load_settings(
-                text=settings.to_ini(SECTIONS), sets=sets, environ=environ, cwd=settings.dirs.root
+                text=settings.to_ini(SECTIONS, given=True),
+                sets=sets,
+                environ=environ,
+                cwd=settings.dirs.root,
             )
         except ConfigError as error:
             for fault in error.faults:  # at the line where the client wrote it
@@ -159,7 +162,7 @@ def _refusal(section: str, key: str, text: str, own: bool = False) -> str | None
     section, key = section.lower(), key.lower()
     if (section, key) in _PUBLISHED:
         is_path = (section, key) == ("model", "weights") and text.strip() not in STARTS
-        return "a request may set none or default only" if is_path and not own else None
+        return "a request may set auto, none or default only" if is_path and not own else None
     settable = sorted(name for owner, name in _PUBLISHED if owner == section)
     if (section, key) in _KEYS or (not settable and any(owner == section for owner, _ in _KEYS)):
         instead = f"; in [{section}] it may set {listed(settable, 12)}" if settable else ""

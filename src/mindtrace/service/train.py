@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from mindtrace.registry.places import require_writable
 from mindtrace.system import Interrupts, auto_device, hide_gpus, interruptible
 
 if TYPE_CHECKING:
+    from mindtrace.bundle.model_config import ModelConfig
     from mindtrace.data.datamodule import ImageDataModule
     from mindtrace.jobs.queue import RegistrationGuard
     from mindtrace.models import ImageClassifier
@@ -260,13 +261,14 @@ def _prepared(
     """Resolved settings, images in memory, the network and the checkpoint, all checked."""
     from mindtrace.data.check import duplicates_of, leakage_error, listed_images, remarks
     from mindtrace.data.datamodule import build_data
-    from mindtrace.models import input_requirements
+    from mindtrace.models.networks import input_requirements, resolve_network
     from mindtrace.training import checkpoint
     from mindtrace.training.fit import build, resolve_compute
 
     resumed = checkpoint.find(settings.dirs.checkpoints, resume) if resume else None
     if resumed is not None:
         settings = _with_compute_of(settings, resumed[1])
+    settings, warning = resolve_network(settings)
     settings = resolve_compute(settings)
     progress.stage(f"reading {settings.data.source}")
     rule = None if resumed is None else resumed[1].split_rule
@@ -284,7 +286,24 @@ def _prepared(
         digest = data.digests().data_digest
         wanted = checkpoint.Identity(resumed[1].run_id, name, settings.to_ini(), digest)
         checkpoint.require_same(resumed[1], wanted)
-    return settings, data, build(settings, data), resumed
+    model = build(settings, data)
+    if warning is not None:
+        progress.note(f"warning: {warning}")
+        model.model_config = replace(model.model_config, pretrained={"warning": warning})
+    progress.note(_summary(settings, model.model_config))
+    return settings, data, model, resumed
+
+
+def _summary(settings: Settings, card: ModelConfig) -> str:
+    """The first line of a training: network, weights, size, resize rule and recipe."""
+    weights, spec = settings.model.weights, card.spec
+    if "source" in card.pretrained:
+        weights = f"of {card.pretrained['source']} (licence {card.pretrained['license']})"
+    parts = [f"network {card.architecture}", f"weights {weights}"]
+    parts += ["frozen"] if settings.model.freeze else []
+    parts.append(f"{spec.width} x {spec.height} px, {spec.resize} ({spec.interpolation})")
+    parts += ["recipe photo"] if settings.recipe() else []
+    return ", ".join(parts)
 
 
 @contextmanager
