@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 
 import pytest
+import torch
 
 from mindtrace.cli.console import Cell, Console, dumps, short
 from mindtrace.cli.progress import progress_of
@@ -92,3 +93,27 @@ def test_progress_as_json_is_one_event_a_line(capsys: Capture) -> None:
     assert [event["event"] for event in events] == ["stage", "started", "epoch", "note"]
     assert events[1] == {"schema_version": 1, "event": "started", "max_epochs": 10, "batches": 100}
     assert events[2] == {"schema_version": 1, "event": "epoch", **asdict(REPORT)}
+
+
+@pytest.mark.parametrize(
+    ("error", "says", "hint"),
+    [
+        (OSError(28, "No space left on device", "/a/b"), "/a/b: No space left on device", "gc"),
+        (OSError(122, "Disk quota exceeded", "/a/b"), "/a/b: Disk quota exceeded", "gc"),
+        (OSError(30, "Read-only file system", "/a"), "/a: Read-only file system", "doctor"),
+        (PermissionError(13, "Permission denied", "/a"), "/a: Permission denied", "doctor"),
+        (NotADirectoryError(20, "Not a directory", "/a"), "/a: Not a directory", "doctor"),
+        (OSError(24, "Too many open files"), "system: Too many open files", "doctor"),
+        (MemoryError("Unable to allocate 58.6 GiB"), "not enough memory: Unable", "--batch-size"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "CUDA out of memory.", "image_size"),
+        (ValueError("a bug"), "internal: ValueError: a bug", "please report it"),
+    ],
+    ids=str,
+)
+def test_what_the_system_refuses_is_no_internal_error(
+    capsys: Capture, error: Exception, says: str, hint: str
+) -> None:
+    assert Console().fail(error) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert says in lines[0] and hint in lines[1] and len(lines) == 2
+    assert ("internal" in lines[0]) == (says.startswith("internal"))

@@ -187,3 +187,31 @@ def test_a_server_answers_and_takes_jobs_once_there_is_room(trained_twice: Path)
             server.terminate()
         assert "Traceback" not in server.stderr.read()
     assert server.returncode == 0
+
+
+def test_a_worker_whose_disk_fills_up_goes_on(trained_twice: Path, mindtrace: Mindtrace) -> None:
+    retrain = ["retrain", "--set", "data.source=digits", "--set", "train.max_epochs=1", "--force", "--json"]
+    job_id = json.loads(mindtrace(*retrain).stdout)["job_id"]
+    filler, ended = trained_twice / "filler", ("succeeded", "failed", "cancelled")
+    moment = "mindtrace.jobs.process:Watchdog.__init__"
+    words = [sys.executable, "-c", PROGRAM, moment, str(filler), "worker"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as worker:
+        try:
+            assert worker.stderr is not None
+            said = []
+            while "space" not in "".join(said) and "full" not in "".join(said):
+                said.append(worker.stderr.readline())
+                assert worker.poll() is None, said
+            filler.unlink()
+            state = ""
+            while state not in ended:
+                state = json.loads(mindtrace("jobs", "show", job_id, "--json").stdout)["state"]
+                assert worker.poll() is None
+            assert "Traceback" not in "".join(said)
+        finally:
+            worker.terminate()
+            rest = worker.stderr.read() if worker.stderr else ""
+    assert (worker.returncode, "Traceback" in rest) == (0, False), rest
+    again = mindtrace(*retrain, "--wait")
+    assert again.returncode == 0, again.stderr
+    assert mindtrace("registry", "verify", "--all").returncode == 0

@@ -254,6 +254,11 @@ class Console:
             traceback.print_exception(error)
         if isinstance(error, OSError) and error.strerror:
             error = of_system(error)
+        elif (
+            isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        ):  # torch's
+            hint = "a smaller --batch-size, or --set data.image_size=N"
+            error = MindtraceError(f"not enough memory: {error}".partition("\n")[0], hint=hint)
         if isinstance(error, MindtraceError):
             message, hint = error.message, error.hint
         else:

@@ -28,7 +28,7 @@ from mindtrace.config.sections import TrainSettings
 from mindtrace.config.settings import Settings
 from mindtrace.data.batches import batch_sizes, class_weights
 from mindtrace.data.datamodule import ImageDataModule
-from mindtrace.errors import InterruptedByUser, TrainingError, UsageError
+from mindtrace.errors import InterruptedByUser, UsageError
 from mindtrace.models import ImageClassifier, build_model
 from mindtrace.progress import EpochReport, Progress
 from mindtrace.system import auto_device, has_bf16
@@ -170,9 +170,6 @@ def fit(
         except SIGTERMException as error:
             # Lightning's own handler saw the signal first.
             raise InterruptedByUser(signal.SIGTERM) from error
-        except torch.OutOfMemoryError as error:
-            reason = f"{settings.compute.device} has too little memory: {error}"
-            raise TrainingError(reason, hint=f"--batch-size {data.batch_size // 2}") from error
         fit_s = time.perf_counter() - began
         best.restore(model)
         model.cpu()
