@@ -190,12 +190,13 @@ def test_a_server_answers_and_takes_jobs_once_there_is_room(trained_twice: Path)
 
 
 def test_a_worker_whose_disk_fills_up_goes_on(trained_twice: Path, mindtrace: Mindtrace) -> None:
-    retrain = ["retrain", "--set", "data.source=digits", "--set", "train.max_epochs=1", "--force", "--json"]
+    words = "retrain --set data.source=digits --set train.max_epochs=1 --force --json"
+    retrain = words.split()
     job_id = json.loads(mindtrace(*retrain).stdout)["job_id"]
     filler, ended = trained_twice / "filler", ("succeeded", "failed", "cancelled")
     moment = "mindtrace.jobs.process:Watchdog.__init__"
-    words = [sys.executable, "-c", PROGRAM, moment, str(filler), "worker"]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as worker:
+    command = [sys.executable, "-c", PROGRAM, moment, str(filler), "worker"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as worker:
         try:
             assert worker.stderr is not None
             said = []
