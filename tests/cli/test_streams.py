@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -133,3 +134,30 @@ def test_every_command_prints_documents_with_json(
     ]
     # These have a real process of their own in other tests.
     assert set(leaves) - set(covered) == {"reproduce", "serve", "worker"}
+
+
+@pytest.mark.proof
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "ends"),
+    [
+        (f"{TRAIN} --json", True),
+        ("reproduce digits/1 --json", True),
+        ("serve --port 0 --no-worker --json", False),
+        ("worker --json", False),
+    ],
+)
+def test_processes_that_work_long_print_documents_alone(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, ends: bool
+) -> None:
+    shutil.copytree(trained, tmp_path / "root")
+    monkeypatch.setenv("DIR_PATHS__ROOT", str(tmp_path / "root"))
+    words = [*MINDTRACE.split(), *command.split()]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline()]
+        if not ends:
+            process.terminate()
+        lines += process.stdout.readlines()
+    assert process.returncode == 0
+    assert len([json.loads(line) for line in lines]) == 1
