@@ -149,3 +149,18 @@ def test_a_folder_that_is_a_file(
         assert (result.exit_code, result.stdout) == (1, "")
         assert f"{tmp_path / 'file'} is no folder" in result.stderr.splitlines()[0]
         assert list(root.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "line", ["registry list", "registry show m/1", "predict image.png", "registry promote m/1"]
+)
+def test_a_root_that_is_a_file_is_no_empty_registry(
+    tmp_path: Path, run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("L", (8, 8)).save(tmp_path / "image.png")
+    (tmp_path / "file").write_text("")
+    result = run_cli(*line.split(), "--set", f"DIR_PATHS.ROOT={tmp_path / 'file'}")
+    assert result.exit_code == 1
+    error, hint = result.stderr.splitlines()
+    assert f"{tmp_path / 'file'} is a file" in error and hint == "hint: mindtrace doctor"

@@ -262,6 +262,9 @@ def open_database(database: Path, root: Path | None = None) -> Reader:
     hint = "the first training makes it: mindtrace train"
     missing = NotFoundError("registry", str(database), hint=hint)
     if not database.exists() or making_marker(database).exists():
+        there = next(place for place in database.parents if place.exists())
+        if not there.is_dir():
+            raise StoreError(f"registry {database}: {there} is a file", hint="mindtrace doctor")
         raise missing
     with _errors(database):
         connection = _connect(database)
