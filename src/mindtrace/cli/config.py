@@ -63,7 +63,12 @@ def init(
 def _write_new(path: Path, text: str) -> None:
     try:
         with path.open("x", encoding="utf-8") as new:
-            new.write(text)
+            try:
+                new.write(text)
+                new.flush()
+            except OSError:
+                path.unlink()
+                raise
     except FileExistsError as error:
         raise ConflictError(
             f"{path} exists and stays as it is", hint="mindtrace config init OTHER.ini"

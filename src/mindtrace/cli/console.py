@@ -257,8 +257,8 @@ class Console:
         elif (
             isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
         ):  # torch's
-            hint = "a smaller --batch-size, or --set data.image_size=N"
-            error = MindtraceError(f"not enough memory: {error}".partition("\n")[0], hint=hint)
+            reason = f"not enough memory: {error}".partition("\n")[0]
+            error = MindtraceError(reason, hint="a smaller --batch-size or [data] image_size")
         if isinstance(error, MindtraceError):
             message, hint = error.message, error.hint
         else:

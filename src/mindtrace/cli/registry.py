@@ -12,6 +12,7 @@ from mindtrace.cli.command import Call, argument, command, flag, group, option
 from mindtrace.cli.console import Cell, Pair, flatten
 from mindtrace.documents import document as document_of
 from mindtrace.errors import UsageError
+from mindtrace.system import atomic_write
 
 if TYPE_CHECKING:
     from mindtrace.registry.comparison import Comparison
@@ -117,7 +118,7 @@ def compare(
     else:
         comparison, page = service.compare_page(settings, a, b, margin=margin)
         try:
-            html.write_text(page, encoding="utf-8")
+            atomic_write(html, page.encode())
         except OSError as error:
             raise UsageError(f"--html {html}: {error.strerror}") from error
     console.result(comparison, _comparison_pairs(comparison, short=console.terminal))
