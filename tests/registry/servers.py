@@ -39,9 +39,9 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[Any], log: P
 
 
 @contextmanager
-def mlflow_server(folder: Path) -> Iterator[str]:
+def mlflow_server(folder: Path, port: int | None = None) -> Iterator[str]:
     """Its URL."""
-    port = free_port()
+    port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     words = f"--host 127.0.0.1 --port {port} --workers 1 --backend-store-uri sqlite:///s.db"
     place = ["--artifacts-destination", str(folder / "artifacts")]

@@ -229,6 +229,7 @@ def test_a_run_ends_as_its_work_did(store: Store) -> None:
 def test_lost_metrics_are_an_error_and_the_run_ends_all_the_same(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("mindtrace.registry.store._FLUSH", 0.1)
     with monkeypatch.context() as patched:
         patched.setattr(run.store.client, "log_batch", away)
         run.log_metrics({"a": 1.0}, step=1)
@@ -236,6 +237,43 @@ def test_lost_metrics_are_an_error_and_the_run_ends_all_the_same(
             run.end("FINISHED")
 
     assert stored(run).info.status != "RUNNING"
+
+
+@pytest.mark.parametrize("failures", [1, 2, 5])
+def test_metrics_wait_for_a_store_that_is_away(
+    run: Run, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    log_batch, tries, notes = run.store.client.log_batch, iter(range(failures)), []
+
+    def sometimes(*arguments: Any, **options: Any) -> None:
+        if next(tries, None) is not None:
+            raise MlflowException("gone")
+        log_batch(*arguments, **options)
+
+    monkeypatch.setattr("mindtrace.registry.store._PAUSE", 0.0)
+    monkeypatch.setattr(run.store.client, "log_batch", sometimes)
+    run.note = notes.append
+    for step in range(1, 700):
+        run.log_metrics({"val_acc": step / 1000}, step=step)
+    run.end("FINISHED")
+
+    history = run.store.client.get_metric_history(run.run_id, "val_acc")
+    assert [point.step for point in history] == list(range(1, 700))
+    assert ["gone" in note for note in notes] == [True, False]
+    assert notes[1] == "the registry answers again"
+
+
+def test_a_store_that_hangs_does_not_hold_a_run_that_is_stopped(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go = threading.Event()
+    monkeypatch.setattr(run.store.client, "log_batch", lambda *_, **__: let_go.wait())
+    monkeypatch.setattr("mindtrace.registry.store.PATIENCE", 0.05)
+    run.log_metrics({"a": 1.0}, step=1)
+    with pytest.raises(StoreError, match="not stored in"):
+        run.end("KILLED")
+    assert stored(run).info.status == "KILLED"
+    let_go.set()
 
 
 def test_an_error_of_the_work_is_not_hidden_by_one_of_the_store(

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mindtrace.application.metrics import OTHER, Metrics
-from mindtrace.application.problems import Problem, body_too_long, from_error
+from mindtrace.application.problems import REQUEST_ID, Problem, body_too_long, from_error
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 # Ids are the process's prefix and a number.
@@ -103,6 +103,7 @@ class RequestMiddleware:
         head = scope["method"] == "HEAD"
         reply = Reply(request_id(given), send, head=head)
         scope.setdefault("state", {})["request_id"] = reply.request_id
+        REQUEST_ID.set(reply.request_id)
         # HEAD is wherever GET is, and the same but for the body.
         routed = {**scope, "method": "GET"} if head else scope
         try:
@@ -112,7 +113,7 @@ class RequestMiddleware:
         except Exception as error:
             if reply.status:
                 raise
-            problem = from_error(error, reply.request_id)
+            problem = from_error(error)
             if scope["path"].startswith("/v2"):
                 problem.members["error"] = problem.detail  # the one that its clients read
             await send_problem(problem, reply.request_id, reply.send)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from http import HTTPStatus
 from typing import Any
 
@@ -13,6 +14,8 @@ from mindtrace.errors import ConfigError, MindtraceError, NotFoundError
 
 MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger("mindtrace.application")
+# Of the request that is being answered; every line of the log that it causes has it.
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
 # Every error class has a line of its own; a test walks the tree.
 STATUS: Mapping[type[MindtraceError], int] = {
@@ -98,12 +101,12 @@ def body_too_long(limit: int) -> Problem:
     return Problem(413, f"the body is longer than {limit:,} bytes", headers={"Connection": "close"})
 
 
-def from_error(error: Exception, request_id: str = "") -> Problem:
+def from_error(error: Exception) -> Problem:
     """What a client may know of an error; the rest is logged."""
     if isinstance(error, Problem):
         return error
     if not isinstance(error, MindtraceError):
-        log.error("request %s failed", request_id, exc_info=error)
+        log.error("the request failed", exc_info=error)
         return Problem(500, _SILENT[500])
     status = status_of(type(error))
     kind = kind_of(type(error).__name__)

@@ -297,6 +297,9 @@ class Alive(Shape):
     status: Literal["live", "ready"]
     model_name: str | None = None
     version: int | None = None
+    registry: Literal["away"] | None = Field(
+        default=None, description="where it does not answer: the last version it named is served"
+    )
 
 
 _RETRY_AFTER = {

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from mindtrace.application.problems import log
+from mindtrace.application.problems import REQUEST_ID, log
 from mindtrace.config.settings import Settings
 from mindtrace.errors import InterruptedByUser, MindtraceError
 from mindtrace.system import handled_signals
@@ -46,11 +46,19 @@ def _not_cancelled(record: logging.LogRecord) -> bool:
     return not (cancelled or "CancelledError" in record.getMessage())
 
 
+def _of_request(record: logging.LogRecord) -> bool:
+    """Add the id of the request that a line belongs to."""
+    given = REQUEST_ID.get()
+    record.request = f" request_id={given}" if given else ""
+    return True
+
+
 def _log_to_stderr() -> None:
     """Everything goes there; stdout is for results."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s%(request)s"))
     handler.addFilter(_not_cancelled)
+    handler.addFilter(_of_request)
     for name, level in (("uvicorn", "WARNING"), ("mindtrace", "INFO")):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False

@@ -20,6 +20,7 @@ from mindtrace.service.following import (
     find_row,
     is_moving,
     open_or_wait,
+    open_remembered,
     open_row,
     pointed_at,
 )
@@ -60,6 +61,7 @@ class ServedModel:
     ) -> None:
         self.model: LoadedModel | None = None  # None while there is nothing to serve
         self.draining = False  # the server stops: not ready, but open requests are answered
+        self.away = False  # the registry does not answer
         self.trouble = "no-version"  # why there is no model: a key of `_TROUBLES`
         self.swaps = {"ok": 0, "refused": 0, "failed": 0}
         self.ref = model_ref
@@ -68,7 +70,14 @@ class ServedModel:
 
     def load(self) -> None:
         """Load the model at start, if it is there."""
-        opened = open_or_wait(self._settings, self.ref)
+        try:
+            opened = open_or_wait(self._settings, self.ref)
+        except StoreError as error:
+            opened = open_remembered(self._settings, self.ref)
+            if opened is None:
+                raise
+            name, self.away = f"{opened.model.model_name}/{opened.model.version}", True
+            log.error("%s; serving %s, the last that it named, until it answers", error, name)
         if opened is not None:
             if opened.model.model_name == self.ref:  # it may be a number
                 self.ref = f"{self.ref}@{CHAMPION}"
@@ -134,13 +143,13 @@ class ChampionPoller:
         self._polls = 0
         self._refused: Identity | None = None
         self._failed: Identity | None = None
-        self._complained = False
+        self._complained = served.away
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to poll, if what is served can change."""
-        if is_moving(self._served.ref):
+        """Begin to poll, if what is served can change, or until the registry answers."""
+        if is_moving(self._served.ref) or self._served.away:
             self._thread = threading.Thread(target=self._run, name="champion", daemon=True)
             self._thread.start()
 
@@ -152,7 +161,7 @@ class ChampionPoller:
 
     def _run(self) -> None:
         while not self._stopping.wait(POLL_EVERY):
-            if self._served.draining:
+            if self._served.draining or not (is_moving(self._served.ref) or self._served.away):
                 return
             try:
                 self.poll()
@@ -168,6 +177,7 @@ class ChampionPoller:
         try:
             row = self._wanted(identity)
         except MindtraceError as error:
+            self._served.away = isinstance(error, StoreError)
             if not self._complained:
                 self._complained = True
                 log.error("the champion cannot be looked up: %s", error.message)
@@ -176,7 +186,7 @@ class ChampionPoller:
             return
         if self._complained:
             log.info("the champion can be looked up again")
-            self._complained = False
+            self._complained = self._served.away = False
             if self._served.trouble == "registry":
                 self._served.trouble = "no-version"
         if row is None:
@@ -203,7 +213,7 @@ class ChampionPoller:
     def _replace(self, row: ModelVersion, wanted: Identity) -> None:
         name = f"{row.name}/{row.version}"
         try:
-            self._served.replace(open_row(self._settings, row))
+            self._served.replace(open_row(self._settings, row, self._served.ref))
         except (StoreError, OSError) as error:
             # Tried again with the next poll.
             if wanted != self._failed:

@@ -48,12 +48,20 @@ async def live() -> Alive:
     return Alive(status="live")
 
 
-@router.get("/healthz/ready", summary="Can it classify", responses=problems(503))
+@router.get(
+    "/healthz/ready",
+    summary="Can it classify",
+    response_model_exclude_unset=True,
+    responses=problems(503),
+)
 async def ready(request: Request) -> Alive:
     """A model is loaded, its golden images have passed, and the server means to stay."""
     served: ServedModel = request.app.state.served
     model = served.require_ready()
-    return Alive(status="ready", model_name=model.model_name, version=model.version)
+    found = Alive(status="ready", model_name=model.model_name, version=model.version)
+    if served.away:
+        found.registry = "away"
+    return found
 
 
 @router.get(

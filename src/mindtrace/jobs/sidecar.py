@@ -84,14 +84,18 @@ class WorkerSidecar:
             self._thread.join()
 
     def _loop(self) -> None:
+        fault = ""
         try:
             while not self._stopping.is_set():
                 self._wake.clear()
                 try:
                     if not self._runs() and self._unfinished():
                         self._begin()
+                    fault = ""
                 except (StoreError, OSError) as error:
-                    log.warning("no worker can be started: %s", error)
+                    if not fault:
+                        log.warning("no worker can be started: %s", error)
+                    fault = str(error)
                     self._stopping.wait(_PAUSE)
                 self._wake.wait(_POLL)
         finally:

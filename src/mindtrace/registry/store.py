@@ -8,10 +8,10 @@ import re
 import shutil
 import socket
 import sqlite3
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -20,6 +20,10 @@ from urllib.parse import urlsplit
 # Of a server MLflow prints addresses of runs, between our results, and bars of its own.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# MLflow would go on for minutes to ask a server that is away, and notice as late that it is back.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
@@ -38,6 +42,7 @@ from mindtrace.registry.places import is_below, require_writable, resolve
 from mindtrace.registry.reader import describe_schema, making_marker
 from mindtrace.system import file_lock
 
+_LOG = logging.getLogger("mindtrace")
 T = TypeVar("T")
 End = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -47,12 +52,13 @@ _SERVERS = ("http:", "https:", "databricks")
 _DATABASES = ("postgresql", "mysql", "mssql")
 # MLflow refuses longer values.
 _PARAM_LENGTH = 6000
-_PARAM_BATCH = 100
+_PARAM_BATCH, _METRIC_BATCH = 100, 500
+_PAUSE, _FLUSH = 2.0, 30.0  # seconds between two tries to store metrics; for the last of them
 _SCHEMA = re.compile(r"database schema \(found version (\w+)")
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
 # They log what they raise, with its traceback; we report it.
-for _name in ("mlflow", "alembic", "sqlalchemy"):
+for _name in ("mlflow", "alembic", "sqlalchemy", "urllib3"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
@@ -261,14 +267,18 @@ def resume_run(store: Store, run_id: str) -> Run:
 
 
 class Run:
-    """An MLflow run of ours; a thread sends its metrics, so a training waits for no database."""
+    """An MLflow run of ours; a thread sends its metrics, so a training waits for no store."""
 
     def __init__(self, store: Store, run_id: str) -> None:
         self.store = store
         self.run_id = run_id
         self.ended: End | None = None
-        self._sender = ThreadPoolExecutor(1, thread_name_prefix="mlflow-metrics")
-        self._sent: list[Future[None]] = []
+        self.note: Callable[[str], object] = _LOG.warning  # hears once that the store is away
+        self._rows: list[Metric] = []  # not stored yet
+        self._lock = threading.Lock()
+        self._sender: threading.Thread | None = None
+        self._fault: StoreError | None = None  # why the last of them could not be stored
+        self._given_up = threading.Event()
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters; values become text."""
@@ -287,16 +297,23 @@ class Run:
         upload(self.store, self.run_id, folder, name)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Send metrics in the background; `end` waits for them."""
+        """Send metrics in the background, until the store has them; `end` waits for them."""
         now = int(time.time() * 1000)
-        rows = [Metric(key, value, now, step) for key, value in metrics.items()]
-        self._sent.append(self._sender.submit(self._send, rows))
+        with self._lock:
+            self._rows += [Metric(key, value, now, step) for key, value in metrics.items()]
+            if self._sender is None:
+                # A daemon: a store that does not answer cannot keep the process from its end.
+                name = "mlflow-metrics"
+                self._sender = threading.Thread(target=self._send, name=name, daemon=True)
+                self._sender.start()
 
-    def flush(self) -> None:
-        """Wait until all metrics are stored."""
-        sent, self._sent = self._sent, []
-        for future in sent:
-            future.result()
+    def flush(self, patience: float = _FLUSH) -> None:
+        """Wait until all metrics are stored; StoreError if they are not within `patience`."""
+        if (sender := self._sender) is not None:
+            sender.join(patience)
+        if self._rows:
+            late = f"registry {masked(self.store.uri)}: metrics are not stored in {patience:g} s"
+            raise self._fault or StoreError(late)
 
     def end(self, status: End) -> None:
         """Set the final status, once; later calls do nothing."""
@@ -304,12 +321,29 @@ class Run:
             return
         self.ended = status
         try:
-            self.flush()
+            self.flush(_FLUSH if status == "FINISHED" else PATIENCE)
         finally:
-            self._sender.shutdown()
+            self._given_up.set()
             with store_errors(self.store.uri):
                 self.store.client.set_terminated(self.run_id, status)
 
-    def _send(self, rows: list[Metric]) -> None:
-        with store_errors(self.store.uri):
-            self.store.client.log_batch(self.run_id, metrics=rows)
+    def _send(self) -> None:
+        while not self._given_up.is_set():
+            with self._lock:
+                rows = self._rows[:_METRIC_BATCH]
+                if not rows:
+                    self._sender = None
+                    return
+            try:
+                with store_errors(self.store.uri):
+                    self.store.client.log_batch(self.run_id, metrics=rows)
+            except StoreError as fault:
+                if self._fault is None:
+                    self.note(f"{fault.message}; metrics are kept until it answers")
+                self._fault = fault
+                self._given_up.wait(_PAUSE)
+                continue
+            if self._fault is not None:
+                self.note("the registry answers again")
+            self._fault = None
+            del self._rows[: len(rows)]

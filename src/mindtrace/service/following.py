@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mindtrace.config.settings import Settings
-from mindtrace.errors import NotFoundError
+from mindtrace.config.urls import masked, sqlite_path
+from mindtrace.errors import BundleError, NotFoundError
 from mindtrace.registry.names import PREFIX
 from mindtrace.registry.reader import open_reader
 from mindtrace.registry.reference import (
@@ -18,10 +21,14 @@ from mindtrace.registry.reference import (
     parse_reference,
 )
 from mindtrace.service.predict import LoadedModel
+from mindtrace.system import atomic_write
 
 if TYPE_CHECKING:
     from mindtrace.bundle.predictions import GoldenCase
     from mindtrace.registry.reader import ModelVersion
+
+
+_SERVED = "served.json"  # in ROOT: what each reference meant when its store answered last
 
 
 @dataclass(frozen=True)
@@ -60,12 +67,23 @@ def open_or_wait(settings: Settings, model_ref: str | None) -> Opened | None:
         if model_ref is not None or _is_choice(settings, error):
             raise
         return None
-    return _open(located)
+    return _open_and_remember(settings, model_ref, located)
 
 
-def open_row(settings: Settings, row: ModelVersion) -> Opened:
+def open_row(settings: Settings, row: ModelVersion, model_ref: str | None) -> Opened:
     """A version, fetched if it is not on this machine."""
-    return _open(locate_version(settings, open_reader(settings), row))
+    located = locate_version(settings, open_reader(settings), row)
+    return _open_and_remember(settings, model_ref, located)
+
+
+def open_remembered(settings: Settings, model_ref: str | None) -> Opened | None:
+    """What a reference meant when its store answered last, if that bundle is on this machine."""
+    try:
+        found = _remembered(settings)[_key(settings, model_ref)]
+        folder, digest = settings.dirs.root / found["folder"], str(found["bundle_digest"])
+        return _open(folder, digest, str(found["model_name"]), int(found["version"]))
+    except (BundleError, KeyError, TypeError, ValueError):
+        return None
 
 
 def is_moving(model_ref: str | None) -> bool:
@@ -76,13 +94,14 @@ def is_moving(model_ref: str | None) -> bool:
 def pointed_at(
     settings: Settings, model_ref: str | None, model_name: str | None
 ) -> tuple[str, int] | None:
-    """The name and version that a moving reference means now; None for nothing yet."""
+    """The name and version that a reference means now; None for nothing yet."""
     reference = parse_reference(model_ref)
-    assert reference.alias is not None
     try:
         reader = open_reader(settings)
         name = model_name or reference.name or default_model(settings, reader)
-        version = reader.version_of_alias(name, reference.alias)
+        version = reference.version
+        if reference.alias is not None:
+            version = reader.version_of_alias(name, reference.alias)
     except NotFoundError as error:
         if model_name is not None or _is_choice(settings, error):
             raise
@@ -97,13 +116,42 @@ def find_row(settings: Settings, model_name: str, version: int) -> ModelVersion 
     return open_reader(settings).version(model_name, version)
 
 
-def _open(located: Located) -> Opened:
+def _open_and_remember(settings: Settings, model_ref: str | None, located: Located) -> Opened:
+    opened = _open(located.folder, located.digest, located.model_name, located.version)
+    root = settings.dirs.root
+    if located.row is not None and sqlite_path(settings.registry.tracking_uri) is None:
+        is_ours = located.folder.is_relative_to(root)
+        entry = {
+            "model_name": located.model_name,
+            "version": located.version,
+            "bundle_digest": located.digest,
+            "folder": str(located.folder.relative_to(root) if is_ours else located.folder),
+        }
+        known = {**_remembered(settings), _key(settings, model_ref): entry}
+        with contextlib.suppress(OSError):  # a ROOT that may not be written
+            atomic_write(root / _SERVED, json.dumps(known, indent=1).encode())
+    return opened
+
+
+def _remembered(settings: Settings) -> dict[str, Any]:
+    try:
+        found = json.loads((settings.dirs.root / _SERVED).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _key(settings: Settings, model_ref: str | None) -> str:
+    name = model_ref or settings.registry.model_name or ""
+    return f"{masked(settings.registry.tracking_uri)} {name}"
+
+
+def _open(folder: Path, digest: str | None, name: str | None, version: int | None) -> Opened:
     from mindtrace.bundle.bundle import read_bundle
     from mindtrace.bundle.predictor import Predictor
 
-    bundle = read_bundle(located.folder, located.digest)
-    model = LoadedModel(Predictor(bundle), located.model_name, located.version)
-    return Opened(model, located.folder, bundle.golden)
+    bundle = read_bundle(folder, digest)
+    return Opened(LoadedModel(Predictor(bundle), name, version), folder, bundle.golden)
 
 
 def _is_choice(settings: Settings, error: NotFoundError) -> bool:

@@ -16,15 +16,6 @@ from mindtrace.errors import PortInUseError, UsageError
 # The layer above, by name: this is where the command line crosses over to it.
 _SERVER = "mindtrace.application.serve"
 _BACKLOG = 2048
-# Read by libraries while they are loaded, here and in what reads the registry for us.
-_ENVIRONMENT = {
-    # A worker answers on one core.
-    "OPENBLAS_NUM_THREADS": "1",
-    # MLflow would go on for minutes to ask a server that is away, and notice as late that
-    # it is back.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-}
 _TOKEN_HINT = "openssl rand -hex 32 > token.txt; mindtrace serve --token-file token.txt"
 
 
@@ -38,8 +29,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP, then drain; `ready` gets the URL of the server."""
     check_token_rule(settings)
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    # Read while numpy is loaded: a worker answers on one core.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with listen(settings.serve.host, settings.serve.port) as listener:
         url = url_of(*listener.getsockname()[:2])
         importlib.import_module(_SERVER).run(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import masked
-from mindtrace.errors import InterruptedByUser, NotFoundError
+from mindtrace.errors import InterruptedByUser, NotFoundError, StoreError
 from mindtrace.progress import Progress
 from mindtrace.registry.names import ARTIFACTS, PREFIX, model_name_of
 from mindtrace.registry.places import require_writable
@@ -164,6 +164,7 @@ def train(
                 return _outcome_of_earlier(found, time.perf_counter() - began, reused=True)
         job_id = None if guard is None else guard.job_id
         with _opened_run(store, settings, name, data, interrupts, job_id, resumed) as (run, folder):
+            run.note = progress.note
             with interrupts.deferred():
                 result = fit(
                     settings,
@@ -174,6 +175,7 @@ def train(
                     checkpoints=folder,
                     resume=resume is not None,
                 )
+            run.flush()  # here, where a signal may still end it
             progress.stage("writing the report")
             report = _log_report(run, result)
             for text in report.warnings:
@@ -346,11 +348,10 @@ def _opened_run(
             stack.enter_context(run_finished_or_failed(run))
         try:
             yield run, folder
-        except InterruptedByUser as error:
+        except (InterruptedByUser, StoreError) as error:
             if (folder / checkpoint.LAST).exists():
-                error.hint = (
-                    f"the same command with --resume {run.run_id} goes on from the last epoch"
-                )
+                resume = f"the same command with --resume {run.run_id} goes on from the last epoch"
+                error.hint = "; then ".join(filter(None, (error.hint, resume)))
             raise
 
 
