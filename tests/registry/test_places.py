@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
+from PIL import Image
+from tests.conftest import Mindtrace
 from tests.registry.conftest import closed, register_version, sqlite_store
 
 from mindtrace.bundle.bundle import Contents
@@ -37,6 +39,15 @@ def files(folder: Path) -> dict[str, str]:
     }
 
 
+def name_folder(root: Path, before: Path) -> Path:
+    """As if a ROOT had been made where it is."""
+    with closing(sqlite3.connect(root / "mlflow.db")) as connection, connection:
+        for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
+            change = f"update {table} set {column} = replace({column}, ?, ?)"
+            connection.execute(change, (before.as_uri(), root.as_uri()))
+    return root
+
+
 @pytest.fixture(scope="module")
 def once(packed: Contents, empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("once")
@@ -52,12 +63,7 @@ def once(packed: Contents, empty_database: Path, tmp_path_factory: pytest.TempPa
 def original(once: Path, tmp_path: Path) -> Path:
     """A ROOT with versions 1 to 3 of `digits`, which names its own folder."""
     _artifact_repos_cache.clear()  # MLflow remembers where this process last wrote to a run
-    root = shutil.copytree(once, tmp_path / "a")
-    with closing(sqlite3.connect(root / "mlflow.db")) as connection, connection:
-        for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
-            change = f"update {table} set {column} = replace({column}, ?, ?)"
-            connection.execute(change, (once.as_uri(), root.as_uri()))
-    return root
+    return name_folder(shutil.copytree(once, tmp_path / "a"), once)
 
 
 def copied(original: Path) -> Path:
@@ -210,3 +216,37 @@ def test_a_training_knows_before_it_reads_images_that_it_cannot_write(
 
     assert str(root / name) in caught.value.message
     assert "DIR_PATHS.ROOT" in str(caught.value.hint)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("how", [copied, moved, oddly_named])
+def test_every_command_in_such_a_root(
+    trained: Path, tmp_path: Path, mindtrace: Mindtrace, how: Callable[[Path], Path]
+) -> None:
+    """In real processes; `trained` stays as it is, and so does the folder it was copied from."""
+    before = files(trained)
+    first = shutil.copytree(trained, tmp_path / "a")
+    name_folder(first, trained)
+    root = Path(how(first))
+    others = files(first) if first.exists() else {}
+    Image.new("L", (8, 8)).save(tmp_path / "image.png")
+
+    def run(line: str, status: int = 0) -> str:
+        done = mindtrace(*line.split(), env={"DIR_PATHS__ROOT": str(root)})
+        assert done.returncode == status, (line, done.stderr)
+        return done.stdout
+
+    train = "train --source digits --quiet --set compute.threads=1 --max-epochs"
+    assert run(f"{train} 2") == "digits/2\n"
+    assert run(f"{train} 1") == "digits/3\n"
+    run("registry evaluate digits/1 --set data.source=digits")
+    run("registry promote digits/2 --force --reason x")
+    assert "digits\t2" in run(f"predict {tmp_path / 'image.png'}")
+    run("registry verify --all")
+    run("reproduce digits/1 --quiet")
+    run("registry rollback digits")
+    assert '"lost": [], "outside": []' in run("doctor --json --set serve.port=0")
+    shutil.rmtree(root / "mlartifacts")
+    run("registry verify --all", status=3)
+    assert files(trained) == before
+    assert (files(first) if first.exists() else {}) == others

@@ -21,6 +21,7 @@ from tests.registry.conftest import sqlite_store
 from mindtrace.errors import InterruptedByUser, StoreError, TrainingError
 from mindtrace.registry.callbacks import run_finished_or_failed
 from mindtrace.registry.reader import open_database
+from mindtrace.registry.schema import age_of
 from mindtrace.registry.store import Run, Store, resume_run, start_run, store_errors
 
 OPEN = """
@@ -102,7 +103,11 @@ SECRET = "postgresql://user:geheim@127.0.0.1:1/db"
         (sqlite3.OperationalError("locked"), "registry sqlite:///x.db: locked", "tracking_uri"),
         (PermissionError(13, "no"), "registry sqlite:///x.db: [Errno 13] no", "tracking_uri"),
         (MlflowException(f"cannot connect to {SECRET}"), "user:***@127.0.0.1", "tracking_uri"),
-        (MlflowException(NEWER), "0123456789ab) is newer than the", "--upgrade mindtrace mlflow"),
+        (
+            MlflowException(NEWER),
+            "the database is newer than this MLflow (schema revision 0123456789ab)",
+            "--upgrade mindtrace mlflow",
+        ),
     ],
 )
 def test_what_mlflow_raises_becomes_one_line_with_a_hint(
@@ -134,6 +139,38 @@ def test_a_store_that_is_away_is_an_error_after_one_try(
     assert f"127.0.0.1:{port}" in caught.value.message
     assert "geheim" not in caught.value.message
     assert "retried" not in caplog.text
+
+
+SCHEMAS = sorted((Path(__file__).parent / "schemas").glob("*.sql"))
+
+
+@pytest.mark.parametrize("dump", SCHEMAS, ids=lambda path: path.stem)
+def test_what_this_mlflow_migrates_is_announced_and_kept(
+    root: Path, dump: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Older schemas; one that is newer, or the same, is left alone."""
+    database = root / "mlflow.db"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.executescript(dump.read_text(encoding="utf-8"))
+        (before,) = connection.execute("select version_num from alembic_version").fetchone()
+
+    try:
+        sqlite_store(root)
+    except StoreError as error:
+        after, said = before, error.message
+    else:
+        with closing(sqlite3.connect(database)) as connection:
+            (after,) = connection.execute("select version_num from alembic_version").fetchone()
+        said = caplog.text
+
+    kept = root / f"mlflow.db.{before}"
+    if after != before:
+        assert str(kept) in said
+        assert open_database(kept).aliases("digits") == {"champion": 2}
+    elif age_of(before) == "newer":
+        assert "the database is newer than this MLflow" in said
+        assert not kept.exists()
+    assert open_database(database).aliases("digits") == {"champion": 2}
 
 
 @pytest.mark.parametrize("content", [b"no database at all" * 100, None], ids=["text", "folder"])

@@ -110,6 +110,67 @@ def test_champions_are_verified(trained: Path, trained_bundle: Path, tmp_path: P
     assert "alias is gone" in _wrong(settings)["champion of digits"].found
 
 
+@pytest.mark.slow
+def test_a_root_that_was_copied_and_what_fix_makes_of_it(trained: Path, tmp_path: Path) -> None:
+    """MLflow's own tools go by the paths in the database."""
+    root = shutil.copytree(trained, tmp_path / "root")
+    places = _checks(_settings(root))["places"]
+    assert (places.state, places.hint) == ("note", "mindtrace doctor --fix")
+    assert places.details["recorded"] == [str(trained)]
+
+    fixed = {check.check: check for check in examine(_settings(root), fix=True)}["places"]
+
+    uris = _column(root / "mlflow.db", "artifact_uri", "runs")
+    assert uris and all(uri.startswith(root.as_uri()) for uri in uris)
+    assert root.as_uri() + "/mlartifacts" in _column(
+        root / "mlflow.db", "artifact_location", "experiments"
+    )
+    kept = Path(fixed.details["copy"])
+    assert kept.parent == root
+    assert all(uri.startswith(trained.as_uri()) for uri in _column(kept, "artifact_uri", "runs"))
+    checks = _checks(_settings(root))
+    assert (checks["places"].state, checks["places"].hint) == ("ok", None)
+    assert checks["champion of digits"].found == "version 1, verified"
+    shutil.rmtree(root / "mlartifacts")
+    lost = _wrong(_settings(root))["bundles"]
+    assert lost.details["lost"] == ["digits/1"]
+
+
+def _column(database: Path, column: str, table: str) -> list[str]:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return [text for (text,) in connection.execute(f"select {column} from {table}")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "check", "state", "words"),
+    [
+        ("update alembic_version set version_num = 'abc'", "schema", "wrong", "newer than this"),
+        (
+            "update alembic_version set version_num = '97727af70f4d'",
+            *("schema", "note", "of an older MLflow"),
+        ),
+        (
+            "delete from registered_models where name = 'digits'",
+            *("history of digits", "note", "was deleted"),
+        ),
+        (
+            "update runs set artifact_uri = 'file:///no/where'",
+            *("bundles", "wrong", "1 lost, 1 outside"),
+        ),
+    ],
+)
+def test_what_a_store_may_be(
+    trained: Path, tmp_path: Path, change: str, check: str, state: str, words: str
+) -> None:
+    root = shutil.copytree(trained, tmp_path / "root")
+    with contextlib.closing(sqlite3.connect(root / "mlflow.db")) as database, database:
+        database.execute(change)
+    found = _checks(_settings(root))[check]
+    assert found.state == state
+    assert words in found.found
+
+
 def test_a_server_that_serves(tmp_path: Path, bundle: Path, serve: Serve) -> None:
     with serve(_settings(tmp_path), str(bundle)) as client:
         port = client.base_url.port

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Annotated
+
+import typer
 
 from mindtrace.cli.command import Call
 from mindtrace.errors import MindtraceError
@@ -10,16 +13,23 @@ from mindtrace.errors import MindtraceError
 _COLUMNS = ("check", "state", "found", "hint")
 
 
-def doctor(call: Call) -> None:
+def doctor(
+    call: Call,
+    fix: Annotated[
+        bool,
+        typer.Option("--fix", help="In a ROOT that was copied or moved, correct MLflow's paths."),
+    ] = False,
+) -> None:
     """Check the installation, the store, its champions and the server.
 
-    Exit code 1 if something is wrong; each such row says what to do.
+    Exit code 1 if something is wrong; each such row says what to do. --fix rewrites paths in
+    the SQLite database, and keeps a copy of it beside it; only MLflow's own tools need that.
     """
     settings = call.settings()
     from mindtrace.service.doctor import examine
 
     console = call.console
-    checks = list(examine(settings))
+    checks = list(examine(settings, fix=fix))
     wrong = [check for check in checks if check.state == "wrong"]
     if console.json:
         rows = [asdict(check) for check in checks]

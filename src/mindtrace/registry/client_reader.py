@@ -46,10 +46,10 @@ class ClientReader(Reader):
         prepare(connection, place)
         super().__init__(connection, place)
 
-    def names(self) -> list[str]:
+    def _names(self) -> list[str]:
         with store_errors(self._store.uri):
             models = pages(self._client.search_registered_models, max_results=_PAGE)
-            return sorted(model.name for model in models if not is_log(model.name))
+            return sorted(model.name for model in models)
 
     def version_of_alias(self, name: str, alias: str) -> int | None:
         with store_errors(self._store.uri):

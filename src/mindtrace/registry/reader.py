@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
+import os
 import shutil
 import sqlite3
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mindtrace.config.settings import Settings
@@ -20,6 +21,7 @@ from mindtrace.errors import NotFoundError, StoreError, UsageError
 from mindtrace.registry.names import LATEST, METRIC, PREFIX, is_log, log_name
 from mindtrace.registry.places import resolve
 from mindtrace.registry.query import NUMBER_FUNCTION, Field, Query
+from mindtrace.registry.schema import describe_schema, revision_of
 
 if TYPE_CHECKING:
     from mindtrace.registry.store import Store
@@ -99,7 +101,13 @@ class Reader:
 
     def names(self) -> list[str]:
         """Registered models, sorted, companions left out."""
-        return sorted(name for (name,) in self._rows("select name from models") if not is_log(name))
+        return [name for name in self._names() if not is_log(name)]
+
+    def orphaned_logs(self) -> list[str]:
+        """Models that were deleted, whose history is still there."""
+        names = self._names()
+        models = (name.removesuffix(log_name("")) for name in names if is_log(name))
+        return [name for name in models if name not in names]
 
     def version_of_alias(self, name: str, alias: str) -> int | None:
         """The version an alias points at; MLflow works `latest` out, no table has it."""
@@ -165,6 +173,9 @@ class Reader:
             raise StoreError(f"artifact {location}: only local folders are read without MLflow")
         with _errors(self._place):
             shutil.copytree(source, folder)
+
+    def _names(self) -> list[str]:
+        return sorted(name for (name,) in self._rows("select name from models"))
 
     def _select(
         self,
@@ -267,7 +278,7 @@ def open_database(database: Path, root: Path | None = None) -> Reader:
             raise StoreError(f"registry {database}: {there} is a file", hint="mindtrace doctor")
         raise missing
     with _errors(database):
-        connection = _connect(database)
+        connection = connect(database)
         try:
             if not connection.execute("select 1 from sqlite_master").fetchone():
                 raise missing
@@ -328,46 +339,54 @@ def _shown(value: Any, field: Field) -> str | float | None:
     return found
 
 
-def _connect(database: Path, mode: str = "rw") -> sqlite3.Connection:
+def connect(database: Path) -> sqlite3.Connection:
+    """A connection to read by, also where nothing can be written."""
     # rw, not ro: after a writer was killed only a connection that may write can roll its
-    # journal back; query_only keeps us readers all the same. A folder that may not be written
-    # has no such writer, and wants ro.
-    quoted = str(database).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-    uri, connection = f"file:{quoted}?mode={mode}", None
+    # journal back; query_only keeps us readers all the same.
     try:
-        connection = sqlite3.connect(
-            uri, uri=True, timeout=BUSY_TIMEOUT, check_same_thread=False, isolation_level=None
-        )
-        connection.execute("select 1 from sqlite_master limit 1").fetchall()
-    except sqlite3.Error as error:
-        if connection is not None:
-            connection.close()
-        if mode == "ro" or not isinstance(error, sqlite3.OperationalError):
+        return _opened(database, "mode=rw")
+    except sqlite3.OperationalError:
+        with suppress(sqlite3.OperationalError):
+            return _opened(database, "mode=ro")
+        if os.access(database.parent, os.W_OK):
             raise
-        return _connect(database, "ro")
+    # Nobody can make the files that WAL needs. Without a journal to roll back or forward the
+    # database is whole as it is; else a copy of both is.
+    journals = [database.with_name(database.name + end) for end in ("-wal", "-journal")]
+    hot = [path for path in journals if path.exists() and path.stat().st_size]
+    if not hot:
+        return _opened(database, "mode=ro&immutable=1")
+    memory = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+    with TemporaryDirectory(prefix="mindtrace-") as folder:
+        for path in (database, *hot):
+            shutil.copyfile(path, Path(folder, path.name))
+        with closing(_opened(Path(folder, database.name), "mode=rw")) as copy:
+            copy.backup(memory)
+    return memory
+
+
+def _opened(database: Path, how: str) -> sqlite3.Connection:
+    quoted = str(database).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    uri = f"file:{quoted}?{how}"
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=BUSY_TIMEOUT, check_same_thread=False, isolation_level=None
+    )
+    try:
+        connection.execute("select 1 from sqlite_master limit 1").fetchall()
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
 def _schema_error(connection: sqlite3.Connection, place: Path | str, lacks: str) -> StoreError:
     """Says whether the database is too old, too new, or none of MLflow's."""
-    try:
-        (revision,) = connection.execute("select version_num from alembic_version").fetchone()
-    except (sqlite3.OperationalError, TypeError):
+    revision = revision_of(connection)
+    if revision is None:
         hint = "check [registry] tracking_uri; the first training makes the tables"
         return StoreError(f"registry {place}: it has no tables of MLflow", hint=hint)
     found, hint = describe_schema(revision, f"sqlite:///{place}")
     return StoreError(f"registry {place}: it has no {lacks}; {found}", hint=hint)
-
-
-def describe_schema(revision: str, uri: str) -> tuple[str, str]:
-    """What is wrong with the schema of a store that cannot be used, and what to do."""
-    mlflow = importlib.util.find_spec("mlflow")
-    migrations = Path(mlflow.origin if mlflow and mlflow.origin else "").parent / "store"
-    if any(migrations.glob(f"db_migrations/versions/{revision}_*.py")):
-        age, hint = "of an older MLflow", f"mlflow db upgrade {uri}"
-    else:
-        age, hint = "newer than the installed MLflow", "pip install --upgrade mindtrace mlflow"
-    return f"its schema (revision {revision}) is {age}", hint
 
 
 @contextmanager

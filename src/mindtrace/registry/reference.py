@@ -164,7 +164,12 @@ def settings_of_bundle(settings: Settings, config: str) -> Settings:
     for name, new in TORCHVISION.items():
         config = config.replace(f"\nname = {name}\n", f"\nname = {new}\n")
     made = load_settings(text=config, environ={}, cwd=settings.dirs.root)
-    data = made.data.model_copy(update={"mirror": settings.data.mirror})
+    folder, root = made.data.dir, settings.dirs.root
+    if folder is not None and not folder.exists():
+        # It may have moved with ROOT; the digests tell whether these are the images.
+        below = (root / folder.relative_to(parent) for parent in reversed(folder.parents))
+        folder = next((path for path in below if path.exists()), settings.data.dir or folder)
+    data = made.data.model_copy(update={"mirror": settings.data.mirror, "dir": folder})
     return replace(made, dirs=settings.dirs, registry=settings.registry, data=data)
 
 

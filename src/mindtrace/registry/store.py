@@ -38,8 +38,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from mindtrace.config.urls import file_path, masked, sqlite_path
 from mindtrace.errors import StoreError, hint_if_full
 from mindtrace.registry.names import ARTIFACTS
-from mindtrace.registry.places import is_below, require_writable, resolve
-from mindtrace.registry.reader import describe_schema, making_marker
+from mindtrace.registry.places import is_below, resolve
+from mindtrace.registry.reader import making_marker
+from mindtrace.registry.schema import before_writing, describe_schema
 from mindtrace.system import file_lock
 
 _LOG = logging.getLogger("mindtrace")
@@ -73,8 +74,6 @@ class Store:
         self.uri = uri if database is None else _as_sqlalchemy_reads_it(database, uri)
         self.root = root
         with store_errors(self.uri):
-            if database is not None:
-                require_writable(database.parent)
             ping(uri)
             if database is not None:
                 _prepare(database, self.uri)
@@ -194,8 +193,10 @@ def _as_sqlalchemy_reads_it(database: Path, uri: str) -> str:
 
 def _prepare(database: Path, uri: str) -> None:
     """Make the tables once, however many processes begin together, and set WAL."""
-    if database.stat().st_size > 0 and _is_wal(database):
-        return
+    if database.stat().st_size > 0:
+        before_writing(database)
+        if _is_wal(database):
+            return
     making = making_marker(database)
     with file_lock(database.parent / f".{database.name}.lock"):
         if making.exists():
@@ -223,8 +224,9 @@ def ping(uri: str) -> None:
     database, parts = sqlite_path(uri), urlsplit(uri)
     if database is not None:
         database.parent.mkdir(parents=True, exist_ok=True)
-        if database.exists() and not os.access(database, os.W_OK):
-            raise PermissionError(f"{database} cannot be written")
+        for path in (database.parent, database):
+            if path.exists() and not os.access(path, os.W_OK):
+                raise PermissionError(f"{path} cannot be written")
         with closing(sqlite3.connect(database, timeout=PATIENCE)) as connection:
             connection.execute("select 1 from sqlite_master limit 1").fetchall()
     elif parts.scheme in _PORTS:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import shutil
+import sqlite3
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from mindtrace.config.settings import Settings
-from mindtrace.config.urls import masked, sqlite_path
+from mindtrace.config.urls import file_path, masked, sqlite_path
 from mindtrace.errors import MindtraceError, NotFoundError, StoreError, UsageError, listed
+from mindtrace.registry.places import foreign_roots, is_below, require_writable
 from mindtrace.system import auto_device, has_bf16, processor
 from mindtrace.utils.system import available_cores
 
@@ -25,6 +29,7 @@ State = Literal["ok", "note", "wrong"]
 
 # A bundle takes a few MB, MNIST 60, checkpoints and a larger network's bundles the rest.
 SCARCE = 2**30
+_ALL = 1_000_000  # versions
 _PATIENCE = 2.0  # seconds for a server on this machine
 
 
@@ -39,14 +44,15 @@ class Check:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-def examine(settings: Settings) -> Iterator[Check]:
-    """Check everything, the quick things first."""
+def examine(settings: Settings, *, fix: bool = False) -> Iterator[Check]:
+    """Check everything, the quick things first; `fix` rewrites paths of another ROOT."""
     yield Check("python", "ok", f"{platform.python_version()} on {platform.platform()}")
     yield from _packages()
     yield _configuration(settings)
     yield _folder(settings)
     yield _compute(settings)
     yield from _registry(settings)
+    yield from _database(settings, fix)
     yield _token(settings)
     yield _server(settings)
 
@@ -87,9 +93,11 @@ def _folder(settings: Settings) -> Check:
     usage = shutil.disk_usage(there)
     details = {"path": str(root), "free": usage.free, "total": usage.total}
     text = f"{root}, {usage.free / 2**30:.1f} GiB free"
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        hint = "--set DIR_PATHS.ROOT=FOLDER names another one"
-        return Check("root", "wrong", f"{root}: {there} cannot be written", hint, details)
+    try:
+        require_writable(root, settings.dirs.checkpoints)
+    except StoreError as error:
+        found = f"{error.message}; reading and serving work all the same"
+        return Check("root", "wrong", found, error.hint, details)
     if usage.free < SCARCE:
         hint = "mindtrace registry gc --keep 5 --dry-run shows what could go"
         return Check("root", "wrong", f"{text}: little", hint, details)
@@ -119,10 +127,12 @@ def _compute(settings: Settings) -> Check:
 
 def _registry(settings: Settings) -> Iterator[Check]:
     """The store, then the champion of each model."""
+    from mindtrace.registry.reader import open_reader
+
     uri = masked(settings.registry.tracking_uri)
     details = {"tracking_uri": uri}
     try:
-        names = registered_names(settings)
+        names = open_reader(settings).names()
     except NotFoundError:
         text = f"{uri}: empty; the first training makes it"
         yield Check("store", "ok", text, "mindtrace train", details)
@@ -142,22 +152,63 @@ def _registry(settings: Settings) -> Iterator[Check]:
         yield Check(f"champion of {chosen}", "note", text, "mindtrace train")
 
 
-def registered_names(settings: Settings) -> list[str]:
-    """The names in the store; StoreError."""
-    from mindtrace.registry.reader import open_reader
+def _database(settings: Settings, fix: bool) -> Iterator[Check]:
+    """What a SQLite store says of its schema, of places, bundles and models that are gone."""
+    from mindtrace.registry.reader import connect, open_database
+    from mindtrace.registry.schema import age_of, describe_schema, revision_of
 
-    uri = settings.registry.tracking_uri
-    if sqlite_path(uri) is None:
-        from sqlalchemy.exc import SQLAlchemyError
+    root, database = settings.dirs.root, sqlite_path(settings.registry.tracking_uri)
+    if database is None:
+        return
+    try:
+        reader = open_database(database, root)
+    except MindtraceError:
+        return  # the check of the store has said so
+    with closing(connect(database)) as connection:
+        revision = str(revision_of(connection))
+        foreign = foreign_roots(connection, root, database)
+    if age_of(revision) == "newer":
+        text, hint = describe_schema(revision, "")
+        yield Check("schema", "wrong", f"{text}; reading works", hint, {"revision": revision})
+    elif age_of(revision) == "older":
+        text = f"of an older MLflow (revision {revision}): what writes next has MLflow migrate it"
+        yield Check("schema", "note", f"{text}; a copy stays", None, {"revision": revision})
+    yield _places(root, database, foreign, fix)
+    rows = [row for row in reader.versions(None, _ALL) if "bundle_digest" in row.own_tags]
+    places = {f"{row.name}/{row.version}": file_path(row.location or "") for row in rows}
+    lost = [name for name, place in places.items() if place and not place.is_dir()]
+    outside = [name for name, place in places.items() if place and not is_below(place, root)]
+    text = f"{len(rows)} registered, {len(lost)} lost, {len(outside)} outside ROOT"
+    details = {"lost": lost, "outside": outside}
+    if lost:
+        text, hint = f"{text}; lost: {listed(lost)}", "mindtrace registry verify --all"
+        yield Check("bundles", "wrong", text, hint, details)
+    else:
+        yield Check("bundles", "ok", text, None, details)
+    for name in reader.orphaned_logs():
+        text = "the model was deleted; its history is still there"
+        yield Check(f"history of {name}", "note", text, None, {"model_name": name})
 
-        from mindtrace.registry.store import ping
 
-        try:
-            ping(uri)  # MLflow itself would try for minutes
-        except (OSError, SQLAlchemyError) as error:
-            reason = masked(" ".join(str(error).split()))
-            raise StoreError(f"{masked(uri)}: {reason[:300]}") from error
-    return open_reader(settings).names()
+def _places(root: Path, database: Path, foreign: Mapping[str, int], fix: bool) -> Check:
+    """Whether the paths that MLflow stored are of this ROOT."""
+    from mindtrace.registry.schema import keep_copy
+
+    details: dict[str, Any] = {"recorded": list(foreign), "copy": None}
+    if not foreign:
+        return Check("places", "ok", "all paths in the store are of this ROOT", None, details)
+    text = f"{sum(foreign.values())} paths in the store are of {listed(list(foreign))}"
+    if not fix:
+        text += ", which was copied or moved here: MLflow's own tools look there"
+        return Check("places", "note", text, "mindtrace doctor --fix", details)
+    try:
+        with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+            details["copy"] = str(keep_copy(connection, database, f"{time.time_ns()}.copy"))
+            foreign_roots(connection, root, database, rewrite=True)
+    except (sqlite3.Error, OSError) as error:
+        raise StoreError(f"registry {database}: {error}", hint="it must be writable") from error
+    text += f": rewritten; the database before is {details['copy']}"
+    return Check("places", "ok", text, None, details)
 
 
 def _champion(settings: Settings, name: str) -> Check:

@@ -18,7 +18,7 @@ from mindtrace.config.settings import Settings
 from mindtrace.config.urls import masked
 from mindtrace.errors import InterruptedByUser, NotFoundError, StoreError
 from mindtrace.progress import Progress
-from mindtrace.registry.names import ARTIFACTS, PREFIX, model_name_of
+from mindtrace.registry.names import PREFIX, model_name_of
 from mindtrace.registry.places import require_writable
 from mindtrace.system import Interrupts, auto_device, hide_gpus, interruptible
 
@@ -96,14 +96,14 @@ def plan(
     allow_leakage: bool = False,
 ) -> TrainPlan:
     """Check all that `train` checks before its first epoch, and train nothing."""
-    from mindtrace.service.doctor import registered_names
+    from mindtrace.registry.reader import open_reader
 
     name = model_name_of(settings)
-    _require_writable(settings)
+    require_writable(settings.dirs.root, settings.dirs.checkpoints)
     progress = progress or Progress()
     settings, data, _, _ = _prepared(settings, name, progress, resume, allow_leakage)
     with suppress(NotFoundError):  # the first training makes the store
-        registered_names(settings)
+        open_reader(settings).names()
     return TrainPlan(
         model_name=name,
         source=settings.data.source,
@@ -137,7 +137,7 @@ def train(
     began = time.perf_counter()
     progress = progress or Progress()
     name = model_name_of(settings)
-    _require_writable(settings)
+    require_writable(settings.dirs.root, settings.dirs.checkpoints)
     with interruptible() as interrupts:
         progress.stage("loading")
         from mindtrace.registry.callbacks import RunCallback
@@ -206,12 +206,6 @@ def train(
         calibration_error=report.calibration_error,
         classes=report.classes,
     )
-
-
-def _require_writable(settings: Settings) -> None:
-    """Know before the first epoch what would fail after the last."""
-    root = settings.dirs.root
-    require_writable(root, root / ARTIFACTS, root / "staging", settings.dirs.checkpoints)
 
 
 def _outcome_of_earlier(found: Published, duration_s: float, *, reused: bool) -> TrainOutcome:
