@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
 
-import typer
-
-from mindtrace.cli.command import Call
+from mindtrace.cli.command import Call, flag
 from mindtrace.errors import MindtraceError
 
 _COLUMNS = ("check", "state", "found", "hint")
@@ -15,10 +12,7 @@ _COLUMNS = ("check", "state", "found", "hint")
 
 def doctor(
     call: Call,
-    fix: Annotated[
-        bool,
-        typer.Option("--fix", help="In a ROOT that was copied or moved, correct MLflow's paths."),
-    ] = False,
+    fix: bool = flag("--fix", "In a ROOT that was copied or moved, correct MLflow's paths."),
 ) -> None:
     """Check the installation, the store, its champions and the server.
 
