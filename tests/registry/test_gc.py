@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.registry.conftest import (
@@ -48,9 +49,11 @@ def versions(settings: Settings, name: str = "m") -> list[int]:
 def promote(store: Store, *numbers: int) -> None:
     for number in numbers:
         log = ChampionLog.of_store(store, "m")
-        run_id = store.client.get_model_version("m", str(number)).run_id
+        identity = log.identity(number)
+        assert identity is not None
         expected = len(log.entries())
-        assert log.append(expected=expected, action="promote", to=number, by="me", run_id=run_id)
+        made: Any = {"action": "promote", "to": number, "by": "me", "identity": identity}
+        assert log.append(expected=expected, **made)
 
 
 def test_the_newest_and_what_is_named_stay(
