@@ -65,6 +65,15 @@ def test_it_answers_and_ends_in_peace(
         assert (process.returncode, "Traceback" in err) == (0, False), err
 
 
+def test_two_workers_take_a_job(root: Path, bundle: Path) -> None:
+    """They know what was set, and by whom, as one process does."""
+    with served(bundle, "2", "--no-worker", "--set", "train.seed=3") as (process, url):
+        body = {"data": {"source": "digits"}, "train": {"max_epochs": 1}}
+        answer = httpx.post(f"{url}/retrain", json=body, trust_env=False, timeout=PATIENCE)
+        assert (answer.status_code, answer.json()["state"]) == (202, "queued"), answer.text
+        ended(process)
+
+
 @pytest.mark.proof
 @WORKERS
 def test_under_nohup_a_hangup_means_nothing(root: Path, bundle: Path, workers: str) -> None:

@@ -169,15 +169,18 @@ async def _stream(request: Request, job_id: str, after: int) -> AsyncIterator[by
     """The events after one, as they happen, until the job or this server ends."""
     queue, served = _queue(request), request.app.state.served
     yield format_sse_event(retry=2000)  # at once, so that a reader knows that we answer
-    heard = time.monotonic()
+    heard, away = time.monotonic(), False
     while not served.draining:
         try:
             found = await run_in_threadpool(queue.events, job_id, after)
         except MindtraceError as error:
             # Not an end of the stream: the job goes on, and so will its readers.
-            log.warning("%s", error.message)
+            if not away:
+                log.warning("%s", error.message)
+            away = True
             await asyncio.sleep(_AWAY)
             continue
+        away = False
         for event in found:
             yield format_sse_event(
                 data_str=json.dumps(event.data, allow_nan=False),

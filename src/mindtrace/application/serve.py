@@ -86,8 +86,8 @@ def run(
     from mindtrace.application.workers import Supervisor
 
     with tempfile.TemporaryDirectory(prefix="mindtrace-") as shared:
-        # Origins are a view that cannot be pickled, and a server needs none.
-        settings = replace(settings, origins={})
+        # A view cannot be pickled.
+        settings = replace(settings, origins=dict(settings.origins))
         arguments = {"model_ref": model_ref, "shared": Path(shared), **options}
         Supervisor(listener, settings, arguments).run(ready)
 
