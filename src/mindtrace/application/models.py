@@ -111,9 +111,11 @@ def list_versions(
 def show_version(
     request: Request, name: Name, version: Annotated[int, Path(ge=1, le=1 << 31)]
 ) -> JSONResponse:
-    """The fields of `mindtrace registry show --json`."""
+    """The fields of `mindtrace registry show --json`, without the place of its report."""
     detail = registry.show_version(request.app.state.settings, f"{name}/{version}")
-    return JSONResponse(document(detail))
+    fields = document(detail)
+    del fields["report"]  # a path of this machine
+    return JSONResponse(fields)
 
 
 @router.get(

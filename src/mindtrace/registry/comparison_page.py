@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from mindtrace import html
 from mindtrace.errors import DataError, MindtraceError
 
 if TYPE_CHECKING:
@@ -18,46 +17,6 @@ if TYPE_CHECKING:
 # A page of thousands of images is slow to open and no easier to judge.
 MOST = 120
 _THUMBNAIL = 96  # pixels
-
-_STYLE = """
-:root{color-scheme:light dark;--ground:#fbfbfa;--card:#fff;--ink:#1c2024;--soft:#60686f;
---line:#dfe3e6;--good:#18794e;--bad:#c62a2f;--unsure:#95690d;--bar:#c9d2d9}
-@media(prefers-color-scheme:dark){:root{--ground:#131517;--card:#1b1e21;--ink:#eceef0;
---soft:#9aa3ab;--line:#30363b;--good:#4cc38a;--bad:#ff6369;--unsure:#f1b04c;--bar:#434b52}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--ground);color:var(--ink);
-font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:60rem;margin:0 auto;padding:1.5rem 1rem 4rem}
-h1{font-size:1.5rem;line-height:1.25;margin:0 0 .25rem;overflow-wrap:anywhere}
-h2{font-size:1.1rem;margin:2.25rem 0 .6rem}
-p{margin:.3rem 0}.soft{color:var(--soft)}
-code{font-size:.9em;overflow-wrap:anywhere}
-.verdict{border-left:.35rem solid;padding:.5rem .9rem;margin:1rem 0;background:var(--card)}
-.verdict b{font-size:1.15rem;letter-spacing:.02em}
-.PROMOTE{border-color:var(--good)}.REJECT{border-color:var(--bad)}.HOLD{border-color:var(--unsure)}
-.PROMOTE b,.up{color:var(--good)}.REJECT b,.down{color:var(--bad)}.HOLD b{color:var(--unsure)}
-.verdict p{color:var(--ink)}
-dl{display:grid;grid-template-columns:repeat(2,1fr);gap:.6rem;margin:1rem 0}
-@media(min-width:40rem){dl{grid-template-columns:repeat(3,1fr)}}
-dl div{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.55rem .8rem}
-dt{color:var(--soft);font-size:.85rem}
-dd{margin:0;font-size:1.2rem;font-variant-numeric:tabular-nums}
-figure{margin:0}
-svg{display:block;width:100%;height:auto}svg text{fill:var(--soft);font-size:15px}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th,td{padding:.35rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
-th:first-child,td:first-child{text-align:left;white-space:normal;overflow-wrap:anywhere}
-th{color:var(--soft);font-weight:500;font-size:.85rem}
-.flips{display:grid;grid-template-columns:repeat(auto-fill,minmax(8.5rem,1fr));gap:.7rem}
-.flip{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.6rem;
-font-size:.85rem;overflow-wrap:anywhere}
-.flip img,.blank{display:block;width:100%;aspect-ratio:1;object-fit:contain;border-radius:.3rem;
-background:#000;image-rendering:pixelated;margin-bottom:.45rem}
-.blank{background:var(--ground);border:1px dashed var(--line)}
-.flip span{display:block}
-footer{margin-top:3rem;font-size:.85rem}
-"""
 
 
 def comparison_page(
@@ -100,12 +59,7 @@ def comparison_page(
         '<footer class="soft">Interval: paired bootstrap, 95 %, 10,000 resamples. p: McNemar\'s '
         "test, exact and two-sided. Written by mindtrace registry compare.</footer>",
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{title}</title><style>{_STYLE}</style></head>"
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
-    )
+    return html.page(f"{comparison.b} beside {comparison.a}", parts)
 
 
 def _thumbnails(settings: Settings, located: Located, wanted: set[str]) -> Mapping[str, str]:
@@ -128,11 +82,8 @@ def _thumbnails(settings: Settings, located: Located, wanted: set[str]) -> Mappi
     for split in map(data.split, ("test", "train", "val")):
         for image, digest in zip(split.images, split.digests(), strict=True):
             if digest.hex() in wanted and digest.hex() not in found:
-                thumbnail: Any = Image.fromarray(to_pixels(image[None])[0])
-                thumbnail.thumbnail((_THUMBNAIL, _THUMBNAIL))
-                file = io.BytesIO()
-                thumbnail.save(file, "PNG")
-                found[digest.hex()] = base64.b64encode(file.getvalue()).decode("ascii")
+                pixels = to_pixels(image[None])[0]
+                found[digest.hex()] = html.png(Image.fromarray(pixels), _THUMBNAIL)
         if len(found) == len(wanted):
             break
     if not found:
@@ -150,7 +101,7 @@ def _figures(comparison: Comparison) -> str:
         ("wrong to right", f"{comparison.wrong_to_right:,}"),
         ("right to wrong", f"{comparison.right_to_wrong:,}"),
     )
-    return f"<dl>{''.join(f'<div><dt>{escape(k)}</dt><dd>{v}</dd></div>' for k, v in rows)}</dl>"
+    return html.figures(rows)
 
 
 def _interval(comparison: Comparison) -> str:
@@ -182,13 +133,16 @@ def _interval(comparison: Comparison) -> str:
 
 
 def _classes(classes: Sequence[ClassChange]) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(one.class_name)}</td><td>{one.n:,}</td><td>{_share(one.acc_a)}</td>"
-        f"<td>{_share(one.acc_b)}</td><td>{'' if one.diff is None else _signed(one.diff)}</td></tr>"
-        for one in classes
+    return html.table(
+        ("class", "images", "before", "now", "change"),
+        (
+            (
+                *(escape(one.class_name), f"{one.n:,}", _share(one.acc_a), _share(one.acc_b)),
+                "" if one.diff is None else _signed(one.diff),
+            )
+            for one in classes
+        ),
     )
-    head = "".join(f"<th>{word}</th>" for word in ("class", "images", "before", "now", "change"))
-    return f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'
 
 
 def _gallery(
@@ -210,7 +164,7 @@ def _gallery(
         png = images.get(b.digest(row))
         image = '<span class="blank"></span>'
         if png is not None:
-            image = f'<img alt="{name}" src="data:image/png;base64,{png}">'
+            image = f'<img alt="{name}" src="{png}">'
         parts.append(f'<div class="flip">{image}<span>is <b>{name}</b></span>')
         for side, colour, when in zip((a, b), colours, ("before", "now"), strict=True):
             probabilities = side.ledger.probabilities[row]

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from mindtrace.bundle import manifest
 from mindtrace.config.settings import Settings
+from mindtrace.config.urls import file_path
 from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError, nearest
 from mindtrace.registry.names import PREFIX
@@ -72,6 +73,7 @@ class VersionDetail(VersionSummary):
     pretrained: Mapping[str, str]
     files: Mapping[str, int]  # of its bundle, name to size in bytes
     input: Mapping[str, Any]  # what its network takes: size, mode, scale, mean, std
+    report: str | None  # where the report of its training is: a path, or a URI of its store
 
     @property
     def summary(self) -> VersionSummary:
@@ -177,7 +179,19 @@ def show_version(settings: Settings, ref: str) -> VersionDetail:
         },
         files=files,
         input=spec,
+        report=_report_of(row),
     )
+
+
+def _report_of(row: ModelVersion) -> str | None:
+    """The report beside a bundle; a store that is no folder is not asked whether it is there."""
+    if row.location is None:
+        return None
+    place = f"{row.location.rstrip('/').rpartition('/')[0]}/report/report.html"
+    local = file_path(place)
+    if local is None:
+        return place
+    return str(local) if local.is_file() else None
 
 
 def input_of(located: Located) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindtrace.config.settings import Settings
-from mindtrace.config.urls import masked
+from mindtrace.config.urls import file_path, masked
 from mindtrace.errors import InterruptedByUser, NotFoundError, StoreError
 from mindtrace.progress import Progress
 from mindtrace.registry.names import PREFIX, model_name_of
@@ -58,6 +58,7 @@ class TrainOutcome:
     weights_digest: str | None
     bundle_digest: str | None
     calibration_error: float = math.nan
+    report: str | None = None  # where it is: a path, or a URI of the store
     classes: tuple[ClassScore, ...] = ()
     reused: bool = False
 
@@ -187,6 +188,7 @@ def train(
                     published = _register(run, name, settings, result, guard, parent)
         checkpoint.remove(folder)
     digests = result.data.digests()
+    page = run.store.resolved(f"runs:/{run.run_id}/report/report.html")
     return TrainOutcome(
         model_name=name,
         version=published.version if published else None,
@@ -204,6 +206,7 @@ def train(
         weights_digest=published.weights_digest if published else None,
         bundle_digest=published.bundle_digest if published else None,
         calibration_error=report.calibration_error,
+        report=str(file_path(page) or page),
         classes=report.classes,
     )
 
@@ -356,11 +359,11 @@ def _log_report(run: Run, result: TrainResult) -> Report:
     from mindtrace.training.plots import write_report
     from mindtrace.training.report import report
 
-    names = result.data.class_names
+    names, test = result.data.class_names, result.data.split("test")
     labels = result.data.split("train").labels.numpy()
-    found = report(result.test, names, np.bincount(labels, minlength=len(names)))
+    found = report(result.test, names, np.bincount(labels, minlength=len(names)), test.files)
     with tempfile.TemporaryDirectory(prefix="mindtrace-") as folder:
-        write_report(Path(folder), found, result.course, result.data.split("test"), names)
+        write_report(Path(folder), found, result.course, test, names)
         run.log_folder(Path(folder), "report")
     return found
 

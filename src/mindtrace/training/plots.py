@@ -6,21 +6,26 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from html import escape
 from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
+from mindtrace import html
 from mindtrace.data.batches import ImageSplit, to_pixels
 from mindtrace.progress import EpochReport
-from mindtrace.training.report import Report
+from mindtrace.training.report import ClassScore, Mistake, Report
 
 DPI = 110
-COLUMNS = 5
+COLUMNS = 4
 # Names and counts are legible up to so many classes.
 LEGIBLE = 30
+# Pixels of a mistake's picture.
+SIDE = 256
 
 _FIRST, _SECOND, _SOFT = "#2456a6", "#d1632a", "#b9c4d4"
 
@@ -32,13 +37,77 @@ def write_report(
     test: ImageSplit,
     class_names: Sequence[str],
 ) -> None:
-    """Write `report.json`, `curves.png`, `confusion.png`, `mistakes.png`, `calibration.png`."""
+    """Write `report.html`, `report.json` and the plots as PNG."""
     (folder / "report.json").write_text(json.dumps(asdict(report)) + "\n", encoding="utf-8")
     _save(curves(course), folder / "curves.png")
     _save(confusion(report, class_names), folder / "confusion.png")
     _save(calibration(report), folder / "calibration.png")
     if report.mistakes:
         _save(mistakes(report, test, class_names), folder / "mistakes.png")
+    text = report_page(report, test, class_names, Image.open(folder / "curves.png"))
+    (folder / "report.html").write_text(text, encoding="utf-8")
+
+
+def report_page(
+    report: Report, test: ImageSplit, class_names: Sequence[str], curves: Image.Image
+) -> str:
+    """The report as one page: scores, curves, classes, confusions, mistakes with their files."""
+    low, high = report.interval
+    counted = {True: "1 image", False: "{:,} images"}
+    classes = sorted(report.classes, key=lambda one: (one.f1 is None, one.f1))
+    return html.page(
+        f"Test of {len(test):,} images",
+        [
+            f"<h1>Accuracy {report.accuracy:.4f} on {len(test):,} test images</h1>",
+            *(f'<div class="verdict HOLD"><p>{escape(one)}</p></div>' for one in report.warnings),
+            html.figures(
+                [
+                    ("95 % interval", f"{low:.4f} to {high:.4f}"),
+                    ("balanced accuracy", f"{report.balanced_accuracy:.4f}"),
+                    ("F1, mean of classes", f"{report.f1_macro:.4f}"),
+                    ("calibration error", f"{report.calibration_error:.4f}"),
+                ]
+            ),
+            f'<img alt="learning curves" style="width:100%" src="{html.png(curves, 990)}">',
+            "<h2>Classes, the weakest first</h2>",
+            html.table(
+                ("class", "test images", "precision", "recall", "F1"),
+                (
+                    (escape(one.class_name), f"{one.images:,}", *map(_share, _scores(one)))
+                    for one in classes
+                ),
+            ),
+            "<h2>Confusions</h2><ul>" if report.confusions else "",
+            *(
+                f"<li>{escape(one.class_name)} taken for {escape(one.taken_for)}: "
+                f"{counted[one.images == 1].format(one.images)}</li>"
+                for one in report.confusions[:LEGIBLE]
+            ),
+            "</ul><h2>The most confident mistakes</h2>" if report.mistakes else "",
+            '<div class="flips" style="grid-template-columns:repeat(auto-fill,minmax(14rem,1fr))">',
+            *(_figure(mistake, test, class_names) for mistake in report.mistakes),
+            "</div>",
+        ],
+    )
+
+
+def _figure(mistake: Mistake, test: ImageSplit, class_names: Sequence[str]) -> str:
+    name, answer = (escape(class_names[label]) for label in (mistake.label, mistake.predicted))
+    image = Image.fromarray(to_pixels(test.images[mistake.index, None])[0])
+    path = escape(mistake.path or f"test image {mistake.index}")
+    return (
+        f'<div class="flip"><img alt="{name}" src="{html.png(image, SIDE)}"><span>is <b>{name}</b>'
+        f'</span><span class="down">answer: {answer} ({mistake.confidence:.0%})</span>'
+        f'<span class="soft">{path}</span></div>'
+    )
+
+
+def _scores(one: ClassScore) -> tuple[float | None, ...]:
+    return one.precision, one.recall, one.f1
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def curves(course: Sequence[EpochReport]) -> Figure:
@@ -119,7 +188,7 @@ def calibration(report: Report) -> Figure:
 def mistakes(report: Report, test: ImageSplit, class_names: Sequence[str]) -> Figure:
     """The most confident wrong answers as a contact sheet."""
     rows = math.ceil(len(report.mistakes) / COLUMNS)
-    figure = Figure(figsize=(1.9 * COLUMNS, 2.25 * rows), layout="constrained")
+    figure = Figure(figsize=(2.5 * COLUMNS, 2.95 * rows), layout="constrained")
     grid = figure.subplots(rows, COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
@@ -128,7 +197,7 @@ def mistakes(report: Report, test: ImageSplit, class_names: Sequence[str]) -> Fi
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
         axes.set_title(
             f"{class_names[mistake.label]} called {class_names[mistake.predicted]}\n"
-            f"{mistake.confidence:.1%}, test image {mistake.index}",
+            f"{mistake.confidence:.1%}, {mistake.path or f'test image {mistake.index}'}",
             fontsize=8,
         )
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +80,7 @@ class ClassScore:
     images: int
     precision: float | None
     recall: float | None
+    f1: float | None
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,16 @@ class Mistake:
     label: int
     predicted: int
     confidence: float
+    path: str | None  # of its file, where the source has files
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Images of one class that were taken for another."""
+
+    class_name: str
+    taken_for: str
+    images: int
 
 
 @dataclass(frozen=True)
@@ -107,15 +119,24 @@ class Report:
     """Scores by label, confusion (rows are true classes), calibration, the worst mistakes."""
 
     accuracy: float
+    interval: tuple[float, float]  # of the accuracy, 95 %
+    balanced_accuracy: float
+    f1_macro: float
     classes: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
     calibration_error: float
     bins: tuple[Bin, ...]
+    confusions: tuple[Confusion, ...]  # the most frequent first
     mistakes: tuple[Mistake, ...]
     warnings: tuple[str, ...]
 
 
-def report(test: Evaluation, class_names: Sequence[str], trained: NDArray[np.int64]) -> Report:
+def report(
+    test: Evaluation,
+    class_names: Sequence[str],
+    trained: NDArray[np.int64],
+    files: Sequence[str] | None = None,
+) -> Report:
     """What the answers to the test images say; `trained` counts training images by label."""
     labels = test.labels
     predicted, confidence = test.probabilities.argmax(1), test.probabilities.max(1)
@@ -127,21 +148,43 @@ def report(test: Evaluation, class_names: Sequence[str], trained: NDArray[np.int
     classes = tuple(_scores(confusion, class_names))
     return Report(
         accuracy=float(right.mean()),
+        interval=accuracy_interval(int(right.sum()), len(right)),
+        **class_metrics(confusion),
         classes=classes,
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         calibration_error=calibration_error(bins),
         bins=bins,
+        confusions=tuple(_confusions(confusion, class_names)),
         mistakes=tuple(
             Mistake(
                 index=int(index),
                 label=int(labels[index]),
                 predicted=int(predicted[index]),
                 confidence=float(confidence[index]),
+                path=None if files is None else files[index],
             )
             for index in worst
         ),
         warnings=tuple(_warnings(classes, trained)),
     )
+
+
+def accuracy_interval(right: int, images: int) -> tuple[float, float]:
+    """95 % interval of an accuracy.
+
+    Source: Wilson, Journal of the American Statistical Association 22 (1927) 209.
+    """
+    z2 = 1.959964**2
+    middle = (right + z2 / 2) / (images + z2)
+    half = math.sqrt(z2 * (right * (images - right) / images + z2 / 4)) / (images + z2)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _confusions(confusion: NDArray[np.int64], class_names: Sequence[str]) -> Iterator[Confusion]:
+    wrong = confusion - np.diag(np.diag(confusion))
+    for cell in np.argsort(-wrong, axis=None, kind="stable")[: np.count_nonzero(wrong)]:
+        row, column = np.unravel_index(cell, wrong.shape)
+        yield Confusion(class_names[row], class_names[column], int(wrong[row, column]))
 
 
 def _warnings(classes: Sequence[ClassScore], trained: NDArray[np.int64]) -> Iterator[str]:
@@ -197,6 +240,7 @@ def _scores(confusion: NDArray[np.int64], class_names: Sequence[str]) -> list[Cl
             images=int(real[label]),
             precision=float(right[label] / called[label]) if called[label] else None,
             recall=float(right[label] / real[label]) if real[label] else None,
+            f1=float(2 * right[label] / (called + real)[label]) if real[label] else None,
         )
         for label, name in enumerate(class_names)
     ]
