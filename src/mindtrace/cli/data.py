@@ -103,6 +103,8 @@ def _fields(found: DataCheck) -> Iterator[tuple[str, Cell]]:
 
 def _findings(found: DataCheck) -> Iterator[list[Cell]]:
     """The worst first; duplicates within a split come last."""
+    from mindtrace.data.check import named
+
     yield from _same_pixels("leakage", found.leakage)
     yield from _same_pixels("conflict", found.conflicts)
     for image in found.unreadable:
@@ -112,6 +114,9 @@ def _findings(found: DataCheck) -> Iterator[list[Cell]]:
         yield ["missing", missing.split, missing.class_name, None, message]
     for added in found.added_classes:
         yield ["added", added.split, added.class_name, None, "train does not have this class"]
+    for one in found.similar:
+        message = f"looks like {named(one.like)}"
+        yield ["similar", one.image.split, one.image.class_name, one.image.path, message]
     yield from _same_pixels("duplicate", found.duplicates)
 
 

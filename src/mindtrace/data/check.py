@@ -18,6 +18,7 @@ from mindtrace.data.batches import to_pixels
 from mindtrace.data.datamodule import ImageDataModule
 from mindtrace.data.decode import examine_files, reporter, workers_for
 from mindtrace.data.folder import ImageFolder, class_notes, require_trainable, scan_folder
+from mindtrace.data.similar import similar_pairs
 from mindtrace.data.split import STAGES, Stage, made_by
 from mindtrace.errors import DataFolderError, VerdictError
 from mindtrace.preprocess import open_pixels
@@ -82,6 +83,15 @@ class Duplicates:
 
 
 @dataclass(frozen=True)
+class Similar:
+    """A photo that looks like one of another split; `distance` counts bits of 64."""
+
+    image: ImagePlace
+    like: ImagePlace
+    distance: int
+
+
+@dataclass(frozen=True)
 class DataCheck:
     """What was found; its fields are the JSON of `mindtrace data check`."""
 
@@ -100,6 +110,7 @@ class DataCheck:
     leakage: tuple[Duplicates, ...]  # in several splits
     conflicts: tuple[Duplicates, ...]  # under several class names
     duplicates: tuple[Duplicates, ...]  # in one split and class
+    similar: tuple[Similar, ...]  # photos of several splits that look alike
     notes: tuple[str, ...]
     data_digest: str | None  # as a training has it; None where it would refuse these images
     test_digest: str | None
@@ -218,6 +229,7 @@ def _check_source(data: ImageDataModule) -> tuple[list[CheckedImage], dict[str, 
         "missing_classes": (),
         "added_classes": (),
         "made_by": data.made_by,
+        "similar": (),
         "notes": data.notes,
         "data_digest": digests.data_digest,
         "test_digest": digests.test_digest,
@@ -271,6 +283,12 @@ def _check_folder(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]
         )
         for (stage, name, path), fact in zip([*places, *others], facts, strict=True)
     ]
+    split_ids = np.array([STAGES.index(image.place.split) for image in images])
+    similar = tuple(
+        Similar(images[first].place, images[second].place, distance)
+        for first, second, distance in similar_pairs(facts["hashes"], split_ids)
+        if images[first].digest != images[second].digest
+    )
     # What a draw left out; what a split's own folder lacks is a fault, not a note.
     drawn = [stage for stage in STAGES if stage not in scan.images]
     readable = facts[facts["error"] == b""]
@@ -291,17 +309,29 @@ def _check_folder(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]
         ),
         "added_classes": tuple(added),
         "made_by": made_by(scan.images, data.owner),
+        "similar": similar,
         "notes": (
             *scan.notes,
             *class_notes(scan.class_names, labels, drawn),
             *division.notes(rows.name),
             *_remarks(readable),
+            *_look_alikes(similar),
         ),
         "data_digest": pairs_digest(pairs) if trainable else None,
         "test_digest": pairs_digest(pairs[len(order) - len(labels["test"]) :])
         if trainable
         else None,
     }
+
+
+def _look_alikes(similar: Sequence[Similar]) -> Iterator[str]:
+    if similar:
+        one = similar[0]
+        count = "1 photo looks" if len(similar) == 1 else f"{len(similar):,} photos look"
+        yield (
+            f"{count} like one of another split, {named(one.image)} like {named(one.like)}: if "
+            "they show the same thing, [data] group keeps it in one split"
+        )
 
 
 def _counted(texts: NDArray[Any]) -> dict[str, int]:

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mindtrace.data.similar import HASHES, difference_hashes
 from mindtrace.errors import DataError, ImageError
 from mindtrace.preprocess import (
     MAX_PIXELS,
@@ -61,11 +62,12 @@ FACTS = np.dtype(
         ("transparent", "?"),
         ("grey", "?"),
         ("digest", "u1", (32,)),
+        ("hashes", "<u8", (HASHES,)),
         ("error", "S256"),
     ]
 )
 
-_NO_DIGEST = np.zeros(32, np.uint8)
+_NO_DIGEST = (np.zeros(32, np.uint8), np.zeros(HASHES, np.uint64))
 
 # A worker decodes so many files, or so many bytes, at a time.
 _BLOCK, _BLOCK_BYTES = 256, 4 * 2**20
@@ -238,13 +240,14 @@ def _examined(paths: Sequence[str], max_pixels: int, headers_only: bool) -> NDAr
         try:
             with _named(path):
                 if headers_only:
-                    facts[place] = (*_header(path, max_pixels), _NO_DIGEST, b"")
+                    facts[place] = (*_header(path, max_pixels), *_NO_DIGEST, b"")
                     continue
                 data = Path(path).read_bytes()
                 header = _header(io.BytesIO(data), max_pixels)
                 mode: Mode = "L" if header[-1] else "RGB"
-                pixels = np.asarray(open_pixels(data, mode, max_pixels))
-            facts[place] = (*header, np.frombuffer(image_digest(pixels), np.uint8), b"")
+                image = open_pixels(data, mode, max_pixels)
+            digest = np.frombuffer(image_digest(np.asarray(image)), np.uint8)
+            facts[place] = (*header, digest, difference_hashes(image), b"")
         except ImageError as error:
             if headers_only:
                 raise
