@@ -180,7 +180,7 @@ def test_a_server_answers_and_takes_jobs_once_there_is_room(trained_twice: Path)
                 body = {"data": {"source": "digits"}, "train": {"max_epochs": 1}}
                 refused = client.post("/retrain", json=body)
                 assert refused.status_code == 503, refused.text
-                assert refused.json()["type"] != "about:blank" and refused.json()["hint"]
+                assert refused.json()["type"].endswith("store")
                 (trained_twice / "filler").unlink()
                 assert client.post("/retrain", json=body).status_code == 202
         finally:
