@@ -71,7 +71,7 @@ def test_a_sound_folder(run_cli: RunCli, folder: Path, root: Path) -> None:
         assert document[name] == []
     assert len(document["data_digest"]) == len(document["test_digest"]) == 64
 
-    step = f"next: mindtrace train --source folder --set data.dir={folder}"
+    step = f"next: mindtrace train {folder}"
     assert run_cli("data", "check", str(folder)).stderr.splitlines()[-1] == step
     assert run_cli("data", "check", str(folder), "-q").stderr == ""
     assert sorted(folder.rglob("*")) == before

@@ -252,7 +252,9 @@ def test_source_and_folder_belong_together() -> None:
         "config:2: [data] source = folder: needs the folder too; add dir = PATH to [data]"
     ]
     (line,) = lines("[data]\nsource = digits\ndir = /x")
-    assert line.startswith("config:3: [data] dir = /x: is for source = folder, and source is dig")
+    assert line.startswith(
+        "config:3: [data] dir = /x: is for source = folder or table, and source is dig"
+    )
     assert len(faults(sets=["data.dir=/x"])) == 1
     assert not faults("[data]\ndir = /x", sets=["data.source=folder"])
 

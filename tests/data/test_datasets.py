@@ -187,7 +187,7 @@ EXPECTED: dict[str, tuple[tuple[int, ...], tuple[str, str], tuple[int, ...]]] = 
 
 
 def test_every_source_can_be_configured_and_is_tested() -> None:
-    assert set(get_args(Source)) == {*SOURCES, "digits", "folder"}
+    assert set(get_args(Source)) == {*SOURCES, "digits", "folder", "table"}
     assert set(SOURCES) == set(PUT) == set(EXPECTED)
 
 

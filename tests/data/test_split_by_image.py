@@ -139,7 +139,8 @@ def test_a_class_of_few_images(
     counts = {stage: found.counts[stage]["rare"] for stage in STAGES}
     assert counts.items() >= expected.items() and sum(counts.values()) == images
     assert sum(count > 0 for count in counts.values()) == min(images, 3)
-    assert placed(data) == placed(ImageFolder(tmp_path, split_seed=seed, cache_dir=tmp_path / ".c"))
+    home = tmp_path.with_name("cache")
+    assert placed(data) == placed(ImageFolder(tmp_path, split_seed=seed, cache_dir=home))
     assert found.notes == data.notes
     lacking = [stage for stage in STAGES if not counts[stage]]
     if images == 2:
@@ -154,13 +155,13 @@ def test_copies_count_as_one_image(tmp_path: Path) -> None:
 
 
 def test_what_was_moved_is_said_also_from_the_cache(tmp_path: Path) -> None:
-    write(pets(tmp_path, 20), [(f"rare/{n}.png", 5000 + n) for n in range(3)])
+    folder = write(pets(tmp_path / "pets", 20), [(f"rare/{n}.png", 5000 + n) for n in range(3)])
     for seed in range(4):
         kept = [
-            ImageFolder(tmp_path, split_seed=seed, cache_dir=tmp_path / ".cache").notes
+            ImageFolder(folder, split_seed=seed, cache_dir=tmp_path / "cache").notes
             for _ in range(2)
         ]
-        assert kept[0] == kept[1] == ImageFolder(tmp_path, split_seed=seed).notes
+        assert kept[0] == kept[1] == ImageFolder(folder, split_seed=seed).notes
     said = "moved, as its class had no image there: rare/"
     assert any(note.startswith(said) for note in kept[0]), kept
 

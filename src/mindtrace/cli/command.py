@@ -11,6 +11,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
@@ -52,7 +53,20 @@ MODEL = option(
     "REF", "NAME, NAME@ALIAS, NAME/VERSION or a bundle folder; the default is the champion."
 )
 
+PATH = argument(
+    "PATH",
+    "Images: a folder with one sub-folder a class, or a table (data.source, data.dir).",
+    default=None,
+)
 ALLOW_LEAKAGE = flag("--allow-leakage", "Accept images in more than one split of yours.")
+
+
+def images_at(path: str | None) -> dict[str, str | None]:
+    """The source that a path is."""
+    if path is None:
+        return {}
+    table = path.lower().endswith((".csv", ".tsv", ".parquet")) and not Path(path).is_dir()
+    return {"data.source": "table" if table else "folder", "data.dir": path}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from mindtrace.cli.command import ALLOW_LEAKAGE, Call, argument, command, group, option
+from mindtrace.cli.command import ALLOW_LEAKAGE, PATH, Call, command, group, images_at, option
 from mindtrace.cli.console import Cell, Console
 from mindtrace.cli.progress import progress_of
 
@@ -28,9 +28,7 @@ def _group() -> None:
 @command(app)
 def check(
     call: Call,
-    dir: str | None = argument(
-        "DIR", "A folder with one sub-folder a class; else the data.source.", default=None
-    ),
+    path: str | None = PATH,
     sheet: str | None = option("FILE", "Draw some images of each class into this picture."),
     allow_leakage: bool = ALLOW_LEAKAGE,
 ) -> None:
@@ -40,8 +38,7 @@ def check(
     split that you made is leakage (exit 3); images with two class names, twice in one split, or
     in several splits that you did not make are only listed.
     """
-    source = None if dir is None else "folder"
-    settings = call.settings({"data.source": source, "data.dir": dir})
+    settings = call.settings(images_at(path))
     from mindtrace.service import data_check as service
 
     with progress_of(call.console) as progress:
@@ -53,9 +50,8 @@ def check(
     error = service.verdict(found, allow_leakage=allow_leakage)
     if error is not None:
         raise error
-    if dir is not None:
-        folder = shlex.quote(dir)
-        call.console.next_step(f"mindtrace train --source folder --set data.dir={folder}")
+    if path is not None:
+        call.console.next_step(f"mindtrace train {shlex.quote(path)}")
 
 
 def _show(console: Console, found: DataCheck) -> None:
@@ -106,6 +102,10 @@ def _findings(found: DataCheck) -> Iterator[list[Cell]]:
     from mindtrace.data.check import named
 
     yield from _same_pixels("leakage", found.leakage)
+    for parted in found.group_leakage:
+        first, *others = parted.images
+        message = f"group {parted.group}, also {', '.join(image.path for image in others)}"
+        yield ["leakage", first.split, first.class_name, first.path, message]
     yield from _same_pixels("conflict", found.conflicts)
     for image in found.unreadable:
         yield ["unreadable", image.split, image.class_name, image.path, image.message]

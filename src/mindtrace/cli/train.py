@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mindtrace.cli.command import ALLOW_LEAKAGE, Call, argument, flag, option
+from mindtrace.cli.command import ALLOW_LEAKAGE, PATH, Call, argument, flag, images_at, option
 from mindtrace.cli.console import Cell, Console, Pair, flatten
 from mindtrace.cli.progress import progress_of
+from mindtrace.config.sections import PHOTO_SOURCES
 from mindtrace.documents import document
+from mindtrace.errors import UsageError
 
 _DIGEST_SHOWN = 12  # characters, on a terminal
 _REPRODUCED = (
@@ -21,6 +23,7 @@ _WEAKEST = 3  # classes shown without -v; the report has all of them
 
 def train(
     call: Call,
+    path: str | None = PATH,
     source: str | None = option(
         "NAME", "Images: mnist, fashion_mnist, digits, folder, ... (data.source)."
     ),
@@ -52,9 +55,15 @@ def train(
         from mindtrace.jobs.process import end_with_parent
 
         end_with_parent()
+    images = images_at(path)
+    if path is not None and source not in (None, *PHOTO_SOURCES):
+        raise UsageError(
+            f"both {path} and --source {source} name images", hint=f"mindtrace train {path}"
+        )
     settings = call.settings(
         {
-            "data.source": source,
+            **images,
+            "data.source": source or images.get("data.source"),
             "data.batch_size": batch_size,
             "model.name": model,
             "train.max_epochs": max_epochs,

@@ -27,6 +27,7 @@ from mindtrace.config.schema import Section, key_of, reasons
 from mindtrace.config.sections import (
     KEYS,
     KNOWN,
+    PHOTO_SOURCES,
     SECTIONS,
     conflicts,
     default_texts,
@@ -188,7 +189,7 @@ def _drop_stale_folder(layers: Sequence[Layer]) -> None:
     source, folder = ("data", "source"), ("data", "dir")
     for position, layer in enumerate(layers):
         chosen = layer.entries.get(source)
-        if chosen is not None and chosen.text != "folder" and folder not in layer.entries:
+        if chosen is not None and chosen.text not in PHOTO_SOURCES and folder not in layer.entries:
             for below in layers[1:position]:
                 below.entries.pop(folder, None)
 

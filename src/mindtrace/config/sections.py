@@ -13,13 +13,14 @@ from pydantic.fields import FieldInfo
 from mindtrace.config.ini import Place, packaged_layer
 from mindtrace.config.networks import OWN_NETWORKS, PHOTO_NETWORK, unknown_network
 from mindtrace.config.schema import Section, ini_text, key, key_of
-from mindtrace.config.types import COUNT_OR_FRACTION, HOSTS, PATH, SIZE, path, url
+from mindtrace.config.types import COUNT_OR_FRACTION, HOSTS, PATH, REGEX, SIZE, path, url
 
 Source = Literal[
     "mnist",
     "fashion_mnist",
     "digits",
     "folder",
+    "table",
     "kmnist",
     "emnist",
     "cifar10",
@@ -30,7 +31,7 @@ Source = Literal[
     "eurosat",
     "food101",
 ]
-#: The sources that begin with pretrained weights.
+#: The sources that `[data] dir` names, and that begin with pretrained weights.
 PHOTO_SOURCES = ("folder", "table")
 #: What `[model] weights` may be besides a path, and all that a request may say.
 STARTS = ("auto", "none", "default")
@@ -65,7 +66,8 @@ class DataSettings(Section):
     )
     dir: Path | None = key(
         None,
-        "source = folder only: one sub-folder a class, under train/val/test or as one tree",
+        "of source = folder: one sub-folder a class, under train/val/test or as one tree; "
+        "of table: a CSV or Parquet file with path and label, also split, group, weight",
         "path folder data_dir root directory",
         kind=PATH,
         none=BLANK,
@@ -109,6 +111,14 @@ class DataSettings(Section):
         "random_state",
         ge=0,
         request=True,
+    )
+    group: str | None = key(
+        None,
+        "keeps in one split the images in whose relative paths it finds the same text; of a "
+        "table: or a column",
+        "groups group_by",
+        kind=REGEX,
+        none=BLANK,
     )
     image_size: int | None = key(
         None,
@@ -411,10 +421,12 @@ def default_texts() -> dict[Place, str]:
 def conflicts(texts: Mapping[Place, str]) -> Iterator[tuple[Place, str]]:
     """Keys whose values are valid, but not together, and why."""
     source, folder = texts.get(("data", "source")), texts.get(("data", "dir"))
-    if source == "folder" and folder in BLANK:
-        yield ("data", "source"), "needs the folder too; add dir = PATH to [data]"
-    elif source in get_args(Source) and source != "folder" and folder not in (None, *BLANK):
-        reason = f"is for source = folder, and source is {source}; change or remove one"
+    if source in PHOTO_SOURCES and folder in BLANK:
+        yield ("data", "source"), f"needs the {source} too; add dir = PATH to [data]"
+    elif (
+        source in get_args(Source) and source not in PHOTO_SOURCES and folder not in (None, *BLANK)
+    ):
+        reason = f"is for source = folder or table, and source is {source}; change or remove one"
         yield ("data", "dir"), reason
     network = texts.get(("model", "name"))
     if network in OWN_NETWORKS and texts.get(("model", "weights")) == "default":

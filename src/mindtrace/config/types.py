@@ -137,4 +137,13 @@ def number_text(value: float) -> str:
     return repr(value).removesuffix(".0")
 
 
+def _regex(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"must be a regular expression: {error}") from None
+    return text
+
+
+REGEX = Kind("a regular expression", _regex)
 COUNT_OR_FRACTION = Kind(_PART, _count_or_fraction, number_text)

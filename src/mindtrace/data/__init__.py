@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mindtrace.data.datamodule import ImageDataModule, build_data
     from mindtrace.data.datasets import MNIST, Digits, FashionMNIST, TorchvisionImages
     from mindtrace.data.folder import ImageFolder
+    from mindtrace.data.table import ImageTable
     from mindtrace.preprocess import InputRequirements
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ImageDataModule",
     "ImageFolder",
     "ImageSplit",
+    "ImageTable",
     "InputRequirements",
     "TorchvisionImages",
     "build_data",
@@ -28,7 +30,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        for module in ("batches", "datamodule", "datasets", "folder"):
+        for module in ("batches", "datamodule", "datasets", "folder", "table"):
             found = importlib.import_module(f"mindtrace.data.{module}")
             if hasattr(found, name):
                 return getattr(found, name)

@@ -38,7 +38,9 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
         spec: mean and deviation to normalise with.
         known_digests: uint8, (n, 32), of the images in their own size and mode, so that networks
             of different input sizes share a test set. None where `images` are the originals.
-        files: the path of each in its folder; None where the source has no files.
+        files: the path of each in its folder or table; None where the source has no files.
+        groups: the group of each; None for one without, or where the source has no files.
+        weights: float32, (n,), how often an epoch draws each; None for each once.
     """
 
     images: Tensor
@@ -46,6 +48,8 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
     spec: ImageSpec
     known_digests: NDArray[np.uint8] | None = None
     files: Sequence[str] | None = None
+    groups: Sequence[str | None] | None = None
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -275,9 +279,12 @@ class TrainBatches(EvalBatches):
         augment = AUGMENTATIONS.get(self.augment)
         draws = self.sampler.draws(count, DRAWS[self.augment]) if augment else None
         order = rows = self.sampler.indices(count)
+        labels, weights = self.split.labels, self.split.weights
         if self.balanced:
-            labels = self.split.labels
-            order = self.sampler.sample(class_weights(labels, int(labels.max()) + 1)[labels])
+            balancing = class_weights(labels, int(labels.max()) + 1)[labels]
+            weights = balancing if weights is None else balancing * weights
+        if weights is not None:
+            order = self.sampler.sample(weights)
             rows = torch.arange(count)  # an image that comes twice is augmented in two ways
         counts = [sum(chunk) for chunk in chunks]
         parts = zip(order.split(counts), rows.split(counts), chunks, strict=True)

@@ -17,7 +17,7 @@ from mindtrace.bundle.predictions import pairs_digest
 from mindtrace.data.batches import to_pixels
 from mindtrace.data.datamodule import ImageDataModule
 from mindtrace.data.decode import examine_files, reporter, workers_for
-from mindtrace.data.folder import ImageFolder, class_notes, require_trainable, scan_folder
+from mindtrace.data.folder import ImageFolder, class_notes, require_trainable
 from mindtrace.data.similar import similar_pairs
 from mindtrace.data.split import STAGES, Stage, made_by
 from mindtrace.errors import DataFolderError, VerdictError
@@ -58,8 +58,28 @@ class SplitClass:
     class_name: str
 
 
+class _Together:
+    """Images that belong into one split."""
+
+    images: tuple[ImagePlace, ...]
+
+    def refused(self, made_by: Mapping[Stage, str]) -> bool:
+        """Whether they are in more than one split that the user made."""
+        user = {stage for stage, maker in made_by.items() if maker == "user"}
+        # What was drawn came from the user's train.
+        return len({one.split if one.split in user else "train" for one in self.images}) > 1
+
+
 @dataclass(frozen=True)
-class Duplicates:
+class SharedGroup(_Together):
+    """Images of one group."""
+
+    group: str
+    images: tuple[ImagePlace, ...]
+
+
+@dataclass(frozen=True)
+class Duplicates(_Together):
     """Images with the same pixels."""
 
     digest: str
@@ -69,12 +89,6 @@ class Duplicates:
     def leak(self) -> bool:
         """Whether they are in more than one split."""
         return len({image.split for image in self.images}) > 1
-
-    def refused(self, made_by: Mapping[Stage, str]) -> bool:
-        """Whether they are in more than one split that the user made."""
-        user = {stage for stage, maker in made_by.items() if maker == "user"}
-        # What was drawn came from the user's train.
-        return len({one.split if one.split in user else "train" for one in self.images}) > 1
 
     @property
     def contradict(self) -> bool:
@@ -108,6 +122,7 @@ class DataCheck:
     missing_classes: tuple[SplitClass, ...]  # training classes that another split's folder lacks
     added_classes: tuple[SplitClass, ...]  # that val or test has and train does not
     leakage: tuple[Duplicates, ...]  # in several splits
+    group_leakage: tuple[SharedGroup, ...]  # in several splits that the user made
     conflicts: tuple[Duplicates, ...]  # under several class names
     duplicates: tuple[Duplicates, ...]  # in one split and class
     similar: tuple[Similar, ...]  # photos of several splits that look alike
@@ -124,6 +139,8 @@ class CheckedImage(NamedTuple):
     number: int
     digest: bytes
     error: str = ""
+    group: str | None = None
+    file: str = ""
 
 
 def check(data: ImageDataModule, sheet: Path | None = None) -> tuple[DataCheck, Image.Image | None]:
@@ -149,6 +166,7 @@ def check(data: ImageDataModule, sheet: Path | None = None) -> tuple[DataCheck, 
             if image.error
         ),
         leakage=tuple(one for one in same if one.leak),
+        group_leakage=parted_groups(images, fields["made_by"]),
         conflicts=tuple(one for one in same if one.contradict),
         duplicates=tuple(one for one in same if not one.leak and not one.contradict),
         sheet=None if sheet is None else str(sheet),
@@ -167,6 +185,18 @@ def duplicates_of(images: Iterable[CheckedImage]) -> tuple[Duplicates, ...]:
     )
 
 
+def parted_groups(
+    images: Iterable[CheckedImage], made_by: Mapping[Stage, str]
+) -> tuple[SharedGroup, ...]:
+    """The groups with images in more than one split that the user made."""
+    groups: defaultdict[str, list[ImagePlace]] = defaultdict(list)
+    for image in images:
+        if image.group is not None:
+            groups[image.group].append(image.place)
+    found = (SharedGroup(name, tuple(places)) for name, places in groups.items())
+    return tuple(one for one in found if one.refused(made_by))
+
+
 def remarks(same: Iterable[Duplicates], made_by: Mapping[Stage, str]) -> Iterator[str]:
     """One line for each kind of twins that is not refused and may still be wrong."""
     if leaks := [one for one in same if one.leak and not one.refused(made_by)]:
@@ -175,25 +205,29 @@ def remarks(same: Iterable[Duplicates], made_by: Mapping[Stage, str]) -> Iterato
         yield _sentence(conflicts, "class")
 
 
-def leakage_error(same: Iterable[Duplicates], made_by: Mapping[Stage, str]) -> VerdictError | None:
+def leakage_error(
+    same: Iterable[Duplicates], groups: Sequence[SharedGroup], made_by: Mapping[Stage, str]
+) -> VerdictError | None:
     """What `train` and `data check` end with where the user's own splits share images."""
     found = [one for one in same if one.refused(made_by)]
-    if not found:
+    parts = [_sentence(some, "split") for some in (found, groups) if some]
+    if not parts:
         return None
     return VerdictError(
-        f"leakage: {_sentence(found, 'split')}",
-        hint="leave each image in one split, or accept it with --allow-leakage; "
+        f"leakage: {'; '.join(parts)}",
+        hint="leave each in one split, or accept it with --allow-leakage; "
         "`mindtrace data check --json` lists all",
     )
 
 
-def _sentence(found: Sequence[Duplicates], what: Literal["split", "class"]) -> str:
+def _sentence(found: Sequence[Duplicates | SharedGroup], what: Literal["split", "class"]) -> str:
     first, *others = found[0].images
     attribute = "split" if what == "split" else "class_name"
     own = getattr(first, attribute)
     second = next(one for one in others if getattr(one, attribute) != own)
-    count = "1 image is" if len(found) == 1 else f"{len(found):,} images are"
-    return f"{count} in more than one {what}, {named(first)} = {named(second)}"
+    kind, sign = ("image", "=") if isinstance(found[0], Duplicates) else ("group", "and")
+    count = f"1 {kind} is" if len(found) == 1 else f"{len(found):,} {kind}s are"
+    return f"{count} in more than one {what}, {named(first)} {sign} {named(second)}"
 
 
 def named(image: ImagePlace) -> str:
@@ -208,10 +242,11 @@ def listed_images(data: ImageDataModule) -> list[CheckedImage]:
         split = data.split(stage)
         names = [data.class_names[label] for label in split.labels.tolist()]
         paths = split.files or [f"{stage}[{index}]" for index in range(len(split))]
+        groups = split.groups or [None] * len(split)
         images += [
-            CheckedImage(ImagePlace(stage, path, name), index, digest)
-            for index, (path, name, digest) in enumerate(
-                zip(paths, names, split.digests(), strict=True)
+            CheckedImage(ImagePlace(stage, path, name), index, digest, group=group)
+            for index, (path, name, digest, group) in enumerate(
+                zip(paths, names, split.digests(), groups, strict=True)
             )
         ]
     return images
@@ -237,7 +272,7 @@ def _check_source(data: ImageDataModule) -> tuple[list[CheckedImage], dict[str, 
 
 
 def _check_folder(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]]:
-    scan = scan_folder(data.dir)
+    scan = data.scan()
     trainable = True
     try:
         require_trainable(data.dir, scan)
@@ -273,13 +308,14 @@ def _check_folder(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]
         for stage in STAGES
         for index, label in zip(division.parts[stage].tolist(), labels[stage].tolist(), strict=True)
     ]
-    start = len(str(data.dir)) + 1
     images = [
         CheckedImage(
-            ImagePlace(stage, path[start:], name),
+            ImagePlace(stage, data.name_of(path), name),
             -1,
             fact["digest"].tobytes(),
             fact["error"].decode(errors="replace"),
+            data.group_of(path),
+            path,
         )
         for (stage, name, path), fact in zip([*places, *others], facts, strict=True)
     ]
@@ -313,7 +349,8 @@ def _check_folder(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]
         "notes": (
             *scan.notes,
             *class_notes(scan.class_names, labels, drawn),
-            *division.notes(rows.name),
+            *rows.notes(),
+            *division.notes(rows.names.__getitem__),
             *_remarks(readable),
             *_look_alikes(similar),
         ),
@@ -381,7 +418,7 @@ def spread(images: Sequence[CheckedImage]) -> list[CheckedImage]:
 def _picture(data: ImageDataModule, image: CheckedImage) -> Image.Image:
     """One image in its own size and in colour."""
     if isinstance(data, ImageFolder):
-        return open_pixels((data.dir / image.place.path).read_bytes(), "RGB", data.max_pixels)
+        return open_pixels(Path(image.file).read_bytes(), "RGB", data.max_pixels)
     images = data.split(image.place.split).images[image.number : image.number + 1]
     return Image.fromarray(to_pixels(images)[0]).convert("RGB")
 

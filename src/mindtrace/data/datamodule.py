@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mindtrace.bundle.predictions import pairs_digest
+from mindtrace.config.sections import PHOTO_SOURCES
 from mindtrace.data.augment import AUGMENTATIONS
 from mindtrace.data.batches import (
     DataDigests,
@@ -335,6 +336,7 @@ def build_data(
     """The data module of `[data] source`; nothing is read yet. None is the source's own rule."""
     from mindtrace.data.datasets import MNIST, Digits, FashionMNIST, TorchvisionImages
     from mindtrace.data.folder import ImageFolder
+    from mindtrace.data.table import ImageTable
 
     data = settings.data
     demand = demand or InputRequirements()
@@ -354,15 +356,17 @@ def build_data(
     module: ImageDataModule
     if data.source == "digits":
         module = Digits(**common)
-    elif data.source == "folder":
+    elif data.source in PHOTO_SOURCES:
         if data.dir is None:
-            raise UsageError("[data] source = folder needs [data] dir")
-        module = ImageFolder(data.dir, cache_dir=settings.dirs.data / "cache", **common)
+            raise UsageError(f"[data] source = {data.source} needs [data] dir")
+        kind = ImageTable if data.source == "table" else ImageFolder
+        common |= {"group": data.group, "cache_dir": settings.dirs.data / "cache"}
+        module = kind(data.dir, **common)
     else:
         common |= {"data_dir": settings.dirs.data, "mirror": data.mirror}
         kinds = {"mnist": MNIST, "fashion_mnist": FashionMNIST}
-        if kind := kinds.get(data.source):
-            module = kind(num_train=None, **common)
+        if mnist := kinds.get(data.source):
+            module = mnist(num_train=None, **common)
         else:
             module = TorchvisionImages(data.source, **common)
     module.augment = data.augment

@@ -157,7 +157,13 @@ class TorchvisionImages(ImageDataModule):
                 for part in parts.values()
                 for one in _first(part, "imgs", "_image_files", "_images")
             ]
-            rows = Rows(self._folder, [str(path) for path in files], every, counts)
+            paths = [str(path) for path in files]
+            rows = Rows(
+                *(self._folder, paths, every, counts),
+                names=[path[len(str(self._folder)) + 1 :] for path in paths],
+                groups=[None] * len(paths),
+                weights=torch.ones(len(paths)),
+            )
             return load_rows(self, rows, names, self.data_dir / "cache")
         for stage, part in parts.items():
             if len(part.data) != len(labels[stage]):

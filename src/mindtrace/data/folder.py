@@ -66,6 +66,8 @@ class ImageFolder(ImageDataModule):
     Args:
         dir: the folder.
         *arguments: of `ImageDataModule`.
+        group: a regular expression; images in whose relative paths it finds the same text (its
+            first group, or the whole match) are never parted. None draws each image by itself.
         cache_dir: keeps decoded images, which are mapped from there the next time, so that they
             need not fit into memory; None decodes them into memory each time.
         **options: of `ImageDataModule`.
@@ -75,20 +77,43 @@ class ImageFolder(ImageDataModule):
     owner = "user"
 
     def __init__(
-        self, dir: str | Path, *arguments: Any, cache_dir: str | Path | None = None, **options: Any
+        self,
+        dir: str | Path,
+        *arguments: Any,
+        group: str | None = None,
+        cache_dir: str | Path | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
+        self.group = group
         self.dir = Path(dir).expanduser().absolute()
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
 
     def read(self) -> SourceImages:
         """Find, inspect, decode and split the images."""
-        scan = scan_folder(self.dir)
+        scan = self.scan()
         require_trainable(self.dir, scan)
         images = load_rows(self, self.rows(scan), scan.class_names, self.cache_dir)
         labels = {stage: split.labels for stage, split in images.splits.items()}
         notes = (*scan.notes, *class_notes(scan.class_names, labels), *images.notes)
         return replace(images, notes=notes)
+
+    def scan(self) -> FolderScan:
+        """Find the images, decoding none."""
+        return scan_folder(self.dir)
+
+    def name_of(self, path: str) -> str:
+        """The path in the folder."""
+        return path[len(str(self.dir)) + 1 :]
+
+    def group_of(self, path: str) -> str | None:
+        """What `group` finds in the relative path."""
+        found = re.search(self.group, self.name_of(path)) if self.group else None
+        return None if found is None else found[1 if found.re.groups else 0]
+
+    def weight_of(self, path: str) -> float:
+        """How often an epoch draws the image, relative to the others."""
+        return 1.0
 
     def rows(self, scan: FolderScan) -> Rows:
         """The images with a label, in the order of their stages."""
@@ -103,25 +128,44 @@ class ImageFolder(ImageDataModule):
         labels = torch.tensor([label for _, _, label in files])
         counts = Counter(stage for stage, _, _ in files)
         given = {stage: counts[stage] for stage in scan.images}
-        return Rows(self.dir, [path for _, path, _ in files], labels, given)
+        paths = [path for _, path, _ in files]
+        return Rows(
+            self.dir,
+            paths,
+            labels,
+            given,
+            names=[self.name_of(path) for path in paths],
+            groups=[self.group_of(path) for path in paths],
+            weights=torch.tensor([self.weight_of(path) for path in paths]),
+        )
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Image files below a folder, with labels; `counts` are of the stages that are given."""
+    """Image files with labels; `counts` are of the stages that are given."""
 
-    folder: Path
+    folder: Path  # or the table that lists them
     paths: list[str]
     labels: Tensor
     counts: dict[Stage, int]
+    names: list[str]  # of the images, in the folder or the table
+    groups: list[str | None]
+    weights: Tensor
 
-    def name(self, index: int) -> str:
-        """The path in the folder."""
-        return self.paths[index][len(str(self.folder)) + 1 :]
+    def notes(self) -> tuple[str, ...]:
+        """One line if only some images have a group."""
+        alone = [name for name, own in zip(self.names, self.groups, strict=True) if own is None]
+        if len(alone) in (0, len(self.names)):
+            return ()
+        return (f"{len(alone):,} images have no group and are drawn alone: {listed(alone, 2)}",)
 
     def divided(self, data: ImageDataModule, digests: NDArray[np.uint8]) -> Division:
         """The rows of each stage; what is not given is drawn."""
-        division = data.divide(self.labels, self.counts, [one.tobytes() for one in digests])
+        keys = [
+            one.tobytes() if own is None else b"group " + own.encode(errors="surrogateescape")
+            for one, own in zip(digests, self.groups, strict=True)
+        ]
+        division = data.divide(self.labels, self.counts, keys)
         if not all(len(division.parts[stage]) for stage in STAGES if stage not in self.counts):
             raise DataFolderError(
                 self.folder,
@@ -163,9 +207,17 @@ def load_rows(
     for stage in STAGES:
         part = slice(end, end := end + about["counts"][stage])
         places = order[part].tolist()
-        files = tuple(rows.name(place) for place in places)
-        splits[stage] = ImageSplit(tensor[part], rows.labels[places], spec, digests[part], files)
-    return SourceImages(splits, spec, class_names, (*about["notes"], *notes), rows.counts.keys())
+        splits[stage] = ImageSplit(
+            tensor[part],
+            rows.labels[places],
+            spec,
+            digests[part],
+            [rows.names[place] for place in places],
+            [rows.groups[place] for place in places],
+            None if bool((rows.weights == 1).all()) else rows.weights[places],
+        )
+    notes = (*rows.notes(), *about["notes"], *notes)
+    return SourceImages(splits, spec, class_names, notes, rows.counts.keys())
 
 
 def _decode(
@@ -203,7 +255,7 @@ def _decode(
     about = {
         "stats": asdict(replace(stats, mean=mean, std=std)),
         "counts": counts,
-        "notes": division.notes(rows.name),
+        "notes": division.notes(rows.names.__getitem__),
     }
     return about, images, digests, order
 
@@ -222,13 +274,12 @@ def _common_size(heights: NDArray[Any], widths: NDArray[Any]) -> tuple[int, int,
 
 def _cache_key(data: ImageDataModule, rows: Rows) -> CacheKey:
     """What the decoded images depend on: each file's path, size and time of its last change."""
-    top = str(rows.folder)
-    files = [f"{path.removeprefix(top)}\0{_state(path)}" for path in rows.paths]
+    files = [f"{name}\0{_state(path)}" for name, path in zip(rows.names, rows.paths, strict=True)]
     demand = {**asdict(data.demand), "mean": None, "std": None}
     rules = [CACHE_FORMAT, PIL.__version__, LARGEST_OWN_SIDE, DEFAULT_SIDE]
     split = [data.split_rule, data.split_seed, data.test_fraction, data.num_val, data.num_train]
     wanted = json.dumps([rules, data.image_size, data.max_pixels, demand, split, rows.counts])
-    labels = ",".join(map(str, rows.labels.tolist()))
+    labels = json.dumps([rows.labels.tolist(), rows.groups])
     listing = _digest([str(CACHE_FORMAT), *sorted(files)])
     return CacheKey(_digest([wanted, labels, *files]), str(rows.folder), listing)
 
@@ -283,7 +334,9 @@ def scan_folder(folder: Path) -> FolderScan:
     """Find the images; sub-folders of a class belong to it."""
     names = _subfolders(folder)
     spelled = {
-        stage: own for stage in STAGES if (own := [name for name in names if _means(name, stage)])
+        stage: own
+        for stage in STAGES
+        if (own := [name for name in names if split_of(name) == stage])
     }
     meant = [name for own in spelled.values() for name in own]
     roots: dict[Stage, Path] = {"train": folder}
@@ -332,9 +385,12 @@ def scan_folder(folder: Path) -> FolderScan:
     return FolderScan(roots, tuple(class_names), images, left_out, (line,) if line else ())
 
 
-def _means(name: str, stage: Stage) -> bool:
-    """Whether a folder's name is that of a split, also in another spelling."""
-    return bool(re.fullmatch(rf"{_SPELLINGS[stage]}([ _-]?(set|data|images))?", name, re.I))
+def split_of(name: str) -> Stage | None:
+    """The split that a name means, also in another spelling; None for another name."""
+    for stage in STAGES:
+        if re.fullmatch(rf"{_SPELLINGS[stage]}([ _-]?(set|data|images))?", name, re.I):
+            return stage
+    return None
 
 
 def require_trainable(folder: Path, scan: FolderScan) -> None:

@@ -30,7 +30,10 @@ from mindtrace.utils.mappings import flatten_dict
 
 _LOG = logging.getLogger("mindtrace")
 _STOPPED = (KeyboardInterrupt, InterruptedByUser, SIGTERMException)
-_DATA = ("batch_size", "num_val", "test_fraction", "split_seed", "image_size", "dir", "augment")
+_DATA = (
+    *("batch_size", "num_val", "test_fraction", "split_seed", "image_size", "dir", "augment"),
+    "group",
+)
 _PRECISIONS = {"32-true": "32", "bf16-mixed": "bf16"}
 _DEVICES = ("cpu", "cuda", "mps")
 

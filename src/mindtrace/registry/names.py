@@ -8,7 +8,7 @@ import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindtrace.errors import UsageError
+from mindtrace.config.sections import PHOTO_SOURCES
 
 if TYPE_CHECKING:
     from mindtrace.config.settings import Settings
@@ -30,18 +30,14 @@ def model_name_of(settings: Settings) -> str:
     """Under which name a training registers: `[registry] model_name`, else its source's."""
     if settings.registry.model_name is not None:
         return settings.registry.model_name
-    if settings.data.source != "folder" or settings.data.dir is None:
+    if settings.data.source not in PHOTO_SOURCES or settings.data.dir is None:
         return settings.data.source
-    name = Path(os.path.normpath(settings.data.dir)).name
-    if not re.fullmatch(NAME, name):
-        plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-        like = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("._-")[:64] or "images"
-        raise UsageError(
-            f"the folder's name '{name}' cannot be the model's name: 1 to 64 letters, digits, "
-            "'.', '_' or '-', and begin with a letter or digit",
-            hint=f"--set registry.model_name={like}",
-        )
-    return name
+    place = Path(os.path.normpath(settings.data.dir))
+    name = place.stem if settings.data.source == "table" else place.name
+    if re.fullmatch(NAME, name):
+        return name
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("._-")[:64] or "images"
 
 
 def log_name(model_name: str) -> str:

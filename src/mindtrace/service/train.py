@@ -7,7 +7,7 @@ import gc
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING
 
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, masked
-from mindtrace.errors import InterruptedByUser, NotFoundError, StoreError
+from mindtrace.errors import (
+    InterruptedByUser,
+    MindtraceError,
+    NotFoundError,
+    StoreError,
+    listed,
+)
 from mindtrace.progress import Progress
 from mindtrace.registry.names import PREFIX, model_name_of
 from mindtrace.registry.places import require_writable
@@ -186,6 +192,9 @@ def train(
                 progress.stage(f"registering {name}")
                 with interrupts.held():
                     published = _register(run, name, settings, result, guard, parent)
+            if published is not None and not published.champion:
+                for note in _other_classes(settings, published, data.class_names):
+                    progress.note(note)
         checkpoint.remove(folder)
     digests = result.data.digests()
     page = run.store.resolved(f"runs:/{run.run_id}/report/report.html")
@@ -258,7 +267,13 @@ def _prepared(
     settings: Settings, name: str, progress: Progress, resume: str | None, allow_leakage: bool
 ) -> tuple[Settings, ImageDataModule, ImageClassifier, tuple[Path, Identity] | None]:
     """Resolved settings, images in memory, the network and the checkpoint, all checked."""
-    from mindtrace.data.check import duplicates_of, leakage_error, listed_images, remarks
+    from mindtrace.data.check import (
+        duplicates_of,
+        leakage_error,
+        listed_images,
+        parted_groups,
+        remarks,
+    )
     from mindtrace.data.datamodule import build_data
     from mindtrace.models.networks import input_requirements, resolve_network
     from mindtrace.training import checkpoint
@@ -275,8 +290,9 @@ def _prepared(
     data.progress = progress
     data.prepare_data()
     data.setup()
-    same = duplicates_of(listed_images(data)) if data.owner == "user" else ()
-    error = leakage_error(same, data.made_by)
+    images = listed_images(data) if data.owner == "user" else []
+    same = duplicates_of(images)
+    error = leakage_error(same, parted_groups(images, data.made_by), data.made_by)
     if error is not None and not allow_leakage:
         raise error
     for note in (*data.notes, *remarks(same, data.made_by)):
@@ -366,6 +382,28 @@ def _log_report(run: Run, result: TrainResult) -> Report:
         write_report(Path(folder), found, result.course, test, names)
         run.log_folder(Path(folder), "report")
     return found
+
+
+def _other_classes(
+    settings: Settings, published: Published, class_names: Sequence[str]
+) -> Iterator[str]:
+    """One line if a version has other classes than its champion, so that no gate compares them."""
+    from mindtrace.bundle.bundle import MODEL_FILE
+    from mindtrace.bundle.model_config import ModelConfig
+    from mindtrace.registry.reference import locate
+
+    name = published.model_name
+    with suppress(MindtraceError, OSError):
+        champion = locate(settings, f"{name}@champion").folder / MODEL_FILE
+        before = ModelConfig.from_json(champion.read_text(encoding="utf-8")).class_names
+        if tuple(class_names) != before:
+            added = listed([one for one in class_names if one not in before])
+            gone = listed([one for one in before if one not in class_names])
+            yield (
+                f"the classes are not those of the champion (added: {added}; gone: {gone}): only "
+                f"`mindtrace registry promote {name}/{published.version} --force --reason TEXT` "
+                "makes this version champion"
+            )
 
 
 def _register(
