@@ -95,9 +95,14 @@ def test_a_training_or_registration_that_fails_is_a_failed_run(store: Store) -> 
     before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(TrainingError):
         train(settings_of("train.lr=1e30"))
-    (store.root / "staging").write_text("a file")
+
+    class Obstacle(Progress):
+        def stage(self, text: str) -> None:
+            if text.startswith("registering"):
+                (store.root / "staging").write_text("a file")
+
     with pytest.raises(StoreError):
-        train(settings_of("train.max_epochs=1"))
+        train(settings_of("train.max_epochs=1"), progress=Obstacle())
 
     assert (statuses(store), names(store)) == (["FAILED"] * 2, [])
     assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before
