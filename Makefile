@@ -17,7 +17,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: help demo test proofs lint format docs bench bench-train bench-registry bench-serve bench-retrain clean
+.PHONY: help demo test proofs lint format docs bench bench-gate bench-train bench-registry bench-serve bench-retrain clean
 
 help:
 	@echo "make demo    train on digits, register, predict an image, list versions"
@@ -28,6 +28,7 @@ help:
 	@echo "make docs    write docs/cli.md and docs/api.md anew"
 	@echo "make bench   start-up times beside an empty Typer program"
 	@echo "make bench-registry   lists and queries of 100,000 versions beside MLflow's client"
+	@echo "make bench-gate   how often the gate is wrong, simulated"
 	@echo "make bench-train DATA=FOLDER   training beside its rivals, on real MNIST"
 	@echo "make bench-serve   serving beside its rivals; DATA=FOLDER, PEERS='mlserver=/path/python ..'"
 	@echo "make bench-retrain DATA=FOLDER   what a training costs those who ask meanwhile"
@@ -75,6 +76,9 @@ bench: $(READY)
 # DATA=FOLDER holds MNIST/raw and, if wanted, FashionMNIST/raw; else [DIR_PATHS] DATA.
 bench-registry: $(READY)
 	$(BIN)/python benchmarks/registry.py
+
+bench-gate: $(READY)
+	$(BIN)/python benchmarks/gate.py
 
 bench-train: $(READY)
 	$(BIN)/python benchmarks/train.py $(if $(DATA),--data $(DATA))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,12 @@ class Child:
 
 @pytest.fixture
 def child(monkeypatch: pytest.MonkeyPatch) -> Child:
-    def history(_: Settings, name: str, *, repair: bool) -> list[HistoryEntry]:
-        assert not repair, "a server writes nothing itself"
+    def history(
+        _: Settings, name: str, *, limit: int, before: int | None = None
+    ) -> list[HistoryEntry]:
         if name != "m":
             raise NotFoundError("model", name, ["m"])
-        return LINES
+        return LINES[: None if before is None else before - 1][-limit:]
 
     child = Child()
     monkeypatch.setattr(models.promotion, "history", history)
@@ -184,7 +186,9 @@ def test_somebody_was_quicker(
     client: httpx.Client, child: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def grows(*_: Any) -> ChildResult:
-        monkeypatch.setattr(models.promotion, "history", lambda *_, **__: [*LINES, LINES[2]])
+        monkeypatch.setattr(
+            models.promotion, "history", lambda *_, **__: [replace(LINES[2], revision=4)]
+        )
         return said({}, "ConflictError", "somebody was quicker")
 
     monkeypatch.setattr(models.promotion, "change_in_child", grows)

@@ -16,6 +16,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from tests.registry.conftest import Publish
 
 from mindtrace.bundle.bundle import Contents
@@ -24,14 +25,18 @@ from mindtrace.config.settings import Settings
 from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, UsageError
 from mindtrace.registry.comparison import (
-    ClassChange,
     Side,
-    bootstrap_interval,
     compare,
+    ordered,
+)
+from mindtrace.registry.gate import (
+    Answers,
+    ClassChange,
+    Rule,
     decide,
+    fallen_classes,
     mcnemar_p,
     minimum_detectable,
-    ordered,
 )
 from mindtrace.service import promotion as service
 
@@ -52,13 +57,21 @@ def test_p_of_many_changes_is_no_overflow() -> None:
     assert mcnemar_p(5000, 5000) == 1.0
 
 
+def answered(n: int, gained: int, lost: int) -> Answers:
+    """Of n images b gains and loses these, and both answer the others right."""
+    labels = np.zeros(n, np.int64)
+    a, b = labels.copy(), labels.copy()
+    a[:gained], b[gained : gained + lost] = 1, 1
+    return Answers.of(labels, a, b, "accuracy")
+
+
 @pytest.mark.parametrize(("n", "gained", "lost"), [(500, 40, 20), (1000, 3, 12), (200, 5, 5)])
 def test_the_interval_is_that_of_resampling_images(n: int, gained: int, lost: int) -> None:
-    """Direct: draw images with replacement, look at the difference of accuracies."""
-    change = np.repeat([1.0, -1.0, 0.0], [gained, lost, n - gained - lost])
-    drawn = np.random.default_rng(1).integers(0, n, (10_000, n))
+    """Direct: draw the images and one pair more each way with replacement."""
+    change = np.repeat([1.0, -1.0, 0.0], [gained + 1, lost + 1, n - gained - lost])
+    drawn = np.random.default_rng(1).integers(0, n + 2, (10_000, n + 2))
     direct = np.quantile(change[drawn].mean(axis=1), [0.025, 0.975])
-    assert bootstrap_interval(n, gained, lost) == pytest.approx(direct, abs=2 / n)
+    assert answered(n, gained, lost).interval() == pytest.approx(direct, abs=2 / n)
 
 
 @given(counts)
@@ -67,14 +80,15 @@ def test_the_interval_is_always_the_same_and_holds_the_difference(
 ) -> None:
     gained, lost, same = drawn
     n = gained + lost + same
-    low, high = bootstrap_interval(n, gained, lost)
-    assert (low, high) == bootstrap_interval(n, gained, lost)
+    low, high = answered(n, gained, lost).interval()
+    assert (low, high) == answered(n, gained, lost).interval()
     assert -1 <= low <= (gained - lost) / n + 1 / n
     assert high <= 1
 
 
-def test_equal_answers_leave_nothing_open() -> None:
-    assert bootstrap_interval(100, 0, 0) == (0.0, 0.0)
+def test_equal_answers_leave_a_little_open() -> None:
+    low, high = answered(100, 0, 0).interval()
+    assert -0.04 < low < -0.01 < 0.01 < high < 0.04
     assert mcnemar_p(0, 0) == 1.0
     assert minimum_detectable(100, 0, 0) == 0.06
 
@@ -264,39 +278,99 @@ def test_registered_versions_are_compared_and_shown_on_one_page(
             service.compare(settings, "digits/1", other)
 
 
-def change(n: int, right_a: int, right_b: int) -> ClassChange:
+def change(n: int, right_a: int, right_b: int, name: str = "cat") -> ClassChange:
+    """A class in which b only loses or only gains."""
     if n == 0:
-        return ClassChange(0, "cat", 0, None, None, None)
-    return ClassChange(0, "cat", n, right_a / n, right_b / n, (right_b - right_a) / n)
+        return ClassChange(0, name, 0, None, None, None)
+    p = mcnemar_p(max(0, right_b - right_a), max(0, right_a - right_b))
+    return ClassChange(0, name, n, right_a / n, right_b / n, (right_b - right_a) / n, mcnemar_p=p)
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "counts", "verdict"),
-    [
-        (-0.01, 0.02, (10, 5, 5), "PROMOTE"),  # the edge belongs to the challenger
-        (0.02, 0.05, (10, 5, 5), "PROMOTE"),
-        (-0.0101, 0.02, (10, 5, 5), "HOLD"),
-        (-0.03, -0.01, (10, 5, 5), "HOLD"),
-        (-0.03, -0.0101, (10, 5, 5), "REJECT"),
-        (-0.5, -0.4, (10, 5, 5), "REJECT"),
-        (0.0, 0.1, (20, 20, 19), "PROMOTE"),  # 0.05 exactly, which floats do not say
-        (0.0, 0.1, (40, 39, 37), "PROMOTE"),
-        (0.0, 0.1, (100, 90, 84), "REJECT"),
-        (0.0, 0.1, (19, 19, 18), "REJECT"),
-        (-0.1, 0.1, (10, 9, 7), "REJECT"),  # a class that falls rejects what would be held
-        (0.0, 0.1, (0, 0, 0), "PROMOTE"),
-    ],
-)
-def test_the_gate(low: float, high: float, counts: tuple[int, int, int], verdict: str) -> None:
-    one = change(*counts)
-    found, reasons = decide((low, high), [one, change(5, 1, 5)])
-    fallen = one.diff is not None and one.diff < -0.0501
-    assert (found, "class cat falls" in reasons[0]) == (verdict, fallen)
+GATE = {
+    "the edge belongs to the challenger": (-0.01, 0.02, (10, 5, 5), "PROMOTE", "not worse than 1"),
+    "better": (0.02, 0.05, (10, 5, 5), "PROMOTE", "better: the difference lies between +0.0200"),
+    "just too wide": (-0.0101, 0.02, (10, 5, 5), "HOLD", "cannot tell whether it is worse than 1"),
+    "up to nothing": (-0.03, 0.0, (10, 5, 5), "HOLD", "cannot tell"),
+    "within the margin, but worse": (-0.0066, -0.0003, (10, 5, 5), "REJECT", "worse: the diff"),
+    "far worse": (-0.5, -0.4, (10, 5, 5), "REJECT", "worse"),
+    "a class at the margin": (0.0, 0.1, (200, 200, 190), "PROMOTE", "not worse"),
+    "a class below it": (0.0, 0.1, (200, 200, 180), "REJECT", "class cat falls from 1.0000"),
+    "two flipped of 36": (-0.005, 0.1, (36, 36, 34), "PROMOTE", "not worse"),
+    "a class rejects what would be held": (-0.1, 0.1, (40, 30, 15), "REJECT", "class cat falls"),
+    "no image": (0.0, 0.1, (0, 0, 0), "PROMOTE", "not worse"),
+}
+
+
+@pytest.mark.parametrize(("low", "high", "counts", "verdict", "words"), GATE.values(), ids=GATE)
+def test_the_gate(
+    low: float, high: float, counts: tuple[int, int, int], verdict: str, words: str
+) -> None:
+    found, reasons = decide(Rule(), (low, high), [change(*counts), change(5, 1, 5)])
+    assert (found, words in reasons[0]) == (verdict, True), reasons
 
 
 def test_a_wider_margin_lets_more_pass_and_every_reason_is_given() -> None:
-    assert decide((-0.04, 0.02), (), 0.01)[0] == "HOLD"
-    assert decide((-0.04, 0.02), (), 0.04)[0] == "PROMOTE"
-    assert decide((-0.001, 0.02), (), 0.0)[0] == "HOLD"
-    verdict, reasons = decide((-0.3, -0.2), [change(10, 9, 7), change(10, 9, 1)])
+    assert decide(Rule(margin=0.01), (-0.04, 0.02))[0] == "HOLD"
+    assert decide(Rule(margin=0.04), (-0.04, 0.02))[1][0].startswith("not worse than 4 points")
+    assert decide(Rule(margin=0.0), (-0.001, 0.02))[0] == "HOLD"
+    fallen = [change(40, 36, 20), change(40, 36, 4, "dog")]
+    assert decide(Rule(class_margin=0.5), (-0.01, 0.2), fallen)[1][0].startswith("class dog")
+    verdict, reasons = decide(Rule(), (-0.3, -0.2), fallen)
     assert (verdict, len(reasons)) == ("REJECT", 3)
+
+
+@given(st.lists(st.tuples(st.integers(1, 60), st.floats(0, 1), st.floats(0, 1)), max_size=12))
+def test_classes_fall_by_holms_procedure(drawn: list[tuple[int, float, float]]) -> None:
+    classes = [change(n, round(n * a), round(n * b), f"c{i}") for i, (n, a, b) in enumerate(drawn)]
+    wanted, m = set(), len(classes)
+    for rank, one in enumerate(sorted(classes, key=lambda one: one.mcnemar_p)):
+        if one.mcnemar_p > 0.05 / (m - rank):
+            break
+        wanted |= {one.class_name} if (one.diff or 0) < -0.05 - 1e-9 else set()
+    assert {line.split()[1] for line in fallen_classes(classes, 0.05)} == wanted
+
+
+METRICS = ("accuracy", "balanced_accuracy", "f1_macro")
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_metric_of_the_gate_is_the_usual_one(metric: str) -> None:
+    draw = np.random.default_rng(3)
+    labels = draw.choice(4, 500, p=[0.7, 0.2, 0.08, 0.02])
+    a, b = (np.where(draw.random(500) < 0.8, labels, draw.integers(0, 4, 500)) for _ in "ab")
+    found = Answers.of(labels, a, b, metric).scores()
+    usual = {
+        "accuracy": accuracy_score,
+        "balanced_accuracy": balanced_accuracy_score,
+        "f1_macro": lambda real, called: f1_score(real, called, average="macro"),
+    }[metric]
+    assert found == pytest.approx((usual(labels, a), usual(labels, b)))
+    low, high = Answers.of(labels, a, b, metric).interval()
+    assert low < found[1] - found[0] < high
+    mirror = Answers.of(labels, b, a, metric).interval()
+    assert mirror == pytest.approx((-high, -low), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("n", "flips", "verdict"),
+    [
+        (20, 0, "HOLD"),
+        (200, 0, "HOLD"),
+        (400, 0, "PROMOTE"),
+        (400, 6, "HOLD"),
+        (4000, 6, "PROMOTE"),
+    ],
+)
+def test_equal_models_pass_once_there_are_as_many_images_as_hold_says(
+    n: int, flips: int, verdict: str
+) -> None:
+    right_a, right_b = ([(i + at) % n >= flips for i in range(n)] for at in (0, n // 2))
+    found = compare(side("m/1", right_a), side("m/2", right_b))
+    assert found.verdict == verdict, found.reasons
+    if verdict == "HOLD":
+        needed = int(re.findall(r"from about ([\d,]+) test", found.reasons[1])[0].replace(",", ""))
+        for size, passes in ((needed * 11 // 10, True), (needed * 8 // 10, False)):
+            share = flips / n
+            lost = round(share * size)
+            answers = answered(size, lost, lost)
+            assert (answers.interval()[0] >= -0.01) is passes

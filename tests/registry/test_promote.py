@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.conftest import RunCli
 from tests.registry.conftest import Publish, Version, closed, register_version, sqlite_store
 
 from mindtrace.bundle.bundle import Contents
@@ -15,6 +17,7 @@ from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import BundleError, ConflictError, NotFoundError, UsageError, VerdictError
 from mindtrace.registry.champions import champion_of, parse_log
 from mindtrace.registry.names import CHAMPION
+from mindtrace.registry.publish import find_by_job
 from mindtrace.registry.reader import open_reader
 from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
@@ -131,6 +134,99 @@ def test_where_the_test_set_grew_what_both_share_decides(
             promote(settings, f"grown/{version}")
         assert promote(settings, f"grown/{version}", force=True, reason="x").promoted
         rollback(settings, "grown")
+
+
+def failing(packed: Contents, count: int) -> Contents:
+    """The same version, with `count` of its answers wrong of a test set 20 times as large."""
+    ledger = packed.predictions
+    digests = np.repeat(ledger.digests, 20, axis=0)
+    digests[:, 0], digests[:, 1] = np.arange(len(digests)) % 256, np.arange(len(digests)) // 256
+    right = np.eye(10, dtype=np.float32)[np.repeat(ledger.labels, 20)]
+    right[:count] = np.roll(right[:count], 1, axis=1)
+    arrays = {"digests": digests, "labels": np.repeat(ledger.labels, 20), "probabilities": right}
+    changed = dataclasses.replace(ledger, **arrays)
+    return dataclasses.replace(packed, predictions=changed)
+
+
+def test_a_chain_of_promotions_does_not_drift(
+    register: Publish, packed: Contents, settings: Settings, store: Store
+) -> None:
+    """Each version is as good as the one before, within the margin; together they are not."""
+    wide = settings.replace(**{"registry.class_margin": 1.0})
+    for count in (0, 60, 120, 180):
+        register("chain", contents=failing(packed, count))
+    forced = {"force": True, "reason": "a step of 0.8 points", "margin": 0.0}
+    for version in (2, 3):
+        assert promote(wide, f"chain/{version}", **forced).promoted
+    assert [(one.verdict, one.forced) for one in history(wide, "chain")[1:]] == [
+        ("REJECT", True)
+    ] * 2
+    # As good as 3 in all it is asked about 3, and 1.7 points below 1.
+    register("chain", contents=failing(packed, 119))
+    outcome = promote(wide, "chain/5")
+    assert (outcome.champion, outcome.verdict, outcome.promoted) == (3, "HOLD", False)
+    assert "worse than chain/1, champion before it, by more than 1 point" in outcome.reasons[0]
+    assert promote(wide, "chain/5", margin=0.05).verdict == "PROMOTE"
+    rollback(wide, "chain"), rollback(wide, "chain")
+    assert alias(store, "chain") == 1
+
+
+def test_a_forced_promotion_is_shown_as_forced(
+    settings: Settings, store: Store, run_cli: RunCli
+) -> None:
+    promote(settings, "3", force=True, reason="the data were wrong")
+    promote(settings, "4", force=True, reason="again")
+    for entry in store.client.search_model_versions("name = 'digits~history'"):
+        store.client.delete_model_version_tag(entry.name, entry.version, "mindtrace.forced")
+        break  # the newest, as an older release would have written it
+    lines = run_cli("registry", "history", "--json").stdout.splitlines()
+    assert [json.loads(line)["forced"] for line in lines] == [False, True, False]
+    header, *rows = run_cli("registry", "history").stdout.splitlines()
+    assert [
+        dict(zip(header.split("\t"), row.split("\t"), strict=True))["forced"] for row in rows
+    ] == ["false", "true", "false"]
+
+
+ANSWERS = {
+    "one class": (lambda labels: np.zeros_like(labels), True),
+    "another class": (lambda labels: np.full_like(labels, 7), True),
+    "two classes": (lambda labels: labels % 2, False),
+    "all": (lambda labels: labels, False),
+}
+
+
+@pytest.mark.parametrize(("answer", "refused"), ANSWERS.values(), ids=ANSWERS)
+def test_a_first_version_that_answers_one_class_is_no_champion(
+    answer: Any, refused: bool, register: Publish, packed: Contents, store: Store
+) -> None:
+    ledger = packed.predictions
+    probabilities = np.eye(10, dtype=np.float32)[answer(ledger.labels)]
+    dull = dataclasses.replace(
+        packed, predictions=dataclasses.replace(ledger, probabilities=probabilities)
+    )
+    made = register("dull", contents=dull, metadata={"job_id": "j1"})
+    assert (made.champion, made.warning is None) == (not refused, not refused)
+    if refused:
+        assert "to every test image, so it does not become champion" in str(made.warning)
+        again = find_by_job(store, "dull", "j1")
+        assert again is not None and not again.champion
+        assert CHAMPION not in store.client.get_registered_model("dull").aliases
+    assert register("dull").champion is refused, "the first that answers more becomes champion"
+
+
+def test_the_rule_of_the_configuration_holds(settings: Settings, run_cli: RunCli) -> None:
+    words = ("registry", "promote", "digits/4", "--dry-run", "--json")
+    for sets, verdict in (
+        ((), "HOLD"),
+        (("registry.margin=0.05",), "PROMOTE"),
+        (("registry.margin=0.05", "registry.metric=f1_macro"), "PROMOTE"),
+        (("registry.metric=balanced_accuracy",), "HOLD"),
+    ):
+        result = run_cli(*words, *(part for one in sets for part in ("--set", one)))
+        found = json.loads(result.stdout)
+        assert found["verdict"] == verdict, found["reasons"]
+        metric = sets[-1].partition("metric=")[2] if sets else "accuracy"
+        assert found["comparison"]["metric"] == (metric or "accuracy")
 
 
 def test_rollbacks_walk_back_to_the_first(settings: Settings, store: Store) -> None:

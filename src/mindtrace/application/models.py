@@ -162,7 +162,8 @@ def history(request: Request, name: Name, limit: Limit = 20, cursor: Cursor = No
 async def promote(request: Request, name: Name) -> JSONResponse:
     """Champion against challenger; 409 with the verdict where the gate says no."""
     asked = await _read(request, PromoteRequest)
-    words = [f"{name}/{asked.version}", "--margin", str(asked.margin)]
+    words = [f"{name}/{asked.version}"]
+    words += [] if asked.margin is None else ["--margin", str(asked.margin)]
     words += ["--dry-run"] * asked.dry_run + ["--force"] * asked.force
     return await run_in_threadpool(_change, request, name, "promote", asked.reason, words)
 

@@ -188,7 +188,9 @@ class PromoteRequest(Strict):
 
     model_config = ConfigDict(json_schema_extra=_REASON_TO_FORCE)
     version: Whole = Field(ge=1, le=1 << 31)
-    margin: float = Field(default=0.01, ge=0, le=1, description="how much worse is as good")
+    margin: float | None = Field(
+        default=None, ge=0, le=1, description="how much worse is as good; null: the server's"
+    )
     dry_run: bool = False
     force: bool = Field(default=False, description="promote whatever the gate says")
     reason: str | None = Field(default=None, max_length=1000, pattern=_ONE_LINE)
@@ -225,6 +227,7 @@ class ClassItem(Shape):
     acc_a: float | None
     acc_b: float | None
     diff: float | None
+    mcnemar_p: float
 
 
 class ComparisonItem(Shape):

@@ -29,14 +29,14 @@ _HISTORY = ("revision", "at", "by", "action", "from", "to", "verdict", "reason",
 _COMPARED = (
     *("a", "b", "test_digest", "n", "acc_a", "acc_b", "diff", "ci", "mcnemar_p"),
     *("wrong_to_right", "right_to_wrong", "minimum_detectable", "verdict", "reasons"),
-    *("left_out", "notes"),
+    *("left_out", "notes", "metric", "score_a", "score_b"),
 )
 _DIGEST_SHOWN = 12  # characters, on a terminal
 
 REF = argument("REF", "NAME (its champion), NAME@ALIAS, NAME/VERSION or a bundle folder.")
 NAME = argument("NAME", "The model; may be left out if there is only one.", default=None)
 NAME_OR_ALL = argument("NAME", "One model; the default is all of them.", default=None)
-MARGIN = option("M", "The loss of accuracy that still counts as equal.", default=0.01)
+MARGIN = option("M", "The loss that still counts as equal; the default is [registry] margin.")
 REASON = option("TEXT", "Why; kept in the history.")
 IF_REVISION = option("N", "Only if the history is still at revision N; else exit 5.", min=0)
 
@@ -102,7 +102,7 @@ def compare(
     a: str = argument("A", "A version: NAME (its champion), NAME/VERSION, ..."),
     b: str = argument("B", "The other version; a number is one of A's model."),
     html: Path | None = option("FILE", "Write a page with the images whose answer changed."),
-    margin: float = MARGIN,
+    margin: float | None = MARGIN,
 ) -> None:
     """Compare two versions image by image, on the test images of both.
 
@@ -138,15 +138,16 @@ def promote(
     call: Call,
     ref: str = argument("REF", "The challenger: NAME/VERSION or VERSION."),
     dry_run: bool = flag("--dry-run", "Print what would happen, change nothing."),
-    margin: float = MARGIN,
+    margin: float | None = MARGIN,
     force: bool = flag("--force", "Promote whatever the gate says; needs --reason."),
     reason: str | None = REASON,
     if_revision: int | None = IF_REVISION,
 ) -> None:
     """Make a version champion, if it is as good as the champion.
 
-    PROMOTE if it is not worse by more than the margin and no class falls by more than 0.05;
-    HOLD and REJECT change nothing, are kept in the history and exit with 3.
+    PROMOTE if it is better, or not worse than the margin; REJECT if it or a class is worse; HOLD
+    if the test images cannot tell, or if it falls behind one of the last ten champions. HOLD and
+    REJECT change nothing, are kept in the history and exit with 3.
     """
     settings = call.settings()
     from mindtrace.service.promotion import promote as service

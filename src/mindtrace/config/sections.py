@@ -262,6 +262,13 @@ class RegistrySettings(Section):
         none=("",),
         request=True,
     )
+    metric: Literal["accuracy", "balanced_accuracy", "f1_macro"] = key(
+        "accuracy", "what the gate compares; the other two weigh all classes alike"
+    )
+    margin: float = key(0.01, "loss in the metric that still counts as equal", ge=0, le=1)
+    class_margin: float = key(
+        0.05, "loss of accuracy in one class that is no reason to reject", ge=0, le=1
+    )
     experiment_name: str | None = key(
         None,
         "MLflow experiment of the runs; blank is the same as model_name",

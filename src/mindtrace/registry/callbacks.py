@@ -210,7 +210,10 @@ class MlflowLightningCallback(pl.Callback):
             started_at=self._started_at,
             ended_at=ended_at,
         )
-        return register(run, self._model_name, self._settings, result, job_id=self.job_id)
+        made = register(run, self._model_name, self._settings, result, job_id=self.job_id)
+        if made.warning is not None:
+            _LOG.warning(made.warning)
+        return made
 
     def _closed(self) -> Run:
         """The open run, which nothing writes to any more."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,29 +17,24 @@ from mindtrace.bundle.model_config import ModelConfig, ModelConfigError
 from mindtrace.bundle.predictions import TestPredictions
 from mindtrace.config.urls import file_path
 from mindtrace.errors import BundleError, StoreError, UsageError
+from mindtrace.registry.gate import (
+    Answers,
+    ClassChange,
+    Rule,
+    decide,
+    mcnemar_p,
+    minimum_detectable,
+)
 
 if TYPE_CHECKING:
     from mindtrace.registry.reader import Reader
     from mindtrace.registry.reference import Located
 
-PROMOTE, REJECT, HOLD = "PROMOTE", "REJECT", "HOLD"
-MARGIN = 0.01
-CLASS_MARGIN = 0.05
 # Folder of a run with the predictions that `registry evaluate` kept.
 EVALUATIONS = "evaluations"
 
 # A note on a version that was made before training images were kept.
 UNKNOWN_TRAINING = "{} keeps no digests of its training images: only its own test set counts"
-
-# Shares of whole images that are equal on paper must be equal here.
-_ROUNDING = 1e-9
-_RESAMPLES = 10_000
-_SEED = 0
-# Quantiles of the normal distribution at 0.975 and 0.8.
-_TWO_SIDED_5_PERCENT = 1.959963984540054
-_POWER_80_PERCENT = 0.8416212335729143
-# 2 * 0.5**6 < 0.05 < 2 * 0.5**5: fewer changed images are never significant.
-_FEWEST = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,18 +68,6 @@ class Side:
 
 
 @dataclass(frozen=True)
-class ClassChange:
-    """Accuracies of both versions in one class; None without images of it."""
-
-    label: int
-    class_name: str
-    n: int
-    acc_a: float | None
-    acc_b: float | None
-    diff: float | None
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Version b compared with version a on the test images that both may be judged on."""
 
@@ -97,7 +78,7 @@ class Comparison:
     acc_a: float
     acc_b: float
     diff: float
-    ci: tuple[float, float]  # 95 % interval of diff
+    ci: tuple[float, float]  # 95 % interval of score_b - score_a
     mcnemar_p: float
     wrong_to_right: int  # images that only b gets right
     right_to_wrong: int
@@ -106,6 +87,9 @@ class Comparison:
     verdict: str  # of the gate, b as challenger of a
     reasons: tuple[str, ...]
     margin: float
+    metric: str  # of the scores and the interval
+    score_a: float
+    score_b: float
     left_out: int  # images that both answered and one was trained on
     notes: tuple[str, ...]  # which test images these are
 
@@ -169,17 +153,16 @@ def judged(a: Side, b: Side) -> tuple[Side, Side, int]:
     return first, second, len(pairs) - len(fair)
 
 
-def compare(a: Side, b: Side, margin: float = MARGIN) -> Comparison:
+def compare(a: Side, b: Side, rule: Rule | None = None) -> Comparison:
     """Compare b with a; UsageError if they share no test images or have other classes."""
-    whole = a, b
+    rule, whole = rule or Rule(), (a, b)
     a, b, left_out = judged(a, b)
-    n = len(a.ledger.labels)
+    n = len(a.answers)
     gained, lost = int((b.right & ~a.right).sum()), int((a.right & ~b.right).sum())
     right_a, right_b = int(a.right.sum()), int(b.right.sum())
-    # One pair more each way: without any change the interval would shrink to nothing.
-    interval = bootstrap_interval(n + 2, gained + 1, lost + 1)
-    classes = _per_class(a, b)
-    verdict, reasons = decide(interval, classes, margin)
+    answers = Answers.of(a.ledger.labels, a.answers, b.answers, rule.metric)
+    interval, classes, scores = answers.interval(), _per_class(a, b), answers.scores()
+    verdict, reasons = decide(rule, interval, classes, answers)
     return Comparison(
         a=a.name,
         b=b.name,
@@ -196,78 +179,13 @@ def compare(a: Side, b: Side, margin: float = MARGIN) -> Comparison:
         minimum_detectable=minimum_detectable(n, gained, lost),
         verdict=verdict,
         reasons=reasons,
-        margin=margin,
+        margin=rule.margin,
+        metric=rule.metric,
+        score_a=scores[0],
+        score_b=scores[1],
         left_out=left_out,
         notes=_notes(*whole, n + left_out, left_out),
     )
-
-
-def decide(
-    interval: tuple[float, float], classes: Sequence[ClassChange], margin: float = MARGIN
-) -> tuple[str, tuple[str, ...]]:
-    """The gate: a verdict on the challenger and its reasons, one line each.
-
-    REJECT if a class falls by more than 0.05, or if even the upper end of the interval is below
-    -margin. PROMOTE if even the lower end is not below it. Else HOLD: this test set cannot tell.
-    """
-    low, high = interval
-    fallen = tuple(
-        f"class {one.class_name} falls from {one.acc_a:.4f} to {one.acc_b:.4f}, "
-        f"more than {CLASS_MARGIN} ({one.n} images)"
-        for one in classes
-        if one.diff is not None and one.diff < -CLASS_MARGIN - _ROUNDING
-    )
-    found = f"the difference lies between {low:+.4f} and {high:+.4f}"
-    if high < -margin - _ROUNDING:
-        return REJECT, (f"{found}, below -{margin}", *fallen)
-    if fallen:
-        return REJECT, fallen
-    if low >= -margin - _ROUNDING:
-        return PROMOTE, (f"{found}, not below -{margin}",)
-    return HOLD, (f"{found}: this test set cannot tell whether it is below -{margin}",)
-
-
-def bootstrap_interval(images: int, gained: int, lost: int) -> tuple[float, float]:
-    """95 % interval of the difference of accuracies by a paired bootstrap.
-
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
-    """
-    # An image adds 1, -1 or 0 to the difference. Drawing images with replacement draws how many
-    # of each there are from a multinomial distribution: the same bootstrap, without the images.
-    shares = np.array([gained, lost, images - gained - lost]) / images
-    drawn = np.random.default_rng(_SEED).multinomial(images, shares, size=_RESAMPLES)
-    differences = (drawn[:, 0] - drawn[:, 1]) / images
-    low, high = np.quantile(differences, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def mcnemar_p(gained: int, lost: int) -> float:
-    """Two-sided exact p value that changed images are shared like this; 1.0 without changes.
-
-    Source: McNemar, Psychometrika 12 (1947) 153; its exact form is the binomial test.
-    """
-    changed = gained + lost
-    term = total = 1  # comb(changed, 0)
-    for count in range(1, min(gained, lost) + 1):
-        term = term * (changed - count + 1) // count
-        total += term
-    return float(min(1.0, 2 * total / 2**changed))
-
-
-def minimum_detectable(images: int, gained: int, lost: int) -> float:
-    """The smallest difference of accuracies that this test set shows four times in five.
-
-    At 5 % two-sided, with the share of changed images as it is here. With n images and a share s,
-    the difference d solves `sqrt(n) d = z1 sqrt(s) + z2 sqrt(s - d**2)`, z1 = 1.96, z2 = 0.84;
-    but fewer than 6 changed images never reach 5 %, so it is at least 6 / n.
-    Source: Connor, Biometrics 43 (1987) 207, solved for the difference.
-    """
-    share = (gained + lost) / images
-    first, second = _TWO_SIDED_5_PERCENT, _POWER_80_PERCENT
-    half = first * math.sqrt(share * images)
-    whole = images + second**2
-    root = math.sqrt(max(0.0, half**2 - whole * share * (first**2 - second**2)))
-    return min(1.0, max((half + root) / whole, _FEWEST / images))
 
 
 def _per_class(a: Side, b: Side) -> tuple[ClassChange, ...]:
@@ -276,7 +194,13 @@ def _per_class(a: Side, b: Side) -> tuple[ClassChange, ...]:
         here = a.ledger.labels == label
         n, right_a, right_b = (int(x.sum()) for x in (here, a.right[here], b.right[here]))
         shares = (right_a / n, right_b / n, (right_b - right_a) / n) if n else (None, None, None)
-        rows.append(ClassChange(label, class_name, n, *shares))
+        gained, lost = (
+            int((here & b.right & ~a.right).sum()),
+            int((here & a.right & ~b.right).sum()),
+        )
+        acc_a, acc_b, diff = shares
+        p = mcnemar_p(gained, lost)
+        rows.append(ClassChange(label, class_name, n, acc_a, acc_b, diff, p))
     return tuple(rows)
 
 

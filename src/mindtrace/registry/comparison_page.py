@@ -11,7 +11,8 @@ from mindtrace.errors import DataError, MindtraceError
 
 if TYPE_CHECKING:
     from mindtrace.config.settings import Settings
-    from mindtrace.registry.comparison import ClassChange, Comparison, Side
+    from mindtrace.registry.comparison import Comparison, Side
+    from mindtrace.registry.gate import ClassChange
     from mindtrace.registry.reference import Located
 
 # A page of thousands of images is slow to open and no easier to judge.
@@ -56,8 +57,9 @@ def comparison_page(
         missing,
         _gallery("Right before, wrong now", lost, ("up", "down"), a, b, images),
         _gallery("Wrong before, right now", gained, ("down", "up"), a, b, images),
-        '<footer class="soft">Interval: paired bootstrap, 95 %, 10,000 resamples. p: McNemar\'s '
-        "test, exact and two-sided. Written by mindtrace registry compare.</footer>",
+        '<footer class="soft">Interval: paired bootstrap, 95 %, 10,000 resamples, one pair '
+        "more each way. p: McNemar's test, exact and two-sided. Written by mindtrace registry "
+        "compare.</footer>",
     )
     return html.page(f"{comparison.b} beside {comparison.a}", parts)
 
@@ -107,13 +109,14 @@ def _figures(comparison: Comparison) -> str:
 def _interval(comparison: Comparison) -> str:
     """The interval on a line with zero and the margin, as SVG."""
     (low, high), margin = comparison.ci, comparison.margin
+    diff = comparison.score_b - comparison.score_a
     reach = 1.15 * max(abs(low), abs(high), margin, 1e-4)
 
     def place(value: float) -> float:
         return 300 + 280 * value / reach
 
     zero, edge = place(0), place(-margin)
-    words = f"difference {comparison.diff:+.4f}, between {low:+.4f} and {high:+.4f}"
+    words = f"difference {diff:+.4f}, between {low:+.4f} and {high:+.4f}"
     return (
         f'<figure><svg viewBox="0 0 600 84" role="img" aria-label="{words}">'
         '<line x1="20" x2="580" y1="40" y2="40" stroke="var(--line)" stroke-width="2"/>'
@@ -122,12 +125,12 @@ def _interval(comparison: Comparison) -> str:
         ' stroke-dasharray="4 3"/>'
         f'<line x1="{place(low):.1f}" x2="{place(high):.1f}" y1="40" y2="40"'
         ' stroke="var(--ink)" stroke-width="6" stroke-linecap="round"/>'
-        f'<circle cx="{place(comparison.diff):.1f}" cy="40" r="8" fill="var(--ink)"'
+        f'<circle cx="{place(diff):.1f}" cy="40" r="8" fill="var(--ink)"'
         ' stroke="var(--ground)" stroke-width="3"/>'
         f'<text x="{zero:.1f}" y="15" text-anchor="middle">0</text>'
         f'<text x="{edge:.1f}" y="77" text-anchor="middle">margin -{margin:g}</text>'
-        f'</svg><p class="soft">{_signed(comparison.diff)}, between {low:+.4f} and {high:+.4f}; '
-        "the smallest difference that this test set shows is "
+        f'</svg><p class="soft">{comparison.metric}: {_signed(diff)}, '
+        f"between {low:+.4f} and {high:+.4f}; the smallest difference that this test set shows is "
         f"{comparison.minimum_detectable:.4f}</p></figure>"
     )
 

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from mindtrace.training.fit import TrainResult
 
 
+# The tag of a version that answers one class to everything.
+_ONE_CLASS = "one_class"
+
+
 @dataclass(frozen=True)
 class Published:
     """A registered version; `champion` tells whether it became champion as the first one."""
@@ -47,6 +51,16 @@ class Published:
     @property
     def weights_digest(self) -> str:
         return self.tags.get("weights_digest", "")
+
+    @property
+    def warning(self) -> str | None:
+        """What its user must know."""
+        answer = self.tags.get(_ONE_CLASS)
+        if answer is None:
+            return None
+        rest = "" if self.champion else ", so it does not become champion by being first"
+        name = f"{self.model_name}/{self.version}"
+        return f"{name} answers '{answer}' to every test image{rest}; train it longer or otherwise"
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -132,6 +146,7 @@ def publish(
                 **metadata,
                 "bundle_digest": bundle_digest,
                 "weights_digest": weights_digest(contents.weights),
+                **_one_class(contents),
             }
             _upload(store, run_id, folder)
             if before_register is not None:
@@ -147,7 +162,7 @@ def publish(
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     version = int(created.version)
-    champion = promote_first_version(store, model_name, version, by)
+    champion = _ONE_CLASS not in tags and promote_first_version(store, model_name, version, by)
     return Published(model_name, version, champion, run_id, tags)
 
 
@@ -157,7 +172,9 @@ def find_by_job(store: Store, model_name: str | None, job_id: str) -> Published 
     if found is None:
         return None
     name, run_id = found.model_name, found.run_id
-    champion = promote_first_version(store, name, found.version, who())
+    champion = _ONE_CLASS not in found.tags and promote_first_version(
+        store, name, found.version, who()
+    )
     with store_errors(store.uri):
         if store.client.get_run(run_id).info.status != "FINISHED":
             store.client.set_terminated(run_id, "FINISHED")
@@ -220,6 +237,15 @@ def add_mlflow_files(folder: Path, spec: ImageSpec, class_count: int) -> None:
         for path in written.iterdir():
             if path.name != ONNX_FILE:
                 (folder / path.name).write_bytes(path.read_bytes())
+
+
+def _one_class(contents: Contents) -> dict[str, str]:
+    """A tag with the class that a version answers to all test images, if these are of several."""
+    ledger = contents.predictions
+    answers = np.unique(ledger.probabilities.argmax(axis=1))
+    if len(answers) > 1 or len(np.unique(ledger.labels)) < 2:
+        return {}
+    return {_ONE_CLASS: contents.model_config.class_names[answers[0]]}
 
 
 def _upload(store: Store, run_id: str, folder: Path) -> None:

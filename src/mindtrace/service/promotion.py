@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from mindtrace.registry.champions import (
     ROLLBACK,
     ChampionLog,
     HistoryEntry,
+    champions,
     identity_of,
     promotion_to_undo,
     times_used,
@@ -48,9 +50,9 @@ from mindtrace.system import ChildResult, run_child
 
 if TYPE_CHECKING:
     from mindtrace.registry.comparison import Comparison, Side
+    from mindtrace.registry.gate import Rule
     from mindtrace.registry.reader import ModelVersion, Reader
 
-MARGIN = 0.01
 CHILD_TIMEOUT = 60.0  # seconds: a store that is away must not hold a request for ever
 _TURN_TIMEOUT = 5.0  # seconds
 _LONGEST_REASON = 1000  # MLflow's limit for a tag is above
@@ -110,14 +112,13 @@ def promote(
     ref: str,
     *,
     dry_run: bool = False,
-    margin: float = MARGIN,
+    margin: float | None = None,
     force: bool = False,
     reason: str | None = None,
     if_revision: int | None = None,
 ) -> Promotion:
     """Make a version champion if the gate passes it; a refusal is logged and returned."""
-    if not 0 <= margin <= 1:
-        raise UsageError(f"margin {margin}: must be between 0 and 1")
+    rule = _rule(settings, margin)
     if force and not (reason or "").strip():
         raise UsageError("force wants a reason for the history", hint="--force --reason TEXT")
     _check_reason(reason)
@@ -125,11 +126,14 @@ def promote(
     row = find(settings, reader, ref)
     _check_bundle(settings, reader, row)
     log = _champion_log(settings, reader, row.name)
-    gate = cache(partial(_gate, settings, reader, row, margin, force))
+    gate = cache(partial(_gate, settings, reader, row, rule, force))
     for entries in log.attempts(if_revision):
         logged, revision = log.champion(), len(entries)
         champion = logged or _champion_by_alias(reader, row.name)
         comparison = None if champion in (None, row.version) else gate(champion)
+        if comparison is not None:
+            earlier = [entry.to for entry in reversed(champions(entries)) if log.counts(entry)]
+            comparison = _against_chain(comparison, gate, earlier)
         verdict = None if comparison is None else comparison.verdict
         refused = verdict not in (None, "PROMOTE") and not force
         if dry_run:
@@ -208,13 +212,13 @@ def rollback(
     raise log.lost_race()
 
 
-def compare(settings: Settings, a: str, b: str, *, margin: float = MARGIN) -> Comparison:
+def compare(settings: Settings, a: str, b: str, *, margin: float | None = None) -> Comparison:
     """Compare version b with version a on the test set that both answered."""
     return _compared(settings, a, b, margin)[0]
 
 
 def compare_page(
-    settings: Settings, a: str, b: str, *, margin: float = MARGIN
+    settings: Settings, a: str, b: str, *, margin: float | None = None
 ) -> tuple[Comparison, str]:
     """The same, and an HTML page with the images that changed."""
     from mindtrace.registry.comparison_page import comparison_page
@@ -231,6 +235,9 @@ def change_in_child(settings: Settings, verb: str, arguments: Sequence[str]) -> 
     ours = {
         "DIR_PATHS__ROOT": str(settings.dirs.root),
         "REGISTRY__TRACKING_URI": settings.registry.tracking_uri,
+        "REGISTRY__METRIC": settings.registry.metric,
+        "REGISTRY__MARGIN": str(settings.registry.margin),
+        "REGISTRY__CLASS_MARGIN": str(settings.registry.class_margin),
     }
     if not _turn.acquire(timeout=_TURN_TIMEOUT):
         raise QueueFullError("the registry is being changed already", hint="repeat in a moment")
@@ -279,7 +286,7 @@ def _check_bundle(settings: Settings, reader: Reader, row: ModelVersion) -> None
 
 
 def _gate(
-    settings: Settings, reader: Reader, row: ModelVersion, margin: float, force: bool, champion: int
+    settings: Settings, reader: Reader, row: ModelVersion, rule: Rule, force: bool, champion: int
 ) -> Comparison | None:
     """Champion and challenger compared; None where they cannot be and `force` is given."""
     from mindtrace.registry.comparison import compare, read_sides
@@ -287,12 +294,48 @@ def _gate(
     try:
         before = find(settings, reader, Reference(name=row.name, version=champion))
         bundles = (locate_version(settings, reader, one) for one in (before, row))
-        return compare(*read_sides(reader, *bundles), margin)
+        return compare(*read_sides(reader, *bundles), rule)
     except (BundleError, NotFoundError, UsageError) as error:
         if force:
             return None
         error.hint = error.hint or "--force --reason TEXT promotes without comparing"
         raise
+
+
+def _rule(settings: Settings, margin: float | None) -> Rule:
+    """The gate's rule, with a margin of the caller's if it is not None."""
+    from mindtrace.registry.gate import Rule
+
+    ours = settings.registry
+    if margin is None:
+        margin = ours.margin
+    if not 0 <= margin <= 1:
+        raise UsageError(f"margin {margin}: must be between 0 and 1")
+    return Rule(ours.metric, margin, ours.class_margin)
+
+
+def _against_chain(
+    found: Comparison, gate: Callable[[int], Comparison | None], earlier: Sequence[int]
+) -> Comparison:
+    """HOLD instead of PROMOTE for what is worse than the best of the last champions."""
+    from mindtrace.registry.gate import CHAIN, HOLD, PROMOTE, falls_behind, points
+
+    if found.verdict != PROMOTE:
+        return found
+    best = found
+    for version in [*dict.fromkeys(earlier)][:CHAIN]:
+        # One that is gone, damaged or about other images says nothing.
+        with contextlib.suppress(BundleError, NotFoundError, UsageError):
+            other = gate(version)
+            best = other if other is not None and other.score_a > best.score_a else best
+    if not falls_behind(best.ci, best.margin):
+        return found
+    low, high = best.ci
+    reason = (
+        f"not worse than {found.a}, but worse than {best.a}, champion before it, by more than "
+        f"{points(best.margin)}: the difference lies between {low:+.4f} and {high:+.4f}"
+    )
+    return replace(found, verdict=HOLD, reasons=(reason,))
 
 
 def _reasons(row: ModelVersion, champion: int | None) -> tuple[str, ...]:
@@ -304,7 +347,7 @@ def _reasons(row: ModelVersion, champion: int | None) -> tuple[str, ...]:
 
 
 def _compared(
-    settings: Settings, a: str, b: str, margin: float
+    settings: Settings, a: str, b: str, margin: float | None
 ) -> tuple[Comparison, Side, Side, Located]:
     """The comparison, both versions' predictions, and b's bundle; b may be one of a's model."""
     from mindtrace.registry.comparison import compare, read_sides
@@ -313,4 +356,4 @@ def _compared(
     second = locate(settings, b, first.model_name)
     reader = open_reader(settings) if first.row or second.row else None
     sides = read_sides(reader, first, second)
-    return compare(*sides, margin), *sides, second
+    return compare(*sides, _rule(settings, margin)), *sides, second

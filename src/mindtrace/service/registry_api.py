@@ -138,7 +138,7 @@ class Registry:
         """Delete all but the newest `keep` (1 or more) versions that nothing names."""
         return builtins.list(gc(self.settings, name, keep=keep, dry_run=dry_run))
 
-    def compare(self, a: str, b: str, *, margin: float = 0.01) -> Comparison:
+    def compare(self, a: str, b: str, *, margin: float | None = None) -> Comparison:
         """Version b beside version a, on the test set that both answered.
 
         UsageError where there is none, BundleError where a bundle is not what was registered.
@@ -150,7 +150,7 @@ class Registry:
         ref: str,
         *,
         dry_run: bool = False,
-        margin: float = 0.01,
+        margin: float | None = None,
         force: bool = False,
         reason: str | None = None,
         if_revision: int | None = None,

@@ -192,6 +192,8 @@ def train(
                 progress.stage(f"registering {name}")
                 with interrupts.held():
                     published = _register(run, name, settings, result, guard, parent)
+            if published is not None and published.warning is not None:
+                progress.note(published.warning)
             if published is not None and not published.champion:
                 for note in _other_classes(settings, published, data.class_names):
                     progress.note(note)

@@ -137,17 +137,10 @@ function reasonField(required) {
 
 /* What the gate says of two versions, in words, figures and a line. */
 
-const MEANING = {
-  PROMOTE: "It is not worse.",
-  HOLD: "This test set cannot tell.",
-  REJECT: "It is worse.",
-};
-
 /** The verdict with its reasons; `verdict` is null where there was nothing to compare with. */
 function verdictBox(verdict, reasons) {
   return el("div", { class: `verdict ${verdict ?? ""}` },
     el("strong", {}, verdict ?? "No comparison"),
-    verdict && el("span", {}, ` ${MEANING[verdict]}`),
     reasons.map((reason) => el("p", { class: "small" }, reason)));
 }
 
@@ -169,11 +162,14 @@ function figures(comparison) {
 const coloured = (value) =>
   el("span", { class: value > 0 ? "up" : value < 0 ? "down" : "soft" }, points(value));
 
-function interval({ ci: [low, high], diff, margin = 0.01, n, minimum_detectable: least }) {
+function interval(comparison) {
+  const { ci: [low, high], margin = 0.01, n, minimum_detectable: least } = comparison;
+  const { metric = "accuracy", score_a: before = 0, score_b: now = comparison.diff } = comparison;
+  const diff = now - before;
   const reach = 1.15 * Math.max(Math.abs(low), Math.abs(high), margin, 1e-4);
   const at = (value) => 300 + (280 * value) / reach;
   const words =
-    `${points(diff)} points, between ${points(low)} and ${points(high)} with 95 % confidence. ` +
+    `${points(diff)} points of ${metric}, between ${points(low)} and ${points(high)} with 95 % confidence. ` +
     `${count(n, "test image")} can show a difference of ${points(least).slice(1)} or more.`;
   const mark = (value, kind) =>
     svg("line", { x1: at(value), x2: at(value), y1: 14, y2: 46, class: kind });
