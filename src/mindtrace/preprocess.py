@@ -1,24 +1,28 @@
 """From the bytes of an image file to a network's input: the only path there is."""
 
-# PNG, JPEG and WebP; of an animation the first frame. The rotation that EXIF asks for is
+# Of an animation, or of several pages, the first frame. The rotation that EXIF asks for is
 # carried out. A transparent pixel becomes black. 16 bits a channel are scaled to 8, not clipped.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import hashlib
 import io
+import logging
 import re
 import struct
 import warnings
 import zlib
 from dataclasses import asdict, dataclass
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, _imaging
 
+from mindtrace.config.formats import FORMATS, SERVED, reads_heic
 from mindtrace.errors import ImageError
 
 MAX_PIXELS = 100_000_000
@@ -29,17 +33,18 @@ Mode = Literal["L", "RGB"]
 Resize = Literal["stretch", "crop", "pad"]
 Interpolation = Literal["bilinear", "bicubic"]
 
-_FORMATS = ("PNG", "JPEG", "WEBP")
 # Pixels that scaling for a crop may make of a long and thin image.
 _LARGEST_SCALED = 25_000_000
 # Pixels converted at a time: bounds the memory, and the time the interpreter lock is held.
 _STRIP = 1 << 19
 _TOO_LARGE = "scale it down, or raise max_pixels"
 # What Pillow's decoders raise on damaged files, found by feeding them such files.
-_DAMAGE = (
+DAMAGE = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error),
     # A missing palette, and whatever else the decoders assume to be there.
     *(AssertionError, AttributeError, KeyError, TypeError, OverflowError),
+    # What libavif and libheif cannot decode, or have no memory for.
+    *(RuntimeError, MemoryError),
 )
 # By the value of EXIF's tag; 1 is upright.
 _TURNS = {
@@ -62,6 +67,8 @@ _CHUNK = struct.Struct(">I4s")
 _PACKED = frozenset({b"zTXt", b"iTXt", b"iCCP"})
 _MAX_CHUNKS, _MAX_PACKED = 16_384, 64
 
+_TILES = frozenset({273, 324})  # the tags of TIFF with the places of strips and tiles
+
 _MARKER = re.compile(rb"\xff([^\x00\xff])")
 # Markers of JPEG that stand alone; a length follows all others.
 _ALONE = frozenset([0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)])
@@ -73,6 +80,9 @@ _MAX_SEGMENTS, _MAX_SCANS, _MAX_GAPS = 4096, 64, 65_536
 # Pillow warns of damaged metadata, between our own lines on stderr. What keeps an image
 # from being read is an error, and is reported.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+with contextlib.suppress(AttributeError, OSError):  # libtiff, where Pillow has it beside itself
+    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 @dataclass(frozen=True)
@@ -119,13 +129,22 @@ class InputRequirements:
     min_side: int | None = None
 
 
-def open_pixels(data: bytes, mode: Mode, max_pixels: int = MAX_PIXELS) -> Image.Image:
+class Accepted(NamedTuple):
+    """Which image files are read: the largest in pixels, and names of `FORMATS`."""
+
+    max_pixels: int = MAX_PIXELS
+    formats: tuple[str, ...] = tuple(FORMATS)
+
+
+def open_pixels(
+    data: bytes, mode: Mode, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = SERVED
+) -> Image.Image:
     """Decode an image file to 8 bits a channel, upright, in its own size; or ImageError."""
     fault = decoding_cost_fault(data)
     if fault is not None:
         raise ImageError(f"damaged image: far too many {fault}")
     try:
-        image = opened(io.BytesIO(data), max_pixels)
+        image = opened(io.BytesIO(data), max_pixels, formats)
         width, height = image.size
         if width * height > max_pixels:
             raise ImageError(
@@ -140,36 +159,57 @@ def open_pixels(data: bytes, mode: Mode, max_pixels: int = MAX_PIXELS) -> Image.
         raise ImageError(f"image: more than {max_pixels:,} pixels", hint=_TOO_LARGE) from error
     except UnidentifiedImageError as error:
         kind = f"{len(data):,} bytes that begin with {data[:8]!r}" if data else "the file is empty"
-        raise ImageError(f"not an image: {kind}", hint="PNG, JPEG and WebP are read") from error
-    except _DAMAGE as error:
+        known = [name for name in formats if name != "heic" or reads_heic()]
+        *names, last = [FORMATS[name].words for name in known] or ["nothing"]
+        hint = f"{', '.join(names)} and {last} are read" if names else f"{last} is read"
+        if data[4:8] == b"ftyp" and not reads_heic() and "heic" in formats:
+            hint = "it may be HEIC: pip install 'mindtrace[heif]'"
+        raise ImageError(f"not an image: {kind}", hint=hint) from error
+    except DAMAGE as error:
         reason = str(error) or "its parts do not fit together"
         raise ImageError(f"damaged image: {reason}") from error
 
 
-def opened(file: str | IO[bytes], max_pixels: int = MAX_PIXELS) -> Image.Image:
+def opened(
+    file: str | IO[bytes], max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = SERVED
+) -> Image.Image:
     """An image file with its header read; raises whatever Pillow raises."""
     # Its own limit would refuse, or warn of, what max_pixels allows.
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
-    return Image.open(file, formats=_FORMATS)
+    try:
+        names = [FORMATS[name].pillow for name in formats if name != "heic"]
+        return Image.open(file, formats=names)
+    except UnidentifiedImageError:
+        if "heic" not in formats or not reads_heic():
+            raise
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        return Image.open(file, formats=["HEIF"])
 
 
-def count_pixels(data: bytes) -> int:
+def count_pixels(data: bytes, formats: tuple[str, ...] = SERVED) -> int:
     """The number of pixels that an image file's header states; or ImageError."""
     try:
-        with opened(io.BytesIO(data)) as image:
+        with opened(io.BytesIO(data), formats=formats) as image:
             return image.width * image.height
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning, *_DAMAGE) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, *DAMAGE) as error:
         raise ImageError("not an image, or a damaged one") from error
 
 
-def decode(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def decode(
+    data: bytes,
+    spec: ImageSpec,
+    max_pixels: int = MAX_PIXELS,
+    formats: tuple[str, ...] = SERVED,
+) -> NDArray[np.uint8]:
     """Decode and resize an image file: uint8, (height, width) or (height, width, 3)."""
     if spec.height * spec.width <= max_pixels:
         plain = plain_pixels(data, spec.mode, spec.height, spec.width)
         if plain is not None:
             return plain
-    return np.asarray(resized(open_pixels(data, spec.mode, max_pixels), spec))
+    return np.asarray(resized(open_pixels(data, spec.mode, max_pixels, formats), spec))
 
 
 def adapted(image: Image.Image, mode: Mode) -> Image.Image:
@@ -250,6 +290,8 @@ def _tables(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float
 def _to_mode(image: Image.Image, mode: Mode) -> Image.Image:
     if image.mode == mode and "transparency" not in image.info:
         return image
+    if image.mode == "F":
+        image = _from_float(image)
     rows = max(1, _STRIP // image.width)
     if rows >= image.height:
         return _converted(image, mode)
@@ -267,7 +309,17 @@ def _converted(image: Image.Image, mode: Mode) -> Image.Image:
         rgba = image.convert("RGBA")
         black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, rgba).convert("RGB")
+    if image.mode == "LAB":
+        image = image.convert("RGB")
     return image if image.mode == mode else image.convert(mode)
+
+
+def _from_float(image: Image.Image) -> Image.Image:
+    """Of 0 to 1, 0 to 255 or 0 to 65535, whichever holds all values; what is no number is black."""
+    levels = np.nan_to_num(np.asarray(image)).clip(0, 65535)
+    high = levels.max()
+    levels *= 255.0 if high <= 1 else 1.0 if high <= 255 else 1 / 257
+    return Image.fromarray((levels + 0.5).astype(np.uint8))
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
@@ -307,7 +359,7 @@ def decoding_cost_fault(data: bytes) -> str | None:
         return _costly_png(data)
     if data.startswith(b"\xff\xd8\xff"):
         return _costly_jpeg(data)
-    return None
+    return _costly_tiff(data) if data.startswith((b"II", b"MM")) else None
 
 
 def _costly_png(data: bytes) -> str | None:
@@ -321,6 +373,23 @@ def _costly_png(data: bytes) -> str | None:
         packed += kind in _PACKED
         if chunks > _MAX_CHUNKS or packed > _MAX_PACKED:
             return "chunks"
+    return None
+
+
+def _costly_tiff(data: bytes) -> str | None:
+    """Whether the first page has more tiles or strips than any program writes."""
+    order, big = "<" if data.startswith(b"II") else ">", 43 in data[2:4]
+    word, entry = ("Q", 20) if big else ("I", 12)
+    try:
+        (at,) = struct.unpack_from(order + word, data, 8 if big else 4)
+        number = struct.Struct(order + ("Q" if big else "H"))
+        (entries,) = number.unpack_from(data, at)
+        for place in range(at + number.size, at + number.size + entries * entry, entry):
+            tag, _, count = struct.unpack_from(f"{order}HH{word}", data, place)
+            if tag in _TILES and count > _MAX_CHUNKS:
+                return "tiles"
+    except (struct.error, OverflowError):
+        pass  # decoding says what is wrong
     return None
 
 

@@ -38,7 +38,12 @@ def test_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert values(settings.dirs) == (root, root / "data", root / "checkpoints")
     assert values(settings.data) == (
         *("mnist", None, None, 64, 0, None, 0.2, 0, None),
-        *(100_000_000, "auto", "none"),
+        *(
+            ("png", "jpeg", "webp", "avif", "tiff", "bmp", "gif", "heic"),
+            100_000_000,
+            "auto",
+            "none",
+        ),
     )
     assert values(settings.model) == ("mlp", 100, 0.2, "auto", False)
     assert values(settings.train) == (
@@ -49,7 +54,7 @@ def test_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.registry.tracking_uri == f"sqlite:///{root}/mlflow.db"
     assert values(settings.serve) == (
         *("127.0.0.1", 8000, 1, None, ()),
-        *(16 * 2**20, 256 * 2**10, 16 * 2**10, 25_000_000, 1024, 64),
+        *(16 * 2**20, 256 * 2**10, 16 * 2**10, ("png", "jpeg", "webp"), 25_000_000, 1024, 64),
         *(10.0, 30.0, 10.0, 30.0, False),
     )
     assert values(settings.jobs) == (None, "never", 8)

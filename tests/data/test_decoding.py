@@ -71,7 +71,7 @@ def test_the_file_that_cannot_be_read_is_named(paths: list[str], workers: int) -
     with pytest.raises(ImageError) as caught:
         inspect(paths, workers)
     assert str(caught.value).startswith(f"{broken}: not an image")
-    assert caught.value.hint == "PNG, JPEG and WebP are read"
+    assert caught.value.hint == "PNG, JPEG, WebP, AVIF, TIFF, BMP, GIF and HEIC are read"
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -160,7 +160,7 @@ def test_an_empty_class_or_split(make_folder: Any) -> None:
     emu = folder / "train" / "emu"
     emu.mkdir()
     assert folder_error(folder).reason == f"class 'emu' has no images in {emu}"
-    (emu / "emu.bmp").touch()
+    (emu / "emu.txt").touch()
     assert folder_error(folder).reason == f"class 'emu' has no images: 1 other files in {emu}"
     shutil.rmtree(emu)
     (folder / "val").mkdir()
@@ -189,7 +189,7 @@ def test_classes_that_cannot_be_trained_on(
         (lambda data: data[:-40], "damaged image"),
         (lambda data: data[:10], "image"),
         (lambda data: b"", "not an image: the file is empty"),
-        (lambda data: b"GIF89a" + data, "not an image"),
+        (lambda data: b"GIF77a" + data, "not an image"),
     ],
     ids=["truncated", "head only", "empty", "another format"],
 )

@@ -8,7 +8,7 @@ import random
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -70,10 +70,10 @@ def samples() -> tuple[bytes, ...]:
     )
 
 
-def mutated(seed: int, count: int) -> Iterator[bytes]:
-    """So many damaged files, the same ones for the same seed."""
+def mutated(seed: int, count: int, files: Sequence[bytes] = ()) -> Iterator[bytes]:
+    """So many damaged files, of `samples` if no others are given; the same for the same seed."""
     draw = random.Random(seed)
-    files = samples()
+    files = files or samples()
     for _ in range(count):
         data = bytearray(draw.choice(files))
         for _ in range(draw.choice((1, 1, 1, 2, 3, 8))):

@@ -25,7 +25,6 @@ from mindtrace.application.metrics import Metrics
 from mindtrace.application.middleware import AccessLog, Reply, request_id, send_problem
 from mindtrace.application.problems import Problem
 from mindtrace.application.schemas import (
-    IMAGE_TYPES,
     INFERENCE_BODY,
     MAX_IMAGES,
     TOP_K,
@@ -43,7 +42,6 @@ from mindtrace.service.predict import LoadedModel
 
 Pixels = NDArray[np.uint8]  # of one image, as the network sees it
 ROUTE = "/inference"
-ACCEPTED = ("application/json", *IMAGE_TYPES, "multipart/form-data")
 # Up to these limits a request is answered on the event loop, faster than a thread would wake up.
 SMALL_BODY = 16 * 1024
 SMALL_PIXELS = 256 * 256
@@ -97,7 +95,7 @@ async def classify(
         result, class_names = run(asked or parse(), wanted)
         return result, class_names, time.perf_counter() - start
 
-    if asked is not None and is_light(model) and has_few_pixels(asked.images):
+    if asked is not None and is_light(model) and has_few_pixels(model, asked.images):
         result, class_names, seconds = work(always)
     else:
         result, class_names, seconds = await state.admission.run(work)
@@ -110,13 +108,14 @@ def is_light(model: LoadedModel) -> bool:
     return model.predictor.seconds <= LIGHT_SECONDS
 
 
-def has_few_pixels(images: Sequence[bytes | Problem]) -> bool:
+def has_few_pixels(model: LoadedModel, images: Sequence[bytes | Problem]) -> bool:
     """Whether all images together are quickly decoded, as their headers say."""
     pixels = 0
     for image in images:
         # A file that is no image is refused as quickly.
         with contextlib.suppress(ImageError):
-            pixels += count_pixels(image) if isinstance(image, bytes) else 0
+            if isinstance(image, bytes):
+                pixels += count_pixels(image, model.predictor.formats)
     return pixels <= SMALL_PIXELS
 
 
@@ -165,7 +164,8 @@ class InferenceRequest:
 
 async def _read(request: Request) -> tuple[bytes, bool, int | None]:
     """The body, or the image file of a form; whether it is JSON; the `top_k` of the query."""
-    kind = bodies.require_type(request, ACCEPTED)
+    images = [f"image/{name}" for name in request.app.state.settings.serve.formats]
+    kind = bodies.require_type(request, ("application/json", *images, "multipart/form-data"))
     is_form = kind == "multipart/form-data"
     content = await (bodies.form_file(request, "image") if is_form else request.body())
     text = request.query_params.get("top_k")

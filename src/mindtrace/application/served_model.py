@@ -94,6 +94,7 @@ class ServedModel:
                     f"its classes are {listed(new)}, those that are served are {listed(served)}",
                     hint="clients may rely on them; mindtrace serve --allow-label-change",
                 )
+        opened.model.predictor.formats = self._settings.serve.formats
         check_golden_images(opened, self._settings.serve.max_pixels)
         self.model = opened.model
 

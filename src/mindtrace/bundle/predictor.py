@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mindtrace.bundle.bundle import Bundle, read_bundle
 from mindtrace.bundle.model_config import ModelConfig
 from mindtrace.bundle.predictions import GOLDEN_TOLERANCE, largest_difference
+from mindtrace.config.formats import SERVED
 from mindtrace.errors import BundleError, ImageError
 from mindtrace.preprocess import MAX_PIXELS, decode, normalise
 
@@ -26,6 +27,7 @@ class Predictor:
     Attributes:
         model_config: architecture, input (`spec`) and `class_names` of the network.
         digest: the bundle's digest, 64 hexadecimal digits.
+        formats: of image files that are read, as `[data] formats` names them.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
@@ -42,6 +44,7 @@ class Predictor:
         """
         self.model_config: ModelConfig = bundle.model_config
         self.digest = bundle.digest
+        self.formats: tuple[str, ...] = SERVED
         self._session = _session(bundle, threads)
         self._run = self._session.run
 
@@ -79,7 +82,7 @@ class Predictor:
         Raises:
             ImageError: not an image, damaged, too large.
         """
-        return decode(data, self.model_config.spec, max_pixels)
+        return decode(data, self.model_config.spec, max_pixels, self.formats)
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities of decoded images.

@@ -32,6 +32,7 @@ def predict(
     ),
     model: str | None = MODEL,
     topk: int = option("N", "Show the N most probable classes.", "--topk", default=1, min=1),
+    out: str | None = option("FILE", "Write the rows into this .csv or .parquet file too."),
     fail_fast: bool = flag("--fail-fast", "Stop at the first image that fails."),
     url: str | None = option("URL", "Ask a running server, for example http://127.0.0.1:8000."),
     token_file: str | None = option("FILE", "File with the server's token (serve.token_file)."),
@@ -48,15 +49,23 @@ def predict(
     if url is None and token_file is not None:
         raise UsageError("--token-file needs --url", hint="mindtrace predict --url URL PATH")
     settings = call.settings({"serve.token_file": token_file})
-    from mindtrace.service.predict import collect
+    from mindtrace.service.predict import collect, require_table, write_table
 
-    files, left_out = collect(paths)
+    if out is not None:
+        require_table(out)
+    files, left_out = collect(paths, settings.data.formats)
     if left_out is not None:
         call.console.note(f"note: {left_out}")
     ask = _local(settings, model) if url is None else _remote(settings, url)
     answers = ask(files, top_k=topk, stdin=sys.stdin.buffer.read, fail_fast=fail_fast)
     documents = (answer.document() for answer in answers)
-    failed = sum("error" in shown for shown in _show(call.console, documents, len(files)))
+    failed, rows = 0, []
+    for shown in _show(call.console, documents, len(files)):
+        failed += "error" in shown
+        if out is not None:
+            rows.append(dict(zip(_COLUMNS, _cells(shown), strict=True)))
+    if out is not None:
+        write_table(out, _COLUMNS, rows)
     if failed:
         raise DataError(f"{failed} of {len(files)} images could not be predicted")
 

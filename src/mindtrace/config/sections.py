@@ -10,6 +10,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
+from mindtrace.config.formats import FORMAT_NAMES, FORMATS, SERVED
 from mindtrace.config.ini import Place, packaged_layer
 from mindtrace.config.networks import OWN_NETWORKS, PHOTO_NETWORK, unknown_network
 from mindtrace.config.schema import Section, ini_text, key, key_of
@@ -128,6 +129,12 @@ class DataSettings(Section):
         ge=1,
         le=1024,
         request=True,
+    )
+    formats: tuple[str, ...] = key(
+        tuple(FORMATS),
+        "image files that train, predict and data check read; heic needs mindtrace[heif]",
+        "extensions suffixes types",
+        kind=FORMAT_NAMES,
     )
     max_pixels: int = key(
         100_000_000,
@@ -315,6 +322,7 @@ class ServeSettings(Section):
     max_body: int = key(16 * 2**20, "largest body of a request", "body_limit", kind=SIZE)
     max_retrain_body: int = key(256 * 2**10, "largest body of POST /retrain", kind=SIZE)
     max_header: int = key(16 * 2**10, "largest header of a request", kind=SIZE)
+    formats: tuple[str, ...] = key(SERVED, "image files that are read", kind=FORMAT_NAMES)
     max_pixels: int = key(25_000_000, "largest image, in pixels", ge=1)
     max_connections: int = key(1024, "most connections at once", ge=1)
     queue: int = key(64, "requests that may wait", "backlog", ge=1)

@@ -298,7 +298,7 @@ def _check_folder(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]
     # Reading the headers is as much work again as decoding small images.
     workers = workers_for(2 * count, 0, data.num_workers or available_cores())
     report = reporter(data.progress, f"checking {count:,} images", count)
-    facts = examine_files(paths, workers, report, max_pixels=data.max_pixels)
+    facts = examine_files(paths, workers, report, accepted=data.accepted)
     division = rows.divided(data, facts["digest"][: len(rows.paths)])
     order = np.concatenate([division.parts[stage].numpy() for stage in STAGES])
     facts = facts[[*order, *range(len(order), count)]]
@@ -418,7 +418,7 @@ def spread(images: Sequence[CheckedImage]) -> list[CheckedImage]:
 def _picture(data: ImageDataModule, image: CheckedImage) -> Image.Image:
     """One image in its own size and in colour."""
     if isinstance(data, ImageFolder):
-        return open_pixels(Path(image.file).read_bytes(), "RGB", data.max_pixels)
+        return open_pixels(Path(image.file).read_bytes(), "RGB", *data.accepted)
     images = data.split(image.place.split).images[image.number : image.number + 1]
     return Image.fromarray(to_pixels(images)[0]).convert("RGB")
 

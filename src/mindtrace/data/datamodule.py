@@ -35,7 +35,7 @@ from mindtrace.data.split import (
     shares_of,
 )
 from mindtrace.errors import UsageError
-from mindtrace.preprocess import MAX_PIXELS, ImageSpec, InputRequirements, Mode
+from mindtrace.preprocess import Accepted, ImageSpec, InputRequirements, Mode
 from mindtrace.progress import Progress
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         augment: `light` shifts and turns the images of `train_dataloader()`; `none` does not.
         chunk: 1 for loaders that yield (x, y); more, and `train_dataloader()` yields lists of up
             to that many (x, y).
-        max_pixels: of an image file; larger ones are refused.
+        accepted: which image files are read: the largest in pixels, and the names of formats.
         progress: is notified of slow work.
     """
 
@@ -123,7 +123,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.demand = demand or InputRequirements()
         self.augment = "none"
         self.chunk = 1
-        self.max_pixels = MAX_PIXELS
+        self.accepted = Accepted()
         self.balanced = False
         self.progress = Progress()
         self.order = TrainOrder()
@@ -370,6 +370,6 @@ def build_data(
         else:
             module = TorchvisionImages(data.source, **common)
     module.augment = data.augment
-    module.max_pixels = data.max_pixels
+    module.accepted = Accepted(data.max_pixels, data.formats)
     module.split_rule = split_rule or module.split_rule
     return module

@@ -12,7 +12,6 @@ import os
 import pickle
 import select
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
@@ -29,7 +28,8 @@ from PIL import Image
 from mindtrace.data.similar import HASHES, difference_hashes
 from mindtrace.errors import DataError, ImageError
 from mindtrace.preprocess import (
-    MAX_PIXELS,
+    DAMAGE,
+    Accepted,
     ImageSpec,
     Mode,
     image_digest,
@@ -40,14 +40,10 @@ from mindtrace.preprocess import (
 from mindtrace.progress import Progress
 from mindtrace.system import file_lock, sync
 
-_GREY = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}
+_GREY = {"1", "L", "LA", "La", "F", "I", "I;16", "I;16L", "I;16B", "I;16N"}
 _WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
 _ORIENTATION, _ROTATED, _SIDEWAYS = 0x0112, {2, 3, 4, 5, 6, 7, 8}, {5, 6, 7, 8}
-# What Pillow raises on headers that it cannot parse.
-_BAD_HEADER = (
-    *(OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error),
-    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
-)
+_BAD_HEADER = (*DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 # One file: its header, height and width upright, and the digest of its pixels. `error` says
 # why there is none.
@@ -69,6 +65,7 @@ FACTS = np.dtype(
 
 _NO_DIGEST = (np.zeros(32, np.uint8), np.zeros(HASHES, np.uint64))
 
+_ACCEPTED = Accepted()
 # A worker decodes so many files, or so many bytes, at a time.
 _BLOCK, _BLOCK_BYTES = 256, 4 * 2**20
 # Seconds, roughly: what a file, a pixel and the start of the workers cost.
@@ -103,7 +100,7 @@ def examine_files(
     workers: int,
     report: Report,
     *,
-    max_pixels: int = MAX_PIXELS,
+    accepted: Accepted = _ACCEPTED,
     headers_only: bool = False,
 ) -> NDArray[Any]:
     """The `FACTS` of image files, each decoded; what is wrong with a file is in `error`.
@@ -111,7 +108,7 @@ def examine_files(
     With `headers_only` there are no digests, and a file that cannot be read raises ImageError.
     """
     facts = np.zeros(len(paths), FACTS)
-    work = functools.partial(_examined, max_pixels=max_pixels, headers_only=headers_only)
+    work = functools.partial(_examined, accepted=accepted, headers_only=headers_only)
     for part, block in _in_workers(work, paths, FACTS.itemsize, workers, report):
         facts[part] = block
     return facts
@@ -126,11 +123,11 @@ def decode_files(
     workers: int,
     report: Report,
     *,
-    max_pixels: int = MAX_PIXELS,
+    accepted: Accepted = _ACCEPTED,
 ) -> None:
     """Fill `images`, (n, channels, height, width), and `digests`, (n, 32): of the originals."""
     tasks = list(zip(paths, ["L" if one else "RGB" for one in grey], strict=True))
-    work = functools.partial(_decoded, spec=spec, max_pixels=max_pixels)
+    work = functools.partial(_decoded, spec=spec, accepted=accepted)
     for part, block in _in_workers(work, tasks, images[:1].nbytes + 32, workers, report):
         images[part], digests[part] = block
 
@@ -234,18 +231,18 @@ def serve() -> None:
             sys.stdout.buffer.flush()
 
 
-def _examined(paths: Sequence[str], max_pixels: int, headers_only: bool) -> NDArray[Any]:
+def _examined(paths: Sequence[str], accepted: Accepted, headers_only: bool) -> NDArray[Any]:
     facts = np.zeros(len(paths), FACTS)
     for place, path in enumerate(paths):
         try:
             with _named(path):
                 if headers_only:
-                    facts[place] = (*_header(path, max_pixels), *_NO_DIGEST, b"")
+                    facts[place] = (*_header(path, accepted), *_NO_DIGEST, b"")
                     continue
                 data = Path(path).read_bytes()
-                header = _header(io.BytesIO(data), max_pixels)
+                header = _header(io.BytesIO(data), accepted)
                 mode: Mode = "L" if header[-1] else "RGB"
-                image = open_pixels(data, mode, max_pixels)
+                image = open_pixels(data, mode, *accepted)
             digest = np.frombuffer(image_digest(np.asarray(image)), np.uint8)
             facts[place] = (*header, digest, difference_hashes(image), b"")
         except ImageError as error:
@@ -256,15 +253,15 @@ def _examined(paths: Sequence[str], max_pixels: int, headers_only: bool) -> NDAr
     return facts
 
 
-def _header(file: str | io.BytesIO, max_pixels: int) -> tuple[Any, ...]:
+def _header(file: str | io.BytesIO, accepted: Accepted) -> tuple[Any, ...]:
     """The fields of `FACTS` that Pillow knows before it decodes."""
     try:
-        with opened(file, max_pixels) as image:
+        with opened(file, *accepted) as image:
             width, height = image.size
             # Asking a PNG for its EXIF decodes it whole; cameras write none into PNGs.
             tagged = image.format != "PNG" or "exif" in image.info
             turn = image.getexif().get(_ORIENTATION) if tagged else None
-            if turn in _SIDEWAYS:
+            if turn in _SIDEWAYS and image.format != "TIFF":  # whose size Pillow turns
                 width, height = height, width
             transparent = image.mode in _WITH_ALPHA or "transparency" in image.info
             # A grey level that stands for transparency becomes black on the way to RGB.
@@ -274,7 +271,7 @@ def _header(file: str | io.BytesIO, max_pixels: int) -> tuple[Any, ...]:
                 image.format,
                 height,
                 width,
-                getattr(image, "n_frames", 1) > 1,
+                getattr(image, "is_animated", False),
                 turn in _ROTATED,
                 transparent,
                 image.mode in _GREY and not keyed,
@@ -282,22 +279,22 @@ def _header(file: str | io.BytesIO, max_pixels: int) -> tuple[Any, ...]:
     except _BAD_HEADER as error:
         # Decoding reports what is wrong in the usual words.
         data = Path(file).read_bytes() if isinstance(file, str) else file.getvalue()
-        open_pixels(data, "RGB", max_pixels)
+        open_pixels(data, "RGB", *accepted)
         raise ImageError(f"damaged header: {error}") from error
 
 
 def _decoded(
-    tasks: Sequence[tuple[str, Mode]], spec: ImageSpec, max_pixels: int
+    tasks: Sequence[tuple[str, Mode]], spec: ImageSpec, accepted: Accepted
 ) -> tuple[Any, Any]:
     images = np.empty((len(tasks), spec.channels, spec.height, spec.width), np.uint8)
     digests = np.empty((len(tasks), 32), np.uint8)
     for place, (path, own_mode) in enumerate(tasks):
         with _named(path):
             data = Path(path).read_bytes()
-            image = open_pixels(data, own_mode, max_pixels)
+            image = open_pixels(data, own_mode, *accepted)
             digests[place] = np.frombuffer(image_digest(np.asarray(image)), np.uint8)
             if spec.mode != own_mode:
-                image = open_pixels(data, spec.mode, max_pixels)
+                image = open_pixels(data, spec.mode, *accepted)
             pixels = np.asarray(resized(image, spec))
         images[place] = pixels if spec.mode == "L" else pixels.transpose(2, 0, 1)
     return images, digests

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mindtrace.config.formats import suffixes
 from mindtrace.data.batches import ImageSplit, channel_statistics, to_images
 from mindtrace.data.datamodule import ImageDataModule, ImageStats, SourceImages
 from mindtrace.data.decode import (
@@ -34,7 +35,6 @@ from mindtrace.data.decode import (
 from mindtrace.data.split import STAGES, Division, Stage
 from mindtrace.data.walk import (
     HIDDEN,
-    IMAGE_SUFFIXES,
     KNOWN_FOLDER,
     OUTSIDE,
     LeftOut,
@@ -100,7 +100,7 @@ class ImageFolder(ImageDataModule):
 
     def scan(self) -> FolderScan:
         """Find the images, decoding none."""
-        return scan_folder(self.dir)
+        return scan_folder(self.dir, self.accepted.formats)
 
     def name_of(self, path: str) -> str:
         """The path in the folder."""
@@ -228,8 +228,7 @@ def _decode(
     count, limit = len(rows.paths), data.num_workers or available_cores()
     report = reporter(data.progress, f"reading the headers of {count:,} images", count)
     workers = workers_for(count, 0, limit)
-    limits = {"max_pixels": data.max_pixels}
-    facts = examine_files(rows.paths, workers, report, headers_only=True, **limits)
+    facts = examine_files(rows.paths, workers, report, headers_only=True, accepted=data.accepted)
     height, width, note = _common_size(facts["height"], facts["width"])
     grey = facts["grey"]
     stats = ImageStats("L" if grey.all() else "RGB", height, width, note=note)
@@ -242,7 +241,9 @@ def _decode(
     pixels = int((facts["height"].astype(np.int64) * facts["width"]).sum())
     report = reporter(data.progress, f"decoding {count:,} images", count)
     workers = workers_for(count, pixels, limit)
-    decode_files(rows.paths, grey.tolist(), stored, images, digests, workers, report, **limits)
+    decode_files(
+        rows.paths, grey.tolist(), stored, images, digests, workers, report, accepted=data.accepted
+    )
     division = rows.divided(data, digests)
     order = torch.cat([division.parts[stage] for stage in STAGES]).numpy()
     counts = {stage: len(division.parts[stage]) for stage in STAGES}
@@ -278,7 +279,7 @@ def _cache_key(data: ImageDataModule, rows: Rows) -> CacheKey:
     demand = {**asdict(data.demand), "mean": None, "std": None}
     rules = [CACHE_FORMAT, PIL.__version__, LARGEST_OWN_SIDE, DEFAULT_SIDE]
     split = [data.split_rule, data.split_seed, data.test_fraction, data.num_val, data.num_train]
-    wanted = json.dumps([rules, data.image_size, data.max_pixels, demand, split, rows.counts])
+    wanted = json.dumps([rules, data.image_size, data.accepted, demand, split, rows.counts])
     labels = json.dumps([rows.labels.tolist(), rows.groups])
     listing = _digest([str(CACHE_FORMAT), *sorted(files)])
     return CacheKey(_digest([wanted, labels, *files]), str(rows.folder), listing)
@@ -330,7 +331,7 @@ class FolderScan:
     notes: tuple[str, ...]
 
 
-def scan_folder(folder: Path) -> FolderScan:
+def scan_folder(folder: Path, formats: tuple[str, ...]) -> FolderScan:
     """Find the images; sub-folders of a class belong to it."""
     names = _subfolders(folder)
     spelled = {
@@ -357,7 +358,7 @@ def scan_folder(folder: Path) -> FolderScan:
         roots = {stage: folder / own[0] for stage, own in spelled.items()}
     class_names = _subfolders(roots["train"])
     try:
-        found, left_out = find_images(str(folder), IMAGE_SUFFIXES)
+        found, left_out = find_images(str(folder), suffixes(formats))
     except OSError as error:
         raise DataFolderError(Path(error.filename), f"cannot be read: {error.strerror}") from error
     if len(class_names) < 2:
@@ -417,7 +418,7 @@ def require_trainable(folder: Path, scan: FolderScan) -> None:
             raise DataFolderError(
                 folder,
                 f"class '{name}' has no images{more} in {root / name}",
-                hint=f"fill or remove it; images end in {' '.join(IMAGE_SUFFIXES)}",
+                hint="fill or remove it; [data] formats says which files are read",
             )
 
 

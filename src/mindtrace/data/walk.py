@@ -7,7 +7,8 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp")
+from mindtrace.config.formats import FORMATS, reads_heic
+
 #: Paths of what is no image to read, by kind: a suffix, or one of these.
 LeftOut = Mapping[str, Sequence[str]]
 HIDDEN = "hidden"
@@ -60,4 +61,10 @@ def left_out_line(left_out: LeftOut, folder: str | None = None) -> str | None:
         shown.append(f"{len(left_out[kind]):,} {kind} ({example})")
     if more := len(kinds) - len(shown):
         shown.append(f"{more} more kinds")
-    return f"{sum(map(len, left_out.values())):,} left out: {', '.join(shown)}"
+    heic = FORMATS["heic"].suffixes
+    hint = (
+        "; pip install 'mindtrace[heif]' for HEIC"
+        if {*heic} & {*kinds} and not reads_heic()
+        else ""
+    )
+    return f"{sum(map(len, left_out.values())):,} left out: {', '.join(shown)}{hint}"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import glob
+import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mindtrace.config.formats import suffixes
 from mindtrace.config.settings import Settings
-from mindtrace.data.walk import IMAGE_SUFFIXES, NO_FILE, LeftOut, find_images, left_out_line
+from mindtrace.data.walk import NO_FILE, LeftOut, find_images, left_out_line
 from mindtrace.documents import document
 from mindtrace.errors import ImageError, MindtraceError, UsageError
+from mindtrace.system import atomic_write
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,17 +94,18 @@ def load_model(settings: Settings, ref: str | None = None) -> LoadedModel:
 
     located = locate(settings, ref)
     predictor = Predictor.open(located.folder, located.digest)
+    predictor.formats = settings.data.formats
     return LoadedModel(predictor, located.model_name, located.version)
 
 
-def collect(paths: Sequence[str]) -> tuple[list[str], str | None]:
+def collect(paths: Sequence[str], formats: Sequence[str]) -> tuple[list[str], str | None]:
     """The files that arguments name (files, whole folders, globs, `-`), and what is left out."""
     # A file named by itself is taken even if it is missing: its answer says so.
     found: list[str] = []
     left_out: dict[str, list[str]] = {}
     for text in paths:
         if Path(text).is_dir():
-            images, others = _images_below(text)
+            images, others = _images_below(text, formats)
             found += images
             for kind, names in others.items():
                 left_out.setdefault(kind, []).extend(names)
@@ -180,18 +186,56 @@ def _prediction(model: LoadedModel, values: list[float], top_k: int, path: str) 
     )
 
 
-def _images_below(folder: str) -> tuple[list[str], LeftOut]:
+def _images_below(folder: str, formats: Sequence[str]) -> tuple[list[str], LeftOut]:
     try:
-        found, left_out = find_images(folder, IMAGE_SUFFIXES)
+        found, left_out = find_images(folder, suffixes(formats))
     except OSError as error:
         raise UsageError(f"folder '{error.filename}' cannot be read: {error.strerror}") from error
     if not found:
         line = left_out_line(left_out)
         raise UsageError(
             f"no images in folder '{folder}'" + (f", {line}" if line else ""),
-            hint=f"files read are {', '.join(IMAGE_SUFFIXES)}",
+            hint=f"files read are {', '.join(suffixes(formats))}",
         )
     return found, left_out
+
+
+def require_table(out: str) -> None:
+    """Refuse what `write_table` could not write; called before the work."""
+    path = Path(out)
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise UsageError(f"--out {out}: must end in .csv or .parquet")
+    if path.is_dir() or not path.parent.is_dir():
+        reason = "is a folder" if path.is_dir() else f"no such folder: {path.parent}"
+        raise UsageError(f"--out {out}: {reason}")
+    if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+        raise UsageError(
+            f"--out {out}: needs the package pyarrow",
+            hint=f"pip install pyarrow, or --out {path.with_suffix('.csv')}",
+        )
+
+
+def write_table(out: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV or Parquet: whole, or the file is as it was."""
+    if out.lower().endswith(".csv"):
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, columns)
+        table.writeheader()
+        table.writerows(rows)
+        data = text.getvalue().encode(errors="surrogateescape")
+    else:
+        import pyarrow
+        from pyarrow import parquet
+
+        kinds = {"label": "int64", "version": "int64", "confidence": "float64"}
+        schema = pyarrow.schema([(name, kinds.get(name, "string")) for name in columns])
+        buffer = io.BytesIO()
+        parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema), buffer)
+        data = buffer.getvalue()
+    try:
+        atomic_write(Path(out), data)
+    except OSError as error:
+        raise UsageError(f"--out {out}: {error.strerror}") from error
 
 
 def read_file(path: str) -> bytes:
