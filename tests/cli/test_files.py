@@ -20,7 +20,7 @@ from tests.conftest import RunCli
 __all__ = ["bundle"]
 
 RNG = np.random.default_rng(2)
-SETS = ("--set", "data.num_workers=1")
+SETS = ("--set", "data.num_workers=1", "--set", "model.name=mlp")
 
 
 def picture(path: Path, height: int = 8, width: int = 8) -> None:
@@ -133,6 +133,7 @@ def test_train_predict_and_check_see_the_same_files(
     assert len({Path(path).resolve() for path in found}) == images
     assert found == sorted(found)
     notes = json.loads(checked.stdout)["notes"]
+    notes = [note for note in notes if "moved" not in note]
     if said is None:
         assert notes == [] and "left out" not in stderr + predicted.stderr
     else:
@@ -145,7 +146,7 @@ def test_images_beside_the_classes_are_said(run_cli: RunCli, folder: Path, bundl
     said = "1 left out: 1 outside the classes (cover.png)"
     counts, stderr = plan(run_cli, folder)
     assert sum(counts.values()) == 24 and said in stderr
-    assert json.loads(run_cli("data", "check", str(folder), "--json").stdout)["notes"] == [said]
+    assert said in json.loads(run_cli("data", "check", str(folder), "--json").stdout)["notes"]
     predicted = run_cli("predict", str(folder), "--json", "--model", str(bundle))
     assert len(documents(predicted.stdout)) == 25
 
@@ -277,7 +278,7 @@ def test_a_folder_that_cannot_be_walked_is_an_error(
         return real(place)
 
     monkeypatch.setattr("mindtrace.data.walk.os.scandir", scandir)
-    source = ("--source", "folder", "--set", f"data.dir={folder}")
+    source = ("--source", "folder", "--set", f"data.dir={folder}", *SETS)
     for words in (
         ("predict", str(folder), "--model", str(bundle)),
         ("data", "check", str(folder)),

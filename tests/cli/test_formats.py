@@ -57,7 +57,7 @@ COUNT = sum(len(known.suffixes) for known in FORMATS.values())
 
 
 def train_words(folder: Path, *sets: str) -> tuple[str, ...]:
-    pairs = (f"data.dir={folder}", "data.num_workers=1", *sets)
+    pairs = (f"data.dir={folder}", "data.num_workers=1", "model.name=mlp", *sets)
     return "train", "--dry-run", "--json", "--source", "folder", *_sets(pairs)
 
 
