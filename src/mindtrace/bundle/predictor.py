@@ -126,7 +126,8 @@ class Predictor:
         return self.run_one(self.decode(data))
 
 
-def _session(bundle: Bundle, threads: int) -> Any:
+def open_session(graph: bytes, threads: int) -> Any:
+    """An ONNX Runtime session, whose threads sleep while they have nothing to do."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -134,13 +135,17 @@ def _session(bundle: Bundle, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(
+        graph,
+        options,
+        providers=["CPUExecutionProvider"],
+        enable_fallback=0,  # else it prints its error and tries the same again
+    )
+
+
+def _session(bundle: Bundle, threads: int) -> Any:
     try:
-        session = onnxruntime.InferenceSession(
-            bundle.onnx,
-            options,
-            providers=["CPUExecutionProvider"],
-            enable_fallback=0,  # else it prints its error and tries the same again
-        )
+        session = open_session(bundle.onnx, threads)
     except Exception as error:
         reason = " ".join(str(error).split())
         raise BundleError(bundle.folder, f"model.onnx cannot be loaded: {reason}") from error

@@ -110,7 +110,7 @@ def register(
         run.store,
         model_name=model_name,
         run_id=run.run_id,
-        contents=contents(result.model, result.data, result.test, settings.to_ini()),
+        contents=contents(result.model, result.data, result.test, settings.to_ini(), result.graph),
         metadata=metadata,
         by=who(),
         before_register=before_register,
@@ -139,7 +139,7 @@ def publish(
         folder = Path(tempfile.mkdtemp(prefix=f"{run_id}-", dir=staging))
         try:
             write_contents(folder, contents)
-            add_mlflow_files(folder, model.spec, len(model.class_names))
+            add_mlflow_files(folder, model.spec)
             bundle_digest = manifest.seal(folder)
             Predictor.open(folder, bundle_digest)
             tags = {
@@ -204,7 +204,7 @@ def close_runs(store: Store, job_id: str, status: End) -> None:
             store.client.set_terminated(run.info.run_id, status)
 
 
-def add_mlflow_files(folder: Path, spec: ImageSpec, class_count: int) -> None:
+def add_mlflow_files(folder: Path, spec: ImageSpec) -> None:
     """Write `MLmodel` and its like beside `model.onnx`, so that `mlflow.pyfunc` runs it."""
     import mlflow.onnx
     import onnx
@@ -213,8 +213,10 @@ def add_mlflow_files(folder: Path, spec: ImageSpec, class_count: int) -> None:
 
     float32 = np.dtype(np.float32)
     shape = (-1, spec.channels, spec.height, spec.width)
+    graph = onnx.load(folder / ONNX_FILE)
     outputs: list[ColSpec | TensorSpec] = [
-        TensorSpec(float32, (-1, class_count), name) for name in ("logits", "probabilities")
+        TensorSpec(float32, (-1, value.type.tensor_type.shape.dim[1].dim_value), value.name)
+        for value in graph.graph.output
     ]
     signature = ModelSignature(Schema([TensorSpec(float32, shape, "images")]), Schema(outputs))
     # An MLflow schema takes no tensor beside columns: what is in it stands in the metadata.
@@ -225,7 +227,7 @@ def add_mlflow_files(folder: Path, spec: ImageSpec, class_count: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         written = Path(scratch) / "model"
         mlflow.onnx.save_model(
-            onnx.load(folder / ONNX_FILE),
+            graph,
             written,
             mlflow_model=described,
             signature=signature,

@@ -137,6 +137,10 @@ class StopOnRequest(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Raise what is wanted, if anything is."""
         error = self._wanted()
         if error is not None:
             raise error

@@ -36,10 +36,12 @@ from mindtrace.training.callbacks import (
     BestWeights,
     EpochSeeds,
     ProgressCallback,
+    StopOnRequest,
     TerminateOnNaN,
 )
 from mindtrace.training.checkpoint import LAST, Checkpoints
-from mindtrace.training.report import Evaluation, evaluate
+from mindtrace.training.frozen import FrozenPart, Head, trains_head_only
+from mindtrace.training.report import Evaluation, evaluate, evaluation
 from mindtrace.utils.system import available_cores
 
 # Batches gathered by one indexing: a list of them costs Lightning's hooks once.
@@ -51,7 +53,8 @@ class TrainResult:
     """A finished training: the model with the weights of its best epoch, on the CPU.
 
     `metrics` are the losses and accuracies of that epoch and of the test; `steps` counts
-    optimizer steps; `fit_s` is the time of `Trainer.fit`, validation and callbacks included.
+    optimizer steps; `fit_s` is the time of `Trainer.fit` and of the features of frozen layers,
+    validation and callbacks included; `graph` is the network's ONNX graph where it is known.
     """
 
     model: ImageClassifier
@@ -65,6 +68,7 @@ class TrainResult:
     fit_s: float
     started_at: datetime
     ended_at: datetime
+    graph: bytes | None = None
 
 
 def resolve_compute(settings: Settings) -> Settings:
@@ -90,8 +94,9 @@ def resolve_compute(settings: Settings) -> Settings:
         threads = available_cores() if device == "cpu" and convolves else 1
     precision = compute.precision
     if precision == "auto":
-        bf16 = (device.startswith("cuda") and torch.cuda.is_bf16_supported()) or (
-            device == "cpu" and convolves and has_bf16()
+        bf16 = not trains_head_only(settings) and (
+            (device.startswith("cuda") and torch.cuda.is_bf16_supported())
+            or (device == "cpu" and convolves and has_bf16())
         )
         precision = "bf16" if bf16 else "32"
     return settings.replace(
@@ -143,17 +148,28 @@ def fit(
     """Train `model`, or one it builds, with resolved settings; keeps `last.ckpt`."""
     progress = progress or Progress()
     started_at = datetime.now(UTC)
-    train = settings.train
+    train, graph = settings.train, None
     with _torch_threads(settings.compute.threads), _quiet():
         model = model or build(settings, data)
-        steps = len(batch_sizes(len(data.split("train")), data.batch_size))
-        model.automatic_optimization = False
-        model.steps_per_epoch = steps
-        averaging = _averaging(train, steps)
-        data.seed, data.chunk = train.seed, 1 if averaging else CHUNK
-        data.balanced = train.balance == "sample"
-        if train.balance == "loss":
-            model.class_weights = class_weights(data.split("train").labels, len(data.class_names))
+        part = FrozenPart(model, settings, progress) if trains_head_only(settings) else None
+        began = time.perf_counter()
+        if part is not None and part.usable:
+            head, loaders = _head(part, settings, data, callbacks)
+            module: ImageClassifier = head
+            settings = settings.replace(**{"compute.device": "cpu", "compute.precision": "32"})
+            steps, averaging = 1, list[pl.Callback]()
+        else:
+            head, module, loaders = None, model, {"datamodule": data}
+            steps = len(batch_sizes(len(data.split("train")), data.batch_size))
+            averaging = _averaging(train, steps)
+            module.automatic_optimization = False
+            module.steps_per_epoch = steps
+            data.seed, data.chunk = train.seed, 1 if averaging else CHUNK
+            data.balanced = train.balance == "sample"
+        # A head sees all images at once: drawing some more often is to weigh them more.
+        if train.balance == "loss" or (head and train.balance == "sample"):
+            labels = data.split("train").labels
+            module.class_weights = class_weights(labels, len(data.class_names))
         best = BestWeights(train.monitor)
         reporting = ProgressCallback(progress, best, steps)
         own: list[pl.Callback] = [EpochSeeds(train.seed), best, reporting, TerminateOnNaN()]
@@ -163,18 +179,23 @@ def fit(
         trainer = _trainer(settings, [*own, *_limits(settings), *callbacks])
         start = checkpoints / LAST if checkpoints is not None and resume else None
         progress.started(train.max_epochs, steps)
-        began = time.perf_counter()
         try:
             # weights_only: tensors and plain values; a checkpoint can run no code.
-            trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=True)
+            trainer.fit(module, **loaders, ckpt_path=start, weights_only=True)
         except SIGTERMException as error:
             # Lightning's own handler saw the signal first.
             raise InterruptedByUser(signal.SIGTERM) from error
+        best.restore(module)
+        if part and head:
+            part.put_back(head)
+            graph = part.graph
         fit_s = time.perf_counter() - began
-        best.restore(model)
         model.cpu()
         progress.stage("testing the best weights")
-        test = evaluate(model, data, "test")
+        if part and head:
+            test = evaluation(part.logits(data.split("test")), data.split("test").labels)
+        else:
+            test = evaluate(model, data, "test")
     return TrainResult(
         model=model,
         data=data,
@@ -187,7 +208,29 @@ def fit(
         fit_s=fit_s,
         started_at=started_at,
         ended_at=datetime.now(UTC),
+        graph=graph,
     )
+
+
+def _head(
+    part: FrozenPart,
+    settings: Settings,
+    data: ImageDataModule,
+    callbacks: Sequence[pl.Callback],
+) -> tuple[Head, dict[str, Any]]:
+    """The last layer to train, and its loaders: features of training and validation images."""
+
+    def check() -> None:
+        for callback in callbacks:
+            if isinstance(callback, StopOnRequest):
+                callback.check()
+
+    train, val = (part.features(data.split(stage), check) for stage in ("train", "val"))
+    head = Head(part, settings, train)
+    return head, {
+        "train_dataloaders": head.loader(train, data.split("train").labels),
+        "val_dataloaders": head.loader(val, data.split("val").labels),
+    }
 
 
 def _trainer(settings: Settings, callbacks: list[pl.Callback]) -> pl.Trainer:

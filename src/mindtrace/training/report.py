@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
 from mindtrace.bundle.predictions import class_metrics
@@ -52,23 +53,31 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(model: ImageClassifier, data: ImageDataModule, stage: Stage) -> Evaluation:
-    """Run a split through the network, in float32 however it was trained."""
+def evaluate(
+    model: ImageClassifier, data: ImageDataModule, stage: Stage, count: int | None = None
+) -> Evaluation:
+    """Run a split, or its first images, through the network, in float32 however it was trained."""
     was_training = model.training
     model.eval()
     split = data.split(stage)
+    images, labels = split.images[:count], split.labels[:count]
     logits = torch.cat(
         [
-            model(data.normalise(split.images[start : start + BATCH]).to(model.device)).cpu()
-            for start in range(0, len(split.labels), BATCH)
+            model(data.normalise(images[start : start + BATCH]).to(model.device)).cpu()
+            for start in range(0, len(labels), BATCH)
         ]
     )
     model.train(was_training)
+    return evaluation(logits, labels)
+
+
+def evaluation(logits: Tensor, labels: Tensor) -> Evaluation:
+    """What logits, float32 (images, classes), say about labels."""
     return Evaluation(
         probabilities=logits.softmax(1).numpy(),
-        labels=split.labels.numpy(),
-        loss=float(functional.cross_entropy(logits, split.labels)),
-        accuracy=float((logits.argmax(1) == split.labels).float().mean()),
+        labels=labels.numpy(),
+        loss=float(functional.cross_entropy(logits, labels)),
+        accuracy=float((logits.argmax(1) == labels).float().mean()),
     )
 
 

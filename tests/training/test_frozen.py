@@ -1,0 +1,208 @@
+"""With `freeze` the last layer alone learns, from what ONNX Runtime makes of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from mindtrace.bundle.bundle import weights_digest
+from mindtrace.bundle.predictor import open_session
+from mindtrace.models.weights import head_of
+from mindtrace.training import export, frozen
+from mindtrace.training.callbacks import StopOnRequest
+from mindtrace.training.export import contents
+from mindtrace.training.fit import TrainResult
+
+Fit = Callable[..., TrainResult]
+CNN = ("model.name=cnn", "model.freeze=true", "train.max_epochs=4")
+
+
+@pytest.fixture
+def exports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """One line for each time that a network is exported."""
+    seen: list[str] = []
+
+    def counted(*arguments: Any) -> bytes:
+        seen.append("exported")
+        return export.export_onnx(*arguments)
+
+    monkeypatch.setattr(frozen, "export_onnx", counted)
+    return seen
+
+
+def digest(result: TrainResult) -> str:
+    return weights_digest(result.model.weights())
+
+
+def input_of_head(result: TrainResult, images: torch.Tensor) -> torch.Tensor:
+    """By torch."""
+    seen: list[torch.Tensor] = []
+    network = result.model.network.eval()
+    layer = network.get_submodule(head_of(network))
+    with layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
+        result.model(images)
+    return seen[0].detach()
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp"])
+def test_features_and_answers_of_the_graph_are_those_of_torch(
+    fitted: Fit, tmp_path: Path, name: str
+) -> None:
+    result = fitted(*CNN, f"model.name={name}", f"dir_paths.root={tmp_path}")
+    untrained = fitted(f"model.name={name}", "train.max_epochs=1", "train.lr=1e-12")
+    head = head_of(result.model.network)
+    for key, tensor in untrained.model.weights().items():
+        same = np.allclose(result.model.weights()[key], tensor, atol=1e-6)
+        assert same != key.startswith(f"{head}.") or "running" in key or "num" in key, key
+    assert result.graph is not None
+    test = result.data.split("test")
+    images = result.data.normalise(test.images)
+    logits, probabilities, features = open_session(result.graph, 1).run(
+        None, {"images": images.numpy()}
+    )
+    with torch.inference_mode():
+        expected = result.model(images)
+    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
+    np.testing.assert_allclose(probabilities, result.test.probabilities, atol=1e-5)
+    np.testing.assert_allclose(features, input_of_head(result, images).numpy(), atol=1e-5)
+    assert [report.epoch for report in result.course] == [1, 2, 3, 4]
+    assert max(report.metrics["val_acc"] for report in result.course) == result.metrics["val_acc"]
+    assert result.metrics["test_acc"] > (0.85 if name == "cnn" else 0.8)
+    packed = contents(result.model, result.data, result.test, "", result.graph)
+    for case, ours in zip(packed.golden, probabilities, strict=False):
+        np.testing.assert_allclose(case.probabilities, ours, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda file: file.write_bytes(file.read_bytes()[:-1]), id="cut"),
+        pytest.param(lambda file: file.write_bytes(b""), id="empty"),
+        pytest.param(lambda file: file.write_bytes(file.read_bytes() + b"\0"), id="longer"),
+        pytest.param(
+            lambda file: file.write_bytes(b"\1" + file.read_bytes()[1:]), id="another byte"
+        ),
+        pytest.param(lambda file: file.unlink(), id="gone"),
+    ],
+)
+def test_a_kept_graph_changes_nothing_and_a_damaged_one_is_made_again(
+    fitted: Fit, exports: list[str], tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    sets = (*CNN, f"dir_paths.root={tmp_path}")
+    first, second = fitted(*sets), fitted(*sets)
+    assert exports == ["exported"]
+    (file,) = (tmp_path / "graphs").glob("*.onnx")
+    damage(file)
+    third, fourth = fitted(*sets), fitted(*sets)
+    assert exports == ["exported"] * 2
+    results = (first, second, third, fourth)
+    assert len({(digest(result), result.graph) for result in results}) == 1
+    assert len({str(result.metrics) for result in results}) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "exported"),
+    [
+        ("train.lr=0.1", 0),
+        ("data.split_seed=3", 1),  # another mean and deviation
+        ("train.seed=1", 1),  # other random layers
+        ("data.image_size=10", 1),
+    ],
+)
+def test_a_graph_is_kept_for_one_network_and_input(
+    fitted: Fit, exports: list[str], tmp_path: Path, change: str, exported: int
+) -> None:
+    root = f"dir_paths.root={tmp_path}"
+    fitted(*CNN, root)
+    del exports[:]
+    fitted(*CNN, root, change)
+    assert len(exports) == exported
+
+
+def test_of_many_graphs_the_newest_are_kept_and_without_a_folder_all_goes_on(
+    fitted: Fit, tmp_path: Path
+) -> None:
+    for seed in range(frozen._KEPT + 1):
+        fitted(*CNN, "train.max_epochs=1", f"dir_paths.root={tmp_path}", f"train.seed={seed}")
+    assert len(list((tmp_path / "graphs").glob("*"))) == frozen._KEPT
+    (tmp_path / "file").write_text("")
+    fitted(*CNN, "train.max_epochs=1", f"dir_paths.root={tmp_path / 'file'}")
+
+
+class PowerCutError(Exception):
+    pass
+
+
+class InterruptAt(pl.Callback):
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch + 1 == self.epoch:
+            raise PowerCutError
+
+
+@pytest.mark.parametrize("epoch", [2, 4])
+@pytest.mark.parametrize("kept", [True, False], ids=["graph kept", "graph gone"])
+def test_resumed_it_ends_as_uninterrupted(
+    fitted: Fit, tmp_path: Path, epoch: int, kept: bool
+) -> None:
+    sets, checkpoints = (*CNN, f"dir_paths.root={tmp_path / 'a'}"), tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    whole = fitted(*sets)
+    with pytest.raises(PowerCutError):
+        fitted(*sets, callbacks=[InterruptAt(epoch)], checkpoints=checkpoints)
+    other = sets if kept else (*CNN, f"dir_paths.root={tmp_path / 'b'}")
+    resumed = fitted(*other, checkpoints=checkpoints, resume=True)
+    assert (digest(resumed), resumed.metrics) == (digest(whole), whole.metrics)
+    numbers = ("steps", "epochs", "best_epoch")
+    assert all(getattr(resumed, name) == getattr(whole, name) for name in numbers)
+
+
+def test_a_request_to_stop_is_heard_while_features_are_computed(
+    fitted: Fit, tmp_path: Path
+) -> None:
+    stop = StopOnRequest(lambda: PowerCutError())
+    with pytest.raises(PowerCutError):
+        fitted(*CNN, f"dir_paths.root={tmp_path}", callbacks=[stop])
+
+
+@pytest.mark.parametrize("change", ["data.augment=light", "train.mixup=0.2"])
+def test_images_that_change_go_through_the_network_each_time(
+    fitted: Fit, tmp_path: Path, change: str
+) -> None:
+    result = fitted(*CNN, "train.max_epochs=1", f"dir_paths.root={tmp_path}", change)
+    assert result.graph is None and result.steps > 1
+
+
+def test_sampling_and_weighing_are_the_same_for_all_images_at_once(
+    fitted: Fit, tmp_path: Path
+) -> None:
+    found = [
+        digest(fitted(*CNN, f"dir_paths.root={tmp_path}", f"train.balance={balance}"))
+        for balance in ("none", "loss", "sample")
+    ]
+    assert found[0] != found[1] == found[2]
+
+
+def test_what_cannot_be_traced_is_exported_another_way(
+    fitted: Fit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = fitted(*CNN, f"dir_paths.root={tmp_path / 'a'}")
+    monkeypatch.setattr("mindtrace.training.export._traced", lambda *_: 1 / 0)
+    other = fitted(*CNN, f"dir_paths.root={tmp_path / 'b'}")
+    assert whole.graph and other.graph and whole.graph != other.graph
+    for graph in (whole.graph, other.graph):
+        assert [one.name for one in onnx.load_from_string(graph).graph.output] == [
+            "logits",
+            "probabilities",
+            "features",
+        ]
+    np.testing.assert_allclose(other.test.probabilities, whole.test.probabilities, atol=1e-3)
