@@ -180,8 +180,10 @@ def fit(
         start = checkpoints / LAST if checkpoints is not None and resume else None
         progress.started(train.max_epochs, steps)
         try:
-            # weights_only: tensors and plain values; a checkpoint can run no code.
-            trainer.fit(module, **loaders, ckpt_path=start, weights_only=True)
+            # A second thread waits longer than it works on one layer.
+            with _torch_threads(1 if head else settings.compute.threads):
+                # weights_only: tensors and plain values; a checkpoint can run no code.
+                trainer.fit(module, **loaders, ckpt_path=start, weights_only=True)
         except SIGTERMException as error:
             # Lightning's own handler saw the signal first.
             raise InterruptedByUser(signal.SIGTERM) from error

@@ -146,6 +146,11 @@ class Head(ImageClassifier):
     def _layer(self) -> nn.Linear:
         return cast(nn.Linear, self.network)
 
+    def forward(self, x: Any) -> Tensor:
+        """Logits of features."""
+        logits: Tensor = self._layer(x)
+        return logits
+
     def loader(self, features: Tensor, labels: Tensor) -> DataLoader[Batch]:
         """All of a split as one batch; takes the features over."""
         whole: Any = [(features.sub_(self._mean).div_(self._deviation), labels)]
@@ -154,7 +159,11 @@ class Head(ImageClassifier):
     def configure_optimizers(self) -> Any:
         """L-BFGS: the loss is convex, and its minimum does not depend on a learning rate."""
         return torch.optim.LBFGS(
-            self.parameters(), max_iter=_ITERATIONS, line_search_fn="strong_wolfe"
+            self.parameters(),
+            max_iter=_ITERATIONS,
+            tolerance_grad=1e-5,
+            tolerance_change=1e-7,
+            line_search_fn="strong_wolfe",
         )
 
     def training_step(self, batch: Any, index: int) -> None:
