@@ -81,7 +81,8 @@ def test_the_graph_has_a_free_batch_and_no_data_outside_itself(
     first, *others = images.type.tensor_type.shape.dim
     assert first.dim_param and not first.dim_value
     assert [dim.dim_value for dim in others] == [1, 8, 8]
-    assert [output.name for output in graph.graph.output] == ["logits", "probabilities"]
+    names = [output.name for output in graph.graph.output]
+    assert names == ["logits", "probabilities", "features"]
     assert not any(tensor.external_data for tensor in graph.graph.initializer)
     onnx.checker.check_model(graph)
     capfd.readouterr()

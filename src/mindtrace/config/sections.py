@@ -181,7 +181,12 @@ class ModelSettings(Section):
         kind=path("auto, none, default or a path", str, STARTS),
         request=True,
     )
-    freeze: bool = key(False, "train the last layer only", "freeze_backbone", request=True)
+    freeze: bool = key(
+        False,
+        "train the last layer only, in each epoch with less weight decay",
+        "freeze_backbone",
+        request=True,
+    )
 
 
 class TrainSettings(Section):

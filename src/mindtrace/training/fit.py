@@ -116,11 +116,12 @@ def devices() -> list[str]:
 def build(settings: Settings, data: ImageDataModule) -> ImageClassifier:
     """The network to train; UsageError where it cannot learn from these images and batches."""
     spec, size = data.spec, data.batch_size
-    count = min(2, *batch_sizes(len(data.split("train")), size))
+    frozen = trains_head_only(settings)
+    count = 1 if frozen else min(2, *batch_sizes(len(data.split("train")), size))
     torch.manual_seed(settings.train.seed)
     try:
         model = build_model(settings.model, settings.train, spec, data.class_names)
-        trial = copy.deepcopy(model).train()  # normalisations keep what they see
+        trial = copy.deepcopy(model).train(not frozen)  # normalisations keep what they see
         trial.on_train_epoch_start()
         with torch.no_grad():
             trial(torch.zeros(count, spec.channels, spec.height, spec.width))
