@@ -60,6 +60,7 @@ def test_golden_images_and_predictions_are_the_models_own_answers(
     digests = result.data.digests()
     assert packed.data == {
         "source": "digits",
+        "split_rule": "count",
         "data_digest": digests.data_digest,
         "test_digest": digests.test_digest,
         "counts": {"train": 1294, "val": 144, "test": 359},
