@@ -19,6 +19,7 @@ from mindtrace.bundle.predictions import GOLDEN_COUNT, GoldenCase, TestPredictio
 from mindtrace.bundle.predictor import open_session
 from mindtrace.data.batches import to_pixels
 from mindtrace.data.datamodule import ImageDataModule
+from mindtrace.errors import UsageError
 from mindtrace.models import ImageClassifier
 from mindtrace.models.weights import head_of
 from mindtrace.preprocess import ImageSpec, encode_png
@@ -161,7 +162,10 @@ class _Outputs(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.head = network.get_submodule(head_of(network))
+        try:
+            self.head = network.get_submodule(head_of(network))
+        except UsageError:  # two layers give the logits together
+            self.head = [one for one in network.modules() if isinstance(one, nn.Linear)][-1]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         seen: list[Tensor] = []
