@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -57,13 +56,17 @@ def load_weights(network: nn.Module, settings: ModelSettings, given: Mapping[str
     own = network.state_dict()
     body = {name for name in own if not name.startswith(f"{head}.")}
     fitting = {name for name in own if name in given and own[name].shape == given[name].shape}
-    wrong = sorted(body - fitting)
+    # A deeper network of the same family has all of these layers, and more.
+    wrong = sorted(body - fitting) or sorted(given.keys() - own.keys())
     if wrong:
-        found = tuple(given[wrong[0]].shape) if wrong[0] in given else "nothing"
+        found, expected = (
+            tuple(tensors[wrong[0]].shape) if wrong[0] in tensors else "nothing"
+            for tensors in (given, own)
+        )
         raise UsageError(
             f"[model] weights = {settings.weights}: not of a {settings.name} for these images:"
-            f" {len(body) - len(wrong)} of {len(body)} tensors fit, {len(wrong)} do not"
-            f" ({listed(wrong, 3)}); {wrong[0]} is {found}, expected {tuple(own[wrong[0]].shape)}"
+            f" {len(body & fitting)} of {len(body)} tensors fit, {len(wrong)} do not"
+            f" ({listed(wrong, 3)}); {wrong[0]} is {found}, expected {expected}"
             f"{_likeness(settings, given)}",
             hint="give weights of the same [model] name, [data] image_size and colours",
         )
@@ -169,6 +172,7 @@ def _read(path: str) -> Mapping[str, Tensor]:
 def _default(name: str, size: tuple[int, int] | None) -> Start:
     import timm
     from huggingface_hub import constants
+    from huggingface_hub.utils import logging
 
     about = timm.get_pretrained_cfg(name)
     licence = about.license or "unknown"
@@ -176,9 +180,7 @@ def _default(name: str, size: tuple[int, int] | None) -> Start:
         with torch.device("meta"):
             return _packaged(kind, timm.create_model(name).state_dict(), licence)
     place = about.hf_hub_id or about.url or "timm"
-    retries = logging.getLogger("huggingface_hub")
-    level = retries.level
-    retries.setLevel(logging.ERROR)
+    logging.set_verbosity_error()  # it warns of each of its retries
     try:
         if constants.HF_HUB_OFFLINE and not about.hf_hub_id:
             raise OSError("HF_HUB_OFFLINE is set")  # for timm it is Hugging Face's alone
@@ -186,8 +188,6 @@ def _default(name: str, size: tuple[int, int] | None) -> Start:
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise _unavailable(f"those of {name} cannot be had from {place}: {reason}") from error
-    finally:
-        retries.setLevel(level)
     return Start(network.state_dict(), {"source": place, "license": licence})
 
 
@@ -228,9 +228,8 @@ def _likeness(settings: ModelSettings, given: Mapping[str, Tensor]) -> str:
         return f"; they are of a {beside.architecture}{replaced}"
     shapes = {(key, one.shape) for key, one in given.items()}
     best, most, tried = "", 0.5, 0
-    for name in sorted(
-        timm.list_models(), key=lambda one: (one[:4] != settings.name[:4], len(one))
-    ):
+    family = settings.name[:4]
+    for name in sorted(timm.list_models(), key=lambda one: (one[:4] != family, len(one))):
         about = timm.get_pretrained_cfg(name)
         layers = (about.first_conv, about.classifier)
         if not all(isinstance(one, str) and f"{one}.weight" in given for one in layers):

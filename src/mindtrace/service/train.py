@@ -297,8 +297,6 @@ def _prepared(
     error = leakage_error(same, parted_groups(images, data.made_by), data.made_by)
     if error is not None and not allow_leakage:
         raise error
-    for note in (*data.notes, *remarks(same, data.made_by)):
-        progress.note(note)
     if resumed is not None:
         digest = data.digests().data_digest
         wanted = checkpoint.Identity(resumed[1].run_id, name, settings.to_ini(), digest)
@@ -308,6 +306,8 @@ def _prepared(
         progress.note(f"warning: {warning}")
         model.model_config = replace(model.model_config, pretrained={"warning": warning})
     progress.note(_summary(settings, model.model_config))
+    for note in (*data.notes, *remarks(same, data.made_by)):
+        progress.note(note)
     return settings, data, model, resumed
 
 
