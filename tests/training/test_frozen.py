@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import onnx
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 
 from mindtrace.bundle.bundle import weights_digest
 from mindtrace.bundle.predictor import open_session
@@ -198,6 +200,48 @@ def test_sampling_and_weighing_are_the_same_for_all_images_at_once(
         for balance in ("none", "loss", "sample")
     ]
     assert found[0] != found[1] == found[2]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_an_image_of_weight_three_counts_as_three(
+    fitted: Fit, tmp_path: Path, smoothing: float
+) -> None:
+    result = fitted(*CNN, f"dir_paths.root={tmp_path}")
+    settings = load_settings(sets=[f"train.label_smoothing={smoothing}"], environ={})
+    settings = settings.replace(**{"dir_paths.root": tmp_path, "compute.device": "cpu"})
+    part = frozen.FrozenPart(result.model, settings, Progress())
+    split = result.data.split("val")
+    features, rows = part.features(split), torch.tensor([3] + [1] * (len(split) - 1))
+    head = frozen.Head(part, settings, features)
+    torch.nn.init.normal_(head._layer.weight)
+    thrice = head.training_loss(
+        features.repeat_interleave(rows, 0), split.labels.repeat_interleave(rows)
+    )
+    head.image_weights = rows.float()
+    torch.testing.assert_close(head.training_loss(features, split.labels), thrice)
+
+
+@pytest.mark.proof
+def test_a_folder_of_photos_trains_pretrained_and_is_made_again_without_the_graph(
+    mindtrace: Callable[..., Any], root: Path
+) -> None:
+    draw = np.random.default_rng(0)
+    for name, level in (("dark", 60), ("light", 190)):
+        (root / "photos" / name).mkdir(parents=True)
+        for index in range(20):
+            pixels = draw.integers(level - 60, level + 60, (240, 300, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(root / "photos" / name / f"{index}.png")
+    done = mindtrace("train", str(root / "photos"), "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["metrics"]["val_acc"] == document["metrics"]["test_acc"] == 1
+    (graph,) = (root / "graphs").glob("*.onnx")
+    kept = graph.read_bytes()
+    for _ in range(2):
+        again = mindtrace("reproduce", document["model_name"], "--json")
+        assert json.loads(again.stdout)["verdict"] == "EXACT", again.stderr
+        assert graph.read_bytes() == kept
+        graph.unlink(missing_ok=True)
 
 
 def test_what_cannot_be_traced_is_exported_another_way(

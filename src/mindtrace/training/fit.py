@@ -167,10 +167,9 @@ def fit(
             module.steps_per_epoch = steps
             data.seed, data.chunk = train.seed, 1 if averaging else CHUNK
             data.balanced = train.balance == "sample"
-        # A head sees all images at once: drawing some more often is to weigh them more.
-        if train.balance == "loss" or (head and train.balance == "sample"):
-            labels = data.split("train").labels
-            module.class_weights = class_weights(labels, len(data.class_names))
+            if train.balance == "loss":
+                labels = data.split("train").labels
+                module.class_weights = class_weights(labels, len(data.class_names))
         best = BestWeights(train.monitor)
         reporting = ProgressCallback(progress, best, steps)
         own: list[pl.Callback] = [EpochSeeds(train.seed), best, reporting, TerminateOnNaN()]
@@ -229,9 +228,15 @@ def _head(
                 callback.check()
 
     train, val = (part.features(data.split(stage), check) for stage in ("train", "val"))
-    head = Head(part, settings, train)
+    head, labels = Head(part, settings, train), data.split("train").labels
+    # All images are there at once: to draw some more often is to weigh them more.
+    head.image_weights = data.split("train").weights
+    if settings.train.balance != "none":
+        balancing = class_weights(labels, len(data.class_names))[labels]
+        given = head.image_weights
+        head.image_weights = balancing if given is None else balancing * given
     return head, {
-        "train_dataloaders": head.loader(train, data.split("train").labels),
+        "train_dataloaders": head.loader(train, labels),
         "val_dataloaders": head.loader(val, data.split("val").labels),
     }
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from mindtrace.bundle.bundle import weights_digest
@@ -126,6 +127,9 @@ class Head(ImageClassifier):
     """The last layer; each epoch trains it to the end, with less weight decay than the one before.
 
     So the monitored metric chooses the weight decay. Features are centred and scaled as a whole.
+
+    Attributes:
+        image_weights: how much each training image counts, float32 (images,); None for all alike.
     """
 
     def __init__(self, part: FrozenPart, settings: Settings, features: Tensor) -> None:
@@ -139,6 +143,7 @@ class Head(ImageClassifier):
         self._decays = torch.logspace(
             math.log10(STRONGEST), math.log10(WEAKEST), epochs, dtype=torch.float64
         ).tolist()
+        self.image_weights: Tensor | None = None
         self._mean = features.mean(0)
         self._deviation = float((features - self._mean).square().mean().sqrt()) or 1.0
 
@@ -165,6 +170,14 @@ class Head(ImageClassifier):
             tolerance_change=1e-7,
             line_search_fn="strong_wolfe",
         )
+
+    def training_loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross entropy over the images, by their weights, with label smoothing."""
+        losses = functional.cross_entropy(
+            self(images), labels, label_smoothing=self.label_smoothing, reduction="none"
+        )
+        weights = self.image_weights
+        return losses.mean() if weights is None else losses @ weights / weights.sum()
 
     def training_step(self, batch: Any, index: int) -> None:
         """Minimise the loss with the weight decay of this epoch."""
