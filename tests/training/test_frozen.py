@@ -144,8 +144,8 @@ def test_torch_computes_the_same_features_where_there_is_an_accelerator(
     fitted: Fit, tmp_path: Path
 ) -> None:
     result = fitted(*CNN, f"dir_paths.root={tmp_path}")
-    settings = load_settings(sets=["compute.device=cpu"], environ={})
-    settings = settings.replace(**{"dir_paths.root": tmp_path, "compute.threads": 2})
+    sets = [f"dir_paths.root={tmp_path}", "compute.device=cpu", "compute.threads=2"]
+    settings = load_settings(sets=sets, environ={})
     part = frozen.FrozenPart(result.model, settings, Progress())
     split = result.data.split("test")
     expected = part.features(split)
@@ -207,8 +207,8 @@ def test_an_image_of_weight_three_counts_as_three(
     fitted: Fit, tmp_path: Path, smoothing: float
 ) -> None:
     result = fitted(*CNN, f"dir_paths.root={tmp_path}")
-    settings = load_settings(sets=[f"train.label_smoothing={smoothing}"], environ={})
-    settings = settings.replace(**{"dir_paths.root": tmp_path, "compute.device": "cpu"})
+    sets = [f"train.label_smoothing={smoothing}", f"dir_paths.root={tmp_path}"]
+    settings = load_settings(sets=[*sets, "compute.device=cpu"], environ={})
     part = frozen.FrozenPart(result.model, settings, Progress())
     split = result.data.split("val")
     features, rows = part.features(split), torch.tensor([3] + [1] * (len(split) - 1))
