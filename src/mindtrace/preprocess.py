@@ -166,7 +166,7 @@ def open_pixels(
             hint = "it may be HEIC: pip install 'mindtrace[heif]'"
         raise ImageError(f"not an image: {kind}", hint=hint) from error
     except DAMAGE as error:
-        reason = str(error) or "its parts do not fit together"
+        reason = " ".join(str(error).split()) or "its parts do not fit together"
         raise ImageError(f"damaged image: {reason}") from error
 
 

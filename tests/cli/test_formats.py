@@ -179,20 +179,20 @@ def test_photos_are_turned_upright_once(
     exif[0x0112] = turn
     large = PICTURE.resize((64, 48), Image.Resampling.NEAREST)
     expected = np.asarray(open_pixels(encoded(large, "png", exif=exif), "RGB"))
-    exif = Image.Exif()
-    exif[0x0112] = turn
-    data = encoded(large, name, exif=exif)
-    pixels = np.asarray(open_pixels(data, "RGB", *ACCEPTED))
-    assert pixels.shape == expected.shape
-    assert np.abs(pixels.astype(int) - expected).mean() < 30
-    for label in ("a", "b"):
-        (tmp_path / "pets" / label).mkdir(parents=True)
-        for number in range(4):
-            path = tmp_path / "pets" / label / f"{number}{FORMATS[name].suffixes[0]}"
-            path.write_bytes(data)
+    for number in range(10):
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        data = encoded(large, name, exif=exif)
+        pixels = np.asarray(open_pixels(data, "RGB", *ACCEPTED))
+        assert pixels.shape == expected.shape
+        assert number or np.abs(pixels.astype(int) - expected).mean() < 30
+        folder = tmp_path / "pets" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}{FORMATS[name].suffixes[0]}").write_bytes(data)
+        large = large.point(lambda level: (level + 20) % 256)
     checked = run_cli("data", "check", str(tmp_path / "pets"), "--json")
     height, width = expected.shape[:2]
-    sizes = [{"height": height, "width": width, "images": 8}]
+    sizes = [{"height": height, "width": width, "images": 10}]
     assert json.loads(checked.stdout)["sizes"] == sizes
 
 

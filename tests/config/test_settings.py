@@ -37,7 +37,7 @@ def test_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path("/home/me/.cache/mindtrace")
     assert values(settings.dirs) == (root, root / "data", root / "checkpoints")
     assert values(settings.data) == (
-        *("mnist", None, None, 64, 0, None, 0.2, 0, None),
+        *("mnist", None, None, 64, 0, None, 0.2, 0, None, None),
         *(
             ("png", "jpeg", "webp", "avif", "tiff", "bmp", "gif", "heic"),
             100_000_000,
