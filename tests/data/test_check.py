@@ -19,9 +19,8 @@ from mindtrace.data.check import (
     ImageSize,
     SplitClass,
     check,
-    draw_sheet,
-    spread,
 )
+from mindtrace.data.contact_sheet import draw_sheet, spread
 from mindtrace.errors import DataFolderError
 from mindtrace.progress import Progress
 

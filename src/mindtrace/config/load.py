@@ -23,16 +23,15 @@ from mindtrace.config.ini import (
     read_ini_file,
     value_fault,
 )
+from mindtrace.config.rules import conflicts, recipe
 from mindtrace.config.schema import Section, key_of, reasons
 from mindtrace.config.sections import (
     KEYS,
     KNOWN,
     PHOTO_SOURCES,
     SECTIONS,
-    conflicts,
     default_texts,
     ini_name,
-    recipe,
 )
 from mindtrace.config.urls import shown
 from mindtrace.errors import ConfigError, Fault, listed, nearest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +10,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from mindtrace.bundle.predictions import pairs_digest
 from mindtrace.data.batches import to_pixels
+from mindtrace.data.contact_sheet import LARGEST_ROWS, draw_sheet, spread
 from mindtrace.data.datamodule import ImageDataModule
 from mindtrace.data.decode import examine_files, reporter, workers_for
 from mindtrace.data.folder import ImageFolder, class_notes, require_trainable
@@ -389,11 +389,6 @@ def _remarks(facts: NDArray[Any]) -> Iterator[str]:
             yield f"{count:,} of {len(facts):,} images: {what}"
 
 
-COLUMNS, LARGEST_ROWS = 10, 100
-_TILE, _GAP, _MARGIN = 72, 6, 16
-_LETTERS = 28  # of a class name that fit
-
-
 def contact_sheet(
     data: ImageDataModule, images: Iterable[CheckedImage], class_names: Sequence[str]
 ) -> Image.Image:
@@ -409,54 +404,9 @@ def contact_sheet(
     return draw_sheet(rows, more=len(class_names) - len(rows))
 
 
-def spread(images: Sequence[CheckedImage]) -> list[CheckedImage]:
-    """Up to `COLUMNS` of them, evenly."""
-    count = min(COLUMNS, len(images))
-    return [images[place * len(images) // count] for place in range(count)]
-
-
 def _picture(data: ImageDataModule, image: CheckedImage) -> Image.Image:
     """One image in its own size and in colour."""
     if isinstance(data, ImageFolder):
         return open_pixels(Path(image.file).read_bytes(), "RGB", *data.accepted)
     images = data.split(image.place.split).images[image.number : image.number + 1]
     return Image.fromarray(to_pixels(images)[0]).convert("RGB")
-
-
-def draw_sheet(
-    rows: Sequence[tuple[str, int, Sequence[Image.Image]]], *, more: int = 0
-) -> Image.Image:
-    """Rows of images with a name and a number before each; `more` rows were left out."""
-    # Pillow's own font has no umlauts.
-    import matplotlib
-
-    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    font = ImageFont.truetype(str(file), 13)
-    names = [name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…" for name, _, _ in rows]
-    lines = [[name, f"{number:,}"] for name, (_, number, _) in zip(names, rows, strict=True)]
-    last = f"and {more:,} more classes" if more else ""
-    text_width = math.ceil(max(font.getlength(text) for text in sum(lines, [last])))
-    left = _MARGIN + text_width + 2 * _GAP
-    widest = max((len(images) for _, _, images in rows), default=0)
-    width = left + widest * (_TILE + _GAP) - _GAP + _MARGIN
-    bottom = _MARGIN + len(rows) * (_TILE + _GAP)
-    sheet = Image.new(
-        "RGB", (width, bottom + (2 * _GAP + 15 if more else 0) - _GAP + _MARGIN), "white"
-    )
-    pen = ImageDraw.Draw(sheet)
-    for row, (text, (_, _, images)) in enumerate(zip(lines, rows, strict=True)):
-        middle = _MARGIN + row * (_TILE + _GAP) + _TILE // 2
-        pen.text((_MARGIN, middle), "\n".join(text), "black", font, anchor="lm")
-        for column, image in enumerate(images):
-            tile = _fitted(image)
-            across = left + column * (_TILE + _GAP) + (_TILE - tile.width) // 2
-            sheet.paste(tile, (across, middle - tile.height // 2))
-    pen.text((_MARGIN, bottom + _GAP), last, "black", font)
-    return sheet
-
-
-def _fitted(image: Image.Image) -> Image.Image:
-    """As large as a tile allows; small images show their pixels."""
-    scale = _TILE / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)

@@ -1,0 +1,61 @@
+"""A contact sheet: rows of images with a name and a number before each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image, ImageDraw, ImageFont
+
+T = TypeVar("T")
+
+COLUMNS, LARGEST_ROWS = 10, 100
+_TILE, _GAP, _MARGIN = 72, 6, 16
+_LETTERS = 28  # of a class name that fit
+
+
+def spread(images: Sequence[T]) -> list[T]:
+    """Up to `COLUMNS` of them, evenly."""
+    count = min(COLUMNS, len(images))
+    return [images[place * len(images) // count] for place in range(count)]
+
+
+def draw_sheet(
+    rows: Sequence[tuple[str, int, Sequence[Image.Image]]], *, more: int = 0
+) -> Image.Image:
+    """Rows of images with a name and a number before each; `more` rows were left out."""
+    # Pillow's own font has no umlauts.
+    import matplotlib
+
+    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    font = ImageFont.truetype(str(file), 13)
+    names = [name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…" for name, _, _ in rows]
+    lines = [[name, f"{number:,}"] for name, (_, number, _) in zip(names, rows, strict=True)]
+    last = f"and {more:,} more classes" if more else ""
+    text_width = math.ceil(max(font.getlength(text) for text in sum(lines, [last])))
+    left = _MARGIN + text_width + 2 * _GAP
+    widest = max((len(images) for _, _, images in rows), default=0)
+    width = left + widest * (_TILE + _GAP) - _GAP + _MARGIN
+    bottom = _MARGIN + len(rows) * (_TILE + _GAP)
+    sheet = Image.new(
+        "RGB", (width, bottom + (2 * _GAP + 15 if more else 0) - _GAP + _MARGIN), "white"
+    )
+    pen = ImageDraw.Draw(sheet)
+    for row, (text, (_, _, images)) in enumerate(zip(lines, rows, strict=True)):
+        middle = _MARGIN + row * (_TILE + _GAP) + _TILE // 2
+        pen.text((_MARGIN, middle), "\n".join(text), "black", font, anchor="lm")
+        for column, image in enumerate(images):
+            tile = _fitted(image)
+            across = left + column * (_TILE + _GAP) + (_TILE - tile.width) // 2
+            sheet.paste(tile, (across, middle - tile.height // 2))
+    pen.text((_MARGIN, bottom + _GAP), last, "black", font)
+    return sheet
+
+
+def _fitted(image: Image.Image) -> Image.Image:
+    """As large as a tile allows; small images show their pixels."""
+    scale = _TILE / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
