@@ -126,7 +126,7 @@ def test_of_thousands_of_unknown_names_the_first_are_told_and_the_rest_counted()
 
 
 VALUES = [
-    ("data", "source", "minst", "must be one of mnist, fashion_mnist, digits, folder, kmnist"),
+    ("data", "source", "minst", "must be one of mnist, fashion_mnist, digits, folder, table"),
     ("data", "source", "MNIST", "did you mean 'mnist'?"),
     ("data", "mirror", "mirror.org", "must be a URL that begins with http:// or https://"),
     ("data", "batch_size", "64.0", "must be a whole number, 1 or more"),
@@ -160,6 +160,10 @@ VALUES = [
     ("train", "lr", "0,1", "must be a number above 0"),
     ("train", "schedule", "one-cycle", "did you mean 'one_cycle'?"),
     ("train", "monitor", "acc", "must be one of val_acc, val_loss"),
+    ("data", "formats", "png, pdf", "must be some of png, jpeg, webp"),
+    ("data", "group", "(", "must be a regular expression: missing )"),
+    ("registry", "metric", "f1", "must be one of accuracy, balanced_accuracy, f1_macro"),
+    ("registry", "margin", "2", "must be between 0 and 1"),
     ("train", "balance", "yes", "must be one of none, loss, sample"),
     ("train", "label_smoothing", "1", "must be 0 or more and below 1"),
     ("train", "mixup", "11", "must be between 0 and 10"),

@@ -113,7 +113,8 @@ def test_metrics_are_means_over_images(train: Train, chunk: int) -> None:
     data = Digits(num_val=700)
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
     loss, accuracy = scores(model, data.val)
-    assert set(logged) == {"train_loss", "val_loss", "val_acc"}
+    classes = {"val_balanced_accuracy", "val_f1_macro"}
+    assert set(logged) == {"train_loss", "val_loss", "val_acc", *classes}
     assert logged["val_loss"] == pytest.approx(loss, rel=1e-4)
     assert logged["val_acc"] == pytest.approx(accuracy, abs=1e-6)
     assert logged["train_loss"] == pytest.approx(scores(model, data.train)[0], rel=1e-4)
