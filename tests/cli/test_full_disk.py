@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sqlite3
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 from tests.cli.conftest import error_of
@@ -139,6 +141,7 @@ def trained_twice(small: Path, mindtrace: Mindtrace) -> Path:
         "registry export digits/1 {}/exported --json",
         "config init {}/new.ini --json",
         "data check {}/images --sheet {}/sheet.png --json",
+        "retrain --set data.source=digits --set train.max_epochs=1 --wait --json",
     ],
 )
 def test_what_writes(trained_twice: Path, mindtrace: Mindtrace, command: str) -> None:
@@ -155,3 +158,61 @@ def test_what_writes(trained_twice: Path, mindtrace: Mindtrace, command: str) ->
     assert "Traceback" not in done.stderr and "internal" not in error["message"]
     again = mindtrace(*line.split())
     assert again.returncode == 0, again.stderr
+
+
+def test_a_server_answers_and_takes_jobs_once_there_is_room(trained_twice: Path) -> None:
+    words = [sys.executable, "-c", PROGRAM, "", str(trained_twice / "filler"), "serve", "--json"]
+    with subprocess.Popen(
+        [*words, "--port", "0", "--model", "digits", "--no-worker"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        try:
+            assert server.stdout is not None and server.stderr is not None
+            url = json.loads(server.stdout.readline())["url"]
+            with httpx.Client(base_url=url, timeout=60) as client:
+                image = io.BytesIO()
+                Image.new("L", (8, 8), 90).save(image, "PNG")
+                headers = {"Content-Type": "image/png"}
+                asked = client.post("/inference", content=image.getvalue(), headers=headers)
+                assert asked.status_code == 200, asked.text
+                body = {"data": {"source": "digits"}, "train": {"max_epochs": 1}}
+                refused = client.post("/retrain", json=body)
+                assert refused.status_code == 503, refused.text
+                assert refused.json()["type"].endswith("store")
+                (trained_twice / "filler").unlink()
+                assert client.post("/retrain", json=body).status_code == 202
+        finally:
+            server.terminate()
+        assert "Traceback" not in server.stderr.read()
+    assert server.returncode == 0
+
+
+def test_a_worker_whose_disk_fills_up_goes_on(trained_twice: Path, mindtrace: Mindtrace) -> None:
+    words = "retrain --set data.source=digits --set train.max_epochs=1 --force --json"
+    retrain = words.split()
+    job_id = json.loads(mindtrace(*retrain).stdout)["job_id"]
+    filler, ended = trained_twice / "filler", ("succeeded", "failed", "cancelled")
+    moment = "mindtrace.jobs.process:Watchdog.__init__"
+    command = [sys.executable, "-c", PROGRAM, moment, str(filler), "worker"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as worker:
+        try:
+            assert worker.stderr is not None
+            said = []
+            while "space" not in "".join(said) and "full" not in "".join(said):
+                said.append(worker.stderr.readline())
+                assert worker.poll() is None, said
+            filler.unlink()
+            state = ""
+            while state not in ended:
+                state = json.loads(mindtrace("jobs", "show", job_id, "--json").stdout)["state"]
+                assert worker.poll() is None
+            assert "Traceback" not in "".join(said)
+        finally:
+            worker.terminate()
+            rest = worker.stderr.read() if worker.stderr else ""
+    assert (worker.returncode, "Traceback" in rest) == (0, False), rest
+    again = mindtrace(*retrain, "--wait")
+    assert again.returncode == 0, again.stderr
+    assert mindtrace("registry", "verify", "--all").returncode == 0
