@@ -71,11 +71,16 @@ def test_a_reader_that_leaves(digits: Path, command: str) -> None:
 @pytest.mark.proof
 @pytest.mark.slow
 def test_a_training_whose_reader_leaves_has_failed(root: Path) -> None:
+    words = [*MINDTRACE.split(), *TRAIN.split()]
+    many = [*words, "--max-epochs", "500"]
+    with subprocess.Popen(many, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        while not process.stderr.readline().startswith(b"epoch"):
+            assert process.poll() is None
+        process.stderr.close()
+    assert process.returncode == 141
     reading, writing = os.pipe()
     os.close(reading)
-    words = [*MINDTRACE.split(), *TRAIN.split()]
-    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=writing)
-    assert (done.returncode, done.stdout) == (141, b"")
     with sqlite3.connect(root / "mlflow.db") as connection:
         assert connection.execute("select status from runs").fetchall() == [("FAILED",)]
     assert subprocess.run(words, stdout=writing, stderr=subprocess.DEVNULL).returncode == 141

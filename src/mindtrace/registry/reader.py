@@ -348,7 +348,8 @@ def connect(database: Path) -> sqlite3.Connection:
     except sqlite3.OperationalError:
         with suppress(sqlite3.OperationalError):
             return _opened(database, "mode=ro")
-        if os.access(database.parent, os.W_OK):
+        full = shutil.disk_usage(database.parent).free < 2**16
+        if os.access(database.parent, os.W_OK) and not full:
             raise
     # Nobody can make the files that WAL needs. Without a journal to roll back or forward the
     # database is whole as it is; else a copy of both is.
