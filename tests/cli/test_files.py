@@ -302,7 +302,7 @@ def test_a_folder_that_cannot_be_walked_is_an_error(
     ],
     ids=str,
 )
-def test_a_folder_whose_name_no_model_can_have(
+def test_a_folder_whose_name_no_model_can_have_gives_one_that_is_near(
     run_cli: RunCli, folder: Path, name: str, like: str
 ) -> None:
     other = folder.rename(folder.with_name(name))

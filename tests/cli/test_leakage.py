@@ -12,7 +12,15 @@ import pytest
 from PIL import Image
 from tests.conftest import RunCli
 
-QUICK = ("--set", "train.max_epochs=1", "--set", "compute.threads=1", "--no-register")
+QUICK = (
+    "--model",
+    "mlp",
+    "--set",
+    "train.max_epochs=1",
+    "--set",
+    "compute.threads=1",
+    "--no-register",
+)
 
 
 @pytest.fixture

@@ -136,6 +136,8 @@ VALUES = [
     ("data", "num_val", "0", "must be a whole number of images, or a fraction"),
     ("data", "test_fraction", "1", "must be above 0 and below 1"),
     ("data", "test_fraction", "0", "must be above 0 and below 1"),
+    ("data", "group", "p(", "must be a regular expression: missing )"),
+    ("data", "group", "*", "must be a regular expression: nothing to repeat"),
     ("data", "image_size", "0", "must be between 1 and 1024"),
     ("data", "image_size", "1025", "must be between 1 and 1024"),
     ("data", "augment", "heavy", "must be one of none, light"),

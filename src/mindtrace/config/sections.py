@@ -20,7 +20,6 @@ Source = Literal[
     "fashion_mnist",
     "digits",
     "folder",
-    "table",
     "kmnist",
     "emnist",
     "cifar10",
@@ -30,6 +29,7 @@ Source = Literal[
     "oxford_iiit_pet",
     "eurosat",
     "food101",
+    "table",
 ]
 #: The sources that `[data] dir` names, and that begin with pretrained weights.
 PHOTO_SOURCES = ("folder", "table")

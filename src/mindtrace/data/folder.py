@@ -167,10 +167,12 @@ class Rows:
         ]
         division = data.divide(self.labels, self.counts, keys)
         if not all(len(division.parts[stage]) for stage in STAGES if stage not in self.counts):
+            groups = len({own for own in self.groups if own is not None})
+            found = f" and {groups:,} groups" if groups else ""
             raise DataFolderError(
                 self.folder,
-                f"{len(self.paths):,} images are too few to split",
-                hint="a class needs three different images to have one in each split",
+                f"{len(self.paths):,} images{found} are too few to split",
+                hint="a class needs three different images, or groups, to be in each split",
             )
         return division
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import math
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -41,7 +43,6 @@ class ImageTable(ImageFolder):
         super().__init__(file, *arguments, **options)
         self._listed: dict[str, _Row] = {}
         self._by_column = False
-        self._scratch = None if self.cache_dir else tempfile.TemporaryDirectory()
 
     def scan(self) -> FolderScan:
         """Read the table and find its files; ConfigError has every fault with its line."""
@@ -99,8 +100,10 @@ class ImageTable(ImageFolder):
         fetched: dict[str, str | None] = {}
         if remote:
             self.progress.stage(f"fetching {len(remote):,} images")
-            home = Path(self.cache_dir or self._scratch.name) / "remote"  # type: ignore[union-attr]
-            fetched = _fetched(remote, home)
+            if (home := self.cache_dir) is None:
+                home = Path(tempfile.mkdtemp(prefix="mindtrace-"))
+                weakref.finalize(self, shutil.rmtree, home, ignore_errors=True)
+            fetched = _fetched(remote, home / "remote")
         return [
             fetched[path] if place is None else os.path.normpath(place)
             for path, place in zip(paths, places, strict=True)
