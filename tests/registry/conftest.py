@@ -146,6 +146,8 @@ def template(empty_database: Path) -> Path:
 def store(root: Path, template: Path) -> Store:
     """A store in ROOT."""
     shutil.copy(template, root / "mlflow.db")
+    if (made := template.parent / "mlartifacts").exists():  # a bundle is looked for under ROOT
+        shutil.copytree(made, root / "mlartifacts")
     return sqlite_store(root)
 
 
