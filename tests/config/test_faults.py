@@ -126,7 +126,7 @@ def test_of_thousands_of_unknown_names_the_first_are_told_and_the_rest_counted()
 
 
 VALUES = [
-    ("data", "source", "minst", "must be one of mnist, fashion_mnist, digits, folder, table"),
+    ("data", "source", "minst", "must be one of mnist, fashion_mnist, digits, folder, kmnist"),
     ("data", "source", "MNIST", "did you mean 'mnist'?"),
     ("data", "mirror", "mirror.org", "must be a URL that begins with http:// or https://"),
     ("data", "batch_size", "64.0", "must be a whole number, 1 or more"),
