@@ -111,7 +111,8 @@ def test_what_a_retraining_may_set_is_typed(document: dict[str, Any]) -> None:
     assert epochs["anyOf"][0] == {"type": "integer", "minimum": 1}
     assert epochs["default"] == 10
     assert epochs["description"].startswith("passes over the training images")
-    assert sections["model"]["properties"]["weights"]["anyOf"][0]["enum"] == ["none", "default"]
+    weights = sections["model"]["properties"]["weights"]["anyOf"][0]["enum"]
+    assert weights == ["auto", "none", "default"]
 
 
 @pytest.mark.parametrize(("path", "status"), [("/inference", 200), ("/retrain", 202)])

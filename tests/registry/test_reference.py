@@ -236,7 +236,7 @@ def test_a_file_where_root_should_be_is_one_clear_error(
     assert "\n" not in caught.value.message
     assert str(tmp_path / "occupied") in caught.value.message
     assert caught.value.hint
-    with pytest.raises(NotFoundError):
+    with pytest.raises(StoreError):
         open_reader(settings)
 
 

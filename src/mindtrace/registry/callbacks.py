@@ -242,10 +242,13 @@ def settings_from_trainer(
         found["data.source"] = data.source
         # A folder that the configuration names does not belong to a source without one.
         found["data.dir"] = None
+        found["data.resize"] = data.spec.resize
         found |= {f"data.{key}": getattr(data, key) for key in _DATA if hasattr(data, key)}
     if isinstance(module, ImageClassifier):
         arguments = module.model_config.arguments
         found["model.name"] = module.model_config.architecture
+        if settings.model.weights == "auto":
+            found["model.weights"] = "none"
         found["train.lr"], found["train.schedule"] = module.lr, module.schedule
         if "dropout" in arguments:
             found["model.dropout"] = arguments["dropout"]
