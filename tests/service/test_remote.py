@@ -114,7 +114,7 @@ def _ask(url: str, files: list[str], **more: Any) -> list[Prediction | Predictio
 
 def test_the_same_answers_as_without_a_server(url: str, bundle: Path, files: list[str]) -> None:
     model = LoadedModel(Predictor.open(bundle), None, None)
-    here = list(predict_paths(model, files, top_k=2, stdin=_no_stdin))
+    here = list(predict_paths(model, files, top_k=2, stdin=_no_stdin, max_pixels=25_000_000))
     there = _ask(url, files, top_k=2)
     assert [one.document() for one in there] == [one.document() for one in here]
 
