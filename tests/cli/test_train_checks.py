@@ -147,7 +147,10 @@ def test_a_folder_that_is_a_file(
         given = f"DIR_PATHS.{place}={tmp_path / 'file'}{below}"
         result = run_cli(*DIGITS, "--set", given, *dry)
         assert (result.exit_code, result.stdout) == (1, "")
-        assert f"{tmp_path / 'file'} cannot be written: it is no folder" in result.stderr.splitlines()[0]
+        assert (
+            f"{tmp_path / 'file'} cannot be written: it is no folder"
+            in result.stderr.splitlines()[0]
+        )
         assert list(root.iterdir()) == []
 
 
