@@ -155,6 +155,8 @@ class InferenceRequest:
             raise Problem(422, f"'images' must be a list of 1 to {MAX_IMAGES} images in base64")
         found_images: list[bytes | Problem] = []
         for place, text in enumerate(images):
+            if not isinstance(text, str):
+                raise Problem(422, f"'images[{place}]' must be a text in base64")
             try:
                 found_images.append(bodies.from_base64(text, f"images[{place}]"))
             except Problem as problem:
