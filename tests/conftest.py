@@ -41,6 +41,24 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("mindtrace")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of the cases of a test marked `sampled(n)`, run n without `--soak`, evenly spread."""
+    if config.getoption("--soak") > 1:
+        return
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled") and item.get_closest_marker("proof"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    left_out: set[pytest.Item] = set()
+    for found in cases.values():
+        count = found[0].get_closest_marker("sampled").args[0]  # type: ignore[union-attr]
+        kept = {place * len(found) // count for place in range(count)}
+        left_out |= {item for place, item in enumerate(found) if place not in kept}
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(scope="session")
 def soak(pytestconfig: pytest.Config) -> int:
     """By how much to multiply the rounds of an endurance test; 1 by default."""

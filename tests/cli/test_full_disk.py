@@ -97,6 +97,7 @@ def require_one_line(done: subprocess.CompletedProcess[str], root: Path) -> None
     assert partial == [] and list(root.glob("staging/*")) == []
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "moment",
     [
@@ -134,6 +135,7 @@ def trained_twice(small: Path, mindtrace: Mindtrace) -> Path:
     return small
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "command",
     [

@@ -65,6 +65,7 @@ def test_our_own_networks_learn_from_any_size_and_mode(name: str, spec: ImageSpe
 EVERYDAY = "mobilenetv3_small_100"  # the quickest; `make proofs` tries the others
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(one, marks=pytest.mark.proof if one != EVERYDAY else ()) for one in TESTED],
