@@ -116,7 +116,8 @@ def require_same(found: Identity, wanted: Identity) -> None:
 
 def _defaults() -> dict[str, str]:
     texts = default_texts().items()
-    return {f"{section}.{key}": text for (section, key), text in texts if section in TRAVELLING}
+    found = {f"{section}.{key}": text for (section, key), text in texts if section in TRAVELLING}
+    return found | {"data.resize": "stretch"}  # what was done before there was a choice
 
 
 def remove(folder: Path) -> None:
