@@ -38,7 +38,7 @@ def photos(tmp_path: Path) -> Path:
         ),
         (
             ("--model", "resnet18"),
-            "network resnet18, weights none, 48 x 74 px, crop (bicubic)",
+            "network resnet18, weights none, 74 x 48 px, crop (bicubic)",
             "resnet18",
             {"warning": "timm/resnet18.a1_in1k"},
         ),
