@@ -46,7 +46,8 @@ OTHER = {**ROW, "aliases": set(), "run": False, "tags": {}, "metrics": {}, "para
 @pytest.fixture(scope="module")
 def reader() -> Iterator[Reader]:
     """A reader of MLflow's tables in memory, to be filled."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
+    # The garbage collector of any thread may close it.
+    connection = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
     connection.executescript(NEWEST_SCHEMA.read_text(encoding="utf-8"))
     prepare(connection, "memory")
     yield Reader(connection, "memory")
