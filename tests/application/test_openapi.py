@@ -12,7 +12,7 @@ import pytest
 from tests.application.conftest import Serve
 
 from mindtrace.application.schemas import EXAMPLE_IMAGE
-from mindtrace.config.sections import PUBLISHED_KEYS
+from mindtrace.config.sections import PUBLISHED
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_what_a_retraining_may_set_is_typed(document: dict[str, Any]) -> None:
         for section, schema in sections.items()
         for key in schema.get("properties", ())
     }
-    assert keys == PUBLISHED_KEYS
+    assert keys == {".".join(place) for place in PUBLISHED}
     epochs = sections["train"]["properties"]["max_epochs"]
     assert epochs["anyOf"][0] == {"type": "integer", "minimum": 1}
     assert epochs["default"] == 10

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from tests.jobs.fake import taken
 
-from mindtrace.config.load import MANY
-from mindtrace.config.sections import KNOWN, PUBLISHED_KEYS, SECTIONS
-from mindtrace.config.settings import Settings, load_settings
+from mindtrace.config.sections import KNOWN, PUBLISHED, SECTIONS
+from mindtrace.config.settings import MANY, Settings, load_settings
 from mindtrace.errors import ConfigError, NotFoundError, UsageError
 from mindtrace.service import jobs
 from mindtrace.service.retrain_request import SECTIONS as SECTIONS_OF_A_JOB
@@ -96,7 +95,7 @@ def test_of_many_unknown_sections_the_first_are_told(settings: Settings) -> None
 def test_only_published_keys_may_be_set(settings: Settings) -> None:
     names = [(section, key) for section, keys in KNOWN.items() for key in keys]
     for section, key in names:
-        if f"{section}.{key}" not in PUBLISHED_KEYS:
+        if (section, key) not in PUBLISHED:
             for sections in ({section: {key: "x"}}, {section.upper(): {key.upper(): "x"}}):
                 found = faults(settings, RetrainRequest.from_mapping(sections))
                 assert "may not set this" in found[0], key

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from mindtrace.config.types import Kind
+from mindtrace.config.schema import Kind
 
 
 class Format(NamedTuple):
@@ -31,18 +31,17 @@ FORMATS: Mapping[str, Format] = {
 #: What a server reads by default, and a Predictor.
 SERVED = ("png", "jpeg", "webp")
 _ALSO = {"jpg": "jpeg", "tif": "tiff", "heif": "heic"}
-_WORDS = f"some of {', '.join(FORMATS)}, separated by commas"
 
 
-def _parse(text: str) -> tuple[str, ...]:
+def _parse(text: str) -> tuple[str, ...] | None:
     names = [_ALSO.get(name, name) for name in re.split(r"[\s,]+", text.lower()) if name]
-    unknown = [name for name in names if name not in FORMATS]
-    if unknown or not names:
-        raise ValueError(f"must be {_WORDS}" + (f", not '{unknown[0]}'" if unknown else ""))
-    return tuple(dict.fromkeys(names))
+    for name in names:
+        if name not in FORMATS:
+            raise ValueError(f"must be {FORMAT_NAMES.words}, not '{name}'")
+    return tuple(dict.fromkeys(names)) or None
 
 
-FORMAT_NAMES = Kind(_WORDS, _parse, ", ".join)
+FORMAT_NAMES = Kind(f"some of {', '.join(FORMATS)}, separated by commas", _parse, ", ".join)
 
 
 def reads_heic() -> bool:

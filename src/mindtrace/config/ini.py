@@ -203,7 +203,7 @@ class Resolver:
         except _Failed:
             pass
         except ValueError as reason:
-            self.faults.append(value_fault(place, entry.origin, text, str(reason)))
+            self.faults.append(value_fault(place, entry, str(reason), text))
         self._open.pop()
         self._texts[place] = finished
         return finished
@@ -237,9 +237,9 @@ class Resolver:
         return f"there is no key '{key}' in [{section}]{meant}"
 
 
-def value_fault(place: Place, origin: Origin, text: str, reason: str) -> Fault:
+def value_fault(place: Place, entry: Entry, reason: str, text: str) -> Fault:
     """The fault of a value: `[train] max_epochs = -3: must be 1 or more`."""
-    section, key = place
+    (section, key), origin = place, entry.origin
     if "\n" in text:
         reason += "; an indented line belongs to the value above it"
     elif " #" in text or " ;" in text:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,8 +12,19 @@ from pydantic.fields import FieldInfo
 
 from mindtrace.config.formats import FORMAT_NAMES, FORMATS, SERVED
 from mindtrace.config.ini import Place, packaged_layer
-from mindtrace.config.schema import Section, ini_text, key, key_of
-from mindtrace.config.types import COUNT_OR_FRACTION, HOSTS, PATH, REGEX, SIZE, path, url
+from mindtrace.config.schema import (
+    COUNT_OR_FRACTION,
+    HOSTS,
+    PATH,
+    REGEX,
+    SIZE,
+    Section,
+    ini_text,
+    key,
+    key_of,
+    path,
+    url,
+)
 
 Source = Literal[
     "mnist",
@@ -36,8 +47,8 @@ PHOTO_SOURCES = ("folder", "table")
 #: What `[model] weights` may be besides a path, and all that a request may say.
 STARTS = ("auto", "none", "default")
 
-
 Seconds = Annotated[float, Field(gt=0)]
+public = partial(key, request=True)  # POST /retrain may set it; all else is the machine's own
 BLANK = ("", "none")
 AUTO = ("", "none", "auto")
 
@@ -58,11 +69,8 @@ class DataSettings(Section):
 
     synonyms = "dataset datamodule dataloader images"
 
-    source: Source = key(
-        "mnist",
-        "where images come from; digits needs no network",
-        "dataset dataset_name data name",
-        request=True,
+    source: Source = public(
+        "mnist", "where images come from; digits needs no network", "dataset dataset_name data name"
     )
     dir: Path | None = key(
         None,
@@ -80,37 +88,26 @@ class DataSettings(Section):
         none=BLANK,
         repr=False,
     )
-    batch_size: int = key(64, "images per training step", "batch bs", ge=1, request=True)
-    num_workers: int = key(
-        0,
-        "processes that help to decode image files",
-        "workers",
-        ge=0,
-        le=1024,
-        request=True,
+    batch_size: int = public(64, "images per training step", "batch bs", ge=1)
+    num_workers: int = public(
+        0, "processes that help to decode image files", "workers", ge=0, le=1024
     )
-    num_val: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = key(
+    num_val: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = public(
         None,
         "fraction for validation (blank: 0.1); for mnist and its kin images of train (blank: 5000)",
         "val_size val_fraction val_split validation",
         kind=COUNT_OR_FRACTION,
         none=AUTO,
-        request=True,
     )
-    test_fraction: float = key(
+    test_fraction: float = public(
         0.2,
         "fraction of images for the test, where the source has no test split of its own",
         "test_size test_split num_test",
         gt=0,
         lt=1,
-        request=True,
     )
-    split_seed: int = key(
-        0,
-        "with each image, decides its split and nothing else",
-        "random_state",
-        ge=0,
-        request=True,
+    split_seed: int = public(
+        0, "with each image, decides its split and nothing else", "random_state", ge=0
     )
     group: str | None = key(
         None,
@@ -120,14 +117,13 @@ class DataSettings(Section):
         kind=REGEX,
         none=BLANK,
     )
-    image_size: int | None = key(
+    image_size: int | None = public(
         None,
         "height and width in pixels; blank is what the source or the network uses",
         "size resolution",
         none=AUTO,
         ge=1,
         le=1024,
-        request=True,
     )
     formats: tuple[str, ...] = key(
         tuple(FORMATS),
@@ -141,17 +137,15 @@ class DataSettings(Section):
         "max_image_pixels pixels",
         ge=1,
     )
-    resize: Literal["auto", "stretch", "crop", "pad"] = key(
+    resize: Literal["auto", "stretch", "crop", "pad"] = public(
         "auto",
         "how images of another shape are brought to that size; auto: as the network has it",
         "resize_mode fit",
-        request=True,
     )
-    augment: Literal["none", "light", "photo", "strong"] = key(
+    augment: Literal["none", "light", "photo", "strong"] = public(
         "none",
         "light: small shifts and turns; photo: crops, mirroring, light and colour; strong: more",
         "transforms",
-        request=True,
     )
 
 
@@ -160,31 +154,22 @@ class ModelSettings(Section):
 
     synonyms = "network net architecture arch"
 
-    name: str = key(
+    name: str = public(
         "mlp",
         "the architecture: mlp, cnn, or any of timm, such as tf_efficientnet_lite0 or resnet18",
         "model arch architecture network",
         words="mlp, cnn or a name in timm.list_models()",
-        request=True,
     )
-    hidden: int = key(
-        100, "units in the hidden layer of mlp", "width", ge=1, le=65536, request=True
-    )
-    dropout: float = key(
-        0.2, "fraction of units that a training step leaves out", ge=0, lt=1, request=True
-    )
-    weights: str = key(
+    hidden: int = public(100, "units in the hidden layer of mlp", "width", ge=1, le=65536)
+    dropout: float = public(0.2, "fraction of units that a training step leaves out", ge=0, lt=1)
+    weights: str = public(
         "auto",
         "initial weights: random, pretrained (auto: for source = folder), or a .safetensors file",
         "pretrained checkpoint init_from",
         kind=path("auto, none, default or a path", str, STARTS),
-        request=True,
     )
-    freeze: bool = key(
-        False,
-        "train the last layer only, in each epoch with less weight decay",
-        "freeze_backbone",
-        request=True,
+    freeze: bool = public(
+        False, "train the last layer only, in each epoch with less weight decay", "freeze_backbone"
     )
 
 
@@ -193,69 +178,56 @@ class TrainSettings(Section):
 
     synonyms = "training fit trainer optimizer optim hyperparameters"
 
-    max_epochs: int = key(10, "passes over the training images", "epochs epoch", ge=1, request=True)
-    lr: float = key(
+    max_epochs: int = public(10, "passes over the training images", "epochs epoch", ge=1)
+    lr: float = public(
         0.001,
         "learning rate; with one_cycle the highest",
         "learning_rate learningrate learn_rate eta",
         gt=0,
-        request=True,
     )
-    schedule: Literal["constant", "one_cycle"] = key(
-        "constant", "how the learning rate changes", request=True
+    schedule: Literal["constant", "one_cycle"] = public("constant", "how the learning rate changes")
+    monitor: Literal["val_acc", "val_loss", "val_balanced_accuracy", "val_f1_macro"] = public(
+        "val_acc", "the metric that decides which epoch's weights are best", "metric"
     )
-    monitor: Literal["val_acc", "val_loss", "val_balanced_accuracy", "val_f1_macro"] = key(
-        "val_acc", "the metric that decides which epoch's weights are best", "metric", request=True
-    )
-    balance: Literal["none", "loss", "sample"] = key(
+    balance: Literal["none", "loss", "sample"] = public(
         "none",
         "for rare classes: loss weighs their images more, sample shows them more often",
         "class_weights class_weight imbalance",
-        request=True,
     )
-    label_smoothing: float = key(
-        0.0, "probability that is spread over all classes", "smoothing", ge=0, lt=1, request=True
+    label_smoothing: float = public(
+        0.0, "probability that is spread over all classes", "smoothing", ge=0, lt=1
     )
-    mixup: float = key(
+    mixup: float = public(
         0.0,
         "blend pairs of images and their labels, by a Beta(mixup, mixup) share; 0 is off",
         "mixup_alpha",
         ge=0,
         le=10,
-        request=True,
     )
-    weight_decay: float = key(
-        0.01, "how strongly AdamW pulls weights to zero", "decay l2", ge=0, le=10, request=True
+    weight_decay: float = public(
+        0.01, "how strongly AdamW pulls weights to zero", "decay l2", ge=0, le=10
     )
-    average: Literal["none", "ema"] = key(
+    average: Literal["none", "ema"] = public(
         "none",
         "ema: validate and keep a moving average of the weights over about the last epoch",
         "ema weight_averaging swa",
-        request=True,
     )
-    patience: int | None = key(
+    patience: int | None = public(
         None,
         "epochs without improvement after which to stop",
         "early_stopping early_stop early_stopping_patience",
         none=("none", ""),
         ge=1,
-        request=True,
     )
-    seed: int = key(
+    seed: int = public(
         0,
         "seeds weights, dropout and the order of images; the split has its own seed",
         "random_seed manual_seed",
         ge=0,
         le=2**32 - 1,
-        request=True,
     )
-    max_minutes: float | None = key(
-        None,
-        "minutes after which to stop",
-        "time_limit",
-        none=("none", ""),
-        gt=0,
-        request=True,
+    max_minutes: float | None = public(
+        None, "minutes after which to stop", "time_limit", none=("none", ""), gt=0
     )
 
 
@@ -264,14 +236,13 @@ class RegistrySettings(Section):
 
     synonyms = "mlflow tracking registration"
 
-    model_name: str | None = key(
+    model_name: str | None = public(
         None,
         "the name to register under; blank is the name of the source or of its folder",
         "name",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
         words="1 to 64 letters, digits, '.', '_' or '-', and begin with a letter or digit",
         none=("",),
-        request=True,
     )
     metric: Literal["accuracy", "balanced_accuracy", "f1_macro"] = key(
         "accuracy", "what the gate compares; the other two weigh all classes alike"
@@ -370,20 +341,16 @@ class ComputeSettings(Section):
         pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$",
         words="auto, cpu, mps, cuda or cuda:N",
     )
-    precision: Literal["auto", "32", "bf16"] = key(
-        "auto",
-        "number format while training; results are float32",
-        "dtype amp half",
-        request=True,
+    precision: Literal["auto", "32", "bf16"] = public(
+        "auto", "number format while training; results are float32", "dtype amp half"
     )
-    threads: int | None = key(
+    threads: int | None = public(
         None,
         "processor threads for training",
         "cpus cores",
         none=("auto", "none", ""),
         ge=1,
         le=1024,
-        request=True,
     )
     pin_memory: bool = key(False, "use pinned memory for copies to a GPU", "pin pinned")
 
@@ -416,22 +383,19 @@ KEYS: Mapping[Place, FieldInfo] = {
 }
 #: section -> the names of its keys, and the synonyms of each.
 KNOWN: Mapping[str, Mapping[str, Sequence[str]]] = {
-    section: {
-        name: key_of(found).synonyms for (owner, name), found in KEYS.items() if owner == section
-    }
+    section: {name: key_of(KEYS[owner, name]).synonyms for owner, name in KEYS if owner == section}
     for section in SECTIONS
 }
-#: `section.key` of everything that a retraining may ask for.
-PUBLISHED_KEYS = frozenset(
-    f"{section}.{name}" for (section, name), found in KEYS.items() if key_of(found).request
-)
+#: All that a retraining may ask for.
+PUBLISHED = frozenset(place for place, declared in KEYS.items() if key_of(declared).request)
 
 
 @cache
 def default_texts() -> dict[Place, str]:
     """The INI text of each default, with its references."""
-    packaged = packaged_layer().entries
+    packaged = {place: entry.text for place, entry in packaged_layer().entries.items()}
+    others = KEYS.keys() - packaged.keys()
     return {
-        place: packaged[place].text if place in packaged else ini_text(found, found.default)
+        place: ini_text(found, found.default) if place in others else packaged[place]
         for place, found in KEYS.items()
     }

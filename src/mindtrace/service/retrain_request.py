@@ -18,10 +18,9 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from pydantic import ConfigDict, Field, create_model
 
 from mindtrace.config.ini import Layer, Origin, Place, read_ini
-from mindtrace.config.load import unknown_names
 from mindtrace.config.schema import allowed, key_of
-from mindtrace.config.sections import KEYS, KNOWN, PUBLISHED_KEYS, STARTS, TRAVELLING
-from mindtrace.config.settings import Settings, load_settings
+from mindtrace.config.sections import KEYS, KNOWN, PUBLISHED, STARTS, TRAVELLING
+from mindtrace.config.settings import Settings, load_settings, unknown_names
 from mindtrace.config.urls import shown
 from mindtrace.errors import ConfigError, Fault, listed
 
@@ -31,7 +30,6 @@ SECTIONS = ("DIR_PATHS", "data", "model", "train", "registry", "compute")
 _HINT = "GET /openapi.json lists what a request may set, with examples"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _KEYS = {(section.lower(), key.lower()): found for (section, key), found in KEYS.items()}
-_PUBLISHED = {(section, key) for section, key in _KEYS if f"{section}.{key}" in PUBLISHED_KEYS}
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class RetrainRequest:
         """All that a user set and a request may set; for jobs of this machine."""
         layer = Layer()
         for row in settings.rows():
-            if settings.given(row.section, row.key) and (row.section, row.key) in _PUBLISHED:
+            if settings.given(row.section, row.key) and (row.section, row.key) in PUBLISHED:
                 layer.put(row.section, row.key, row.value, Origin(FILE))
         return cls(layer, own=True, **options)
 
@@ -160,10 +158,10 @@ def _refusal(section: str, key: str, text: str, own: bool = False) -> str | None
     if not (_NAME.fullmatch(section) and _NAME.fullmatch(key)):
         return "not a name"
     section, key = section.lower(), key.lower()
-    if (section, key) in _PUBLISHED:
+    if (section, key) in PUBLISHED:
         is_path = (section, key) == ("model", "weights") and text.strip() not in STARTS
         return "a request may set auto, none or default only" if is_path and not own else None
-    settable = sorted(name for owner, name in _PUBLISHED if owner == section)
+    settable = sorted(name for owner, name in PUBLISHED if owner == section)
     if (section, key) in _KEYS or (not settable and any(owner == section for owner, _ in _KEYS)):
         instead = f"; in [{section}] it may set {listed(settable, 12)}" if settable else ""
         return f"a request may not set this{instead}"
@@ -198,11 +196,8 @@ _OPTIONS: dict[str, Any] = {
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a body: the published keys by section, or all as INI text."""
-    sections = {
-        name: _section_schema(name)
-        for name in KNOWN
-        if any(key.startswith(f"{name}.") for key in PUBLISHED_KEYS)
-    }
+    published = {section for section, _ in PUBLISHED}
+    sections = {name: _section_schema(name) for name in KNOWN if name in published}
     text = {"config": {"type": "string", "description": "the same as INI text"}}
     closed = {"type": "object", "additionalProperties": False}
     return {
