@@ -14,7 +14,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -86,8 +85,6 @@ def run(
     from mindtrace.application.workers import Supervisor
 
     with tempfile.TemporaryDirectory(prefix="mindtrace-") as shared:
-        # A view cannot be pickled.
-        settings = replace(settings, origins=dict(settings.origins))
         arguments = {"model_ref": model_ref, "shared": Path(shared), **options}
         Supervisor(listener, settings, arguments).run(ready)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,7 +111,7 @@ class Settings:
                 _, reason = next(reasons(type(part), error))
                 raise ValueError(f"[{section}] {key}: {reason}") from None
             origins[place] = Origin("resolved")
-        return dataclasses.replace(self, **parts, origins=types.MappingProxyType(origins))
+        return dataclasses.replace(self, **parts, origins=origins)
 
     def _text(self, place: Place) -> str:
         section, name = place
@@ -133,16 +132,18 @@ def load_settings(
     *,
     text: str | None = None,
     sets: Sequence[str] = (),
-    overrides: Mapping[str, str] = types.MappingProxyType({}),
+    overrides: Mapping[str, str] = {},
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    request: Layer | None = None,
 ) -> Settings:
     """Read every layer and check everything; ConfigError has every fault.
 
     Precedence, each over the one before: defaults, MLFLOW_TRACKING_URI, the INI (`text`, else
     the file at `path`, else the one that the variable MindtraceConfig names), the environment
     (`TRAIN__LR`), `sets` (`train.lr=0.01`), `overrides` (`{"train.max_epochs": "3"}` is
-    `--max-epochs 3`). Relative paths outside an INI start at `cwd`.
+    `--max-epochs 3`). Relative paths outside an INI start at `cwd`. A client's `request` stands
+    where `sets` do.
     """
     environ = os.environ if environ is None else environ
     here = Path.cwd() if cwd is None else cwd
@@ -151,7 +152,7 @@ def load_settings(
         _mlflow(environ, here),
         _ini(path, text, environ, here),
         _environment(environ, here),
-        _sets(sets, here),
+        _sets(sets, here) if request is None else request,
         _options(overrides, here),
     ]
     faults = [fault for layer in layers for fault in (*layer.faults, *unknown_names(layer))]
@@ -172,7 +173,7 @@ def load_settings(
         raise ConfigError(_in_order(faults, layers), hint=hint)
     parts: dict[str, Any] = {_attribute(name): part for name, part in sections.items()}
     origins = {place: entry.origin for place, entry in entries.items()}
-    return Settings(**parts, origins=types.MappingProxyType(origins))
+    return Settings(**parts, origins=origins)
 
 
 def _finished(place: Place, entry: Entry, text: str) -> str:
@@ -226,7 +227,7 @@ def _missing(file: Path) -> str:
     return f"no such file{meant} INIs beside it: {listed(others)}"
 
 
-def _own_spelling(section: str, key: str) -> Place:
+def own_spelling(section: str, key: str) -> Place:
     """A section and a key in any case as the schema spells them; unknown ones as they are."""
     for known in (name for name in KNOWN if name.casefold() == section.casefold()):
         own = (name for name in KNOWN[known] if name.casefold() == key.casefold())
@@ -247,7 +248,7 @@ def _environment(environ: Mapping[str, str], here: Path) -> Layer:
     layer = Layer()
     for name in sorted(environ):
         head, _, tail = name.partition("__")
-        section, key = _own_spelling(head, tail)
+        section, key = own_spelling(head, tail)
         if not tail or section not in KNOWN:
             continue
         origin = Origin(f"environment {name}", literal=True, base=here)
@@ -268,7 +269,7 @@ def _sets(sets: Sequence[str], here: Path) -> Layer:
         head, dot, tail = (part.strip() for part in name.partition("."))
         origin = Origin(f"--set {shown(name.strip())}", literal=True, base=here)
         if equals and dot and head and tail:
-            layer.put(*_own_spelling(head, tail), value.strip(), origin)
+            layer.put(*own_spelling(head, tail), value.strip(), origin)
         else:
             message = "write it as section.key=value, such as train.lr=0.01"
             layer.fault(origin, message, (None, None))

@@ -11,16 +11,16 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import ConfigDict, Field, create_model
 
-from mindtrace.config.ini import Layer, Origin, Place, read_ini
+from mindtrace.config.ini import Layer, Origin, read_ini
 from mindtrace.config.schema import allowed, key_of
 from mindtrace.config.sections import KEYS, KNOWN, PUBLISHED, STARTS, TRAVELLING
-from mindtrace.config.settings import Settings, load_settings, unknown_names
+from mindtrace.config.settings import Settings, load_settings, own_spelling
 from mindtrace.config.urls import shown
 from mindtrace.errors import ConfigError, Fault, listed
 
@@ -29,7 +29,6 @@ FILE = "config"
 SECTIONS = ("DIR_PATHS", "data", "model", "train", "registry", "compute")
 _HINT = "GET /openapi.json lists what a request may set, with examples"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_KEYS = {(section.lower(), key.lower()): found for (section, key), found in KEYS.items()}
 
 
 @dataclass(frozen=True)
@@ -108,45 +107,37 @@ class RetrainRequest:
 
     def laid_over(self, settings: Settings, environ: Mapping[str, str]) -> Settings:
         """The settings of a training; `environ` holds values with passwords. ConfigError."""
-        faults = [*self.layer.faults, *self._unknown_without_keys()]
-        sets: list[str] = []
-        lines: dict[Place, int | None] = {}
+        faults, layer = [*self.layer.faults], Layer()
+        put: set[str] = set()
         for (section, key), entry in self.layer.entries.items():
+            place, line = own_spelling(section, key), entry.origin.line
             reason = _refusal(section, key, entry.text, self.own)
-            place = section.lower(), key.lower()
-            if reason is None and place in lines:
+            if reason is None and place in layer.entries:
                 reason = "given twice, keep one"
-            lines.setdefault(place, entry.origin.line)
             if reason is None:
-                sets.append(f"{section}.{key}={entry.text}")
+                layer.put(*place, entry.text, Origin(FILE, line, literal=True))
+                put.add(section)
             else:
                 message = f"[{shown(section)}] {shown(key)}: {reason}"
-                faults.append(Fault(FILE, entry.origin.line, section, key, message))
+                faults.append(Fault(FILE, line, section, key, message))
+        refused = {section for section, _ in self.layer.entries} - put
+        for section, origin in self.layer.sections.items():
+            if section not in refused:
+                layer.sections[own_spelling(section, "")[0]] = origin
         try:
             merged = load_settings(
                 text=settings.to_ini(SECTIONS, given=True),
-                sets=sets,
+                request=layer,
                 environ=environ,
                 cwd=settings.dirs.root,
             )
         except ConfigError as error:
-            for fault in error.faults:  # at the line where the client wrote it
-                line = lines.get(((fault.section or "").lower(), (fault.key or "").lower()))
-                faults.append(Fault(FILE, line, fault.section, fault.key, fault.message))
+            for fault in error.faults:  # the lines of our own text say nothing to a client
+                own = (fault.section or "", fault.key or "") not in layer.entries
+                faults.append(replace(fault, line=None) if own and fault.key else fault)
         if faults:
             raise ConfigError(faults, hint=_HINT)
         return merged
-
-    def _unknown_without_keys(self) -> list[Fault]:
-        """Faults of unknown sections that hold no key; the others are found by their keys."""
-        known = {section for section, _ in self.layer.entries}
-        folded = {section for section, _ in _KEYS}
-        sections = {
-            name: origin
-            for name, origin in self.layer.sections.items()
-            if name not in known and name.lower() not in folded
-        }
-        return unknown_names(Layer(sections=sections))
 
 
 def _sha256(value: Any) -> str:
@@ -157,12 +148,12 @@ def _refusal(section: str, key: str, text: str, own: bool = False) -> str | None
     """Why a request may not set this; None if it may, or if the name is unknown."""
     if not (_NAME.fullmatch(section) and _NAME.fullmatch(key)):
         return "not a name"
-    section, key = section.lower(), key.lower()
-    if (section, key) in PUBLISHED:
-        is_path = (section, key) == ("model", "weights") and text.strip() not in STARTS
+    section, key = place = own_spelling(section, key)
+    if place in PUBLISHED:
+        is_path = place == ("model", "weights") and text.strip() not in STARTS
         return "a request may set auto, none or default only" if is_path and not own else None
     settable = sorted(name for owner, name in PUBLISHED if owner == section)
-    if (section, key) in _KEYS or (not settable and any(owner == section for owner, _ in _KEYS)):
+    if place in KEYS or (not settable and section in KNOWN):
         instead = f"; in [{section}] it may set {listed(settable, 12)}" if settable else ""
         return f"a request may not set this{instead}"
     return None
@@ -170,7 +161,7 @@ def _refusal(section: str, key: str, text: str, own: bool = False) -> str | None
 
 def _none_text(section: str, key: str) -> str:
     """How a key writes null; `none`, mostly a fault, where it must have a value."""
-    declared = _KEYS.get((section.lower(), key.lower()))
+    declared = KEYS.get(own_spelling(section, key))
     return next(iter(key_of(declared).none), "none") if declared else "none"
 
 

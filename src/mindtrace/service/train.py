@@ -12,17 +12,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from mindtrace.config.sections import TRAVELLING
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, masked
-from mindtrace.errors import (
-    InterruptedByUser,
-    MindtraceError,
-    NotFoundError,
-    StoreError,
-    listed,
-)
+from mindtrace.errors import InterruptedByUser, MindtraceError, NotFoundError, StoreError, listed
 from mindtrace.progress import Progress
 from mindtrace.registry.names import PREFIX, model_name_of
 from mindtrace.registry.places import require_writable
@@ -49,8 +44,8 @@ class TrainOutcome:
     """
 
     model_name: str
-    version: int | None
-    champion: bool
+    version: int | None = None
+    champion: bool = False
     run_id: str
     metrics: Mapping[str, float]
     best_epoch: int
@@ -61,8 +56,8 @@ class TrainOutcome:
     config_digest: str
     data_digest: str
     test_digest: str
-    weights_digest: str | None
-    bundle_digest: str | None
+    weights_digest: str | None = None
+    bundle_digest: str | None = None
     calibration_error: float = math.nan
     report: str | None = None  # where it is: a path, or a URI of the store
     classes: tuple[ClassScore, ...] = ()
@@ -192,18 +187,13 @@ def train(
                 progress.stage(f"registering {name}")
                 with interrupts.held():
                     published = _register(run, name, settings, result, guard, parent)
-            if published is not None and published.warning is not None:
-                progress.note(published.warning)
-            if published is not None and not published.champion:
-                for note in _other_classes(settings, published, data.class_names):
+                for note in _remarks(settings, published, data.class_names):
                     progress.note(note)
         checkpoint.remove(folder)
     digests = result.data.digests()
     page = run.store.resolved(f"runs:/{run.run_id}/report/report.html")
     return TrainOutcome(
         model_name=name,
-        version=published.version if published else None,
-        champion=published.champion if published else False,
         run_id=run.run_id,
         metrics=result.metrics,
         best_epoch=result.best_epoch,
@@ -214,31 +204,32 @@ def train(
         config_digest=config_digest(settings),
         data_digest=digests.data_digest,
         test_digest=digests.test_digest,
-        weights_digest=published.weights_digest if published else None,
-        bundle_digest=published.bundle_digest if published else None,
         calibration_error=report.calibration_error,
         report=str(file_path(page) or page),
         classes=report.classes,
+        **({} if published is None else _registered(published)),
     )
 
 
 def _outcome_of_earlier(found: Published, duration_s: float, *, reused: bool) -> TrainOutcome:
     """The outcome of a job whose version was registered before."""
+    names = ("config_digest", "data_digest", "test_digest")
+    digests: dict[str, Any] = {name: found.tags.get(name, "") for name in names}
     return TrainOutcome(
         model_name=found.model_name,
-        version=found.version,
-        champion=found.champion,
         run_id=found.run_id,
         metrics=found.metrics,
         best_epoch=int(found.tags.get("best_epoch", 0)),
         duration_s=duration_s,
-        config_digest=found.tags.get("config_digest", ""),
-        data_digest=found.tags.get("data_digest", ""),
-        test_digest=found.tags.get("test_digest", ""),
-        weights_digest=found.weights_digest,
-        bundle_digest=found.bundle_digest,
         reused=reused,
+        **digests,
+        **_registered(found),
     )
+
+
+def _registered(found: Published) -> dict[str, Any]:
+    names = ("version", "champion", "weights_digest", "bundle_digest")
+    return {name: getattr(found, name) for name in names}
 
 
 def _with_weights_of(settings: Settings, parent: str) -> Settings:
@@ -254,15 +245,10 @@ def _with_weights_of(settings: Settings, parent: str) -> Settings:
 
 def _with_compute_of(settings: Settings, identity: Identity) -> Settings:
     """`auto` in `[compute]` as the interrupted training resolved it, by whatever rule."""
-    recorded, compute = identity.values(), settings.compute
-    values: dict[str, object] = {}
-    if compute.device == "auto":
-        values["compute.device"] = recorded["compute.device"]
-    if compute.precision == "auto":
-        values["compute.precision"] = recorded["compute.precision"]
-    if compute.threads is None:
-        values["compute.threads"] = int(recorded["compute.threads"])
-    return settings.replace(**values)
+    recorded = identity.values()
+    auto = (("device", "auto"), ("precision", "auto"), ("threads", None))
+    open_ = [f"compute.{name}" for name, word in auto if getattr(settings.compute, name) == word]
+    return settings.replace(**{name: recorded[name] for name in open_})
 
 
 def _prepared(
@@ -346,7 +332,7 @@ def _opened_run(
     params = {
         f"{row.section}.{row.key}": row.value
         for row in settings.rows()
-        if row.section in ("data", "model", "train", "compute") and row.key != "mirror"
+        if row.section in TRAVELLING and row.key != "mirror"
     }
     with ExitStack() as stack:
         # A signal must not come while the run exists and nothing would end it.
@@ -386,26 +372,25 @@ def _log_report(run: Run, result: TrainResult) -> Report:
     return found
 
 
-def _other_classes(
-    settings: Settings, published: Published, class_names: Sequence[str]
-) -> Iterator[str]:
-    """One line if a version has other classes than its champion, so that no gate compares them."""
-    from mindtrace.bundle.bundle import MODEL_FILE
+def _remarks(settings: Settings, published: Published, class_names: Sequence[str]) -> Iterator[str]:
+    """What the user must know of a new version."""
     from mindtrace.bundle.model_config import ModelConfig
     from mindtrace.registry.reference import locate
 
-    name = published.model_name
-    with suppress(MindtraceError, OSError):
-        champion = locate(settings, f"{name}@champion").folder / MODEL_FILE
-        before = ModelConfig.from_json(champion.read_text(encoding="utf-8")).class_names
-        if tuple(class_names) != before:
-            added = listed([one for one in class_names if one not in before])
-            gone = listed([one for one in before if one not in class_names])
-            yield (
-                f"the classes are not those of the champion (added: {added}; gone: {gone}): only "
-                f"`mindtrace registry promote {name}/{published.version} --force --reason TEXT` "
-                "makes this version champion"
-            )
+    if published.warning is not None:
+        yield published.warning
+    name, before = published.model_name, tuple(class_names)
+    if not published.champion:
+        with suppress(MindtraceError, OSError):
+            before = ModelConfig.read(locate(settings, f"{name}@champion").folder).class_names
+    if tuple(class_names) != before:  # no gate compares the two
+        added = listed([one for one in class_names if one not in before])
+        gone = listed([one for one in before if one not in class_names])
+        yield (
+            f"the classes are not those of the champion (added: {added}; gone: {gone}): only "
+            f"`mindtrace registry promote {name}/{published.version} --force --reason TEXT` "
+            "makes this version champion"
+        )
 
 
 def _register(
