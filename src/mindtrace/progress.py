@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import nan
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,24 @@ class EpochReport:
     seconds: float  # wall time, validation included
     best: bool  # whether the monitored metric was the best so far
     monitor: str = "val_acc"
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any]) -> EpochReport:
+        """From an event's JSON, which has null where a diverging training measured no number."""
+        metrics = {
+            name: nan if value is None else value for name, value in fields["metrics"].items()
+        }
+        given = {"seconds": 0.0, "best": False, "monitor": "val_acc", **fields}
+        names = ("epoch", "max_epochs", "seconds", "best", "monitor")
+        return cls(metrics=metrics, **{name: given[name] for name in names})
+
+    def __str__(self) -> str:
+        """One line: `epoch  2/10  val_acc 0.9711  ...  1.23 s  best`."""
+        parts = [f"epoch {self.epoch:>{len(str(self.max_epochs))}}/{self.max_epochs}"]
+        names = dict.fromkeys(("train_loss", "val_loss", "val_acc", self.monitor))
+        parts += [f"{name} {self.metrics[name]:.4f}" for name in names if name in self.metrics]
+        parts.append(f"{self.seconds:.2f} s")
+        return "  ".join([*parts, "best"] if self.best else parts)
 
 
 class Progress:

@@ -15,9 +15,8 @@ from mindtrace.errors import ImageError
 from mindtrace.service import predict
 from mindtrace.service.predict import (
     LoadedModel,
-    Prediction,
-    PredictionFailure,
     predict_paths,
+    until_failure,
 )
 
 
@@ -43,22 +42,24 @@ def _no_stdin() -> bytes:
 
 def test_one_answer_a_file_in_their_order(model: LoadedModel, files: list[str]) -> None:
     found = list(predict_paths(model, files, max_pixels=10**6, stdin=_no_stdin))
-    assert [one.path for one in found] == files
+    assert [one["path"] for one in found] == files
     levels = [*range(256), *range(20)]
     expected = probabilities(np.stack([np.full((8, 8), n, np.uint8) for n in levels]))
-    rows = [one.probabilities for one in found if isinstance(one, Prediction)]
+    rows = [one["probabilities"] for one in found if "label" in one]
     np.testing.assert_allclose(np.array(rows), expected, atol=1e-6)
 
 
 def test_a_batch_answers_as_a_single_image_does(model: LoadedModel, files: list[str]) -> None:
     for one in predict_paths(model, files[:40], top_k=2, max_pixels=10**6, stdin=_no_stdin):
-        assert isinstance(one, Prediction)
-        alone = model.predictor.predict(Path(one.path).read_bytes())
+        assert "label" in one
+        alone = model.predictor.predict(Path(one["path"]).read_bytes())
         names = model.predictor.model_config.class_names
-        assert (one.label, one.class_name) == (alone.argmax(), names[alone.argmax()])
-        assert one.confidence == max(one.probabilities) == one.top_k[0].confidence
-        np.testing.assert_allclose(one.probabilities, alone, atol=1e-6)
-        assert [row.label for row in one.top_k] == np.argsort(-alone, kind="stable")[:2].tolist()
+        assert (one["label"], one["class_name"]) == (alone.argmax(), names[alone.argmax()])
+        assert one["confidence"] == max(one["probabilities"]) == one["top_k"][0]["confidence"]
+        np.testing.assert_allclose(one["probabilities"], alone, atol=1e-6)
+        assert [row["label"] for row in one["top_k"]] == np.argsort(-alone, kind="stable")[
+            :2
+        ].tolist()
 
 
 @pytest.mark.parametrize("bad", [0, 1, 127, 128, 275])
@@ -67,8 +68,8 @@ def test_a_bad_file_stands_in_its_place(
 ) -> None:
     files[bad] = str(tmp_path / "missing.png")
     found = list(predict_paths(model, files, max_pixels=10**6, stdin=_no_stdin))
-    assert [one.path for one in found] == files
-    failures = [place for place, one in enumerate(found) if isinstance(one, PredictionFailure)]
+    assert [one["path"] for one in found] == files
+    failures = [place for place, one in enumerate(found) if "error" in one]
     assert failures == [bad]
 
 
@@ -78,7 +79,7 @@ def test_a_batch_of_bad_files_alone(model: LoadedModel, tmp_path: Path) -> None:
         predict_paths(model, [str(tmp_path / "a.png")] * 200, max_pixels=10**6, stdin=_no_stdin)
     )
     assert len(found) == 200
-    assert all(isinstance(one, PredictionFailure) for one in found)
+    assert all("error" in one for one in found)
 
 
 @pytest.mark.parametrize("bad", [0, 130])
@@ -88,8 +89,8 @@ def test_fail_fast_gives_the_answers_before(
     files[bad] = str(tmp_path / "missing.png")
     found = []
     with pytest.raises(ImageError, match=r"missing\.png: cannot be read"):
-        for one in predict_paths(model, files, max_pixels=10**6, stdin=_no_stdin, fail_fast=True):
-            found.append(one.path)
+        for one in until_failure(predict_paths(model, files, max_pixels=10**6, stdin=_no_stdin)):
+            found.append(one["path"])
     assert found == files[:bad]
 
 
@@ -113,9 +114,8 @@ def test_standard_input_in_the_middle(model: LoadedModel, files: list[str]) -> N
     found = list(
         predict_paths(model, [files[0], "-", files[9]], max_pixels=10**6, stdin=lambda: png(255))
     )
-    assert [one.path for one in found] == [files[0], "-", files[9]]
-    assert isinstance(found[1], Prediction)
-    assert found[1].class_name == "bright"
+    assert [one["path"] for one in found] == [files[0], "-", files[9]]
+    assert found[1]["class_name"] == "bright"
 
 
 def test_a_file_without_an_end_is_an_error_row(
@@ -123,5 +123,5 @@ def test_a_file_without_an_end_is_an_error_row(
 ) -> None:
     monkeypatch.setattr(predict, "LARGEST_FILE", 1_000_000)
     (one,) = predict_paths(model, ["/dev/zero"], max_pixels=10**6, stdin=_no_stdin)
-    assert isinstance(one, PredictionFailure)
-    assert "1,000,000 bytes" in one.error.message
+    assert "error" in one
+    assert "1,000,000 bytes" in one["error"]["message"]

@@ -38,7 +38,7 @@ from mindtrace.config.sections import ServeSettings
 from mindtrace.config.urls import shown
 from mindtrace.errors import ImageError
 from mindtrace.preprocess import count_pixels, encode_png
-from mindtrace.service.predict import LoadedModel
+from mindtrace.service.predict import LoadedModel, compose
 
 Pixels = NDArray[np.uint8]  # of one image, as the network sees it
 ROUTE = "/inference"
@@ -244,32 +244,10 @@ def _shown(
     pixels: Pixels,
     row: NDArray[np.float32],
 ) -> dict[str, Any]:
-    fields = compose(model, row, asked.top_k)
+    fields = compose(model, row.tolist(), asked.top_k)
     if asked.show_input:
         fields["input"] = base64.b64encode(encode_png(pixels)).decode()
     return fields
-
-
-def compose(model: LoadedModel, row: NDArray[np.float32], top_k: int) -> dict[str, Any]:
-    """The fields of an answer, from the probabilities of an image: float32, (classes,)."""
-    names, values = model.predictor.model_config.class_names, row.tolist()
-    if top_k == 1:
-        order = [values.index(max(values))]
-    else:
-        order = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:top_k]
-    best = order[0]
-    return {
-        "label": best,
-        "class_name": names[best],
-        "confidence": values[best],
-        "probabilities": values,
-        "top_k": [
-            {"label": label, "class_name": names[label], "confidence": values[label]}
-            for label in order
-        ],
-        "model_name": model.model_name,
-        "version": model.version,
-    }
 
 
 # Headers that do not change the answer, or that the fast path evaluates.
@@ -299,7 +277,7 @@ def answer_quickly(
         return None
     image = binascii.a2b_base64(found[1], strict_mode=True)
     row = model.predictor.run_one(model.predictor.decode(image, max_pixels))
-    fields = compose(model, row, 1 if found[2] is None else int(found[2]))
+    fields = compose(model, row.tolist(), 1 if found[2] is None else int(found[2]))
     fields["request_id"] = request_id
     return fields["class_name"], orjson.dumps(fields)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mindtrace.cli.command import Call, argument, command, flag, group
 from mindtrace.errors import ConflictError, UsageError
+from mindtrace.system import atomic_write
 
 _NEW_FILE = "mindtrace.ini"
 
@@ -62,17 +63,11 @@ def init(
 
 def _write_new(path: Path, text: str) -> None:
     try:
-        with path.open("x", encoding="utf-8") as new:
-            try:
-                new.write(text)
-                new.flush()
-            except OSError:
-                path.unlink()
-                raise
-    except FileExistsError as error:
-        raise ConflictError(
-            f"{path} exists and stays as it is", hint="mindtrace config init OTHER.ini"
-        ) from error
+        if path.exists():
+            raise ConflictError(
+                f"{path} exists and stays as it is", hint="mindtrace config init OTHER.ini"
+            )
+        atomic_write(path, text.encode())
     except OSError as error:
         raise UsageError(
             f"cannot write {path}: {error.strerror}", hint="mindtrace config init -"

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from mindtrace.documents import document
 from mindtrace.errors import (
@@ -27,6 +27,9 @@ from mindtrace.errors import (
     VerdictError,
     of_system,
 )
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 DONE, FAILED, USAGE, VERDICT_NO, NOT_FOUND, CONFLICT = range(6)
 BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -306,9 +309,7 @@ def _accept_any_file_name(stream: TextIO) -> None:
 def _print_table(out: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Draw a table with Rich; columns of numbers are right-aligned, long cells fold."""
     from rich import box
-    from rich.console import Console as RichConsole
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
     for index, name in enumerate(columns):
@@ -318,21 +319,24 @@ def _print_table(out: TextIO, columns: Sequence[str], rows: Sequence[Sequence[st
             overflow="fold",
             no_wrap=0 < index < len(columns) - 1,  # names and reasons fold, values do not
         )
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    RichConsole(file=out, highlight=False).print(table)
+    _print_rows(out, table, rows)
 
 
 def _print_fields(out: TextIO, pairs: Sequence[tuple[str, str]]) -> None:
-    from rich.console import Console as RichConsole
     from rich.table import Table
-    from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in pairs:
-        table.add_row(name, Text(value))
+    _print_rows(out, table, pairs)
+
+
+def _print_rows(out: TextIO, table: Table, rows: Iterable[Sequence[str]]) -> None:
+    from rich.console import Console as RichConsole
+    from rich.text import Text
+
+    for row in rows:
+        table.add_row(*map(Text, row))
     RichConsole(file=out, highlight=False).print(table)
 
 

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from contextlib import closing, nullcontext
-from math import nan
 from typing import TYPE_CHECKING
 
 from mindtrace.cli.command import Call, argument, command, flag, group, option
@@ -228,7 +227,8 @@ def _wait(
         with progress_of(console) if show else nullcontext(Progress()) as progress:
             for name, data in jobs.follow(job_id):
                 if name == "epoch":
-                    _report_epoch(progress, data)
+                    progress.epoch(EpochReport.read(data))
+                    progress.advanced(data["epoch"], 1)
                     continue
                 if name == "state":
                     _report_state(progress, data, document)
@@ -248,15 +248,6 @@ def _report_state(progress: Progress, now: Document, before: Document) -> None:
         progress.stage(f"job {now['job_id']} is being cancelled")
     else:
         progress.stage(f"job {now['job_id']} is training, attempt {now['attempts']}")
-
-
-def _report_epoch(progress: Progress, data: Document) -> None:
-    # JSON has no NaN, which a diverging training measures.
-    metrics = {name: nan if value is None else value for name, value in data["metrics"].items()}
-    names = ("epoch", "max_epochs", "seconds", "best")
-    report = EpochReport(metrics=metrics, **{name: data[name] for name in names})
-    progress.epoch(report)
-    progress.advanced(report.epoch, 1)
 
 
 def _require_success(document: Document, at: str) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mindtrace.cli.command import MODEL, Call, argument, flag, option
 from mindtrace.cli.console import Cell, Console
@@ -13,11 +13,7 @@ from mindtrace.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from mindtrace.config.settings import Settings
-    from mindtrace.service.predict import Prediction, PredictionFailure
-
-    Answer = Prediction | PredictionFailure
-
-Document = Mapping[str, Any]
+    from mindtrace.service.predict import Document
 
 _BAR_FROM = 100  # images
 _TABLE_UP_TO = 500  # images; longer results are printed as plain rows
@@ -49,7 +45,7 @@ def predict(
     if url is None and token_file is not None:
         raise UsageError("--token-file needs --url", hint="mindtrace predict --url URL PATH")
     settings = call.settings({"serve.token_file": token_file})
-    from mindtrace.service.predict import collect, require_table, write_table
+    from mindtrace.service.predict import collect, require_table, until_failure, write_table
 
     if out is not None:
         require_table(out)
@@ -57,10 +53,10 @@ def predict(
     if left_out is not None:
         call.console.note(f"note: {left_out}")
     ask = _local(settings, model) if url is None else _remote(settings, url)
-    answers = ask(files, top_k=topk, stdin=sys.stdin.buffer.read, fail_fast=fail_fast)
-    documents = (answer.document() for answer in answers)
+    answers = ask(files, top_k=topk, stdin=sys.stdin.buffer.read)
+    answers = until_failure(answers) if fail_fast else answers
     failed, rows = 0, []
-    for shown in _show(call.console, documents, len(files)):
+    for shown in _show(call.console, answers, len(files)):
         failed += "error" in shown
         if out is not None:
             rows.append(dict(zip(_COLUMNS, _cells(shown), strict=True)))
@@ -70,14 +66,14 @@ def predict(
         raise DataError(f"{failed} of {len(files)} images could not be predicted")
 
 
-def _local(settings: Settings, model: str | None) -> Callable[..., Iterator[Answer]]:
+def _local(settings: Settings, model: str | None) -> Callable[..., Iterator[Document]]:
     from mindtrace.service.predict import load_model, predict_paths
 
     limit = settings.data.max_pixels
     return partial(predict_paths, load_model(settings, model), max_pixels=limit)
 
 
-def _remote(settings: Settings, url: str) -> Callable[..., Iterator[Answer]]:
+def _remote(settings: Settings, url: str) -> Callable[..., Iterator[Document]]:
     from mindtrace.service.remote import Link, predict_remote
     from mindtrace.service.serve import read_token
 

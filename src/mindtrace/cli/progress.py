@@ -44,16 +44,6 @@ def counted(items: Iterable[T], total: int, what: str) -> Iterator[T]:
             bar.advance(task)
 
 
-def epoch_line(report: EpochReport) -> str:
-    """One epoch in one line: `epoch 2/10  val_acc 0.9711  ...  1.23 s  best`."""
-    width = len(str(report.max_epochs))
-    parts = [f"epoch {report.epoch:>{width}}/{report.max_epochs}"]
-    names = dict.fromkeys(("train_loss", "val_loss", "val_acc", report.monitor))
-    parts += [f"{name} {report.metrics[name]:.4f}" for name in names if name in report.metrics]
-    parts.append(f"{report.seconds:.2f} s")
-    return "  ".join([*parts, "best"] if report.best else parts)
-
-
 class LineProgress(Progress):
     """One plain line per epoch, for logs."""
 
@@ -65,7 +55,7 @@ class LineProgress(Progress):
             self._console.note(text)
 
     def epoch(self, report: EpochReport) -> None:
-        self._console.note(epoch_line(report))
+        self.note(str(report))
 
     def note(self, text: str) -> None:
         self._console.note(text)
@@ -114,9 +104,6 @@ class BarProgress(LineProgress):
             completed=(epoch - 1) * self._batches + done,
             description=f"epoch {epoch}/{self._max_epochs}",
         )
-
-    def epoch(self, report: EpochReport) -> None:
-        self.note(epoch_line(report))
 
     def note(self, text: str) -> None:
         # Through Rich while the bar moves, so that the two do not overwrite each other.

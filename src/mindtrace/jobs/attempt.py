@@ -31,6 +31,7 @@ from mindtrace.jobs.job import (
 from mindtrace.jobs.process import GRACE, Watchdog, checkpoint_lock
 from mindtrace.jobs.queue import CANCEL, GO_ON, LOST, JobQueue
 from mindtrace.jobs.reconcile import Versions, reconcile_runs
+from mindtrace.progress import EpochReport
 from mindtrace.system import ChildResult, last_json, own_command
 
 CONFIG = "config.ini"
@@ -311,25 +312,17 @@ def _ending(ended: ChildResult) -> str:
 
 def log_text(line: bytes) -> str:
     """A line of a training's stderr for people; it can be encoded as UTF-8."""
-    return _log_text(line).encode(errors="backslashreplace").decode()
-
-
-def _log_text(line: bytes) -> str:
     fields = last_json(line)
-    if isinstance(fields.get("error"), dict):
-        hint = fields["error"].get("hint")
-        text = f"error: {fields['error'].get('message')}\n"
-        return f"{text}hint: {hint}\n" if hint else text
-    name = fields.get("event")
-    if name == "started":
-        return f"training of {fields.get('max_epochs')} epochs begins\n"
-    if name == "epoch":
-        parts = [f"epoch {fields.get('epoch')}/{fields.get('max_epochs')}"]
-        for metric, value in (fields.get("metrics") or {}).items():
-            shown = f"{value:.4f}" if isinstance(value, float) else value
-            parts.append(f"{metric} {shown}")
-        parts.append(f"{fields.get('seconds')} s")
-        return "  ".join([*parts, "best"] if fields.get("best") else parts) + "\n"
-    if name in ("stage", "note"):
-        return f"{fields.get('text')}\n"
-    return line.decode(errors="replace")
+    error, name = fields.get("error"), fields.get("event")
+    if isinstance(error, dict):
+        hint = error.get("hint")
+        text = f"error: {error.get('message')}\n" + (f"hint: {hint}\n" if hint else "")
+    elif name == "started":
+        text = f"training of {fields.get('max_epochs')} epochs begins\n"
+    elif name == "epoch":
+        text = f"{EpochReport.read(fields)}\n"
+    elif name in ("stage", "note"):
+        text = f"{fields.get('text')}\n"
+    else:
+        return line.decode(errors="replace")
+    return text.encode(errors="backslashreplace").decode()

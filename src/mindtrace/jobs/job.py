@@ -72,24 +72,14 @@ class Job:
 
     def document(self) -> dict[str, Any]:
         """The job as every interface shows it."""
-        progress = {"epoch": self.epoch, "max_epochs": self.max_epochs, "val_acc": self.val_acc}
-        return document(
-            {
-                "job_id": self.job_id,
-                "state": self.state,
-                "submitted_at": self.submitted_at,
-                "started_at": self.started_at,
-                "ended_at": self.ended_at if self.ended else None,
-                "attempts": self.attempts,
-                "cancelling": self.cancelling and not self.ended,
-                "progress": progress,
-                "model_name": self.model_name,
-                "version": self.version,
-                "reused": self.reused,
-                "promotion": self.promotion,
-                "error": self.error,
-            }
-        )
+        shown = {name: getattr(self, name) for name in _BEFORE}
+        shown |= {
+            "ended_at": self.ended_at if self.ended else None,
+            "attempts": self.attempts,
+            "cancelling": self.cancelling and not self.ended,
+            "progress": {name: getattr(self, name) for name in _PROGRESS},
+        }
+        return document(shown | {name: getattr(self, name) for name in _AFTER})
 
     def record(self) -> dict[str, Any]:
         """What workers record of it."""
@@ -105,6 +95,9 @@ class Job:
         return cls(job_id, state, iso_time(submitted), cancelling, **known)
 
 
+_BEFORE = ("job_id", "state", "submitted_at", "started_at")
+_PROGRESS = ("epoch", "max_epochs", "val_acc")
+_AFTER = ("model_name", "version", "reused", "promotion", "error")
 _RECORDED = [field.name for field in fields(Job)][4:]
 
 

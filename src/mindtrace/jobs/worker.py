@@ -191,21 +191,19 @@ class Worker:
 
     def _sweep(self) -> None:
         """Close open runs of ended jobs, and remove their files."""
+        work, queue = self._work, self._queue
         try:
-            self._clean_up()
+            left = {job.job_id: job.state for job in queue.with_open_runs(_AT_ONCE)}
+            if left and reconcile_runs(work.environ, work.root / "jobs", left) is not None:
+                for job_id in left:
+                    queue.note_open_runs(job_id, False)
+            for job in queue.find(sorted(work.kept())):
+                if job.ended:
+                    work.forget(job.job_id)
         except StoreError:
             raise
         except Exception:
             log.exception("open runs could not be closed")  # the next sweep tries again
-
-    def _clean_up(self) -> None:
-        left = {job.job_id: job.state for job in self._queue.with_open_runs(_AT_ONCE)}
-        if left and reconcile_runs(self._work.environ, self._work.root / "jobs", left) is not None:
-            for job_id in left:
-                self._queue.note_open_runs(job_id, False)
-        for job in self._queue.find(sorted(self._work.kept())):
-            if job.ended:
-                self._work.forget(job.job_id)
 
     def _beat(self) -> None:
         with self._beating:

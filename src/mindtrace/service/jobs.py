@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import http.client
 import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,7 +27,7 @@ from mindtrace.errors import (
     StoreError,
     UsageError,
 )
-from mindtrace.jobs.job import END, STATES, Job, Request, database_file
+from mindtrace.jobs.job import END, STATES, Event, Job, Request, database_file
 from mindtrace.service import retrain_request
 from mindtrace.service.remote import Link, Reply
 from mindtrace.service.retrain_request import RetrainRequest
@@ -43,7 +43,6 @@ _REMOTE_TRIES = 20  # of a connection that broke while a job was followed
 _PAUSE = 2.0  # seconds between them
 
 Document = dict[str, Any]
-Numbered = tuple[int, str, Document]  # an event: its number, name and data
 
 
 def queue(settings: Settings) -> JobQueue:
@@ -51,7 +50,7 @@ def queue(settings: Settings) -> JobQueue:
     return _queue(settings.jobs.database_url, settings.dirs.root, settings.jobs.max_queued)
 
 
-@functools.lru_cache(maxsize=8)
+@lru_cache(maxsize=8)
 def _queue(database_url: str | None, root: Path, max_queued: int) -> JobQueue:
     from mindtrace.jobs.queue import JobQueue
 
@@ -182,7 +181,7 @@ def _urls(settings: Settings) -> dict[str, str]:
 
 
 def _followed(
-    read: Callable[[int], Iterator[Numbered]],
+    read: Callable[[int], Iterable[Event]],
     away: type[Exception] | tuple[type[Exception], ...],
     tries: int,
     sleep: Callable[[float], object],
@@ -191,10 +190,10 @@ def _followed(
     after, failed = 0, 0
     while True:
         try:
-            for number, name, data in read(after):
-                yield name, data
-                after, failed = number, 0
-                if name == END:
+            for event in read(after):
+                yield event.name, dict(event.data)
+                after, failed = event.id, 0
+                if event.name == END:
                     return
         except away:
             failed += 1
@@ -229,11 +228,7 @@ class LocalJobs:
     def follow(self, job_id: str) -> Iterator[tuple[str, Document]]:
         """Name and data of a job's events, to its end; starts a worker if none runs."""
         self._sidecar.start()
-
-        def read(after: int) -> Iterator[Numbered]:
-            for event in self._queue.events(job_id, after):
-                yield event.id, event.name, dict(event.data)
-
+        read = partial(self._queue.events, job_id)
         yield from _followed(read, StoreError, _LOCAL_TRIES, self._sleep)
 
     def log(self, job_id: str, offset: int) -> bytes:
@@ -285,10 +280,7 @@ class RemoteJobs(Link):
 
     def follow(self, job_id: str) -> Iterator[tuple[str, Document]]:
         """Name and data of a job's events, to its end; waits for a server that restarts."""
-
-        def read(after: int) -> Iterator[Numbered]:
-            return self._events(f"/jobs/{_safe(job_id)}/events", after)
-
+        read = partial(self._events, f"/jobs/{_safe(job_id)}/events")
         away = (ConflictError, OSError, http.client.HTTPException)  # its database, or itself
         try:
             yield from _followed(read, away, _REMOTE_TRIES, self._sleep)
@@ -320,15 +312,15 @@ class RemoteJobs(Link):
             raise self.refused(reply)
         return dict(reply.fields)
 
-    def _events(self, path: str, after: int) -> Iterator[Numbered]:
-        """Number, name and data of server-sent events after a number."""
+    def _events(self, path: str, after: int) -> Iterator[Event]:
+        """Server-sent events after a number."""
         fields: dict[str, str] = {}
         for line in self._open(path, {"Last-Event-ID": str(after)} if after else {}):
             name, _, value = line.decode().rstrip("\n").partition(": ")
             if name:
                 fields[name] = value
             elif "data" in fields:
-                yield int(fields["id"]), fields["event"], json.loads(fields["data"])
+                yield Event(int(fields["id"]), fields["event"], json.loads(fields["data"]))
                 fields = {}
 
     def _open(self, path: str, headers: Mapping[str, str]) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ import csv
 import glob
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from mindtrace.config.formats import suffixes
 from mindtrace.config.settings import Settings
 from mindtrace.data.walk import NO_FILE, LeftOut, find_images, left_out_line
-from mindtrace.documents import document
 from mindtrace.errors import ImageError, MindtraceError, UsageError
 from mindtrace.system import atomic_write
 
@@ -43,48 +42,14 @@ class LoadedModel:
     version: int | None
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One of the likeliest classes."""
-
-    label: int
-    class_name: str
-    confidence: float
+# The answer to one image, or its error; `path` is `-` for standard input.
+Document = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The answer to one image; `path` is `-` for standard input."""
-
-    path: str
-    label: int
-    class_name: str
-    confidence: float
-    probabilities: tuple[float, ...]
-    top_k: tuple[Candidate, ...]
-    model_name: str | None
-    version: int | None
-
-    def document(self) -> dict[str, Any]:
-        """The JSON document of `mindtrace predict`."""
-        # Not by `asdict`, which copies every probability by itself.
-        fields = {**vars(self), "probabilities": list(self.probabilities)}
-        fields["top_k"] = [dict(vars(candidate)) for candidate in self.top_k]
-        return document(fields)
-
-
-@dataclass(frozen=True)
-class PredictionFailure:
-    """An image that could not be classified."""
-
-    path: str
-    error: MindtraceError
-
-    def document(self) -> dict[str, Any]:
-        """The JSON document of an image that could not be predicted."""
-        kind, error = type(self.error).__name__, self.error
-        fields = {"type": kind, "message": error.message, "hint": error.hint}
-        return document({"path": self.path, "error": fields})
+def failure(path: str, error: MindtraceError) -> Document:
+    """The document of an image that could not be classified."""
+    fields = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
+    return {"path": path, "error": fields}
 
 
 def load_model(settings: Settings, ref: str | None = None) -> LoadedModel:
@@ -128,17 +93,20 @@ def predict_paths(
     max_pixels: int,
     top_k: int = 1,
     stdin: Callable[[], bytes],
-    fail_fast: bool = False,
-) -> Iterator[Prediction | PredictionFailure]:
-    """One answer a file, in their order; with `fail_fast` the first failure is raised."""
+) -> Iterator[Document]:
+    """One answer a file, in their order."""
     spec = model.predictor.model_config.spec
     size = max(1, min(_LARGEST_BATCH, _BATCH_VALUES // (spec.channels * spec.height * spec.width)))
     for start in range(0, len(paths), size):
-        part = paths[start : start + size]
-        for one in _predict_batch(model, part, max_pixels, top_k, stdin, fail_fast):
-            if fail_fast and isinstance(one, PredictionFailure):
-                raise ImageError(f"{one.path}: {one.error.message}", hint=one.error.hint)
-            yield one
+        yield from _predict_batch(model, paths[start : start + size], max_pixels, top_k, stdin)
+
+
+def until_failure(answers: Iterable[Document]) -> Iterator[Document]:
+    """The same answers; the first failure is raised."""
+    for one in answers:
+        if "error" in one:
+            raise ImageError(f"{one['path']}: {one['error']['message']}", hint=one["error"]["hint"])
+        yield one
 
 
 def _predict_batch(
@@ -147,43 +115,43 @@ def _predict_batch(
     max_pixels: int,
     top_k: int,
     stdin: Callable[[], bytes],
-    fail_fast: bool,
-) -> Iterator[Prediction | PredictionFailure]:
-    """The answers to a few files; with `fail_fast` it ends with the first failure."""
+) -> Iterator[Document]:
+    """The answers to a few files."""
     pixels: list[NDArray[np.uint8]] = []
-    failures: dict[int, PredictionFailure] = {}
+    failures: dict[int, Document] = {}
     for place, path in enumerate(paths):
         try:
             data = stdin() if path == STDIN else read_file(path)
             pixels.append(model.predictor.decode(data, max_pixels))
         except ImageError as error:
-            failures[place] = PredictionFailure(path, error)
-            if fail_fast:
-                break
+            failures[place] = failure(path, error)
     import numpy as np
 
     rows = iter(model.predictor.run(np.stack(pixels)).tolist() if pixels else ())
-    for place, path in enumerate(paths[: len(pixels) + len(failures)]):
-        yield failures.get(place) or _prediction(model, next(rows), top_k, path)
+    for place, path in enumerate(paths):
+        yield failures.get(place) or {"path": path, **compose(model, next(rows), top_k)}
 
 
-def _prediction(model: LoadedModel, values: list[float], top_k: int, path: str) -> Prediction:
+def compose(model: LoadedModel, values: list[float], top_k: int) -> Document:
+    """The fields of an answer, from the probabilities of an image."""
     names = model.predictor.model_config.class_names
     if top_k == 1:
         order = [values.index(max(values))]
     else:
         order = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:top_k]
     best = order[0]
-    return Prediction(
-        path=path,
-        label=best,
-        class_name=names[best],
-        confidence=values[best],
-        probabilities=tuple(values),
-        top_k=tuple([Candidate(label, names[label], values[label]) for label in order]),
-        model_name=model.model_name,
-        version=model.version,
-    )
+    return {
+        "label": best,
+        "class_name": names[best],
+        "confidence": values[best],
+        "probabilities": values,
+        "top_k": [
+            {"label": label, "class_name": names[label], "confidence": values[label]}
+            for label in order
+        ],
+        "model_name": model.model_name,
+        "version": model.version,
+    }
 
 
 def _images_below(folder: str, formats: Sequence[str]) -> tuple[list[str], LeftOut]:

@@ -13,13 +13,7 @@ from typing import Any, ClassVar
 from urllib.parse import SplitResult, urlsplit
 
 from mindtrace.errors import ConflictError, ImageError, MindtraceError, UsageError
-from mindtrace.service.predict import (
-    STDIN,
-    Candidate,
-    Prediction,
-    PredictionFailure,
-    read_file,
-)
+from mindtrace.service.predict import STDIN, Document, failure, read_file
 
 PATIENCE = 60.0  # seconds without a byte from the server
 
@@ -137,16 +131,12 @@ MOST_BYTES = 4 * ALONE
 MOST_IMAGES = 64  # together, and fewer once that was too much for the server
 _MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
 
-Item = Prediction | PredictionFailure
 
-
-@dataclass(frozen=True)
-class _Image:
-    path: str
-    data: bytes
-
-
-_File = _Image | PredictionFailure
+# What an answer holds besides its path.
+_FIELDS = (
+    *("label", "class_name", "confidence", "probabilities", "top_k", "model_name", "version"),
+)
+_File = tuple[str, bytes | ImageError]
 
 
 def predict_remote(
@@ -155,15 +145,11 @@ def predict_remote(
     *,
     top_k: int = 1,
     stdin: Callable[[], bytes],
-    fail_fast: bool = False,
     sleep: Callable[[float], object] = time.sleep,
-) -> Iterator[Item]:
+) -> Iterator[Document]:
     """A running server's answer for each file, in order; closes `link` at the end."""
     try:
-        for item in _RemotePredictor(link, top_k, sleep).answers(_read(paths, stdin)):
-            if fail_fast and isinstance(item, PredictionFailure):
-                raise ImageError(f"{item.path}: {item.error.message}", hint=item.error.hint)
-            yield item
+        yield from _RemotePredictor(link, top_k, sleep).answers(_read(paths, stdin))
     finally:
         link.close()
 
@@ -171,9 +157,9 @@ def predict_remote(
 def _read(paths: Iterable[str], stdin: Callable[[], bytes]) -> Iterator[_File]:
     for path in paths:
         try:
-            yield _Image(path, stdin() if path == STDIN else read_file(path))
+            yield path, stdin() if path == STDIN else read_file(path)
         except ImageError as error:
-            yield PredictionFailure(path, error)
+            yield path, error
 
 
 class _RemotePredictor:
@@ -185,46 +171,47 @@ class _RemotePredictor:
         self._sleep = sleep
         self._size = MOST_IMAGES
 
-    def answers(self, files: Iterable[_File]) -> Iterator[Item]:
-        """The items for `files`, in their order."""
+    def answers(self, files: Iterable[_File]) -> Iterator[Document]:
+        """The answers for `files`, in their order."""
         batch: list[_File] = []
         size = 0
-        for file in files:
-            weight = len(file.data) if isinstance(file, _Image) else 0
+        for path, data in files:
+            weight = 0 if isinstance(data, ImageError) else len(data)
             # A large one fills a batch by itself.
             weight = weight if weight < ALONE else MOST_BYTES + 1
             if batch and (size + weight > MOST_BYTES or len(batch) >= self._size):
                 yield from self._answered(batch)
                 batch, size = [], 0
-            batch.append(file)
+            batch.append((path, data))
             size += weight
         yield from self._answered(batch)
 
-    def _answered(self, batch: Sequence[_File]) -> list[Item]:
-        images = [file for file in batch if isinstance(file, _Image)]
-        items = iter(self._items(images) if images else ())
-        return [next(items) if isinstance(file, _Image) else file for file in batch]
+    def _answered(self, batch: Sequence[_File]) -> Iterator[Document]:
+        sent = [(path, data) for path, data in batch if isinstance(data, bytes)]
+        answers = iter(self._ask(sent) if sent else ())
+        for path, data in batch:
+            yield failure(path, data) if isinstance(data, ImageError) else next(answers)
 
-    def _items(self, sent: Sequence[_Image]) -> list[Item]:
-        reply = self._patient_reply(sent)
+    def _ask(self, sent: Sequence[tuple[str, bytes]]) -> list[Document]:
+        reply = self._patient_reply([data for _, data in sent])
         if reply.status in (413, 504) and len(sent) > 1:
             self._size = half = len(sent) // 2
-            return self._items(sent[:half]) + self._items(sent[half:])
+            return self._ask(sent[:half]) + self._ask(sent[half:])
         if reply.status in (400, 413, 422) and len(sent) == 1:
             detail = reply.fields.get("detail", f"the server answers {reply.status}")
             error = ImageError(str(detail), hint=reply.fields.get("hint"))
-            return [PredictionFailure(sent[0].path, error)]
+            return [failure(sent[0][0], error)]
         if reply.status != 200:
             raise self._link.refused(reply)
         rows = reply.fields.get("items", [reply.fields])
         try:
-            return [_item(image.path, row) for image, row in zip(sent, rows, strict=True)]
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            return [_document(path, row) for (path, _), row in zip(sent, rows, strict=True)]
+        except (TypeError, ValueError, KeyError) as error:
             raise self._link.stranger("answers otherwise than a mindtrace server") from error
 
-    def _patient_reply(self, sent: Sequence[_Image]) -> Reply:
+    def _patient_reply(self, images: Sequence[bytes]) -> Reply:
         """The reply; the request is repeated while the server is busy."""
-        request = self._request(sent)
+        request = self._request(images)
         reply = self._link.ask("POST", *request)
         for _ in range(TRIES - 1):
             if reply.status != 503 or reply.retry_after is None:
@@ -233,30 +220,21 @@ class _RemotePredictor:
             reply = self._link.ask("POST", *request)
         return reply
 
-    def _request(self, sent: Sequence[_Image]) -> tuple[str, bytes, Mapping[str, str]]:
+    def _request(self, images: Sequence[bytes]) -> tuple[str, bytes, Mapping[str, str]]:
         """Path, body and headers."""
-        data = sent[0].data
+        data = images[0]
         if len(data) >= ALONE:
-            kind = {"Content-Type": _media_type(data)}
+            # By the first bytes; the server checks again.
+            kinds = (kind for magic, kind in _MAGIC.items() if data.startswith(magic))
+            kind = {"Content-Type": next(kinds, "image/png")}
             return f"/inference?top_k={self._top_k}", data, kind
         # By hand, for speed: base64 has no character that JSON would have to escape.
-        texts = b'", "'.join(base64.b64encode(image.data) for image in sent)
+        texts = b'", "'.join(base64.b64encode(image) for image in images)
         body = b'{"images": ["%b"], "top_k": %d}' % (texts, self._top_k)
         return "/inference", body, {"Content-Type": "application/json"}
 
 
-def _media_type(data: bytes) -> str:
-    """By the first bytes; the server checks again."""
-    return next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), "image/png")
-
-
-def _item(path: str, row: Mapping[str, Any]) -> Item:
+def _document(path: str, row: Mapping[str, Any]) -> Document:
     if "error" in row:
-        return PredictionFailure(path, ImageError(str(row["error"]["message"])))
-    same = ("label", "class_name", "confidence", "model_name", "version")
-    return Prediction(
-        path=path,
-        probabilities=tuple(row["probabilities"]),
-        top_k=tuple(Candidate(**candidate) for candidate in row["top_k"]),
-        **{name: row[name] for name in same},
-    )
+        return failure(path, ImageError(str(row["error"]["message"])))
+    return {"path": path, **{name: row[name] for name in _FIELDS}}

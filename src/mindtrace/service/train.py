@@ -64,22 +64,6 @@ class TrainOutcome:
     reused: bool = False
 
 
-@dataclass(frozen=True)
-class TrainPlan:
-    """The training that would begin, for `--dry-run`."""
-
-    model_name: str
-    source: str
-    network: str
-    max_epochs: int
-    images: Mapping[str, int]
-    class_names: tuple[str, ...]
-    device: str
-    precision: str
-    threads: int | None
-    tracking_uri: str
-
-
 def prepare_process(settings: Settings) -> None:
     """Tune a process that only trains; call it before torch is imported."""
     device = settings.compute.device
@@ -96,8 +80,8 @@ def plan(
     progress: Progress | None = None,
     resume: str | None = None,
     allow_leakage: bool = False,
-) -> TrainPlan:
-    """Check all that `train` checks before its first epoch, and train nothing."""
+) -> dict[str, Any]:
+    """Check all that `train` checks before its first epoch; the training that would begin."""
     from mindtrace.registry.reader import open_reader
 
     name = model_name_of(settings)
@@ -106,18 +90,19 @@ def plan(
     settings, data, _, _ = _prepared(settings, name, progress, resume, allow_leakage)
     with suppress(NotFoundError):  # the first training makes the store
         open_reader(settings).names()
-    return TrainPlan(
-        model_name=name,
-        source=settings.data.source,
-        network=settings.model.name,
-        max_epochs=settings.train.max_epochs,
-        images=dict(data.digests().counts),
-        class_names=data.class_names,
-        device=settings.compute.device,
-        precision=settings.compute.precision,
-        threads=settings.compute.threads,
-        tracking_uri=masked(settings.registry.tracking_uri),
-    )
+    compute = settings.compute
+    return {
+        "model_name": name,
+        "source": settings.data.source,
+        "network": settings.model.name,
+        "max_epochs": settings.train.max_epochs,
+        "images": dict(data.digests().counts),
+        "class_names": data.class_names,
+        "device": compute.device,
+        "precision": compute.precision,
+        "threads": compute.threads,
+        "tracking_uri": masked(settings.registry.tracking_uri),
+    }
 
 
 def train(
