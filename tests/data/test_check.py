@@ -211,7 +211,7 @@ def test_a_sheet_has_a_row_a_class(three_splits: Path, source: str) -> None:
 
 def test_a_sheet_shows_images_as_they_are() -> None:
     red, blue = Image.new("RGB", (200, 100), "red"), Image.new("RGB", (3, 3), "blue")
-    sheet = draw_sheet([("ä" * 60, 1234, [red, blue])], more=7)
+    sheet = draw_sheet([("ä" * 60, "1,234", [red, blue])], more=7)
     colours = {colour for _, colour in sheet.getcolors(10_000) or ()}
     assert {(255, 0, 0), (0, 0, 255), (255, 255, 255)} <= colours
     counts = {colour: count for count, colour in sheet.getcolors(10_000) or ()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -106,6 +106,14 @@ class Similar:
 
 
 @dataclass(frozen=True)
+class SuspectLabel(ImagePlace):
+    """An image whose class is probably `suggested`; `confidence` is the probability of its own."""
+
+    suggested: str
+    confidence: float
+
+
+@dataclass(frozen=True)
 class DataCheck:
     """What was found; its fields are the JSON of `mindtrace data check`."""
 
@@ -126,6 +134,7 @@ class DataCheck:
     conflicts: tuple[Duplicates, ...]  # under several class names
     duplicates: tuple[Duplicates, ...]  # in one split and class
     similar: tuple[Similar, ...]  # photos of several splits that look alike
+    suspects: tuple[SuspectLabel, ...] | None  # None where labels were not compared
     notes: tuple[str, ...]
     data_digest: str | None  # as a training has it; None where it would refuse these images
     test_digest: str | None
@@ -143,8 +152,12 @@ class CheckedImage(NamedTuple):
     file: str = ""
 
 
-def check(data: ImageDataModule, sheet: Path | None = None) -> tuple[DataCheck, Image.Image | None]:
-    """Decode all images of a source; with `sheet` also draw some images of each class."""
+def check(
+    data: ImageDataModule,
+    sheet: Path | None = None,
+    find_suspects: Callable[[], tuple[SuspectLabel, ...]] | None = None,
+) -> tuple[DataCheck, Image.Image | None]:
+    """Decode all images of a source; with `sheet` also draw some of each class, and suspects."""
     images, fields = _check_folder(data) if isinstance(data, ImageFolder) else _check_source(data)
     names = dict.fromkeys(
         [*fields["class_names"], *(one.class_name for one in fields["added_classes"])]
@@ -152,10 +165,12 @@ def check(data: ImageDataModule, sheet: Path | None = None) -> tuple[DataCheck, 
     seen = Counter((image.place.split, image.place.class_name) for image in images)
     same = duplicates_of(images)
     fields["notes"] = (*fields["notes"], *remarks(same, fields["made_by"]))
+    # A training would refuse what has no digest.
+    suspects = find_suspects() if find_suspects and fields["data_digest"] else None
     picture = None
     if sheet is not None:
         data.progress.stage("drawing the contact sheet")
-        picture = contact_sheet(data, images, list(names))
+        picture = contact_sheet(data, images, list(names), suspects or ())
     return DataCheck(
         source=data.source,
         images=len(images),
@@ -169,6 +184,7 @@ def check(data: ImageDataModule, sheet: Path | None = None) -> tuple[DataCheck, 
         group_leakage=parted_groups(images, fields["made_by"]),
         conflicts=tuple(one for one in same if one.contradict),
         duplicates=tuple(one for one in same if not one.leak and not one.contradict),
+        suspects=suspects,
         sheet=None if sheet is None else str(sheet),
         **fields,
     ), picture
@@ -390,18 +406,32 @@ def _remarks(facts: NDArray[Any]) -> Iterator[str]:
 
 
 def contact_sheet(
-    data: ImageDataModule, images: Iterable[CheckedImage], class_names: Sequence[str]
+    data: ImageDataModule,
+    images: Iterable[CheckedImage],
+    class_names: Sequence[str],
+    suspects: Sequence[SuspectLabel] = (),
 ) -> Image.Image:
-    """A row for each of the first hundred classes, with images spread evenly over all it has."""
+    """A row for each of the first hundred classes, with images spread evenly, and suspects."""
     members: defaultdict[str, list[CheckedImage]] = defaultdict(list)
+    at: dict[str, CheckedImage] = {}
     for image in images:
         if not image.error:
             members[image.place.class_name].append(image)
+            at[named(image.place)] = image
     rows = [
-        (name, len(members[name]), [_picture(data, one) for one in spread(members[name])])
+        (name, f"{len(members[name]):,}", [_picture(data, one) for one in spread(members[name])])
         for name in class_names[:LARGEST_ROWS]
     ]
-    return draw_sheet(rows, more=len(class_names) - len(rows))
+    more = len(class_names) - len(rows)
+    rows += [
+        (
+            Path(one.path).name,
+            f"{one.class_name}: {one.suggested}?",
+            [_picture(data, at[named(one)])],
+        )
+        for one in suspects[:LARGEST_ROWS]
+    ]
+    return draw_sheet(rows, more=more)
 
 
 def _picture(data: ImageDataModule, image: CheckedImage) -> Image.Image:

@@ -1,4 +1,4 @@
-"""A contact sheet: rows of images with a name and a number before each."""
+"""A contact sheet: rows of images with two lines of text before each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 COLUMNS, LARGEST_ROWS = 10, 100
 _TILE, _GAP, _MARGIN = 72, 6, 16
-_LETTERS = 28  # of a class name that fit
+_LETTERS = 28  # of a line that fit
 
 
 def spread(images: Sequence[T]) -> list[T]:
@@ -23,16 +23,18 @@ def spread(images: Sequence[T]) -> list[T]:
 
 
 def draw_sheet(
-    rows: Sequence[tuple[str, int, Sequence[Image.Image]]], *, more: int = 0
+    rows: Sequence[tuple[str, str, Sequence[Image.Image]]], *, more: int = 0
 ) -> Image.Image:
-    """Rows of images with a name and a number before each; `more` rows were left out."""
+    """Rows of images with two lines of text before each; `more` classes were left out."""
     # Pillow's own font has no umlauts.
     import matplotlib
 
     file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     font = ImageFont.truetype(str(file), 13)
-    names = [name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…" for name, _, _ in rows]
-    lines = [[name, f"{number:,}"] for name, (_, number, _) in zip(names, rows, strict=True)]
+    lines = [
+        [text if len(text) <= _LETTERS else f"{text[: _LETTERS - 1]}…" for text in row[:2]]
+        for row in rows
+    ]
     last = f"and {more:,} more classes" if more else ""
     text_width = math.ceil(max(font.getlength(text) for text in sum(lines, [last])))
     left = _MARGIN + text_width + 2 * _GAP

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,16 @@ _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
 def check(
-    settings: Settings, *, sheet: str | None = None, progress: Progress | None = None
+    settings: Settings,
+    *,
+    sheet: str | None = None,
+    labels: bool = False,
+    progress: Progress | None = None,
 ) -> DataCheck:
-    """Decode all images of `[data]` in their own size; `sheet` is a picture to draw."""
+    """Decode all images of `[data]` in their own size; `sheet` is a picture to draw.
+
+    With `labels` also look for wrong ones, by features of a pretrained network.
+    """
     if sheet is not None:
         path = Path(sheet)
         if path.suffix.lower() not in _FORMATS:
@@ -34,9 +42,14 @@ def check(
     from mindtrace.data.datamodule import build_data
 
     data = build_data(settings.replace(**{"data.image_size": None}))
-    data.progress = progress or Progress()
-    data.progress.stage(f"reading {settings.data.source}")
-    found, picture = check(data, None if sheet is None else Path(sheet))
+    data.progress = progress = progress or Progress()
+    progress.stage(f"reading {settings.data.source}")
+    find_suspects = None
+    if labels:
+        from mindtrace.training.labels import suspect_labels
+
+        find_suspects = partial(suspect_labels, settings, progress)
+    found, picture = check(data, None if sheet is None else Path(sheet), find_suspects)
     if sheet is not None and picture is not None:
         encoded = io.BytesIO()
         picture.save(encoded, _FORMATS[path.suffix.lower()])

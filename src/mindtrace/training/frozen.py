@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -133,10 +134,8 @@ class Head(ImageClassifier):
     """
 
     def __init__(self, part: FrozenPart, settings: Settings, features: Tensor) -> None:
-        layer = nn.Linear(features.shape[1], len(part.model.model_config.class_names))
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
-        super().__init__(layer, part.model.model_config)
+        config = part.model.model_config
+        super().__init__(last_layer(features.shape[1], len(config.class_names)), config)
         self.automatic_optimization = False
         self.label_smoothing = settings.train.label_smoothing
         epochs = settings.train.max_epochs
@@ -144,8 +143,7 @@ class Head(ImageClassifier):
             math.log10(STRONGEST), math.log10(WEAKEST), epochs, dtype=torch.float64
         ).tolist()
         self.image_weights: Tensor | None = None
-        self._mean = features.mean(0)
-        self._deviation = float((features - self._mean).square().mean().sqrt()) or 1.0
+        self._mean, self._deviation = scale_of(features)
 
     @property
     def _layer(self) -> nn.Linear:
@@ -162,14 +160,8 @@ class Head(ImageClassifier):
         return DataLoader(whole, batch_size=None)
 
     def configure_optimizers(self) -> Any:
-        """L-BFGS: the loss is convex, and its minimum does not depend on a learning rate."""
-        return torch.optim.LBFGS(
-            self.parameters(),
-            max_iter=_ITERATIONS,
-            tolerance_grad=1e-5,
-            tolerance_change=1e-7,
-            line_search_fn="strong_wolfe",
-        )
+        """L-BFGS over the layer."""
+        return lbfgs(self._layer)
 
     def training_loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Mean cross entropy over the images, by their weights, with label smoothing."""
@@ -184,16 +176,8 @@ class Head(ImageClassifier):
         features, labels = batch
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
-        decay = self._decays[self.current_epoch] / 2
-
-        def penalised() -> Tensor:
-            optimizer.zero_grad()
-            loss = self.training_loss(features, labels)
-            loss += decay * self._layer.weight.square().sum()
-            loss.backward()
-            return loss
-
-        optimizer.step(penalised)
+        decay = self._decays[self.current_epoch]
+        minimise(optimizer, self._layer, lambda: self.training_loss(features, labels), decay)
         # What it knows of the curvature is of this weight decay; no checkpoint needs it.
         optimizer.optimizer.state.clear()
         with torch.no_grad():
@@ -205,6 +189,48 @@ class Head(ImageClassifier):
         weight = layer.weight.detach().double() / self._deviation
         bias = layer.bias.detach().double() - weight @ self._mean.double()
         return weight.float(), bias.float()
+
+
+def last_layer(features: int, classes: int) -> nn.Linear:
+    """A layer of zeros: the loss is convex, wherever it begins."""
+    layer = nn.Linear(features, classes)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def scale_of(features: Tensor) -> tuple[Tensor, float]:
+    """The mean of each feature, and the deviation of all."""
+    mean = features.mean(0)
+    return mean, float((features - mean).square().mean().sqrt()) or 1.0
+
+
+def lbfgs(layer: nn.Linear) -> torch.optim.LBFGS:
+    """Finds the minimum of a convex loss, which does not depend on a learning rate."""
+    return torch.optim.LBFGS(
+        layer.parameters(),
+        max_iter=_ITERATIONS,
+        tolerance_grad=1e-5,
+        tolerance_change=1e-7,
+        line_search_fn="strong_wolfe",
+    )
+
+
+def minimise(
+    optimizer: LightningOptimizer | torch.optim.LBFGS,
+    layer: nn.Linear,
+    loss: Callable[[], Tensor],
+    decay: float,
+) -> None:
+    """Train a layer until `loss` with weight decay is least."""
+
+    def penalised() -> Tensor:
+        optimizer.zero_grad()
+        total = loss() + decay / 2 * layer.weight.square().sum()
+        total.backward()
+        return total
+
+    optimizer.step(penalised)
 
 
 def _kept_graph(model: ImageClassifier, folder: Path, progress: Progress) -> bytes:
