@@ -277,7 +277,7 @@ def test_a_folder_that_cannot_be_walked_is_an_error(
             raise PermissionError(13, "Permission denied", place)
         return real(place)
 
-    monkeypatch.setattr("mindtrace.data.walk.os.scandir", scandir)
+    monkeypatch.setattr("mindtrace.data.listing.os.scandir", scandir)
     source = ("--source", "folder", "--set", f"data.dir={folder}", *SETS)
     for words in (
         ("predict", str(folder), "--model", str(bundle)),

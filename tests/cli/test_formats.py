@@ -114,7 +114,7 @@ def test_the_content_decides_and_not_the_name(
 def test_heic_without_its_package(
     run_cli: RunCli, folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("config.formats", "data.walk", "preprocess"):
+    for module in ("config.formats", "data.listing", "preprocess"):
         monkeypatch.setattr(f"mindtrace.{module}.reads_heic", lambda: False)
     (folder / "cat" / "telephone.jpg").write_bytes(FILES["heic"])
     result = run_cli("predict", str(folder / "cat"), "--json", "--model", str(bundle))

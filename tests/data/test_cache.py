@@ -61,25 +61,25 @@ def scramble(path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-@pytest.mark.parametrize("demand", [None, InputRequirements(mode="RGB", min_side=12)])
+@pytest.mark.parametrize("requirements", [None, InputRequirements(mode="RGB", min_side=12)])
 def test_the_second_start_decodes_nothing(
-    make_folder: Any, home: Path, mode: str, demand: InputRequirements | None
+    make_folder: Any, home: Path, mode: str, requirements: InputRequirements | None
 ) -> None:
     folder = make_folder("a", "b", mode=mode)
-    expected = ready(folder, None, demand=demand)
-    assert same(ready(folder, home, demand=demand), expected)
+    expected = ready(folder, None, requirements=requirements)
+    assert same(ready(folder, home, requirements=requirements), expected)
     for path in folder.rglob("*.png"):
         scramble(path)
-    assert same(ready(folder, home, demand=demand), expected)
+    assert same(ready(folder, home, requirements=requirements), expected)
     with pytest.raises(ImageError):
-        ready(folder, None, demand=demand)
+        ready(folder, None, requirements=requirements)
 
 
 def test_the_key(make_folder: Any, home: Path) -> None:
     """Size and split are part of it, what the network subtracts is not."""
     folder = make_folder("a", "b")
     ready(folder, home)
-    spec = ready(folder, home, demand=InputRequirements(mean=(0.1,), std=(0.2,))).spec
+    spec = ready(folder, home, requirements=InputRequirements(mean=(0.1,), std=(0.2,))).spec
     assert (spec.mean, spec.std) == ((0.1,), (0.2,))
     assert len(entries(home)) == 1
     for options in ({"image_size": 5}, {"split_seed": 1}, {"num_val": 0.3}):
@@ -88,8 +88,11 @@ def test_the_key(make_folder: Any, home: Path) -> None:
 
 
 def test_batches_come_from_a_mapped_file(make_folder: Any, home: Path) -> None:
-    folder, demand = make_folder("a", "b"), InputRequirements(mode="RGB")
-    plain, mapped = ready(folder, None, demand=demand), ready(folder, home, demand=demand)
+    folder, requirements = make_folder("a", "b"), InputRequirements(mode="RGB")
+    plain, mapped = (
+        ready(folder, None, requirements=requirements),
+        ready(folder, home, requirements=requirements),
+    )
     assert np.load(entries(home)[0] / "images.npy").shape == (20, 1, 6, 8), "grey is kept once"
     assert mapped.split("train").images.data_ptr() != plain.split("train").images.data_ptr()
     for (x, y), (u, v) in zip(plain.train_dataloader(), mapped.train_dataloader(), strict=True):

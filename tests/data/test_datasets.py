@@ -235,8 +235,8 @@ def test_pixels_and_labels_stay_together(
 
 def test_colour_images_for_a_grey_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     PUT["cifar10"](tmp_path, monkeypatch)
-    demand = InputRequirements(mode="L", height=20, width=20)
-    grey = TorchvisionImages("cifar10", data_dir=tmp_path, demand=demand)
+    requirements = InputRequirements(mode="L", height=20, width=20)
+    grey = TorchvisionImages("cifar10", data_dir=tmp_path, requirements=requirements)
     assert grey.test.images.shape == (10, 1, 20, 20)
     colour = TorchvisionImages("cifar10", data_dir=tmp_path, image_size=16)
     assert colour.test.images.shape == (10, 3, 16, 16)
@@ -486,8 +486,10 @@ def test_the_input_is_what_predict_computes(data: MNIST) -> None:
 
 
 def test_a_network_of_colour_and_size_shares_the_test_set(data: MNIST) -> None:
-    demand = InputRequirements(mode="RGB", min_side=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
-    large = MNIST(data_dir=data.data_dir, demand=demand, **SMALL)
+    requirements = InputRequirements(
+        mode="RGB", min_side=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2)
+    )
+    large = MNIST(data_dir=data.data_dir, requirements=requirements, **SMALL)
     assert large.test.images.shape == (40, 3, 38, 32)
     assert large.spec.mean == (0.5, 0.4, 0.3)
     assert large.digests() == data.digests()
@@ -496,12 +498,12 @@ def test_a_network_of_colour_and_size_shares_the_test_set(data: MNIST) -> None:
 
 
 def test_image_size_comes_before_the_networks_own(data: MNIST) -> None:
-    demand = InputRequirements(height=64, width=64, resize="crop", short_side=80, min_side=16)
-    module = MNIST(data_dir=data.data_dir, demand=demand, image_size=20, **SMALL)
+    requirements = InputRequirements(height=64, width=64, resize="crop", short_side=80, min_side=16)
+    module = MNIST(data_dir=data.data_dir, requirements=requirements, image_size=20, **SMALL)
     assert (module.spec.height, module.spec.width, module.spec.short_side) == (20, 20, 25)
     assert module.val.images.shape == (20, 1, 20, 20)
     with pytest.raises(UsageError, match=r"image_size = 8: this network needs 16"):
-        MNIST(data_dir=data.data_dir, demand=demand, image_size=8, **SMALL).setup()
+        MNIST(data_dir=data.data_dir, requirements=requirements, image_size=8, **SMALL).setup()
 
 
 def test_files_that_do_not_fit_each_other_are_refused(tiny: Any, tmp_path: Path) -> None:
@@ -520,11 +522,11 @@ def test_files_that_do_not_fit_each_other_are_refused(tiny: Any, tmp_path: Path)
 @pytest.mark.parametrize(("source", "kind"), [("mnist", MNIST), ("fashion_mnist", FashionMNIST)])
 def test_settings_of_the_mnist_kinds(root: Path, source: str, kind: type[MNIST]) -> None:
     sets = [f"data.source={source}", "data.mirror=http://m.example/x", "data.split_seed=7"]
-    demand = InputRequirements(mode="RGB")
+    requirements = InputRequirements(mode="RGB")
     sets += ["data.batch_size=32", "data.image_size=20"]
-    data = build_data(load_settings(sets=sets), demand)
+    data = build_data(load_settings(sets=sets), requirements)
     assert type(data) is kind and isinstance(data, MNIST)
     assert data.data_dir == kind().data_dir == root / "data"
     assert (data.source, data.mirror) == (source, "http://m.example/x")
     assert (data.batch_size, data.split_seed, data.image_size) == (32, 7, 20)
-    assert (data.num_train, data.num_val, data.demand) == (None, 5_000, demand)
+    assert (data.num_train, data.num_val, data.requirements) == (None, 5_000, requirements)

@@ -1,4 +1,4 @@
-"""Decoding on all cores, of files of every kind."""
+"""Decoding in threads, of files of every kind."""
 
 from __future__ import annotations
 
@@ -12,44 +12,48 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from mindtrace.data import ImageFolder, InputRequirements
-from mindtrace.data.decode import FACTS, decode_files, examine_files, workers_for
-from mindtrace.errors import DataError, ImageError
-from mindtrace.preprocess import ImageSpec, decode, image_digest, normalise, open_pixels
+from mindtrace.data.decode import FACTS, decode_files, examine_files, read_headers
+from mindtrace.errors import ImageError
+from mindtrace.preprocess import (
+    Accepted,
+    ImageSpec,
+    decode,
+    image_digest,
+    normalise,
+    open_pixels,
+)
 from mindtrace.progress import Progress
 
 SPEC = ImageSpec("RGB", 5, 4, (0.0,) * 3, (1.0,) * 3)
 
 
-Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+def inspect(paths: list[str]) -> NDArray[Any]:
+    return read_headers(paths, lambda done: None, Accepted())
 
 
-def inspect(paths: list[str], workers: int = 1) -> NDArray[Any]:
-    return examine_files(paths, workers, lambda done: None, headers_only=True)
-
-
-def decoded(paths: list[str], spec: ImageSpec, workers: int = 1) -> Arrays:
+def decoded(
+    paths: list[str], spec: ImageSpec, threads: int = 1
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Images and digests."""
     images = np.empty((len(paths), spec.channels, spec.height, spec.width), np.uint8)
     digests = np.empty((len(paths), 32), np.uint8)
     grey = inspect(paths)["grey"].tolist()
-    decode_files(paths, grey, spec, images, digests, workers, lambda done: None)
+    decode_files(paths, grey, spec, images, digests, lambda done: None, Accepted(), threads=threads)
     return images, digests
 
 
 @pytest.fixture
 def paths(make_folder: Any) -> list[str]:
-    """620 images, so that a child has more than one block."""
-    make_folder("grey", count=600)
+    make_folder("grey", count=100)
     folder = make_folder("colour", count=20, mode="RGB", size=(9, 7))
     return sorted(str(path) for path in folder.rglob("*.png"))
 
 
-def test_children_give_what_this_process_gives(paths: list[str]) -> None:
+def test_threads_give_what_one_gives(paths: list[str]) -> None:
     facts = inspect(paths)
-    assert facts["grey"].tolist() == [False] * 20 + [True] * 600
-    assert facts[["height", "width"]].tolist() == [(9, 7)] * 20 + [(6, 8)] * 600
-    assert np.array_equal(inspect(paths, 2), facts)
-    here, there = (decoded(paths, SPEC, workers) for workers in (1, 2))
+    assert facts["grey"].tolist() == [False] * 20 + [True] * 100
+    assert facts[["height", "width"]].tolist() == [(9, 7)] * 20 + [(6, 8)] * 100
+    here, there = (decoded(paths, SPEC, threads) for threads in (1, 5))
     assert np.array_equal(here[0], there[0]) and np.array_equal(here[1], there[1])
     for path, pixels in zip(paths, here[0], strict=True):
         assert np.array_equal(pixels.transpose(1, 2, 0), decode(Path(path).read_bytes(), SPEC))
@@ -59,58 +63,38 @@ def test_children_give_what_this_process_gives(paths: list[str]) -> None:
     assert np.array_equal(here[1][20:], digests), "digests are of the images as they came"
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_the_file_that_cannot_be_read_is_named(paths: list[str], workers: int) -> None:
-    broken = Path(paths[400])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_file_that_cannot_be_read_is_named(paths: list[str], threads: int) -> None:
+    broken = Path(paths[70])
     whole = broken.read_bytes()
     broken.write_bytes(whole[:60])
     with pytest.raises(ImageError) as caught:
-        decoded(paths, SPEC, workers)
+        decoded(paths, SPEC, threads)
     assert str(caught.value).startswith(f"{broken}: damaged image")
     broken.write_bytes(b"no image")
     with pytest.raises(ImageError) as caught:
-        inspect(paths, workers)
+        inspect(paths)
     assert str(caught.value).startswith(f"{broken}: not an image")
     assert caught.value.hint == "PNG, JPEG, WebP, AVIF, TIFF, BMP, GIF and HEIC are read"
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_bad_file_stops_no_examination(paths: list[str], workers: int) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_bad_file_stops_no_examination(paths: list[str], threads: int) -> None:
     Path(paths[1]).write_bytes(Path(paths[1]).read_bytes()[:90])
-    Path(paths[300]).write_bytes(b"no image")
+    Path(paths[70]).write_bytes(b"no image")
     done: list[int] = []
-    found = examine_files([*paths, "gone.png"], workers, done.append)
-    assert done == sorted(done) and done[-1] == 621
+    found = examine_files([*paths, "gone.png"], done.append, Accepted(), threads=threads)
+    assert done == sorted(done) and done[-1] == 121
     assert found.dtype == FACTS
     bad = [place for place, error in enumerate(found["error"]) if error]
-    assert bad == [1, 300, 620]
-    assert found["error"][300] == b"not an image: 8 bytes that begin with b'no image'"
-    assert found["error"][620] == b"No such file or directory"
-    good = found[[place for place in range(620) if place not in bad]]
+    assert bad == [1, 70, 120]
+    assert found["error"][70] == b"not an image: 8 bytes that begin with b'no image'"
+    assert found["error"][120] == b"No such file or directory"
+    good = found[[place for place in range(120) if place not in bad]]
     assert set(good["mode"].tolist()) == {b"L", b"RGB"}
     assert (found["height"][0], found["width"][0], found["mode"][0]) == (9, 7, b"RGB")
     kept = [path for place, path in enumerate(paths) if place not in bad]
     assert np.array_equal(good["digest"], decoded(kept, SPEC)[1])
-
-
-def test_a_child_that_dies_is_an_error(
-    paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "numpy.py").write_text("raise SystemExit(9)")
-    monkeypatch.chdir(tmp_path)  # not searched
-    assert len(inspect(paths[:2], 8)) == 2, "more processes than files"
-    assert len(inspect(paths[:1], 8)) == 1
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(DataError, match="a decoding process ended with status 9"):
-        inspect(paths, 2)
-
-
-def test_few_files_are_not_worth_a_process() -> None:
-    assert workers_for(1_000, 28 * 28 * 1_000, 8) == 1
-    assert workers_for(70_000, 28 * 28 * 70_000, 8) == 8
-    assert workers_for(50, 12_000_000 * 50, 8) == 8
-    assert workers_for(3, 12_000_000 * 50, 8) == 3
-    assert workers_for(70_000, 0, 1) == 1
 
 
 # -- training sees the pixels that predict and serve see
@@ -174,7 +158,7 @@ def folder_of(tmp_path: Path, *kinds: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    "demand",
+    "requirements",
     [
         InputRequirements(),
         InputRequirements(height=12, width=16),
@@ -187,11 +171,13 @@ def folder_of(tmp_path: Path, *kinds: Any) -> Path:
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("kinds", [(grey_files,), (colour_files,), (grey_files, colour_files)])
 def test_training_decodes_as_predict_does(
-    tmp_path: Path, kinds: Any, demand: InputRequirements, cached: bool
+    tmp_path: Path, kinds: Any, requirements: InputRequirements, cached: bool
 ) -> None:
     folder = folder_of(tmp_path, *kinds)
-    data = ImageFolder(folder, demand=demand, cache_dir=tmp_path / "cache" if cached else None)
-    assert data.spec.mode == (demand.mode or ("L" if kinds == (grey_files,) else "RGB"))
+    data = ImageFolder(
+        folder, requirements=requirements, cache_dir=tmp_path / "cache" if cached else None
+    )
+    assert data.spec.mode == (requirements.mode or ("L" if kinds == (grey_files,) else "RGB"))
     expected = {}
     for path in folder.rglob("*.*"):
         content = path.read_bytes()

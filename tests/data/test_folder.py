@@ -48,14 +48,14 @@ def test_one_tree_is_split_by_split_seed_alone(make_folder: Any) -> None:
 def test_grey_and_colour_networks_share_a_test_set(make_folder: Any) -> None:
     folder = make_folder("a", "b", mode="RGB")
     colour = ImageFolder(folder)
-    grey = ImageFolder(folder, demand=InputRequirements(mode="L", height=4, width=4))
+    grey = ImageFolder(folder, requirements=InputRequirements(mode="L", height=4, width=4))
     assert grey.split("train").images.shape[1:] == (1, 4, 4)
     assert grey.digests() == colour.digests()
     assert len(grey.spec.mean) == len(grey.spec.std) == 1
 
 
 def test_grey_images_in_a_colour_network_take_no_more_memory(make_folder: Any) -> None:
-    data = ImageFolder(make_folder("a", "b"), demand=InputRequirements(mode="RGB"))
+    data = ImageFolder(make_folder("a", "b"), requirements=InputRequirements(mode="RGB"))
     images = data.split("train").images
     assert images.shape == (len(data.train), 3, 6, 8)
     assert images.untyped_storage().nbytes() == 20 * 6 * 8
@@ -92,7 +92,7 @@ def test_mean_and_deviation_are_those_of_the_training_images(make_folder: Any) -
     assert data.spec.std == pytest.approx(std.tolist(), abs=1e-6)
     assert data.spec.std == tuple(round(value, 6) for value in data.spec.std)
     kept = ImageFolder(
-        data.dir, demand=InputRequirements(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+        data.dir, requirements=InputRequirements(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     )
     assert (kept.spec.mean, kept.spec.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 

@@ -48,11 +48,13 @@ def placed(data: ImageFolder) -> Placed:
 
 
 def splits(data: ImageFolder) -> dict[str, set[str]]:
-    """The splits of each image; those that were moved by exception left out."""
-    (moved,) = [note for note in data.notes if note.startswith("moved")] or [""]
+    """The splits of each image; those that were moved by exception left out, with their copies."""
+    (note,) = [note for note in data.notes if note.startswith("moved")] or [""]
     found: dict[str, set[str]] = {}
-    for path, (digest, stage) in placed(data).items():
-        if f"{path} to " not in moved:
+    places = placed(data)
+    moved = {digest for path, (digest, _) in places.items() if f"{path} to " in note}
+    for digest, stage in places.values():
+        if digest not in moved:
             found.setdefault(digest, set()).add(stage)
     return found
 

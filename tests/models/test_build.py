@@ -124,8 +124,10 @@ def test_the_names_read_from_timms_source_are_those_that_timm_lists() -> None:
     "name", [*TESTED, "dm_nfnet_f0", "resnet18.a1_in1k", "swin_tiny_patch4_window7_224"]
 )
 def test_with_pretrained_weights_images_are_those_of_timms_own_transforms(name: str) -> None:
-    demand = input_requirements(settings(f"model.name={name}", "model.weights=default").model)
-    spec = build_data(settings("data.source=digits"), demand).resolve_spec(ImageStats("L", 8, 8))
+    requirements = input_requirements(settings(f"model.name={name}", "model.weights=default").model)
+    spec = build_data(settings("data.source=digits"), requirements).resolve_spec(
+        ImageStats("L", 8, 8)
+    )
     config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
     transform = timm.data.create_transform(**config)
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (301, 433, 3), np.uint8))
@@ -134,8 +136,8 @@ def test_with_pretrained_weights_images_are_those_of_timms_own_transforms(name: 
 
 
 def test_from_scratch_a_network_of_timm_wants_colour_and_32_pixels() -> None:
-    demand = input_requirements(settings("model.name=resnet18", "model.weights=none").model)
-    assert demand == InputRequirements(
+    requirements = input_requirements(settings("model.name=resnet18", "model.weights=none").model)
+    assert requirements == InputRequirements(
         mode="RGB", min_side=32, resize="crop", interpolation="bicubic", crop_pct=0.95
     )
     fixed = input_requirements(settings("model.name=vit_tiny_patch16_224").model)

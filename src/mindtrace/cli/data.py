@@ -80,7 +80,7 @@ def _show(console: Console, found: DataCheck) -> None:
 
 
 def _fields(found: DataCheck) -> Iterator[tuple[str, Cell]]:
-    sizes = [f"{one.height}x{one.width}: {one.images}" for one in found.sizes]
+    sizes = [f"{one.width} x {one.height}: {one.images}" for one in found.sizes]
     more = [f"and {len(sizes) - 8} more"] if len(sizes) > 8 else []
     kinds = {
         name: ", ".join(f"{kind}: {count}" for kind, count in counts.items()) or None

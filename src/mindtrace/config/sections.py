@@ -90,7 +90,11 @@ class DataSettings(Section):
     )
     batch_size: int = public(64, "images per training step", "batch bs", ge=1)
     num_workers: int = public(
-        0, "processes that help to decode image files", "workers", ge=0, le=1024
+        0,
+        "threads that decode image files; 0 for as many as there are cores",
+        "workers",
+        ge=0,
+        le=1024,
     )
     num_val: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = public(
         None,

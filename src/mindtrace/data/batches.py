@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mindtrace.data.augment import AUGMENTATIONS, DRAWS
-from mindtrace.data.split import Stage
+from mindtrace.data.listing import Stage
 from mindtrace.preprocess import ImageSpec, Mode, resized
 
 Batch = tuple[Tensor, Tensor]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,13 +17,13 @@ from mindtrace.bundle.predictions import pairs_digest
 from mindtrace.data.batches import to_pixels
 from mindtrace.data.contact_sheet import LARGEST_ROWS, draw_sheet, spread
 from mindtrace.data.datamodule import ImageDataModule
-from mindtrace.data.decode import examine_files, reporter, workers_for
-from mindtrace.data.folder import ImageFolder, class_notes, require_trainable
+from mindtrace.data.decode import examine_files, reporter
+from mindtrace.data.folder import ImageFolder, class_notes, divide, group_notes, labels_of
+from mindtrace.data.listing import STAGES, Stage
 from mindtrace.data.similar import similar_pairs
-from mindtrace.data.split import STAGES, Stage, made_by
-from mindtrace.errors import DataFolderError, VerdictError
+from mindtrace.data.split import made_by
+from mindtrace.errors import VerdictError
 from mindtrace.preprocess import open_pixels
-from mindtrace.utils.system import available_cores
 
 
 @dataclass(frozen=True)
@@ -142,14 +143,13 @@ class DataCheck:
 
 
 class CheckedImage(NamedTuple):
-    """An image, its number in a split without files, its digest or its error."""
+    """An image, its file or its number in a split without files, its digest or its error."""
 
     place: ImagePlace
-    number: int
+    at: str | int
     digest: bytes
     error: str = ""
     group: str | None = None
-    file: str = ""
 
 
 def check(
@@ -158,7 +158,7 @@ def check(
     find_suspects: Callable[[], tuple[SuspectLabel, ...]] | None = None,
 ) -> tuple[DataCheck, Image.Image | None]:
     """Decode all images of a source; with `sheet` also draw some of each class, and suspects."""
-    images, fields = _check_folder(data) if isinstance(data, ImageFolder) else _check_source(data)
+    images, fields = _check_files(data) if isinstance(data, ImageFolder) else _check_source(data)
     names = dict.fromkeys(
         [*fields["class_names"], *(one.class_name for one in fields["added_classes"])]
     )
@@ -287,53 +287,36 @@ def _check_source(data: ImageDataModule) -> tuple[list[CheckedImage], dict[str, 
     }
 
 
-def _check_folder(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]]:
-    scan = data.scan()
-    trainable = True
-    try:
-        require_trainable(data.dir, scan)
-    except DataFolderError:
-        if not any(scan.images["train"].values()):
-            raise
-        trainable = False
-    rows = data.rows(scan)
-    data.shares(rows.counts)  # refused before the work
-    added = [
-        SplitClass(stage, name)
-        for stage, classes in scan.images.items()
-        for name in classes
-        if name not in scan.class_names
-    ]
-    others = [
-        (one.split, one.class_name, path)
-        for one in added
-        for path in scan.images[one.split][one.class_name]
-    ]
-    paths = [*rows.paths, *(path for *_, path in others)]
-    count = len(paths)
-    # Reading the headers is as much work again as decoding small images.
-    workers = workers_for(2 * count, 0, data.num_workers or available_cores())
+def _check_files(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]]:
+    listing = data.listing()
+    names = listing.class_names
+    if listing.fault and not any(one.stage == "train" for one in listing.images):
+        raise listing.fault
+    data.shares(listing.classes)  # refused before the work
+    known = [one for one in listing.images if one.class_name in names]
+    others = [one for one in listing.images if one.class_name not in names]
+    count = len(listing.images)
     report = reporter(data.progress, f"checking {count:,} images", count)
-    facts = examine_files(paths, workers, report, accepted=data.accepted)
-    division = rows.divided(data, facts["digest"][: len(rows.paths)])
-    order = np.concatenate([division.parts[stage].numpy() for stage in STAGES])
-    facts = facts[[*order, *range(len(order), count)]]
-    labels = {stage: rows.labels[division.parts[stage]] for stage in STAGES}
-    places = [
-        (stage, scan.class_names[label], rows.paths[index])
+    paths = [one.file for one in (*known, *others)]
+    facts = examine_files(paths, report, data.accepted, threads=data.num_workers)
+    labels = labels_of(known, names)
+    division = divide(data, listing, known, labels, facts["digest"][: len(known)])
+    order = torch.cat([division.parts[stage] for stage in STAGES])
+    facts = facts[[*order.tolist(), *range(len(known), count)]]
+    placed = [
+        known[index]._replace(stage=stage)
         for stage in STAGES
-        for index, label in zip(division.parts[stage].tolist(), labels[stage].tolist(), strict=True)
+        for index in division.parts[stage].tolist()
     ]
     images = [
         CheckedImage(
-            ImagePlace(stage, data.name_of(path), name),
-            -1,
+            ImagePlace(one.stage, one.name, one.class_name),
+            one.file,
             fact["digest"].tobytes(),
             fact["error"].decode(errors="replace"),
-            data.group_of(path),
-            path,
+            one.group,
         )
-        for (stage, name, path), fact in zip([*places, *others], facts, strict=True)
+        for one, fact in zip([*placed, *others], facts, strict=True)
     ]
     split_ids = np.array([STAGES.index(image.place.split) for image in images])
     similar = tuple(
@@ -341,39 +324,44 @@ def _check_folder(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]
         for first, second, distance in similar_pairs(facts["hashes"], split_ids)
         if images[first].digest != images[second].digest
     )
+    filled = {(one.stage, one.class_name) for one in listing.images}
     # What a draw left out; what a split's own folder lacks is a fault, not a note.
-    drawn = [stage for stage in STAGES if stage not in scan.images]
+    drawn = [stage for stage in STAGES if stage not in listing.classes]
     readable = facts[facts["error"] == b""]
-    trainable = trainable and len(readable) == len(facts)
-    pairs = list(zip((image.digest for image in images), rows.labels[order].tolist(), strict=False))
     sizes = Counter(zip(readable["height"].tolist(), readable["width"].tolist(), strict=True))
+    trainable = listing.fault is None and len(readable) == count
+    pairs = list(zip((image.digest for image in images), labels[order].tolist(), strict=False))
+    tested = pairs[len(known) - len(division.parts["test"]) :]
     return images, {
         "dir": str(data.dir),
-        "class_names": scan.class_names,
+        "class_names": names,
         "sizes": tuple(ImageSize(*size, count) for size, count in sizes.most_common()),
         "modes": _counted(readable["mode"]),
         "formats": _counted(readable["format"]),
         "missing_classes": tuple(
             SplitClass(stage, name)
-            for stage, classes in scan.images.items()
-            for name in scan.class_names
-            if not classes.get(name)
+            for stage in listing.classes
+            for name in names
+            if (stage, name) not in filled
         ),
-        "added_classes": tuple(added),
-        "made_by": made_by(scan.images, data.owner),
+        "added_classes": tuple(
+            SplitClass(stage, name)
+            for stage, own in listing.classes.items()
+            for name in own
+            if name not in names
+        ),
+        "made_by": made_by(listing.classes, data.owner),
         "similar": similar,
         "notes": (
-            *scan.notes,
-            *class_notes(scan.class_names, labels, drawn),
-            *rows.notes(),
-            *division.notes(rows.names.__getitem__),
+            *listing.notes,
+            *class_notes(names, {one: labels[division.parts[one]] for one in STAGES}, drawn),
+            *group_notes(known),
+            *division.notes(lambda index: known[index].name),
             *_remarks(readable),
             *_look_alikes(similar),
         ),
         "data_digest": pairs_digest(pairs) if trainable else None,
-        "test_digest": pairs_digest(pairs[len(order) - len(labels["test"]) :])
-        if trainable
-        else None,
+        "test_digest": pairs_digest(tested) if trainable else None,
     }
 
 
@@ -436,7 +424,7 @@ def contact_sheet(
 
 def _picture(data: ImageDataModule, image: CheckedImage) -> Image.Image:
     """One image in its own size and in colour."""
-    if isinstance(data, ImageFolder):
-        return open_pixels(Path(image.file).read_bytes(), "RGB", *data.accepted)
-    images = data.split(image.place.split).images[image.number : image.number + 1]
-    return Image.fromarray(to_pixels(images)[0]).convert("RGB")
+    if isinstance(image.at, str):
+        return open_pixels(Path(image.at).read_bytes(), "RGB", *data.accepted)
+    pixels = to_pixels(data.split(image.place.split).images[image.at : image.at + 1])[0]
+    return Image.fromarray(pixels).convert("RGB")

@@ -23,12 +23,11 @@ from mindtrace.data.batches import (
     TrainOrder,
     batch_limit,
 )
+from mindtrace.data.listing import STAGES, Stage
 from mindtrace.data.split import (
     BY_COUNT,
     BY_IMAGE,
-    STAGES,
     Division,
-    Stage,
     divide_by_count,
     divide_by_image,
     made_by,
@@ -76,7 +75,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     Args:
         batch_size: training images a step.
-        num_workers: processes that decode files; None or 0 for all available cores.
+        num_workers: threads that decode files; None or 0 for all available cores.
         num_val: the fraction of all images that validates, where the source has no validation
             split; for the MNIST kinds and digits a number of images, or the fraction of those
             that are no test images.
@@ -84,7 +83,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         test_fraction: of all images; where the source has no test split.
         split_seed: decides, with the image itself, what is drawn; nothing else does.
         image_size: pixels a side to scale to; None for what the images or the network have.
-        demand: what the network requires of its input.
+        requirements: what the network requires of its input.
 
     Attributes:
         source: the name that `[data] source` has for it.
@@ -110,7 +109,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         test_fraction: float = 0.2,
         split_seed: int = 0,
         image_size: int | None = None,
-        demand: InputRequirements | None = None,
+        requirements: InputRequirements | None = None,
     ) -> None:
         super().__init__()
         self.batch_size = batch_size
@@ -120,7 +119,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.test_fraction = test_fraction
         self.split_seed = split_seed
         self.image_size = image_size
-        self.demand = demand or InputRequirements()
+        self.requirements = requirements or InputRequirements()
         self.augment = "none"
         self.chunk = 1
         self.accepted = Accepted()
@@ -156,37 +155,37 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     def resolve_spec(self, stats: ImageStats) -> ImageSpec:
         """The network's input: `[data] image_size`, else the network's own, else the images'."""
-        demand, side = self.demand, self.image_size
-        least = demand.min_side or 1
+        requirements, side = self.requirements, self.image_size
+        least = requirements.min_side or 1
         if side is not None and side < least:
             raise UsageError(
                 f"[data] image_size = {side}: this network needs {least} or more",
                 hint=f"--set data.image_size={least}",
             )
-        height = side or demand.height or stats.height
-        width = side or demand.width or stats.width
+        height = side or requirements.height or stats.height
+        width = side or requirements.width or stats.width
         scale = max(1.0, least / min(height, width))
         height, width = round(height * scale), round(width * scale)
         short_side = None
-        if demand.crop_pct is not None:
-            short_side = math.floor(min(height, width) / demand.crop_pct)
-        elif demand.short_side is not None:
-            if demand.height is None or demand.width is None:
-                short_side = max(demand.short_side, min(height, width))
+        if requirements.crop_pct is not None:
+            short_side = math.floor(min(height, width) / requirements.crop_pct)
+        elif requirements.short_side is not None:
+            if requirements.height is None or requirements.width is None:
+                short_side = max(requirements.short_side, min(height, width))
             else:
                 # In proportion where another size was asked for.
-                own_side = min(demand.height, demand.width)
-                short_side = round(demand.short_side * min(height, width) / own_side)
-        mode = demand.mode or stats.mode
+                own_side = min(requirements.height, requirements.width)
+                short_side = round(requirements.short_side * min(height, width) / own_side)
+        mode = requirements.mode or stats.mode
         return ImageSpec(
             mode=mode,
             height=height,
             width=width,
-            mean=_per_channel(demand.mean or stats.mean, mode),
-            std=_per_channel(demand.std or stats.std, mode),
-            resize=demand.resize or "stretch",
+            mean=_per_channel(requirements.mean or stats.mean, mode),
+            std=_per_channel(requirements.std or stats.std, mode),
+            resize=requirements.resize or "stretch",
             short_side=short_side,
-            interpolation=demand.interpolation or "bilinear",
+            interpolation=requirements.interpolation or "bilinear",
         )
 
     def setup(self, stage: str | None = None) -> None:
@@ -331,7 +330,7 @@ def _per_channel(values: tuple[float, ...], mode: Mode) -> tuple[float, ...]:
 
 
 def build_data(
-    settings: Settings, demand: InputRequirements | None = None, split_rule: str | None = None
+    settings: Settings, requirements: InputRequirements | None = None, split_rule: str | None = None
 ) -> ImageDataModule:
     """The data module of `[data] source`; nothing is read yet. None is the source's own rule."""
     from mindtrace.data.datasets import MNIST, Digits, FashionMNIST, TorchvisionImages
@@ -339,9 +338,9 @@ def build_data(
     from mindtrace.data.table import ImageTable
 
     data = settings.data
-    demand = demand or InputRequirements()
-    if data.resize != "auto" and data.resize != demand.resize:
-        demand = replace(demand, resize=data.resize, short_side=None, crop_pct=None)
+    requirements = requirements or InputRequirements()
+    if data.resize != "auto" and data.resize != requirements.resize:
+        requirements = replace(requirements, resize=data.resize, short_side=None, crop_pct=None)
     common: dict[str, Any] = {
         "batch_size": data.batch_size,
         "num_workers": data.num_workers,
@@ -349,7 +348,7 @@ def build_data(
         "test_fraction": data.test_fraction,
         "split_seed": data.split_seed,
         "image_size": data.image_size,
-        "demand": demand,
+        "requirements": requirements,
     }
     if data.num_val is not None:
         common["num_val"] = data.num_val

@@ -26,8 +26,9 @@ from mindtrace.config.urls import masked
 from mindtrace.data.batches import array_splits, channel_statistics, image_digests
 from mindtrace.data.datamodule import ImageDataModule, ImageStats, SourceImages
 from mindtrace.data.download import downloads
-from mindtrace.data.folder import Rows, load_rows
-from mindtrace.data.split import BY_COUNT, BY_IMAGE, Stage
+from mindtrace.data.folder import load
+from mindtrace.data.listing import ListedImage, Listing, Stage
+from mindtrace.data.split import BY_COUNT, BY_IMAGE
 from mindtrace.errors import DataError, DownloadError, UsageError
 from mindtrace.preprocess import InputRequirements, Mode
 from mindtrace.system import file_lock
@@ -152,19 +153,15 @@ class TorchvisionImages(ImageDataModule):
         every = torch.from_numpy(np.concatenate(list(labels.values())))
         counts = {stage: len(found) for stage, found in labels.items()}
         if not hasattr(parts["train"], "data"):
-            files = [
-                one[0] if isinstance(one, tuple) else one  # EuroSAT's have a label beside
-                for part in parts.values()
-                for one in _first(part, "imgs", "_image_files", "_images")
-            ]
-            paths = [str(path) for path in files]
-            rows = Rows(
-                *(self._folder, paths, every, counts),
-                names=[path[len(str(self._folder)) + 1 :] for path in paths],
-                groups=[None] * len(paths),
-                weights=torch.ones(len(paths)),
-            )
-            return load_rows(self, rows, names, self.data_dir / "cache")
+            images = []
+            for stage, part in parts.items():
+                files = _first(part, "imgs", "_image_files", "_images")
+                for file, label in zip(files, labels[stage].tolist(), strict=True):
+                    path = str(file[0] if isinstance(file, tuple) else file)  # or (path, label)
+                    name = path[len(str(self._folder)) + 1 :]
+                    images.append(ListedImage(path, name, stage, names[label]))
+            listing = Listing(self._folder, names, dict.fromkeys(parts, names), images)
+            return load(self, listing, self.data_dir / "cache")
         for stage, part in parts.items():
             if len(part.data) != len(labels[stage]):
                 raise DataError(
@@ -329,7 +326,7 @@ class MNIST(TorchvisionImages):
         data_dir: holds the folder `MNIST`; None for `[DIR_PATHS] DATA`.
         split_seed: decides which training images validate.
         image_size: pixels a side to scale to; None for the images' own.
-        demand: what the network requires of its input.
+        requirements: what the network requires of its input.
         mirror: address of a folder with the files; None for torchvision's mirrors.
         test_fraction: not used; the test file is the test split.
     """
@@ -347,7 +344,7 @@ class MNIST(TorchvisionImages):
         *,
         split_seed: int = 0,
         image_size: int | None = None,
-        demand: InputRequirements | None = None,
+        requirements: InputRequirements | None = None,
         mirror: str | None = None,
         test_fraction: float = 0.2,
     ) -> None:
@@ -361,7 +358,7 @@ class MNIST(TorchvisionImages):
             data_dir=data_dir,
             split_seed=split_seed,
             image_size=image_size,
-            demand=demand,
+            requirements=requirements,
             mirror=mirror,
             test_fraction=test_fraction,
         )

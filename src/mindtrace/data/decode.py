@@ -1,25 +1,19 @@
-"""Decodes image files on all cores and keeps the result. Worker processes import this: no torch."""
+"""Decodes image files, several at a time, and keeps the result on disk. No torch."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import io
 import json
-import math
 import os
-import pickle
-import select
 import shutil
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +33,7 @@ from mindtrace.preprocess import (
 )
 from mindtrace.progress import Progress
 from mindtrace.system import file_lock, sync
+from mindtrace.utils.system import available_cores
 
 _GREY = {"1", "L", "LA", "La", "F", "I", "I;16", "I;16L", "I;16B", "I;16N"}
 _WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
@@ -62,23 +57,12 @@ FACTS = np.dtype(
         ("error", "S256"),
     ]
 )
-
 _NO_DIGEST = (np.zeros(32, np.uint8), np.zeros(HASHES, np.uint64))
 
-_ACCEPTED = Accepted()
-# A worker decodes so many files, or so many bytes, at a time.
-_BLOCK, _BLOCK_BYTES = 256, 4 * 2**20
-# Seconds, roughly: what a file, a pixel and the start of the workers cost.
-_FILE_S, _PIXEL_S, _START_S = 6e-5, 1e-8, 0.4
+# Files that a thread decodes before it takes others.
+_BLOCK = 16
 
 Report = Callable[[int], None]  # receives how many files are done
-_Task = TypeVar("_Task")
-_Result = TypeVar("_Result")
-
-
-def workers_for(files: int, pixels: int, limit: int) -> int:
-    """How many processes, up to `limit`, so much work is worth; 1 is the caller's own."""
-    return min(limit, files) if files * _FILE_S + pixels * _PIXEL_S > 2 * _START_S else 1
 
 
 def reporter(progress: Progress, text: str, total: int) -> Report:
@@ -97,20 +81,39 @@ def reporter(progress: Progress, text: str, total: int) -> Report:
 
 def examine_files(
     paths: Sequence[str],
-    workers: int,
     report: Report,
+    accepted: Accepted,
     *,
-    accepted: Accepted = _ACCEPTED,
-    headers_only: bool = False,
+    threads: int | None = None,
 ) -> NDArray[Any]:
-    """The `FACTS` of image files, each decoded; what is wrong with a file is in `error`.
-
-    With `headers_only` there are no digests, and a file that cannot be read raises ImageError.
-    """
+    """The `FACTS` of image files, each decoded; what is wrong with a file is in `error`."""
     facts = np.zeros(len(paths), FACTS)
-    work = functools.partial(_examined, accepted=accepted, headers_only=headers_only)
-    for part, block in _in_workers(work, paths, FACTS.itemsize, workers, report):
-        facts[part] = block
+
+    def examine(place: int) -> None:
+        try:
+            with _named(paths[place]):
+                data = Path(paths[place]).read_bytes()
+                header = _header(io.BytesIO(data), accepted)
+                image = open_pixels(data, "L" if header[-1] else "RGB", *accepted)
+            digest = np.frombuffer(image_digest(np.asarray(image)), np.uint8)
+            facts[place] = (*header, digest, difference_hashes(image), b"")
+        except ImageError as error:
+            reason = error.message.removeprefix(f"{paths[place]}: ")
+            facts[place]["error"] = reason.encode(errors="replace")[:256]
+
+    _for_each(examine, len(paths), report, threads)
+    return facts
+
+
+def read_headers(paths: Sequence[str], report: Report, accepted: Accepted) -> NDArray[Any]:
+    """The `FACTS` of image files without digests; ImageError for one that cannot be read."""
+    facts = np.zeros(len(paths), FACTS)
+
+    def read(place: int) -> None:
+        with _named(paths[place]):
+            facts[place] = (*_header(paths[place], accepted), *_NO_DIGEST, b"")
+
+    _for_each(read, len(paths), report, threads=1)  # Python's own work, almost all of it
     return facts
 
 
@@ -120,137 +123,40 @@ def decode_files(
     spec: ImageSpec,
     images: NDArray[np.uint8],
     digests: NDArray[np.uint8],
-    workers: int,
     report: Report,
+    accepted: Accepted,
     *,
-    accepted: Accepted = _ACCEPTED,
+    threads: int | None = None,
 ) -> None:
     """Fill `images`, (n, channels, height, width), and `digests`, (n, 32): of the originals."""
-    tasks = list(zip(paths, ["L" if one else "RGB" for one in grey], strict=True))
-    work = functools.partial(_decoded, spec=spec, accepted=accepted)
-    for part, block in _in_workers(work, tasks, images[:1].nbytes + 32, workers, report):
-        images[part], digests[part] = block
+
+    def decode(place: int) -> None:
+        own_mode: Mode = "L" if grey[place] else "RGB"
+        with _named(paths[place]):
+            data = Path(paths[place]).read_bytes()
+            image = open_pixels(data, own_mode, *accepted)
+            digests[place] = np.frombuffer(image_digest(np.asarray(image)), np.uint8)
+            if spec.mode != own_mode:
+                image = open_pixels(data, spec.mode, *accepted)
+            pixels = np.asarray(resized(image, spec))
+        images[place] = pixels if spec.mode == "L" else pixels.transpose(2, 0, 1)
+
+    _for_each(decode, len(paths), report, threads)
 
 
-def _in_workers(
-    work: Callable[[Sequence[_Task]], _Result],
-    tasks: Sequence[_Task],
-    record_bytes: int,
-    workers: int,
-    report: Report,
-) -> Iterator[tuple[slice, _Result]]:
-    """Yield the results of blocks of tasks as they come; one worker is this process."""
-    share = math.ceil(len(tasks) / (4 * workers)) if workers > 1 else len(tasks)
-    step = max(1, min(_BLOCK, _BLOCK_BYTES // record_bytes, share))
-    parts = [slice(at, min(at + step, len(tasks))) for at in range(0, len(tasks), step)]
-    if workers < 2:
-        for part in parts:
-            yield part, work(tasks[part])
+def _for_each(work: Callable[[int], None], count: int, report: Report, threads: int | None) -> None:
+    """Call `work` with every number below `count`, in `threads`; None or 0 for all cores."""
+    # Threads do: Pillow and hashlib leave the interpreter lock while they work on pixels.
+    parts = [range(at, min(at + _BLOCK, count)) for at in range(0, count, _BLOCK)]
+
+    def some(part: range) -> range:
+        for place in part:
+            work(place)
+        return part
+
+    with ThreadPoolExecutor(threads or available_cores()) as pool:
+        for part in pool.map(some, parts):  # which cancels what waits when one fails
             report(part.stop)
-        return
-    waiting = iter(parts)
-    busy: dict[_Worker, slice] = {}
-
-    def start(worker: _Worker) -> None:
-        if (part := next(waiting, None)) is not None:
-            worker.send((work, tasks[part]))
-            busy[worker] = part
-
-    with contextlib.ExitStack() as stack:
-        for _ in parts[:workers]:
-            start(stack.enter_context(_Worker()))
-        done = 0
-        while busy:
-            for worker in select.select(list(busy), [], [])[0]:
-                part, result = busy.pop(worker), worker.receive()
-                start(worker)
-                yield part, result
-                done += part.stop - part.start
-                report(done)
-
-
-class _Worker(subprocess.Popen[bytes]):
-    """A child process that runs pickled calls, killed at the end of `with`."""
-
-    def __init__(self) -> None:
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        super().__init__(
-            # -P: a file of the working directory must not stand in for a library.
-            [sys.executable, "-P", "-c", f"from {__name__} import serve; serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(place for place in sys.path if place)},
-        )
-
-    def __exit__(self, *error: Any) -> None:
-        self.kill()
-        with self._log, contextlib.suppress(OSError):
-            super().__exit__(*error)
-
-    def fileno(self) -> int:
-        """What becomes readable with the result."""
-        assert self.stdout is not None
-        return self.stdout.fileno()
-
-    def send(self, call: tuple[Callable[[Any], Any], Any]) -> None:
-        """Have the child call a function with an argument."""
-        assert self.stdin is not None
-        with contextlib.suppress(OSError):  # `receive` reports a dead child
-            pickle.dump(call, self.stdin)
-            self.stdin.flush()
-
-    def receive(self) -> Any:
-        """The result of the call."""
-        assert self.stdout is not None
-        try:
-            result = pickle.load(self.stdout)
-        except (OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
-            status = self.wait()
-            self._log.seek(0)
-            lines = self._log.read().decode(errors="replace").splitlines()
-            raise DataError(
-                f"a decoding process ended with status {status}: {lines[-1] if lines else ''}",
-                hint="decode in this process: --set data.num_workers=1",
-            ) from error
-        if isinstance(result, ImageError):
-            raise result
-        return result
-
-
-def serve() -> None:
-    """The child's side of `_Worker`: runs until its parent closes the pipe or dies."""
-    with contextlib.suppress(EOFError):
-        while True:
-            work, tasks = pickle.load(sys.stdin.buffer)
-            try:
-                result = work(tasks)
-            except ImageError as error:
-                result = error
-            pickle.dump(result, sys.stdout.buffer, pickle.HIGHEST_PROTOCOL)
-            sys.stdout.buffer.flush()
-
-
-def _examined(paths: Sequence[str], accepted: Accepted, headers_only: bool) -> NDArray[Any]:
-    facts = np.zeros(len(paths), FACTS)
-    for place, path in enumerate(paths):
-        try:
-            with _named(path):
-                if headers_only:
-                    facts[place] = (*_header(path, accepted), *_NO_DIGEST, b"")
-                    continue
-                data = Path(path).read_bytes()
-                header = _header(io.BytesIO(data), accepted)
-                mode: Mode = "L" if header[-1] else "RGB"
-                image = open_pixels(data, mode, *accepted)
-            digest = np.frombuffer(image_digest(np.asarray(image)), np.uint8)
-            facts[place] = (*header, digest, difference_hashes(image), b"")
-        except ImageError as error:
-            if headers_only:
-                raise
-            reason = error.message.removeprefix(f"{path}: ")
-            facts[place]["error"] = reason.encode(errors="replace")[:256]
-    return facts
 
 
 def _header(file: str | io.BytesIO, accepted: Accepted) -> tuple[Any, ...]:
@@ -281,23 +187,6 @@ def _header(file: str | io.BytesIO, accepted: Accepted) -> tuple[Any, ...]:
         data = Path(file).read_bytes() if isinstance(file, str) else file.getvalue()
         open_pixels(data, "RGB", *accepted)
         raise ImageError(f"damaged header: {error}") from error
-
-
-def _decoded(
-    tasks: Sequence[tuple[str, Mode]], spec: ImageSpec, accepted: Accepted
-) -> tuple[Any, Any]:
-    images = np.empty((len(tasks), spec.channels, spec.height, spec.width), np.uint8)
-    digests = np.empty((len(tasks), 32), np.uint8)
-    for place, (path, own_mode) in enumerate(tasks):
-        with _named(path):
-            data = Path(path).read_bytes()
-            image = open_pixels(data, own_mode, *accepted)
-            digests[place] = np.frombuffer(image_digest(np.asarray(image)), np.uint8)
-            if spec.mode != own_mode:
-                image = open_pixels(data, spec.mode, *accepted)
-            pixels = np.asarray(resized(image, spec))
-        images[place] = pixels if spec.mode == "L" else pixels.transpose(2, 0, 1)
-    return images, digests
 
 
 @contextlib.contextmanager
@@ -429,10 +318,5 @@ def _seal(folder: Path, key: CacheKey, about: Mapping[str, Any]) -> None:
 
 def _described(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        digest, left = hashlib.sha256(), _COMPARED_BYTES
-        while left and (data := file.read(min(left, 2**20))):
-            digest.update(data)
-            left -= len(data)
-    return {"size": size, "sha256": digest.hexdigest()}
+        digest = hashlib.sha256(file.read(_COMPARED_BYTES)).hexdigest()
+    return {"size": path.stat().st_size, "sha256": digest}

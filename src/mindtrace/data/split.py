@@ -6,16 +6,14 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mindtrace.bundle.bundle import EARLIER_RULE
+from mindtrace.data.listing import STAGES, Stage
 from mindtrace.errors import UsageError, listed
 
-Stage = Literal["train", "val", "test"]
-STAGES: tuple[Stage, ...] = ("train", "val", "test")
 # How a split is drawn, as bundles and checkpoints name it.
 BY_IMAGE, BY_COUNT = "image", EARLIER_RULE  # which the MNIST kinds and digits keep
 

@@ -9,14 +9,21 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mindtrace.config.urls import file_path, masked
-from mindtrace.data.folder import FolderScan, ImageFolder, split_of
-from mindtrace.data.split import STAGES, Stage
+from mindtrace.data.folder import ImageFolder
+from mindtrace.data.listing import (
+    STAGES,
+    ListedImage,
+    Listing,
+    Stage,
+    foreign_class,
+    group_in,
+    split_of,
+)
 from mindtrace.errors import ConfigError, DataFolderError, Fault, UsageError, listed, nearest
 
 _MOST = 100  # faults that are told
@@ -40,24 +47,21 @@ class ImageTable(ImageFolder):
     source = "table"
 
     def __init__(self, file: str | Path, *arguments: Any, **options: Any) -> None:
-        super().__init__(file, *arguments, **options)
-        self._listed: dict[str, _Row] = {}
-        self._by_column = False
+        super().__init__(file, *arguments, **options)  # which calls it `dir`
 
-    def scan(self) -> FolderScan:
+    def listing(self) -> Listing:
         """Read the table and find its files; ConfigError has every fault with its line."""
         columns, cells = _read(self.dir)
         column = "group" if self.group is None else self.group
-        self._by_column = column in columns
         rows, faults = _checked(cells, column)
-        paths = self._local([row.path for row in rows])
+        files = self._local([row.path for row in rows])
         lines: dict[str | None, int] = {}
-        for row, path in zip(rows, paths, strict=True):
-            if path is None or not Path(path).is_file():
+        for row, file in zip(rows, files, strict=True):
+            if file is None or not Path(file).is_file():
                 faults.append((row.line, f"no such file: {masked(row.path)}"))
-            elif path in lines:
-                faults.append((row.line, f"{masked(row.path)} is in line {lines[path]} already"))
-            lines.setdefault(path, row.line)
+            elif file in lines:
+                faults.append((row.line, f"{masked(row.path)} is in line {lines[file]} already"))
+            lines.setdefault(file, row.line)
         if faults:
             faults.sort()
             more = len(faults) - _MOST
@@ -65,33 +69,24 @@ class ImageTable(ImageFolder):
                 [Fault(str(self.dir), line, None, None, what) for line, what in faults[:_MOST]],
                 hint=f"and {more:,} more faults" if more > 0 else "correct or remove these rows",
             )
-        self._listed = dict(zip(map(str, paths), rows, strict=True))
-        images: dict[Stage, dict[str, list[str]]] = {}
-        given = [stage for stage in STAGES if any(row.split == stage for row in rows)]
-        if not rows or "train" not in given:
-            reason = f"has {listed(given)} but no train" if rows else "no rows"
+        found: dict[Stage, dict[str, list[ListedImage]]] = {}
+        for row, file in zip(rows, files, strict=True):
+            name = masked(row.path)
+            group = row.group if column in columns else group_in(self.group, name)
+            image = ListedImage(str(file), name, row.split, row.label, group, row.weight)
+            found.setdefault(row.split, {}).setdefault(row.label, []).append(image)
+        classes = {stage: list(found[stage]) for stage in STAGES if stage in found}
+        if "train" not in classes:
+            reason = f"has {listed(list(classes))} but no train" if rows else "no rows"
             raise DataFolderError(self.dir, reason, hint="a row is an image: path, label")
-        for stage in given:
-            images[stage] = {}
-            for path, row in sorted(self._listed.items(), key=lambda item: item[1].line):
-                if row.split == stage:
-                    images[stage].setdefault(row.label, []).append(path)
-        names = tuple(sorted(images["train"]))
+        names = tuple(sorted(classes["train"]))
         if len(names) < 2:
             raise DataFolderError(self.dir, f"only one class, '{names[0]}'", hint="two are needed")
-        return FolderScan(dict.fromkeys(given, self.dir), names, images, {}, ())
-
-    def name_of(self, path: str) -> str:
-        """The path as the table has it."""
-        return masked(self._listed[path].path)
-
-    def group_of(self, path: str) -> str | None:
-        """The group that the table says, else what `[data] group` finds in the path."""
-        return self._listed[path].group if self._by_column else super().group_of(path)
-
-    def weight_of(self, path: str) -> float:
-        """How often an epoch draws the image, relative to the others."""
-        return self._listed[path].weight
+        images = [
+            one for stage in classes for of_class in found[stage].values() for one in of_class
+        ]
+        fault = foreign_class(self.dir, names, classes)
+        return Listing(self.dir, names, classes, images, fault=fault)
 
     def _local(self, paths: Sequence[str]) -> list[str | None]:
         """Files on this machine; those behind URLs are fetched, None where that fails."""
@@ -110,12 +105,11 @@ class ImageTable(ImageFolder):
         ]
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
     line: int
     path: str
     label: str
-    split: str
+    split: Stage
     group: str | None
     weight: float
 
@@ -183,31 +177,31 @@ def _checked(
     rows: Sequence[tuple[int, Mapping[Any, Any]]], group: str
 ) -> tuple[list[_Row], list[tuple[int, str]]]:
     """The rows, and what is wrong with each by its line."""
+    texts = [
+        (line, {name: "" if value is None else str(value).strip() for name, value in row.items()})
+        for line, row in rows
+    ]
+    splits = any(row.get("split") for _, row in texts)
     found: list[_Row] = []
     faults: list[tuple[int, str]] = []
-    splits = False
-    for line, cells in rows:
-        row = {name: "" if value is None else str(value).strip() for name, value in cells.items()}
+    for line, row in texts:
         if not any(row.values()):
             continue
-        path, label, split = row["path"], row["label"], row.get("split", "")
-        stage, weight = split_of(split) if split else "train", _weight(row.get("weight", ""))
-        splits = splits or bool(split)
+        split = row.get("split", "")
+        stage, weight = split_of(split) if splits else "train", _weight(row.get("weight", ""))
         wrong = {
-            "more cells than columns": None in cells,
-            "no path": not path,
-            "no label": not label,
-            f"split '{split}': must be train, val or test": stage is None,
+            "more cells than columns": None in row,
+            "no path": not row["path"],
+            "no label": not row["label"],
+            "no split, as other rows have": splits and not split,
+            f"split '{split}': must be train, val or test": bool(split) and stage is None,
             f"weight '{row.get('weight')}': must be a number above 0": weight is None,
         }
         faults += [(line, fault) for fault, holds in wrong.items() if holds]
-        if not any(wrong.values()):
+        if stage and weight and not any(wrong.values()):
             own = row.get(group) or None
-            found.append(_Row(line, path, label, str(stage) if split else "", own, weight or 1.0))
-    if splits:
-        faults += [(row.line, "no split, as other rows have") for row in found if not row.split]
-        return found, faults
-    return [_Row(**{**vars(row), "split": "train"}) for row in found], faults
+            found.append(_Row(line, row["path"], row["label"], stage, own, weight))
+    return found, faults
 
 
 def _weight(text: str) -> float | None:

@@ -132,11 +132,13 @@ def resolve_network(settings: Settings) -> tuple[Settings, str | None]:
         values["model.weights"] = "default" if photos else "none"
     if model.weights == "auto" and photos:
         wanted = model.model_copy(update={"weights": "default"})
-        demand = input_requirements(wanted)
-        assert demand is not None
+        requirements = input_requirements(wanted)
+        assert requirements is not None
         side = settings.data.image_size
         try:
-            starting_weights(wanted, side or demand.height or 0, side or demand.width or 0)
+            starting_weights(
+                wanted, side or requirements.height or 0, side or requirements.width or 0
+            )
         except DownloadError as error:
             warning = f"{error.message}: trained from scratch, without pretrained weights"
             values = {f"{section}.{key}": default for section, key, default in settings.recipe()}
@@ -145,8 +147,10 @@ def resolve_network(settings: Settings) -> tuple[Settings, str | None]:
                 values["model.name"] = "cnn"
     settings = settings.replace(**values)
     if settings.data.resize == "auto":
-        demand = input_requirements(settings.model)
-        settings = settings.replace(**{"data.resize": (demand and demand.resize) or "stretch"})
+        requirements = input_requirements(settings.model)
+        settings = settings.replace(
+            **{"data.resize": (requirements and requirements.resize) or "stretch"}
+        )
     return settings, warning
 
 

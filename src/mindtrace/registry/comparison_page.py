@@ -78,8 +78,8 @@ def _thumbnails(settings: Settings, located: Located, wanted: set[str]) -> Mappi
     config = (located.folder / "config.ini").read_text(encoding="utf-8")
     made = settings_of_bundle(settings, config)
     rule = read_data(located.folder)["split_rule"]
-    demand = InputRequirements(**vars(ModelConfig.read(located.folder).spec))
-    data, found = build_data(made, demand, rule), {}
+    requirements = InputRequirements(**vars(ModelConfig.read(located.folder).spec))
+    data, found = build_data(made, requirements, rule), {}
     # A test image of both may be in another split of a configuration that draws it otherwise.
     for split in map(data.split, ("test", "train", "val")):
         for image, digest in zip(split.images, split.digests(), strict=True):

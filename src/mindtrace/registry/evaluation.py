@@ -100,9 +100,9 @@ def _images_for(settings: Settings, predictor: Predictor) -> ImageDataModule:
     from mindtrace.preprocess import InputRequirements
 
     card = predictor.model_config
-    demand = InputRequirements(**vars(card.spec))
+    requirements = InputRequirements(**vars(card.spec))
     own = settings.data.model_copy(update={"image_size": None, "resize": "auto"})
-    data = build_data(replace(settings, data=own), demand)
+    data = build_data(replace(settings, data=own), requirements)
     if data.class_names != card.class_names:
         raise UsageError(
             f"the images have classes {listed(data.class_names)}; "

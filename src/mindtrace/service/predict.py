@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mindtrace.config.formats import suffixes
 from mindtrace.config.settings import Settings
-from mindtrace.data.walk import NO_FILE, LeftOut, find_images, left_out_line
+from mindtrace.data.listing import NO_FILE, LeftOut, find_images, left_out_line
 from mindtrace.errors import ImageError, MindtraceError, UsageError
 from mindtrace.system import atomic_write
 

@@ -10,7 +10,7 @@ from mindtrace.config.networks import OWN_NETWORKS, PHOTO_NETWORK
 from mindtrace.config.settings import Settings
 from mindtrace.data.check import SuspectLabel, listed_images
 from mindtrace.data.datamodule import build_data
-from mindtrace.data.split import STAGES
+from mindtrace.data.listing import STAGES
 from mindtrace.errors import DownloadError
 from mindtrace.models import build_model, input_requirements
 from mindtrace.progress import Progress

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from mindtrace.bundle.predictions import class_metrics
 from mindtrace.data.datamodule import ImageDataModule
-from mindtrace.data.split import Stage
+from mindtrace.data.listing import Stage
 from mindtrace.models import ImageClassifier
 
 BATCH = 512
