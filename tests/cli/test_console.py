@@ -1,15 +1,28 @@
-"""What the console prints, by mode; on a terminal it is read from a real pseudo-terminal."""
+"""What the console prints, by mode, and the exit codes; terminals have a test of their own."""
 
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
 
-from mindtrace.cli.console import Cell, Console, dumps, short
+from mindtrace import errors
+from mindtrace.cli.console import (
+    EXIT_CODE_MEANINGS,
+    EXIT_CODES,
+    Cell,
+    Console,
+    dumps,
+    exit_code,
+    short,
+)
 from mindtrace.cli.progress import progress_of
+from mindtrace.errors import InterruptedByUser, MindtraceError
 from mindtrace.progress import EpochReport
 
 Capture = pytest.CaptureFixture[str]
@@ -58,6 +71,11 @@ def test_an_empty_table_names_its_columns_and_quiet_leaves_out_all_but_results(
     with progress_of(console) as progress:
         progress.epoch(REPORT)
     assert tuple(capsys.readouterr()) == ("a\n", "")
+
+
+def test_what_a_diverging_training_measures() -> None:
+    fields = {"epoch": 1, "max_epochs": 1, "metrics": {"val_acc": None}, "seconds": 1.0}
+    assert str(EpochReport.read(fields)) == "epoch 1/1  val_acc nan  1.00 s"
 
 
 def test_json_never_says_nan() -> None:
@@ -117,3 +135,51 @@ def test_what_the_system_refuses_is_no_internal_error(
     lines = capsys.readouterr().err.splitlines()
     assert says in lines[0] and hint in lines[1] and len(lines) == 2
     assert ("internal" in lines[0]) == (says.startswith("internal"))
+
+
+def _subclasses(kind: type[MindtraceError]) -> Iterator[type[MindtraceError]]:
+    for sub in kind.__subclasses__():
+        if sub.__module__.startswith("mindtrace."):
+            yield sub
+            yield from _subclasses(sub)
+
+
+def test_no_error_class_is_forgotten() -> None:
+    known = {*EXIT_CODES, InterruptedByUser} - {MindtraceError}
+    forgotten = [
+        sub.__name__ for sub in _subclasses(MindtraceError) if known.isdisjoint(sub.__mro__)
+    ]
+    assert forgotten == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.ConfigError([]), 2),
+        (errors.UsageError("no"), 2),
+        (errors.DataFolderError(Path("x"), "missing"), 2),
+        (errors.DataError("no"), 1),
+        (errors.DownloadError("no"), 1),
+        (errors.ImageError("no"), 1),
+        (errors.BundleError("x", "torn"), 1),
+        (errors.TrainingError("no"), 1),
+        (errors.StoreError("no"), 1),
+        (errors.VerdictError("no"), 3),
+        (errors.NotFoundError("model", "x"), 4),
+        (errors.ConflictError("no"), 5),
+        (errors.PortInUseError("127.0.0.1", 8000), 5),
+        (errors.QueueFullError("full"), 5),
+        (InterruptedByUser(signal.SIGINT), 130),
+        (InterruptedByUser(signal.SIGTERM), 143),
+        (InterruptedByUser(signal.SIGHUP), 129),
+        (ValueError("a bug"), 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_exit_code(error: Exception, code: int) -> None:
+    assert exit_code(error) == code
+
+
+def test_every_code_is_explained() -> None:
+    explained = {int(code) for code, _ in EXIT_CODE_MEANINGS}
+    assert {0, *EXIT_CODES.values(), 129, 130, 143} == explained

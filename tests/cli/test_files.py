@@ -288,33 +288,3 @@ def test_a_folder_that_cannot_be_walked_is_an_error(
         assert result.exit_code == 2
         assert "dog" in result.stderr and "cannot be read: Permission denied" in result.stderr
     shutil.rmtree(folder)
-
-
-@pytest.mark.parametrize(
-    ("name", "like"),
-    [
-        ("Meine Bilder", "Meine-Bilder"),
-        ("Größe", "Groe"),
-        ("写真", "images"),
-        (".photos", "photos"),
-        ("x" * 65, "x" * 64),
-        ("cats@home", "cats-home"),
-    ],
-    ids=str,
-)
-def test_a_folder_whose_name_no_model_can_have_gives_one_that_is_near(
-    run_cli: RunCli, folder: Path, name: str, like: str
-) -> None:
-    other = folder.rename(folder.with_name(name))
-    words = ("train", "--dry-run", "--json", "--source", "folder", "--set", f"data.dir={other}")
-    assert json.loads(run_cli(*words, *SETS).stdout)["model_name"] == like
-
-
-@pytest.mark.parametrize("name", ["2024", "0007", "v1.0", "a" * 64])
-@pytest.mark.parametrize("tail", ["", "/", "/.", "/cat/.."])
-def test_a_folder_whose_name_a_model_can_have(
-    run_cli: RunCli, folder: Path, name: str, tail: str
-) -> None:
-    other = folder.rename(folder.with_name(name))
-    words = ("--source", "folder", "--set", f"data.dir={other}{tail}", *SETS)
-    assert json.loads(run_cli("train", "--dry-run", "--json", *words).stdout)["model_name"] == name

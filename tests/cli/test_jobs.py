@@ -21,7 +21,6 @@ from tests.jobs.shop import FAKE
 
 from mindtrace.config.settings import load_settings
 from mindtrace.jobs import sidecar as sidecars
-from mindtrace.jobs.sidecar import WorkerSidecar
 from mindtrace.service import jobs
 
 SMALL = ["--set", "model.hidden=16", "--set", "compute.threads=1", "--set", "data.source=digits"]
@@ -135,21 +134,6 @@ def test_what_a_server_would_not_take_is_named(run_cli: RunCli, root: Path, tmp_
     # What belongs to this machine alone is nothing that a server could miss.
     machine = ["--set", "serve.port=1", "--set", "registry.tracking_uri=http://r/"]
     assert run_cli("retrain", *SMALL, *machine, *at).exit_code == 1
-
-
-def test_an_epoch_without_a_number_is_a_line_like_others(
-    run_cli: RunCli, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A training that diverges measures nan, which JSON tells as null."""
-    monkeypatch.setattr(WorkerSidecar, "start", lambda _: None)
-    job_id = submitted(run_cli, "--key", "k")
-    worker = taken(job_id)
-    epoch = {"epoch": 1, "max_epochs": 1, "metrics": {"val_acc": None}}
-    worker.tell({"event": "epoch", **epoch, "seconds": 1.0, "best": False})
-    worker.finish("succeeded")
-    followed = run_cli("retrain", *SMALL, "--key", "k", "--follow")
-    assert followed.exit_code == 0, followed.stderr
-    assert "val_acc nan" in followed.stderr
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "a\n", "ä", "x" * 256])

@@ -35,15 +35,17 @@ def pets(folder: Path, *classes: str, count: int = 12) -> Path:
         ("süße Tiere", "sue-Tiere"),
         (".-x", "x"),
         ("図", "images"),
+        ("cats@home", "cats-home"),
         ("a" * 80, "a" * 64),
+        *((f"{name}{tail}", name) for name in ("0007", "v1.0") for tail in ("/", "/.", "/cat/..")),
     ],
     ids=str,
 )
 def test_a_model_is_named_after_its_folder(
     run_cli: RunCli, root: Path, tmp_path: Path, name: str, model_name: str
 ) -> None:
-    folder = pets(tmp_path / name)
-    result = run_cli("train", str(folder), "--dry-run", "--json")
+    pets(tmp_path / name.partition("/")[0])
+    result = run_cli("train", f"{tmp_path}/{name}", "--dry-run", "--json")
     assert result.exit_code == 0, result.stderr
     plan = json.loads(result.stdout)
     assert (plan["source"], plan["model_name"]) == ("folder", model_name)

@@ -163,7 +163,6 @@ VALUES = [
     ("train", "schedule", "one-cycle", "did you mean 'one_cycle'?"),
     ("train", "monitor", "acc", "must be one of val_acc, val_loss"),
     ("data", "formats", "png, pdf", "must be some of png, jpeg, webp"),
-    ("data", "group", "(", "must be a regular expression: missing )"),
     ("registry", "metric", "f1", "must be one of accuracy, balanced_accuracy, f1_macro"),
     ("registry", "margin", "2", "must be between 0 and 1"),
     ("train", "balance", "yes", "must be one of none, loss, sample"),

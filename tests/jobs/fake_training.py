@@ -17,7 +17,7 @@ from uuid import uuid4
 from mindtrace.config.settings import load_settings
 from mindtrace.config.urls import sqlite_path
 from mindtrace.errors import InterruptedByUser, MindtraceError
-from mindtrace.jobs.process import end_with_parent
+from mindtrace.jobs.process import die, when_parent_ends
 from mindtrace.jobs.queue import RegistrationGuard
 from mindtrace.service.jobs import queue
 from mindtrace.system import atomic_write
@@ -59,7 +59,7 @@ def train(words: list[str]) -> int | None:
     config, job_id, attempt = (
         words[words.index(name) + 1] for name in ("--config", "--job-id", "--attempt")
     )
-    end_with_parent()
+    when_parent_ends(die)
     settings = load_settings(Path(config))
     guard = RegistrationGuard(job_id, int(attempt), False, queue(settings))
     uri, epochs = settings.registry.tracking_uri, settings.train.max_epochs

@@ -128,8 +128,8 @@ def test_a_listener_that_fails_ends_the_child(tmp_path: Path) -> None:
 def test_a_child_dies_with_whoever_waits_for_it(tmp_path: Path) -> None:
     inner = """
 import subprocess, sys, time
-from mindtrace.jobs.process import end_with_parent
-end_with_parent()
+from mindtrace.jobs.process import die, when_parent_ends
+when_parent_ends(die)
 grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 import os
 print('{"event": "pids", "pids": [%d, %d]}' % (os.getpid(), grandchild.pid), file=sys.stderr)

@@ -108,25 +108,6 @@ def test_a_dead_workers_job_is_taken_up_and_gone_on_with(either: Shop) -> None:
 
 
 @pytest.mark.proof
-def test_a_stopped_worker_that_wakes_registers_nothing_more(either: Shop) -> None:
-    sleeper = either.start()
-    job_id = either.submit(max_epochs=60)
-    begun(either, job_id)
-    either.suspend(sleeper.pid)
-    either.start()
-    done = either.ended(job_id)
-    os.kill(sleeper.pid, signal.SIGCONT)
-    assert done.state == "succeeded"
-    # It is of use again: the other one ends, and it takes the next job.
-    either.workers[-1].terminate()
-    either.workers[-1].wait()
-    assert either.ended(either.submit(seed=5)).state == "succeeded"
-    assert either.job(job_id) == done
-    assert len(either.versions(job_id)) == 1
-    assert set(either.runs(job_id)) == {"FINISHED"}
-
-
-@pytest.mark.proof
 @pytest.mark.postgres
 def test_another_machine_that_slept_registers_nothing(
     tmp_path: Path, postgres_database: str

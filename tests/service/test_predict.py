@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.application.conftest import png, probabilities
+from tests.service.conftest import no_stdin
 
 from mindtrace.bundle.predictor import Predictor
 from mindtrace.errors import ImageError
@@ -25,23 +26,8 @@ def model(bundle: Path) -> LoadedModel:
     return LoadedModel(Predictor.open(bundle), "squares", 3)
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> list[str]:
-    """More than two batches of squares, from dark to bright."""
-    paths = []
-    for level in range(256):
-        path = tmp_path / f"{level:03}.png"
-        path.write_bytes(png(level))
-        paths.append(str(path))
-    return paths + paths[:20]
-
-
-def _no_stdin() -> bytes:
-    raise AssertionError("standard input was read")
-
-
 def test_one_answer_a_file_in_their_order(model: LoadedModel, files: list[str]) -> None:
-    found = list(predict_paths(model, files, max_pixels=10**6, stdin=_no_stdin))
+    found = list(predict_paths(model, files, max_pixels=10**6, stdin=no_stdin))
     assert [one["path"] for one in found] == files
     levels = [*range(256), *range(20)]
     expected = probabilities(np.stack([np.full((8, 8), n, np.uint8) for n in levels]))
@@ -50,7 +36,7 @@ def test_one_answer_a_file_in_their_order(model: LoadedModel, files: list[str]) 
 
 
 def test_a_batch_answers_as_a_single_image_does(model: LoadedModel, files: list[str]) -> None:
-    for one in predict_paths(model, files[:40], top_k=2, max_pixels=10**6, stdin=_no_stdin):
+    for one in predict_paths(model, files[:40], top_k=2, max_pixels=10**6, stdin=no_stdin):
         assert "label" in one
         alone = model.predictor.predict(Path(one["path"]).read_bytes())
         names = model.predictor.model_config.class_names
@@ -67,7 +53,7 @@ def test_a_bad_file_stands_in_its_place(
     model: LoadedModel, files: list[str], bad: int, tmp_path: Path
 ) -> None:
     files[bad] = str(tmp_path / "missing.png")
-    found = list(predict_paths(model, files, max_pixels=10**6, stdin=_no_stdin))
+    found = list(predict_paths(model, files, max_pixels=10**6, stdin=no_stdin))
     assert [one["path"] for one in found] == files
     failures = [place for place, one in enumerate(found) if "error" in one]
     assert failures == [bad]
@@ -76,7 +62,7 @@ def test_a_bad_file_stands_in_its_place(
 def test_a_batch_of_bad_files_alone(model: LoadedModel, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
     found = list(
-        predict_paths(model, [str(tmp_path / "a.png")] * 200, max_pixels=10**6, stdin=_no_stdin)
+        predict_paths(model, [str(tmp_path / "a.png")] * 200, max_pixels=10**6, stdin=no_stdin)
     )
     assert len(found) == 200
     assert all("error" in one for one in found)
@@ -89,7 +75,7 @@ def test_fail_fast_gives_the_answers_before(
     files[bad] = str(tmp_path / "missing.png")
     found = []
     with pytest.raises(ImageError, match=r"missing\.png: cannot be read"):
-        for one in until_failure(predict_paths(model, files, max_pixels=10**6, stdin=_no_stdin)):
+        for one in until_failure(predict_paths(model, files, max_pixels=10**6, stdin=no_stdin)):
             found.append(one["path"])
     assert found == files[:bad]
 
@@ -105,7 +91,7 @@ def test_no_more_than_a_batch_is_read_ahead(
         return real(path)
 
     monkeypatch.setattr(predict, "read_file", read_file)
-    answers: Any = predict_paths(model, files * 10, max_pixels=10**6, stdin=_no_stdin)
+    answers: Any = predict_paths(model, files * 10, max_pixels=10**6, stdin=no_stdin)
     next(answers)
     assert len(read) <= 128
 
@@ -122,6 +108,6 @@ def test_a_file_without_an_end_is_an_error_row(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predict, "LARGEST_FILE", 1_000_000)
-    (one,) = predict_paths(model, ["/dev/zero"], max_pixels=10**6, stdin=_no_stdin)
+    (one,) = predict_paths(model, ["/dev/zero"], max_pixels=10**6, stdin=no_stdin)
     assert "error" in one
     assert "1,000,000 bytes" in one["error"]["message"]

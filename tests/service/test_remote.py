@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.application.conftest import Serve, png
+from tests.service.conftest import no_stdin
 
 from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.settings import Settings, load_settings
@@ -27,18 +28,6 @@ from mindtrace.service.predict import (
 from mindtrace.service.remote import Link, predict_remote
 
 Say = tuple[int, dict[str, str], bytes]
-
-
-def _no_stdin() -> bytes:
-    raise AssertionError("standard input was read")
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> list[str]:
-    paths = [tmp_path / f"{level:03}.png" for level in range(250)]
-    for level, path in enumerate(paths):
-        path.write_bytes(png(level))
-    return [str(path) for path in paths]
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +98,12 @@ def _problem(status: int, detail: str, **headers: str) -> Say:
 
 
 def _ask(url: str, files: list[str], **more: Any) -> list[Document]:
-    return list(predict_remote(Link(url), files, stdin=_no_stdin, **more))
+    return list(predict_remote(Link(url), files, stdin=no_stdin, **more))
 
 
 def test_the_same_answers_as_without_a_server(url: str, bundle: Path, files: list[str]) -> None:
     model = LoadedModel(Predictor.open(bundle), None, None)
-    here = list(predict_paths(model, files, top_k=2, stdin=_no_stdin, max_pixels=25_000_000))
+    here = list(predict_paths(model, files, top_k=2, stdin=no_stdin, max_pixels=25_000_000))
     there = _ask(url, files, top_k=2)
     assert there == here
 
@@ -229,7 +218,7 @@ def test_a_token_is_sent(tmp_path: Path, bundle: Path, serve: Serve, files: list
     sets = [f"DIR_PATHS.ROOT={tmp_path}", f"serve.token_file={token}"]
     with serve(load_settings(sets=sets, environ={}), str(bundle)) as client:
         there = str(client.base_url)
-        found = list(predict_remote(Link(there, b"s3cret"), files[:2], stdin=_no_stdin))
+        found = list(predict_remote(Link(there, b"s3cret"), files[:2], stdin=no_stdin))
         assert all("label" in one for one in found)
         with pytest.raises(UsageError, match="the token is wrong"):
-            list(predict_remote(Link(there, b"other"), files[:2], stdin=_no_stdin))
+            list(predict_remote(Link(there, b"other"), files[:2], stdin=no_stdin))

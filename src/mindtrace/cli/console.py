@@ -240,6 +240,14 @@ class Console:
             return
         self.event("note", text=text) if self.json else self._stderr(text)
 
+    def ready(self, result: Mapping[str, Any], text: str) -> None:
+        """The result of a command that goes on: at once with --json, else a remark."""
+        if self.json:
+            self.document(result)
+            self.write("", flush=True)
+        else:
+            self.note(text)
+
     def next_step(self, command: str) -> None:
         """What to type next, on stderr; not with --json or -q."""
         if not self.json and not self.quiet:

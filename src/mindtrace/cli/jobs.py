@@ -180,7 +180,7 @@ def worker(
             lease=lease,
             grace=grace,
             gives_way=gives_way,
-            ready=lambda worker_id: _report_ready(call.console, worker_id),
+            ready=lambda name: call.console.ready({"worker_id": name}, f"worker {name} takes jobs"),
         )
         status = DONE
     except Exception as error:  # noqa: BLE001 - the process must end in any case
@@ -261,14 +261,6 @@ def _require_success(document: Document, at: str) -> None:
         raise VerdictError(f"job {document['job_id']} was cancelled")
 
 
-def _report_ready(console: Console, worker_id: str) -> None:
-    if console.json:
-        console.document({"worker_id": worker_id})
-        console.write("", flush=True)
-    else:
-        console.note(f"worker {worker_id} takes jobs")
-
-
 def _stopping(*, beside: bool) -> threading.Event:
     """Set by a signal that asks for an end and, `beside` a parent process, by the end of stdin."""
     stopping = threading.Event()
@@ -277,13 +269,10 @@ def _stopping(*, beside: bool) -> threading.Event:
         # In a thread: the signal may come while this thread holds the event's lock.
         threading.Thread(target=stopping.set).start()
 
-    def stop_at_end_of_stdin() -> None:
-        while os.read(sys.stdin.fileno(), 1024):
-            pass
-        stopping.set()
-
     for signum in stop_signals():
         signal.signal(signum, stop)
     if beside:
-        threading.Thread(target=stop_at_end_of_stdin, daemon=True).start()
+        from mindtrace.jobs.process import when_parent_ends
+
+        when_parent_ends(stopping.set)
     return stopping

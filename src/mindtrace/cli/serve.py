@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mindtrace.cli.command import MODEL, Call, flag, option
-from mindtrace.cli.console import Console
 
 
 def serve(
@@ -41,14 +40,9 @@ def serve(
         model,
         worker=not no_worker,
         allow_label_change=allow_label_change,
-        ready=lambda url: _report_url(call.console, url),
+        # Programs that asked for port 0 read the address from here.
+        ready=lambda url: call.console.ready(
+            {"url": url, "docs_url": f"{url}/docs"},
+            f"serving at {url}, documentation at {url}/docs",
+        ),
     )
-
-
-def _report_url(console: Console, url: str) -> None:
-    """The address; programs that asked for port 0 read it from here."""
-    if console.json:
-        console.document({"url": url, "docs_url": f"{url}/docs"})
-        console.write("", flush=True)
-    else:
-        console.note(f"serving at {url}, documentation at {url}/docs")

@@ -52,9 +52,9 @@ def train(
     of a name becomes its champion.
     """
     if job_id is not None:
-        from mindtrace.jobs.process import end_with_parent
+        from mindtrace.jobs.process import die, when_parent_ends
 
-        end_with_parent()
+        when_parent_ends(die)
     images = images_at(path)
     if path is not None and source not in (None, *PHOTO_SOURCES):
         raise UsageError(

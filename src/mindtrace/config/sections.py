@@ -50,6 +50,7 @@ STARTS = ("auto", "none", "default")
 Seconds = Annotated[float, Field(gt=0)]
 public = partial(key, request=True)  # POST /retrain may set it; all else is the machine's own
 BLANK = ("", "none")
+optional = partial(key, None, none=BLANK)
 AUTO = ("", "none", "auto")
 
 
@@ -72,20 +73,16 @@ class DataSettings(Section):
     source: Source = public(
         "mnist", "where images come from; digits needs no network", "dataset dataset_name data name"
     )
-    dir: Path | None = key(
-        None,
+    dir: Path | None = optional(
         "of source = folder: one sub-folder a class, under train/val/test or as one tree; "
         "of table: a CSV or Parquet file with path and label, also split, group, weight",
         "path folder data_dir root directory",
         kind=PATH,
-        none=BLANK,
     )
-    mirror: str | None = key(
-        None,
+    mirror: str | None = optional(
         "download mnist and its kin, cifar and svhn from here instead of torchvision's addresses",
         "url",
         kind=url("http", "https"),
-        none=BLANK,
         repr=False,
     )
     batch_size: int = public(64, "images per training step", "batch bs", ge=1)
@@ -113,13 +110,11 @@ class DataSettings(Section):
     split_seed: int = public(
         0, "with each image, decides its split and nothing else", "random_state", ge=0
     )
-    group: str | None = key(
-        None,
+    group: str | None = optional(
         "keeps in one split the images in whose relative paths it finds the same text; of a "
         "table: or a column",
         "groups group_by",
         kind=REGEX,
-        none=BLANK,
     )
     image_size: int | None = public(
         None,
@@ -285,12 +280,8 @@ class ServeSettings(Section):
     )
     port: int = key(8000, "port to listen on; 0 is any free one", ge=0, le=65535)
     workers: int = key(1, "processes that answer requests", "processes", ge=1, le=256)
-    token_file: Path | None = key(
-        None,
-        "file with the token that every request must carry",
-        "auth api_key",
-        kind=PATH,
-        none=BLANK,
+    token_file: Path | None = optional(
+        "file with the token that every request must carry", "auth api_key", kind=PATH
     )
     allowed_hosts: tuple[str, ...] = key(
         (),
@@ -319,12 +310,10 @@ class JobSettings(Section):
 
     synonyms = "job retrain worker queue"
 
-    database_url: str | None = key(
-        None,
+    database_url: str | None = optional(
         "where jobs are kept; blank is SQLite in ROOT",
         "db url",
         kind=url("sqlite", "postgresql"),
-        none=BLANK,
         repr=False,
     )
     promote: Literal["never", "gate", "always"] = key(

@@ -28,17 +28,22 @@ _LOCK_PATIENCE = 10.0  # seconds for a killed process to be gone
 _LOCK_POLL = 0.05
 
 
-def end_with_parent() -> None:
-    """In a child: die, with all that it started, when the parent dies."""
+def when_parent_ends(act: Callable[[], object]) -> None:
+    """In a child: act, in a thread, when the parent dies or closes our standard input."""
 
     def await_parent() -> None:
-        while os.read(0, 1024):  # standard input, to which nobody writes
+        while os.read(0, 1024):  # nobody writes to it
             pass
-        if os.getpgrp() == os.getpid():
-            os.killpg(0, signal.SIGKILL)
-        os._exit(1)
+        act()
 
     threading.Thread(target=await_parent, name="parent", daemon=True).start()
+
+
+def die() -> None:
+    """End this process with all that it started."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def listed_environment(environ: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
