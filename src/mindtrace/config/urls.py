@@ -8,7 +8,11 @@ from urllib.parse import unquote
 
 # Texts may come from requests: nothing here is quadratic in their length.
 _BETWEEN = re.compile(r"(\s+|,(?=[A-Za-z][A-Za-z0-9+.-]{0,31}://))")
-_PATH = re.compile("[/?#]")
+# A slash before the colon: the path of a SQLite file, not a user's name.
+_WEB = re.compile(r"(https?://[^/?#:@]*):[^/?#]*@", re.IGNORECASE)
+# SQLAlchemy lets a database's password hold slashes: only the last @ ends it.
+_DATABASE = re.compile(r"(?<!http)(?<!https)(://[^/:@]*):.*@", re.IGNORECASE | re.DOTALL)
+_QUERY = re.compile(r"([?&][^=?&]*=)([^?&]*)")
 _MARGIN = 4096  # characters behind what is shown that masking looks at
 _LONGEST = 80  # characters of a text in a message
 _SECRETS = ("pass", "pwd", "secret", "token", "key")
@@ -22,35 +26,15 @@ def masked(text: str) -> str:
 
 
 def _masked_word(word: str) -> str:
-    parts: list[str] = []
-    at, last = 0, word.rfind("@")
-    while (start := word.find("://", at)) >= 0:
-        head = word[at : start + 3]
-        at += len(head)
-        if head.lower().endswith(("http://", "https://")):
-            path = _PATH.search(word, at)
-            end = len(word) if path is None else path.start()
-        else:  # SQLAlchemy lets a database's password hold slashes: only the last @ ends it
-            end = max(at, last + 1)
-        parts += [head, _masked_authority(word[at:end])]
-        at = end
-    return "".join(parts) + _masked_query(word[at:])
+    word = _WEB.sub(r"\1:***@", word)
+    end = word.rfind("@") + 1
+    word = _DATABASE.sub(r"\1:***@", word[:end]) + word[end:]
+    return _QUERY.sub(_masked_parameter, word)
 
 
-def _masked_authority(authority: str) -> str:
-    credentials, at, host = authority.rpartition("@")
-    user, colon, _ = credentials.partition(":")
-    # A slash before the colon: the path of a SQLite file, not a user's name.
-    return f"{user}:***{at}{host}" if colon and "/" not in user else authority
-
-
-def _masked_query(tail: str) -> str:
-    parts = re.split(r"([?&])", tail)
-    for position in range(2, len(parts), 2):
-        name, equals, _ = parts[position].partition("=")
-        if equals and any(secret in name.lower() for secret in _SECRETS):
-            parts[position] = f"{name}=***"
-    return "".join(parts)
+def _masked_parameter(match: re.Match[str]) -> str:
+    is_secret = any(secret in match[1].lower() for secret in _SECRETS)
+    return f"{match[1]}***" if is_secret else match[0]
 
 
 def shown(text: str) -> str:
