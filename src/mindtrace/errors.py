@@ -38,6 +38,12 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
+def meant(name: str, known: Iterable[str], form: str = "'{}'", otherwise: str = "") -> str:
+    """`, did you mean 'lr'?` for a message; `otherwise` where no known name comes near."""
+    close = nearest(name, known)
+    return f", did you mean {form.format(close)}?" if close else otherwise
+
+
 def listed(names: Sequence[str], limit: int = 8) -> str:
     """Names for one line of text: `a, b, c`, shortened after `limit`; `none` if empty."""
     if not names:
@@ -126,8 +132,7 @@ class NotFoundError(MindtraceError):
         if name is None:
             message = f"which {kind}? there are: {listed(known)}"
         else:
-            close = nearest(name, known)
-            suggestion = f", did you mean '{close}'?" if close else ";"
+            suggestion = meant(name, known, otherwise=";")
             message = f"no {kind} '{name}'{suggestion} there are: {listed(known)}"
         super().__init__(message, hint=hint or _LISTS.get(kind))
         self.kind = kind

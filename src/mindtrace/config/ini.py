@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mindtrace.config.urls import shown
-from mindtrace.errors import Fault, nearest
+from mindtrace.errors import Fault, meant
 
 #: The environment variable that names a user's INI.
 CONFIG_VARIABLE = "MindtraceConfig"
@@ -229,12 +229,9 @@ class Resolver:
     def _unknown(self, section: str, key: str) -> str:
         sections = list(dict.fromkeys(known for known, _ in self.entries))
         if section not in sections:
-            close = nearest(section, sections)
-            meant = f", did you mean [{close}]?" if close else ""
-            return f"there is no section [{section}]{meant}"
-        close = nearest(key, [name for owner, name in self.entries if owner == section])
-        meant = f", did you mean '{close}'?" if close else ""
-        return f"there is no key '{key}' in [{section}]{meant}"
+            return f"there is no section [{section}]{meant(section, sections, '[{}]')}"
+        keys = [name for owner, name in self.entries if owner == section]
+        return f"there is no key '{key}' in [{section}]{meant(key, keys)}"
 
 
 def value_fault(place: Place, entry: Entry, reason: str, text: str) -> Fault:

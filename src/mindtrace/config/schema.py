@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-from mindtrace.errors import nearest
+from mindtrace.errors import meant
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,8 @@ def reasons(model: type[Section], error: ValidationError) -> Iterator[tuple[str,
             case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
                 yield name, f"must be {_limits(declared)}"
             case "literal_error":
-                close = nearest(str(found["input"]).lower(), get_args(_type(declared)))
-                meant = f", did you mean '{close}'?" if close else ""
-                yield name, f"must be {_words(declared)}{meant}"
+                suggestion = meant(str(found["input"]).lower(), get_args(_type(declared)))
+                yield name, f"must be {_words(declared)}{suggestion}"
             case _:
                 yield name, f"must be {_words(declared)}"
 

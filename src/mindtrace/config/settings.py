@@ -46,7 +46,7 @@ from mindtrace.config.sections import (
     ini_name,
 )
 from mindtrace.config.urls import masked, shown
-from mindtrace.errors import ConfigError, Fault, listed, nearest
+from mindtrace.errors import ConfigError, Fault, listed, meant, nearest
 
 MANY = 100  # unknown names that are reported one by one
 
@@ -135,25 +135,33 @@ def load_settings(
     overrides: Mapping[str, str] = {},
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    request: Layer | None = None,
 ) -> Settings:
     """Read every layer and check everything; ConfigError has every fault.
 
     Precedence, each over the one before: defaults, MLFLOW_TRACKING_URI, the INI (`text`, else
     the file at `path`, else the one that the variable MindtraceConfig names), the environment
     (`TRAIN__LR`), `sets` (`train.lr=0.01`), `overrides` (`{"train.max_epochs": "3"}` is
-    `--max-epochs 3`). Relative paths outside an INI start at `cwd`. A client's `request` stands
-    where `sets` do.
+    `--max-epochs 3`). Relative paths outside an INI start at `cwd`.
     """
-    environ = os.environ if environ is None else environ
     here = Path.cwd() if cwd is None else cwd
+    above = [_sets(sets, here), _options(overrides, here)]
+    return load_below(above, path, text, os.environ if environ is None else environ, here)
+
+
+def load_below(
+    above: Sequence[Layer],
+    path: Path | str | None,
+    text: str | None,
+    environ: Mapping[str, str],
+    here: Path,
+) -> Settings:
+    """The settings where the layers in `above` come last."""
     layers = [
         Layer({place: Entry(default, DEFAULT) for place, default in default_texts().items()}),
         _mlflow(environ, here),
         _ini(path, text, environ, here),
         _environment(environ, here),
-        _sets(sets, here) if request is None else request,
-        _options(overrides, here),
+        *above,
     ]
     faults = [fault for layer in layers for fault in (*layer.faults, *unknown_names(layer))]
     _drop_stale_folder(layers)
@@ -222,9 +230,7 @@ def _missing(file: Path) -> str:
     if not file.parent.is_dir():
         return f"no such file; there is no folder {file.parent}"
     others = sorted(other.name for other in file.parent.glob("*.ini"))
-    close = nearest(file.name, others)
-    meant = f", did you mean '{close}'?" if close else ";"
-    return f"no such file{meant} INIs beside it: {listed(others)}"
+    return f"no such file{meant(file.name, others, otherwise=';')} INIs beside it: {listed(others)}"
 
 
 def own_spelling(section: str, key: str) -> Place:
@@ -316,21 +322,21 @@ def unknown_names(layer: Layer) -> list[Fault]:
 
 
 def _section_meant(name: str) -> str:
-    meant = _meant(name, {section: model.synonyms.split() for section, model in SECTIONS.items()})
-    return f", did you mean [{meant}]?" if meant else f"; there are: {listed([*SECTIONS])}"
+    found = _known(name, {section: model.synonyms.split() for section, model in SECTIONS.items()})
+    return f", did you mean [{found}]?" if found else f"; there are: {listed([*SECTIONS])}"
 
 
 def _key_meant(section: str, name: str) -> str:
     names = KNOWN[section]
-    if meant := _meant(name, names):
-        return f", did you mean '{meant}'?"
+    if found := _known(name, names):
+        return f", did you mean '{found}'?"
     for other, others in KNOWN.items():
-        if meant := _meant(name, others, alike=False):
-            return f", did you mean '{meant}' in [{other}]?"
+        if found := _known(name, others, alike=False):
+            return f", did you mean '{found}' in [{other}]?"
     return f"; [{section}] has: {listed([*names], limit=len(names))}"
 
 
-def _meant(name: str, known: Mapping[str, Sequence[str]], *, alike: bool = True) -> str | None:
+def _known(name: str, known: Mapping[str, Sequence[str]], *, alike: bool = True) -> str | None:
     """The one of `known` that is `name` but for case and dashes, or a synonym, or alike."""
     folded = name.strip().lower().replace("-", "_").replace(" ", "_")
     same = next((own for own in known if folded in (own.lower(), *known[own])), None)
