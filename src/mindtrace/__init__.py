@@ -10,8 +10,11 @@ from mindtrace.version import VERSION
 
 if TYPE_CHECKING:
     from mindtrace.config.config import Config
+    from mindtrace.config.settings import Settings, load_settings
     from mindtrace.errors import MindtraceError
-    from mindtrace.service.registry_api import Registry, load
+    from mindtrace.service.predict import LoadedModel, Prediction
+    from mindtrace.service.registry_api import Registry, load, train
+    from mindtrace.service.train import TrainOutcome
 
 # Nothing calls home. These libraries read it while they are imported.
 for _name in ("ORT_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
@@ -19,14 +22,32 @@ for _name in ("ORT_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY", "HF_HUB_DISAB
 
 _HOMES = {
     "Config": "mindtrace.config.config",
+    "LoadedModel": "mindtrace.service.predict",
     "MindtraceError": "mindtrace.errors",
+    "Prediction": "mindtrace.service.predict",
     "Registry": "mindtrace.service.registry_api",
+    "Settings": "mindtrace.config.settings",
+    "TrainOutcome": "mindtrace.service.train",
     "load": "mindtrace.service.registry_api",
+    "load_settings": "mindtrace.config.settings",
+    "train": "mindtrace.service.registry_api",
 }
 
 __version__ = VERSION
 
-__all__ = ["Config", "MindtraceError", "Registry", "__version__", "load"]
+__all__ = [
+    "Config",
+    "LoadedModel",
+    "MindtraceError",
+    "Prediction",
+    "Registry",
+    "Settings",
+    "TrainOutcome",
+    "__version__",
+    "load",
+    "load_settings",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -212,6 +212,20 @@ def decode(
     return np.asarray(resized(open_pixels(data, spec.mode, max_pixels, formats), spec))
 
 
+def decoded(image: Image.Image | NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.uint8]:
+    """An image in memory as `decode` gives that of its file; TypeError for no uint8 image."""
+    if not isinstance(image, Image.Image):
+        pixels = np.asarray(image)
+        if pixels.dtype != np.uint8:
+            raise TypeError(f"an array of {pixels.dtype}: wants uint8, from 0 to 255")
+        try:
+            image = Image.fromarray(pixels.squeeze())
+        except (TypeError, ValueError):
+            shape = f"an array of shape {pixels.shape}"
+            raise TypeError(f"{shape}: wants (height, width[, 3]); of several a list") from None
+    return np.asarray(resized(adapted(image, spec.mode), spec))
+
+
 def adapted(image: Image.Image, mode: Mode) -> Image.Image:
     """`image` upright, in `mode`, 8 bits a channel; as it is if it is so already."""
     # A PNG hardly ever has the tag, and asking takes a tenth of decoding a small one.

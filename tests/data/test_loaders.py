@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 import mindtrace.data
 from mindtrace.bundle.predictions import pairs_digest
 from mindtrace.config.settings import load_settings
-from mindtrace.data import Digits, build_data
+from mindtrace.data import MNIST, Digits, build_data
 from mindtrace.data.batches import image_digests
 from mindtrace.data.datasets import read_digits
 from mindtrace.errors import DataError
@@ -91,6 +91,25 @@ def test_large_images_come_in_smaller_chunks() -> None:
     assert [len(y) for _, y in batches] == [128, 128]
     assert len(data.train_dataloader()) == 6
     assert len(next(iter(data.test_dataloader()))[1]) == 256
+
+
+def test_printing_says_images_and_splits(data: Digits) -> None:
+    sizes = f"train {len(data.train):,}, val {len(data.val):,}, test {len(data.test):,}"
+    assert str(data) == f"Digits: 1,797 images, 8 x 8 grey, 10 classes: {sizes}"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"batch_size": 0}, "batch_size = 0: must be 1 or more"),
+        ({"test_fraction": 1.5}, r"test_fraction = 1.5: must be above 0 and below 1"),
+        ({"image_size": 0}, "image_size = 0: must be"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_at_once(options: dict[str, Any], words: str) -> None:
+    for kind in (Digits, MNIST):
+        with pytest.raises(ValueError, match=words):
+            kind(**options)
 
 
 def test_sample_and_setup(data: Digits) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mindtrace.models import MLP
+from mindtrace.config.sections import DataSettings, ModelSettings, TrainSettings
+from mindtrace.data import MNIST, Digits
+from mindtrace.models import CNN, MLP
 from mindtrace.preprocess import decode, normalise
+
+# Lightning 2.6 calls torch 2.14 in a way that torch would like changed.
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated")
 
 
 @pytest.fixture
@@ -63,6 +69,56 @@ def test_a_batch_gives_logits_and_classes(model: MLP) -> None:
     model.train()
     assert all(torch.equal(model.predict(x), expected) for _ in range(3)), "drops nothing"
     assert model.training
+
+
+def test_flat_values_are_images(model: MLP) -> None:
+    x = torch.randn(5, 1, 28, 28)
+    assert torch.equal(model(x.flatten(1)), model(x))
+    assert torch.equal(model.predict(x.flatten(1)[:1]), model.predict(x[:1]))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        MLP([64, 30, 10], 0.3, lr=0.02, schedule="one_cycle"),
+        CNN(10, 8, 0.3, lr=0.02),
+        MLP([64, 10]),
+    ],
+)
+def test_a_checkpoint_keeps_the_arguments(made: MLP | CNN, tmp_path: Path) -> None:
+    trainer = pl.Trainer(
+        max_epochs=1,
+        limit_train_batches=2,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(made, Digits())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+
+    again = type(made).load_from_checkpoint(tmp_path / "a.ckpt")
+
+    assert dict(again.hparams) == dict(made.hparams)
+    assert (again.lr, again.schedule) == (made.lr, made.schedule)
+    assert again.model_config == made.model_config
+    same = zip(again.state_dict().values(), made.state_dict().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in same)
+    # Classes of the test images, batch by batch.
+    classes = torch.cat(trainer.predict(again, Digits()))  # type: ignore[arg-type]
+    assert torch.equal(classes, again.predict(Digits().normalise(Digits().test.images)))
+
+
+def test_the_defaults_are_those_of_the_command_line() -> None:
+    model, train = ModelSettings(), TrainSettings()
+    for made in (MLP(), CNN()):
+        assert (made.lr, made.schedule) == (train.lr, train.schedule)
+        assert made.hparams["dropout"] == model.dropout
+    assert MLP().hparams["dim"] == (784, model.hidden, 10)
+    assert MNIST().batch_size == DataSettings().batch_size
+    with pytest.raises(ValueError, match="schedule = 'cosine': constant or one_cycle"):
+        MLP(schedule="cosine")
 
 
 def test_a_picture_and_its_array_go_through_mnists_preprocessing(

@@ -90,6 +90,7 @@ def test_a_training_is_tracked_and_its_version_registered(
     assert (run.info.status, run.info.run_name) == ("FINISHED", "mlp")
     assert store.client.get_experiment(run.info.experiment_id).name == "starter"
     params = {"params.dropout": "0.1", "params.nested.a": "1", "max_epochs": "2"}
+    params |= {"lr": "0.001", "batch_size": "32", "dim": "[64, 100, 10]", "dropout": "0.1"}
     assert params.items() <= run.data.params.items()
     assert {"train_loss", "val_loss", "val_acc", "test_acc"} <= set(run.data.metrics)
     assert len(store.client.get_metric_history(run.info.run_id, "val_acc")) == 2
@@ -183,16 +184,30 @@ class Linear(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+class Mine(Digits):
+    """Feeds other images than it has digests of."""
+
+    train_dataloader = Loaders.train_dataloader
+
+
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.filterwarnings("ignore:.*The number of training batches")
+@pytest.mark.filterwarnings("ignore:.*`max_epochs=0`")
 def test_what_is_no_training_of_ours_is_logged_and_registers_nothing(
     store: Store, caplog: pytest.LogCaptureFixture, fit: Fit, mlp: MLP
 ) -> None:
     foreign: dict[str, Any] = {"limit_val_batches": 0, "data": Loaders()}
-    for options, metrics in (
-        ({"model": mlp, **foreign}, {"train_loss"}),
-        ({"model": Linear(), **foreign}, {"my_loss"}),
-        ({"fast_dev_run": True}, set()),
+    limited = "the trainer limits the batches"
+    for options, metrics, reason in (
+        ({"model": mlp, **foreign}, {"train_loss"}, "only a model and a data module of mindtrace"),
+        ({"model": Linear(), **foreign}, {"my_loss"}, "only a model and a data module"),
+        ({"fast_dev_run": True}, set(), "it was a fast_dev_run"),
+        ({"data": Mine()}, {"train_loss"}, "Mine is no data module of mindtrace: use Digits"),
+        ({"limit_train_batches": 0.5}, {"train_loss"}, limited),
+        ({"limit_val_batches": 0}, {"train_loss"}, limited),
+        ({"overfit_batches": 1}, {"train_loss"}, limited),
+        ({"max_steps": 3}, set(), "no epoch was trained and validated"),
+        ({"max_epochs": 0}, set(), "no epoch was trained and validated"),
     ):
         tracked = track(params={"a": 1})
         with caplog.at_level(logging.WARNING, "mindtrace"):
@@ -203,8 +218,24 @@ def test_what_is_no_training_of_ours_is_logged_and_registers_nothing(
         assert run.data.params["params.a"] == "1"
         assert metrics <= set(run.data.metrics)
         assert tracked.published is None
-        assert f"run {tracked.run_id} is logged, no version is registered" in caplog.text
+        assert f"run {tracked.run_id} is logged, no version is registered: {reason}" in caplog.text
     assert names(store) == []
+
+
+def test_only_the_first_process_registers_and_says_what(
+    store: Store, fit: Fit, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "pytorch_lightning"):
+        fit(track())
+    assert "registered digits/1, the champion" in caplog.text
+
+    monkeypatch.setattr(pl.Trainer, "is_global_zero", False)
+    other = track()
+    fit(other)
+    assert (other.run_id, other.published) == (None, None)
+    assert [
+        row.version for row in open_database(store.root / "mlflow.db").versions("digits", 9)
+    ] == [1]
 
 
 class Break(pl.Callback):

@@ -27,7 +27,7 @@ def model(bundle: Path) -> LoadedModel:
 
 
 def test_one_answer_a_file_in_their_order(model: LoadedModel, files: list[str]) -> None:
-    found = list(predict_paths(model, files, max_pixels=10**6, stdin=no_stdin))
+    found = list(predict_paths(model, files, stdin=no_stdin))
     assert [one["path"] for one in found] == files
     levels = [*range(256), *range(20)]
     expected = probabilities(np.stack([np.full((8, 8), n, np.uint8) for n in levels]))
@@ -36,7 +36,7 @@ def test_one_answer_a_file_in_their_order(model: LoadedModel, files: list[str]) 
 
 
 def test_a_batch_answers_as_a_single_image_does(model: LoadedModel, files: list[str]) -> None:
-    for one in predict_paths(model, files[:40], top_k=2, max_pixels=10**6, stdin=no_stdin):
+    for one in predict_paths(model, files[:40], top_k=2, stdin=no_stdin):
         assert "label" in one
         alone = model.predictor.predict(Path(one["path"]).read_bytes())
         names = model.predictor.model_config.class_names
@@ -53,7 +53,7 @@ def test_a_bad_file_stands_in_its_place(
     model: LoadedModel, files: list[str], bad: int, tmp_path: Path
 ) -> None:
     files[bad] = str(tmp_path / "missing.png")
-    found = list(predict_paths(model, files, max_pixels=10**6, stdin=no_stdin))
+    found = list(predict_paths(model, files, stdin=no_stdin))
     assert [one["path"] for one in found] == files
     failures = [place for place, one in enumerate(found) if "error" in one]
     assert failures == [bad]
@@ -62,7 +62,7 @@ def test_a_bad_file_stands_in_its_place(
 def test_a_batch_of_bad_files_alone(model: LoadedModel, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
     found = list(
-        predict_paths(model, [str(tmp_path / "a.png")] * 200, max_pixels=10**6, stdin=no_stdin)
+        predict_paths(model, [str(tmp_path / "a.png")] * 200, stdin=no_stdin)
     )
     assert len(found) == 200
     assert all("error" in one for one in found)
@@ -75,7 +75,7 @@ def test_fail_fast_gives_the_answers_before(
     files[bad] = str(tmp_path / "missing.png")
     found = []
     with pytest.raises(ImageError, match=r"missing\.png: cannot be read"):
-        for one in until_failure(predict_paths(model, files, max_pixels=10**6, stdin=no_stdin)):
+        for one in until_failure(predict_paths(model, files, stdin=no_stdin)):
             found.append(one["path"])
     assert found == files[:bad]
 
@@ -91,14 +91,14 @@ def test_no_more_than_a_batch_is_read_ahead(
         return real(path)
 
     monkeypatch.setattr(predict, "read_file", read_file)
-    answers: Any = predict_paths(model, files * 10, max_pixels=10**6, stdin=no_stdin)
+    answers: Any = predict_paths(model, files * 10, stdin=no_stdin)
     next(answers)
     assert len(read) <= 128
 
 
 def test_standard_input_in_the_middle(model: LoadedModel, files: list[str]) -> None:
     found = list(
-        predict_paths(model, [files[0], "-", files[9]], max_pixels=10**6, stdin=lambda: png(255))
+        predict_paths(model, [files[0], "-", files[9]], stdin=lambda: png(255))
     )
     assert [one["path"] for one in found] == [files[0], "-", files[9]]
     assert found[1]["class_name"] == "bright"
@@ -108,6 +108,6 @@ def test_a_file_without_an_end_is_an_error_row(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predict, "LARGEST_FILE", 1_000_000)
-    (one,) = predict_paths(model, ["/dev/zero"], max_pixels=10**6, stdin=no_stdin)
+    (one,) = predict_paths(model, ["/dev/zero"], stdin=no_stdin)
     assert "error" in one
     assert "1,000,000 bytes" in one["error"]["message"]

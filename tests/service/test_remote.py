@@ -103,7 +103,7 @@ def _ask(url: str, files: list[str], **more: Any) -> list[Document]:
 
 def test_the_same_answers_as_without_a_server(url: str, bundle: Path, files: list[str]) -> None:
     model = LoadedModel(Predictor.open(bundle), None, None)
-    here = list(predict_paths(model, files, top_k=2, stdin=no_stdin, max_pixels=25_000_000))
+    here = list(predict_paths(model, files, top_k=2, stdin=no_stdin))
     there = _ask(url, files, top_k=2)
     assert there == here
 

@@ -64,8 +64,9 @@ def test_black_and_white_becomes_0_and_255() -> None:
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
 def test_there_and_back_with_the_whole_range_is_the_same_image(mode: str) -> None:
     image = noise(mode)
-    back = tensor_to_pil(pil_to_tensor(image), min_val=0, max_val=255)
-    assert (back.mode, back.tobytes()) == (mode, image.tobytes())
+    pixels = pil_to_tensor(image)
+    for back in (tensor_to_pil(pixels), tensor_to_pil(pixels, min_val=0, max_val=255)):
+        assert (back.mode, back.tobytes()) == (mode, image.tobytes())
 
 
 def test_a_range_fills_black_to_white_and_cuts_what_lies_beyond() -> None:
@@ -73,6 +74,14 @@ def test_a_range_fills_black_to_white_and_cuts_what_lies_beyond() -> None:
     assert [*found.tobytes()] == [0, 128, 255]
     given_one = tensor_to_pil(torch.tensor([[-5.0, 0.0, 0.5, 1.0, 9.0]]), min_val=0, max_val=1)
     assert [*given_one.tobytes()] == [0, 0, 128, 255, 255]
+
+
+def test_uint8_has_its_range_already() -> None:
+    levels = torch.tensor([[50, 100]], dtype=torch.uint8)
+    assert [*tensor_to_pil(levels).tobytes()] == [50, 100]
+    assert [*tensor_to_pil(levels, max_val=100).tobytes()] == [128, 255]
+    assert [*tensor_to_pil(levels, min_val=50, max_val=100).tobytes()] == [0, 255]
+    assert [*tensor_to_pil(torch.full((1, 1), 7, dtype=torch.uint8)).tobytes()] == [7]
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, -3.0, 255.0])

@@ -28,6 +28,7 @@ class Predictor:
         model_config: architecture, input (`spec`) and `class_names` of the network.
         digest: the bundle's digest, 64 hexadecimal digits.
         formats: of image files that are read, as `[data] formats` names them.
+        max_pixels: of the largest image file that is read.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
@@ -45,6 +46,7 @@ class Predictor:
         self.model_config: ModelConfig = bundle.model_config
         self.digest = bundle.digest
         self.formats: tuple[str, ...] = SERVED
+        self.max_pixels = MAX_PIXELS
         self._session = _session(bundle, threads)
         self._run = self._session.run
 
@@ -76,13 +78,13 @@ class Predictor:
             )
         return predictor
 
-    def decode(self, data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    def decode(self, data: bytes, max_pixels: int | None = None) -> NDArray[np.uint8]:
         """An encoded image in the network's size: uint8, (h, w) or (h, w, 3).
 
         Raises:
             ImageError: not an image, damaged, too large.
         """
-        return decode(data, self.model_config.spec, max_pixels, self.formats)
+        return decode(data, self.model_config.spec, max_pixels or self.max_pixels, self.formats)
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities of decoded images.

@@ -11,7 +11,6 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
@@ -59,14 +58,6 @@ PATH = argument(
     default=None,
 )
 ALLOW_LEAKAGE = flag("--allow-leakage", "Accept images in more than one split of yours.")
-
-
-def images_at(path: str | None) -> dict[str, str | None]:
-    """The source that a path is."""
-    if path is None:
-        return {}
-    table = path.lower().endswith((".csv", ".tsv", ".parquet")) and not Path(path).is_dir()
-    return {"data.source": "table" if table else "folder", "data.dir": path}
 
 
 @dataclass(frozen=True)

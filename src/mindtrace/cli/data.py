@@ -6,9 +6,10 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from mindtrace.cli.command import ALLOW_LEAKAGE, PATH, Call, command, flag, group, images_at, option
+from mindtrace.cli.command import ALLOW_LEAKAGE, PATH, Call, command, flag, group, option
 from mindtrace.cli.console import Cell, Console
 from mindtrace.cli.progress import progress_of
+from mindtrace.config.sections import images_at
 
 if TYPE_CHECKING:
     from mindtrace.data.check import DataCheck, Duplicates

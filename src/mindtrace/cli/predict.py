@@ -69,8 +69,7 @@ def predict(
 def _local(settings: Settings, model: str | None) -> Callable[..., Iterator[Document]]:
     from mindtrace.service.predict import load_model, predict_paths
 
-    limit = settings.data.max_pixels
-    return partial(predict_paths, load_model(settings, model), max_pixels=limit)
+    return partial(predict_paths, load_model(settings, model))
 
 
 def _remote(settings: Settings, url: str) -> Callable[..., Iterator[Document]]:

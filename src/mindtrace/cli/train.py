@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mindtrace.cli.command import ALLOW_LEAKAGE, PATH, Call, argument, flag, images_at, option
+from mindtrace.cli.command import ALLOW_LEAKAGE, PATH, Call, argument, flag, option
 from mindtrace.cli.console import Cell, Console, Pair, flatten
 from mindtrace.cli.progress import progress_of
-from mindtrace.config.sections import PHOTO_SOURCES
+from mindtrace.config.sections import PHOTO_SOURCES, images_at
 from mindtrace.documents import document
 from mindtrace.errors import UsageError
 

@@ -392,3 +392,11 @@ def default_texts() -> dict[Place, str]:
         place: ini_text(found, found.default) if place in others else packaged[place]
         for place, found in KEYS.items()
     }
+
+
+def images_at(path: str | None) -> dict[str, str]:
+    """The source that a path is."""
+    if path is None:
+        return {}
+    table = path.lower().endswith((".csv", ".tsv", ".parquet")) and not Path(path).is_dir()
+    return {"data.source": "table" if table else "folder", "data.dir": path}

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from mindtrace.bundle.predictions import pairs_digest
-from mindtrace.config.sections import PHOTO_SOURCES
+from mindtrace.config.schema import reasons
+from mindtrace.config.sections import PHOTO_SOURCES, DataSettings
 from mindtrace.data.augment import AUGMENTATIONS
 from mindtrace.data.batches import (
     DataDigests,
@@ -85,6 +87,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         image_size: pixels a side to scale to; None for what the images or the network have.
         requirements: what the network requires of its input.
 
+    Raises:
+        ValueError: a number outside the range that its key of `[data]` has.
+
     Attributes:
         source: the name that `[data] source` has for it.
         augment: `light` shifts and turns the images of `train_dataloader()`; `none` does not.
@@ -112,6 +117,13 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         requirements: InputRequirements | None = None,
     ) -> None:
         super().__init__()
+        values: dict[str, Any] = {"batch_size": batch_size, "test_fraction": test_fraction}
+        values |= {"split_seed": split_seed, "image_size": image_size}
+        try:
+            DataSettings.model_validate(values)
+        except ValidationError as error:
+            name, reason = next(reasons(DataSettings, error))
+            raise ValueError(f"{name} = {values[name]!r}: {reason}") from None
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.num_val = num_val
@@ -229,6 +241,15 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Who made each split: `user`, `source` or `mindtrace`."""
         return made_by(self._ready().given, self.owner)
 
+    def __str__(self) -> str:
+        """The images and splits; downloads and reads them if that was not done yet."""
+        spec, splits = self.spec, self._ready().splits
+        total = sum(map(len, splits.values()))
+        size = f"{spec.width} x {spec.height} {'grey' if spec.mode == 'L' else 'colour'}"
+        counts = ", ".join(f"{stage} {len(split):,}" for stage, split in splits.items())
+        classes = f"{len(self.class_names)} classes"
+        return f"{type(self).__name__}: {total:,} images, {size}, {classes}: {counts}"
+
     @property
     def train(self) -> ImageSplit:
         """The training images; downloads and reads them if that was not done yet."""
@@ -301,6 +322,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def test_dataloader(self) -> EvalBatches:
         """Test batches of 512 (fewer where images are large), in order."""
         return EvalBatches(self.test, batch_limit(self.test, EVAL_BATCH_SIZE), self._pins())
+
+    def predict_dataloader(self) -> EvalBatches:
+        """The test batches, for `Trainer.predict`."""
+        return self.test_dataloader()
 
     def digests(self) -> DataDigests:
         """Digests over all images and over the test images; computed once."""

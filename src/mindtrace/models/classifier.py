@@ -19,7 +19,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from mindtrace.bundle.model_config import ModelConfig
 from mindtrace.bundle.predictions import class_metrics
-from mindtrace.preprocess import adapted, normalise, resized
+from mindtrace.preprocess import decoded, normalise
 
 WARM_UP = 0.3
 START_DIVISOR = 25.0
@@ -75,6 +75,8 @@ class ImageClassifier(pl.LightningModule):
         schedule: str = "constant",
     ) -> None:
         super().__init__()
+        if schedule not in ("constant", "one_cycle"):
+            raise ValueError(f"schedule = {schedule!r}: constant or one_cycle")
         self.network = network
         self.model_config = model_config
         self.lr = lr
@@ -96,9 +98,9 @@ class ImageClassifier(pl.LightningModule):
         """Logits of images.
 
         Args:
-            x: float32, (batch, channels, height, width), normalised; three dimensions
-                are a batch of one. Or a PIL image or uint8 array, (height, width[, 3]),
-                which goes through the preprocessing of this model first.
+            x: float32, (batch, channels, height, width), normalised, or the same flattened:
+                (batch, values); three dimensions are a batch of one. Or a PIL image or uint8
+                array, (height, width[, 3]), which goes through this model's preprocessing first.
 
         Returns:
             float32, (batch, classes).
@@ -106,15 +108,11 @@ class ImageClassifier(pl.LightningModule):
         Raises:
             TypeError: an array that is not uint8.
         """
+        spec = self.model_config.spec
         if not isinstance(x, Tensor):
-            if not isinstance(x, Image.Image):
-                pixels = np.asarray(x)
-                if pixels.dtype != np.uint8:
-                    raise TypeError(f"an array of {pixels.dtype}: wants uint8, from 0 to 255")
-                x = Image.fromarray(pixels.squeeze())
-            spec = self.model_config.spec
-            image = resized(adapted(x, spec.mode), spec)
-            x = torch.from_numpy(normalise(np.asarray(image)[None], spec)).to(self.device)
+            x = torch.from_numpy(normalise(decoded(x, spec)[None], spec)).to(self.device)
+        elif x.dim() == 2 and x.shape[1] == spec.channels * spec.height * spec.width:
+            x = x.view(-1, spec.channels, spec.height, spec.width)
         logits: Tensor = self.network(x if x.dim() > 3 else x.unsqueeze(0))
         return logits
 
@@ -232,6 +230,10 @@ class ImageClassifier(pl.LightningModule):
         size = len(labels)
         self.log("test_loss", functional.cross_entropy(logits, labels), batch_size=size)
         self.log("test_acc", (logits.argmax(1) == labels).float().mean(), batch_size=size)
+
+    def predict_step(self, batch: Batch, index: int) -> Tensor:
+        """The classes of a batch, as `predict` gives them, for `Trainer.predict`."""
+        return self.predict(batch[0])
 
     def weights(self) -> Mapping[str, np.ndarray[Any, Any]]:
         """The network's tensors by name, on the CPU; views, not copies."""

@@ -28,9 +28,6 @@ from mindtrace.preprocess import ImageSpec, InputRequirements
 
 # MNIST's mean and deviation over its 60,000 training images, on the scale of [0, 1].
 _MEAN, _STD = (0.1307,), (0.3081,)
-# The best of a few peaks tried on MNIST for one epoch of batches of 64; longer trainings
-# were not compared.
-_LR = 4e-3
 # A convolution's cost grows with the product of its widths and the pixels it sees.
 _CNN_WIDTHS = (24, 32, 56, 112)
 
@@ -45,12 +42,21 @@ class MLP(ImageClassifier):
         `Trainer(max_epochs=1).fit(MLP(), MNIST())`
     """
 
-    def __init__(self, dim: Sequence[int] = (784, 100, 10), dropout: float = 0.2) -> None:
-        """Build an untrained network.
+    def __init__(
+        self,
+        dim: Sequence[int] = (784, 100, 10),
+        dropout: float = 0.2,
+        *,
+        lr: float = 1e-3,
+        schedule: str = "constant",
+    ) -> None:
+        """Build an untrained network; a checkpoint keeps the arguments.
 
         Args:
             dim: inputs (height x width, a square number), hidden sizes, classes.
             dropout: the fraction of hidden values dropped in training, in [0, 1).
+            lr: learning rate of AdamW; with `one_cycle` the peak.
+            schedule: `constant` or `one_cycle`, over all steps of the trainer.
 
         Raises:
             ValueError: `dim` has no input and output, or its input is no square.
@@ -59,9 +65,9 @@ class MLP(ImageClassifier):
         if len(dim) < 2 or side * side != dim[0]:
             raise ValueError(f"dim = {list(dim)}: wants [side * side, ..., classes]")
         arguments = {"dim": list(dim), "dropout": dropout}
-        super().__init__(
-            _mlp(dim, dropout), _grey_config("mlp", arguments, side, dim[-1]), _LR, "one_cycle"
-        )
+        config = _grey_config("mlp", arguments, side, dim[-1])
+        super().__init__(_mlp(dim, dropout), config, lr, schedule)
+        self.save_hyperparameters()
 
 
 class CNN(ImageClassifier):
@@ -71,18 +77,29 @@ class CNN(ImageClassifier):
         `Trainer(max_epochs=1).fit(CNN(), MNIST(batch_size=128))`
     """
 
-    def __init__(self, classes: int = 10, side: int = 28, dropout: float = 0.0) -> None:
-        """Build an untrained network.
+    def __init__(
+        self,
+        classes: int = 10,
+        side: int = 28,
+        dropout: float = 0.2,
+        *,
+        lr: float = 1e-3,
+        schedule: str = "constant",
+    ) -> None:
+        """Build an untrained network; a checkpoint keeps the arguments.
 
         Args:
             classes: number of outputs.
             side: height and width of the images in pixels, 4 or more.
             dropout: the fraction of the last features dropped in training, in [0, 1).
+            lr: learning rate of AdamW; with `one_cycle` the peak.
+            schedule: `constant` or `one_cycle`, over all steps of the trainer.
         """
         widths = list(_CNN_WIDTHS)
         arguments = {"channels": 1, "classes": classes, "dropout": dropout, "widths": widths}
         network = channels_last(build_network("cnn", arguments))
-        super().__init__(network, _grey_config("cnn", arguments, side, classes), 1e-2, "one_cycle")
+        super().__init__(network, _grey_config("cnn", arguments, side, classes), lr, schedule)
+        self.save_hyperparameters()
 
 
 def build_model(

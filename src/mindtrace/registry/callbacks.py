@@ -13,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from mindtrace.config.settings import Settings, load_settings
@@ -121,7 +122,7 @@ class MlflowLightningCallback(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Open the run and log what the training was asked to do."""
-        if stage != "fit":
+        if stage != "fit" or not trainer.is_global_zero:
             return
         self._started_at = datetime.now(UTC)
         self.run_id = self.published = None
@@ -136,7 +137,10 @@ class MlflowLightningCallback(pl.Callback):
         store = Store(uri, self._settings.dirs.root)
         run = start_run(store, self.experiment_name, self.run_name, tags)
         self._run, self.run_id = run, run.run_id
-        run.log_params({"max_epochs": trainer.max_epochs, **self.hyperparameters})
+        params = {"max_epochs": trainer.max_epochs, **flatten_dict(pl_module.hparams)}
+        batch_size = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
+        params |= {} if batch_size is None else {"batch_size": batch_size}
+        run.log_params({**params, **self.hyperparameters})
         run.log_text(self._settings.to_ini(), "config.ini")
         if self.log_system_metrics:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -177,17 +181,11 @@ class MlflowLightningCallback(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, run: Run
     ) -> Published | None:
         data = getattr(trainer, "datamodule", None)
-        no_version = "run %s is logged, no version is registered: %s"
-        if getattr(trainer, "fast_dev_run", False):
-            _LOG.warning(no_version, run.run_id, "it was a fast_dev_run")
+        reason = _why_unregistered(trainer, pl_module, data, self._best.epoch)
+        if reason is not None:
+            _LOG.warning("run %s is logged, no version is registered: %s", run.run_id, reason)
             return None
-        if not isinstance(data, ImageDataModule) or not isinstance(pl_module, ImageClassifier):
-            _LOG.warning(
-                no_version,
-                run.run_id,
-                "only a model and a data module of mindtrace name images and classes",
-            )
-            return None
+        assert isinstance(data, ImageDataModule) and isinstance(pl_module, ImageClassifier)
         # A copy with the best weights: the caller's own model is left as it ended.
         card = dataclasses.replace(
             pl_module.model_config, spec=data.spec, class_names=data.class_names
@@ -213,6 +211,8 @@ class MlflowLightningCallback(pl.Callback):
         made = register(run, self._model_name, self._settings, result, job_id=self.job_id)
         if made.warning is not None:
             _LOG.warning(made.warning)
+        champion = ", the champion" if made.champion else ""
+        rank_zero_info(f"registered {made.model_name}/{made.version}{champion}")
         return made
 
     def _closed(self) -> Run:
@@ -223,6 +223,24 @@ class MlflowLightningCallback(pl.Callback):
             self._monitor.finish()
             self._monitor = None
         return run
+
+
+def _why_unregistered(
+    trainer: pl.Trainer, module: pl.LightningModule, data: object, best_epoch: int
+) -> str | None:
+    """Why the digests of `data` would not be those of what was trained, or None."""
+    if getattr(trainer, "fast_dev_run", False):
+        return "it was a fast_dev_run"
+    if not isinstance(data, ImageDataModule) or not isinstance(module, ImageClassifier):
+        return "only a model and a data module of mindtrace name images and classes"
+    kind = type(data)
+    if not kind.__module__.startswith("mindtrace."):
+        own = kind.__mro__[1].__name__
+        return f"{kind.__name__} is no data module of mindtrace: use {own} itself"
+    fed = (trainer.num_training_batches, sum(trainer.num_val_batches))
+    if fed != (len(data.train_dataloader()), len(data.val_dataloader())):
+        return "the trainer limits the batches, so it was not fed these images"
+    return None if best_epoch else "no epoch was trained and validated"
 
 
 def settings_from_trainer(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mindtrace.config.formats import suffixes
 from mindtrace.config.settings import Settings
@@ -21,8 +21,11 @@ from mindtrace.system import atomic_write
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
     from mindtrace.bundle.predictor import Predictor
+
+    AnyImage = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 
 STDIN = "-"
 # Above what 100 megapixels take without any compression, 16 bits a channel.
@@ -34,19 +37,82 @@ _BATCH_VALUES = 2**20
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """The answer to one image.
+
+    Attributes:
+        label: index of the most probable class, in the model's `class_names`.
+        class_name: its name.
+        confidence: its probability, 0 to 1.
+        probabilities: of every class, in the order of `class_names`; they sum to 1.
+        path: of the file; None for an image in memory.
+    """
+
+    label: int
+    class_name: str
+    confidence: float
+    probabilities: tuple[float, ...]
+    path: str | None = None
+
+
+@dataclass(frozen=True)
 class LoadedModel:
-    """A loaded model; name and version are None for the path of a bundle."""
+    """A loaded version; model_name and version are None for the folder of a bundle."""
 
     predictor: Predictor
     model_name: str | None
     version: int | None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """By label."""
+        return self.predictor.model_config.class_names
+
+    @property
+    def digest(self) -> str:
+        """Of the bundle, 64 hexadecimal digits."""
+        return self.predictor.digest
+
+    def predict(self, x: AnyImage | Sequence[AnyImage]) -> Any:
+        """Classify an image, or several at once, with the preprocessing of the training.
+
+        Args:
+            x: a path, the bytes of a file, a PIL image or a uint8 array, (height, width[, 3]); or
+                a list of these; or a folder, of which all images are taken.
+
+        Returns:
+            a `Prediction`; for a list or a folder a list of them, in its order, sorted by path.
+
+        Raises:
+            ImageError: an image cannot be read; it names which.
+            TypeError: an array that is no uint8 image.
+            UsageError: a folder without images.
+        """
+        images: list[AnyImage] = []
+        several = isinstance(x, list | tuple)
+        for one in cast("Sequence[AnyImage]", x if several else [x]):
+            if isinstance(one, str | os.PathLike) and Path(one).is_dir():
+                images += _images_below(os.fspath(one), self.predictor.formats)[0]
+                several = True
+            else:
+                images.append(one)
+        found = []
+        for place, answer in enumerate(predict_paths(self, images)):
+            path = answer["path"]
+            if "error" in answer:
+                name, error = path or f"image {place}", answer["error"]
+                raise ImageError(f"{name}: {error['message']}", hint=error["hint"])
+            label, probabilities = answer["label"], tuple(answer["probabilities"])
+            values = (answer["class_name"], answer["confidence"], probabilities)
+            found.append(Prediction(label, *values, path))
+        return found if several else found[0]
 
 
 # The answer to one image, or its error; `path` is `-` for standard input.
 Document = dict[str, Any]
 
 
-def failure(path: str, error: MindtraceError) -> Document:
+def failure(path: str | None, error: MindtraceError) -> Document:
     """The document of an image that could not be classified."""
     fields = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
     return {"path": path, "error": fields}
@@ -59,7 +125,7 @@ def load_model(settings: Settings, ref: str | None = None) -> LoadedModel:
 
     located = locate(settings, ref)
     predictor = Predictor.open(located.folder, located.digest)
-    predictor.formats = settings.data.formats
+    predictor.formats, predictor.max_pixels = settings.data.formats, settings.data.max_pixels
     return LoadedModel(predictor, located.model_name, located.version)
 
 
@@ -88,17 +154,16 @@ def collect(paths: Sequence[str], formats: Sequence[str]) -> tuple[list[str], st
 
 def predict_paths(
     model: LoadedModel,
-    paths: Sequence[str],
+    images: Sequence[AnyImage],
     *,
-    max_pixels: int,
     top_k: int = 1,
-    stdin: Callable[[], bytes],
+    stdin: Callable[[], bytes] | None = None,
 ) -> Iterator[Document]:
-    """One answer a file, in their order."""
+    """One answer an image, in their order; without `stdin` the path `-` is a file."""
     spec = model.predictor.model_config.spec
     size = max(1, min(_LARGEST_BATCH, _BATCH_VALUES // (spec.channels * spec.height * spec.width)))
-    for start in range(0, len(paths), size):
-        yield from _predict_batch(model, paths[start : start + size], max_pixels, top_k, stdin)
+    for start in range(0, len(images), size):
+        yield from _predict_batch(model, images[start : start + size], top_k, stdin)
 
 
 def until_failure(answers: Iterable[Document]) -> Iterator[Document]:
@@ -111,18 +176,24 @@ def until_failure(answers: Iterable[Document]) -> Iterator[Document]:
 
 def _predict_batch(
     model: LoadedModel,
-    paths: Sequence[str],
-    max_pixels: int,
+    images: Sequence[AnyImage],
     top_k: int,
-    stdin: Callable[[], bytes],
+    stdin: Callable[[], bytes] | None,
 ) -> Iterator[Document]:
-    """The answers to a few files."""
+    """The answers to a few images."""
+    from mindtrace.preprocess import decoded
+
     pixels: list[NDArray[np.uint8]] = []
     failures: dict[int, Document] = {}
-    for place, path in enumerate(paths):
+    paths = [os.fspath(one) if isinstance(one, str | os.PathLike) else None for one in images]
+    for place, (image, path) in enumerate(zip(images, paths, strict=True)):
         try:
-            data = stdin() if path == STDIN else read_file(path)
-            pixels.append(model.predictor.decode(data, max_pixels))
+            if path is not None:
+                image = stdin() if stdin and path == STDIN else read_file(path)
+            if isinstance(image, bytes):
+                pixels.append(model.predictor.decode(image))
+            else:
+                pixels.append(decoded(cast(Any, image), model.predictor.model_config.spec))
         except ImageError as error:
             failures[place] = failure(path, error)
     import numpy as np

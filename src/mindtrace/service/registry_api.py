@@ -1,19 +1,21 @@
-"""The Python API of the registry: `mindtrace.load` and `mindtrace.Registry`."""
+"""The Python API: `mindtrace.train`, `mindtrace.load` and `mindtrace.Registry`."""
 
 from __future__ import annotations
 
 import builtins
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from mindtrace.config.sections import KNOWN, images_at
 from mindtrace.config.settings import Settings, load_settings
+from mindtrace.progress import EpochReport, Progress
 from mindtrace.registry.maintenance import Exported, Removal, export, gc
 from mindtrace.service import promotion, registry
-from mindtrace.service.predict import load_model
+from mindtrace.service.predict import LoadedModel, load_model
 
 if TYPE_CHECKING:
-    from mindtrace.bundle.predictor import Predictor
     from mindtrace.registry.champions import HistoryEntry
     from mindtrace.registry.comparison import Comparison
     from mindtrace.registry.evaluation import EvaluationOutcome
@@ -21,12 +23,15 @@ if TYPE_CHECKING:
     from mindtrace.registry.verify import Verification
     from mindtrace.service.promotion import Promotion
     from mindtrace.service.registry import Difference, VersionDetail, VersionSummary
+    from mindtrace.service.train import TrainOutcome
+
+_LOG = logging.getLogger("mindtrace")
 
 
 def load(
     ref: str | None = None, *, config: Path | str | None = None, sets: Sequence[str] = ()
-) -> Predictor:
-    """Open a version, every byte and its golden images checked.
+) -> LoadedModel:
+    """Open a version, every byte and its golden images checked; needs no torch.
 
     Args:
         ref: `NAME`, `NAME@ALIAS`, `NAME/VERSION`, `VERSION`, a bundle's folder; None for the
@@ -41,9 +46,82 @@ def load(
         ConfigError: with all faults of the configuration.
 
     Example:
-        `mindtrace.load("mnist@champion").predict(Path("digit.png").read_bytes())`
+        `mindtrace.load("digits@champion").predict("digit.png").class_name`
     """
-    return load_model(load_settings(config, sets=sets), ref).predictor
+    return load_model(load_settings(config, sets=sets), ref)
+
+
+def train(
+    path: Path | str | None = None,
+    *,
+    config: Path | str | None = None,
+    sets: Sequence[str] = (),
+    settings: Settings | None = None,
+    register: bool = True,
+    resume: str | None = None,
+    allow_leakage: bool = False,
+    **options: Any,
+) -> TrainOutcome:
+    """Train a classifier and register it, as `mindtrace train` does.
+
+    Epochs are logged to the logger `mindtrace` as INFO, what you should know as WARNING.
+
+    Args:
+        path: images: a folder with one sub-folder a class, or a table; None for `[data]`.
+        config: an INI file; None for the one that `$MindtraceConfig` names.
+        sets: `section.key=value`, above the INI.
+        settings: instead of all of these and of `options`.
+        register: False trains and tests only.
+        resume: `last` or a run id: goes on with a training that was interrupted.
+        allow_leakage: accept images in more than one split of yours.
+        **options: keys of `[data]`, `[train]`, `[compute]` and `[registry]`, and `model`.
+
+    Returns:
+        model_name, version, metrics and digests.
+
+    Raises:
+        TypeError: an option that there is none of.
+        ConfigError: with all faults of the configuration.
+        DataError: images that cannot be read, or do not fit.
+        TrainingError: it diverged, or its checkpoint cannot be written.
+
+    Example:
+        `mindtrace.train(source="digits", max_epochs=3, lr=0.01).metrics["test_acc"]`
+    """
+    from mindtrace.service.train import train as service
+
+    if settings is None:
+        given = {_place(name): str(value) for name, value in options.items() if value is not None}
+        given = images_at(None if path is None else str(path)) | given
+        settings = load_settings(config, sets=sets, overrides=given)
+    return service(
+        settings,
+        progress=_LogProgress(),
+        register=register,
+        resume=resume,
+        allow_leakage=allow_leakage,
+    )
+
+
+def _place(option: str) -> str:
+    """`section.key` of a keyword argument."""
+    if option == "model":
+        return "model.name"
+    for section in ("data", "model", "train", "compute", "registry"):
+        if option in KNOWN[section] and option != "name":
+            return f"{section}.{option}"
+    raise TypeError(f"train() has no option '{option}'; mindtrace config show lists the keys")
+
+
+class _LogProgress(Progress):
+    """Sends a training's progress to the logger `mindtrace`."""
+
+    def note(self, text: str) -> None:
+        _LOG.warning(text)
+
+    def epoch(self, report: EpochReport) -> None:
+        values = "  ".join(f"{name} {value:.4f}" for name, value in report.metrics.items())
+        _LOG.info("epoch %d/%d  %s", report.epoch, report.max_epochs, values)
 
 
 class Registry:

@@ -84,9 +84,9 @@ def tensor_to_pil(
     Args:
         image: any dtype, (height, width) or (channels, height, width) with 1 to 4 channels.
         mode: one that Pillow has for that many channels; None is `L`, `LA`, `RGB`, `RGBA`.
-        min_val: the value that becomes black; None is the smallest one found.
-        max_val: the value that becomes white; None is the largest one found. What lies
-            beyond is cut. An image of one value, without a range, is black.
+        min_val: the value that becomes black; None is the smallest one found, 0 for uint8.
+        max_val: the value that becomes white; None is the largest one found, 255 for uint8.
+            What lies beyond is cut. An image of one value, without a range, is black.
 
     Returns:
         the image, with 8 bits a channel.
@@ -103,6 +103,9 @@ def tensor_to_pil(
     modes = _MODES[pixels.shape[0]]
     if mode is not None and mode not in modes:
         raise ValueError(f"{pixels.shape[0]} channels make {' or '.join(modes)}, not {mode}")
+    if "uint8" in str(image.dtype):  # torch's import is not worth it
+        min_val = 0 if min_val is None else min_val
+        max_val = 255 if max_val is None else max_val
     scaled = (_unit(pixels, min_val, max_val) * 255).round().astype(np.uint8)
     size = (scaled.shape[2], scaled.shape[1])
     return Image.frombytes(mode or modes[0], size, scaled.transpose(1, 2, 0).tobytes())
