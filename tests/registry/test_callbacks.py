@@ -193,6 +193,7 @@ class Mine(Digits):
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.filterwarnings("ignore:.*The number of training batches")
 @pytest.mark.filterwarnings("ignore:.*`max_epochs=0`")
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
 def test_what_is_no_training_of_ours_is_logged_and_registers_nothing(
     store: Store, caplog: pytest.LogCaptureFixture, fit: Fit, mlp: MLP
 ) -> None:
