@@ -102,7 +102,7 @@ def test_printing_says_images_and_splits(data: Digits) -> None:
     ("options", "words"),
     [
         ({"batch_size": 0}, "batch_size = 0: must be 1 or more"),
-        ({"test_fraction": 1.5}, r"test_fraction = 1.5: must be above 0 and below 1"),
+        ({"split_seed": -1}, "split_seed = -1: must be 0 or more"),
         ({"image_size": 0}, "image_size = 0: must be"),
     ],
 )

@@ -117,8 +117,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         requirements: InputRequirements | None = None,
     ) -> None:
         super().__init__()
-        values: dict[str, Any] = {"batch_size": batch_size, "test_fraction": test_fraction}
-        values |= {"split_seed": split_seed, "image_size": image_size}
+        values = {"batch_size": batch_size, "split_seed": split_seed, "image_size": image_size}
         try:
             DataSettings.model_validate(values)
         except ValidationError as error:
@@ -246,7 +245,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         spec, splits = self.spec, self._ready().splits
         total = sum(map(len, splits.values()))
         size = f"{spec.width} x {spec.height} {'grey' if spec.mode == 'L' else 'colour'}"
-        counts = ", ".join(f"{stage} {len(split):,}" for stage, split in splits.items())
+        counts = ", ".join(f"{stage} {len(splits[stage]):,}" for stage in STAGES)
         classes = f"{len(self.class_names)} classes"
         return f"{type(self).__name__}: {total:,} images, {size}, {classes}: {counts}"
 
