@@ -61,9 +61,7 @@ def test_a_bad_file_stands_in_its_place(
 
 def test_a_batch_of_bad_files_alone(model: LoadedModel, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
-    found = list(
-        predict_paths(model, [str(tmp_path / "a.png")] * 200, stdin=no_stdin)
-    )
+    found = list(predict_paths(model, [str(tmp_path / "a.png")] * 200, stdin=no_stdin))
     assert len(found) == 200
     assert all("error" in one for one in found)
 
@@ -97,9 +95,7 @@ def test_no_more_than_a_batch_is_read_ahead(
 
 
 def test_standard_input_in_the_middle(model: LoadedModel, files: list[str]) -> None:
-    found = list(
-        predict_paths(model, [files[0], "-", files[9]], stdin=lambda: png(255))
-    )
+    found = list(predict_paths(model, [files[0], "-", files[9]], stdin=lambda: png(255)))
     assert [one["path"] for one in found] == [files[0], "-", files[9]]
     assert found[1]["class_name"] == "bright"
 
