@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +12,8 @@ from safetensors.numpy import load_file
 
 from mindtrace.bundle import manifest
 from mindtrace.bundle.bundle import read_bundle, weights_digest
-from mindtrace.bundle.predictions import TestPredictions
 from mindtrace.config.settings import load_settings
 from mindtrace.errors import BundleError
-from mindtrace.preprocess import image_digest, open_pixels
 
 NEEDED = ["golden.json", "model.json", "model.onnx", "model.safetensors"]
 FILES = [*NEEDED, "MLmodel", "config.ini", "data.json", "predictions.npz"]
@@ -51,23 +48,6 @@ def test_its_configuration_has_no_auto_left_and_reads_back(trained_bundle: Path)
     assert settings.data.source == "digits"
     assert settings.train.max_epochs == 3
     assert settings.compute.threads is not None
-
-
-def test_its_predictions_are_of_its_data_and_the_golden_images_are_their_first(
-    trained_bundle: Path,
-) -> None:
-    found = TestPredictions.parse((trained_bundle / "predictions.npz").read_bytes())
-    data = json.loads((trained_bundle / "data.json").read_text())
-    assert data["source"] == "digits"
-    assert len(found.labels) == data["counts"]["test"] == 359
-    assert found.probabilities.dtype == np.float32
-    np.testing.assert_allclose(found.probabilities.sum(1), 1, atol=1e-5)
-    golden = read_bundle(trained_bundle).golden
-    assert len(golden) == 16
-    for position, case in enumerate(golden):
-        pixels = np.asarray(open_pixels(case.image, "L"))
-        assert image_digest(pixels) == found.digests[position].tobytes()
-        np.testing.assert_array_equal(case.probabilities, found.probabilities[position])
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -98,15 +98,6 @@ def test_arguments_of_the_card_build_the_same_network_again() -> None:
         assert {key: value.shape for key, value in again.state_dict().items()} == shapes
 
 
-def test_the_seed_alone_makes_the_weights() -> None:
-    def weights(seed: int) -> torch.Tensor:
-        torch.manual_seed(seed)
-        return built("mlp", GREY).network[1].weight.detach()
-
-    assert torch.equal(weights(3), weights(3))
-    assert not torch.equal(weights(3), weights(4))
-
-
 def test_hidden_dropout_lr_and_schedule_are_those_of_the_settings() -> None:
     sets = ["model.hidden=17", "model.dropout=0.4", "train.lr=0.02", "train.schedule=one_cycle"]
     model = built("mlp", GREY, *sets)

@@ -50,6 +50,21 @@ class SpoilFrom(pl.Callback):
                     parameter.fill_(self.value)
 
 
+class PowerCutError(Exception):
+    """What `InterruptAt` raises."""
+
+
+class InterruptAt(pl.Callback):
+    """Raises before the validation of an epoch, after its steps were done."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch + 1 == self.epoch:
+            raise PowerCutError
+
+
 @pytest.fixture
 def spoil() -> type[SpoilFrom]:
     return SpoilFrom

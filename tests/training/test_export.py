@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from tests.training.conftest import Fit
 
 from mindtrace.bundle.bundle import Contents
 from mindtrace.data.batches import to_pixels
 from mindtrace.preprocess import ImageSpec, image_digest, open_pixels
 from mindtrace.training.export import contents, export_onnx
 from mindtrace.training.fit import TrainResult
-
-Fit = Callable[..., TrainResult]
 
 
 @pytest.fixture(scope="module")

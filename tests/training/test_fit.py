@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from tests.training.conftest import Fit
 
 from mindtrace.bundle.bundle import weights_digest
 from mindtrace.config.settings import load_settings
@@ -23,7 +23,6 @@ from mindtrace.training.checkpoint import Identity
 from mindtrace.training.fit import TrainResult, resolve_compute
 from mindtrace.training.report import Evaluation, evaluate, report
 
-Fit = Callable[..., TrainResult]
 STEPS = 21  # of 1,294 training digits in batches of 64
 
 

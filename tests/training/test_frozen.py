@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import pytorch_lightning as pl
 import torch
 from PIL import Image
+from tests.training.conftest import Fit, PowerCutError
 
 from mindtrace.bundle.bundle import weights_digest
 from mindtrace.bundle.predictor import open_session
@@ -24,7 +24,6 @@ from mindtrace.training.callbacks import StopOnRequest
 from mindtrace.training.export import contents
 from mindtrace.training.fit import TrainResult
 
-Fit = Callable[..., TrainResult]
 CNN = ("model.name=cnn", "model.freeze=true", "train.max_epochs=4")
 
 
@@ -144,7 +143,7 @@ def test_torch_computes_the_same_features_where_there_is_an_accelerator(
     fitted: Fit, tmp_path: Path
 ) -> None:
     result = fitted(*CNN, f"dir_paths.root={tmp_path}")
-    sets = [f"dir_paths.root={tmp_path}", "compute.device=cpu", "compute.threads=2"]
+    sets = [f"dir_paths.root={tmp_path}", "compute.device=cpu", "compute.threads=1"]
     settings = load_settings(sets=sets, environ={})
     part = frozen.FrozenPart(result.model, settings, Progress())
     split = result.data.split("test")
@@ -152,36 +151,6 @@ def test_torch_computes_the_same_features_where_there_is_an_accelerator(
     part._device = "cpu:0"
     np.testing.assert_allclose(part.features(split), expected, atol=1e-5)
     assert torch.equal(part.features(split), part.features(split))
-
-
-class PowerCutError(Exception):
-    pass
-
-
-class InterruptAt(pl.Callback):
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.current_epoch + 1 == self.epoch:
-            raise PowerCutError
-
-
-@pytest.mark.parametrize("epoch", [2, 4])
-@pytest.mark.parametrize("kept", [True, False], ids=["graph kept", "graph gone"])
-def test_resumed_it_ends_as_uninterrupted(
-    fitted: Fit, tmp_path: Path, epoch: int, kept: bool
-) -> None:
-    sets, checkpoints = (*CNN, f"dir_paths.root={tmp_path / 'a'}"), tmp_path / "checkpoints"
-    checkpoints.mkdir()
-    whole = fitted(*sets)
-    with pytest.raises(PowerCutError):
-        fitted(*sets, callbacks=[InterruptAt(epoch)], checkpoints=checkpoints)
-    other = sets if kept else (*CNN, f"dir_paths.root={tmp_path / 'b'}")
-    resumed = fitted(*other, checkpoints=checkpoints, resume=True)
-    assert (digest(resumed), resumed.metrics) == (digest(whole), whole.metrics)
-    numbers = ("steps", "epochs", "best_epoch")
-    assert all(getattr(resumed, name) == getattr(whole, name) for name in numbers)
 
 
 def test_a_request_to_stop_is_heard_while_features_are_computed(

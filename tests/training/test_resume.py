@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
+from tests.training.conftest import Fit, InterruptAt, PowerCutError
 
 from mindtrace.bundle.bundle import weights_digest
 from mindtrace.errors import NotFoundError, TrainingError, UsageError
@@ -17,24 +17,9 @@ from mindtrace.training import checkpoint
 from mindtrace.training.checkpoint import Identity
 from mindtrace.training.fit import TrainResult
 
-Fit = Callable[..., TrainResult]
 ONE_CYCLE = ("train.max_epochs=5", "train.schedule=one_cycle", "train.lr=0.01")
+FROZEN = ("model.name=cnn", "model.freeze=true", "train.max_epochs=4")
 IMPATIENT = ("train.patience=1", "train.lr=0.3", "train.max_epochs=30")
-
-
-class PowerCutError(Exception):
-    pass
-
-
-class InterruptAt(pl.Callback):
-    """Raises in the middle of an epoch, after some of its steps were done."""
-
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.current_epoch + 1 == self.epoch:
-            raise PowerCutError
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +43,19 @@ def test_resumed_weights_are_those_of_an_uninterrupted_training(
     assert same(fitted(*ONE_CYCLE, checkpoints=tmp_path, resume=True), whole)
     again = fitted(*ONE_CYCLE, checkpoints=tmp_path, resume=True)
     assert same(again, whole), "after the last epoch it needs no more steps"
+
+
+@pytest.mark.parametrize("epoch", [2, 4])
+@pytest.mark.parametrize("root", ["a", "b"], ids=["graph kept", "graph gone"])
+def test_so_are_those_of_a_last_layer_alone(
+    fitted: Fit, tmp_path: Path, epoch: int, root: str
+) -> None:
+    sets = (*FROZEN, f"dir_paths.root={tmp_path / 'a'}")
+    whole = fitted(*sets)
+    with pytest.raises(PowerCutError):
+        fitted(*sets, callbacks=[InterruptAt(epoch)], checkpoints=tmp_path)
+    other = (*FROZEN, f"dir_paths.root={tmp_path / root}")
+    assert same(fitted(*other, checkpoints=tmp_path, resume=True), whole)
 
 
 def test_patience_is_counted_across_an_interruption(fitted: Fit, tmp_path: Path) -> None:

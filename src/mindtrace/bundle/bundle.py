@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mindtrace.bundle import manifest
-from mindtrace.bundle.model_config import ModelConfig, ModelConfigError
+from mindtrace.bundle.model_config import ModelConfig
 from mindtrace.bundle.predictions import (
     GoldenCase,
     TestPredictions,
@@ -82,7 +82,7 @@ def read_bundle(folder: Path, expected_digest: str | None = None) -> Bundle:
     try:
         model_config = ModelConfig.from_json(files[MODEL_FILE].decode())
         cases = golden_from_json(files[GOLDEN_FILE].decode())
-    except (ModelConfigError, ValueError) as error:
+    except ValueError as error:
         raise BundleError(folder, str(error)) from error
     digest = hashlib.sha256(files[manifest.MANIFEST]).hexdigest()
     return Bundle(folder, digest, model_config, files[ONNX_FILE], cases)

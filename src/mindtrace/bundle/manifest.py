@@ -69,12 +69,9 @@ def _manifest(folder: Path, expected_digest: str | None) -> tuple[bytes, _Entrie
         )
     try:
         parsed = json.loads(manifest)
-        if parsed["format_version"] != 1:
-            raise BundleError(
-                folder,
-                f"manifest format {parsed['format_version']}, this mindtrace reads 1",
-                hint="upgrade mindtrace",
-            )
+        if (version := parsed["format_version"]) != 1:
+            reason = f"manifest format {version}, this mindtrace reads 1"
+            raise BundleError(folder, reason, hint="upgrade mindtrace")
         entries = {
             str(name): (int(row["size"]), str(row["sha256"]))
             for name, row in parsed["files"].items()
@@ -102,10 +99,10 @@ def _sealed(folder: Path, name: str, entries: _Entries) -> bytes:
 def _read(folder: Path, name: str) -> bytes:
     try:
         return (folder / name).read_bytes()
-    except FileNotFoundError as error:
-        raise BundleError(folder, f"{name} is missing") from error
     except OSError as error:
-        raise BundleError(folder, f"{name} cannot be read: {error.strerror}") from error
+        missing = isinstance(error, FileNotFoundError)
+        reason = "is missing" if missing else f"cannot be read: {error.strerror}"
+        raise BundleError(folder, f"{name} {reason}") from error
 
 
 def _sha256(content: bytes) -> str:

@@ -16,10 +16,6 @@ from mindtrace.preprocess import ImageSpec, Interpolation, Resize
 FORMAT_VERSION = 2
 
 
-class ModelConfigError(ValueError):
-    """What is wrong with a `model.json`; the reader adds the bundle's folder."""
-
-
 @dataclass(frozen=True)
 class ModelConfig:
     """The architecture's name and arguments, the input, and the class of each output.
@@ -64,15 +60,13 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, text: str) -> ModelConfig:
-        """Read a `model.json`; ModelConfigError for a newer format or an invalid value."""
+        """Read a `model.json`; ValueError for a newer format or an invalid value."""
         try:
             fields = json.loads(text)
             version = fields["format_version"]
             if version not in range(1, FORMAT_VERSION + 1):
-                raise ModelConfigError(
-                    f"bundle format {version}, this mindtrace reads {FORMAT_VERSION}:"
-                    " upgrade mindtrace"
-                )
+                known = f"this mindtrace reads {FORMAT_VERSION}: upgrade mindtrace"
+                raise ValueError(f"bundle format {version}, {known}")
             return cls(
                 architecture=str(fields["architecture"]),
                 arguments=dict(fields["arguments"]),
@@ -80,20 +74,19 @@ class ModelConfig:
                 class_names=tuple(str(name) for name in fields["class_names"]),
                 pretrained={k: str(v) for k, v in dict(fields.get("pretrained", {})).items()},
             )
-        except ModelConfigError:
-            raise
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ModelConfigError(f"model.json cannot be read: {error!r}") from error
+            reason = error if isinstance(error, ValueError) else repr(error)
+            raise ValueError(f"model.json cannot be read: {reason}") from error
 
 
 def read_spec(fields: Mapping[str, Any]) -> ImageSpec:
-    """A network's input from plain values; ModelConfigError, KeyError, TypeError, ValueError."""
+    """A network's input from plain values; KeyError, TypeError, ValueError."""
     mode, resize = fields["mode"], fields["resize"]
     interpolation = fields.get("interpolation", "bilinear")
     if mode not in ("L", "RGB") or resize not in get_args(Resize):
-        raise ModelConfigError(f"model.json: unknown mode '{mode}' or resize rule '{resize}'")
+        raise ValueError(f"unknown mode '{mode}' or resize rule '{resize}'")
     if interpolation not in get_args(Interpolation):
-        raise ModelConfigError(f"model.json: unknown interpolation '{interpolation}'")
+        raise ValueError(f"unknown interpolation '{interpolation}'")
     spec = ImageSpec(
         mode=mode,
         height=int(fields["height"]),
@@ -105,8 +98,8 @@ def read_spec(fields: Mapping[str, Any]) -> ImageSpec:
         interpolation=interpolation,
     )
     if not len(spec.mean) == len(spec.std) == spec.channels:
-        raise ModelConfigError(f"model.json: mean and std do not fit mode '{mode}'")
+        raise ValueError(f"mean and std do not fit mode '{mode}'")
     positive = (spec.height, spec.width, *spec.std, spec.short_side or 1)
     if min(positive) <= 0 or not all(map(math.isfinite, (*positive, *spec.mean))):
-        raise ModelConfigError("model.json: height, width and std must be above 0, mean finite")
+        raise ValueError("height, width and std must be above 0, mean finite")
     return spec

@@ -6,10 +6,8 @@ import base64
 import hashlib
 import io
 import json
+import math
 import struct
-import tokenize
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -23,19 +21,6 @@ GOLDEN_COUNT = 16
 # float32 sums in another order move a probability by about 1e-6; a wrong
 # preprocessing or a damaged weight moves it by far more.
 GOLDEN_TOLERANCE = 1e-4
-
-# What NumPy's reader raises on damaged files, found by feeding it such files.
-_DAMAGE = (
-    KeyError,
-    TypeError,
-    EOFError,
-    RuntimeError,
-    SyntaxError,
-    struct.error,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True)
@@ -76,16 +61,12 @@ def largest_difference(
     cases: Sequence[GoldenCase], predict: Callable[[bytes], NDArray[np.float32]]
 ) -> float:
     """Largest difference of a probability; infinity if shapes differ or a value is NaN."""
-    worst = 0.0
+    differences = [0.0]
     for case in cases:
         found = predict(case.image)
-        if found.shape != case.probabilities.shape:
-            return float("inf")
-        difference = float(np.abs(found - case.probabilities).max())
-        if not np.isfinite(difference):
-            return float("inf")
-        worst = max(worst, difference)
-    return worst
+        fits = found.shape == case.probabilities.shape
+        differences.append(float(np.abs(found - case.probabilities).max()) if fits else math.inf)
+    return math.inf if any(map(math.isnan, differences)) else max(differences)
 
 
 @dataclass(frozen=True)
@@ -134,7 +115,7 @@ class TestPredictions:
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 train = arrays.get("train_digests")
                 found = cls(arrays["digests"], arrays["labels"], arrays["probabilities"], train)
-        except _DAMAGE as error:
+        except Exception as error:  # NumPy's reader raises many kinds on damaged files
             raise ValueError(f"predictions.npz cannot be read: {error!r}") from error
         if not len(found.digests) == len(found.labels) == len(found.probabilities):
             raise ValueError("predictions.npz: its arrays differ in length")

@@ -38,9 +38,9 @@ def check(
 
     Unreadable files, missing and added classes are faults (exit 1); an image in more than one
     split that you made is leakage (exit 3); images with two class names, twice in one split, or
-    in several splits that you did not make are only listed. So are suspect labels: classifiers
-    trained on the other images find another class at least ten times as probable. They see
-    features of a pretrained network, about 60 photos a second.
+    in several splits that you did not make are only listed. So are suspect labels: of features of
+    a pretrained network, classifiers trained on other images find another class ten times as
+    probable.
     """
     settings = call.settings(images_at(path))
     from mindtrace.service import data_check as service

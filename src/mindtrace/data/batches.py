@@ -213,6 +213,14 @@ def class_weights(labels: Tensor, classes: int) -> Tensor:
     return torch.where(counts > 0, len(labels) / (counts.count_nonzero() * counts), 0.0)
 
 
+def image_weights(split: ImageSplit, balanced: bool) -> Tensor | None:
+    """How much each image counts, with `balanced` every class the same; None for all alike."""
+    if not balanced:
+        return split.weights
+    weights = class_weights(split.labels, int(split.labels.max()) + 1)[split.labels]
+    return weights if split.weights is None else weights * split.weights
+
+
 def batch_sizes(images: int, size: int) -> list[int]:
     """Images in each training batch; a last batch of one is joined to the one before."""
     # A normalisation over the batch has no deviation of a single value.
@@ -279,10 +287,7 @@ class TrainBatches(EvalBatches):
         augment = AUGMENTATIONS.get(self.augment)
         draws = self.sampler.draws(count, DRAWS[self.augment]) if augment else None
         order = rows = self.sampler.indices(count)
-        labels, weights = self.split.labels, self.split.weights
-        if self.balanced:
-            balancing = class_weights(labels, int(labels.max()) + 1)[labels]
-            weights = balancing if weights is None else balancing * weights
+        weights = image_weights(self.split, self.balanced)
         if weights is not None:
             order = self.sampler.sample(weights)
             rows = torch.arange(count)  # an image that comes twice is augmented in two ways

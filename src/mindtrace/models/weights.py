@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -147,25 +146,24 @@ def img_size(name: str, height: int, width: int) -> tuple[int, int] | None:
 
 
 def _read(path: str) -> Mapping[str, Tensor]:
-    file = Path(path)
     try:
-        if file.suffix == ".safetensors":
+        if path.endswith(".safetensors"):
             from safetensors.torch import load_file
 
-            tensors: Mapping[str, Tensor] = load_file(file)
-            return tensors
-        # weights_only: tensors and plain containers; such a file can run no code.
-        found = torch.load(file, map_location="cpu", weights_only=True)
+            found: Any = load_file(path)
+        else:
+            # weights_only: tensors and plain containers; such a file can run no code.
+            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = found.get("state_dict", found)
+        if not all(isinstance(one, Tensor) for one in found.values()):
+            raise ValueError("it holds no state dict of tensors")
     except Exception as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"{error}"
         raise DownloadError(
             f"[model] weights = {path}: cannot be read: {reason.splitlines()[0]}",
             hint="a .safetensors file, or a state dict saved by torch",
         ) from error
-    found = found.get("state_dict", found) if isinstance(found, dict) else found
-    if not isinstance(found, dict) or not all(isinstance(one, Tensor) for one in found.values()):
-        raise DownloadError(f"[model] weights = {path}: holds no state dict of tensors")
-    return found
+    return cast(Mapping[str, Tensor], found)
 
 
 @lru_cache(maxsize=1)  # asked for when `auto` is resolved, and again to build the network
@@ -175,46 +173,40 @@ def _default(name: str, size: tuple[int, int] | None) -> Start:
     from huggingface_hub.utils import logging
 
     about = timm.get_pretrained_cfg(name)
-    licence = about.license or "unknown"
-    if (kind := name.removeprefix("tf_efficientnet_")) in _DIGESTS:
-        with torch.device("meta"):
-            return _packaged(kind, timm.create_model(name).state_dict(), licence)
-    place = about.hf_hub_id or about.url or "timm"
+    kind = name.removeprefix("tf_efficientnet_")
+    package = _PACKAGE.format(kind) if kind in _DIGESTS else None
+    place = f"the package {package}" if package else about.hf_hub_id or about.url or "timm"
     logging.set_verbosity_error()  # it warns of each of its retries
     try:
-        if constants.HF_HUB_OFFLINE and not about.hf_hub_id:
+        if package:
+            with torch.device("meta"):
+                names = timm.create_model(name).state_dict()
+            tensors, source = _packaged(package, _DIGESTS[kind], names)
+        elif constants.HF_HUB_OFFLINE and not about.hf_hub_id:
             raise OSError("HF_HUB_OFFLINE is set")  # for timm it is Hugging Face's alone
-        network = timm.create_model(name, pretrained=True, **({"img_size": size} if size else {}))
+        else:
+            own = {"img_size": size} if size else {}
+            tensors, source = timm.create_model(name, pretrained=True, **own).state_dict(), place
     except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise _unavailable(f"those of {name} cannot be had from {place}: {reason}") from error
-    return Start(network.state_dict(), {"source": place, "license": licence})
+        raise DownloadError(
+            f"[model] weights = default: those of {name} cannot be had from {place}: "
+            f"{str(error).splitlines()[0]}",
+            hint="get them elsewhere and set [model] weights = PATH, or weights = none",
+        ) from error
+    return Start(tensors, {"source": source, "license": about.license or "unknown"})
 
 
-def _packaged(kind: str, own: Mapping[str, Tensor], licence: str) -> Start:
-    """The weights that an installed package carries."""
-    package = _PACKAGE.format(kind)
+def _packaged(package: str, sha256: str, names: Iterable[str]) -> tuple[Mapping[str, Tensor], str]:
+    """The tensors that an installed package carries, in the order of `names`, and its version."""
     try:
         found = importlib.metadata.distribution(package)
-        file = next(Path(str(one.locate())) for one in found.files or () if one.suffix == ".pth")
-        if hashlib.sha256(file.read_bytes()).hexdigest() != _DIGESTS[kind]:
-            raise ValueError(f"{file.name} is not the file that is expected")
-    except (importlib.metadata.PackageNotFoundError, StopIteration, OSError, ValueError) as error:
-        reason = str(error) or "its file is missing"
-        if isinstance(error, importlib.metadata.PackageNotFoundError):
-            reason = f"it is not installed; pip install {package}"
-        raise _unavailable(f"they cannot be had from the package {package}: {reason}") from error
+    except importlib.metadata.PackageNotFoundError as error:
+        raise OSError(f"it is not installed; pip install {package}") from error
+    (file,) = (Path(str(one.locate())) for one in found.files or () if one.suffix == ".pth")
+    if hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
+        raise ValueError(f"{file.name} is not the file that is expected")
     given = torch.load(file, map_location="cpu", weights_only=True)
-    tensors = dict(zip(own, given.values(), strict=True))
-    assert all(tensor.shape == own[key].shape for key, tensor in tensors.items())
-    return Start(tensors, {"source": f"{package} {found.version}", "license": licence})
-
-
-def _unavailable(reason: str) -> DownloadError:
-    return DownloadError(
-        f"[model] weights = default: {reason}",
-        hint="get them elsewhere and set [model] weights = PATH, or weights = none",
-    )
+    return dict(zip(names, given.values(), strict=True)), f"{package} {found.version}"
 
 
 def _likeness(settings: ModelSettings, given: Mapping[str, Tensor]) -> str:
@@ -227,7 +219,7 @@ def _likeness(settings: ModelSettings, given: Mapping[str, Tensor]) -> str:
         replaced = f" of torchvision, which timm's {new} replaces" if new else ""
         return f"; they are of a {beside.architecture}{replaced}"
     shapes = {(key, one.shape) for key, one in given.items()}
-    best, most, tried = "", 0.5, 0
+    shared: dict[str, float] = {}
     family = settings.name[:4]
     for name in sorted(timm.list_models(), key=lambda one: (one[:4] != family, len(one))):
         about = timm.get_pretrained_cfg(name)
@@ -236,8 +228,8 @@ def _likeness(settings: ModelSettings, given: Mapping[str, Tensor]) -> str:
             continue
         with torch.device("meta"):
             own = {(key, one.shape) for key, one in timm.create_model(name).state_dict().items()}
-        tried, shared = tried + 1, len(shapes & own) / len(shapes | own)
-        best, most = max((best, most), (name, shared), key=itemgetter(1))
-        if shared == 1 or tried == _TRIED:
+        shared[name] = len(shapes & own) / len(shapes | own)
+        if shared[name] == 1 or len(shared) == _TRIED:
             break
-    return f"; they look like timm's {best}" if best else ""
+    best = max(shared, key=shared.__getitem__, default="")
+    return f"; they look like timm's {best}" if shared.get(best, 0) > 0.5 else ""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mindtrace.bundle import manifest
 from mindtrace.bundle.bundle import DATA_FILE, MODEL_FILE, PREDICTIONS_FILE
-from mindtrace.bundle.model_config import ModelConfig, ModelConfigError
+from mindtrace.bundle.model_config import ModelConfig
 from mindtrace.bundle.predictions import TestPredictions
 from mindtrace.config.urls import file_path
 from mindtrace.errors import BundleError, StoreError, UsageError
@@ -116,7 +116,7 @@ def read_side(located: Located) -> Side:
         test_digest = str(json.loads(files[DATA_FILE])["test_digest"])
     except KeyError as error:
         raise BundleError(name, f"{error} is missing, so it cannot be compared") from error
-    except (ModelConfigError, ValueError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise BundleError(name, str(error)) from error
     n, classes = len(ledger.labels), len(card.class_names)
     if n == 0 or ledger.digests.shape != (n, 32) or ledger.probabilities.shape != (n, classes):

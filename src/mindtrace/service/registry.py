@@ -197,12 +197,12 @@ def _report_of(row: ModelVersion) -> str | None:
 def input_of(located: Located) -> dict[str, Any]:
     """What the network of a bundle takes; BundleError where its file says it wrongly."""
     from mindtrace.bundle.bundle import MODEL_FILE
-    from mindtrace.bundle.model_config import ModelConfig, ModelConfigError
+    from mindtrace.bundle.model_config import ModelConfig
 
     text = manifest.check_one(located.folder, MODEL_FILE, located.digest)
     try:
         return ModelConfig.from_json(text.decode()).spec.document()
-    except (ModelConfigError, ValueError) as error:
+    except ValueError as error:
         raise BundleError(located.folder, str(error)) from error
 
 

@@ -37,27 +37,20 @@ class BestWeights(pl.Callback):
         }
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        value = metric(trainer, self.monitor)
+        metrics = epoch_metrics(trainer)
+        value = metrics.get(self.monitor, math.nan)
         score = -value if self.monitor.endswith("loss") else value
         if score > self._best:  # the first of equals stays
-            self._best = score
-            self.epoch = trainer.current_epoch + 1
-            self.metrics = epoch_metrics(trainer)
-            self._weights = self._validated
+            self._best, self.epoch = score, trainer.current_epoch + 1
+            self.metrics, self._weights = metrics, self._validated
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "best": self._best,
-            "epoch": self.epoch,
-            "metrics": self.metrics,
-            "weights": self._weights,
-        }
+        kept = {"best": self._best, "epoch": self.epoch}
+        return {**kept, "metrics": self.metrics, "weights": self._weights}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._best = state_dict["best"]
-        self.epoch = state_dict["epoch"]
-        self.metrics = dict(state_dict["metrics"])
-        self._weights = dict(state_dict["weights"])
+        self._best, self.epoch = state_dict["best"], state_dict["epoch"]
+        self.metrics, self._weights = dict(state_dict["metrics"]), dict(state_dict["weights"])
 
     def restore(self, pl_module: pl.LightningModule) -> None:
         """Put the best weights back into the module; nothing if no epoch ended."""
@@ -141,8 +134,7 @@ class StopOnRequest(pl.Callback):
 
     def check(self) -> None:
         """Raise what is wanted, if anything is."""
-        error = self._wanted()
-        if error is not None:
+        if error := self._wanted():
             raise error
 
 
@@ -150,21 +142,16 @@ class TerminateOnNaN(pl.Callback):
     """Ends a training whose loss is no longer finite."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for name in ("train_loss", "val_loss"):
-            value = metric(trainer, name)
-            if not math.isfinite(value):
+        for name, value in epoch_metrics(trainer).items():
+            if name.endswith("loss") and not math.isfinite(value):
                 raise TrainingError(
                     f"{name} = {value} in epoch {trainer.current_epoch + 1}: the training diverged",
                     hint="try a smaller [train] lr; if it stays, look at the images",
                 )
 
 
-def metric(trainer: pl.Trainer, name: str) -> float:
-    """A logged metric of the epoch that ends; NaN if it was not logged."""
-    return float(trainer.callback_metrics.get(name, math.nan))
-
-
 def epoch_metrics(trainer: pl.Trainer) -> dict[str, float]:
-    """`METRICS` of the epoch that ends, and those of `CLASS_METRICS` that were logged."""
-    logged = [name for name in CLASS_METRICS if name in trainer.callback_metrics]
-    return {name: metric(trainer, name) for name in (*METRICS, *logged)}
+    """`METRICS` of the epoch that ends, NaN if not logged, and those of `CLASS_METRICS` logged."""
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    known = {name: logged[name] for name in CLASS_METRICS if name in logged}
+    return {name: logged.get(name, math.nan) for name in METRICS} | known

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mindtrace.bundle.bundle import Contents
 from mindtrace.bundle.predictions import GOLDEN_COUNT, GoldenCase, TestPredictions, digest_rows
-from mindtrace.bundle.predictor import open_session
+from mindtrace.bundle.predictor import INPUT, open_session
 from mindtrace.data.batches import to_pixels
 from mindtrace.data.datamodule import ImageDataModule
 from mindtrace.errors import UsageError
@@ -27,6 +27,7 @@ from mindtrace.training.report import Evaluation, evaluate
 
 FEATURES = "features"
 OUTPUTS = ("logits", "probabilities", FEATURES)
+_NAMES: dict[str, Any] = {"input_names": [INPUT], "output_names": list(OUTPUTS)}
 
 
 def contents(
@@ -61,7 +62,7 @@ def export_onnx(network: nn.Module, spec: ImageSpec) -> bytes:
     """The network as an ONNX graph of any batch: `images` to what `OUTPUTS` names."""
     # Two: an exporter takes a batch of one for a constant.
     example = torch.zeros(2, spec.channels, spec.height, spec.width)
-    outputs = _Outputs(network).eval()
+    outputs = Outputs(network).eval()
     with warnings.catch_warnings():
         # The exporters warn of their own deprecated calls, and of what they take for constants.
         warnings.simplefilter("ignore")
@@ -81,9 +82,7 @@ def with_head(graph: bytes, weight: NDArray[np.float32], bias: NDArray[np.float3
     import onnx
 
     model = onnx.load_from_string(graph)
-    node = _head(model.graph)
-    assert node is not None
-    for name, array in zip(node.input[1:], (weight, bias), strict=True):
+    for name, array in zip(_last_node(model).input[1:], (weight, bias), strict=True):
         found = next(one for one in model.graph.initializer if one.name == name)
         found.CopyFrom(onnx.numpy_helper.from_array(array, name))
     for value in model.graph.output:
@@ -97,14 +96,13 @@ def has_head(graph: bytes) -> bool:
     """Whether the logits are a linear layer of the features, so that `with_head` can replace it."""
     import onnx
 
-    return _head(onnx.load_from_string(graph).graph) is not None
+    node = _last_node(onnx.load_from_string(graph))
+    return (node.op_type, node.input[0], len(node.input)) == ("Gemm", FEATURES, 3)
 
 
-def _head(graph: Any) -> Any:
-    """The node that makes logits of the features, or None."""
-    wanted = ("Gemm", FEATURES, 3)
-    nodes = [node for node in graph.node if OUTPUTS[0] in node.output]
-    return next((n for n in nodes if (n.op_type, n.input[0], len(n.input)) == wanted), None)
+def _last_node(model: Any) -> Any:
+    """The node that gives the logits."""
+    return next(node for node in model.graph.node if OUTPUTS[0] in node.output)
 
 
 def _traced(outputs: nn.Module, example: Tensor) -> Any:
@@ -112,19 +110,11 @@ def _traced(outputs: nn.Module, example: Tensor) -> Any:
     import onnx
 
     file: Any = io.BytesIO()
-    names = ["images", *OUTPUTS]
-    torch.onnx.export(
-        outputs,
-        (example,),
-        file,
-        dynamo=False,
-        input_names=names[:1],
-        output_names=names[1:],
-        dynamic_axes={name: {0: "batch"} for name in names},
-    )
+    axes = {name: {0: "batch"} for name in (INPUT, *OUTPUTS)}
+    torch.onnx.export(outputs, (example,), file, dynamo=False, dynamic_axes=axes, **_NAMES)
     # Tracing may take a batch size that Python computed with for a constant.
     session = open_session(file.getvalue(), 1)
-    answer = session.run(OUTPUTS[:1], {"images": np.zeros((3, *example.shape[1:]), np.float32)})
+    answer = session.run(OUTPUTS[:1], {INPUT: np.zeros((3, *example.shape[1:]), np.float32)})
     if len(answer[0]) != 3:
         raise ValueError("the batch size became a constant")
     return onnx.load_from_string(file.getvalue())
@@ -132,14 +122,9 @@ def _traced(outputs: nn.Module, example: Tensor) -> Any:
 
 def _exported(outputs: nn.Module, example: Tensor) -> Any:
     """By the exporter of torch.export, for what cannot be traced."""
+    shapes = {INPUT: {0: torch.export.Dim("batch")}}
     program = torch.onnx.export(
-        outputs,
-        (example,),
-        dynamo=True,
-        verbose=False,
-        input_names=["images"],
-        output_names=list(OUTPUTS),
-        dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+        outputs, (example,), dynamo=True, verbose=False, dynamic_shapes=shapes, **_NAMES
     )
     assert program is not None
     return program.model_proto
@@ -156,7 +141,7 @@ def _forget_origin(message: Any) -> None:
                 _forget_origin(part)
 
 
-class _Outputs(nn.Module):
+class Outputs(nn.Module):
     """A network that gives logits, probabilities, and what goes into its last layer."""
 
     def __init__(self, network: nn.Module) -> None:

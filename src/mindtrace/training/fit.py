@@ -16,17 +16,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import (
-    Checkpoint,
-    EarlyStopping,
-    EMAWeightAveraging,
-    Timer,
-)
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, EMAWeightAveraging, Timer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from mindtrace.config.sections import TrainSettings
 from mindtrace.config.settings import Settings
-from mindtrace.data.batches import batch_sizes, class_weights
+from mindtrace.data.batches import batch_sizes, class_weights, image_weights
 from mindtrace.data.datamodule import ImageDataModule
 from mindtrace.errors import InterruptedByUser, UsageError
 from mindtrace.models import ImageClassifier, build_model
@@ -40,7 +35,7 @@ from mindtrace.training.callbacks import (
     TerminateOnNaN,
 )
 from mindtrace.training.checkpoint import LAST, Checkpoints
-from mindtrace.training.frozen import FrozenPart, Head, trains_head_only
+from mindtrace.training.frozen import FrozenPart, Head, frozen_part, trains_head_only
 from mindtrace.training.report import Evaluation, evaluate, evaluation
 from mindtrace.utils.system import available_cores
 
@@ -149,55 +144,50 @@ def fit(
     """Train `model`, or one it builds, with resolved settings; keeps `last.ckpt`."""
     progress = progress or Progress()
     started_at = datetime.now(UTC)
-    train, graph = settings.train, None
+    train = settings.train
     with _torch_threads(settings.compute.threads), _quiet():
         model = model or build(settings, data)
-        part = FrozenPart(model, settings, progress) if trains_head_only(settings) else None
+        part = frozen_part(model, settings, progress)
         began = time.perf_counter()
-        if part is not None and part.usable:
-            head, loaders = _head(part, settings, data, callbacks)
-            module: ImageClassifier = head
-            settings = settings.replace(**{"compute.device": "cpu", "compute.precision": "32"})
-            steps, averaging = 1, list[pl.Callback]()
-        else:
-            head, module, loaders = None, model, {"datamodule": data}
+        if part is None:
+            module, loaders = model, {"datamodule": data}
             steps = len(batch_sizes(len(data.split("train")), data.batch_size))
-            averaging = _averaging(train, steps)
-            module.automatic_optimization = False
-            module.steps_per_epoch = steps
-            data.seed, data.chunk = train.seed, 1 if averaging else CHUNK
-            data.balanced = train.balance == "sample"
-            if train.balance == "loss":
-                labels = data.split("train").labels
-                module.class_weights = class_weights(labels, len(data.class_names))
+            _prepare(model, data, train, steps)
+        else:
+            module, loaders = _head(part, settings, data, callbacks)
+            steps = 1
+            settings = settings.replace(**{"compute.device": "cpu", "compute.precision": "32"})
         best = BestWeights(train.monitor)
         reporting = ProgressCallback(progress, best, steps)
         own: list[pl.Callback] = [EpochSeeds(train.seed), best, reporting, TerminateOnNaN()]
-        own += averaging  # after `best`, which looks at weights before it takes them back
+        if part is None and train.average != "none":
+            # Over about an epoch of steps, and at least ten. After `best`, which looks at weights
+            # before this takes them back.
+            own.append(EMAWeightAveraging(decay=1 - 1 / min(1000, max(10, steps))))
+        own += _limits(train)
         if checkpoints is not None:
             own.append(Checkpoints(checkpoints))
-        trainer = _trainer(settings, [*own, *_limits(settings), *callbacks])
+        trainer = _trainer(settings, [*own, *callbacks])
         start = checkpoints / LAST if checkpoints is not None and resume else None
         progress.started(train.max_epochs, steps)
         try:
             # A second thread waits longer than it works on one layer.
-            with _torch_threads(1 if head else settings.compute.threads):
+            with _torch_threads(1 if part else settings.compute.threads):
                 # weights_only: tensors and plain values; a checkpoint can run no code.
                 trainer.fit(module, **loaders, ckpt_path=start, weights_only=True)
         except SIGTERMException as error:
             # Lightning's own handler saw the signal first.
             raise InterruptedByUser(signal.SIGTERM) from error
         best.restore(module)
-        if part and head:
-            part.put_back(head)
-            graph = part.graph
+        if part is not None and isinstance(module, Head):
+            part.put_back(module)
         fit_s = time.perf_counter() - began
         model.cpu()
         progress.stage("testing the best weights")
-        if part and head:
-            test = evaluation(part.logits(data.split("test")), data.split("test").labels)
-        else:
+        if part is None:
             test = evaluate(model, data, "test")
+        else:
+            test = evaluation(part.logits(data.split("test")), data.split("test").labels)
     return TrainResult(
         model=model,
         data=data,
@@ -210,33 +200,33 @@ def fit(
         fit_s=fit_s,
         started_at=started_at,
         ended_at=datetime.now(UTC),
-        graph=graph,
+        graph=part.graph if part else None,
     )
 
 
+def _prepare(
+    model: ImageClassifier, data: ImageDataModule, train: TrainSettings, steps: int
+) -> None:
+    """Have all layers learn from lists of batches, balanced as `[train] balance` says."""
+    model.automatic_optimization = False
+    model.steps_per_epoch = steps
+    data.seed, data.chunk = train.seed, CHUNK if train.average == "none" else 1
+    data.balanced = train.balance == "sample"
+    if train.balance == "loss":
+        model.class_weights = class_weights(data.split("train").labels, len(data.class_names))
+
+
 def _head(
-    part: FrozenPart,
-    settings: Settings,
-    data: ImageDataModule,
-    callbacks: Sequence[pl.Callback],
+    part: FrozenPart, settings: Settings, data: ImageDataModule, callbacks: Sequence[pl.Callback]
 ) -> tuple[Head, dict[str, Any]]:
     """The last layer to train, and its loaders: features of training and validation images."""
-
-    def check() -> None:
-        for callback in callbacks:
-            if isinstance(callback, StopOnRequest):
-                callback.check()
-
-    train, val = (part.features(data.split(stage), check) for stage in ("train", "val"))
-    head, labels = Head(part, settings, train), data.split("train").labels
+    stopping = [one.check for one in callbacks if isinstance(one, StopOnRequest)]
+    train, val = (part.features(data.split(stage), *stopping) for stage in ("train", "val"))
+    head = Head(part, settings, train)
     # All images are there at once: to draw some more often is to weigh them more.
-    head.image_weights = data.split("train").weights
-    if settings.train.balance != "none":
-        balancing = class_weights(labels, len(data.class_names))[labels]
-        given = head.image_weights
-        head.image_weights = balancing if given is None else balancing * given
+    head.image_weights = image_weights(data.split("train"), settings.train.balance != "none")
     return head, {
-        "train_dataloaders": head.loader(train, labels),
+        "train_dataloaders": head.loader(train, data.split("train").labels),
         "val_dataloaders": head.loader(val, data.split("val").labels),
     }
 
@@ -260,24 +250,14 @@ def _trainer(settings: Settings, callbacks: list[pl.Callback]) -> pl.Trainer:
     )
 
 
-def _limits(settings: Settings) -> list[pl.Callback]:
+def _limits(train: TrainSettings) -> Iterator[pl.Callback]:
     """What ends a training early: patience and minutes."""
-    train = settings.train
-    limits: list[pl.Callback] = []
     if train.patience is not None:
         mode = "min" if train.monitor.endswith("loss") else "max"
-        limits.append(EarlyStopping(train.monitor, patience=train.patience, mode=mode))
+        yield EarlyStopping(train.monitor, patience=train.patience, mode=mode)
     if train.max_minutes is not None:
         duration = timedelta(minutes=train.max_minutes)
-        limits.append(Timer(duration, interval="epoch", verbose=False))
-    return limits
-
-
-def _averaging(train: TrainSettings, steps: int) -> list[pl.Callback]:
-    """`[train] average`: an average over about an epoch of steps, and at least over ten."""
-    if train.average == "none":
-        return []
-    return [EMAWeightAveraging(decay=1 - 1 / min(1000, max(10, steps)))]
+        yield Timer(duration, interval="epoch", verbose=False)
 
 
 @contextmanager

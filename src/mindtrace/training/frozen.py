@@ -28,7 +28,7 @@ from mindtrace.models.classifier import Batch
 from mindtrace.models.weights import head_of
 from mindtrace.progress import Progress
 from mindtrace.system import atomic_write
-from mindtrace.training.export import FEATURES, export_onnx, has_head, with_head
+from mindtrace.training.export import FEATURES, Outputs, export_onnx, has_head, with_head
 
 # Graphs kept below ROOT.
 _KEPT = 8
@@ -46,6 +46,17 @@ def trains_head_only(settings: Settings) -> bool:
     return settings.model.freeze and still
 
 
+def frozen_part(
+    model: ImageClassifier, settings: Settings, progress: Progress
+) -> FrozenPart | None:
+    """What runs once; None if all layers learn, or more than one follows the features."""
+    if not trains_head_only(settings):
+        return None
+    part = FrozenPart(model, settings, progress)
+    plain = isinstance(model.network.get_submodule(head_of(model.network)), nn.Linear)
+    return part if plain and has_head(part.graph) else None
+
+
 class FrozenPart:
     """All of a network but its last layer, which `Head` trains.
 
@@ -56,15 +67,11 @@ class FrozenPart:
     def __init__(self, model: ImageClassifier, settings: Settings, progress: Progress) -> None:
         self.model = model.eval()
         self.graph = _kept_graph(model, settings.dirs.root / "graphs", progress)
-        self._head = model.network.get_submodule(head_of(model.network))
-        self._threads = settings.compute.threads or 1
+        self._head = cast(nn.Linear, model.network.get_submodule(head_of(model.network)))
         self._device = settings.compute.device
+        # One thread computes on an accelerator.
+        self._threads = (settings.compute.threads or 1) if self._device == "cpu" else 1
         self._progress = progress
-
-    @property
-    def usable(self) -> bool:
-        """Whether the last layer alone stands between features and logits."""
-        return isinstance(self._head, nn.Linear) and has_head(self.graph)
 
     def features(self, split: ImageSplit, check: Callable[[], None] = lambda: None) -> Tensor:
         """What goes into the last layer, float32 (images, features); `check` may raise."""
@@ -85,7 +92,6 @@ class FrozenPart:
     def put_back(self, head: Head) -> None:
         """Give network and graph the trained layer."""
         weight, bias = head.trained()
-        assert isinstance(self._head, nn.Linear)
         with torch.no_grad():
             self._head.weight.copy_(weight)
             self._head.bias.copy_(bias)
@@ -105,23 +111,12 @@ class FrozenPart:
             session = open_session(self.graph, 1)
             yield lambda x: torch.from_numpy(session.run([FEATURES], {INPUT: x.numpy()})[0])
             return
-        seen: dict[str, Tensor] = {}
-        hook = self._head.register_forward_pre_hook(lambda _, inputs: seen.update(x=inputs[0]))
-        network = self.model.network.to(self._device)
-
-        @torch.inference_mode()
-        def run(x: Tensor) -> Tensor:
-            network(x.to(self._device))
-            return seen["x"].cpu()
-
-        threads, self._threads = self._threads, 1
+        outputs = Outputs(self.model.network).to(self._device)
         try:
             with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-                yield run
+                yield torch.inference_mode()(lambda x: outputs(x.to(self._device))[-1].cpu())
         finally:
-            self._threads = threads
-            hook.remove()
-            network.cpu()
+            outputs.cpu()
 
 
 class Head(ImageClassifier):
@@ -138,10 +133,9 @@ class Head(ImageClassifier):
         super().__init__(last_layer(features.shape[1], len(config.class_names)), config)
         self.automatic_optimization = False
         self.label_smoothing = settings.train.label_smoothing
+        ends = math.log10(STRONGEST), math.log10(WEAKEST)
         epochs = settings.train.max_epochs
-        self._decays = torch.logspace(
-            math.log10(STRONGEST), math.log10(WEAKEST), epochs, dtype=torch.float64
-        ).tolist()
+        self._decays = torch.logspace(*ends, epochs, dtype=torch.float64).tolist()
         self.image_weights: Tensor | None = None
         self._mean, self._deviation = scale_of(features)
 

@@ -26,12 +26,12 @@ _DECAY, _TIMES = 0.3, 10.0
 def suspect_labels(settings: Settings, progress: Progress) -> tuple[SuspectLabel, ...]:
     """Images of all splits whose label is probably wrong, the most suspect first."""
     name, weights = settings.model.name, settings.model.weights
+    if name in OWN_NETWORKS:
+        name, weights = PHOTO_NETWORK, "default"
+    elif weights in ("auto", "none"):
+        weights = "default"
     settings = settings.replace(
-        **{
-            "model.name": PHOTO_NETWORK if name in OWN_NETWORKS else name,
-            "model.weights": "default" if weights in ("auto", "none") else weights,
-            "model.freeze": True,
-        }
+        **{"model.name": name, "model.weights": weights, "model.freeze": True}
     )
     settings = resolve_compute(settings)
     data = build_data(settings, input_requirements(settings.model))
@@ -39,7 +39,7 @@ def suspect_labels(settings: Settings, progress: Progress) -> tuple[SuspectLabel
     try:
         model = build_model(settings.model, settings.train, data.spec, data.class_names)
     except DownloadError as error:
-        error.hint = "--set model.weights=PATH names a file of them; without --labels none are read"
+        error.hint = f"--set model.name={name} --set model.weights=PATH names a file of them"
         raise
     part = FrozenPart(model, settings, progress)
     features = torch.cat([part.features(data.split(stage)) for stage in STAGES])

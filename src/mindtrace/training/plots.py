@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,7 +19,7 @@ from PIL import Image
 from mindtrace import html
 from mindtrace.data.batches import ImageSplit, to_pixels
 from mindtrace.progress import EpochReport
-from mindtrace.training.report import ClassScore, Mistake, Report
+from mindtrace.training.report import Mistake, Report
 
 DPI = 110
 COLUMNS = 4
@@ -39,11 +40,17 @@ def write_report(
 ) -> None:
     """Write `report.html`, `report.json` and the plots as PNG."""
     (folder / "report.json").write_text(json.dumps(asdict(report)) + "\n", encoding="utf-8")
-    _save(curves(course), folder / "curves.png")
-    _save(confusion(report, class_names), folder / "confusion.png")
-    _save(calibration(report), folder / "calibration.png")
+    figures = {
+        "curves": curves(course),
+        "confusion": confusion(report, class_names),
+        "calibration": calibration(report),
+    }
     if report.mistakes:
-        _save(mistakes(report, test, class_names), folder / "mistakes.png")
+        figures["mistakes"] = mistakes(report, test, class_names)
+    for name, figure in figures.items():
+        # Not by pyplot, which wants a window system and keeps figures between two trainings.
+        FigureCanvasAgg(figure)
+        figure.savefig(folder / f"{name}.png", dpi=DPI)
     text = report_page(report, test, class_names, Image.open(folder / "curves.png"))
     (folder / "report.html").write_text(text, encoding="utf-8")
 
@@ -73,7 +80,8 @@ def report_page(
             html.table(
                 ("class", "test images", "precision", "recall", "F1"),
                 (
-                    (escape(one.class_name), f"{one.images:,}", *map(_share, _scores(one)))
+                    [escape(one.class_name), f"{one.images:,}"]
+                    + ["" if x is None else f"{x:.4f}" for x in (one.precision, one.recall, one.f1)]
                     for one in classes
                 ),
             ),
@@ -100,14 +108,6 @@ def _figure(mistake: Mistake, test: ImageSplit, class_names: Sequence[str]) -> s
         f'</span><span class="down">answer: {answer} ({mistake.confidence:.0%})</span>'
         f'<span class="soft">{path}</span></div>'
     )
-
-
-def _scores(one: ClassScore) -> tuple[float | None, ...]:
-    return one.precision, one.recall, one.f1
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
 
 
 def curves(course: Sequence[EpochReport]) -> Figure:
@@ -147,16 +147,11 @@ def confusion(report: Report, class_names: Sequence[str]) -> Figure:
     if count <= LEGIBLE:
         axes.set_xticks(range(count), class_names, rotation=45, ha="right")
         axes.set_yticks(range(count), class_names)
+        middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
         for row, column in zip(*np.nonzero(counts), strict=True):
             dark = shares[row, column] > 0.4
             axes.text(
-                column,
-                row,
-                str(counts[row, column]),
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if dark else "black",
+                column, row, str(counts[row, column]), {"color": "w" if dark else "k"}, **middle
             )
     return figure
 
@@ -165,22 +160,12 @@ def calibration(report: Report) -> Figure:
     """Accuracy by confidence; a calibrated network is on the diagonal."""
     figure = Figure(figsize=(4.6, 4.6), layout="constrained")
     axes = figure.subplots()
-    width = report.bins[0].high - report.bins[0].low
-    filled = [one for one in report.bins if one.accuracy is not None]
-    axes.bar(
-        [(one.low + one.high) / 2 for one in filled],
-        [one.accuracy or 0.0 for one in filled],
-        width=0.92 * width,
-        color=_FIRST,
-    )
+    middles = [(one.low + one.high) / 2 for one in report.bins]
+    heights = [one.accuracy or 0.0 for one in report.bins]
+    axes.bar(middles, heights, width=0.92 / len(middles), color=_FIRST)
     axes.plot([0, 1], [0, 1], "--", color=_SECOND)
-    axes.set(
-        title=f"expected calibration error {report.calibration_error:.4f}",
-        xlabel="confidence",
-        ylabel="accuracy",
-        xlim=(0, 1),
-        ylim=(0, 1),
-    )
+    title = f"expected calibration error {report.calibration_error:.4f}"
+    axes.set(title=title, xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -201,9 +186,3 @@ def mistakes(report: Report, test: ImageSplit, class_names: Sequence[str]) -> Fi
             fontsize=8,
         )
     return figure
-
-
-def _save(figure: Figure, path: Path) -> None:
-    # Not by pyplot, which wants a window system and keeps figures between two trainings.
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=DPI)

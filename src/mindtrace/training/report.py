@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -154,6 +155,7 @@ def report(
     bins = reliability(confidence, right)
     wrong = np.flatnonzero(~right)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
+    paths: Sequence[str | None] = files or [None] * len(labels)
     classes = tuple(_scores(confusion, class_names))
     return Report(
         accuracy=float(right.mean()),
@@ -165,14 +167,8 @@ def report(
         bins=bins,
         confusions=tuple(_confusions(confusion, class_names)),
         mistakes=tuple(
-            Mistake(
-                index=int(index),
-                label=int(labels[index]),
-                predicted=int(predicted[index]),
-                confidence=float(confidence[index]),
-                path=None if files is None else files[index],
-            )
-            for index in worst
+            Mistake(at, int(labels[at]), int(predicted[at]), float(confidence[at]), paths[at])
+            for at in worst.tolist()
         ),
         warnings=tuple(_warnings(classes, trained)),
     )
@@ -211,45 +207,33 @@ def _warnings(classes: Sequence[ClassScore], trained: NDArray[np.int64]) -> Iter
 
 def reliability(confidence: NDArray[np.floating[Any]], right: NDArray[np.bool_]) -> tuple[Bin, ...]:
     """Group answers by confidence, in (0, 1], into bins of equal width."""
-    edges = np.linspace(0, 1, BINS + 1)
+    edges = np.linspace(0, 1, BINS + 1).tolist()
     where = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    bins = []
-    for index in range(BINS):
-        inside = where == index
-        filled = bool(inside.any())
-        bins.append(
-            Bin(
-                low=float(edges[index]),
-                high=float(edges[index + 1]),
-                images=int(inside.sum()),
-                confidence=float(confidence[inside].mean()) if filled else None,
-                accuracy=float(right[inside].mean()) if filled else None,
-            )
-        )
-    return tuple(bins)
+    members = [where == index for index in range(BINS)]
+    return tuple(
+        Bin(low, high, int(inside.sum()), _mean(confidence[inside]), _mean(right[inside]))
+        for (low, high), inside in zip(pairwise(edges), members, strict=True)
+    )
+
+
+def _mean(values: NDArray[Any]) -> float | None:
+    return float(values.mean()) if len(values) else None
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
     """Expected calibration error: the mean gap of the bins, weighted by their images."""
     # Guo et al., "On Calibration of Modern Neural Networks" (2017), equation 5.
-    total = sum(one.images for one in bins)
-    gaps = [
-        one.images * abs(one.accuracy - one.confidence)
-        for one in bins
-        if one.accuracy is not None and one.confidence is not None
-    ]
-    return sum(gaps) / total if total else 0.0
+    gaps = [one.images * abs((one.accuracy or 0) - (one.confidence or 0)) for one in bins]
+    return sum(gaps) / sum(one.images for one in bins)
 
 
-def _scores(confusion: NDArray[np.int64], class_names: Sequence[str]) -> list[ClassScore]:
-    right, called, real = np.diag(confusion), confusion.sum(0), confusion.sum(1)
-    return [
-        ClassScore(
+def _scores(confusion: NDArray[np.int64], class_names: Sequence[str]) -> Iterator[ClassScore]:
+    counts = zip(np.diag(confusion), confusion.sum(0), confusion.sum(1), strict=True)
+    for name, (right, called, real) in zip(class_names, counts, strict=True):
+        yield ClassScore(
             class_name=name,
-            images=int(real[label]),
-            precision=float(right[label] / called[label]) if called[label] else None,
-            recall=float(right[label] / real[label]) if real[label] else None,
-            f1=float(2 * right[label] / (called + real)[label]) if real[label] else None,
+            images=int(real),
+            precision=float(right / called) if called else None,
+            recall=float(right / real) if real else None,
+            f1=float(2 * right / (called + real)) if real else None,
         )
-        for label, name in enumerate(class_names)
-    ]
