@@ -21,18 +21,16 @@ from mindtrace.bundle.model_config import ModelConfig
 from mindtrace.bundle.predictions import class_metrics
 from mindtrace.preprocess import decoded, normalise
 
-WARM_UP = 0.3
-START_DIVISOR = 25.0
-END_DIVISOR = 1e4
+Batch = tuple[Tensor, Tensor]
 
 
 def one_cycle(peak: float, total_steps: int) -> Callable[[int], float]:
     """The learning rate of each step: up to `peak` and down again, in half cosines."""
     # Smith and Topin, "Super-Convergence" (2018), with the constants of torch's OneCycleLR.
     # A step beyond the last keeps the last rate.
-    rise = max(1.0, WARM_UP * total_steps - 1)
+    rise = max(1.0, 0.3 * total_steps - 1)
     fall = max(1.0, total_steps - 1 - rise)
-    start, end = peak / START_DIVISOR, peak / START_DIVISOR / END_DIVISOR
+    start, end = peak / 25, peak / 25 / 1e4
 
     def rate(step: int) -> float:
         if step <= rise:
@@ -42,9 +40,6 @@ def one_cycle(peak: float, total_steps: int) -> Callable[[int], float]:
         return target + (begin - target) / 2 * (1 + math.cos(math.pi * fraction))
 
     return rate
-
-
-Batch = tuple[Tensor, Tensor]
 
 
 class ImageClassifier(pl.LightningModule):
@@ -130,9 +125,8 @@ class ImageClassifier(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW (fused) over what is not frozen, with the schedule."""
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(
-            trainable, lr=self.lr, weight_decay=self.weight_decay, fused=True
-        )
+        decay = self.weight_decay
+        optimizer = torch.optim.AdamW(trainable, lr=self.lr, weight_decay=decay, fused=True)
         if self.steps_per_epoch is None:
             total = float(self.trainer.estimated_stepping_batches)
         else:
