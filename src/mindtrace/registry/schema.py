@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
+from mindtrace.config.urls import masked
 from mindtrace.errors import StoreError
 
 _LOG = logging.getLogger("mindtrace")
@@ -31,6 +32,13 @@ def describe_schema(revision: str, uri: str) -> tuple[str, str]:
         reason = f"the database is newer than this MLflow (schema revision {revision})"
         return reason, "pip install --upgrade mindtrace mlflow"
     return f"its schema (revision {revision}) is of an older MLflow", f"mlflow db upgrade {uri}"
+
+
+def require_current(revision: str, uri: str) -> None:
+    """StoreError for another schema on a database server, which MLflow may migrate silently."""
+    if age_of(revision) != "current":
+        reason, hint = describe_schema(revision, masked(uri))
+        raise StoreError(f"registry {masked(uri)}: {reason}", hint=hint)
 
 
 def revision_of(connection: sqlite3.Connection) -> str | None:

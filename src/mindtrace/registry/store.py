@@ -40,7 +40,7 @@ from mindtrace.errors import StoreError, hint_if_full
 from mindtrace.registry.names import ARTIFACTS
 from mindtrace.registry.places import is_below, resolve
 from mindtrace.registry.reader import making_marker
-from mindtrace.registry.schema import before_writing, describe_schema
+from mindtrace.registry.schema import before_writing, describe_schema, require_current
 from mindtrace.system import file_lock
 
 _LOG = logging.getLogger("mindtrace")
@@ -244,7 +244,10 @@ def ping(uri: str) -> None:
             hint = "pip install 'mindtrace[postgres]'"
             raise StoreError(f"registry {masked(uri)}: {error}", hint=hint) from error
         try:
-            engine.connect().close()
+            with engine.connect() as connection:
+                if engine.dialect.has_table(connection, "alembic_version"):
+                    found = connection.scalar(sql("select version_num from alembic_version"))
+                    require_current(str(found), uri)
         finally:
             engine.dispose()
 
