@@ -90,13 +90,14 @@ def test_a_root_that_is_mounted_elsewhere_while_its_own_path_is_there(
     train = f"train --source digits --max-epochs 1 {' '.join(TRAIN)}"
     assert run(f"{train} --set train.seed=1") == "digits/2\n"
     assert run(f"{train} --set train.seed=2", own) == "digits/3\n"
+    assert run(f"{train} --set train.seed=3") == "digits/4\n"
     run("registry promote digits/2 --force --reason x")
     for root in (own, place):
         run("registry verify --all", root)
         assert "digits\t2" in run(f"predict {tmp_path / 'image.png'}", root)
     run("registry gc --keep 1")
     run("registry verify --all", own)
-    assert len(list((own / "mlartifacts").glob("*/artifacts/bundle"))) == 2  # champion, newest
+    assert len(list((own / "mlartifacts").glob("*/artifacts/bundle"))) == 3  # all but digits/3
     assert list(place.iterdir()) == []  # it is mounted for those processes only
 
 
@@ -200,4 +201,4 @@ def test_a_folder_that_grew_is_trained_by_a_job_and_passes_the_gate(tmp_path: Pa
         assert second.promotion is not None
         assert second.promotion["verdict"] in ("PROMOTE", "HOLD"), second.promotion
         entry = history(opened.settings, "photos")[-1]
-        assert (entry.to, entry.comparison is None) == (2, False), entry
+        assert (entry.to, entry.test_digest is None) == (2, False), entry
