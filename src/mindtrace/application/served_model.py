@@ -14,17 +14,17 @@ from mindtrace.bundle.predictions import GOLDEN_TOLERANCE, largest_difference
 from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, MindtraceError, StoreError, listed
 from mindtrace.registry.names import CHAMPION
+from mindtrace.registry.reader import open_reader
 from mindtrace.service.following import (
-    Identity,
     Opened,
-    find_row,
+    identity_of,
     is_moving,
     open_or_wait,
     open_remembered,
     open_row,
     pointed_at,
 )
-from mindtrace.service.predict import LoadedModel
+from mindtrace.service.predict import Identity, LoadedModel
 
 if TYPE_CHECKING:
     from mindtrace.registry.reader import ModelVersion
@@ -174,7 +174,7 @@ class ChampionPoller:
     def poll(self) -> None:
         """Look once, and replace the model if another one is meant."""
         model = self._served.model
-        identity = None if model is None else Identity.of(model)
+        identity = None if model is None else model.identity
         try:
             row = self._wanted(identity)
         except MindtraceError as error:
@@ -192,7 +192,7 @@ class ChampionPoller:
                 self._served.trouble = "no-version"
         if row is None:
             return
-        wanted = Identity.of_row(row)
+        wanted = identity_of(row)
         if wanted == identity:
             self._refused = self._failed = None
         elif wanted != self._refused:
@@ -209,7 +209,7 @@ class ChampionPoller:
         if same and self._polls % _THOROUGH:
             self._refused = self._failed = None
             return None
-        return find_row(self._settings, *found)
+        return open_reader(self._settings).version(*found)
 
     def _replace(self, row: ModelVersion, wanted: Identity) -> None:
         name = f"{row.name}/{row.version}"

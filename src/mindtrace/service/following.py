@@ -20,7 +20,7 @@ from mindtrace.registry.reference import (
     locate_version,
     parse_reference,
 )
-from mindtrace.service.predict import LoadedModel
+from mindtrace.service.predict import Identity, LoadedModel
 from mindtrace.system import atomic_write
 
 if TYPE_CHECKING:
@@ -40,23 +40,9 @@ class Opened:
     golden: tuple[GoldenCase, ...]
 
 
-@dataclass(frozen=True)
-class Identity:
-    """Tells versions apart, also those of a registry that was deleted and made anew."""
-
-    model_name: str | None  # None for a bare folder, as its version
-    version: int | None
-    digest: str | None  # of the bundle; None where nobody registered one
-
-    @classmethod
-    def of(cls, model: LoadedModel) -> Identity:
-        """The identity of what is served."""
-        return cls(model.model_name, model.version, model.predictor.digest)
-
-    @classmethod
-    def of_row(cls, row: ModelVersion) -> Identity:
-        """The identity of what is registered."""
-        return cls(row.name, row.version, row.tags.get(PREFIX + "bundle_digest"))
+def identity_of(row: ModelVersion) -> Identity:
+    """The identity of what is registered."""
+    return Identity(row.name, row.version, row.tags.get(PREFIX + "bundle_digest"))
 
 
 def open_or_wait(settings: Settings, model_ref: str | None) -> Opened | None:
@@ -109,11 +95,6 @@ def pointed_at(
     if version is None and model_name is not None:
         raise NotFoundError("alias", f"{name}@{reference.alias}")
     return None if version is None else (name, version)
-
-
-def find_row(settings: Settings, model_name: str, version: int) -> ModelVersion | None:
-    """What the registry says of one version."""
-    return open_reader(settings).version(model_name, version)
 
 
 def _open_and_remember(settings: Settings, model_ref: str | None, located: Located) -> Opened:
