@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.visiting import FOUR, Server, Visit, draw
 from tests.jobs.fake import taken
 
-from mindtrace.data.datasets import digits_file, read_digits
+from mindtrace.data.datasets import read_digits
 from mindtrace.jobs.queue import JobQueue
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -53,7 +53,7 @@ def test_an_image_is_classified(server: Server, visit: Visit, tmp_path: Path) ->
     expect(page.locator("#pad-empty")).to_be_visible()
 
     picture = tmp_path / "digit.png"
-    Image.fromarray(read_digits(digits_file())[0][0]).save(picture)
+    Image.fromarray(read_digits()[0][0]).save(picture)
     page.get_by_label("Choose picture").set_input_files(picture)
     expect(label).to_have_text("0")
     expect(page.get_by_alt_text("The picture digit.png")).to_be_visible()

@@ -12,7 +12,7 @@ from PIL import Image
 from playwright.sync_api import Page, Route, expect
 from tests.browser.visiting import THREE, ZERO, Server, Visit, draw, on_the_pad
 
-from mindtrace.data.datasets import digits_file, read_digits
+from mindtrace.data.datasets import read_digits
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.proof]
 
@@ -25,7 +25,7 @@ def page(server: Server, visit: Visit) -> Page:
 @pytest.fixture(scope="module")
 def digit() -> bytes:
     """A picture of a real 0, 8 x 8."""
-    return png(read_digits(digits_file())[0][0])
+    return png(read_digits()[0][0])
 
 
 def png(pixels: np.ndarray[Any, Any]) -> bytes:

@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from mindtrace.data.augment import AUGMENTATIONS, DRAWS
-from mindtrace.data.listing import Stage
-from mindtrace.preprocess import ImageSpec, Mode, resized
+from mindtrace.preprocess import ImageSpec
 
 Batch = tuple[Tensor, Tensor]
 
@@ -119,42 +117,6 @@ def to_images(pixels: NDArray[np.uint8]) -> Tensor:
         # torch has no read-only tensors; nothing writes into these.
         warnings.simplefilter("ignore", UserWarning)
         return torch.from_numpy(pixels)
-
-
-def array_splits(
-    pixels: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    division: Mapping[Stage, Tensor],
-    spec: ImageSpec,
-) -> dict[Stage, ImageSplit]:
-    """The split of each stage, from all images, (n, h, w[, 3]), and the indices of each stage."""
-    rows = {stage: indices.numpy() for stage, indices in division.items()}
-    return {stage: _array_split(pixels[at], labels[at], spec) for stage, at in rows.items()}
-
-
-def _array_split(
-    pixels: NDArray[np.uint8], labels: NDArray[np.int64], spec: ImageSpec
-) -> ImageSplit:
-    own_mode: Mode = "L" if pixels.ndim == 3 else "RGB"
-    fits = pixels.shape[1:3] == (spec.height, spec.width)
-    known = None
-    if own_mode != spec.mode or not fits:
-        known = np.frombuffer(b"".join(image_digests(pixels)), np.uint8).reshape(-1, 32)
-    grey = own_mode == "L" or spec.mode == "L"
-    if not fits or grey != (own_mode == "L"):
-        # With the resize that predict and serve use; 16 us for an image of 28 x 28.
-        shape = (len(pixels), spec.height, spec.width, *(() if grey else (3,)))
-        out = np.empty(shape, np.uint8)
-        for place, one in enumerate(pixels):
-            image = Image.fromarray(one).convert("L" if grey else "RGB")
-            out[place] = np.asarray(resized(image, spec))
-        pixels = out
-    if grey:
-        # Three equal channels are one channel seen three times: they take no memory.
-        images = to_images(pixels)[:, None].expand(-1, spec.channels, -1, -1)
-    else:
-        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    return ImageSplit(images, torch.from_numpy(labels), spec, known)
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

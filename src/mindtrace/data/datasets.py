@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import hashlib
 import importlib.util
 import os
 import shutil
@@ -20,17 +19,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from mindtrace.config.config import Config
 from mindtrace.config.urls import masked
-from mindtrace.data.batches import array_splits, channel_statistics, image_digests
+from mindtrace.data.batches import ImageSplit, channel_statistics, image_digests
 from mindtrace.data.datamodule import ImageDataModule, ImageStats, SourceImages
 from mindtrace.data.download import downloads
 from mindtrace.data.folder import load
 from mindtrace.data.listing import ListedImage, Listing, Stage
-from mindtrace.data.split import BY_COUNT, BY_IMAGE
+from mindtrace.data.split import BY_COUNT
 from mindtrace.errors import DataError, DownloadError, UsageError
-from mindtrace.preprocess import InputRequirements, Mode
+from mindtrace.preprocess import ImageSpec, resized
 from mindtrace.system import file_lock
 
 _DIGITS = tuple("0123456789")
@@ -52,8 +52,8 @@ class _Source:
     mnist_kind: bool = False  # validates on 5,000 images, not a tenth
     mirrored: bool = True  # all its files can come from one other folder
     names: tuple[str, ...] | None = None  # of classes; None for torchvision's
-    mean: float | None = None  # of the training images, as std; None computes them
-    std: float | None = None
+    # Mean and deviation of the training images; None computes them.
+    statistics: tuple[tuple[float], tuple[float]] | None = None
 
 
 _FLAG: dict[Stage, dict[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
@@ -72,8 +72,8 @@ def _mnist_kind(dataset: str, archives: str = "*.gz", **about: Any) -> _Source:
 
 
 SOURCES = {
-    "mnist": _mnist_kind("MNIST", names=_DIGITS, mean=0.1307, std=0.3081),
-    "fashion_mnist": _mnist_kind("FashionMNIST", mean=0.2860, std=0.3530),
+    "mnist": _mnist_kind("MNIST", names=_DIGITS, statistics=((0.1307,), (0.3081,))),
+    "fashion_mnist": _mnist_kind("FashionMNIST", statistics=((0.2860,), (0.3530,))),
     "kmnist": _mnist_kind("KMNIST"),
     "emnist": _mnist_kind("EMNIST", "*.zip", splits=_BALANCED),
     "cifar10": _Source("CIFAR10", "cifar-10-batches-py", "cifar-10-python.tar.gz", _FLAG),
@@ -150,8 +150,6 @@ class TorchvisionImages(ImageDataModule):
                 raise DataError(
                     f"{self.source}: label {found.max()}, expected 0 to {len(names) - 1}"
                 )
-        every = torch.from_numpy(np.concatenate(list(labels.values())))
-        counts = {stage: len(found) for stage, found in labels.items()}
         if not hasattr(parts["train"], "data"):
             images = []
             for stage, part in parts.items():
@@ -163,26 +161,17 @@ class TorchvisionImages(ImageDataModule):
             listing = Listing(self._folder, names, dict.fromkeys(parts, names), images)
             return load(self, listing, self.data_dir / "cache")
         for stage, part in parts.items():
-            if len(part.data) != len(labels[stage]):
-                raise DataError(
-                    f"{self.source}, {stage}: {len(part.data):,} images, "
-                    f"{len(labels[stage]):,} labels"
-                )
-        pixels = np.concatenate([self._pixels(part) for part in parts.values()])
-        keys = image_digests(pixels) if self.split_rule == BY_IMAGE else []
-        drawn = self.divide(every, counts, keys)
-        division, notes = drawn.parts, drawn.notes("image {}".format)
-        if self._about.mean is None or self._about.std is None:
-            train = pixels[division["train"].numpy()]
-            planes = train[:, None] if train.ndim == 3 else train.transpose(0, 3, 1, 2)
-            mean, std = channel_statistics(torch.from_numpy(planes))
-        else:
-            mean, std = (self._about.mean,), (self._about.std,)
-        mode: Mode = "L" if pixels.ndim == 3 else "RGB"
-        height, width = pixels.shape[1:3]
-        spec = self.resolve_spec(ImageStats(mode, height, width, mean, std))
-        splits = array_splits(pixels, every.numpy(), division, spec)
-        return SourceImages(splits, spec, names, notes, counts.keys())
+            if len(part.data) != (count := len(labels[stage])):
+                found = f"{len(part.data):,} images, {count:,} labels"
+                raise DataError(f"{self.source}, {stage}: {found}")
+        return _in_memory(
+            self,
+            np.concatenate([self._pixels(part) for part in parts.values()]),
+            np.concatenate(list(labels.values())),
+            {stage: len(found) for stage, found in labels.items()},
+            names,
+            self._about.statistics,
+        )
 
     def _pixels(self, part: Any) -> NDArray[np.uint8]:
         """The images of a part in memory: (n, h, w) or (n, h, w, 3)."""
@@ -324,11 +313,7 @@ class MNIST(TorchvisionImages):
         num_val: validation images, or the fraction of the training file.
         pin_memory: page-locked batches where there is a CUDA device.
         data_dir: holds the folder `MNIST`; None for `[DIR_PATHS] DATA`.
-        split_seed: decides which training images validate.
-        image_size: pixels a side to scale to; None for the images' own.
-        requirements: what the network requires of its input.
-        mirror: address of a folder with the files; None for torchvision's mirrors.
-        test_fraction: not used; the test file is the test split.
+        **options: of `TorchvisionImages` and `ImageDataModule`.
     """
 
     source = "mnist"
@@ -341,12 +326,7 @@ class MNIST(TorchvisionImages):
         num_val: int | float = 5_000,
         pin_memory: bool = False,
         data_dir: str | Path | None = None,
-        *,
-        split_seed: int = 0,
-        image_size: int | None = None,
-        requirements: InputRequirements | None = None,
-        mirror: str | None = None,
-        test_fraction: float = 0.2,
+        **options: Any,
     ) -> None:
         super().__init__(
             type(self).source,
@@ -356,11 +336,7 @@ class MNIST(TorchvisionImages):
             num_val=num_val,
             pin_memory=pin_memory,
             data_dir=data_dir,
-            split_seed=split_seed,
-            image_size=image_size,
-            requirements=requirements,
-            mirror=mirror,
-            test_fraction=test_fraction,
+            **options,
         )
 
 
@@ -387,41 +363,64 @@ class Digits(ImageDataModule):
 
     def read(self) -> SourceImages:
         """Read scikit-learn's file, without importing scikit-learn."""
-        pixels, labels = read_digits(digits_file())
-        spec = self.resolve_spec(ImageStats("L", 8, 8, (0.3053,), (0.3759,)))
-        counts: dict[Stage, int] = {"train": len(labels)}
-        division = self.divide(torch.from_numpy(labels), counts, []).parts
-        splits = array_splits(pixels, labels, division, spec)
-        return SourceImages(splits, spec, _DIGITS, given=counts.keys())
+        pixels, labels = read_digits()
+        statistics = (0.3053,), (0.3759,)
+        return _in_memory(self, pixels, labels, {"train": len(labels)}, _DIGITS, statistics)
 
 
-# Of the uncompressed table: 1,797 lines of 64 grey levels from 0 to 16 and a label.
-_TABLE_SHA256 = "6ebb3d2fee246a4e99363262ddf8a00a3c41bee6014c373ed9d9216ba7f651b8"
-
-
-def digits_file() -> Path:
-    """scikit-learn's gzipped table; importing scikit-learn would take a second."""
+def read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The images of scikit-learn's table, uint8 (1797, 8, 8), 0 to 255, and their labels."""
+    # Importing scikit-learn would take a second.
     found = importlib.util.find_spec("sklearn")
-    if found is None or not found.submodule_search_locations:
-        raise DataError(
-            "source = digits: scikit-learn is not installed", hint="pip install scikit-learn"
-        )
-    return Path(found.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
-
-
-def read_digits(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The images, uint8 (1797, 8, 8) scaled to 0 to 255, and the labels of the gzipped table."""
+    home = found.submodule_search_locations[0] if found and found.submodule_search_locations else ""
     try:
-        text = gzip.decompress(path.read_bytes())
+        text = gzip.decompress(Path(home, "datasets", "data", "digits.csv.gz").read_bytes())
     except (OSError, EOFError) as error:
         raise DataError(
-            f"source = digits: cannot read {path}: {error}", hint="reinstall scikit-learn"
-        ) from error
-    if hashlib.sha256(text).hexdigest() != _TABLE_SHA256:
-        raise DataError(
-            f"source = digits: {path} is not the file that is known",
+            f"source = digits: cannot read the file of scikit-learn: {error}",
             hint="reinstall scikit-learn",
-        )
+        ) from error
     table = np.loadtxt(text.decode().splitlines(), delimiter=",", dtype=np.int64)
-    levels = (table[:, :-1] * 255 + 8) // 16
+    levels = (table[:, :-1] * 255 + 8) // 16  # of 16
     return levels.astype(np.uint8).reshape(-1, 8, 8), table[:, -1].copy()
+
+
+def _in_memory(
+    data: ImageDataModule,
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    counts: Mapping[Stage, int],
+    class_names: tuple[str, ...],
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None,
+) -> SourceImages:
+    """Split images of one size, (n, h, w[, 3]), and bring them into the network's size."""
+    digests = image_digests(pixels)
+    division = data.divide(torch.from_numpy(labels), counts, digests)
+    if statistics is None:
+        train = pixels[division.parts["train"].numpy()]
+        planes = train[:, None] if train.ndim == 3 else train.transpose(0, 3, 1, 2)
+        statistics = channel_statistics(torch.from_numpy(planes))
+    height, width = pixels.shape[1:3]
+    stats = ImageStats("L" if pixels.ndim == 3 else "RGB", height, width, *statistics)
+    spec = data.resolve_spec(stats)
+    images = torch.from_numpy(_scaled(pixels, spec))
+    images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
+    known = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+    splits = {}
+    for stage, part in division.parts.items():
+        # Three equal channels are one channel seen three times: they take no memory.
+        own = images[part].contiguous().expand(-1, spec.channels, -1, -1)
+        splits[stage] = ImageSplit(own, torch.from_numpy(labels)[part], spec, known[part.numpy()])
+    notes = division.notes("image {}".format)
+    return SourceImages(splits, spec, class_names, notes, counts.keys())
+
+
+def _scaled(pixels: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.uint8]:
+    """The images in the size of `spec`, and grey if it is, by the resize of predict and serve."""
+    grey = pixels.ndim == 3 or spec.mode == "L"
+    if pixels.shape[1:3] == (spec.height, spec.width) and grey == (pixels.ndim == 3):
+        return pixels
+    out = np.empty((len(pixels), spec.height, spec.width, *(() if grey else (3,))), np.uint8)
+    for place, one in enumerate(pixels):
+        out[place] = resized(Image.fromarray(one).convert("L" if grey else "RGB"), spec)
+    return out
