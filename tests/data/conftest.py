@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -67,6 +68,22 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
 
 def idx(array: NDArray[np.uint8]) -> bytes:
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def png(number: int, level: int = 6) -> bytes:
+    """An image of three pixels that differs for each number, compressed at a level."""
+    file = io.BytesIO()
+    pixels = np.array([[number % 251, number // 251, 7]], np.uint8)
+    Image.fromarray(pixels).save(file, "PNG", compress_level=level)
+    return file.getvalue()
+
+
+def write_images(folder: Path, images: Iterable[tuple[str, int]]) -> Path:
+    """The image of a number at each path in the folder."""
+    for path, number in images:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(png(number))
+    return folder
 
 
 def md5(data: bytes) -> str:

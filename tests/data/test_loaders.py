@@ -160,7 +160,7 @@ def test_digits_are_those_of_scikit_learn(data: Digits) -> None:
 
 
 def test_a_file_of_digits_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mindtrace.data.datasets.gzip.decompress", lambda data: Path("/nowhere").read_bytes())
+    monkeypatch.setattr("gzip.decompress", lambda data: Path("/nowhere").read_bytes())
     with pytest.raises(DataError, match=r"digits: cannot read .*/nowhere"):
         Digits().setup()
 

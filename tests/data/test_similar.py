@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from mindtrace.data import ImageFolder
-from mindtrace.data.check import check
-from mindtrace.data.similar import difference_hashes, similar_pairs
+from mindtrace.data.check import check, similar_pairs
+from mindtrace.data.decode import difference_hashes
 
 
 def scene(seed: int, side: int = 160) -> Image.Image:
@@ -38,7 +38,7 @@ def test_copies_are_found(change: str) -> None:
         [difference_hashes(image) for image in [*map(scene, range(40)), COPIES[change](scene(7))]]
     )
     splits = np.array([0] * 40 + [2])
-    assert [(one.first, one.second) for one in similar_pairs(hashes, splits)] == [(40, 7)]
+    assert [pair[:2] for pair in similar_pairs(hashes, splits)] == [(40, 7)]
     assert list(similar_pairs(hashes, np.zeros(41, np.int64))) == [], "in one split it is no leak"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,26 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from tests.data.conftest import png, write_images
 
 from mindtrace.config.settings import load_settings
 from mindtrace.data import ImageDataModule, ImageFolder, ImageTable, build_data
 from mindtrace.data.check import check
+from mindtrace.data.listing import STAGES
 from mindtrace.errors import ConfigError, DataFolderError
 
-STAGES = ("train", "val", "test")
 Row = Mapping[str, Any]
-
-
-def png(number: int) -> bytes:
-    file = io.BytesIO()
-    pixels = np.array([[number % 251, number // 251, 7]], np.uint8)
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 def write(file: Path, rows: Sequence[Row], *, images: bool = True, delimiter: str = ",") -> Path:
@@ -41,9 +32,8 @@ def write(file: Path, rows: Sequence[Row], *, images: bool = True, delimiter: st
         writer = csv.DictWriter(out, columns, delimiter=delimiter)
         writer.writeheader()
         writer.writerows(rows)
-    for number, row in enumerate(rows if images else ()):
-        (path := file.parent / row["path"]).parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(number))
+    if images:
+        write_images(file.parent, [(row["path"], number) for number, row in enumerate(rows)])
     return file
 
 
@@ -186,22 +176,10 @@ def test_a_hundred_faults_are_told_at_most(tmp_path: Path) -> None:
         ("path,label\n0.png,\udcff\n", "not a table"),
         (None, "no such file"),
     ],
-    ids=[
-        "path",
-        "label",
-        "empty",
-        "head-only",
-        "one-class",
-        "no-train",
-        "foreign",
-        "quote",
-        "not-UTF-8",
-        "missing",
-    ],
+    ids=str,
 )
 def test_what_is_no_table(tmp_path: Path, text: str | None, says: str) -> None:
-    for number in range(3):
-        (tmp_path / f"{number}.png").write_bytes(png(number))
+    write_images(tmp_path, [(f"{number}.png", number) for number in range(3)])
     file = tmp_path / "t.csv"
     if text is not None:
         file.write_bytes(text.encode(errors="surrogateescape"))
@@ -229,10 +207,7 @@ def test_images_in_too_few_groups_are_not_split(tmp_path: Path) -> None:
 
 
 def test_a_pattern_keeps_what_it_finds_together(tmp_path: Path) -> None:
-    for n in range(120):
-        path = tmp_path / f"{'ab'[n % 2]}/p{n // 6:02d}_{n}.png"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(png(n))
+    write_images(tmp_path, [(f"{'ab'[n % 2]}/p{n // 6:02d}_{n}.png", n) for n in range(120)])
     for pattern in (r"p(\d+)_", r"p\d+", r"/(p..)"):
         stages = placed(ImageFolder(tmp_path, group=pattern))
         parts = {(path.split("/p")[1][:2], stage) for path, stage in stages.items()}
@@ -278,8 +253,7 @@ def test_no_image_changes_its_split_while_its_group_stays(
     found: list[dict[str, str]] = []
     for state in states:
         rows = [{"path": f"{n}.png", "label": "ab"[n % 2], "group": f"g{own}"} for n, own in state]
-        for number, _ in state:
-            (home / f"{number}.png").write_bytes(png(number))
+        write_images(home, [(f"{number}.png", number) for number, _ in state])
         data = ImageTable(write(home / "t.csv", rows, images=False), split_seed=seed)
         groups = {row["path"]: row["group"] for row in rows}
         stages = {groups[path]: stage for path, stage in placed(data).items()}

@@ -1,24 +1,65 @@
-"""A contact sheet: rows of images with two lines of text before each."""
+"""The contact sheet of a check: rows of images with two lines of text before each."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image, ImageDraw, ImageFont
 
+from mindtrace.data.batches import to_pixels
+from mindtrace.data.check import CheckedImage, DataCheck, named
+from mindtrace.data.datamodule import ImageDataModule
+from mindtrace.preprocess import open_pixels
+
 T = TypeVar("T")
 
-COLUMNS, LARGEST_ROWS = 10, 100
+_COLUMNS, _LARGEST_ROWS = 10, 100
 _TILE, _GAP, _MARGIN = 72, 6, 16
 _LETTERS = 28  # of a line that fit
 
 
+def contact_sheet(
+    data: ImageDataModule, images: Iterable[CheckedImage], found: DataCheck
+) -> Image.Image:
+    """A row for each of the first hundred classes, with images spread evenly, and suspects."""
+    class_names = list(found.counts["train"])
+    members: defaultdict[str, list[CheckedImage]] = defaultdict(list)
+    at: dict[str, CheckedImage] = {}
+    for image in images:
+        if not image.error:
+            members[image.place.class_name].append(image)
+            at[named(image.place)] = image
+    rows = [
+        (name, f"{len(members[name]):,}", [_picture(data, one) for one in spread(members[name])])
+        for name in class_names[:_LARGEST_ROWS]
+    ]
+    more = len(class_names) - len(rows)
+    rows += [
+        (
+            Path(one.path).name,
+            f"{one.class_name}: {one.suggested}?",
+            [_picture(data, at[named(one)])],
+        )
+        for one in (found.suspects or ())[:_LARGEST_ROWS]
+    ]
+    return draw_sheet(rows, more=more)
+
+
+def _picture(data: ImageDataModule, image: CheckedImage) -> Image.Image:
+    """One image in its own size and in colour."""
+    if isinstance(image.at, str):
+        return open_pixels(Path(image.at).read_bytes(), "RGB", *data.accepted)
+    pixels = to_pixels(data.split(image.place.split).images[image.at : image.at + 1])[0]
+    return Image.fromarray(pixels).convert("RGB")
+
+
 def spread(images: Sequence[T]) -> list[T]:
-    """Up to `COLUMNS` of them, evenly."""
-    count = min(COLUMNS, len(images))
+    """Up to `_COLUMNS` of them, evenly."""
+    count = min(_COLUMNS, len(images))
     return [images[place * len(images) // count] for place in range(count)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -19,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mindtrace.data.similar import HASHES, difference_hashes
 from mindtrace.errors import DataError, ImageError
 from mindtrace.preprocess import (
     DAMAGE,
@@ -39,6 +37,12 @@ _GREY = {"1", "L", "LA", "La", "F", "I", "I;16", "I;16L", "I;16B", "I;16N"}
 _WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
 _ORIENTATION, _ROTATED, _SIDEWAYS = 0x0112, {2, 3, 4, 5, 6, 7, 8}, {5, 6, 7, 8}
 _BAD_HEADER = (*DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+#: Hashes of a photo's looks: of itself, then of it without a margin on one side or two.
+HASHES = 9
+_MARGIN = 0.025
+# Smaller pictures, such as digits, are alike without being copies.
+_SMALLEST_SIDE = 48
 
 # One file: its header, height and width upright, and the digest of its pixels. `error` says
 # why there is none.
@@ -159,6 +163,25 @@ def _for_each(work: Callable[[int], None], count: int, report: Report, threads: 
             report(part.stop)
 
 
+def difference_hashes(image: Image.Image) -> NDArray[np.uint64]:
+    """Whether each part of a picture is lighter than the one to its left: uint64, (9,).
+
+    Zeros, which look like nothing, for a picture with a side below 48 pixels.
+    """
+    hashes = np.zeros(HASHES, np.uint64)
+    if min(image.size) < _SMALLEST_SIDE:
+        return hashes
+    small = image.convert("L").resize((72, 64), Image.Resampling.BOX)
+    for place, (across, down) in enumerate(
+        (x, y) for x in (0, -_MARGIN, _MARGIN) for y in (0, -_MARGIN, _MARGIN)
+    ):
+        right, bottom = 72 * (1 + min(0, across)), 64 * (1 + min(0, down))
+        box = (max(0, 72 * across), max(0, 64 * down), right, bottom)
+        levels = np.asarray(small.resize((9, 8), Image.Resampling.BILINEAR, box=box))
+        hashes[place] = np.packbits(levels[:, 1:] > levels[:, :-1]).view(np.uint64)[0]
+    return hashes
+
+
 def _header(file: str | io.BytesIO, accepted: Accepted) -> tuple[Any, ...]:
     """The fields of `FACTS` that Pillow knows before it decodes."""
     try:
@@ -203,8 +226,8 @@ def _named(path: str) -> Iterator[None]:
 # Part of every key: another format or another way to decode makes other entries.
 CACHE_FORMAT = 2
 _MANIFEST, _LOCK, _NEW = "manifest.json", ".lock", ".new"
-# The digest in the manifest is over so much of a file, from its beginning on.
-_COMPARED_BYTES = 64 * 2**20
+#: About all images; the images, their digests and their places in the listing.
+Decoded = tuple[Mapping[str, Any], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -221,35 +244,38 @@ def find_or_make(
     key: CacheKey,
     fill: Callable[[Path], Mapping[str, Any]],
     on_wait: Callable[[], None],
-) -> Mapping[str, Any] | None:
-    """What `fill` returned when it wrote the arrays of `home / key.name`, now or earlier.
+) -> Decoded | None:
+    """What `fill` wrote into `home / key.name`, now or earlier; None where none can be written.
 
-    Entries are written aside and renamed: whole or absent. None where none can be written.
+    `fill` writes the arrays and returns what else there is to say of the images. Entries are
+    written aside and renamed: whole or absent.
     """
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError:
         return None
     entry, new = home / key.name, home / _NEW
-    if (about := _found(entry)) is not None or not os.access(home, os.W_OK):
-        return about
+    if (found := _found(entry)) is not None or not os.access(home, os.W_OK):
+        return found
     try:
         with file_lock(home / _LOCK, on_wait=on_wait):
-            if (about := _found(entry)) is not None:
-                return about  # by another process in the meantime
+            if (found := _found(entry)) is not None:
+                return found  # by another process in the meantime
             # Left by a process that was killed: a living one would hold the lock.
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir()
             try:
-                about = fill(new)
-                _seal(new, key, about)
+                manifest = {"about": fill(new), "origin": (key.folder, key.listing)}
+                (new / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+                for path in (*new.iterdir(), new):
+                    sync(path)
                 shutil.rmtree(entry, ignore_errors=True)
                 _remove_stale(home, key)
                 new.rename(entry)
                 sync(home)
             finally:
                 shutil.rmtree(new, ignore_errors=True)
-            return about
+            return _found(entry)
     except OSError as error:
         raise DataError(
             f"cannot keep decoded images in {home}: {error.strerror or error}",
@@ -257,26 +283,23 @@ def find_or_make(
         ) from error
 
 
-def _found(entry: Path) -> Mapping[str, Any] | None:
-    """None if there is no entry or it is damaged."""
+def _found(entry: Path) -> Decoded | None:
+    """None if there is no entry, or a part of one."""
     try:
-        manifest = json.loads((entry / _MANIFEST).read_text(encoding="utf-8"))
-        files = manifest["files"]
-        whole = all(_described(entry / name) == files[name] for name in files)
-        about: Mapping[str, Any] = manifest["about"]
-        return about if whole else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        about = json.loads((entry / _MANIFEST).read_text(encoding="utf-8"))["about"]
+        names = ("images.npy", "digests.npy", "order.npy")
+        images, digests, order = (np.load(entry / name, mmap_mode="r") for name in names)
+        return about, images, digests, order
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _remove_stale(home: Path, key: CacheKey) -> None:
     for path in home.glob(f"*/{_MANIFEST}"):
-        try:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             folder, listing = json.loads(path.read_text(encoding="utf-8"))["origin"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # nothing says whose it is
-        if folder == key.folder and listing != key.listing:
-            shutil.rmtree(path.parent, ignore_errors=True)
+            if folder == key.folder and listing != key.listing:
+                shutil.rmtree(path.parent)
 
 
 def new_array(path: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -304,19 +327,3 @@ def reorder(array: NDArray[Any], order: NDArray[np.int64]) -> None:
             array[place] = array[source]
             place = source
         array[place], sources[place] = first, -1
-
-
-def _seal(folder: Path, key: CacheKey, about: Mapping[str, Any]) -> None:
-    """Write the manifest and flush everything to the disk."""
-    files = {path.name: _described(path) for path in sorted(folder.iterdir())}
-    origin = (key.folder, key.listing)
-    manifest = {"format_version": CACHE_FORMAT, "origin": origin, "about": about, "files": files}
-    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    for path in (*folder.iterdir(), folder):
-        sync(path)
-
-
-def _described(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.sha256(file.read(_COMPARED_BYTES)).hexdigest()
-    return {"size": path.stat().st_size, "sha256": digest}

@@ -22,6 +22,7 @@ from mindtrace.data.datamodule import ImageDataModule, ImageStats, SourceImages
 from mindtrace.data.decode import (
     CACHE_FORMAT,
     CacheKey,
+    Decoded,
     decode_files,
     find_or_make,
     new_array,
@@ -37,8 +38,6 @@ from mindtrace.errors import DataFolderError, ImageError, listed
 LARGEST_OWN_SIDE = 224
 DEFAULT_SIDE = 64
 _MOST, _ABOUT = 0.75, 0.1  # so many images differ by at most so much of a side
-
-_ARRAYS = ("images", "digests", "order")
 
 
 class ImageFolder(ImageDataModule):
@@ -133,24 +132,19 @@ def group_notes(images: Sequence[ListedImage]) -> tuple[str, ...]:
 
 def load(data: ImageDataModule, listing: Listing, cache_dir: Path | None) -> SourceImages:
     """Take the images from the cache, or decode them into it or into memory."""
-    about: Mapping[str, Any] | None = None
+    found: Decoded | None = None
     notes: tuple[str, ...] = ()
     labels = labels_of(listing.images, listing.class_names)
     if cache_dir is not None:
-        key = _cache_key(data, listing, labels)
-        about = find_or_make(
+        found = find_or_make(
             cache_dir,
-            key,
+            _cache_key(data, listing, labels),
             lambda folder: _decode(data, listing, labels, folder)[0],
             lambda: data.progress.stage("waiting for another process that decodes images"),
         )
-        if about is None:
+        if found is None:
             notes = (f"{cache_dir} cannot be written: images are decoded anew each time",)
-    if cache_dir is None or about is None:
-        about, *arrays = _decode(data, listing, labels, None)
-    else:
-        arrays = [np.load(cache_dir / key.name / f"{name}.npy", mmap_mode="r") for name in _ARRAYS]
-    images, digests, order = arrays
+    about, images, digests, order = found or _decode(data, listing, labels, None)
     own = about["stats"]
     stats = ImageStats(**{**own, "mean": tuple(own["mean"]), "std": tuple(own["std"])})
     spec = data.resolve_spec(stats)
@@ -177,10 +171,8 @@ def load(data: ImageDataModule, listing: Listing, cache_dir: Path | None) -> Sou
     return SourceImages(splits, spec, listing.class_names, notes, listing.classes.keys())
 
 
-def _decode(
-    data: ImageDataModule, listing: Listing, labels: Tensor, into: Path | None
-) -> tuple[dict[str, Any], Any, Any, Any]:
-    """Facts on all images, and `_ARRAYS` in the order of the stages, in `into` or in memory."""
+def _decode(data: ImageDataModule, listing: Listing, labels: Tensor, into: Path | None) -> Decoded:
+    """The images in the order of the stages, in memory or in files of the folder `into`."""
     data.shares(listing.classes)  # refuses before the work what `divide` would refuse
     paths = [one.file for one in listing.images]
     count = len(paths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ def check(
         if not path.parent.is_dir():
             raise UsageError(f"--sheet {path}: no such folder: {path.parent}")
     from mindtrace.data.check import check
+    from mindtrace.data.contact_sheet import contact_sheet
     from mindtrace.data.datamodule import build_data
 
     data = build_data(settings.replace(**{"data.image_size": None}))
@@ -49,15 +51,17 @@ def check(
         from mindtrace.training.labels import suspect_labels
 
         find_suspects = partial(suspect_labels, settings, progress)
-    found, picture = check(data, None if sheet is None else Path(sheet), find_suspects)
-    if sheet is not None and picture is not None:
-        encoded = io.BytesIO()
-        picture.save(encoded, _FORMATS[path.suffix.lower()])
-        try:
-            atomic_write(path, encoded.getvalue())
-        except OSError as error:
-            raise UsageError(f"--sheet {path}: {error.strerror}") from error
-    return found
+    found, images = check(data, find_suspects)
+    if sheet is None:
+        return found
+    progress.stage("drawing the contact sheet")
+    encoded = io.BytesIO()
+    contact_sheet(data, images, found).save(encoded, _FORMATS[path.suffix.lower()])
+    try:
+        atomic_write(path, encoded.getvalue())
+    except OSError as error:
+        raise UsageError(f"--sheet {path}: {error.strerror}") from error
+    return replace(found, sheet=str(path))
 
 
 def verdict(found: DataCheck, *, allow_leakage: bool = False) -> MindtraceError | None:
