@@ -12,7 +12,7 @@ from PIL import Image
 
 from mindtrace.config.settings import load_settings
 from mindtrace.data import Digits, build_data
-from mindtrace.data.augment import AUGMENTATIONS, DRAWS, light
+from mindtrace.data.batches import AUGMENTATIONS, DRAWS, light
 
 
 def draw(turn: float = 0.0, across: float = 0.0, down: float = 0.0) -> torch.Tensor:

@@ -44,17 +44,13 @@ def data(tiny: Any, tmp_path: Path) -> MNIST:
     return MNIST(data_dir=tmp_path, batch_size=16, **SMALL)
 
 
-def test_a_split_is_a_data_set(data: MNIST) -> None:
-    assert (len(data.train), len(data.val), len(data.test)) == (100, 20, 40)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_any_data_loader_takes_a_split(data: MNIST, workers: int) -> None:
     image, label = data.train[3]
     assert (image.shape, image.dtype, type(label)) == ((1, 12, 10), torch.float32, int)
     assert torch.equal(image, data.sample("train", 3)[0]) and label == data.sample("train", 3)[1]
     with pytest.raises(IndexError):
         data.train[100]
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_any_data_loader_takes_a_split(data: MNIST, workers: int) -> None:
     batches = list(DataLoader(data.test, batch_size=16, num_workers=workers))
     x, y = next(iter(data.test_dataloader()))
     assert torch.equal(torch.cat([a for a, _ in batches]), x)

@@ -114,38 +114,47 @@ def exif(turn: int) -> Image.Exif:
     return tags
 
 
+def moving(channels: int) -> tuple[Image.Image, dict[str, Any]]:
+    first, *others = (Image.fromarray(noise(channels)) for _ in range(3))
+    return first, {"save_all": True, "append_images": others}
+
+
 def grey_files(folder: Path) -> None:
     """Grey files of several kinds."""
+    frame, frames = moving(1)
+    frame.save(folder / "moving.png", **frames)
     Image.fromarray(noise(1)).save(folder / "plain.png")
     Image.fromarray(noise(1) > 128).save(folder / "bits.png")
     Image.fromarray(noise(1, 16)).save(folder / "deep.png")
     Image.fromarray(noise(2), "LA").save(folder / "alpha.png")
     Image.fromarray(noise(1)).save(folder / "jpeg.jpg", exif=exif(6))
-    frames = [Image.fromarray(noise(1)) for _ in range(3)]
-    frames[0].save(folder / "moving.png", save_all=True, append_images=frames[1:])
 
 
 def colour_files(folder: Path) -> None:
     """Colour files of several kinds."""
-    Image.fromarray(noise(3)).save(folder / "plain.png")
-    Image.fromarray(noise(4), "RGBA").save(folder / "alpha.png")
     palette = Image.fromarray(noise(3)).quantize(16)
-    palette.save(folder / "palette.png")
-    palette.save(folder / "hole.png", transparency=3)
-    Image.fromarray(noise(4), "RGBA").save(folder / "alpha.webp", lossless=True)
-    Image.fromarray(noise(1)).save(folder / "keyed.png", transparency=40)
-    Image.fromarray(noise(3)).save(folder / "coloured_key.png", transparency=(1, 2, 3))
-    Image.fromarray(noise(4), "CMYK").save(folder / "print.jpg")
-    for turn in range(1, 9):
-        Image.fromarray(noise(3)).save(folder / f"turned{turn}.jpg", exif=exif(turn))
-        Image.fromarray(noise(3)).save(folder / f"turned{turn}.png", exif=exif(turn))
-        Image.fromarray(noise(3)).save(folder / f"turned{turn}.webp", exif=exif(turn))
-    frames = [Image.fromarray(noise(3)) for _ in range(3)]
-    frames[0].save(folder / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
-    frames[0].save(folder / "moving.png", save_all=True, append_images=frames[1:])
+    frame, frames = moving(3)
     text = PngImagePlugin.PngInfo()
     text.add_text("comment", "of no importance")
-    Image.fromarray(noise(3)).save(folder / "commented.png", pnginfo=text)
+    for name, image, options in (
+        ("plain.png", Image.fromarray(noise(3)), {}),
+        ("alpha.png", Image.fromarray(noise(4), "RGBA"), {}),
+        ("palette.png", palette, {}),
+        ("hole.png", palette, {"transparency": 3}),
+        ("alpha.webp", Image.fromarray(noise(4), "RGBA"), {"lossless": True}),
+        ("keyed.png", Image.fromarray(noise(1)), {"transparency": 40}),
+        ("coloured_key.png", Image.fromarray(noise(3)), {"transparency": (1, 2, 3)}),
+        ("print.jpg", Image.fromarray(noise(4), "CMYK"), {}),
+        ("moving.webp", frame, {**frames, "lossless": True}),
+        ("moving.png", frame, frames),
+        ("commented.png", Image.fromarray(noise(3)), {"pnginfo": text}),
+        *(
+            (f"turned{turn}.{kind}", Image.fromarray(noise(3)), {"exif": exif(turn)})
+            for turn in range(1, 9)
+            for kind in ("jpg", "png", "webp")
+        ),
+    ):
+        image.save(folder / name, **options)
 
 
 def folder_of(tmp_path: Path, *kinds: Any) -> Path:

@@ -130,25 +130,17 @@ def folder_error(folder: Path) -> DataFolderError:
     return caught.value
 
 
-def test_a_missing_folder(tmp_path: Path) -> None:
-    (tmp_path / "flowers").mkdir()
-    error = folder_error(tmp_path / "flovers")
-    assert (error.reason, error.hint) == ("no such folder", f"{tmp_path} has flowers")
-
-
-def test_a_folder_without_classes(tmp_path: Path) -> None:
+def test_folders_that_lack_something(tmp_path: Path, make_folder: Any) -> None:
     (tmp_path / "file").touch()
+    error = folder_error(tmp_path / "flovers")
+    assert (error.reason, error.hint) == ("no such folder", f"{tmp_path} has file")
     assert folder_error(tmp_path / "file").reason == "not a folder"
     assert folder_error(tmp_path).reason == "no images"
     for name in ("a.png", "b.jpg"):
         (tmp_path / name).touch()
     assert folder_error(tmp_path).reason == "no sub-folders; 2 images directly in it"
-
-
-def test_an_empty_class_or_split(make_folder: Any) -> None:
     folder = make_folder("train/cat", "train/dog")
-    emu = folder / "train" / "emu"
-    emu.mkdir()
+    (emu := folder / "train" / "emu").mkdir()
     assert folder_error(folder).reason == f"class 'emu' has no images in {emu}"
     (emu / "emu.txt").touch()
     assert folder_error(folder).reason == f"class 'emu' has no images: 1 other files in {emu}"

@@ -117,9 +117,12 @@ def test_a_class_of_few_images(
     counts = {stage: found.counts[stage]["rare"] for stage in STAGES}
     assert counts.items() >= expected.items() and sum(counts.values()) == images
     assert sum(count > 0 for count in counts.values()) == min(images, 3)
-    home = tmp_path.with_name("cache")
-    assert placed(data) == placed(ImageFolder(tmp_path, split_seed=seed, cache_dir=home))
-    assert found.notes == data.notes
+    for _ in range(2):  # decoded, and from what was decoded
+        kept = ImageFolder(tmp_path, split_seed=seed, cache_dir=tmp_path.with_name("cache"))
+        assert placed(data) == placed(kept)
+        assert found.notes == data.notes == kept.notes
+    moved = ["rare/" in note for note in data.notes if note.startswith("moved, as its class had")]
+    assert any(moved) or images in (1, 4), "of few images one has to be moved, or two"
     lacking = [stage for stage in STAGES if not counts[stage]]
     if images == 2:
         assert f"{lacking[0]} has no image of class rare" in data.notes
@@ -130,20 +133,6 @@ def test_copies_count_as_one_image(tmp_path: Path) -> None:
     found, _ = check(ImageFolder(tmp_path))
     assert found.counts["train"]["rare"] == 9
     assert (found.leakage, len(found.duplicates)) == ((), 1)
-
-
-def test_what_was_moved_is_said_also_from_the_cache(tmp_path: Path) -> None:
-    folder = write_images(
-        pets(tmp_path / "pets", 20), [(f"rare/{n}.png", 5000 + n) for n in range(3)]
-    )
-    for seed in range(4):
-        kept = [
-            ImageFolder(folder, split_seed=seed, cache_dir=tmp_path / "cache").notes
-            for _ in range(2)
-        ]
-        assert kept[0] == kept[1] == ImageFolder(folder, split_seed=seed).notes
-    said = "moved, as its class had no image there: rare/"
-    assert any(note.startswith(said) for note in kept[0]), kept
 
 
 @pytest.mark.parametrize(

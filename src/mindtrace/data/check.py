@@ -190,9 +190,7 @@ def duplicates_of(images: Iterable[CheckedImage]) -> tuple[Duplicates, ...]:
     for image in images:
         if not image.error:
             groups[image.digest].append(image.place)
-    return tuple(
-        Duplicates(digest.hex(), tuple(group)) for digest, group in groups.items() if len(group) > 1
-    )
+    return tuple(Duplicates(key.hex(), tuple(own)) for key, own in groups.items() if len(own) > 1)
 
 
 def parted_groups(
@@ -203,7 +201,7 @@ def parted_groups(
     for image in images:
         if image.group is not None:
             groups[image.group].append(image.place)
-    found = (SharedGroup(name, tuple(places)) for name, places in groups.items())
+    found = (SharedGroup(name, tuple(own)) for name, own in groups.items())
     return tuple(one for one in found if one.refused(made_by))
 
 

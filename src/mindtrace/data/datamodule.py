@@ -16,8 +16,8 @@ from torch import Tensor
 from mindtrace.bundle.predictions import pairs_digest
 from mindtrace.config.schema import reasons
 from mindtrace.config.sections import PHOTO_SOURCES, DataSettings
-from mindtrace.data.augment import AUGMENTATIONS
 from mindtrace.data.batches import (
+    AUGMENTATIONS,
     DataDigests,
     EvalBatches,
     ImageSplit,
@@ -329,12 +329,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def digests(self) -> DataDigests:
         """Digests over all images and over the test images; computed once."""
         if self._digests is None:
-            pairs = {
-                stage: list(
-                    zip(self.split(stage).digests(), self.split(stage).labels.tolist(), strict=True)
-                )
-                for stage in STAGES
-            }
+            pairs = {}
+            for stage in STAGES:
+                split = self.split(stage)
+                pairs[stage] = list(zip(split.digests(), split.labels.tolist(), strict=True))
             self._digests = DataDigests(
                 data_digest=pairs_digest(pair for stage in STAGES for pair in pairs[stage]),
                 test_digest=pairs_digest(pairs["test"]),

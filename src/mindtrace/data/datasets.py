@@ -78,7 +78,7 @@ SOURCES = {
     "emnist": _mnist_kind("EMNIST", "*.zip", splits=_BALANCED),
     "cifar10": _Source("CIFAR10", "cifar-10-batches-py", "cifar-10-python.tar.gz", _FLAG),
     "cifar100": _Source("CIFAR100", "cifar-100-python", "cifar-100-python.tar.gz", _FLAG),
-    "svhn": _Source("SVHN", "", "", _NAME, names=_DIGITS),
+    "svhn": _Source("SVHN", "", "*_32x32.mat", _NAME, names=_DIGITS),
     "flowers102": _Source("Flowers102", "flowers-102", "flowers-102/*.tgz", _NAMES, mirrored=False),
     "oxford_iiit_pet": _Source(
         "OxfordIIITPet", "oxford-iiit-pet", "oxford-iiit-pet/*.tar.gz", _TRAINVAL, mirrored=False
@@ -215,7 +215,8 @@ class TorchvisionImages(ImageDataModule):
 
     def _downloaded(self) -> dict[Stage, Any]:
         """Download and unpack aside, then rename: a killed download leaves nothing half done."""
-        if self._about.mnist_kind and self._archives() and not os.access(self.data_dir, os.W_OK):
+        by_hand = any(self.data_dir.glob(self._about.archives))
+        if self._about.mnist_kind and by_hand and not os.access(self.data_dir, os.W_OK):
             with tempfile.TemporaryDirectory() as folder:
                 return self._fill(Path(folder))  # these are read into memory
         aside = self.data_dir / f".{self.source}.new"
@@ -229,26 +230,24 @@ class TorchvisionImages(ImageDataModule):
                 shutil.rmtree(aside, ignore_errors=True)
                 try:
                     self._fill(aside)
-                    self._move(aside)
+                    self._folder.mkdir(parents=True, exist_ok=True)
+                    for path in (aside / self._about.folder).iterdir():
+                        target = self._folder / path.name
+                        if target.is_dir():
+                            shutil.rmtree(target)
+                        path.replace(target)
                 finally:
                     shutil.rmtree(aside, ignore_errors=True)
+                return self._read(self.data_dir)
         except OSError as error:
             raise DownloadError(
                 f"cannot write into {self.data_dir}: {error.strerror or error}",
                 hint="choose another folder: --set dir_paths.data=DIR",
             ) from error
-        try:
-            return self._read(self.data_dir)
-        except _FAULTS as error:
-            raise DataError(f"{self.source} in {self.data_dir}: {_one_line(error)}") from error
-
-    def _archives(self) -> list[Path]:
-        """The archives that were put by hand."""
-        return list(self.data_dir.glob(self._about.archives)) if self._about.archives else []
 
     def _fill(self, aside: Path) -> dict[Stage, Any]:
         """Have torchvision unpack or download everything; archives put by hand are used."""
-        for archive in self._archives():
+        for archive in self.data_dir.glob(self._about.archives):
             copy = aside / archive.relative_to(self.data_dir)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(archive, copy)
@@ -276,21 +275,10 @@ class TorchvisionImages(ImageDataModule):
     def _folder(self) -> Path:
         return self.data_dir / self._about.folder
 
-    def _move(self, aside: Path) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for number, path in enumerate((aside / self._about.folder).iterdir()):
-            target = self._folder / path.name
-            if target.is_dir():
-                target.replace(aside / f".old{number}")
-            path.replace(target)
-
 
 def _first(part: Any, *names: str) -> Any:
     """The first of these attributes that a data set of torchvision has."""
-    for name in names:
-        if hasattr(part, name):
-            return getattr(part, name)
-    raise DataError(f"{type(part).__name__}: this torchvision has none of {', '.join(names)}")
+    return next(getattr(part, name) for name in names if hasattr(part, name))
 
 
 def _one_line(error: BaseException) -> str:
