@@ -249,7 +249,8 @@ def test_a_lower_limit_refuses_what_was_decoded_before(run_cli: RunCli, folder: 
         ([(128, 128)] * 20 + [(500, 900)] * 4, "128 x 128 pixels: that of 20 of 24 images"),
         ([(120 + n // 2, 100) for n in range(24)], "100 x 126 pixels: that of 2 of 24 images"),
         ([(30, 20), (20, 30)] * 12, "64 x 64 pixels: the images' sides are 20 to 30 pixels"),
-        ([(300, 225)] * 24, "64 x 64 pixels: the images' sides are 225 to 300 pixels"),
+        ([(224, 10)] * 24, None),
+        ([(225, 10)] * 24, "64 x 64 pixels: the images' sides are 10 to 225 pixels"),
         ([(8, 8)] * 17 + [(8, 30)] * 7, "64 x 64 pixels: the images' sides are 8 to 30 pixels"),
     ],
 )

@@ -53,27 +53,6 @@ def test_grey_images_in_a_colour_network_take_no_more_memory(make_folder: Any) -
     assert next(iter(data.val_dataloader()))[0].shape == (len(data.val), 3, 6, 8)
 
 
-@pytest.mark.parametrize(
-    ("sizes", "expected"),
-    [
-        ([(30, 20)], (30, 20)),
-        ([(224, 10)], (224, 10)),
-        ([(225, 10)], (64, 64)),
-        ([(30, 20), (20, 30)], (64, 64)),
-    ],
-)
-def test_the_size_is_the_images_own_where_that_makes_sense(
-    make_folder: Any, sizes: list[tuple[int, int]], expected: tuple[int, int]
-) -> None:
-    for position, size in enumerate(sizes):
-        folder = make_folder(f"a{position}", f"b{position}", count=3, size=size)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # on its side: seen upright it has the size of the first
-    Image.new("L", sizes[0]).save(folder / "a0" / "turned.jpg", exif=exif)
-    spec = ImageFolder(folder, num_val=0.1).spec
-    assert (spec.height, spec.width) == expected
-
-
 def test_mean_and_deviation_are_those_of_the_training_images(make_folder: Any) -> None:
     data = ImageFolder(make_folder("a", "b", mode="RGB", count=20))
     images = data.split("train").images.double() / 255
