@@ -56,11 +56,16 @@ class ImageTable(ImageFolder):
         rows, faults = _checked(cells, column)
         files = self._local([row.path for row in rows])
         lines: dict[str | None, int] = {}
+        found: dict[Stage, dict[str, list[ListedImage]]] = {}
         for row, file in zip(rows, files, strict=True):
+            name = masked(row.path)
+            group = row.group if column in columns else group_in(self.group, name)
+            image = ListedImage(str(file), name, row.split, row.label, group, row.weight)
+            found.setdefault(row.split, {}).setdefault(row.label, []).append(image)
             if file is None or not Path(file).is_file():
-                faults.append((row.line, f"no such file: {masked(row.path)}"))
+                faults.append((row.line, f"no such file: {name}"))
             elif file in lines:
-                faults.append((row.line, f"{masked(row.path)} is in line {lines[file]} already"))
+                faults.append((row.line, f"{name} is in line {lines[file]} already"))
             lines.setdefault(file, row.line)
         if faults:
             faults.sort()
@@ -69,12 +74,6 @@ class ImageTable(ImageFolder):
                 [Fault(str(self.dir), line, None, None, what) for line, what in faults[:_MOST]],
                 hint=f"and {more:,} more faults" if more > 0 else "correct or remove these rows",
             )
-        found: dict[Stage, dict[str, list[ListedImage]]] = {}
-        for row, file in zip(rows, files, strict=True):
-            name = masked(row.path)
-            group = row.group if column in columns else group_in(self.group, name)
-            image = ListedImage(str(file), name, row.split, row.label, group, row.weight)
-            found.setdefault(row.split, {}).setdefault(row.label, []).append(image)
         classes = {stage: list(found[stage]) for stage in STAGES if stage in found}
         if "train" not in classes:
             reason = f"has {listed(list(classes))} but no train" if rows else "no rows"
