@@ -67,7 +67,14 @@ def test_a_sound_folder(run_cli: RunCli, folder: Path, root: Path) -> None:
     assert document["counts"]["train"] == {"cat": 6, "dog": 6}
     assert document["sizes"] == [{"height": 9, "width": 7, "images": 24}]
     assert (document["modes"], document["formats"]) == ({"RGB": 24}, {"PNG": 24})
-    for name in ("unreadable", "missing_classes", "added_classes", "leakage", "conflicts"):
+    for name in (
+        "unreadable",
+        "missing_classes",
+        "added_classes",
+        "leakage",
+        "conflicts",
+        "duplicates",
+    ):
         assert document[name] == []
     assert len(document["data_digest"]) == len(document["test_digest"]) == 64
 

@@ -22,7 +22,6 @@ from mindtrace.data.check import (
 )
 from mindtrace.data.contact_sheet import contact_sheet, draw_sheet, spread
 from mindtrace.errors import DataFolderError
-from mindtrace.progress import Progress
 
 
 def checked(folder: Path, **options: Any) -> DataCheck:
@@ -41,20 +40,6 @@ def three_splits(make_folder: Any) -> Path:
         *(f"{split}/{name}" for split in ("train", "val", "test") for name in ("a", "b")), count=5
     )
     return folder
-
-
-def test_a_sound_folder(three_splits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[str] = []
-    monkeypatch.setattr(Progress, "stage", lambda self, text: heard.append(text))
-    found = checked(three_splits)
-    assert heard == ["checking 30 images"]
-    assert (found.source, found.dir) == ("folder", str(three_splits))
-    assert found.counts == {split: {"a": 5, "b": 5} for split in ("train", "val", "test")}
-    assert (found.modes, found.formats) == ({"L": 30}, {"PNG": 30})
-    assert found.sizes == (ImageSize(6, 8, 30),)
-    assert found.unreadable == found.missing_classes == found.added_classes == ()
-    assert same_pixels(found) == []
-    assert found.notes == ()
 
 
 @pytest.mark.parametrize("classes", [("a", "b"), ("train/a", "train/b", "val/a", "val/b")])
