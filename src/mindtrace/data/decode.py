@@ -153,14 +153,20 @@ def _for_each(work: Callable[[int], None], count: int, report: Report, threads: 
     # Threads do: Pillow and hashlib leave the interpreter lock while they work on pixels.
     parts = [range(at, min(at + _BLOCK, count)) for at in range(0, count, _BLOCK)]
 
+    ended = False
+
     def some(part: range) -> range:
         for place in part:
-            work(place)
+            if not ended:
+                work(place)
         return part
 
     with ThreadPoolExecutor(threads or available_cores()) as pool:
-        for part in pool.map(some, parts):  # which cancels what waits when one fails
-            report(part.stop)
+        try:
+            for part in pool.map(some, parts):
+                report(part.stop)
+        finally:
+            ended = True  # at a fault or a signal, threads end with the image they are at
 
 
 def difference_hashes(image: Image.Image) -> NDArray[np.uint64]:
