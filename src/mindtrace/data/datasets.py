@@ -162,8 +162,8 @@ class TorchvisionImages(ImageDataModule):
             return load(self, listing, self.data_dir / "cache")
         for stage, part in parts.items():
             if len(part.data) != (count := len(labels[stage])):
-                found = f"{len(part.data):,} images, {count:,} labels"
-                raise DataError(f"{self.source}, {stage}: {found}")
+                both = f"{len(part.data):,} images, {count:,} labels"
+                raise DataError(f"{self.source}, {stage}: {both}")
         return _in_memory(
             self,
             np.concatenate([self._pixels(part) for part in parts.values()]),
