@@ -162,6 +162,20 @@ def test_a_trained_version(real: httpx.Client) -> None:
     shown = real.get("/models/digits/versions/1").json()
     TypeAdapter(VersionItem).validate_python(shown, strict=True)
     assert shown["params"]["data.source"] == "digits"
+    assert "report" not in shown, "a path of this machine"
+    files = {
+        name: real.get(f"/models/digits/versions/1/report/{name}") for name in shown["report_files"]
+    }
+    assert {"report.json", "curves.png", "confusion.png", "calibration.png"} <= set(files)
+    for name, file in files.items():
+        kind = "image/png" if name.endswith(".png") else "application/json"
+        assert (file.status_code, file.headers["content-type"]) == (200, kind)
+        assert file.headers["x-content-type-options"] == "nosniff"
+    assert len(files["report.json"].json()["classes"]) == 10
+    assert files["curves.png"].content.startswith(b"\x89PNG")
+    for name in ("report.html", "none.png", "%2e%2e%2freport.json", "..%2fbundle%2fmodel.json"):
+        refused = real.get(f"/models/digits/versions/1/report/{name}")
+        assert (refused.status_code, "mlartifacts" in refused.text) == (404, False)
     unknown = real.get("/models/digits/versions/9")
     assert (unknown.status_code, "digits/1" in unknown.json()["detail"]) == (404, True)
     answer = real.post("/inference", content=png(200), headers=PNG).json()

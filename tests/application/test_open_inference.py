@@ -115,7 +115,9 @@ def test_a_stock_client_asks_for_everything_there_is(stock: Any) -> None:
 @pytest.mark.parametrize("path", ["/v2/models/squares", "/v2/models/squares/versions/3"])
 def test_the_metadata_is_enough_to_make_the_networks_input(client: httpx.Client, path: str) -> None:
     """From what it says alone, pixels as tensors are answered as the file is."""
-    image, tensor = client.get(path).json()["inputs"]
+    metadata = client.get(path).json()
+    image, tensor = metadata["inputs"]
+    assert metadata["outputs"][-1]["parameters"]["class_names"] == [*CLASSES]
     assert set(image) == {"name", "datatype", "shape"}
     said = tensor["parameters"]
     assert (said["mode"], said["height"], said["width"], said["layout"]) == ("L", 8, 8, "NCHW")

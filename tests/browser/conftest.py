@@ -7,14 +7,20 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 from tests.browser.visiting import Serve, Server, Visit, Visited
 
+PHOTOS = {
+    "pets": ["cats", "dogs, and wolves"],
+    "hundred": [f"class number {number:02}" for number in range(100)],
+}
 CHROMIUM = Path("/usr/bin/chromium")
 _ARGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run "
@@ -60,16 +66,49 @@ def visit(browser: Browser) -> Iterator[Visit]:
 @pytest.fixture(scope="session")
 def versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ROOT with four versions of digits, and `many`; to be copied, made once for all."""
-    base = tmp_path_factory.getbasetemp()
+
+    def make(folder: Path) -> None:
+        shutil.copytree(trained, folder)
+        _run(Path(__file__).with_name("make_versions.py"), folder)
+
+    return _made_once(tmp_path_factory, "versions", make)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ROOT with a model of each name in `PHOTOS`, and the pictures it was trained with."""
+
+    def make(folder: Path) -> None:
+        draw = np.random.default_rng(0)
+        for name, classes in PHOTOS.items():
+            for class_name in classes:
+                place = folder / "pictures" / name / class_name
+                place.mkdir(parents=True)
+                ground = draw.integers(20, 235, (2, 2, 3)).repeat(12, 0).repeat(16, 1)
+                for number in range(6):
+                    pixels = ground + draw.integers(-20, 20, ground.shape)
+                    Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number}.png")
+            words = ("--model", "cnn", "--max-epochs", "1", "--set", "data.image_size=24")
+            env = {**os.environ, "DIR_PATHS__ROOT": str(folder)}
+            _run("-m", "mindtrace", "train", place.parent, "--model-name", name, *words, env=env)
+
+    return _made_once(tmp_path_factory, "photos", make)
+
+
+def _run(*words: str | Path, **options: Any) -> None:
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stderr
+
+
+def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder of this name, made by whichever process of a test run comes first."""
+    base = factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    folder, done = shared / "versions", shared / "versions.done"
-    with (shared / "versions.lock").open("w") as lock:
+    folder, done = shared / name, shared / f"{name}.done"
+    with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
-            shutil.copytree(trained, folder)
-            program = Path(__file__).with_name("make_versions.py")
-            made = subprocess.run([sys.executable, program, folder], capture_output=True, text=True)
-            assert made.returncode == 0, made.stderr
+            make(folder)
             done.touch()
     return folder
 

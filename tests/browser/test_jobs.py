@@ -41,6 +41,9 @@ def test_a_configuration_is_checked_as_one_types(idle: Server, visit: Visit) -> 
     visited = visit(idle.url, "#jobs")
     page = visited.page
     check, base = page.locator("#config-check"), page.get_by_placeholder("NAME/VERSION")
+    # It begins with what is served.
+    expect(base).to_have_value("digits/1")
+    expect(page.locator("#config")).to_have_value("[train]\nmax_epochs = 3\nlr = 0.003\nseed = 0\n")
     fill(page, "max_epochs = -3", "max_epoch = 2")
     check.get_by_role("button", name="line 5").click()
     expect(page.locator("#config")).to_be_focused()
@@ -52,7 +55,6 @@ def test_a_configuration_is_checked_as_one_types(idle: Server, visit: Visit) -> 
     train(page, "[registry]", "tracking_uri = sqlite:///elsewhere.db")
     expect(check).to_contain_text("tracking_uri")
     assert jobs(idle) == []
-    page.get_by_text("Start from a version").click()
     fill(page, "max_epochs = 3")
     expect(check).to_have_text("This can be trained.")
     base.fill("digits/99")

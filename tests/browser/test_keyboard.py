@@ -38,7 +38,7 @@ def test_every_stop_has_a_name_and_is_seen(server: Server, visit: Visit) -> None
     expect(page.locator("#framing")).not_to_be_empty()
     names = stops(page, "The same by HTTP")
     assert names[:5] == ["To the content", "mindtrace", "Try it", "Models", "Jobs"]
-    assert names[5:-1] == ["Draw here", "Choose picture…"], "what cannot be pressed is no stop"
+    assert names[5:-1] == ["Draw here", "Choose pictures…"], "what cannot be pressed is no stop"
 
     page = visit(server.url, "").page
     expect(page.locator("#framing")).not_to_be_empty()

@@ -95,6 +95,12 @@ def test_what_the_gate_refuses_wants_a_reason(own: Server, visit: Visit) -> None
     expect(page.locator('[data-version="3"]')).to_contain_text("champion")
     entry = history(own).json()["items"][0]
     assert (entry["to"], entry["reason"], entry["verdict"]) == (3, "to see it fail", "REJECT")
+    assert entry["forced"] is True
+    expect(page.locator("#history li").first.locator(".forced")).to_have_text("forced")
+    page.locator('[data-version="3"]').get_by_role("link").click()
+    expect(page.locator("#models-title")).to_have_text("digits/3")
+    expect(page.locator("#history li")).to_have_count(1)
+    expect(page.locator("#history li .forced")).to_have_text("forced")
     visited.forgive("status of 409")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import os
@@ -118,3 +119,21 @@ def draw(page: Page, strokes: Sequence[Sequence[Point]]) -> None:
         for place in rest:
             page.mouse.move(*place, steps=3)
         page.mouse.up()
+
+
+def give(page: Page, event: str, files: Mapping[str, bytes]) -> None:
+    """Drop or paste files onto the page."""
+    page.evaluate(
+        """([event, files]) => {
+            const transfer = new DataTransfer();
+            for (const [name, content] of files) {
+                const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+                transfer.items.add(new File([bytes], name, { type: "image/png" }));
+            }
+            const [shape, place] = event === "drop" ? [DragEvent, "dataTransfer"]
+                : [ClipboardEvent, "clipboardData"];
+            const given = { bubbles: true, cancelable: true, [place]: transfer };
+            document.querySelector("main").dispatchEvent(new shape(event, given));
+        }""",
+        [event, [[name, base64.b64encode(content).decode()] for name, content in files.items()]],
+    )

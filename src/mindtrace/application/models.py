@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from mindtrace.application import bodies
 from mindtrace.application.problems import Problem, kind_of
@@ -26,6 +26,7 @@ from mindtrace.application.schemas import (
     problems,
 )
 from mindtrace.config.settings import Settings
+from mindtrace.config.urls import shown
 from mindtrace.documents import document
 from mindtrace.errors import NotFoundError, StoreError, UsageError
 from mindtrace.registry.names import NAME
@@ -54,6 +55,12 @@ _IF_MATCH: dict[str, Any] = {
     "required": True,
     "description": 'the ETag of GET /models/{name}/history, such as `"3"`; `*` for any',
     "schema": {"type": "string", "pattern": rf"^(\*|{_ETAG})$"},
+}
+_REPORT: dict[str, Any] = {
+    "content": {
+        "application/json": {"schema": {"type": "object"}},
+        "image/png": {"schema": {"type": "string", "format": "binary"}},
+    }
 }
 _CHANGES = problems(404, 409, 412, 413, 415, 428, 429, 503)
 # Errors of the child process that are the client's.
@@ -111,11 +118,30 @@ def list_versions(
 def show_version(
     request: Request, name: Name, version: Annotated[int, Path(ge=1, le=1 << 31)]
 ) -> JSONResponse:
-    """The fields of `mindtrace registry show --json`, without the place of its report."""
+    """The fields of `mindtrace registry show --json`; of its report only the names of files."""
     detail = registry.show_version(request.app.state.settings, f"{name}/{version}")
     fields = document(detail)
     del fields["report"]  # a path of this machine
-    return JSONResponse(fields)
+    return JSONResponse({**fields, "report_files": list(registry.report_files(detail))})
+
+
+@router.get(
+    "/{name}/versions/{version}/report/{file}",
+    summary="A file of its report",
+    response_class=Response,
+    responses={200: _REPORT, **problems(404, 503)},
+)
+def report_file(
+    request: Request, name: Name, version: Annotated[int, Path(ge=1, le=1 << 31)], file: str
+) -> Response:
+    """One of `report_files`: scores by class and the worst mistakes as JSON, or a plot of them."""
+    detail = registry.show_version(request.app.state.settings, f"{name}/{version}")
+    files = registry.report_files(detail)
+    if file not in files:
+        raise NotFoundError("file of the report", shown(file[:64]), list(files))
+    media_type = "image/png" if file.endswith(".png") else "application/json"
+    headers = {"X-Content-Type-Options": "nosniff"}
+    return Response(files[file].read_bytes(), media_type=media_type, headers=headers)
 
 
 @router.get(

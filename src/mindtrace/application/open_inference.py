@@ -168,6 +168,7 @@ def _metadata(model: LoadedModel) -> ModelMetadata:
         "label": [-1],
         "class_name": [-1],
     }
+    about = {"input": card.spec.document(), "class_name": {"class_names": card.class_names}}
 
     def tensors(kinds: dict[str, Kind]) -> list[TensorMetadata]:
         return [
@@ -175,7 +176,7 @@ def _metadata(model: LoadedModel) -> ModelMetadata:
                 name=name,
                 datatype=kinds[name],
                 shape=shapes[name],
-                parameters=card.spec.document() if name == "input" else None,
+                parameters=about.get(name),
             )
             for name in kinds
         ]

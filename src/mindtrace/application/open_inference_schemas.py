@@ -55,7 +55,9 @@ class TensorMetadata(Shape):
     datatype: Kind
     shape: list[int]
     parameters: dict[str, Any] | None = Field(
-        default=None, description="of `input`: size, mode, scale, mean and std of its pixels"
+        default=None,
+        description="of `input`: size, mode, scale, mean and std of its pixels; of `class_name`: "
+        "`class_names`, by label",
     )
 
 

@@ -120,6 +120,9 @@ class VersionItem(Shape):
     input: dict[str, Any] | None = Field(
         default=None, description="of one version: what its network takes, from pixels"
     )
+    report_files: list[str] | None = Field(
+        default=None, description="of one version: what this server has of its training's report"
+    )
 
 
 class VersionPage(Shape):

@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 from mindtrace.bundle import manifest
@@ -26,6 +27,7 @@ from mindtrace.registry.reference import (
     require_model,
 )
 
+REPORT_FILES = ("report.json", "curves.png", "confusion.png", "calibration.png", "mistakes.png")
 PARTS = ("configuration", "data", "environment", "metrics")
 Value = str | float | None
 Row = TypeVar("Row")
@@ -192,6 +194,13 @@ def _report_of(row: ModelVersion) -> str | None:
     if local is None:
         return place
     return str(local) if local.is_file() else None
+
+
+def report_files(detail: VersionDetail) -> dict[str, Path]:
+    """The files of a version's report by name; none where its store is no folder."""
+    page = None if detail.report is None else file_path(detail.report)
+    places = [] if page is None else [page.with_name(name) for name in REPORT_FILES]
+    return {place.name: place for place in places if place.is_file()}
 
 
 def input_of(located: Located) -> dict[str, Any]:

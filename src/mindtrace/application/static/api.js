@@ -170,6 +170,7 @@ async function* once(path, last, signal) {
 
 const EVERY = 4; // seconds
 let served = null;
+let found = null; // what was said of it
 let hurry = 0;
 let wake = () => {};
 
@@ -182,7 +183,7 @@ export function lookSoon() {
   wake();
 }
 
-/** Look for ever; a version that takes another's place is told by the event `served`. */
+/** Look for ever; the event `served` tells what was found first, and what takes its place. */
 export async function watch() {
   for (;;) {
     if (visible()) await look();
@@ -195,11 +196,11 @@ async function look() {
   let [state, text, now] = ["gone", "no answer", served];
   try {
     const response = await fetch("/healthz/ready", { cache: "no-store" });
-    const found = await response.json();
+    const told = await response.json();
     if (response.ok) {
-      [state, text, now] = ["ready", `serving ${nameOf(found)}`, found];
+      [state, text, now] = ["ready", `serving ${nameOf(told)}`, told];
     } else {
-      const none = found.type?.endsWith(":no-version");
+      const none = told.type?.endsWith(":no-version");
       [state, text, now] = ["waiting", none ? "no version yet" : "not ready", null];
     }
   } catch {
@@ -208,11 +209,10 @@ async function look() {
   byId("status").dataset.state = state;
   byId("status-text").textContent = text;
   byId("gone").hidden = state !== "gone";
-  const before = served;
   served = now;
-  if (state === "ready" && (before === null || nameOf(before) !== nameOf(now))) {
-    dispatchEvent(new Event("served"));
-  }
+  if (state === "gone" || text === found) return;
+  found = text;
+  dispatchEvent(new Event("served"));
 }
 
 const nameOf = ({ model_name: name, version }) => (name ? `${name}/${version}` : "a bundle");

@@ -73,6 +73,38 @@ function ago(then) {
   return relative.format(Math.round(seconds / UNITS[unit]), unit);
 }
 
+/** Words with their values, as a list of definitions. */
+export const facts = (rows) =>
+  el("dl", {}, rows.map(([word, value]) => el("div", {}, el("dt", {}, word), el("dd", {}, value))));
+
+const natural = new Intl.Collator("en", { numeric: true });
+const figure = (text) => Number(text.replace("\u2212", "-").replace(/[,%\s]/g, ""));
+
+/** A row of a table; its first cell is its name, the others know their heads. */
+export const tableRow = (heads, [name, ...cells], attributes) => el("tr", attributes,
+  el("th", { scope: "row" }, name),
+  cells.map((cell, i) => el("td", { "data-head": heads[i + 1] }, cell)));
+
+/** A table that the heads of its columns sort. */
+export function table(heads, rows, kind = "plain") {
+  const head = el("tr", {}, heads.map((text, column) => el("th", { scope: "col" },
+    text && button(text, () => sort(column), { class: "quiet" }))));
+  const body = el("tbody", {}, rows.map((cells) => tableRow(heads, cells)));
+  const compare = (a, b) => figure(a) - figure(b) || natural.compare(a, b);
+
+  function sort(column) {
+    const up = head.cells[column].ariaSort !== "ascending";
+    for (const one of head.cells) one.ariaSort = null;
+    head.cells[column].ariaSort = up ? "ascending" : "descending";
+    const key = ({ cells: { [column]: cell } }) =>
+      cell.querySelector("time")?.dateTime ?? cell.textContent;
+    const sorted = [...body.rows].sort((a, b) => compare(key(a), key(b)));
+    body.append(...(up ? sorted : sorted.reverse()));
+  }
+
+  return el("div", { class: `table ${kind}` }, el("table", {}, el("thead", {}, head), body));
+}
+
 /** How long something took: 75 is 1 min 15 s. */
 export function duration(seconds) {
   const whole = Math.round(seconds);

@@ -1,6 +1,6 @@
 /* "Jobs": what trains, what waits, what has ended; and a form for the next one. */
 
-import { ask } from "./api.js";
+import { ask, modelPath, servedNow } from "./api.js";
 import {
   button, byId, el, moreButton, pause, problemBox, say, tell, visible, when,
 } from "./dom.js";
@@ -108,6 +108,7 @@ function choose(id) {
 /* The form for a training: its configuration is checked as one types. */
 
 const BEGIN = "[data]\nsource = digits\n\n[train]\nmax_epochs = 10\n";
+const USUAL = ["max_epochs", "lr", "seed"]; // of [train]: what one changes in what is served
 const QUIET = 350; // milliseconds without a key, then it is checked
 
 /** The form; `submitted` is called with the new job. */
@@ -127,9 +128,26 @@ function submitForm(submitted) {
   const send = el("button", { class: "primary" }, "Train");
   let checking = new AbortController();
   let timer = null;
+  let touched = false;
+  for (const kind of ["served", "token"]) {
+    addEventListener(kind, () => touched || void prefill().catch(() => {})); // or as it is
+  }
   let key = newKey();
 
+  /** Begin with what is served, until the user has begun himself. */
+  async function prefill() {
+    const { model_name: name, version } = servedNow() ?? {};
+    if (!name) return;
+    const { data } = await ask(`${modelPath(name)}/versions/${version}`, { quiet: true });
+    if (touched || !("train.seed" in data.params)) return;
+    base.value = `${name}/${version}`;
+    base.closest("details").open = true;
+    const lines = USUAL.map((one) => `${one} = ${data.params[`train.${one}`]}\n`);
+    text.value = `[train]\n${lines.join("")}`;
+  }
+
   function changed() {
+    touched = true;
     key = newKey();
     clearTimeout(timer);
     checking.abort();

@@ -1,14 +1,18 @@
-/* "Models": the versions of a model, and what can be done with them. */
+/* "Models": the versions of a model, one of them, and what can be done with them. */
 
-import { ask, lookSoon, modelPath, servedNow } from "./api.js";
-import { button, byId, decimal, el, moreButton, percent, tell, when } from "./dom.js";
+import { ask, lookSoon, modelPath, request, servedNow } from "./api.js";
+import {
+  button, byId, count, decimal, duration, el, facts, moreButton, percent, table, tableRow, tell,
+  when,
+} from "./dom.js";
 import { championOf, openComparison, promoteDialog, rollbackDialog, undoneBy } from "./promote.js";
 
 const PAGE = 20;
 const MOST = 100; // versions that come at once
-const HEADS = ["Version", "Test accuracy", "Validation", "Test loss", "Trained"];
+const HEADS = ["Version", "Test accuracy", "Validation", "Test loss", "Trained", ""];
 const ACTIONS = { promote: "promoted", rollback: "rolled back", refuse: "refused" };
 let name = null;
+let number = null; // of the version that is shown alone
 let wanted = PAGE; // versions that the reader has asked to see
 let newest = 0; // of the questions that were asked: a later answer never yields to an earlier
 let entries = []; // of the history of champions, newest first
@@ -19,48 +23,55 @@ export function startModels() {
     name = event.target.value;
     wanted = PAGE;
     byId("compare").hidden = true;
-    void loadVersions();
+    void refresh();
   });
   // Somebody else has promoted. What a dialog was opened from stays until it is closed.
   addEventListener("served", () => {
     if (!byId("models").hidden && !document.querySelector("dialog[open]")) void load();
   });
-  return () => void load();
+  return (model, version) => {
+    name = model ?? name;
+    number = version ? Number(version) : null;
+    byId("compare").hidden = true;
+    for (const part of ["versions", "history"]) byId(part).replaceChildren();
+    void load();
+  };
 }
 
 async function load() {
   try {
     const { data } = await ask("/models?limit=100");
     const names = data.items.map((item) => item.model_name);
-    if (!names.includes(name)) {
+    if (number === null && !names.includes(name)) {
       name = names.find((each) => each === servedNow()?.model_name) ?? names[0] ?? null;
     }
     byId("model").replaceChildren(
       ...names.map((each) => el("option", { value: each, selected: each === name }, each)),
     );
-    byId("model-choice").hidden = names.length === 0;
+    byId("model-choice").hidden = names.length === 0 || number !== null;
+    byId("models-title").textContent = number === null ? "Models" : `${name}/${number}`;
     if (name === null) return showNone();
-    await loadVersions();
+    await refresh();
   } catch (error) {
     tell(byId("models-problem"), error);
   }
 }
 
-async function loadVersions() {
+/** Show anew what is shown: the versions, or one. */
+async function refresh() {
   const turn = ++newest;
+  const what = number === null ? page("versions", Math.min(wanted, MOST)) : about(number);
   try {
-    const [rows, lines] = await Promise.all([
-      page("versions", Math.min(wanted, MOST)), page("history", MOST),
-    ]);
+    const [found, lines] = await Promise.all([what, page("history", MOST)]);
     if (turn !== newest) return;
     byId("models-problem").replaceChildren();
     entries = [];
     showHistory(lines);
-    const table = emptyTable();
-    const focused = document.activeElement?.closest("#versions tr button");
-    byId("versions").replaceChildren(el("div", { class: "card table" }, table));
-    append(table, rows);
-    if (focused) refocus(table, focused);
+    const focused = document.activeElement?.closest("#versions [data-version] button");
+    const list = table(HEADS, [], "list card");
+    byId("versions").replaceChildren(...(number === null ? [list] : onePage(found)));
+    if (number === null) append(list, found);
+    if (focused) refocus(focused);
   } catch (error) {
     if (turn === newest) tell(byId("models-problem"), error);
   }
@@ -72,56 +83,49 @@ async function page(what, limit, cursor = null) {
   return (await ask(`${modelPath(name)}/${what}?${query}`)).data;
 }
 
-function emptyTable() {
-  return el("table", {},
-    el("caption", { class: "unseen" }, `Versions of ${name}, newest first`),
-    el("thead", {}, el("tr", {},
-      HEADS.map((head) => el("th", { scope: "col" }, head)),
-      el("td", {}, el("span", { class: "unseen" }, "What can be done")))),
-    el("tbody", {}));
-}
-
-function append(table, { items, next_cursor: cursor }) {
-  table.tBodies[0].append(...items.map(row));
+function append(list, { items, next_cursor: cursor }) {
+  const [{ tBodies: [body] }] = list.children;
+  body.append(...items.map(row));
   if (cursor === null) return;
   const more = moreButton("Older versions", byId("models-problem"), async () => {
-    wanted = table.tBodies[0].rows.length + PAGE;
+    wanted = body.rows.length + PAGE;
     const rows = await page("versions", PAGE, cursor);
     // Made anew meanwhile, perhaps before anybody knew that more was wanted.
-    if (!table.isConnected) return void loadVersions();
+    if (!list.isConnected) return void refresh();
     more.remove();
-    append(table, rows);
+    append(list, rows);
   });
-  table.parentNode.append(more);
+  list.append(more);
 }
 
-/** The table was made anew below the user's fingers: the keyboard goes on where it was. */
-function refocus(table, button) {
-  const { version } = button.closest("tr").dataset;
-  const buttons = [...table.querySelectorAll(`[data-version="${version}"] button`)];
+/** All was made anew below the user's fingers: the keyboard goes on where it was. */
+function refocus(button) {
+  const { version } = button.closest("[data-version]").dataset;
+  const buttons = [...byId("versions").querySelectorAll(`[data-version="${version}"] button`)];
   const same = buttons.find((one) => one.textContent === button.textContent);
   (same ?? buttons[0] ?? byId("models-title")).focus({ preventScroll: true });
 }
 
 function row(item) {
   const { version, metrics } = item;
-  const leads = version === championOf(entries);
-  const others = item.aliases.filter((alias) => alias !== "champion");
-  return el("tr", { class: leads ? "champion" : null, "data-version": version },
-    el("th", { scope: "row" }, `${version}`, leads && el("span", { class: "tag" }, "champion"),
-      others.map((alias) => el("span", { class: "tag soft" }, alias))),
-    cell(HEADS[1], percent(metrics.test_acc)),
-    cell(HEADS[2], percent(metrics.val_acc)),
-    cell(HEADS[3], decimal(metrics.test_loss)),
-    cell(HEADS[4], when(item.created_at)),
-    el("td", {}, el("div", { class: "todo" }, actions(version, leads))));
+  return tableRow(HEADS, [
+    [el("a", { href: `#models/${name}/${version}` }, `${version}`), tags(item)],
+    percent(metrics.test_acc), percent(metrics.val_acc), decimal(metrics.test_loss),
+    when(item.created_at), el("div", { class: "todo" }, actions(version)),
+  ], { "data-version": version });
 }
 
-const cell = (head, ...content) => el("td", { "data-head": head }, ...content);
+const leads = (version) => version === championOf(entries);
 
-function actions(version, leads) {
+const tags = ({ version, aliases }) => [
+  leads(version) && el("span", { class: "tag" }, "champion"),
+  aliases.filter((alias) => alias !== "champion")
+    .map((alias) => el("span", { class: "tag soft" }, alias)),
+];
+
+function actions(version) {
   const rollBack = () => void change(rollbackDialog(name));
-  if (leads) return undoneBy(entries) && button("Roll back…", rollBack);
+  if (leads(version)) return undoneBy(entries) && button("Roll back…", rollBack);
   const champion = championOf(entries) ?? version;
   return [
     button("Compare", () => openComparison(byId("compare"), name, champion, version), {
@@ -136,18 +140,19 @@ function actions(version, leads) {
 /** Whatever came of a dialog: what is shown may be old now. */
 async function change(dialog) {
   if (await dialog) lookSoon();
-  await loadVersions();
+  await refresh();
 }
 
 /** Who was champion and who said so; `items` come behind those that are shown. */
 function showHistory({ items, next_cursor: cursor }) {
   entries.push(...items);
+  const shown = entries.filter(({ from, to }) => number === null || [from, to].includes(number));
   const older = async () => showHistory(await page("history", MOST, cursor));
   byId("history").replaceChildren(
     el("h2", {}, "History of champions"),
-    entries.length === 0
-      ? el("p", { class: "soft" }, "Nobody was champion yet.")
-      : el("ol", { class: "history card", reversed: true }, entries.map(entry)),
+    shown.length === 0
+      ? el("p", { class: "soft" }, number ? "It was not champion." : "Nobody was champion yet.")
+      : el("ol", { class: "history card", reversed: true }, shown.map(entry)),
     cursor ? moreButton("Older lines", byId("history"), older) : "",
   );
 }
@@ -158,7 +163,7 @@ function entry(item) {
     el("div", {},
       el("strong", {}, `Version ${item.to} ${ACTIONS[item.action]}`),
       item.from !== null && item.action !== "refuse" && ` in the place of ${item.from}`,
-      item.forced && ", forced",
+      item.forced && el("span", { class: "tag forced" }, "forced"),
       item.gone && ", a version that is gone",
       item.verdict && el("span", { class: `verdict-word ${item.verdict}` }, item.verdict),
       el("div", { class: "soft small" }, when(item.at), `, by ${item.by}`),
@@ -171,4 +176,62 @@ function showNone() {
     "Nothing is registered yet. Train a first version: ", el("code", {}, "mindtrace train"),
     ", or submit a job under ", el("a", { href: "#jobs" }, "Jobs"), "."));
   byId("history").replaceChildren();
+}
+
+/* One version: its figures, classes, pictures, parameters and digests. */
+
+const PLOTS = {
+  "curves.png": "Learning curves", "confusion.png": "Confusion matrix",
+  "calibration.png": "Calibration", "mistakes.png": "The most confident mistakes",
+};
+const SCORES = ["Class", "Test images", "Precision", "Recall", "F1"];
+
+/** What the server knows of a version: `{item, report, plots}`; its report may be elsewhere. */
+async function about(version) {
+  const path = `${modelPath(name)}/versions/${version}`;
+  const { data: item } = await ask(path);
+  const file = (one) => request(`${path}/report/${one}`);
+  const names = Object.keys(PLOTS).filter((one) => item.report_files.includes(one));
+  const [report, ...plots] = await Promise.all([
+    item.report_files.includes("report.json") && file("report.json").then((got) => got.json()),
+    ...names.map(async (one) => [PLOTS[one], await (await file(one)).blob()]),
+  ]);
+  return { item, report, plots };
+}
+
+function onePage({ item, report, plots }) {
+  const { version, metrics, params, environment, files, git } = item;
+  const digests = Object.entries(item).filter(([key]) => key.endsWith("_digest"));
+  const made = [["run_id", item.run_id], ["job_id", item.job_id], ["commit", git.commit],
+    ["uncommitted changes", git.dirty], ...Object.entries(environment)];
+  const more = (title, rows) => el("details", {}, el("summary", {}, title),
+    table(["Name", "Value"], rows.filter(([, value]) => value != null)
+      .map(([key, value]) => [key, `${value}`]), "plain wrap"));
+  return [
+    el("div", { class: "titled", "data-version": version },
+      el("p", {}, el("a", { href: "#models" }, `All versions of ${name}`), tags(item)),
+      el("div", { class: "todo" }, actions(version))),
+    el("div", { class: "card" },
+      facts([
+        ...Object.entries(metrics).map(([key, value]) => [key.replaceAll("_", " "),
+          key.endsWith("loss") ? decimal(value) : percent(value, 2)]),
+        ["trained", when(item.created_at)], ["took", item.duration_s && duration(item.duration_s)],
+        ["best epoch", item.best_epoch], ["seed", item.seed], ["parent", item.parent],
+        ["network", params["model.name"]],
+      ].filter(([, value]) => value != null)),
+      report && report.warnings.length > 0 && el("details", { class: "verdict HOLD" },
+        el("summary", {}, count(report.warnings.length, "warning")),
+        report.warnings.map((text) => el("p", { class: "small" }, text)))),
+    report ? el("div", { class: "card" }, el("h2", {}, "Classes, the weakest first"),
+      table(SCORES, report.classes.sort((a, b) => a.f1 - b.f1).map((one) => [
+        one.class_name, `${one.images}`, percent(one.precision), percent(one.recall),
+        percent(one.f1),
+      ]), "plain tall")) : el("p", { class: "soft" }, "This server has no report of its training."),
+    el("div", { class: "plots" }, plots.map(([title, blob]) => el("figure", { class: "card" },
+      el("figcaption", {}, title), el("img", { src: URL.createObjectURL(blob), alt: title,
+        onload: ({ target }) => URL.revokeObjectURL(target.src) })))),
+    el("div", { class: "card" },
+      more("Parameters", Object.entries(params)), more("Digests", digests),
+      more("Made with", made), more("Files of the bundle, bytes", Object.entries(files))),
+  ];
 }

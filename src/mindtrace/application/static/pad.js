@@ -8,7 +8,6 @@
 
 import { el, say } from "./dom.js";
 
-const FINE = 8; // drawn so many times finer, then averaged: greys as a scanner makes them
 const LARGEST = 4; // a drawing is enlarged so much at most: a dot stays a dot
 
 const STYLES = {
@@ -24,8 +23,8 @@ const STYLES = {
   },
 };
 
-/** How to frame for a network that has learnt from `source`; as MNIST if that is not known. */
-export const styleOf = (source) => STYLES[source] ?? STYLES.mnist;
+/** How to frame for a network with this input. */
+export const styleOf = ({ height }) => (height === 8 ? STYLES.digits : STYLES.mnist);
 
 /** The PNG of strokes in base64; `strokes` are lists of points [x, y] from 0 to 1. */
 export function framed(strokes, { side, most, pen, byMass }) {
@@ -33,23 +32,24 @@ export function framed(strokes, { side, most, pen, byMass }) {
   const scales = box.map(([low, high], axis) => (most[axis] - pen) / (high - low));
   const scale = Math.min(...scales, LARGEST * side);
   const size = box.map(([low, high]) => scale * (high - low));
+  // A canvas makes greys of what covers a pixel in part, as a scanner does.
   const drawn = (origin) => {
-    const context = blackboard(newCanvas(side * FINE), pen * FINE);
+    const context = blackboard(el("canvas", { width: side, height: side }), pen);
     trace(context, strokes, (point) =>
-      point.map((value, axis) => FINE * (origin[axis] + (value - box[axis][0]) * scale)));
-    return context.getImageData(0, 0, side * FINE, side * FINE).data;
+      point.map((value, axis) => origin[axis] + (value - box[axis][0]) * scale));
+    return context;
   };
   const origin = size.map((length) => (side - length) / 2);
-  let data = drawn(origin);
+  let picture = drawn(origin);
   if (byMass) {
-    const mass = centreOfMass(data, side * FINE);
+    const mass = centreOfMass(picture.getImageData(0, 0, side, side).data, side);
     // Shifted, but never out of the picture.
-    data = drawn(origin.map((start, axis) => {
+    picture = drawn(origin.map((start, axis) => {
       const last = Math.max(pen / 2, side - size[axis] - pen / 2);
-      return clamp(start + side / 2 - mass[axis] / FINE, pen / 2, last);
+      return clamp(start + side / 2 - mass[axis], pen / 2, last);
     }));
   }
-  return averaged(data, side).toDataURL("image/png").split(",")[1];
+  return picture.canvas.toDataURL("image/png").split(",")[1];
 }
 
 /** Draw strokes as smooth lines; `place` turns a point of 0 to 1 into one of the canvas. */
@@ -88,20 +88,6 @@ function centreOfMass(data, width) {
   return [x / sum, y / sum];
 }
 
-function averaged(fine, side) {
-  const sums = new Float64Array(side * side);
-  for (let i = 0; i < fine.length; i += 4) {
-    const [row, column] = [Math.floor(i / 4 / side / FINE), (i / 4) % (side * FINE)];
-    sums[Math.floor(row / FINE) * side + Math.floor(column / FINE)] += fine[i];
-  }
-  const context = blackboard(newCanvas(side), 1);
-  const image = context.getImageData(0, 0, side, side);
-  sums.forEach((sum, i) => image.data.fill(Math.round(sum / FINE ** 2), 4 * i, 4 * i + 3));
-  context.putImageData(image, 0, 0);
-  return context.canvas;
-}
-
-const newCanvas = (side) => el("canvas", { width: side, height: side });
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const extent = (values) => [Math.min, Math.max].map((end) => values.reduce((a, b) => end(a, b)));
 

@@ -11,9 +11,9 @@ const open = { models: startModels(), jobs: startJobs() };
 
 let part = PARTS[0];
 
-/** Show the part that the address names; others, such as that of the skip link, change nothing. */
+/** Show the part that the address names, `#PART/...`; others, such as that of the skip link, change nothing. */
 function show(focus) {
-  const wanted = location.hash.slice(1);
+  const [wanted, ...within] = location.hash.slice(1).split("/");
   if (PARTS.includes(wanted)) part = wanted;
   else if (focus) return;
   for (const id of PARTS) byId(id).hidden = id !== part;
@@ -22,7 +22,7 @@ function show(focus) {
   }
   if (focus) byId(`${part}-title`).focus({ preventScroll: true });
   scrollTo(0, 0);
-  open[part]?.();
+  open[part]?.(...within);
 }
 
 byId("token").hidden = token() === null;

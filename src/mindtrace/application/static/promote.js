@@ -1,7 +1,9 @@
 /* Promote and roll back: the gate is asked first, the user decides, the server changes. */
 
 import { ask, modelPath } from "./api.js";
-import { button, count, Decision, el, percent, points, problemBox, say, svg } from "./dom.js";
+import {
+  button, count, Decision, el, facts, percent, points, problemBox, say, svg, table,
+} from "./dom.js";
 
 /**
  * Ask in a dialog; resolves to whether the champion has changed. `prepare` says what to show and
@@ -154,8 +156,8 @@ function figures(comparison) {
     ["p (McNemar)", p < 1e-4 ? "< 0.0001" : p.toFixed(4)],
     ["Newly right", comparison.wrong_to_right.toLocaleString("en")],
     ["Newly wrong", comparison.right_to_wrong.toLocaleString("en")],
-  ].map(([word, value]) => el("div", {}, el("dt", {}, word), el("dd", {}, value)));
-  return [el("dl", {}, rows), interval(comparison)];
+  ];
+  return [facts(rows), interval(comparison)];
 }
 
 /** A difference of accuracies, green or red. */
@@ -220,13 +222,10 @@ export function openComparison(place, name, a, b) {
 }
 
 function classes({ per_class: rows }) {
-  const heads = ["Class", "Images", "Before", "Now", "Points"];
   return el("details", { open: rows.length <= 20 },
     el("summary", {}, "By class"),
-    el("div", { class: "table" }, el("table", { class: "plain" },
-      el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))),
-      el("tbody", {}, rows.map((one) => el("tr", {},
-        el("th", { scope: "row" }, one.class_name), el("td", {}, `${one.n}`),
-        el("td", {}, percent(one.acc_a)), el("td", {}, percent(one.acc_b)),
-        el("td", {}, one.diff === null ? "" : coloured(one.diff))))))));
+    table(["Class", "Images", "Before", "Now", "Points"], rows.map((one) => [
+      one.class_name, `${one.n}`, percent(one.acc_a), percent(one.acc_b),
+      one.diff === null ? "" : coloured(one.diff),
+    ])));
 }
