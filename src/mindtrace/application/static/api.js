@@ -119,6 +119,7 @@ function askForToken(wrong) {
   asking = dialog.closed.then((given) => {
     asking = null;
     declined = !given;
+    if (given) dispatchEvent(new Event("served")); // what could not be known before can be now
     return given;
   });
   return asking;

@@ -129,10 +129,8 @@ function submitForm(submitted) {
   let checking = new AbortController();
   let timer = null;
   let touched = false;
-  for (const kind of ["served", "token"]) {
-    addEventListener(kind, () => touched || void prefill().catch(() => {})); // or as it is
-  }
   let key = newKey();
+  addEventListener("served", () => touched || void prefill().catch(() => {})); // or as it is
 
   /** Begin with what is served, until the user has begun himself. */
   async function prefill() {

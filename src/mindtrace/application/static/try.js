@@ -35,13 +35,11 @@ export function startTrying() {
     });
   }
   addEventListener("paste", (event) => take(event.clipboardData.files));
-  for (const kind of ["served", "token"]) {
-    addEventListener(kind, () => {
-      card = UNKNOWN;
-      // A list says itself which version has answered, and stays as it is.
-      if (pictures.length < 2) void classify();
-    });
-  }
+  addEventListener("served", () => {
+    card = UNKNOWN;
+    // A list stays as it is: each line of its file names the version that has answered.
+    if (pictures.length < 2) void classify();
+  });
 }
 
 function take(files) {
