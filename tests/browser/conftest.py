@@ -85,10 +85,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 place = folder / "pictures" / name / class_name
                 place.mkdir(parents=True)
                 ground = draw.integers(20, 235, (2, 2, 3)).repeat(12, 0).repeat(16, 1)
-                for number in range(6):
+                for number in range(6 if len(classes) > 2 else 24):
                     pixels = ground + draw.integers(-20, 20, ground.shape)
                     Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number}.png")
-            words = ("--model", "cnn", "--max-epochs", "1", "--set", "data.image_size=24")
+            # Enough that no model answers one class to everything, and both are champions.
+            words = ("--model", "cnn", "--max-epochs", "10", "--set", "data.image_size=24")
             env = {**os.environ, "DIR_PATHS__ROOT": str(folder)}
             _run("-m", "mindtrace", "train", place.parent, "--model-name", name, *words, env=env)
 
