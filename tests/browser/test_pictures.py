@@ -16,7 +16,7 @@ from playwright.sync_api import Route, expect
 from tests.browser.conftest import PHOTOS
 from tests.browser.visiting import Serve, Server, Visit, give
 
-from mindtrace.data.datasets import digits_file, read_digits
+from mindtrace.data.datasets import read_digits
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -40,7 +40,7 @@ def served(
 ) -> Iterator[Served]:
     name = request.param
     if name == "digits":
-        images = [Image.fromarray(image) for image in read_digits(digits_file())[0][:3]]
+        images = [Image.fromarray(image) for image in read_digits()[0][:3]]
         classes, root = [str(digit) for digit in range(10)], versions
     else:
         files = sorted((photos / "pictures" / name).glob("*/0.png"))[:3]
