@@ -14,7 +14,7 @@ import torch
 
 from mindtrace import system
 from mindtrace.errors import InterruptedByUser
-from mindtrace.system import atomic_write, file_lock, interruptible, last_json, run_child, try_lock
+from mindtrace.system import atomic_write, file_lock, interruptible, last_json, try_lock
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -161,13 +161,6 @@ def test_a_lock_is_exclusive_and_a_waiter_is_told_once(tmp_path: Path) -> None:
         assert waits == [True]
     waiter.join(10)
     assert waits == [True, False]
-
-
-def test_a_child_is_this_mindtrace_and_its_last_line_is_read() -> None:
-    done = run_child(["registry", "show", "nobody@nowhere", "--json"], timeout=60)
-
-    assert (done.status, done.document) == (4, {})
-    assert set(done.error) >= {"type", "message", "hint"}
 
 
 @pytest.mark.parametrize(

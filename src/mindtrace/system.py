@@ -10,7 +10,7 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,28 +155,6 @@ class ChildResult:
         """`{type, message, hint}` from the last line of stderr; empty if there is none."""
         found = last_json(self.stderr).get("error")
         return found if isinstance(found, dict) else {}
-
-
-def run_child(
-    words: Sequence[str],
-    *,
-    env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
-    timeout: float | None = None,
-) -> ChildResult:
-    """Run `mindtrace WORDS` to its end; raises subprocess.TimeoutExpired, or OSError."""
-    import subprocess
-
-    done = subprocess.run(
-        own_command(*words),
-        env=env,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=timeout,
-        check=False,
-    )
-    return ChildResult(done.returncode, done.stdout, done.stderr)
 
 
 def last_json(output: bytes) -> dict[str, Any]:

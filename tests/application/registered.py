@@ -51,7 +51,6 @@ class Registered:
             run_id=run.run_id,
             contents=contents,
             metadata={"seed": "0"},
-            by="tester",
         )
         run.end("FINISHED")
         return published.version

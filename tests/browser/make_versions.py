@@ -56,7 +56,6 @@ def main(root: Path) -> None:
             run_id=run.run_id,
             contents=replace(contents, predictions=predictions, data={**contents.data, **digest}),
             metadata={**kept, **digest, f"{METRIC}test_acc": str(accuracy)},
-            by="tests",
         )
         run.end("FINISHED")
     # Versions without a bundle, in a moment each: what a long table needs.

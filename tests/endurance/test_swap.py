@@ -48,12 +48,10 @@ class Versions:
 
     def promote(self, version: int) -> float:
         """Make it champion, as the command would; the moment when that is done."""
-        log = ChampionLog.of_store(self.registry.store, NAME)
-        run_id = self.registry.store.client.get_model_version(NAME, str(version)).run_id
-        expected = len(log.entries())
-        assert log.append(
-            expected=expected, action="promote", to=version, by="tester", run_id=run_id
-        )
+        store = self.registry.store
+        log, row = ChampionLog(store.reader(), NAME), store.reader().version(NAME, version)
+        assert row is not None
+        assert log.append(store, expected=len(log.entries()), action="promote", row=row)
         return time.perf_counter()
 
 

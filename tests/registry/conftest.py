@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sqlite3
 import subprocess
@@ -33,6 +34,7 @@ from mindtrace.training.fit import fit
 
 Publish = Callable[..., Published]
 Version = Callable[..., int]
+NewStore = Callable[[], Store]
 
 _SMALL = ["data.source=digits", "train.max_epochs=1", "train.lr=0.01", "compute.device=cpu"]
 
@@ -42,7 +44,7 @@ def register_version(
 ) -> Published:
     """A version with its bundle."""
     run = start_run(store, name, None, {})
-    options = {"metadata": {"seed": "0"}, "by": "tester", **changes}
+    options = {"metadata": {"seed": "0"}, **changes}
     published = publish(store, model_name=name, run_id=run.run_id, contents=contents, **options)
     run.end("FINISHED")
     return published
@@ -70,6 +72,13 @@ def closed(database: Path) -> Path:
     connection.execute("pragma wal_checkpoint(truncate)")
     connection.close()
     return database
+
+
+def with_ledger(contents: Contents, **changes: Any) -> Contents:
+    """The same version, with other arrays in its ledger."""
+    ledger = dataclasses.replace(contents.predictions, **changes)
+    data = {**contents.data, "test_digest": ledger.test_digest}
+    return dataclasses.replace(contents, predictions=ledger, data=data)
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +143,18 @@ def server_store(server: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> St
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's tables, which take it more than a second to make."""
     return closed(sqlite_store(tmp_path_factory.mktemp("tables")).root / "mlflow.db")
+
+
+@pytest.fixture(scope="session")
+def new_store(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> NewStore:
+    """`new_store()`: an empty one, in a folder of its own."""
+
+    def make() -> Store:
+        root = tmp_path_factory.mktemp("store")
+        shutil.copy(empty_database, root / "mlflow.db")
+        return sqlite_store(root)
+
+    return make
 
 
 @pytest.fixture

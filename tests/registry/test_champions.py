@@ -10,16 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.registry.conftest import Version
 
-from mindtrace.registry.champions import (
-    ChampionLog,
-    HistoryEntry,
-    Identity,
-    champion_of,
-    parse_log,
-    promotion_to_undo,
-    times_used,
-)
+from mindtrace.registry.champions import ChampionLog, HistoryEntry
 from mindtrace.registry.names import PREFIX, log_name
+from mindtrace.registry.provenance import who
+from mindtrace.registry.reader import ModelVersion, Reader
 from mindtrace.registry.store import Store, start_run
 
 Tags = Mapping[str, str]
@@ -30,8 +24,23 @@ def tags(expected: int | str, action: str = "promote", to: int | str = 1, **more
     return {PREFIX + key: str(value) for key, value in fields.items()}
 
 
-def parsed(rows: Sequence[Tags]) -> list[HistoryEntry]:
-    return parse_log("digits", enumerate(rows, 1))
+class Written(Reader):
+    """A companion model with these tags, of which `there` have been written; all versions exist."""
+
+    def __init__(self, rows: Sequence[Tags], there: int | None = None) -> None:
+        self.rows, self.there = rows, there
+
+    def log(self, model_name: str, after: int = 0) -> Sequence[tuple[int, Tags]]:
+        return [*enumerate(self.rows, 1)][after : self.there]
+
+    def version(self, name: str, number: int) -> ModelVersion:
+        return ModelVersion(name, number, (), None, "then", {}, {}, None)
+
+
+def log_of(rows: Sequence[Tags]) -> ChampionLog:
+    log = ChampionLog(Written(rows), "digits")
+    log.entries()
+    return log
 
 
 written = st.lists(
@@ -44,27 +53,24 @@ written = st.lists(
 def test_revisions_are_dense_and_the_same_however_often_one_reads(
     rows: list[Tags], reads: list[int]
 ) -> None:
-    def no_store() -> Store:
-        raise AssertionError("reading opens no store")
-
-    there = 0
-    log = ChampionLog("digits", lambda after: [*enumerate(rows, 1)][after:there], no_store)
-    for there in [*sorted(reads), len(rows)]:
-        entries = list(log.entries())
-        assert entries == parsed(rows[:there])
+    reader = Written(rows)
+    log = ChampionLog(reader, "digits")
+    for reader.there in [*sorted(reads), len(rows)]:
+        entries = log.entries()
+        assert entries == log_of(rows[: reader.there]).entries()
         assert [entry.revision for entry in entries] == list(range(1, len(entries) + 1))
 
 
 def test_what_no_entry_can_be_does_not_count_and_stops_nobody() -> None:
-    entries = parsed(
+    log = log_of(
         [
             *({}, {PREFIX + "expected": "0"}, tags(0, to="x"), tags("zero")),
             *(tags(0, to=5), tags(0, to=6), tags(1, to=7, action="refuse")),
         ]
     )
-    assert [(entry.revision, entry.to) for entry in entries] == [(1, 5), (2, 7)]
-    assert champion_of(entries) == 5
-    assert champion_of([]) is None
+    assert [(entry.revision, entry.to) for entry in log.entries()] == [(1, 5), (2, 7)]
+    assert log.champion() == 5
+    assert log_of([]).champion() is None
 
 
 def test_a_rollback_undoes_the_latest_promotion_that_still_stands() -> None:
@@ -74,18 +80,13 @@ def test_a_rollback_undoes_the_latest_promotion_that_still_stands() -> None:
         for action, origin, to in steps:
             more = {} if origin is None else {"origin": str(origin)}
             rows.append(tags(len(rows), action, to, **more))
-        return getattr(promotion_to_undo(parsed(rows)), "origin", None)
+        return getattr(log_of(rows).promotion_to_undo(), "origin", None)
 
     assert undone_after() is None
     assert undone_after(("promote", None, 1)) is None
     assert undone_after(("promote", 1, 2), ("refuse", 2, 9), ("promote", 2, 3)) == 2
     assert undone_after(("rollback", 3, 2)) == 1
     assert undone_after(("promote", 2, 4), ("rollback", 4, 2), ("rollback", 2, 1)) is None
-
-
-def test_decisions_on_a_test_set_are_counted() -> None:
-    entries = parsed([tags(0), tags(1, test_digest="a"), tags(2, "refuse", test_digest="a")])
-    assert (times_used(entries, "a"), times_used(entries, "b")) == (2, 0)
 
 
 class Log:
@@ -95,18 +96,19 @@ class Log:
         self.store = store
         self.run_id = start_run(store, "digits", None, {}).run_id
 
+    def read(self) -> ChampionLog:
+        log = ChampionLog(self.store.reader(), "digits")
+        log.entries()
+        return log
+
     def entries(self) -> list[HistoryEntry]:
-        return list(ChampionLog.of_store(self.store, "digits").entries())
+        return list(self.read().entries())
 
     def append(self, expected: int, to: int, **more: Any) -> HistoryEntry | None:
-        options = {"action": "promote", "by": "me", "identity": self.identity(to), **more}
-        log = ChampionLog.of_store(self.store, "digits")
-        return log.append(expected=expected, to=to, **options)
-
-    def identity(self, to: int) -> Identity:
-        found = ChampionLog.of_store(self.store, "digits").identity(to)
-        assert found is not None
-        return found
+        row = self.store.reader().version("digits", to)
+        assert row is not None
+        options = {"action": "promote", "row": row, **more}
+        return self.read().append(self.store, expected=expected, **options)
 
     def write(self, **fields: str) -> None:
         """What others write into the companion model."""
@@ -125,22 +127,27 @@ def log(store: Store, version: Version) -> Log:
     return Log(store)
 
 
-def test_entries_come_back_in_order_with_everything_they_say(log: Log) -> None:
+def test_entries_come_back_in_order_with_everything_they_say(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert log.entries() == []
     first = log.append(0, 1, reason="first")
-    second = log.append(1, 2, verdict="PROMOTE", by="you")
+    monkeypatch.setattr("getpass.getuser", lambda: "you")
+    second = log.append(1, 2, verdict="PROMOTE")
+    monkeypatch.undo()
 
     assert log.entries() == [first, second]
     assert first is not None and second is not None
     assert (first.revision, first.origin, first.to, first.reason) == (1, None, 1, "first")
     assert (second.revision, second.origin, second.to) == (2, 1, 2)
-    assert (second.by, second.verdict, second.reason) == ("you", "PROMOTE", None)
+    assert (first.by, second.by) == (who(), "you")
+    assert (second.verdict, second.reason) == ("PROMOTE", None)
     assert second.at >= first.at
     for expected in (0, 1, 3, 99):
         assert log.append(expected, 1) is None
     assert log.append(2, 1, action="refuse", verdict="REJECT") is not None
     alias = log.store.client.get_model_version_by_alias("digits", "champion")
-    assert (champion_of(log.entries()), int(alias.version)) == (2, 2)
+    assert (log.read().champion(), int(alias.version)) == (2, 2)
     assert len(log.entries()) == 3
 
 

@@ -17,18 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
-from tests.registry.conftest import Publish
+from tests.registry.conftest import Publish, with_ledger
 
 from mindtrace.bundle.bundle import Contents
 from mindtrace.bundle.predictions import TestPredictions, pairs_digest
 from mindtrace.config.settings import Settings
 from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, UsageError
-from mindtrace.registry.comparison import (
-    Side,
-    compare,
-    ordered,
-)
+from mindtrace.registry.comparison import compare
+from mindtrace.registry.evaluation import Side, ordered
 from mindtrace.registry.gate import (
     Answers,
     ClassChange,
@@ -141,7 +138,7 @@ def side(
     train = None if trained is None else image_digests(trained)
     arrays = (image_digests(chosen)[order], labels[order], probabilities[order], train)
     ledger = ordered(TestPredictions(*arrays))
-    made = Side(name, ledger.test_digest, ("even", "odd"), ledger)
+    made = Side(name, ("even", "odd"), ledger)
     return dataclasses.replace(made, **changes)
 
 
@@ -238,13 +235,10 @@ def test_what_cannot_be_compared_is_refused(changes: Any, words: str, hint: str)
 
 def worse(packed: Contents, flips: int) -> Contents:
     """The same bundle, with this many of its right answers wrong in the ledger."""
-    ledger = packed.predictions
-    probabilities = ledger.probabilities.copy()
-    right = (probabilities.argmax(axis=1) == ledger.labels).nonzero()[0][:flips]
+    probabilities = packed.predictions.probabilities.copy()
+    right = (probabilities.argmax(axis=1) == packed.predictions.labels).nonzero()[0][:flips]
     probabilities[right] = np.roll(probabilities[right], 1, axis=1)
-    return dataclasses.replace(
-        packed, predictions=dataclasses.replace(ledger, probabilities=probabilities)
-    )
+    return with_ledger(packed, probabilities=probabilities)
 
 
 def test_registered_versions_are_compared_and_shown_on_one_page(
@@ -252,7 +246,8 @@ def test_registered_versions_are_compared_and_shown_on_one_page(
 ) -> None:
     register()
     register(contents=worse(packed, 7))
-    found, page = service.compare_page(settings, "digits/1", "2")
+    found, page_of = service.compare_with_page(settings, "digits/1", "2")
+    page = page_of()
     assert found == service.compare(settings, "digits/1", "2")
     assert (found.a, found.b) == ("digits/1", "digits/2")
     assert (found.right_to_wrong, found.wrong_to_right) == (7, 0)
@@ -266,7 +261,8 @@ def test_registered_versions_are_compared_and_shown_on_one_page(
 
     config = f"[data]\nsource = folder\ndir = {tmp_path / 'gone'}\n"
     register(contents=dataclasses.replace(worse(packed, 3), config=config))
-    comparison, page = service.compare_page(settings, "digits/1", "digits/3")
+    comparison, page_of = service.compare_with_page(settings, "digits/1", "digits/3")
+    page = page_of()
     assert comparison.right_to_wrong == 3
     assert "The images cannot be shown" in page
     assert "data:image/png" not in page

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.registry.conftest import (
-    Publish,
-    Version,
-    closed,
-    plain_version,
-    sqlite_store,
-)
+from tests.registry.conftest import NewStore, Publish, Version, closed, plain_version
 
 from mindtrace.config.settings import Settings
 from mindtrace.errors import NotFoundError, UsageError
@@ -26,20 +19,13 @@ from mindtrace.registry.store import Store
 VERSIONS = HISTORY_KEPT + 6
 
 
-@pytest.fixture(scope="session")
-def many_database(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module")
+def template(new_store: NewStore) -> Path:
     """Versions of `m` that look like ours, though their bundles are nowhere."""
-    root = tmp_path_factory.mktemp("many")
-    (root / "mlflow.db").write_bytes(empty_database.read_bytes())
-    store = sqlite_store(root)
+    store = new_store()
     for number in range(VERSIONS):
         plain_version(store, "m", bundle_digest=f"{number:064x}")
-    return closed(root / "mlflow.db")
-
-
-@pytest.fixture
-def template(many_database: Path) -> Path:
-    return many_database
+    return closed(store.root / "mlflow.db")
 
 
 def versions(settings: Settings, name: str = "m") -> list[int]:
@@ -48,12 +34,9 @@ def versions(settings: Settings, name: str = "m") -> list[int]:
 
 def promote(store: Store, *numbers: int) -> None:
     for number in numbers:
-        log = ChampionLog.of_store(store, "m")
-        identity = log.identity(number)
-        assert identity is not None
-        expected = len(log.entries())
-        made: Any = {"action": "promote", "to": number, "by": "me", "identity": identity}
-        assert log.append(expected=expected, **made)
+        log, row = ChampionLog(store.reader(), "m"), store.reader().version("m", number)
+        assert row is not None
+        assert log.append(store, expected=len(log.entries()), action="promote", row=row)
 
 
 def test_the_newest_and_what_is_named_stay(
@@ -72,7 +55,7 @@ def test_the_newest_and_what_is_named_stay(
     assert [dataclasses.replace(one, removed=False) for one in gone] == would
     assert all(one.removed for one in gone)
     assert versions(settings) == [*range(VERSIONS, VERSIONS - 4, -1), 7, 5, 3]
-    assert len(ChampionLog.of_store(store, "m").entries()) == 2
+    assert len(ChampionLog(store.reader(), "m").entries()) == 2
     assert list(gc(settings, keep=4)) == []
     assert list(gc(settings, "theirs", keep=1)) == []
     assert versions(settings, "theirs") == [2, 1]

@@ -23,10 +23,9 @@ from tests.registry.servers import execute
 from tests.registry.test_places import HOWS, copied, files, moved, settings_of
 
 from mindtrace.bundle.bundle import Contents
-from mindtrace.registry.maintenance import gc
+from mindtrace.registry.maintenance import gc, verify_all
 from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
-from mindtrace.registry.verify import verify_all
 from mindtrace.service.promotion import history
 
 pytestmark = pytest.mark.proof

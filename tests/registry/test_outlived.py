@@ -15,11 +15,11 @@ from tests.registry.conftest import Publish
 
 from mindtrace.config.settings import Settings
 from mindtrace.errors import ConflictError, VerdictError
-from mindtrace.registry.champions import Identity
 from mindtrace.registry.client_reader import ClientReader
+from mindtrace.registry.maintenance import require_verified, verify, verify_all
 from mindtrace.registry.names import CHAMPION, PREFIX, log_name
+from mindtrace.registry.reader import ModelVersion
 from mindtrace.registry.store import Store
-from mindtrace.registry.verify import require_verified, verify, verify_all
 from mindtrace.service.promotion import history, promote, rollback
 
 State = Callable[[Store], object]
@@ -155,20 +155,6 @@ def test_a_model_that_was_renamed_keeps_its_champion(
 
 
 @pytest.mark.usefixtures("three")
-def test_an_alias_of_mlflows_page_is_shown_and_set_right_by_the_next_change(
-    settings: Settings, store: Store
-) -> None:
-    set_alias(store)
-    assert verify(settings, "digits")[1].faults == (
-        "alias 'champion' names version 3, the history says 2",
-    )
-    assert promote(settings, "digits/1", dry_run=True).champion == 2
-    assert alias(store) == 3
-    assert promote(settings, "digits/2").promoted
-    assert alias(store) == 2
-
-
-@pytest.mark.usefixtures("three")
 def test_a_run_that_was_deleted_is_no_matter_and_one_that_is_gone_is_damage(
     settings: Settings, store: Store, database: Path
 ) -> None:
@@ -185,16 +171,21 @@ def test_a_run_that_was_deleted_is_no_matter_and_one_that_is_gone_is_damage(
         with pytest.raises(VerdictError, match=r"digits/2: "):
             require_verified(found, named=False)
     assert told(settings) == [(None, 1, False), (1, 2, False)]
-    reader = ClientReader(store.uri, settings.dirs.root)
+    reader = ClientReader(store)
     assert [row.version for row in reader.versions("digits", 9)] == [3, 2, 1]
     assert reader.params(run_id) == {}
 
 
-OTHERS: dict[str, tuple[Any, bool]] = {
-    "the same": (Identity("r", "b", "t"), True),
-    "another run": (Identity("s", "b", "t"), False),
-    "another bundle": (Identity("r", "c", "t"), False),
-    "made again": (Identity("r", "b", "u"), False),
+def row(run_id: str | None, digest: str | None, created_at: str) -> ModelVersion:
+    tags = {} if digest is None else {f"{PREFIX}bundle_digest": digest}
+    return ModelVersion("digits", 1, (), run_id, created_at, tags, {}, None)
+
+
+OTHERS: dict[str, tuple[ModelVersion | None, bool]] = {
+    "the same": (row("r", "b", "t"), True),
+    "another run": (row("s", "b", "t"), False),
+    "another bundle": (row("r", "c", "t"), False),
+    "made again": (row("r", "b", "u"), False),
     "deleted": (None, False),
 }
 
@@ -203,9 +194,9 @@ OTHERS: dict[str, tuple[Any, bool]] = {
 @pytest.mark.parametrize(("now", "about"), OTHERS.values(), ids=OTHERS)
 def test_an_entry_is_about_one_version(now: Any, about: bool, settings: Settings) -> None:
     last = history(settings)[-1]
-    assert last.is_about(Identity(last.run_id, last.bundle_digest, last.created_at))
+    assert last.is_about(row(last.run_id, last.bundle_digest, str(last.created_at)))
     known = {"run_id": "r", "bundle_digest": "b", "created_at": "t"}
     entry = type(last)(**{**vars(last), **known})
     assert entry.is_about(now) is about
     older = type(last)(**{**vars(last), **known, "bundle_digest": None, "created_at": None})
-    assert older.is_about(Identity("r", "b", "t"))
+    assert older.is_about(row("r", "b", "t"))

@@ -13,16 +13,15 @@ import pytest
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from PIL import Image
 from tests.conftest import Mindtrace
-from tests.registry.conftest import closed, register_version, sqlite_store
+from tests.registry.conftest import NewStore, closed, register_version, sqlite_store
 
 from mindtrace.bundle.bundle import Contents
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import StoreError
-from mindtrace.registry.maintenance import gc
+from mindtrace.registry.maintenance import gc, verify_all
 from mindtrace.registry.reader import open_reader, open_store
 from mindtrace.registry.reference import locate
 from mindtrace.registry.store import resume_run, start_run
-from mindtrace.registry.verify import verify_all
 from mindtrace.service.train import plan
 
 
@@ -49,14 +48,13 @@ def name_folder(root: Path, before: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def once(packed: Contents, empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("once")
-    shutil.copy(empty_database, root / "mlflow.db")
+def once(packed: Contents, new_store: NewStore) -> Path:
+    store = new_store()
     for _ in range(3):
-        register_version(sqlite_store(root), packed)
-    start_run(sqlite_store(root), "digits", "interrupted", {})
-    closed(root / "mlflow.db")
-    return root
+        register_version(store, packed)
+    start_run(store, "digits", "interrupted", {})
+    closed(store.root / "mlflow.db")
+    return store.root
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,42 +9,37 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.conftest import RunCli
-from tests.registry.conftest import Publish, Version, closed, register_version, sqlite_store
+from tests.registry.conftest import (
+    NewStore,
+    Publish,
+    Version,
+    closed,
+    register_version,
+    with_ledger,
+)
 
 from mindtrace.bundle.bundle import Contents
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import BundleError, ConflictError, NotFoundError, UsageError, VerdictError
-from mindtrace.registry.champions import champion_of, parse_log
+from mindtrace.registry.champions import ChampionLog
 from mindtrace.registry.names import CHAMPION
 from mindtrace.registry.publish import find_by_job
-from mindtrace.registry.reader import open_reader
 from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
 from mindtrace.service.promotion import history, promote, rollback
 from mindtrace.service.registry_api import Registry
 
 
-@pytest.fixture(scope="session")
-def versions(
-    packed: Contents, empty_database: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+@pytest.fixture(scope="module")
+def template(packed: Contents, new_store: NewStore) -> Path:
     """Version 1 is champion; 2 is as good; of 3 a fifth is wrong, of 4 a hundredth."""
-    root = tmp_path_factory.mktemp("versions")
-    (root / "mlflow.db").write_bytes(empty_database.read_bytes())
-    store = sqlite_store(root)
-    register_version(store, packed)
-    register_version(store, packed)
-    for step in (5, 100):
+    store = new_store()
+    for step in (None, None, 5, 100):
         probabilities = packed.predictions.probabilities.copy()
-        probabilities[::step] = np.roll(probabilities[::step], 1, axis=1)
-        ledger = dataclasses.replace(packed.predictions, probabilities=probabilities)
-        register_version(store, dataclasses.replace(packed, predictions=ledger))
-    return closed(root / "mlflow.db")
-
-
-@pytest.fixture
-def template(versions: Path) -> Path:
-    return versions
+        if step:
+            probabilities[::step] = np.roll(probabilities[::step], 1, axis=1)
+        register_version(store, with_ledger(packed, probabilities=probabilities))
+    return closed(store.root / "mlflow.db")
 
 
 @pytest.fixture
@@ -80,7 +74,7 @@ def test_a_worse_version_is_refused_and_that_is_kept(settings: Settings, store: 
         dry = promote(settings, version, dry_run=True)
         assert (dry.promoted, dry.verdict, dry.times_used) == (False, verdict, 0)
     assert len(actions(settings)) == 1
-    outcome = promote(settings, "3")
+    outcome = promote(settings, "3", check=False)
     assert (outcome.promoted, outcome.verdict, outcome.revision) == (False, "REJECT", 2)
     with pytest.raises(VerdictError, match="REJECT: digits/3 does not replace digits/1"):
         outcome.require_passed()
@@ -96,7 +90,7 @@ def test_a_worse_version_is_refused_and_that_is_kept(settings: Settings, store: 
 
 
 def test_what_cannot_be_told_is_refused_as_well(settings: Settings, store: Store) -> None:
-    outcome = promote(settings, "4")
+    outcome = promote(settings, "4", check=False)
     assert (outcome.promoted, outcome.verdict) == (False, "HOLD")
     with pytest.raises(VerdictError, match="HOLD: digits/4 does not replace digits/1"):
         outcome.require_passed()
@@ -105,9 +99,8 @@ def test_what_cannot_be_told_is_refused_as_well(settings: Settings, store: Store
 
 def grown(packed: Contents, rows: slice, **changes: Any) -> Contents:
     """The same version, tested on a part of its test images."""
-    ledger = dataclasses.replace(packed.predictions.rows(np.arange(359)[rows]), **changes)
-    data = {**packed.data, "test_digest": ledger.test_digest}
-    return dataclasses.replace(packed, predictions=ledger, data=data)
+    part = vars(packed.predictions.rows(np.arange(359)[rows]))
+    return with_ledger(packed, **{**part, **changes})
 
 
 def test_where_the_test_set_grew_what_both_share_decides(
@@ -125,7 +118,7 @@ def test_where_the_test_set_grew_what_both_share_decides(
     assert (found.n, found.left_out) == (320, 0)
     assert found.test_digest == some.predictions.test_digest
     assert found.notes == ("320 test images are in both (grown/1 has 320, grown/2 359)",)
-    held = promote(settings, "grown/3")
+    held = promote(settings, "grown/3", check=False)
     assert held.comparison is not None
     assert (held.verdict, held.comparison.n, held.comparison.left_out) == ("HOLD", 39, 320)
     rollback(settings, "grown")
@@ -144,8 +137,7 @@ def failing(packed: Contents, count: int) -> Contents:
     right = np.eye(10, dtype=np.float32)[np.repeat(ledger.labels, 20)]
     right[:count] = np.roll(right[:count], 1, axis=1)
     arrays = {"digests": digests, "labels": np.repeat(ledger.labels, 20), "probabilities": right}
-    changed = dataclasses.replace(ledger, **arrays)
-    return dataclasses.replace(packed, predictions=changed)
+    return with_ledger(packed, **arrays)
 
 
 def test_a_chain_of_promotions_does_not_drift(
@@ -199,11 +191,8 @@ ANSWERS = {
 def test_a_first_version_that_answers_one_class_is_no_champion(
     answer: Any, refused: bool, register: Publish, packed: Contents, store: Store
 ) -> None:
-    ledger = packed.predictions
-    probabilities = np.eye(10, dtype=np.float32)[answer(ledger.labels)]
-    dull = dataclasses.replace(
-        packed, predictions=dataclasses.replace(ledger, probabilities=probabilities)
-    )
+    probabilities = np.eye(10, dtype=np.float32)[answer(packed.predictions.labels)]
+    dull = with_ledger(packed, probabilities=probabilities)
     made = register("dull", contents=dull, metadata={"job_id": "j1"})
     assert (made.champion, made.warning is None) == (not refused, not refused)
     if refused:
@@ -267,9 +256,9 @@ def test_an_alias_that_differs_is_repaired_by_the_next_change(
     else:
         with pytest.raises(ConflictError):
             rollback(settings)
-    assert alias(store) == champion_of(parse_log("digits", open_reader(settings).log("digits"))), (
-        "the alias says what the log says"
-    )
+    log = ChampionLog(store.reader(), "digits")
+    log.entries()
+    assert alias(store) == log.champion(), "the alias says what the log says"
 
 
 def test_a_damaged_challenger_is_refused_and_the_champion_stays(

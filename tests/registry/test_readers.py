@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 from mlflow.entities import Metric
-from tests.registry.conftest import plain_version, register_version, sqlite_store
+from tests.registry.conftest import NewStore, plain_version, register_version
 
 from mindtrace.bundle.bundle import Contents
 from mindtrace.config.settings import Settings
@@ -28,13 +27,9 @@ NEWEST = Path(__file__).parent / "schemas" / "mlflow-3.18.0.sql"
 
 
 @pytest.fixture(scope="module")
-def filled(
-    packed: Contents, empty_database: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Store:
+def filled(packed: Contents, new_store: NewStore) -> Store:
     """Two models, a deleted version, aliases, odd metrics and tags, a version without a run."""
-    root = tmp_path_factory.mktemp("filled")
-    shutil.copy(empty_database, root / "mlflow.db")
-    store = sqlite_store(root)
+    store = new_store()
     odd = {"seed": "3", "who": "Jörg 'x' \"y\"", "metric.val_acc": "0.5"}
     register_version(store, packed, metadata=odd)
     for number in range(11):
@@ -123,7 +118,7 @@ def everything(reader: Reader) -> dict[str, Any]:
 
 
 def test_the_tables_read_directly_say_what_mlflow_says(filled: Store, reader: Reader) -> None:
-    by_tables, by_client = everything(reader), everything(ClientReader(filled.uri, filled.root))
+    by_tables, by_client = everything(reader), everything(ClientReader(filled))
 
     assert by_tables.keys() == by_client.keys()
     for question, answer in by_client.items():
@@ -145,7 +140,7 @@ def test_the_answers_are_the_right_ones(filled: Store, reader: Reader) -> None:
     assert thirteenth is not None and thirteenth.run_id is None
     assert thirteenth.location == "/somewhere/else"
     assert reader.params(None) == {}
-    assert ChampionLog.of_store(filled, "digits").entries()
+    assert ChampionLog(reader, "digits").entries()
     assert all(not row.name.endswith("~history") for row in reader.versions(None, 100))
 
 
@@ -162,7 +157,7 @@ def test_client_and_tables_fetch_the_same_files(
             if path.name != "registered_model_meta"
         }
 
-    client = ClientReader(filled.uri, filled.root)
+    client = ClientReader(filled)
     files = fetched(client, "client")
     assert files == fetched(reader, "tables")
     assert "manifest.json" in files
@@ -299,11 +294,3 @@ def test_a_database_that_is_not_there_or_being_made_is_an_empty_registry(
     marker.unlink()
     with pytest.raises(StoreError, match="no tables of MLflow"):
         open_reader(settings)
-
-
-def test_odd_names_of_folders_are_no_hindrance(made: Path, tmp_path: Path) -> None:
-    odd = tmp_path / "wörk %20 #1 ?x=y & z"
-    odd.mkdir()
-    shutil.copy(made, odd)
-
-    assert open_database(odd / "mlflow.db").names() == ["digits"]

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.registry.conftest import (
+    NewStore,
     Publish,
     Version,
     closed,
     plain_version,
     register_version,
-    sqlite_store,
 )
 
 from mindtrace.bundle import manifest
 from mindtrace.bundle.bundle import Contents
 from mindtrace.config.settings import Settings, load_settings
-from mindtrace.errors import BundleError, MindtraceError, NotFoundError, StoreError, UsageError
+from mindtrace.errors import BundleError, MindtraceError, NotFoundError, UsageError
 from mindtrace.registry.client_reader import ClientReader
 from mindtrace.registry.reader import open_reader
 from mindtrace.registry.reference import Located, Reference, find, locate, parse_reference
@@ -99,8 +99,7 @@ def test_a_path_or_a_folder_with_a_manifest_is_a_bundle(tmp_path: Path) -> None:
 
 
 def found(settings: Settings, text: str | None) -> str:
-    row = find(settings, open_reader(settings), text)
-    return f"{row.name}/{row.version}"
+    return find(settings, open_reader(settings), text).label
 
 
 def missed(settings: Settings, text: str | None) -> NotFoundError:
@@ -110,15 +109,13 @@ def missed(settings: Settings, text: str | None) -> NotFoundError:
 
 
 @pytest.fixture(scope="module")
-def two_models_database(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("two")
-    shutil.copy(empty_database, root / "mlflow.db")
-    store = sqlite_store(root)
+def two_models_database(new_store: NewStore) -> Path:
+    store = new_store()
     for name in ("mnist", "mnist", "mnist", "digits"):
         plain_version(store, name)
     store.client.set_registered_model_alias("mnist", "champion", "2")
     store.client.set_registered_model_alias("mnist", "best", "3")
-    return closed(root / "mlflow.db")
+    return closed(store.root / "mlflow.db")
 
 
 @pytest.fixture
@@ -126,12 +123,48 @@ def two_models(two_models_database: Path, root: Path) -> None:
     shutil.copy(two_models_database, root / "mlflow.db")
 
 
-def test_every_form_of_a_reference_finds_its_version(two_models: None, settings: Settings) -> None:
-    assert found(settings, "mnist") == "mnist/2"
-    assert found(settings, "mnist@champion") == "mnist/2"
-    assert found(settings, "mnist@best") == "mnist/3"
-    assert found(settings, "mnist@latest") == "mnist/3"
-    assert found(settings, "mnist/1") == "mnist/1"
+# What is configured, what is written, and which version that is.
+FOUND = [
+    ("", "mnist", "mnist/2"),
+    ("", "mnist@champion", "mnist/2"),
+    ("", "mnist@best", "mnist/3"),
+    ("", "mnist@latest", "mnist/3"),
+    ("", "mnist/1", "mnist/1"),
+    ("mnist", None, "mnist/2"),
+    ("mnist", "1", "mnist/1"),
+    ("mnist", "digits/1", "digits/1"),
+]
+MODELS = ("digits", "mnist")
+VERSIONS, ALIASES = ("mnist/3", "mnist/2", "mnist/1"), ("mnist@best", "mnist@champion")
+# What is configured and written, what is missed, what there is, and a part of message and hint.
+MISSED = [
+    ("", None, ("model", None, MODELS), "set [registry] model_name"),
+    ("", "1", ("model", None, MODELS), "set [registry] model_name"),
+    ("mnits", None, ("model", "mnits", MODELS), "did you mean 'mnist'"),
+    ("", "nmist", ("model", "nmist", MODELS), "did you mean 'mnist'"),
+    ("", "mnist/9", ("version", "mnist/9", VERSIONS), "registry list"),
+    ("", "mnist@bset", ("alias", "mnist@bset", ALIASES), "did you mean 'mnist@best'"),
+    ("", "digits", ("alias", "digits@champion", ()), "there are: none"),
+    ("", "nobody/1", ("model", "nobody", MODELS), "there are: digits, mnist"),
+]
+
+
+def configured(model_name: str) -> Settings:
+    return load_settings(sets=[f"registry.model_name={model_name}"] if model_name else [])
+
+
+@pytest.mark.usefixtures("two_models")
+def test_every_form_of_a_reference_finds_its_version() -> None:
+    for model_name, text, expected in FOUND:
+        assert found(configured(model_name), text) == expected, text
+
+
+@pytest.mark.usefixtures("two_models")
+def test_what_does_not_exist_is_told_beside_what_does() -> None:
+    for model_name, text, expected, words in MISSED:
+        error = missed(configured(model_name), text)
+        assert (error.kind, error.name, error.known) == expected, text
+        assert words in f"{error.message} {error.hint}", text
 
 
 def test_the_only_model_needs_no_name(store: Store, version: Version, settings: Settings) -> None:
@@ -143,36 +176,6 @@ def test_the_only_model_needs_no_name(store: Store, version: Version, settings: 
 
     assert found(settings, None) == "mnist/1"
     assert found(settings, "2") == "mnist/2"
-
-
-def test_of_several_models_one_must_be_named(two_models: None, settings: Settings) -> None:
-    for text in (None, "1"):
-        error = missed(settings, text)
-        assert (error.kind, error.name, error.known) == ("model", None, ("digits", "mnist"))
-        assert "model_name" in str(error.hint)
-
-
-def test_the_configured_model_is_the_one_in_question(two_models: None, root: Path) -> None:
-    settings = load_settings(sets=["registry.model_name=mnist"])
-
-    assert found(settings, None) == "mnist/2"
-    assert found(settings, "1") == "mnist/1"
-    assert found(settings, "digits/1") == "digits/1"
-    error = missed(load_settings(sets=["registry.model_name=mnits"]), None)
-    assert (error.kind, error.name) == ("model", "mnits")
-    assert "did you mean 'mnist'" in error.message
-
-
-def test_what_does_not_exist_is_told_beside_what_does(two_models: None, settings: Settings) -> None:
-    model, version, alias = (missed(settings, text) for text in ("nmist", "mnist/9", "mnist@bset"))
-
-    assert (model.kind, model.name, model.known) == ("model", "nmist", ("digits", "mnist"))
-    assert (version.kind, version.name) == ("version", "mnist/9")
-    assert version.known == ("mnist/3", "mnist/2", "mnist/1")
-    assert (alias.kind, alias.name) == ("alias", "mnist@bset")
-    assert alias.known == ("mnist@best", "mnist@champion")
-    assert missed(settings, "digits").known == ()
-    assert missed(settings, "nobody/1").kind == "model"
 
 
 def test_a_version_and_a_folder_are_located(
@@ -200,7 +203,7 @@ def test_a_bundle_elsewhere_is_fetched_once_and_checked(
     """As from a server: through MLflow, whose versions say `runs:/...`."""
     published = register()
     monkeypatch.setattr(
-        "mindtrace.registry.reference.open_reader", lambda settings: ClientReader(store.uri, root)
+        "mindtrace.registry.reference.open_reader", lambda settings: ClientReader(store)
     )
     kept = root / "bundles" / published.bundle_digest
 
@@ -222,22 +225,6 @@ def test_a_bundle_elsewhere_is_fetched_once_and_checked(
     with pytest.raises(BundleError, match=r"model\.onnx"):
         locate(load_settings(), "digits")
     assert list((root / "bundles").iterdir()) == []
-
-
-def test_a_file_where_root_should_be_is_one_clear_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "occupied").write_text("a file")
-    settings = load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path / 'occupied'}"])
-
-    with pytest.raises(StoreError) as caught:
-        Store(settings.registry.tracking_uri, settings.dirs.root)
-
-    assert "\n" not in caught.value.message
-    assert str(tmp_path / "occupied") in caught.value.message
-    assert caught.value.hint
-    with pytest.raises(StoreError):
-        open_reader(settings)
 
 
 def test_a_root_with_any_name_simply_works(tmp_path: Path, packed: Contents) -> None:
@@ -262,20 +249,11 @@ def numbered(store: Store) -> Store:
     return store
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("2024", "2024/2"),
-        ("2024/1", "2024/1"),
-        ("2024@champion", "2024/2"),
-        ("0007", "0007/2"),
-        ("0007/1", "0007/1"),
-    ],
-)
-def test_a_model_with_a_number_as_its_name(
-    numbered: Store, settings: Settings, text: str, expected: str
-) -> None:
-    assert found(settings, text) == expected
+def test_a_model_with_a_number_as_its_name(numbered: Store, settings: Settings) -> None:
+    for text in ("2024/1", "0007/1"):
+        assert found(settings, text) == text
+    for text in ("2024", "2024@champion", "0007"):
+        assert found(settings, text) == f"{text[:4]}/2"
 
 
 def test_a_number_that_is_a_version_too_is_not_guessed(numbered: Store) -> None:

@@ -1,4 +1,4 @@
-"""A training begun before splits had a rule is resumed and reproduced with the split it had."""
+"""A training of older rules is resumed and reproduced with the split and the size it had."""
 
 from __future__ import annotations
 
@@ -89,5 +89,18 @@ def test_it_is_resumed(settings: Settings, root: Path, before: Callable[[], None
 def test_a_version_of_today_names_its_rule_and_is_reproduced(settings: Settings) -> None:
     settings = settings.replace(**{"data.num_val": 0.1})
     train(settings)
+    found = reproduce(settings, "pets/1")
+    assert (found.verdict, found.differences) == ("EXACT", ())
+
+
+@pytest.mark.slow
+def test_a_version_is_reproduced_in_its_own_size(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever size today's rule finds for images of mixed sizes."""
+    settings = settings.replace(**{"data.num_val": 0.1})
+    with monkeypatch.context() as patched:
+        patched.setattr("mindtrace.data.folder._common_size", lambda *_: (8, 8, ""))
+        train(settings)
     found = reproduce(settings, "pets/1")
     assert (found.verdict, found.differences) == ("EXACT", ())

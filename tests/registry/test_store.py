@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -17,18 +14,19 @@ import pytest
 from mlflow.exceptions import MlflowException
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from tests.registry.conftest import sqlite_store
+from tests.registry.servers import run_together
 
 from mindtrace.errors import InterruptedByUser, StoreError, TrainingError
 from mindtrace.registry.callbacks import run_finished_or_failed
+from mindtrace.registry.database import age_of
 from mindtrace.registry.reader import open_database
-from mindtrace.registry.schema import age_of
 from mindtrace.registry.store import Run, Store, resume_run, start_run, store_errors
 
 OPEN = """
 import pathlib, sys
 from mindtrace.registry.store import Store
 print("ready", flush=True)
-sys.stdin.read()
+sys.stdin.readline()
 store = Store(sys.argv[1], pathlib.Path(sys.argv[2]))
 print(store.experiment_id("shared"))
 """
@@ -52,24 +50,8 @@ def test_a_new_store_has_the_tables_that_are_read_and_wal(tmp_path: Path) -> Non
 
 @pytest.mark.proof
 def test_processes_that_begin_together_share_one_new_store(tmp_path: Path) -> None:
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", OPEN, f"sqlite:///{tmp_path / 'mlflow.db'}", str(tmp_path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=dict(os.environ),
-        )
-        for _ in range(4)
-    ]
-    for process in started:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    answers = [process.communicate("") for process in started]
-
-    assert [process.returncode for process in started] == [0] * 4, answers
-    assert len({out for out, _ in answers}) == 1
+    where = (f"sqlite:///{tmp_path / 'mlflow.db'}", str(tmp_path))
+    assert len(set(run_together(OPEN, *where, count=4))) == 1
 
 
 def test_an_experiment_is_made_once_however_many_want_it(store: Store) -> None:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.registry.servers import PASSWORD, PATIENCE, execute
+from tests.registry.conftest import with_ledger
+from tests.registry.servers import PASSWORD, execute, run_together
 
 import mindtrace
 from mindtrace.bundle.bundle import Contents
-from mindtrace.bundle.predictions import TestPredictions
 from mindtrace.config.settings import load_settings
 from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError
 from mindtrace.registry.client_reader import ClientReader
-from mindtrace.registry.comparison import EVALUATIONS
+from mindtrace.registry.evaluation import EVALUATIONS
 from mindtrace.registry.publish import publish
 from mindtrace.registry.reader import open_reader
 from mindtrace.registry.store import Store, start_run
@@ -35,9 +31,7 @@ def registered(store: Store, packed: Contents, name: str, seed: int, val_acc: st
     run = start_run(store, "story", None, {})
     run.log_params({"train.lr": 0.01 * seed})
     tags = {"seed": str(seed), "metric.val_acc": val_acc}
-    published = publish(
-        store, model_name=name, run_id=run.run_id, contents=packed, metadata=tags, by="t"
-    )
+    published = publish(store, model_name=name, run_id=run.run_id, contents=packed, metadata=tags)
     run.end("FINISHED")
     return published.version
 
@@ -47,9 +41,10 @@ def compared_on_another_test_set(
 ) -> None:
     """A version with a test set of its own; the other one is evaluated on it."""
     n = len(packed.predictions.labels) // 2
-    ledger = TestPredictions(*(rows[:n] for rows in vars(packed.predictions).values()))
-    data = {**packed.data, "test_digest": ledger.test_digest}
-    half = dataclasses.replace(packed, predictions=ledger, data=data)
+    half = with_ledger(
+        packed, **{name: rows[:n] for name, rows in vars(packed.predictions).items()}
+    )
+    ledger = half.predictions
     other = f"half/{registered(store, half, 'half', 1, '0.5')}"
     # The images that both ledgers hold are compared.
     assert registry.compare("story/3", other).n == n
@@ -104,7 +99,7 @@ def story(packed: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(UsageError, match="cursor"):
             listed(sort="version", after=99)
         champion = registry.show("story@champion")
-        assert champion.summary.version == 1
+        assert champion.version == 1
         assert champion.params == {"train.lr": "0.01"}
         assert "model.onnx" in champion.files
         assert registry.diff("story/1", "2").parts["metrics"] == {"val_acc": (0.5, 0.7)}
@@ -139,7 +134,7 @@ def test_the_story(
     store: Store = request.getfixturevalue("store" if kind == "client" else kind)
     if kind == "client":
         monkeypatch.setattr(
-            "mindtrace.registry.reader.open_database", lambda _: ClientReader(store.uri, root)
+            "mindtrace.registry.reader.open_database", lambda *_: ClientReader(store)
         )
     story(store)
     champion = mindtrace.load("story")
@@ -192,8 +187,7 @@ REGISTER = """
 import os, sys
 from pathlib import Path
 from mindtrace.registry.champions import ensure_model
-from mindtrace.registry.store import Store
-from mindtrace.registry.store import start_run
+from mindtrace.registry.store import Store, start_run
 
 store = Store(os.environ["REGISTRY__TRACKING_URI"], Path(sys.argv[1]))
 run = start_run(store, "crowd", None, {})
@@ -208,43 +202,15 @@ run.end("FINISHED")
 """
 
 
-def crowd(store: Store, processes: int, each: int) -> tuple[list[str], list[int]]:
-    """What went wrong, and the versions there are in the end; all begin at one moment."""
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", REGISTER, str(store.root), str(each)],
-            env={**os.environ, "REGISTRY__TRACKING_URI": store.uri},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(processes)
-    ]
-    for process in started:
-        assert process.stdout is not None
-        process.stdout.readline()
-    for process in started:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    told = [process.communicate(timeout=PATIENCE)[1] for process in started]
-    failures = [
-        error for process, error in zip(started, told, strict=True) if process.returncode != 0
-    ]
-    reader = open_reader(load_settings())
-    return failures, [row.version for row in reader.versions("crowd", 10_000)]
-
-
 @pytest.mark.parametrize(
     "kind", ["store", pytest.param("postgres_store", marks=pytest.mark.postgres)]
 )
 def test_a_crowd_registers_dense_versions(
     kind: str, soak: int, request: pytest.FixtureRequest
 ) -> None:
+    store: Store = request.getfixturevalue(kind)
     processes, each = (16, 25) if soak > 1 else (4, 10)
-
-    failures, versions = crowd(request.getfixturevalue(kind), processes, each)
-
-    assert failures == []
-    assert versions == list(range(processes * each, 0, -1))
+    where = {"REGISTRY__TRACKING_URI": store.uri}
+    run_together(REGISTER, str(store.root), str(each), count=processes, **where)
+    versions = open_reader(load_settings()).versions("crowd", 10_000)
+    assert [row.version for row in versions] == list(range(processes * each, 0, -1))

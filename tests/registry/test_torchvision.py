@@ -13,9 +13,9 @@ from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.networks import TORCHVISION
 from mindtrace.config.settings import Settings
 from mindtrace.errors import UsageError
+from mindtrace.registry.maintenance import verify
 from mindtrace.registry.reference import locate
 from mindtrace.registry.reproduce import reproduce
-from mindtrace.registry.verify import verify
 from mindtrace.service import jobs, promotion
 from mindtrace.service.retrain_request import RetrainRequest
 
@@ -43,9 +43,9 @@ def test_an_old_version_is_used_as_before_and_training_on_says_what_replaces_it(
         packed.golden[0].probabilities.argmax()
     )
     assert verify(settings, "digits/2")[0].state == "verified"
-    comparison, page = promotion.compare_page(settings, "digits/1", "2")
+    comparison, page_of = promotion.compare_with_page(settings, "digits/1", "2")
     assert comparison.right_to_wrong == 5
-    assert page.count("data:image/png;base64,") == 5
+    assert page_of().count("data:image/png;base64,") == 5
     promotion.promote(settings, "digits/2", force=True, reason="a test")
     assert locate(settings, "digits").folder == located.folder
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.conftest import RunCli
-from tests.registry.conftest import Publish, Version
+from tests.registry.conftest import Publish, Version, with_ledger
 
 import mindtrace
 from mindtrace.bundle import manifest
@@ -132,13 +132,6 @@ def test_evaluate_gives_the_answers_of_the_bundle_and_keeps_them(
     assert of_folder == dataclasses.replace(other, model_name=None, version=None, artifact=None)
 
 
-def knowing(packed: Contents, **changes: Any) -> Contents:
-    """The same, with other arrays in its ledger."""
-    return dataclasses.replace(
-        packed, predictions=dataclasses.replace(packed.predictions, **changes)
-    )
-
-
 EVALUATED = {
     "its own test set": ("", lambda known: known.train_digests, 359, ""),
     "another split": ("data.split_seed=9", lambda known: known.train_digests, None, "trained on"),
@@ -160,7 +153,7 @@ def test_evaluate_counts_no_image_that_the_version_was_trained_on(
     store: Store,
 ) -> None:
     known = packed.predictions
-    register(contents=knowing(packed, train_digests=train(known)))
+    register(contents=with_ledger(packed, train_digests=train(known)))
     sets = [part for text in ("data.source=digits", words) if text for part in ("--set", text)]
     result = run_cli("registry", "evaluate", "digits/1", *sets, "--json")
     assert result.exit_code == 0, result.stderr
@@ -179,8 +172,8 @@ def test_evaluate_on_nothing_but_training_images_is_refused(
     register: Publish, packed: Contents, run_cli: RunCli
 ) -> None:
     ledger = packed.predictions
-    register(contents=knowing(packed, train_digests=ledger.digests))
-    register(contents=knowing(packed, train_digests=None, digests=ledger.digests ^ 1))
+    register(contents=with_ledger(packed, train_digests=ledger.digests))
+    register(contents=with_ledger(packed, train_digests=None, digests=ledger.digests ^ 1))
     for version, why in ((1, "was trained on the others"), (2, "only its own test set")):
         words = ("--set", "data.source=digits")
         result = run_cli("registry", "evaluate", f"digits/{version}", *words)
@@ -224,7 +217,7 @@ def test_the_python_api_leads_to_all_of_it(
     assert registry.names() == ["digits"]
     assert [one.version for one in registry.list(where="val_acc > 0.4", sort="-val_acc")] == [1]
     assert registry.list("digits", where="val_acc > 0.6") == []
-    assert registry.show("digits").summary == registry.list()[0]
+    assert vars(registry.list()[0]).items() <= vars(registry.show("digits")).items()
     assert registry.diff("1", "1").parts["metrics"] == {"val_acc": (0.5, 0.5)}
     assert registry.export("1", tmp_path / "out").version == 1
     assert [one.state for one in registry.verify()] == ["verified"] * 2

@@ -20,9 +20,9 @@ from mindtrace.bundle import manifest
 from mindtrace.config.settings import Settings
 from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, VerdictError
+from mindtrace.registry.maintenance import Verification, require_verified, verify, verify_all
 from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
-from mindtrace.registry.verify import Verification, require_verified, verify, verify_all
 from mindtrace.service.following import open_or_wait
 from mindtrace.service.predict import load_model
 

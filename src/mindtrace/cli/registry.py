@@ -16,7 +16,7 @@ from mindtrace.system import atomic_write
 
 if TYPE_CHECKING:
     from mindtrace.registry.comparison import Comparison
-    from mindtrace.registry.verify import Verification
+    from mindtrace.registry.maintenance import Verification
 
 _METRICS = ("val_acc", "test_acc", "test_loss")
 _CREATED = "created_at (UTC)"
@@ -113,12 +113,11 @@ def compare(
     console = call.console
     from mindtrace.service import promotion as service
 
-    if html is None:
-        comparison = service.compare(settings, a, b, margin=margin)
-    else:
-        comparison, page = service.compare_page(settings, a, b, margin=margin)
+    comparison, page = service.compare_with_page(settings, a, b, margin=margin)
+    if html is not None:
+        content = page().encode()
         try:
-            atomic_write(html, page.encode())
+            atomic_write(html, content)
         except OSError as error:
             raise UsageError(f"--html {html}: {error.strerror}") from error
     console.result(comparison, _comparison_pairs(comparison, short=console.terminal))
@@ -160,6 +159,7 @@ def promote(
         force=force,
         reason=reason,
         if_revision=if_revision,
+        check=False,
     )
     names = ("model_name", "version", "champion", "promoted", "dry_run", "forced", "revision")
     pairs: list[Pair] = [(name, getattr(outcome, name)) for name in names]
@@ -258,7 +258,7 @@ def export(
     settings = call.settings()
     from mindtrace.registry.maintenance import export as service
 
-    done = service(settings, ref, Path(folder))
+    done = service(settings, ref, folder)
     if call.console.json:
         call.console.document(done)
         return
@@ -283,7 +283,7 @@ def verify(
     if all_ and ref is not None:
         raise UsageError("give REF or --all, not both", hint="mindtrace registry verify --help")
     settings = call.settings()
-    from mindtrace.registry import verify as service
+    from mindtrace.registry import maintenance as service
 
     def cells(one: Verification) -> Sequence[Cell]:
         digest = "-" if one.bundle_digest is None else one.bundle_digest[:_DIGEST_SHOWN]

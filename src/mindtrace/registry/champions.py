@@ -10,19 +10,20 @@
 
 from __future__ import annotations
 
-import functools
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from mindtrace.documents import document
 from mindtrace.errors import ConflictError
 from mindtrace.registry.names import BUNDLE, CHAMPION, PREFIX, log_name
-from mindtrace.registry.reader import iso
+from mindtrace.registry.provenance import who
+from mindtrace.registry.reader import ALL
 
 if TYPE_CHECKING:
     from mindtrace.registry.reader import ModelVersion, Reader
@@ -30,23 +31,13 @@ if TYPE_CHECKING:
 
 PROMOTE, ROLLBACK, REFUSE = "promote", "rollback", "refuse"
 
+# The tag of a version that answers one class to everything.
+ONE_CLASS = "one_class"
 # One writer wins each revision, so only many concurrent writers make one lose this often.
 ATTEMPTS = 40
 _LONGEST_PAUSE = 0.05  # seconds
-_PAGE = 1000
 # What MLflow says when others created versions of this name in each of its attempts.
 _GAVE_UP = "Giving up after"
-
-# Number and tags of a version of the companion model.
-Written = tuple[int, Mapping[str, str]]
-
-
-class Identity(NamedTuple):
-    """What cannot come again when a version's number does, after its model was deleted."""
-
-    run_id: str | None
-    bundle_digest: str | None
-    created_at: str | None  # UTC, ISO 8601
 
 
 @dataclass(frozen=True)
@@ -66,55 +57,26 @@ class HistoryEntry:
     token: str | None = None  # by which its author recognises it
     forced: bool = False  # whatever the gate said
     gone: bool = False  # the version `to` exists no more; the entry makes nobody champion
-    # The identity of the version `to`; None of what older releases did not write.
+    # Of the version `to`, what cannot come again; None of what older releases did not write.
     run_id: str | None = None
     bundle_digest: str | None = None
     created_at: str | None = None
 
-    def is_about(self, version: Identity | None) -> bool:
-        """Whether `version` is the one that the entry speaks of, as far as it says."""
-        if version is None:
-            return False
-        known = (self.run_id, self.bundle_digest, self.created_at)
-        return all(mine in (None, its) for mine, its in zip(known, version, strict=True))
+    def is_about(self, row: ModelVersion | None) -> bool:
+        """Whether `row` is the version that the entry speaks of, as far as it says."""
+        return row is not None and all(
+            getattr(self, name) in (None, value) for name, value in _ties(row).items()
+        )
 
     def document(self) -> dict[str, Any]:
         """The JSON document of `mindtrace registry history`."""
         named = {"from" if key == "origin" else key: value for key, value in vars(self).items()}
-        for name in ("test_digest", "token", *Identity._fields):
+        for name in ("test_digest", "token", "run_id", "bundle_digest", "created_at"):
             del named[name]
         return document(named)
 
 
-def parse_log(
-    model_name: str, written: Iterable[Written], before: Sequence[HistoryEntry] = ()
-) -> list[HistoryEntry]:
-    """`before` and the entries that count of what was written after it, without gaps."""
-    # Whether an entry counts depends only on what was written before it: once counted, always
-    # counted, for every reader.
-    entries = list(before)
-    for _, tags in written:
-        if tags.get(PREFIX + "expected") == str(len(entries)):
-            entry = _parse_entry(len(entries) + 1, model_name, tags)
-            if entry is not None:
-                entries.append(entry)
-    return entries
-
-
-def identity_of(row: ModelVersion) -> Identity:
-    """What cannot come again of a version."""
-    return Identity(row.run_id, row.own_tags.get("bundle_digest"), row.created_at)
-
-
-Counts = Callable[[HistoryEntry], bool]
-
-
-def champion_of(entries: Sequence[HistoryEntry], counts: Counts = lambda _: True) -> int | None:
-    """The version that the entries name, or None."""
-    return next((entry.to for entry in reversed(champions(entries)) if counts(entry)), None)
-
-
-def champions(entries: Sequence[HistoryEntry]) -> list[HistoryEntry]:
+def _standing(entries: Sequence[HistoryEntry]) -> list[HistoryEntry]:
     """The entries that made somebody champion and were not undone; the last one is in force."""
     standing: list[HistoryEntry] = []
     for entry in entries:
@@ -127,85 +89,45 @@ def champions(entries: Sequence[HistoryEntry]) -> list[HistoryEntry]:
     return standing
 
 
-def promotion_to_undo(
-    entries: Sequence[HistoryEntry], counts: Counts = lambda _: True
-) -> HistoryEntry | None:
-    """The latest promotion not yet undone whose champion before is still there, or None."""
-    last = next((entry for entry in reversed(champions(entries)) if counts(entry)), None)
-    if last is None or last.action != PROMOTE or last.origin is None:
-        return None
-    before = [entry for entry in entries if entry.to == last.origin and entry.action != REFUSE]
-    return last if not before or any(map(counts, before)) else None
-
-
-def times_used(entries: Sequence[HistoryEntry], test_digest: str) -> int:
-    """How often this test set has decided about a promotion."""
-    return sum(entry.test_digest == test_digest for entry in entries)
-
-
 class ChampionLog:
-    """The log of one model; `written(n)` gives what its companion holds after number n."""
+    """The log of one model as `reader` sees it; what is written goes into a store."""
 
-    def __init__(
-        self,
-        model_name: str,
-        written: Callable[[int], Sequence[Written]],
-        open_store: Callable[[], Store],
-        identity: Callable[[int], Identity | None] | None = None,
-    ) -> None:
+    def __init__(self, reader: Reader, model_name: str) -> None:
         self.model_name = model_name
-        self._written = written
-        self.identity = functools.cache(identity or (lambda _: None))
-        self._checks = identity is not None
-        # Opened by the first write, which is when MLflow is imported.
-        self._store = functools.cache(open_store)
-        self._entries: tuple[HistoryEntry, ...] = ()
+        self._reader = reader
+        self._version = cache(partial(reader.version, model_name))
+        self._entries: list[HistoryEntry] = []
         self._last_number = 0
-
-    @classmethod
-    def of_store(cls, store: Store, model_name: str) -> ChampionLog:
-        """The log as MLflow's client reads it."""
-        from mindtrace.registry.store import if_there, store_errors
-
-        def identity(number: int) -> Identity | None:
-            with store_errors(store.uri):
-                row = if_there(lambda: store.client.get_model_version(model_name, str(number)))
-            if row is None:
-                return None
-            digest, created = row.tags.get(PREFIX + "bundle_digest"), row.creation_timestamp
-            return Identity(row.run_id or None, digest, iso(created))
-
-        return cls(
-            model_name, functools.partial(written, store, model_name), lambda: store, identity
-        )
-
-    @classmethod
-    def of_reader(
-        cls, reader: Reader, model_name: str, open_store: Callable[[], Store]
-    ) -> ChampionLog:
-        """The log of a reader; the store is opened by the first write."""
-
-        def identity(number: int) -> Identity | None:
-            row = reader.version(model_name, number)
-            return None if row is None else identity_of(row)
-
-        return cls(model_name, functools.partial(reader.log, model_name), open_store, identity)
 
     def entries(self) -> tuple[HistoryEntry, ...]:
         """All entries as of now, oldest first; reads only what was written since the last call."""
-        rows = self._written(self._last_number)
-        if rows:
-            self._entries = tuple(parse_log(self.model_name, rows, self._entries))
-            self._last_number = rows[-1][0]
-        return self._entries
+        for number, tags in self._reader.log(self.model_name, self._last_number):
+            self._last_number = number
+            # Whether an entry counts depends only on what was written before it: once counted,
+            # always counted, for every reader.
+            if tags.get(PREFIX + "expected") == str(len(self._entries)):
+                self._entries += _parse_entry(len(self._entries) + 1, self.model_name, tags)
+        return tuple(self._entries)
 
     def counts(self, entry: HistoryEntry) -> bool:
         """Whether the version that an entry speaks of is still there."""
-        return not self._checks or entry.is_about(self.identity(entry.to))
+        return entry.is_about(self._version(entry.to))
+
+    def champions(self) -> Iterator[HistoryEntry]:
+        """Of the entries read last, those by which a version is or was champion, newest first."""
+        return filter(self.counts, reversed(_standing(self._entries)))
 
     def champion(self) -> int | None:
-        """The version that the entries read last name, or None."""
-        return champion_of(self._entries, self.counts)
+        """The version in force, or None."""
+        return next((entry.to for entry in self.champions()), None)
+
+    def promotion_to_undo(self) -> HistoryEntry | None:
+        """The latest promotion not yet undone whose champion before is still there, or None."""
+        entries, last = self._entries, next(self.champions(), None)
+        if last is None or last.action != PROMOTE or last.origin is None:
+            return None
+        before = [entry for entry in entries if entry.to == last.origin and entry.action != REFUSE]
+        return last if not before or any(map(self.counts, before)) else None
 
     def shown(self, entries: Iterable[HistoryEntry]) -> list[HistoryEntry]:
         """These entries, each with whether its version is gone."""
@@ -226,20 +148,12 @@ class ChampionLog:
         raise self.lost_race()
 
     def append(
-        self,
-        *,
-        expected: int,
-        action: str,
-        to: int,
-        by: str,
-        identity: Identity,
-        origin: int | None = None,
-        reason: str | None = None,
-        verdict: str | None = None,
-        test_digest: str | None = None,
-        forced: bool = False,
+        self, store: Store, *, expected: int, action: str, row: ModelVersion, **told: Any
     ) -> HistoryEntry | None:
-        """Add an entry and set the alias; None if the last revision is not `expected` any more."""
+        """Add an entry and set the alias; None if the last revision is not `expected` any more.
+
+        `told` are other fields of the entry; `origin` is the champion of the log unless given.
+        """
         before = self.entries()
         if len(before) != expected:
             return None
@@ -247,32 +161,27 @@ class ChampionLog:
             revision=expected + 1,
             model_name=self.model_name,
             at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            by=by,
+            by=who(),
             action=action,
-            origin=origin or self.champion(),
-            to=to,
-            reason=reason,
-            verdict=verdict,
-            test_digest=test_digest,
+            to=row.version,
             token=uuid4().hex,
-            forced=forced,
-            **identity._asdict(),
+            **{**told, **_ties(row), "origin": told.get("origin") or self.champion()},
         )
-        if not self._write(entry):
+        if not self._write(store, entry):
             return None
         after = self.entries()
         # Compared by token: others may write the very same values, and MLflow's client repeats a
         # request whose answer was lost, so the number that it returns may be another author's.
         if len(after) <= expected or after[expected].token != entry.token:
             return None
-        self._set_alias(self.champion())
+        self._set_alias(store)
         return entry
 
-    def repair_alias(self, alias: int | None) -> None:
-        """Set the alias, which names `alias` now, to the champion of the log."""
+    def repair_alias(self, open_store: Callable[[], Store]) -> None:
+        """Set the alias to the champion of the log where it names another version."""
         self.entries()
-        if self.champion() != alias:
-            self._set_alias(self.champion())
+        if self.champion() != self._reader.version_of_alias(self.model_name, CHAMPION):
+            self._set_alias(open_store())
 
     def lost_race(self) -> ConflictError:
         """The error of a writer that lost too many races."""
@@ -281,7 +190,7 @@ class ChampionLog:
             hint=f"look with mindtrace registry history {self.model_name}, then repeat",
         )
 
-    def _write(self, entry: HistoryEntry) -> bool:
+    def _write(self, store: Store, entry: HistoryEntry) -> bool:
         """Write an entry, which counts or not; False if MLflow gave up."""
         from mlflow.exceptions import MlflowException
 
@@ -290,7 +199,7 @@ class ChampionLog:
         kept = {**vars(entry), "expected": entry.revision - 1}
         del kept["revision"], kept["model_name"], kept["gone"]
         tags = {PREFIX + key: str(value) for key, value in kept.items() if value is not None}
-        store, name = self._store(), log_name(self.model_name)
+        name = log_name(self.model_name)
         # An MLflow server refuses a version without a run.
         run_id = entry.run_id
         source = f"runs:/{run_id}/{BUNDLE}" if run_id else "mindtrace"
@@ -307,36 +216,17 @@ class ChampionLog:
                 raise
         return True
 
-    def _set_alias(self, version: int | None) -> None:
+    def _set_alias(self, store: Store) -> None:
         from mindtrace.registry.store import store_errors
 
         # Each writer reads the log once more after it wrote the alias. So the last one to write
         # it leaves it as the log has it then.
-        written = None
+        written, version = None, self.champion()
         while version is not None and version != written:
-            store = self._store()
             with store_errors(store.uri):
                 store.client.set_registered_model_alias(self.model_name, CHAMPION, str(version))
             self.entries()
             written, version = version, self.champion()
-
-
-def written(store: Store, model_name: str, after: int = 0) -> list[Written]:
-    """Number and tags of all in the companion model after a number, in order."""
-    from mindtrace.registry.store import pages, store_errors
-
-    where = f"name = '{log_name(model_name)}' and version_number > {after}"
-    order = ["version_number ASC"]
-    with store_errors(store.uri):
-        found = pages(store.client.search_model_versions, where, max_results=_PAGE, order_by=order)
-        rows = [
-            (
-                int(one.version),
-                {PREFIX + "run_id": one.run_id, **one.tags} if one.run_id else one.tags,
-            )
-            for one in found
-        ]
-    return sorted(rows, key=lambda row: row[0])
 
 
 def ensure_model(store: Store, name: str, description: str | None = None) -> None:
@@ -350,53 +240,43 @@ def ensure_model(store: Store, name: str, description: str | None = None) -> Non
             raise
 
 
-def promote_first_version(store: Store, model_name: str, version: int, by: str) -> bool:
-    """Make a version champion if its name has none and never had one; whether it did."""
-    log = ChampionLog.of_store(store, model_name)
-    entries = log.entries()
-    identity = log.identity(version)
-    if log.champion() is not None or identity is None or not _is_first(log, store, version):
+def promote_first_version(store: Store, model_name: str, version: int) -> bool:
+    """Make a version champion if its name never had one and it tells classes apart; whether so."""
+    reader = store.reader()
+    log = ChampionLog(reader, model_name)
+    entries, row = log.entries(), reader.version(model_name, version)
+    if row is None or ONE_CLASS in row.own_tags or log.champion() is not None:
+        return False
+    if reader.version_of_alias(model_name, CHAMPION) is not None:
+        return False  # MLflow's own page set it, or renamed the model
+    # Entries of a deleted model of this name are no matter.
+    before = reader.versions(model_name, ALL, after=version) if entries else ()
+    if any("bundle_digest" in one.own_tags for one in before):
         return False
     # None also where another first version was quicker: that one is champion then.
-    entry = log.append(
-        expected=len(entries),
-        action=PROMOTE,
-        to=version,
-        by=by,
-        identity=identity,
-        reason="first version",
-    )
-    return entry is not None
+    why = "first version"
+    return log.append(store, expected=len(entries), action=PROMOTE, row=row, reason=why) is not None
 
 
-def _is_first(log: ChampionLog, store: Store, version: int) -> bool:
-    """Whether nobody was champion before; entries of a deleted model of this name are no matter."""
-    from mindtrace.registry.store import if_there, pages, store_errors
-
-    client, name = store.client, log.model_name
-    with store_errors(store.uri):
-        if if_there(lambda: client.get_model_version_by_alias(name, CHAMPION)) is not None:
-            return False  # MLflow's own page set it, or renamed the model
-        if not log.entries():
-            return True
-        where = f"name = '{name}' and version_number < {version}"
-        before = pages(client.search_model_versions, where, max_results=_PAGE)
-        return not any(PREFIX + "bundle_digest" in one.tags for one in before)
+def _ties(row: ModelVersion) -> dict[str, Any]:
+    """What cannot come again when a version's number does, after its model was deleted."""
+    digest = row.own_tags.get("bundle_digest")
+    return {"run_id": row.run_id, "bundle_digest": digest, "created_at": row.created_at}
 
 
-def _parse_entry(revision: int, model_name: str, tags: Mapping[str, str]) -> HistoryEntry | None:
-    """The entry in these tags; None for what somebody else wrote, which must not stop the log."""
+def _parse_entry(revision: int, model_name: str, tags: Mapping[str, str]) -> list[HistoryEntry]:
+    """The entry in these tags; none in what somebody else wrote, which must not stop the log."""
     names = {field.name for field in fields(HistoryEntry)}
     found: dict[str, Any] = {
         name: value for key, value in tags.items() if (name := key.removeprefix(PREFIX)) in names
     }
-    found |= {"revision": revision, "model_name": model_name}
     try:
         origin = found.get("origin")
         found |= {"origin": None if origin is None else int(origin), "to": int(found["to"])}
         # Older releases did not write that a promotion was forced; its verdict shows it.
         overruled = found["action"] == PROMOTE and found.get("verdict") in ("HOLD", "REJECT")
-        found |= {"forced": found.get("forced") == "True" or overruled, "gone": False}
-        return HistoryEntry(**found)
+        found["forced"] = found.get("forced") == "True" or overruled
+        found |= {"revision": revision, "model_name": model_name, "gone": False}
+        return [HistoryEntry(**found)]
     except (KeyError, ValueError, TypeError):
-        return None
+        return []

@@ -5,21 +5,22 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from mindtrace.config.urls import file_path, masked
-from mindtrace.registry.champions import written
-from mindtrace.registry.names import METRIC, PREFIX, is_log
+from mindtrace.registry.names import METRIC, PREFIX, is_log, log_name
 from mindtrace.registry.query import Field, Query
 from mindtrace.registry.reader import TABLES, ModelVersion, Reader, prepare
 from mindtrace.registry.store import Store, if_there, pages, store_errors
+
+T = TypeVar("T")
 
 _PAGE = 1000
 _KEYS = {
@@ -34,37 +35,28 @@ _KEYS = {
 class ClientReader(Reader):
     """Copies versions from MLflow into tables in memory and queries these."""
 
-    def __init__(self, uri: str, root: Path) -> None:
-        self._store = _store(uri, root, os.getpid())
-        self._client = self._store.client
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._client = store.client
         connection = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
         for table, columns in TABLES.items():
             connection.execute(f"create table {table} ({', '.join(columns)})")
         for table, key in _KEYS.items():
             connection.execute(f"create unique index by_{table} on {table} ({key})")
-        place = masked(uri)
+        place = masked(store.uri)
         prepare(connection, place)
         super().__init__(connection, place)
 
-    def _names(self) -> list[str]:
-        with store_errors(self._store.uri):
-            models = pages(self._client.search_registered_models, max_results=_PAGE)
-            return sorted(model.name for model in models)
-
     def version_of_alias(self, name: str, alias: str) -> int | None:
-        with store_errors(self._store.uri):
-            return if_there(
-                lambda: int(self._client.get_model_version_by_alias(name, alias).version)
-            )
+        found = self._ask(lambda: self._client.get_model_version_by_alias(name, alias))
+        return None if found is None else int(found.version)
 
     def aliases(self, name: str) -> dict[str, int]:
-        with store_errors(self._store.uri):
-            found = if_there(lambda: self._client.get_registered_model(name).aliases) or {}
+        found = self._ask(lambda: self._client.get_registered_model(name).aliases) or {}
         return {alias: int(number) for alias, number in sorted(found.items())}
 
     def version(self, name: str, number: int) -> ModelVersion | None:
-        with store_errors(self._store.uri):
-            found = if_there(lambda: self._client.get_model_version(name, str(number)))
+        found = self._ask(lambda: self._client.get_model_version(name, str(number)))
         if found is None:
             return None
         self._clear()
@@ -73,28 +65,20 @@ class ClientReader(Reader):
         self._insert("registered_model_aliases", aliases)
         return super().version(name, number)
 
-    def versions(
-        self, name: str | None, limit: int, *, query: Query | None = None, after: int | None = None
-    ) -> Sequence[ModelVersion]:
-        query = query or Query()
-        self._copy(name, limit, query, (), after)
-        return super().versions(name, limit, query=query, after=after)
-
-    def columns(
-        self, fields: Sequence[Field], name: str | None, limit: int, query: Query
-    ) -> list[list[str | float | None]]:
-        self._copy(name, limit, query, fields, None)
-        return super().columns(fields, name, limit, query)
-
     def log(self, model_name: str, after: int = 0) -> Sequence[tuple[int, Mapping[str, str]]]:
-        return written(self._store, model_name, after)
+        name, search = log_name(model_name), self._client.search_model_versions
+        where, order = f"name = '{name}' and version_number > {after}", ["version_number ASC"]
+        with store_errors(self._store.uri):
+            found = list(pages(search, where, max_results=_PAGE, order_by=order))
+        rows = []
+        for one in found:
+            run = {PREFIX + "run_id": one.run_id} if one.run_id else {}
+            rows.append((int(one.version), {**run, **one.tags}))
+        return sorted(rows, key=itemgetter(0))
 
     def params(self, run_id: str | None) -> dict[str, str]:
-        if run_id is None:
-            return {}
-        with store_errors(self._store.uri):
-            run = if_there(lambda: self._client.get_run(run_id))
-        return {} if run is None else dict(run.data.params)
+        run = run_id and self._ask(lambda: self._client.get_run(run_id))
+        return dict(run.data.params) if run else {}
 
     def fetch(self, location: str, folder: Path) -> None:
         here = self._store.resolved(location)
@@ -103,46 +87,44 @@ class ClientReader(Reader):
             return
         folder.mkdir(parents=True)
         with store_errors(self._store.uri):
-            # MLflow puts the artifact's content into the folder, under its own name.
-            copied = Path(
-                download_artifacts(
-                    artifact_uri=location, dst_path=str(folder), tracking_uri=self._store.uri
-                )
-            )
-        if copied.resolve() != folder.resolve():
-            for path in list(copied.iterdir()):
-                path.replace(folder / path.name)
-            copied.rmdir()
+            repository = get_artifact_repository(here, tracking_uri=self._store.uri)
+            repository.download_artifacts("", str(folder))
 
-    def _copy(
+    def _names(self) -> list[str]:
+        with store_errors(self._store.uri):
+            models = pages(self._client.search_registered_models, max_results=_PAGE)
+            return sorted(model.name for model in models)
+
+    def _select(
         self,
+        columns: str,
+        values: Sequence[Any],
         name: str | None,
         limit: int,
         query: Query,
-        columns: Sequence[Field],
         after: int | None,
-    ) -> None:
-        """Copy versions into memory, the newest first, until `limit` of them meet the query."""
+    ) -> Sequence[tuple[Any, ...]]:
+        """Copies versions, the newest first, until `limit` of them meet the query."""
         self._clear()
-        if name is not None and is_log(name):
-            return
         with_aliases: set[str] = set()
-        size = _PAGE if query.fields else min(_PAGE, limit)
         # A sorted query needs all versions, and its cursor may be any of them.
-        newest = self._newest(name, None if query.order.text else after, size)
+        is_sorted = bool(query.order.text)
+        size = _PAGE if is_sorted or query.where != Query().where else min(_PAGE, limit)
+        newest = self._newest(name, None if is_sorted else after, size)
         while page := list(itertools.islice(newest, size)):
             for version in page:
                 self._insert_version(version)
-                if version.run_id and _wants_run(version.tags, (*query.fields, *columns)):
+                if version.run_id and _wants_run(version.tags, query.fields):
                     self._insert_run(version.run_id)
             for model in {version.name for version in page} - with_aliases:
                 rows = ((model, alias, number) for alias, number in self.aliases(model).items())
                 self._insert("registered_model_aliases", rows)
                 with_aliases.add(model)
-            if query.order.text:
-                continue
-            if len(self._select("v.version", (), name, limit, query, after)) == limit:
-                return
+            if not is_sorted:
+                found = super()._select(columns, values, name, limit, query, after)
+                if len(found) == limit:
+                    return found
+        return super()._select(columns, values, name, limit, query, after)
 
     def _complete(self, row: tuple[Any, ...]) -> ModelVersion:
         run_id = row[2]
@@ -153,11 +135,17 @@ class ClientReader(Reader):
     def _location(self, source: str | None, run_id: str | None) -> str | None:
         return source or None  # `fetch` gives it to MLflow, which knows the artifacts of a run
 
+    def _ask(self, ask: Callable[[], T]) -> T | None:
+        with store_errors(self._store.uri):
+            return if_there(ask)
+
     def _clear(self) -> None:
         for table in TABLES:
             self._connection.execute(f"delete from {table}")
 
     def _newest(self, name: str | None, after: int | None, size: int) -> Iterator[MlflowVersion]:
+        if name is not None and is_log(name):
+            return
         quote = '"' if "'" in (name or "") else "'"
         where = None if name is None else f"name = {quote}{name}{quote}"
         if where is not None and after is not None:
@@ -176,8 +164,7 @@ class ClientReader(Reader):
         self._insert("model_version_tags", ((*key, *tag) for tag in version.tags.items()))
 
     def _insert_run(self, run_id: str) -> None:
-        with store_errors(self._store.uri):
-            run = if_there(lambda: self._client.get_run(run_id))
+        run = self._ask(lambda: self._client.get_run(run_id))
         if run is None:
             return  # `mlflow gc` removed it; the version is still there
         data = run.data
@@ -192,7 +179,8 @@ class ClientReader(Reader):
 
 # By process: a forked one must not use the database connections of its parent.
 @functools.lru_cache(maxsize=2)
-def _store(uri: str, root: Path, _pid: int) -> Store:
+def opened_once(uri: str, root: Path, _pid: int) -> Store:
+    """The store of a URI; to open one takes a while."""
     return Store(uri, root)
 
 

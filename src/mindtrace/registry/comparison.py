@@ -1,22 +1,20 @@
-"""Two versions image by image, from their stored predictions, and the verdict of the gate."""
+"""Two versions image by image: the figures, the verdict of the gate, and a page of both."""
 
 from __future__ import annotations
 
-import json
-import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mindtrace.bundle import manifest
-from mindtrace.bundle.bundle import DATA_FILE, MODEL_FILE, PREDICTIONS_FILE
+from mindtrace import html
+from mindtrace.bundle.bundle import CONFIG_FILE, read_data
 from mindtrace.bundle.model_config import ModelConfig
-from mindtrace.bundle.predictions import TestPredictions
-from mindtrace.config.urls import file_path
-from mindtrace.errors import BundleError, StoreError, UsageError
+from mindtrace.errors import DataError, MindtraceError, UsageError
+from mindtrace.registry.evaluation import UNKNOWN_TRAINING, Side, images_for
 from mindtrace.registry.gate import (
     Answers,
     ClassChange,
@@ -25,46 +23,14 @@ from mindtrace.registry.gate import (
     mcnemar_p,
     minimum_detectable,
 )
+from mindtrace.registry.reference import Located, settings_of_bundle
 
 if TYPE_CHECKING:
-    from mindtrace.registry.reader import Reader
-    from mindtrace.registry.reference import Located
+    from mindtrace.config.settings import Settings
 
-# Folder of a run with the predictions that `registry evaluate` kept.
-EVALUATIONS = "evaluations"
-
-# A note on a version that was made before training images were kept.
-UNKNOWN_TRAINING = "{} keeps no digests of its training images: only its own test set counts"
-
-
-@dataclass(frozen=True, eq=False)
-class Side:
-    """A version's answers to its test set and others, in the order of (image digest, label)."""
-
-    name: str  # NAME/VERSION, or the bundle's folder
-    test_digest: str  # of its own test set
-    class_names: tuple[str, ...]
-    ledger: TestPredictions
-
-    @property
-    def answers(self) -> NDArray[np.int64]:
-        """The likeliest class of each image, (images,)."""
-        return np.asarray(self.ledger.probabilities.argmax(axis=1), np.int64)
-
-    @property
-    def right(self) -> NDArray[np.bool_]:
-        """Whether each answer is the true class, (images,)."""
-        return np.asarray(self.answers == self.ledger.labels)
-
-    @property
-    def trained_on(self) -> frozenset[bytes] | None:
-        """The digests of its training images; None of a version made before they were kept."""
-        train = self.ledger.train_digests
-        return None if train is None else frozenset(row.tobytes() for row in train)
-
-    def digest(self, row: int) -> str:
-        """The digest of one image, hexadecimal."""
-        return bytes(self.ledger.digests[row]).hex()
+# A page of thousands of images is slow to open and no easier to judge.
+MOST = 120
+_THUMBNAIL = 96  # pixels
 
 
 @dataclass(frozen=True)
@@ -94,44 +60,6 @@ class Comparison:
     notes: tuple[str, ...]  # which test images these are
 
 
-def read_sides(reader: Reader | None, a: Located, b: Located) -> tuple[Side, Side]:
-    """Both versions' predictions, with those that `evaluate` kept on the other's test set."""
-    first, second = read_side(a), read_side(b)
-    if first.test_digest == second.test_digest or reader is None:
-        return first, second
-    return (
-        _with_evaluation(reader, a, first, second.test_digest),
-        _with_evaluation(reader, b, second, first.test_digest),
-    )
-
-
-def read_side(located: Located) -> Side:
-    """The predictions of a bundle, every byte of the bundle checked."""
-    row = located.row
-    name = str(located.folder) if row is None else f"{row.name}/{row.version}"
-    files = manifest.check(located.folder, located.digest)
-    try:
-        card = ModelConfig.from_json(files[MODEL_FILE].decode())
-        ledger = TestPredictions.parse(files[PREDICTIONS_FILE])
-        test_digest = str(json.loads(files[DATA_FILE])["test_digest"])
-    except KeyError as error:
-        raise BundleError(name, f"{error} is missing, so it cannot be compared") from error
-    except (ValueError, TypeError) as error:
-        raise BundleError(name, str(error)) from error
-    n, classes = len(ledger.labels), len(card.class_names)
-    if n == 0 or ledger.digests.shape != (n, 32) or ledger.probabilities.shape != (n, classes):
-        raise BundleError(name, "its predictions do not fit its classes")
-    return Side(name, test_digest, card.class_names, ordered(ledger))
-
-
-def ordered(ledger: TestPredictions) -> TestPredictions:
-    """Sorted by (digest, label); equal images have equal answers, so their order is no matter."""
-    words = np.ascontiguousarray(ledger.digests).view(">u8")
-    return ledger.rows(
-        np.lexsort((ledger.labels, *(words[:, column] for column in range(3, -1, -1))))
-    )
-
-
 def judged(a: Side, b: Side) -> tuple[Side, Side, int]:
     """Both on the test images of both that neither was trained on, in order; how many one was."""
     if a.class_names != b.class_names:
@@ -157,9 +85,7 @@ def compare(a: Side, b: Side, rule: Rule | None = None) -> Comparison:
     """Compare b with a; UsageError if they share no test images or have other classes."""
     rule, whole = rule or Rule(), (a, b)
     a, b, left_out = judged(a, b)
-    n = len(a.answers)
-    gained, lost = int((b.right & ~a.right).sum()), int((a.right & ~b.right).sum())
-    right_a, right_b = int(a.right.sum()), int(b.right.sum())
+    n, right_a, right_b, gained, lost = _counts(a.right, b.right)
     answers = Answers.of(a.ledger.labels, a.answers, b.answers, rule.metric)
     interval, classes, scores = answers.interval(), _per_class(a, b), answers.scores()
     verdict, reasons = decide(rule, interval, classes, answers)
@@ -192,16 +118,17 @@ def _per_class(a: Side, b: Side) -> tuple[ClassChange, ...]:
     rows = []
     for label, class_name in enumerate(a.class_names):
         here = a.ledger.labels == label
-        n, right_a, right_b = (int(x.sum()) for x in (here, a.right[here], b.right[here]))
-        shares = (right_a / n, right_b / n, (right_b - right_a) / n) if n else (None, None, None)
-        gained, lost = (
-            int((here & b.right & ~a.right).sum()),
-            int((here & a.right & ~b.right).sum()),
-        )
-        acc_a, acc_b, diff = shares
+        n, right_a, right_b, gained, lost = _counts(a.right[here], b.right[here])
+        of_n = (right_a / n, right_b / n, (right_b - right_a) / n) if n else (None, None, None)
+        acc_a, acc_b, diff = of_n
         p = mcnemar_p(gained, lost)
         rows.append(ClassChange(label, class_name, n, acc_a, acc_b, diff, p))
     return tuple(rows)
+
+
+def _counts(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[int, int, int, int, int]:
+    """Images, those that a and that b get right, and those that only b and only a does."""
+    return len(a), int(a.sum()), int(b.sum()), int((b & ~a).sum()), int((a & ~b).sum())
 
 
 def _hint(a: Side, b: Side) -> str:
@@ -224,41 +151,141 @@ def _notes(a: Side, b: Side, common: int, left_out: int) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _with_evaluation(reader: Reader, located: Located, side: Side, test_digest: str) -> Side:
-    """A version's predictions, and those on another test set if it was evaluated on it."""
-    # Of a version that does not say what it was trained on, other images prove nothing.
-    known = side.trained_on is not None
-    content = _kept(reader, located, f"{test_digest}.npz") if known else None
-    if content is None:
-        return side
+def comparison_page(
+    settings: Settings, comparison: Comparison, a: Side, b: Side, located_b: Located
+) -> str:
+    """The page; its images are read as the configuration of b says."""
+    a, b, _ = judged(a, b)
+    confidence = b.ledger.probabilities.max(axis=1)
+    changed = sorted((a.right != b.right).nonzero()[0].tolist(), key=lambda row: -confidence[row])
+    lost, gained = ([row for row in changed if a.right[row] == was] for was in (True, False))
+    images, missing = {}, ""
     try:
-        ledger = TestPredictions.parse(content)
-    except ValueError as error:
-        raise BundleError(side.name, f"its evaluation: {error}") from error
-    # The manifest does not cover this file: it counts only if its images have the digest.
-    shape = (len(ledger.labels), len(side.class_names))
-    if ledger.test_digest != test_digest or ledger.probabilities.shape != shape:
-        raise BundleError(side.name, f"its evaluation on {test_digest[:12]} is about other images")
-    own = set(side.ledger.keys)
-    more = ledger.rows([row for row, key in enumerate(ledger.keys) if key not in own])
-    names = ("digests", "labels", "probabilities")
-    both = {
-        name: np.concatenate([getattr(one, name) for one in (side.ledger, more)]) for name in names
-    }
-    return replace(side, ledger=ordered(replace(side.ledger, **both)))
+        wanted = {b.ledger.digests[row].tobytes() for row in changed}
+        images = _thumbnails(settings, located_b, wanted) if wanted else {}
+    except MindtraceError as error:
+        missing = f"<h2>Images</h2>{_soft(f'The images cannot be shown: {escape(error.message)}')}"
+    title, p_value = f"{comparison.b} beside {comparison.a}", comparison.mcnemar_p
+    reasons = "".join(f"<p>{escape(reason)}</p>" for reason in comparison.reasons)
+    figures = (
+        (f"accuracy of {comparison.a}", f"{comparison.acc_a:.4f}"),
+        (f"accuracy of {comparison.b}", f"{comparison.acc_b:.4f}"),
+        ("difference", _signed(comparison.diff)),
+        ("p", "< 0.0001" if p_value < 1e-4 else f"{p_value:.4f}"),
+        ("wrong to right", f"{comparison.wrong_to_right:,}"),
+        ("right to wrong", f"{comparison.right_to_wrong:,}"),
+    )
+    classes = (
+        (
+            *(escape(one.class_name), f"{one.n:,}"),
+            *("" if share is None else f"{share:.4f}" for share in (one.acc_a, one.acc_b)),
+            "" if one.diff is None else _signed(one.diff),
+        )
+        for one in comparison.per_class
+    )
+    digest = f"<code>{escape(comparison.test_digest[:12])}</code>"
+    parts = (
+        f"<h1>{escape(title)}</h1>",
+        _soft(f"{comparison.n:,} test images, digest {digest}"),
+        *(_soft(escape(note)) for note in comparison.notes),
+        f'<div class="verdict {comparison.verdict}"><b>{comparison.verdict}</b>{reasons}</div>',
+        html.figures(figures),
+        "<h2>The difference, and how sure it is</h2>",
+        _interval(comparison),
+        "<h2>By class</h2>",
+        html.table(("class", "images", "before", "now", "change"), classes),
+        missing,
+        *_gallery("Right before, wrong now", lost, a, b, images),
+        *_gallery("Wrong before, right now", gained, a, b, images),
+        '<footer class="soft">Interval: paired bootstrap, 95 %, 10,000 resamples, one pair '
+        "more each way. p: McNemar's test, exact and two-sided. Written by mindtrace registry "
+        "compare.</footer>",
+    )
+    return html.page(title, parts)
 
 
-def _kept(reader: Reader, located: Located, name: str) -> bytes | None:
-    """A file of the folder beside the bundle in the version's run; None if there is none."""
-    if located.row is None or located.row.location is None:
-        return None
-    beside = f"{located.row.location.rstrip('/').rpartition('/')[0]}/{EVALUATIONS}"
-    local = file_path(beside)
-    try:
-        if local is not None:
-            return (local / name).read_bytes()
-        with tempfile.TemporaryDirectory(prefix="mindtrace-") as folder:
-            reader.fetch(beside, Path(folder) / EVALUATIONS)
-            return (Path(folder) / EVALUATIONS / name).read_bytes()
-    except (FileNotFoundError, StoreError):
-        return None
+def _thumbnails(settings: Settings, located: Located, wanted: set[bytes]) -> dict[bytes, str]:
+    """Small PNGs of test images by digest, as base64; MindtraceError if they cannot be had."""
+    from PIL import Image
+
+    from mindtrace.data.batches import to_pixels
+
+    made = settings_of_bundle(settings, (located.folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    spec, rule = ModelConfig.read(located.folder).spec, read_data(located.folder)["split_rule"]
+    data, found = images_for(made, spec, rule), {}
+    # A test image of both may be in another split of a configuration that draws it otherwise.
+    for split in map(data.split, ("test", "train", "val")):
+        for image, digest in zip(split.images, split.digests(), strict=True):
+            if digest in wanted and digest not in found:
+                pixels = to_pixels(image[None])[0]
+                found[digest] = html.png(Image.fromarray(pixels), _THUMBNAIL)
+        if len(found) == len(wanted):
+            break
+    if not found:
+        raise DataError("the images of this configuration are not those that were compared")
+    return found
+
+
+def _interval(comparison: Comparison) -> str:
+    """The interval on a line with zero and the margin, as SVG."""
+    (low, high), margin = comparison.ci, comparison.margin
+    diff = comparison.score_b - comparison.score_a
+    reach = 1.15 * max(abs(low), abs(high), margin, 1e-4)
+
+    def place(value: float) -> str:
+        return f"{300 + 280 * value / reach:.1f}"
+
+    zero, edge = place(0), place(-margin)
+    words = f"difference {diff:+.4f}, between {low:+.4f} and {high:+.4f}"
+    shows = "the smallest difference that this test set shows is"
+    return (
+        f'<figure><svg viewBox="0 0 600 84" role="img" aria-label="{words}">'
+        '<line x1="20" x2="580" y1="40" y2="40" stroke="var(--line)" stroke-width="2"/>'
+        f'<line x1="{zero}" x2="{zero}" y1="22" y2="58" stroke="var(--soft)"/><line x1="{edge}"'
+        f' x2="{edge}" y1="22" y2="58" stroke="var(--bad)" stroke-dasharray="4 3"/>'
+        f'<line x1="{place(low)}" x2="{place(high)}" y1="40" y2="40"'
+        ' stroke="var(--ink)" stroke-width="6" stroke-linecap="round"/>'
+        f'<circle cx="{place(diff)}" cy="40" r="8" fill="var(--ink)"'
+        ' stroke="var(--ground)" stroke-width="3"/>'
+        f'<text x="{zero}" y="15" text-anchor="middle">0</text>'
+        f'<text x="{edge}" y="77" text-anchor="middle">margin -{margin:g}</text></svg>'
+        + _soft(
+            f"{comparison.metric}: {_signed(diff)}, between {low:+.4f} and {high:+.4f}; "
+            f"{shows} {comparison.minimum_detectable:.4f}"
+        )
+        + "</figure>"
+    )
+
+
+def _gallery(
+    title: str, rows: Sequence[int], a: Side, b: Side, images: Mapping[bytes, str]
+) -> Iterator[str]:
+    """Images that changed, the most confident answers of b first; nothing if there are none."""
+    if not rows:
+        return
+    shown = rows[:MOST]
+    count = f"{len(rows):,}" if len(shown) == len(rows) else f"{len(shown)} of {len(rows):,}"
+    yield f'<h2>{title} <span class="soft">({count})</span></h2><div class="flips">'
+    for row in shown:
+        name = escape(a.class_names[int(a.ledger.labels[row])])
+        png = images.get(b.ledger.digests[row].tobytes())
+        image = f'<img alt="{name}" src="{png}">' if png else '<span class="blank"></span>'
+        yield f'<div class="flip">{image}<span>is <b>{name}</b></span>'
+        for side, when in ((a, "before"), (b, "now")):
+            answer = escape(side.class_names[side.answers[row]])
+            colour, share = (
+                "up" if side.right[row] else "down",
+                side.ledger.probabilities[row].max(),
+            )
+            yield f'<span class="{colour}">{when}: {answer} ({share:.0%})</span>'
+        yield "</div>"
+    yield "</div>"
+
+
+def _soft(text: str) -> str:
+    return f'<p class="soft">{text}</p>'
+
+
+def _signed(value: float) -> str:
+    side = "up" if value > 0 else "down" if value < 0 else "soft"
+    return f'<span class="{side}">{f"{value:+.4f}" if value else "0"}</span>'

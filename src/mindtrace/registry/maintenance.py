@@ -1,23 +1,27 @@
-"""Old versions are deleted with their bundles; a bundle is exported to a folder."""
+"""What is registered is verified, exported, and deleted when it is old."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mindtrace.bundle import manifest
 from mindtrace.config.settings import Settings
-from mindtrace.errors import UsageError
-from mindtrace.registry.champions import parse_log
-from mindtrace.registry.names import BUNDLE, is_log
-from mindtrace.registry.places import is_below
-from mindtrace.registry.reader import ModelVersion, Reader, open_reader, open_store
-from mindtrace.registry.reference import locate, model_names
+from mindtrace.config.urls import file_path
+from mindtrace.errors import BundleError, StoreError, UsageError, VerdictError
+from mindtrace.registry.champions import ChampionLog
+from mindtrace.registry.names import BUNDLE, CHAMPION, is_below, is_log
+from mindtrace.registry.reader import ALL, ModelVersion, Reader, open_reader, open_store
+from mindtrace.registry.reference import find, locate, model_names, parse_reference
 from mindtrace.system import aside, sync
 
 if TYPE_CHECKING:
@@ -27,7 +31,22 @@ if TYPE_CHECKING:
 
 # A rollback may need any champion of the last entries of the history again.
 HISTORY_KEPT = 10
-_ALL = 1_000_000
+_PAGE = 1000
+_PICKLED_NAMES = re.compile(r"\.(pkl|pickle|pt|pth|ckpt|joblib|dill)$", re.IGNORECASE)
+# A pickle, or a ZIP archive that names one: what torch saves.
+_PICKLED = re.compile(rb"\x80[\x02-\x05]|PK\x03\x04.*\.pkl", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found of one version, of the aliases of a model, or of a bundle's folder."""
+
+    model_name: str | None  # None for a folder
+    version: int | None  # None for aliases and a folder
+    subject: str  # NAME/VERSION, NAME (aliases) or the folder
+    bundle_digest: str | None  # as registered
+    state: Literal["verified", "damaged", "no bundle"]  # the last: registered by plain MLflow
+    faults: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -52,32 +71,50 @@ class Exported:
     files: dict[str, int]  # name to size in bytes
 
 
-def gc(
-    settings: Settings, name: str | None = None, *, keep: int, dry_run: bool = False
-) -> Iterator[Removal]:
-    """Delete all but the newest `keep` versions that nothing names, the oldest first."""
-    if keep < 1:
-        raise UsageError(f"keep = {keep}: must be 1 or more")
+def verify(settings: Settings, ref: str | None = None) -> list[Verification]:
+    """Check one version (the champion for None) and the aliases of its model, or a folder.
+
+    What is wrong stands in the `faults` of what comes back; nothing is raised for it.
+    """
+    reference = parse_reference(ref)
+    if reference.folder is not None:
+        folder = locate(settings, ref).folder
+        return [_found(str(folder), _bundle_faults(folder, None, {}))]
     reader = open_reader(settings)
-    store = functools.cache(functools.partial(open_store, settings))
+    row = find(settings, reader, reference)
+    return [_version(reader, row), _aliases(reader, row.name)]
+
+
+def verify_all(settings: Settings, name: str | None = None) -> Iterator[Verification]:
+    """Check every version of one model, or of all, and the aliases; one by one."""
+    reader = open_reader(settings)
     for model_name in model_names(reader, name):
-        named = _named_versions(reader, model_name)
-        for row in reversed(reader.versions(model_name, _ALL)[keep:]):
-            digest = row.own_tags.get("bundle_digest")
-            if row.version in named or digest is None:
-                continue
-            # Read again: it may have got an alias since.
-            removed = not dry_run and row.version not in _named_versions(reader, model_name)
-            if removed:
-                _delete(store(), row)
-                fetched = settings.dirs.root / "bundles" / digest
-                if is_below(fetched, settings.dirs.root):
-                    shutil.rmtree(fetched, ignore_errors=True)
-            yield Removal(row.name, row.version, row.created_at, digest, removed)
+        after: int | None = None
+        while rows := reader.versions(model_name, _PAGE, after=after):
+            for row in rows:
+                yield _version(reader, row)
+            after = rows[-1].version
+        yield _aliases(reader, model_name)
 
 
-def export(settings: Settings, ref: str, folder: Path) -> Exported:
-    """Write a bundle into a new or empty folder; all of it or nothing."""
+def require_verified(found: Sequence[Verification], *, named: bool) -> None:
+    """Raise VerdictError unless all is as registered; a version asked for by name has a bundle."""
+    wrong = [one for one in found if one.state == "damaged" or (named and one.state == "no bundle")]
+    if wrong:
+        first = wrong[0]
+        faults = "; ".join(first.faults) or "it has no bundle: mindtrace did not register it"
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise VerdictError(
+            f"{first.subject}: {faults}{more}",
+            hint="restore the files from a copy, or train and register again",
+        )
+
+
+def export(settings: Settings, ref: str, folder: Path | str) -> Exported:
+    """Write a bundle into a new or empty folder, else UsageError; all of it or nothing.
+
+    BundleError where it is not what was registered.
+    """
     from mindtrace.bundle.predictor import Predictor
 
     located = locate(settings, ref)
@@ -107,9 +144,134 @@ def export(settings: Settings, ref: str, folder: Path) -> Exported:
     )
 
 
+def gc(
+    settings: Settings, name: str | None = None, *, keep: int, dry_run: bool = False
+) -> Iterator[Removal]:
+    """Delete all but the newest `keep` versions that nothing names, the oldest first."""
+    if keep < 1:
+        raise UsageError(f"keep = {keep}: must be 1 or more")
+    reader = open_reader(settings)
+    store = functools.cache(functools.partial(open_store, settings))
+    for model_name in model_names(reader, name):
+        named = _named_versions(reader, model_name)
+        for row in reversed(reader.versions(model_name, ALL)[keep:]):
+            digest = row.own_tags.get("bundle_digest")
+            if row.version in named or digest is None:
+                continue
+            # Read again: it may have got an alias since.
+            removed = not dry_run and row.version not in _named_versions(reader, model_name)
+            if removed:
+                _delete(store(), row)
+                fetched = settings.dirs.root / "bundles" / digest
+                if is_below(fetched, settings.dirs.root):
+                    shutil.rmtree(fetched, ignore_errors=True)
+            yield Removal(row.name, row.version, row.created_at, digest, removed)
+
+
+def _version(reader: Reader, row: ModelVersion) -> Verification:
+    """Check the bundle of a version, fetched if it is not on this machine."""
+    digest = row.own_tags.get("bundle_digest")
+    if digest is None:
+        return Verification(row.name, row.version, row.label, None, "no bundle", ())
+    folder = row.location and file_path(row.location)
+    faults: Iterable[str]
+    if row.location is None:
+        faults = [f"its files are nowhere: the store has no run {row.run_id}"]
+    elif folder:
+        faults = _bundle_faults(folder, digest, row.own_tags)
+    else:
+        # Fetched anew: an earlier copy proves nothing about what the store holds now.
+        try:
+            with tempfile.TemporaryDirectory(prefix="mindtrace-") as scratch:
+                reader.fetch(row.location, Path(scratch) / "bundle")
+                faults = _bundle_faults(Path(scratch) / "bundle", digest, row.own_tags)
+        except StoreError as error:
+            faults = [f"its files cannot be had: {error.message}"]
+        except OSError as error:
+            where = tempfile.gettempdir()
+            raise StoreError(f"cannot keep files in {where}: {error.strerror}") from error
+    return _found(row.label, faults, row.name, row.version, digest)
+
+
+def _aliases(reader: Reader, model_name: str) -> Verification:
+    """Check that each alias names what exists, and the champion's what the history says."""
+    aliases = reader.aliases(model_name)
+    faults = [
+        f"alias '{alias}' names version {number}, which does not exist"
+        for alias, number in aliases.items()
+        if reader.version(model_name, number) is None
+    ]
+    log = ChampionLog(reader, model_name)
+    log.entries()
+    champion, found = log.champion(), aliases.get(CHAMPION)
+    if champion is not None and found != champion:
+        named = "no version" if found is None else f"version {found}"
+        faults.append(f"alias '{CHAMPION}' names {named}, the history says {champion}")
+    return _found(f"{model_name} (aliases)", faults, model_name)
+
+
+def _found(
+    subject: str,
+    faults: Iterable[str],
+    model_name: str | None = None,
+    version: int | None = None,
+    digest: str | None = None,
+) -> Verification:
+    faults = tuple(faults)
+    state: Literal["verified", "damaged"] = "damaged" if faults else "verified"
+    return Verification(model_name, version, subject, digest, state, faults)
+
+
+def _bundle_faults(folder: Path, digest: str | None, tags: Mapping[str, str]) -> list[str]:
+    """What is wrong with a bundle, compared with its registered digest and its version's tags."""
+    from mindtrace.bundle.predictor import Predictor
+
+    pickles = [
+        f"{path.relative_to(folder)} is a pickle, which no bundle holds"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and (_PICKLED_NAMES.search(path.name) or _PICKLED.match(path.read_bytes()))
+    ]
+    try:
+        Predictor.open(folder, digest)
+        files = manifest.check(folder, digest)
+        foreign = [f"{name} is no file of this bundle" for name in manifest.orphans(folder)]
+    except BundleError as error:
+        return [error.reason, *pickles]
+    return [*foreign, *pickles, *_contradictions(files, tags)]
+
+
+def _contradictions(files: Mapping[str, bytes], tags: Mapping[str, str]) -> Iterator[str]:
+    """Digests in the registry that are not those of the files."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    from mindtrace.bundle import bundle
+    from mindtrace.bundle.predictions import TestPredictions
+
+    found = {"config_digest": hashlib.sha256(files.get(bundle.CONFIG_FILE, b"")).hexdigest()}
+    try:
+        found["weights_digest"] = bundle.weights_digest(load(files[bundle.WEIGHTS_FILE]))
+    except SafetensorError as error:
+        found["weights_digest"] = f"unreadable: {error}"
+    try:
+        data = json.loads(files[bundle.DATA_FILE])
+        found |= {name: str(data[name]) for name in ("data_digest", "test_digest")}
+    except (KeyError, ValueError, TypeError) as error:
+        found["data_digest"] = f"unreadable: {error!r}"
+    for name, digest in found.items():
+        expected = tags.get(name, digest)
+        if digest != expected:
+            yield f"{name} is {digest[:12]}, the registry says {expected[:12]}"
+    try:
+        TestPredictions.parse(files[bundle.PREDICTIONS_FILE])
+    except (KeyError, ValueError) as error:
+        yield f"{bundle.PREDICTIONS_FILE}: {error}"
+
+
 def _named_versions(reader: Reader, model_name: str) -> set[int | None]:
     """Versions that an alias or the last entries of the history name."""
-    recent = parse_log(model_name, reader.log(model_name))[-HISTORY_KEPT:]
+    recent = ChampionLog(reader, model_name).entries()[-HISTORY_KEPT:]
     champions = {version for entry in recent for version in (entry.to, entry.origin)}
     return champions | set(reader.aliases(model_name).values())
 

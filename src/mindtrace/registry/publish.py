@@ -18,7 +18,7 @@ from mindtrace.bundle import manifest
 from mindtrace.bundle.bundle import ONNX_FILE, Contents, weights_digest, write_contents
 from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.urls import file_path
-from mindtrace.registry.champions import ensure_model, promote_first_version
+from mindtrace.registry.champions import ONE_CLASS, ensure_model, promote_first_version
 from mindtrace.registry.names import BUNDLE, METRIC, PREFIX
 from mindtrace.registry.provenance import code_digest, environment, git_state, times, who
 from mindtrace.registry.store import End, Run, Store, if_there, store_errors, upload
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from mindtrace.config.settings import Settings
     from mindtrace.preprocess import ImageSpec
     from mindtrace.training.fit import TrainResult
-
-
-# The tag of a version that answers one class to everything.
-_ONE_CLASS = "one_class"
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ class Published:
     @property
     def warning(self) -> str | None:
         """What its user must know."""
-        answer = self.tags.get(_ONE_CLASS)
+        answer = self.tags.get(ONE_CLASS)
         if answer is None:
             return None
         rest = "" if self.champion else ", so it does not become champion by being first"
@@ -112,7 +108,6 @@ def register(
         run_id=run.run_id,
         contents=contents(result.model, result.data, result.test, settings.to_ini(), result.graph),
         metadata=metadata,
-        by=who(),
         before_register=before_register,
     )
 
@@ -129,7 +124,6 @@ def publish(
     run_id: str,
     contents: Contents,
     metadata: Mapping[str, str],
-    by: str,
     before_register: Callable[[], None] | None = None,
 ) -> Published:
     """Register a version in two phases; a failure before the second leaves nothing."""
@@ -162,7 +156,7 @@ def publish(
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     version = int(created.version)
-    champion = _ONE_CLASS not in tags and promote_first_version(store, model_name, version, by)
+    champion = promote_first_version(store, model_name, version)
     return Published(model_name, version, champion, run_id, tags)
 
 
@@ -171,14 +165,10 @@ def find_by_job(store: Store, model_name: str | None, job_id: str) -> Published 
     found = _find(store, model_name, "ASC", job_id=job_id)
     if found is None:
         return None
-    name, run_id = found.model_name, found.run_id
-    champion = _ONE_CLASS not in found.tags and promote_first_version(
-        store, name, found.version, who()
-    )
     with store_errors(store.uri):
-        if store.client.get_run(run_id).info.status != "FINISHED":
-            store.client.set_terminated(run_id, "FINISHED")
-    return replace(found, champion=champion)
+        if store.client.get_run(found.run_id).info.status != "FINISHED":
+            store.client.set_terminated(found.run_id, "FINISHED")
+    return replace(found, champion=promote_first_version(store, found.model_name, found.version))
 
 
 def find_identical(
@@ -247,7 +237,7 @@ def _one_class(contents: Contents) -> dict[str, str]:
     answers = np.unique(ledger.probabilities.argmax(axis=1))
     if len(answers) > 1 or len(np.unique(ledger.labels)) < 2:
         return {}
-    return {_ONE_CLASS: contents.model_config.class_names[answers[0]]}
+    return {ONE_CLASS: contents.model_config.class_names[answers[0]]}
 
 
 def _upload(store: Store, run_id: str, folder: Path) -> None:

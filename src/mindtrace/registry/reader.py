@@ -8,25 +8,23 @@ import shutil
 import sqlite3
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, sqlite_path
 from mindtrace.errors import NotFoundError, StoreError, UsageError
-from mindtrace.registry.names import LATEST, METRIC, PREFIX, is_log, log_name
-from mindtrace.registry.places import resolve
+from mindtrace.registry.database import connect, describe_schema, making_marker, revision_of
+from mindtrace.registry.names import LATEST, METRIC, PREFIX, is_log, log_name, resolve
 from mindtrace.registry.query import NUMBER_FUNCTION, Field, Query
-from mindtrace.registry.schema import describe_schema, revision_of
 
 if TYPE_CHECKING:
     from mindtrace.registry.store import Store
 
-BUSY_TIMEOUT = 5.0  # seconds
+ALL = 1_000_000  # versions: no limit
 
 # The columns that are read of each table.
 TABLES: Mapping[str, tuple[str, ...]] = {
@@ -68,9 +66,18 @@ class ModelVersion(NamedTuple):
     location: str | None
 
     @property
+    def label(self) -> str:
+        """NAME/VERSION."""
+        return f"{self.name}/{self.version}"
+
+    @property
     def own_tags(self) -> dict[str, str]:
         """The tags that mindtrace wrote, without their prefix."""
         return {k.removeprefix(PREFIX): v for k, v in self.tags.items() if k.startswith(PREFIX)}
+
+    def beside(self, name: str) -> str | None:
+        """Where what its run keeps beside the bundle is; None if nobody knows."""
+        return self.location and f"{self.location.rstrip('/').rpartition('/')[0]}/{name}"
 
     @property
     def best_metrics(self) -> dict[str, float]:
@@ -142,6 +149,7 @@ class Reader:
         values = [value for part in parts for value in part.values]
         # The first two are for `after`, as in `versions`.
         chosen = ", ".join(["v.name", "v.version", *(part.text for part in parts)])
+        query = query._replace(fields=(*query.fields, *fields))
         rows = self._select(chosen, values, name, limit, query, None)
         return [
             [_shown(value, field) for value, field in zip(row[2:], fields, strict=True)]
@@ -252,13 +260,13 @@ class Reader:
 
 def open_reader(settings: Settings) -> Reader:
     """The reader of the registry that `settings` name."""
-    uri = settings.registry.tracking_uri
+    uri, root = settings.registry.tracking_uri, settings.dirs.root
     database = sqlite_path(uri)
-    if database is None:
-        from mindtrace.registry.client_reader import ClientReader
+    if database is not None:
+        return open_database(database, root)
+    from mindtrace.registry.client_reader import ClientReader, opened_once
 
-        return ClientReader(uri, settings.dirs.root)
-    return open_database(database, settings.dirs.root)
+    return ClientReader(opened_once(uri, root, os.getpid()))
 
 
 def open_store(settings: Settings) -> Store:
@@ -289,11 +297,6 @@ def open_database(database: Path, root: Path | None = None) -> Reader:
         connection.execute("pragma query_only = on")
     resolved = partial(resolve, root=root or database.parent, database=database)
     return Reader(connection, str(database), resolved)
-
-
-def making_marker(database: Path) -> Path:
-    """The file that exists until all tables of a new database are made; they are empty so far."""
-    return database.with_name(f".{database.name}.making")
 
 
 def prepare(connection: sqlite3.Connection, place: Path | str) -> None:
@@ -337,47 +340,6 @@ def _shown(value: Any, field: Field) -> str | float | None:
         return int(value)  # a seed is 7, not 7.0
     found: str | float | None = value
     return found
-
-
-def connect(database: Path) -> sqlite3.Connection:
-    """A connection to read by, also where nothing can be written."""
-    # rw, not ro: after a writer was killed only a connection that may write can roll its
-    # journal back; query_only keeps us readers all the same.
-    try:
-        return _opened(database, "mode=rw")
-    except sqlite3.OperationalError:
-        with suppress(sqlite3.OperationalError):
-            return _opened(database, "mode=ro")
-        full = shutil.disk_usage(database.parent).free < 2**16
-        if os.access(database.parent, os.W_OK) and not full:
-            raise
-    # Nobody can make the files that WAL needs. Without a journal to roll back or forward the
-    # database is whole as it is; else a copy of both is.
-    journals = [database.with_name(database.name + end) for end in ("-wal", "-journal")]
-    hot = [path for path in journals if path.exists() and path.stat().st_size]
-    if not hot:
-        return _opened(database, "mode=ro&immutable=1")
-    memory = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
-    with TemporaryDirectory(prefix="mindtrace-") as folder:
-        for path in (database, *hot):
-            shutil.copyfile(path, Path(folder, path.name))
-        with closing(_opened(Path(folder, database.name), "mode=rw")) as copy:
-            copy.backup(memory)
-    return memory
-
-
-def _opened(database: Path, how: str) -> sqlite3.Connection:
-    quoted = str(database).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-    uri = f"file:{quoted}?{how}"
-    connection = sqlite3.connect(
-        uri, uri=True, timeout=BUSY_TIMEOUT, check_same_thread=False, isolation_level=None
-    )
-    try:
-        connection.execute("select 1 from sqlite_master limit 1").fetchall()
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
 
 
 def _schema_error(connection: sqlite3.Connection, place: Path | str, lacks: str) -> StoreError:

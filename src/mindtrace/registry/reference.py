@@ -41,6 +41,11 @@ class Located(NamedTuple):
     row: ModelVersion | None
 
     @property
+    def name(self) -> str:
+        """NAME/VERSION, or the folder."""
+        return str(self.folder) if self.row is None else self.row.label
+
+    @property
     def model_name(self) -> str | None:
         return None if self.row is None else self.row.name
 

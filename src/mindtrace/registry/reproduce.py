@@ -17,7 +17,7 @@ from mindtrace.system import interruptible
 
 if TYPE_CHECKING:
     from mindtrace.data.datamodule import ImageDataModule
-    from mindtrace.registry.comparison import Side
+    from mindtrace.registry.evaluation import Side
     from mindtrace.training.fit import TrainResult
 
 EXACT, NUMERIC, DIVERGED = "EXACT", "NUMERIC", "DIVERGED"
@@ -55,7 +55,7 @@ class Reproduction:
     def require_reproduced(self) -> None:
         """Raise VerdictError for DIVERGED."""
         if self.verdict == DIVERGED:
-            name = "the bundle" if self.model_name is None else f"{self.model_name}/{self.version}"
+            name = f"{self.model_name}/{self.version}" if self.model_name else "the bundle"
             what = listed([one.what for one in self.differences])
             raise VerdictError(f"DIVERGED: {name} was not made again; different here: {what}")
 
@@ -71,7 +71,7 @@ def reproduce(
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    from mindtrace.registry.comparison import read_side
+    from mindtrace.registry.evaluation import images_for, read_side
 
     if not 0 <= tolerance <= 1:
         raise UsageError(f"tolerance {tolerance}: must be between 0 and 1")
@@ -88,15 +88,13 @@ def reproduce(
     made = settings_of_bundle(settings, (located.folder / CONFIG_FILE).read_text(encoding="utf-8"))
     with interruptible() as interrupts:
         progress.stage("loading")
-        from mindtrace.data.datamodule import build_data
-        from mindtrace.models.networks import input_requirements, resolve_network
+        from mindtrace.models.networks import resolve_network
         from mindtrace.training.callbacks import StopOnRequest
         from mindtrace.training.fit import devices, fit, resolve_compute
 
         progress.stage(f"reading {made.data.source}")
-        rule = read_data(located.folder)["split_rule"]
         made, _ = resolve_network(made)
-        data = build_data(made, input_requirements(made.model), rule)
+        data = images_for(made, card.spec, read_data(located.folder)["split_rule"])
         recorded = made.compute.device
         if recorded not in devices():
             made = made.replace(**{"compute.device": settings.compute.device})
@@ -137,7 +135,7 @@ def _distance(
     import numpy as np
 
     from mindtrace.bundle.predictions import TestPredictions, digest_rows
-    from mindtrace.registry.comparison import ordered
+    from mindtrace.registry.evaluation import ordered
 
     digests = digest_rows(data.split("test").digests())
     now = ordered(TestPredictions(digests, result.test.labels, result.test.probabilities))

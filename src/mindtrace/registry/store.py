@@ -37,10 +37,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mindtrace.config.urls import file_path, masked, sqlite_path
 from mindtrace.errors import StoreError, hint_if_full
-from mindtrace.registry.names import ARTIFACTS
-from mindtrace.registry.places import is_below, resolve
-from mindtrace.registry.reader import making_marker
-from mindtrace.registry.schema import before_writing, describe_schema, require_current
+from mindtrace.registry.database import (
+    before_writing,
+    describe_schema,
+    making_marker,
+    require_current,
+)
+from mindtrace.registry.names import ARTIFACTS, is_below, resolve
+from mindtrace.registry.reader import Reader, open_database
 from mindtrace.system import file_lock
 
 _LOG = logging.getLogger("mindtrace")
@@ -78,6 +82,14 @@ class Store:
             if database is not None:
                 _prepare(database, self.uri)
             self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def reader(self) -> Reader:
+        """Reads what is in this store."""
+        if self.database is not None:
+            return open_database(self.database, self.root)
+        from mindtrace.registry.client_reader import ClientReader
+
+        return ClientReader(self)
 
     def experiment_id(self, name: str) -> str:
         """The id of an experiment, made where it does not exist."""

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, masked, sqlite_path
 from mindtrace.errors import MindtraceError, NotFoundError, StoreError, UsageError, listed
-from mindtrace.registry.places import foreign_roots, is_below, require_writable
+from mindtrace.registry.names import foreign_roots, is_below, require_writable
 from mindtrace.system import auto_device, has_bf16, processor
 from mindtrace.utils.system import available_cores
 
@@ -29,7 +29,6 @@ State = Literal["ok", "note", "wrong"]
 
 # A bundle takes a few MB, MNIST 60, checkpoints and a larger network's bundles the rest.
 SCARCE = 2**30
-_ALL = 1_000_000  # versions
 _PATIENCE = 2.0  # seconds for a server on this machine
 
 
@@ -154,8 +153,8 @@ def _registry(settings: Settings) -> Iterator[Check]:
 
 def _database(settings: Settings, fix: bool) -> Iterator[Check]:
     """What a SQLite store says of its schema, of places, bundles and models that are gone."""
-    from mindtrace.registry.reader import connect, open_database
-    from mindtrace.registry.schema import age_of, describe_schema, revision_of
+    from mindtrace.registry.database import age_of, connect, describe_schema, revision_of
+    from mindtrace.registry.reader import ALL, open_database
 
     root, database = settings.dirs.root, sqlite_path(settings.registry.tracking_uri)
     if database is None:
@@ -174,7 +173,7 @@ def _database(settings: Settings, fix: bool) -> Iterator[Check]:
         text = f"of an older MLflow (revision {revision}): what writes next has MLflow migrate it"
         yield Check("schema", "note", f"{text}; a copy stays", None, {"revision": revision})
     yield _places(root, database, foreign, fix)
-    rows = [row for row in reader.versions(None, _ALL) if "bundle_digest" in row.own_tags]
+    rows = [row for row in reader.versions(None, ALL) if "bundle_digest" in row.own_tags]
     places = {f"{row.name}/{row.version}": file_path(row.location or "") for row in rows}
     lost = [name for name, place in places.items() if place and not place.is_dir()]
     outside = [name for name, place in places.items() if place and not is_below(place, root)]
@@ -192,7 +191,7 @@ def _database(settings: Settings, fix: bool) -> Iterator[Check]:
 
 def _places(root: Path, database: Path, foreign: Mapping[str, int], fix: bool) -> Check:
     """Whether the paths that MLflow stored are of this ROOT."""
-    from mindtrace.registry.schema import keep_copy
+    from mindtrace.registry.database import keep_copy
 
     details: dict[str, Any] = {"recorded": list(foreign), "copy": None}
     if not foreign:
@@ -213,7 +212,7 @@ def _places(root: Path, database: Path, foreign: Mapping[str, int], fix: bool) -
 
 def _champion(settings: Settings, name: str) -> Check:
     """Whether the bundle is what was registered, and gives the same answers."""
-    from mindtrace.registry.verify import verify
+    from mindtrace.registry.maintenance import verify
 
     what = f"champion of {name}"
     try:

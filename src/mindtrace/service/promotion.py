@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -29,16 +29,10 @@ from mindtrace.registry.champions import (
     ROLLBACK,
     ChampionLog,
     HistoryEntry,
-    champions,
-    identity_of,
-    promotion_to_undo,
-    times_used,
 )
 from mindtrace.registry.names import CHAMPION
-from mindtrace.registry.provenance import who
 from mindtrace.registry.reader import open_reader, open_store
 from mindtrace.registry.reference import (
-    Located,
     Reference,
     default_model,
     find,
@@ -46,10 +40,10 @@ from mindtrace.registry.reference import (
     locate_version,
     require_model,
 )
-from mindtrace.system import ChildResult, run_child
+from mindtrace.system import ChildResult, own_command
 
 if TYPE_CHECKING:
-    from mindtrace.registry.comparison import Comparison, Side
+    from mindtrace.registry.comparison import Comparison
     from mindtrace.registry.gate import Rule
     from mindtrace.registry.reader import ModelVersion, Reader
 
@@ -101,8 +95,11 @@ def history(
     limit: int | None = None,
     before: int | None = None,
 ) -> list[HistoryEntry]:
-    """The history of a model, oldest first; the last `limit` entries before revision `before`."""
-    _, log = _log_of(settings, name)
+    """Who made which version champion, oldest first; NotFoundError for an unknown model.
+
+    The last `limit` entries before revision `before`.
+    """
+    log = ChampionLog(*_model_of(settings, name))
     entries = log.entries()[: None if before is None else max(0, before - 1)]
     return log.shown(entries if limit is None else entries[-limit:])
 
@@ -116,8 +113,14 @@ def promote(
     force: bool = False,
     reason: str | None = None,
     if_revision: int | None = None,
+    check: bool = True,
 ) -> Promotion:
-    """Make a version champion if the gate passes it; a refusal is logged and returned."""
+    """Make a version champion, if the gate lets it pass; see `mindtrace registry promote`.
+
+    VerdictError for HOLD and REJECT, which the history keeps, unless `force` (with a `reason`) or
+    `dry_run` is given; without `check` they are returned. ConflictError where the history is not
+    at `if_revision`.
+    """
     rule = _rule(settings, margin)
     if force and not (reason or "").strip():
         raise UsageError("force wants a reason for the history", hint="--force --reason TEXT")
@@ -125,28 +128,26 @@ def promote(
     reader = open_reader(settings)
     row = find(settings, reader, ref)
     _check_bundle(settings, reader, row)
-    log = _champion_log(settings, reader, row.name)
+    log, store = ChampionLog(reader, row.name), cache(partial(open_store, settings))
     gate = cache(partial(_gate, settings, reader, row, rule, force))
     for entries in log.attempts(if_revision):
         logged, revision = log.champion(), len(entries)
         champion = logged or _champion_by_alias(reader, row.name)
         comparison = None if champion in (None, row.version) else gate(champion)
         if comparison is not None:
-            earlier = [entry.to for entry in reversed(champions(entries)) if log.counts(entry)]
-            comparison = _against_chain(comparison, gate, earlier)
+            comparison = _against_chain(comparison, gate, [one.to for one in log.champions()])
         verdict = None if comparison is None else comparison.verdict
         refused = verdict not in (None, "PROMOTE") and not force
         if dry_run:
             break
         if logged == row.version:
-            log.repair_alias(reader.version_of_alias(row.name, CHAMPION))
+            log.repair_alias(store)
             break
         entry = log.append(
+            store(),
             expected=revision,
             action=REFUSE if refused else PROMOTE,
-            to=row.version,
-            by=who(),
-            identity=identity_of(row),
+            row=row,
             origin=None if champion == row.version else champion,
             reason=reason,
             verdict=verdict,
@@ -156,7 +157,8 @@ def promote(
         if entry is not None:
             revision = entry.revision
             break
-    return Promotion(
+    digest = None if comparison is None else comparison.test_digest
+    outcome = Promotion(
         model_name=row.name,
         version=row.version,
         champion=champion,
@@ -167,9 +169,12 @@ def promote(
         verdict=verdict,
         reasons=_reasons(row, champion) if comparison is None else comparison.reasons,
         reason=reason,
-        times_used=0 if comparison is None else times_used(entries, comparison.test_digest),
+        times_used=0 if digest is None else [one.test_digest for one in entries].count(digest),
         comparison=comparison,
     )
+    if check and not dry_run:
+        outcome.require_passed()
+    return outcome
 
 
 def rollback(
@@ -179,16 +184,19 @@ def rollback(
     reason: str | None = None,
     if_revision: int | None = None,
 ) -> HistoryEntry:
-    """Restore the champion before the latest promotion not yet undone."""
+    """Restore the champion before the latest promotion not yet undone.
+
+    ConflictError where there is none, or somebody else changed the champion.
+    """
     _check_reason(reason)
-    reader, log = _log_of(settings, name)
-    model_name = log.model_name
+    reader, model_name = _model_of(settings, name)
+    log, store = ChampionLog(reader, model_name), cache(partial(open_store, settings))
     wanted: HistoryEntry | None = None
     for entries in log.attempts(if_revision):
-        undone = promotion_to_undo(entries, log.counts)
+        undone = log.promotion_to_undo()
         if undone is None:
             if entries:
-                log.repair_alias(reader.version_of_alias(model_name, CHAMPION))
+                log.repair_alias(store)
             raise ConflictError(
                 f"{model_name}: there is nothing to roll back",
                 hint=f"mindtrace registry history {model_name}",
@@ -199,63 +207,61 @@ def rollback(
         wanted = undone
         row = find(settings, reader, Reference(name=model_name, version=undone.origin))
         _check_bundle(settings, reader, row)
-        entry = log.append(
-            expected=len(entries),
-            action=ROLLBACK,
-            to=row.version,
-            by=who(),
-            identity=identity_of(row),
-            reason=reason,
-        )
+        entry = log.append(store(), expected=len(entries), action=ROLLBACK, row=row, reason=reason)
         if entry is not None:
             return entry
     raise log.lost_race()
 
 
 def compare(settings: Settings, a: str, b: str, *, margin: float | None = None) -> Comparison:
-    """Compare version b with version a on the test set that both answered."""
-    return _compared(settings, a, b, margin)[0]
+    """Version b beside version a, on the test images of both.
+
+    UsageError where there are none, BundleError where a bundle is not what was registered.
+    """
+    return compare_with_page(settings, a, b, margin=margin)[0]
 
 
-def compare_page(
+def compare_with_page(
     settings: Settings, a: str, b: str, *, margin: float | None = None
-) -> tuple[Comparison, str]:
-    """The same, and an HTML page with the images that changed."""
-    from mindtrace.registry.comparison_page import comparison_page
+) -> tuple[Comparison, Callable[[], str]]:
+    """The same, and what makes an HTML page with the images that changed."""
+    from mindtrace.registry.comparison import compare, comparison_page
+    from mindtrace.registry.evaluation import read_sides
 
-    found, first, second, located = _compared(settings, a, b, margin)
-    return found, comparison_page(settings, found, first, second, located)
+    first = locate(settings, a)
+    second = locate(settings, b, first.model_name)
+    reader = open_reader(settings) if first.row or second.row else None
+    sides = read_sides(reader, first, second)
+    found = compare(*sides, _rule(settings, margin))
+    return found, partial(comparison_page, settings, found, *sides, second)
 
 
 def change_in_child(settings: Settings, verb: str, arguments: Sequence[str]) -> ChildResult:
     """Run `mindtrace registry VERB` as a child: MLflow costs a second and 150 MB to import."""
-    from mindtrace.jobs.process import listed_environment
+    from mindtrace.jobs import process
 
+    registry = settings.registry
     # In the environment and not in the command line: a URI may hold a password.
     ours = {
         "DIR_PATHS__ROOT": str(settings.dirs.root),
-        "REGISTRY__TRACKING_URI": settings.registry.tracking_uri,
-        "REGISTRY__METRIC": settings.registry.metric,
-        "REGISTRY__MARGIN": str(settings.registry.margin),
-        "REGISTRY__CLASS_MARGIN": str(settings.registry.class_margin),
+        "REGISTRY__TRACKING_URI": registry.tracking_uri,
+        "REGISTRY__METRIC": registry.metric,
+        "REGISTRY__MARGIN": str(registry.margin),
+        "REGISTRY__CLASS_MARGIN": str(registry.class_margin),
     }
     if not _turn.acquire(timeout=_TURN_TIMEOUT):
         raise QueueFullError("the registry is being changed already", hint="repeat in a moment")
     try:
-        return run_child(
-            ["registry", verb, "--json", *arguments],
-            env=listed_environment(os.environ, ours),
-            cwd=settings.dirs.root,
-            timeout=CHILD_TIMEOUT,
+        environ = process.listed_environment(os.environ, ours)
+        command = own_command("registry", verb, "--json", *arguments)
+        ended = process.run(
+            command, folder=settings.dirs.root, environ=environ, limit=CHILD_TIMEOUT
         )
-    except subprocess.TimeoutExpired as error:
-        raise StoreError(f"registry: {verb} did not end within {CHILD_TIMEOUT:.0f} s") from error
     finally:
         _turn.release()
-
-
-def _champion_log(settings: Settings, reader: Reader, model_name: str) -> ChampionLog:
-    return ChampionLog.of_reader(reader, model_name, partial(open_store, settings))
+    if ended.status in (-signal.SIGKILL, 128 + signal.SIGTERM):
+        raise StoreError(f"registry: {verb} did not end within {CHILD_TIMEOUT:.0f} s")
+    return ended
 
 
 def _champion_by_alias(reader: Reader, model_name: str) -> int | None:
@@ -264,12 +270,12 @@ def _champion_by_alias(reader: Reader, model_name: str) -> int | None:
     return None if number is None or reader.version(model_name, number) is None else number
 
 
-def _log_of(settings: Settings, name: str | None) -> tuple[Reader, ChampionLog]:
-    """The log of a registered model, for None of the only one, and the reader of its registry."""
+def _model_of(settings: Settings, name: str | None) -> tuple[Reader, str]:
+    """The reader of the registry, and a model in it; for None the only one."""
     reader = open_reader(settings)
     model_name = default_model(settings, reader) if name is None else name
     require_model(reader, model_name)
-    return reader, _champion_log(settings, reader, model_name)
+    return reader, model_name
 
 
 def _check_reason(reason: str | None) -> None:
@@ -289,7 +295,8 @@ def _gate(
     settings: Settings, reader: Reader, row: ModelVersion, rule: Rule, force: bool, champion: int
 ) -> Comparison | None:
     """Champion and challenger compared; None where they cannot be and `force` is given."""
-    from mindtrace.registry.comparison import compare, read_sides
+    from mindtrace.registry.comparison import compare
+    from mindtrace.registry.evaluation import read_sides
 
     try:
         before = find(settings, reader, Reference(name=row.name, version=champion))
@@ -342,18 +349,5 @@ def _reasons(row: ModelVersion, champion: int | None) -> tuple[str, ...]:
     if champion is None:
         return (f"{row.name} had no champion",)
     if champion == row.version:
-        return (f"{row.name}/{row.version} is the champion",)
+        return (f"{row.label} is the champion",)
     return ("forced without comparing",)
-
-
-def _compared(
-    settings: Settings, a: str, b: str, margin: float | None
-) -> tuple[Comparison, Side, Side, Located]:
-    """The comparison, both versions' predictions, and b's bundle; b may be one of a's model."""
-    from mindtrace.registry.comparison import compare, read_sides
-
-    first = locate(settings, a)
-    second = locate(settings, b, first.model_name)
-    reader = open_reader(settings) if first.row or second.row else None
-    sides = read_sides(reader, first, second)
-    return compare(*sides, _rule(settings, margin)), *sides, second

@@ -5,8 +5,8 @@ from __future__ import annotations
 import configparser
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,11 +77,6 @@ class VersionDetail(VersionSummary):
     input: Mapping[str, Any]  # what its network takes: size, mode, scale, mean, std
     report: str | None  # where the report of its training is: a path, or a URI of its store
 
-    @property
-    def summary(self) -> VersionSummary:
-        """What `list_versions` says of it."""
-        return VersionSummary(*(getattr(self, field.name) for field in fields(VersionSummary)))
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -95,11 +90,7 @@ class Difference:
 
     def document(self) -> dict[str, Any]:
         """The JSON document of `mindtrace registry diff`."""
-        rows = {
-            part: {name: list(pair) for name, pair in changes.items()}
-            for part, changes in self.parts.items()
-        }
-        return document({"a": self.a, "b": self.b, **rows})
+        return document({"a": self.a, "b": self.b, **self.parts})
 
     def rows(self) -> Iterator[tuple[str, str, Value, Value]]:
         """Part, name, value of a, value of b."""
@@ -109,7 +100,7 @@ class Difference:
 
 
 def list_models(settings: Settings) -> list[str]:
-    """Names of registered models, sorted; empty where there is no registry yet."""
+    """Registered models, sorted; none where there is no registry yet."""
     return list(_queried(settings, lambda reader, _: reader.names()))
 
 
@@ -122,7 +113,11 @@ def list_versions(
     sort: str | None = None,
     after: int | None = None,
 ) -> list[VersionSummary]:
-    """Versions of one model or of all, newest first; `after` is the last one seen of `name`."""
+    """Versions, newest first unless `sort` says else; see `mindtrace registry list`.
+
+    `after` is the last version seen of `name`. UsageError where `where` or `sort` cannot be read,
+    NotFoundError for an unknown model.
+    """
 
     def ask(reader: Reader, query: Query) -> Sequence[ModelVersion]:
         return reader.versions(name, limit, query=query, after=after)
@@ -150,30 +145,34 @@ def list_columns(
 
 
 def show_version(settings: Settings, ref: str) -> VersionDetail:
-    """All about the registered version that `ref` names."""
-    reference = parse_reference(ref)
+    """All that is known of one version; NotFoundError where there is none."""
+    from mindtrace.bundle.model_config import ModelConfig  # it imports numpy
+
     reader = open_reader(settings)
-    row = find(settings, reader, reference)
-    tags = row.own_tags
+    row = find(settings, reader, ref)
+    tags, report = row.own_tags, row.beside("report/report.html")
+    local = report and file_path(report)
     files: dict[str, int] = {}
     spec: dict[str, Any] = {}
     # `registry verify` reports a damaged bundle; the rest is worth showing.
     with contextlib.suppress(BundleError):
-        located = locate_version(settings, reader, row)
-        files = manifest.sizes(located.folder)
-        spec = input_of(located)
+        folder = locate_version(settings, reader, row).folder
+        files = manifest.sizes(folder)
+        spec = ModelConfig.read(folder).spec.document()
+    names = ("parent", "job_id", "started_at", "ended_at", "config_digest", "weights_digest")
+    texts: dict[str, Any] = {name: tags.get(name) for name in names}
+    kinds: dict[str, Callable[[str], Any]] = {"seed": int, "best_epoch": int, "duration_s": float}
+    numbers: dict[str, Any] = {
+        name: kind(tags[name]) if name in tags else None for name, kind in kinds.items()
+    }
     git = {"commit": tags.get("git_commit"), "dirty": tags.get("git_dirty") == "true"}
-    names = ("job_id", "started_at", "ended_at", "config_digest", "weights_digest")
-    texts: dict[str, Any] = {name: tags.get(name) for name in ("parent", *names)}
     return VersionDetail(
         **_summary(row),
         **texts,
+        **numbers,
         params=reader.params(row.run_id),
         environment={key: tags[key] for key in _ENVIRONMENT if key in tags},
         git=git if "git_commit" in tags else {},
-        seed=int(tags["seed"]) if "seed" in tags else None,
-        best_epoch=int(tags["best_epoch"]) if "best_epoch" in tags else None,
-        duration_s=float(tags["duration_s"]) if "duration_s" in tags else None,
         pretrained={
             key.removeprefix(_PRETRAINED): text
             for key, text in tags.items()
@@ -181,19 +180,9 @@ def show_version(settings: Settings, ref: str) -> VersionDetail:
         },
         files=files,
         input=spec,
-        report=_report_of(row),
+        # A store that is no folder is not asked whether it is there.
+        report=None if local and not local.is_file() else str(local or report) if report else None,
     )
-
-
-def _report_of(row: ModelVersion) -> str | None:
-    """The report beside a bundle; a store that is no folder is not asked whether it is there."""
-    if row.location is None:
-        return None
-    place = f"{row.location.rstrip('/').rpartition('/')[0]}/report/report.html"
-    local = file_path(place)
-    if local is None:
-        return place
-    return str(local) if local.is_file() else None
 
 
 def report_files(detail: VersionDetail) -> dict[str, Path]:
@@ -203,20 +192,11 @@ def report_files(detail: VersionDetail) -> dict[str, Path]:
     return {place.name: place for place in places if place.is_file()}
 
 
-def input_of(located: Located) -> dict[str, Any]:
-    """What the network of a bundle takes; BundleError where its file says it wrongly."""
-    from mindtrace.bundle.bundle import MODEL_FILE
-    from mindtrace.bundle.model_config import ModelConfig
-
-    text = manifest.check_one(located.folder, MODEL_FILE, located.digest)
-    try:
-        return ModelConfig.from_json(text.decode()).spec.document()
-    except ValueError as error:
-        raise BundleError(located.folder, str(error)) from error
-
-
 def diff(settings: Settings, a: str, b: str) -> Difference:
-    """What differs in configuration, data, environment and metrics; b may be a bare number."""
+    """What differs in configuration, data, environment and metrics; or NotFoundError.
+
+    b may be a bare number.
+    """
     name_a, parts_a, model_name = _facts(settings, a, None)
     name_b, parts_b, _ = _facts(settings, b, model_name)
     parts = {}
@@ -264,15 +244,13 @@ def _require_known(reader: Reader, name: str | None, query: Query) -> None:
         if field.group in words and not field.name.startswith((PREFIX, *METRICS))
     ]
     rows = reader.versions(name, _ASKED) if free else []
+    names: Mapping[str, Callable[[ModelVersion], Iterable[str]]] = {
+        "param": lambda row: reader.params(row.run_id),
+        "tag": lambda row: row.tags,
+        "metric": lambda row: row.best_metrics,
+    }
     for field in free:
-        if field.group == "param":
-            known = {key for row in rows for key in reader.params(row.run_id)}
-        else:
-            known = {
-                key
-                for row in rows
-                for key in (row.tags if field.group == "tag" else row.best_metrics)
-            }
+        known = {key for row in rows for key in names[field.group](row)}
         close = None if field.name in known else nearest(field.name, sorted(known))
         if close is not None:
             word = words[field.group]
@@ -304,17 +282,18 @@ def _facts(settings: Settings, ref: str, model_name: str | None) -> tuple[str, _
         return ref, _bundle_facts(locate(settings, ref)), None
     reader = open_reader(settings)
     row = find(settings, reader, reference, model_name)
+    tags = row.own_tags
     parts: dict[str, Mapping[str, Value]] = {
         "configuration": dict(sorted(reader.params(row.run_id).items())),
-        "data": {key: row.own_tags[key] for key in _DIGESTS if key in row.own_tags},
-        "environment": {key: row.own_tags[key] for key in _DIFF_ENVIRONMENT if key in row.own_tags},
+        "data": {key: tags[key] for key in _DIGESTS if key in tags},
+        "environment": {key: tags[key] for key in _DIFF_ENVIRONMENT if key in tags},
         "metrics": row.best_metrics,
     }
     # From the bundle where there is one: a run's parameters may be anything. One that is
     # not ours, or damaged, which verify reports, leaves what the registry knows.
     with contextlib.suppress(BundleError, StoreError):
         parts |= _bundle_facts(locate_version(settings, reader, row))
-    return f"{row.name}/{row.version}", parts, row.name
+    return row.label, parts, row.name
 
 
 def _bundle_facts(located: Located) -> dict[str, Mapping[str, Value]]:

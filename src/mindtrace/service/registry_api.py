@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import builtins
+import functools
+import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from mindtrace.config.sections import KNOWN, images_at
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.progress import EpochReport, Progress
-from mindtrace.registry.maintenance import Exported, Removal, export, gc
+from mindtrace.registry import maintenance
 from mindtrace.service import promotion, registry
 from mindtrace.service.predict import LoadedModel, load_model
 
 if TYPE_CHECKING:
-    from mindtrace.registry.champions import HistoryEntry
-    from mindtrace.registry.comparison import Comparison
     from mindtrace.registry.evaluation import EvaluationOutcome
     from mindtrace.registry.reproduce import Reproduction
-    from mindtrace.registry.verify import Verification
-    from mindtrace.service.promotion import Promotion
-    from mindtrace.service.registry import Difference, VersionDetail, VersionSummary
     from mindtrace.service.train import TrainOutcome
 
+P = ParamSpec("P")
+R = TypeVar("R")
 _LOG = logging.getLogger("mindtrace")
 
 
@@ -124,6 +123,22 @@ class _LogProgress(Progress):
         _LOG.info("epoch %d/%d  %s", report.epoch, report.max_epochs, values)
 
 
+def _method(
+    function: Callable[Concatenate[Settings, P], R],
+) -> Callable[Concatenate[Registry, P], R]:
+    """A function of settings as a method of the registry that has them."""
+
+    def method(self: Registry, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return function(self.settings, *args, **kwargs)
+
+    functools.update_wrapper(method, function)
+    signature = inspect.signature(function)
+    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    shown = [itself, *[*signature.parameters.values()][1:]]
+    method.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
+    return method
+
+
 class Registry:
     """The versions that a configuration's registry holds.
 
@@ -153,120 +168,32 @@ class Registry:
         """
         self.settings = settings or load_settings(config, sets=sets)
 
-    def names(self) -> builtins.list[str]:
-        """Registered models, sorted."""
-        return registry.list_models(self.settings)
+    names = _method(registry.list_models)
+    list = _method(registry.list_versions)
+    show = _method(registry.show_version)
+    diff = _method(registry.diff)
+    compare = _method(promotion.compare)
+    promote = _method(promotion.promote)
+    rollback = _method(promotion.rollback)
+    history = _method(promotion.history)
+    export = _method(maintenance.export)
+    verify = _method(maintenance.verify)
 
-    def list(
-        self,
-        name: str | None = None,
-        *,
-        where: str | None = None,
-        sort: str | None = None,
-        limit: int = 20,
-        after: int | None = None,
-    ) -> builtins.list[VersionSummary]:
-        """Versions, newest first unless `sort` says else; see `mindtrace registry list`.
+    def verify_all(self) -> builtins.list[maintenance.Verification]:
+        """Check every version of every model, and all aliases."""
+        return builtins.list(maintenance.verify_all(self.settings))
 
-        UsageError where `where` or `sort` cannot be read, NotFoundError for an unknown model.
-        """
-        return registry.list_versions(
-            self.settings, name, limit, where=where, sort=sort, after=after
-        )
-
-    def show(self, ref: str) -> VersionDetail:
-        """All that is known of one version; NotFoundError where there is none."""
-        return registry.show_version(self.settings, ref)
-
-    def diff(self, a: str, b: str) -> Difference:
-        """What differs in configuration, data, environment and metrics; or NotFoundError."""
-        return registry.diff(self.settings, a, b)
+    def gc(
+        self, name: str | None = None, *, keep: int, dry_run: bool = False
+    ) -> builtins.list[maintenance.Removal]:
+        """Delete all but the newest `keep` (1 or more) versions that nothing names."""
+        return builtins.list(maintenance.gc(self.settings, name, keep=keep, dry_run=dry_run))
 
     def evaluate(self, ref: str) -> EvaluationOutcome:
         """Test a version on the test images of the settings; UsageError for other classes."""
         from mindtrace.registry.evaluation import evaluate
 
         return evaluate(self.settings, ref)
-
-    def export(self, ref: str, folder: Path | str) -> Exported:
-        """Write a version's bundle into a new or empty folder, else UsageError.
-
-        BundleError where it is not what was registered.
-        """
-        return export(self.settings, ref, Path(folder))
-
-    def verify(self, ref: str | None = None) -> builtins.list[Verification]:
-        """Check one version (the champion for None) and the aliases of its model.
-
-        What is wrong stands in the `faults` of what comes back; nothing is raised for it.
-        """
-        from mindtrace.registry.verify import verify
-
-        return verify(self.settings, ref)
-
-    def verify_all(self) -> builtins.list[Verification]:
-        """Check every version of every model, and all aliases."""
-        from mindtrace.registry.verify import verify_all
-
-        return builtins.list(verify_all(self.settings))
-
-    def gc(
-        self, name: str | None = None, *, keep: int, dry_run: bool = False
-    ) -> builtins.list[Removal]:
-        """Delete all but the newest `keep` (1 or more) versions that nothing names."""
-        return builtins.list(gc(self.settings, name, keep=keep, dry_run=dry_run))
-
-    def compare(self, a: str, b: str, *, margin: float | None = None) -> Comparison:
-        """Version b beside version a, on the test set that both answered.
-
-        UsageError where there is none, BundleError where a bundle is not what was registered.
-        """
-        return promotion.compare(self.settings, a, b, margin=margin)
-
-    def promote(
-        self,
-        ref: str,
-        *,
-        dry_run: bool = False,
-        margin: float | None = None,
-        force: bool = False,
-        reason: str | None = None,
-        if_revision: int | None = None,
-    ) -> Promotion:
-        """Make a version champion, if the gate lets it pass; see `mindtrace registry promote`.
-
-        VerdictError for HOLD and REJECT, unless `force` (with a `reason`) or `dry_run` is given;
-        ConflictError where the history is not at `if_revision`.
-        """
-        outcome = promotion.promote(
-            self.settings,
-            ref,
-            dry_run=dry_run,
-            margin=margin,
-            force=force,
-            reason=reason,
-            if_revision=if_revision,
-        )
-        if not dry_run:
-            outcome.require_passed()
-        return outcome
-
-    def rollback(
-        self,
-        name: str | None = None,
-        *,
-        reason: str | None = None,
-        if_revision: int | None = None,
-    ) -> HistoryEntry:
-        """Put the champion before the latest promotion not yet undone back.
-
-        ConflictError where there is none, or somebody else changed the champion.
-        """
-        return promotion.rollback(self.settings, name, reason=reason, if_revision=if_revision)
-
-    def history(self, name: str | None = None) -> builtins.list[HistoryEntry]:
-        """Who made which version champion, oldest first; NotFoundError for an unknown model."""
-        return promotion.history(self.settings, name)
 
     def reproduce(self, ref: str | None = None, *, tolerance: float = 0.01) -> Reproduction:
         """Train a version again from its bundle; a verdict of DIVERGED is returned, not raised.

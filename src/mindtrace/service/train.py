@@ -19,8 +19,7 @@ from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, masked
 from mindtrace.errors import InterruptedByUser, MindtraceError, NotFoundError, StoreError, listed
 from mindtrace.progress import Progress
-from mindtrace.registry.names import PREFIX, model_name_of
-from mindtrace.registry.places import require_writable
+from mindtrace.registry.names import PREFIX, model_name_of, require_writable
 from mindtrace.system import Interrupts, auto_device, hide_gpus, interruptible
 
 if TYPE_CHECKING:

@@ -1,18 +1,68 @@
-"""The schema of MLflow's database: which MLflow it needs, and a copy before it is migrated."""
+"""MLflow's database as a file: opened to read, its schema, a copy before it is migrated."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
+import os
+import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from mindtrace.config.urls import masked
 from mindtrace.errors import StoreError
 
 _LOG = logging.getLogger("mindtrace")
+BUSY_TIMEOUT = 5.0  # seconds
+
+
+def making_marker(database: Path) -> Path:
+    """The file that exists until all tables of a new database are made; they are empty so far."""
+    return database.with_name(f".{database.name}.making")
+
+
+def connect(database: Path) -> sqlite3.Connection:
+    """A connection to read by, also where nothing can be written."""
+    # rw, not ro: after a writer was killed only a connection that may write can roll its
+    # journal back; query_only keeps us readers all the same.
+    try:
+        return _opened(database, "mode=rw")
+    except sqlite3.OperationalError:
+        with suppress(sqlite3.OperationalError):
+            return _opened(database, "mode=ro")
+        full = shutil.disk_usage(database.parent).free < 2**16
+        if os.access(database.parent, os.W_OK) and not full:
+            raise
+    # Nobody can make the files that WAL needs. Without a journal to roll back or forward the
+    # database is whole as it is; else a copy of both is.
+    journals = [database.with_name(database.name + end) for end in ("-wal", "-journal")]
+    hot = [path for path in journals if path.exists() and path.stat().st_size]
+    if not hot:
+        return _opened(database, "mode=ro&immutable=1")
+    memory = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+    with TemporaryDirectory(prefix="mindtrace-") as folder:
+        for path in (database, *hot):
+            shutil.copyfile(path, Path(folder, path.name))
+        with closing(_opened(Path(folder, database.name), "mode=rw")) as copy:
+            copy.backup(memory)
+    return memory
+
+
+def _opened(database: Path, how: str) -> sqlite3.Connection:
+    quoted = str(database).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    uri = f"file:{quoted}?{how}"
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=BUSY_TIMEOUT, check_same_thread=False, isolation_level=None
+    )
+    try:
+        connection.execute("select 1 from sqlite_master limit 1").fetchall()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
 
 
 def age_of(revision: str) -> Literal["older", "current", "newer"]:
