@@ -52,6 +52,7 @@ _FAINT = """() => {
 PARTS = {
     "try": ("", "#answer .label"),
     "models": ("Compare version 3", "#compare .verdict"),
+    "models/digits/1": ("", "#versions .plots"),
     "models dialog": ("Promote version 2", "dialog .verdict"),
     "jobs": ("", "#jobs-list"),
 }

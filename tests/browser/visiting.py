@@ -105,6 +105,7 @@ FOUR = [[(0.35, 0.18), (0.3, 0.52), (0.7, 0.52)], [(0.62, 0.2), (0.62, 0.85)]]
 
 
 def on_the_pad(page: Page, stroke: Sequence[Point]) -> list[Point]:
+    expect(page.locator("#pad")).to_be_visible()
     box = page.locator("#pad").bounding_box()
     assert box is not None
     return [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
