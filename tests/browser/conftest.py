@@ -89,7 +89,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     pixels = ground + draw.integers(-20, 20, ground.shape)
                     Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number}.png")
             # Enough that no model answers one class to everything, and both are champions.
-            words = ("--model", "cnn", "--max-epochs", "10", "--set", "data.image_size=24")
+            words = ("--model", "cnn", "--max-epochs", "10", "--lr", "0.003")
+            words += ("--set", "data.image_size=24", "--set", "data.batch_size=8")
             env = {**os.environ, "DIR_PATHS__ROOT": str(folder)}
             _run("-m", "mindtrace", "train", place.parent, "--model-name", name, *words, env=env)
 
