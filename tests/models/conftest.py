@@ -11,9 +11,21 @@ import torch
 from mindtrace.config.settings import load_settings
 from mindtrace.data import build_data
 from mindtrace.models import ImageClassifier, build_model
+from mindtrace.preprocess import ImageSpec
+
+NAMES = ("ant", "bee", "cat")
+GREY = ImageSpec("L", 12, 9, (0.5,), (0.5,))
+COLOUR = ImageSpec("RGB", 32, 32, (0.5,) * 3, (0.5,) * 3)
 
 Fitted = tuple[ImageClassifier, pl.Trainer]
 Train = Callable[..., Fitted]
+
+
+def built(name: str, spec: ImageSpec = GREY, *sets: str) -> ImageClassifier:
+    """A network for images of three classes, its random weights always the same."""
+    what = load_settings(sets=["data.source=digits", f"model.name={name}", *sets], environ={})
+    torch.manual_seed(1)
+    return build_model(what.model, what.train, spec, NAMES)
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ import timm
 import timm.data
 import torch
 from PIL import Image
+from tests.models.conftest import COLOUR, GREY, built
 from tests.models.tested import TESTED
 from torch.nn import functional
 
@@ -22,18 +23,9 @@ from mindtrace.models import ImageClassifier, build_model, input_requirements
 from mindtrace.models.networks import build_network
 from mindtrace.preprocess import ImageSpec, InputRequirements, normalise, resized
 
-NAMES = ("a", "b", "c")
-GREY = ImageSpec("L", 12, 9, (0.5,), (0.5,))
-COLOUR = ImageSpec("RGB", 32, 32, (0.5,) * 3, (0.5,) * 3)
-
 
 def settings(*sets: str) -> Settings:
     return load_settings(sets=["data.source=digits", *sets])
-
-
-def built(name: str, spec: ImageSpec, *sets: str) -> ImageClassifier:
-    what = settings(f"model.name={name}", *sets)
-    return build_model(what.model, what.train, spec, NAMES)
 
 
 def losses(model: ImageClassifier, x: torch.Tensor) -> list[float]:
@@ -54,7 +46,6 @@ def losses(model: ImageClassifier, x: torch.Tensor) -> list[float]:
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 @pytest.mark.parametrize("spec", [GREY, COLOUR])
 def test_our_own_networks_learn_from_any_size_and_mode(name: str, spec: ImageSpec) -> None:
-    torch.manual_seed(0)
     model = built(name, spec, "model.dropout=0")
     x = torch.randn(8, spec.channels, spec.height, spec.width)
     before, after = losses(model, x)

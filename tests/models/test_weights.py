@@ -8,25 +8,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.models.conftest import COLOUR, GREY, NAMES, built
 from torch import nn
 
-from mindtrace.config.settings import load_settings
 from mindtrace.errors import DownloadError, UsageError
-from mindtrace.models import ImageClassifier, build_model
 from mindtrace.models.networks import build_network
 from mindtrace.models.weights import head_of
 from mindtrace.preprocess import ImageSpec
-
-GREY = ImageSpec("L", 12, 12, (0.5,), (0.5,))
-COLOUR = ImageSpec("RGB", 32, 32, (0.5,) * 3, (0.5,) * 3)
-NAMES = ("ant", "bee", "cat")
-
-
-def built(name: str, spec: ImageSpec = GREY, **model: object) -> ImageClassifier:
-    sets = [f"model.{key}={value}" for key, value in {"name": name, **model}.items()]
-    settings = load_settings(sets=["data.source=digits", *sets], environ={})
-    torch.manual_seed(1)
-    return build_model(settings.model, settings.train, spec, NAMES)
 
 
 def tensors(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -41,7 +29,7 @@ def test_a_file_fills_every_layer_but_the_last_where_the_classes_differ(
     given = tensors(build_network("resnet18", {"in_chans": 3, "num_classes": classes}))
     file = tmp_path / f"resnet{suffix}"
     save_file(given, file) if suffix == ".safetensors" else torch.save(given, file)
-    network = built("resnet18", COLOUR, weights=file).network
+    network = built("resnet18", COLOUR, f"model.weights={file}").network
     for name, tensor in network.state_dict().items():
         if name.startswith("fc.") and classes != len(NAMES):
             assert tensor.shape != given[name].shape
@@ -53,7 +41,7 @@ def test_weights_of_another_network_are_refused_with_what_was_expected(tmp_path:
     file = tmp_path / "cnn.safetensors"
     save_file(tensors(built("cnn").network), file)
     with pytest.raises(UsageError, match=r"not of a mlp.*expected \(100,\)"):
-        built("mlp", weights=file)
+        built("mlp", GREY, f"model.weights={file}")
 
 
 class Bomb:
@@ -67,12 +55,12 @@ def test_a_file_that_wants_to_run_code_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "bomb.pt"
     torch.save({"0.weight": Bomb()}, file)
     with pytest.raises(DownloadError, match="cannot be read"):
-        built("mlp", weights=file)
+        built("mlp", GREY, f"model.weights={file}")
 
 
 @pytest.mark.parametrize(("name", "spec"), [("cnn", GREY), ("resnet18", COLOUR)])
 def test_frozen_only_the_last_layer_changes(name: str, spec: ImageSpec) -> None:
-    model = built(name, spec, freeze="true")
+    model = built(name, spec, "model.freeze=true")
     before = tensors(model.network)
     model.train()
     model.on_train_epoch_start()

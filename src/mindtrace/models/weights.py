@@ -154,13 +154,13 @@ def _read(path: str) -> Mapping[str, Tensor]:
         else:
             # weights_only: tensors and plain containers; such a file can run no code.
             found = torch.load(path, map_location="cpu", weights_only=True)
-            found = found.get("state_dict", found)
-        if not all(isinstance(one, Tensor) for one in found.values()):
+        found = found.get("state_dict", found) if isinstance(found, dict) else None
+        if not found or not all(isinstance(one, Tensor) for one in found.values()):
             raise ValueError("it holds no state dict of tensors")
     except Exception as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else f"{error}"
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise DownloadError(
-            f"[model] weights = {path}: cannot be read: {reason.splitlines()[0]}",
+            f"[model] weights = {path}: cannot be read: {(reason or repr(error)).splitlines()[0]}",
             hint="a .safetensors file, or a state dict saved by torch",
         ) from error
     return cast(Mapping[str, Tensor], found)
