@@ -82,7 +82,8 @@ def test_diff_tells_what_differs_and_all_metrics(
     assert found.parts["data"] == {}
     assert found.parts["environment"] == {"torch": ("1", "2")}
     assert found.parts["metrics"] == {"val_acc": (0.5, 0.5), "test_acc": (None, 0.25)}
-    assert found.document()["configuration"] == {"train.lr": ["0.01", "0.5"]}
+    told = json.loads(json.dumps(found.document()))
+    assert told["configuration"] == {"train.lr": ["0.01", "0.5"]}
     assert ("configuration", "train.lr", "0.01", "0.5") in list(found.rows())
     same = diff(settings, "digits/1", str(locate(settings, "digits/1").folder))
     assert list(same.rows()) == []
