@@ -43,7 +43,7 @@ def served(
         images = [Image.fromarray(image) for image in read_digits()[0][:3]]
         classes, root = [str(digit) for digit in range(10)], versions
     else:
-        files = sorted((photos / "pictures" / name).glob("*/0.png"))[:3]
+        files = sorted((photos / "pictures" / name).glob("*/[01].png"))[:3]
         images, classes, root = [Image.open(file) for file in files], PHOTOS[name], photos
     pictures = {}
     for number, image in enumerate(images):
