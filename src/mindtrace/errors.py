@@ -138,6 +138,7 @@ class NotFoundError(MindtraceError):
         self.kind = kind
         self.name = name
         self.known = tuple(known)
+        self.is_choice = name is None and bool(known)  # several exist, and none was named
 
 
 class BundleError(MindtraceError):

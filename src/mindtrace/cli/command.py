@@ -79,6 +79,12 @@ class Call:
             os.environ.setdefault("MPLCONFIGDIR", str(settings.dirs.root / "cache" / "matplotlib"))
         return settings
 
+    def reading(self, ref: str | None, options: Mapping[str, str | None] | None = None) -> Settings:
+        """The same for a command that only reads, which may choose one of several models."""
+        from mindtrace.registry.reference import or_latest
+
+        return or_latest(self.settings(options), ref, self.console.note)
+
 
 def _common(
     *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -272,6 +273,9 @@ class Console:
             error = MindtraceError(reason, hint="a smaller --batch-size or [data] image_size")
         if isinstance(error, MindtraceError):
             message, hint = error.message, error.hint
+            if isinstance(error, NotFoundError) and error.kind == "model" and error.is_choice:
+                words = shlex.join(["mindtrace", *sys.argv[1:]])
+                hint = f"{words} --set registry.model_name={error.known[0]}"
         else:
             text = " ".join(str(error).split())
             message = ": ".join(filter(None, ("internal", type(error).__name__, text)))

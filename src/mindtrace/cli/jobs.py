@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING
 
@@ -81,6 +82,7 @@ def retrain(
     if wait or follow:
         _require_success(document, at)
     else:
+        _note_waiting(call.console, jobs, [document])
         call.console.next_step(f"mindtrace jobs show {document['job_id']}{at}")
 
 
@@ -94,6 +96,7 @@ def list_jobs(
     """List jobs, the newest first."""
     with closing(_jobs(call, url, token_file)) as jobs:
         found = jobs.list(limit)
+        _note_waiting(call.console, jobs, found)
     call.console.results(found, _COLUMNS, [_row(document) for document in found])
 
 
@@ -104,6 +107,7 @@ def show(
     """Show a job's progress and outcome."""
     with closing(_jobs(call, url, token_file)) as jobs:
         document = jobs.show(job_id)
+        _note_waiting(call.console, jobs, [document])
     call.console.result(document, _pairs(document))
 
 
@@ -189,6 +193,14 @@ def worker(
     # went back to the queue, which must not finish here.
     sys.stderr.flush()
     os._exit(status)
+
+
+def _note_waiting(
+    console: Console, jobs: LocalJobs | RemoteJobs, documents: Sequence[Document]
+) -> None:
+    """What takes a queued job, if nothing does."""
+    if not console.json and jobs.waits(documents):
+        console.note("no worker runs: start mindtrace worker or mindtrace serve, or retrain --wait")
 
 
 def _open_jobs(settings: Settings, url: str | None) -> LocalJobs | RemoteJobs:

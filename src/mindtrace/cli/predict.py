@@ -44,7 +44,8 @@ def predict(
         )
     if url is None and token_file is not None:
         raise UsageError("--token-file needs --url", hint="mindtrace predict --url URL PATH")
-    settings = call.settings({"serve.token_file": token_file})
+    options = {"serve.token_file": token_file}
+    settings = call.settings(options) if url else call.reading(model, options)
     from mindtrace.service.predict import collect, require_table, until_failure, write_table
 
     if out is not None:
@@ -55,13 +56,19 @@ def predict(
     ask = _local(settings, model) if url is None else _remote(settings, url)
     answers = ask(files, top_k=topk, stdin=sys.stdin.buffer.read)
     answers = until_failure(answers) if fail_fast else answers
-    failed, rows = 0, []
+    failed, rows, classes = 0, [], dict[str, list[float]]()
     for shown in _show(call.console, answers, len(files)):
         failed += "error" in shown
+        if "error" not in shown:
+            classes.setdefault(shown["class_name"], []).append(shown["confidence"])
         if out is not None:
             rows.append(dict(zip(_COLUMNS, _cells(shown), strict=True)))
     if out is not None:
         write_table(out, _COLUMNS, rows)
+    if call.console.terminal and len(files) > len(paths) and classes:
+        counted = sorted(classes.items(), key=lambda found: -len(found[1]))
+        summary = [[name, len(found), sum(found) / len(found)] for name, found in counted]
+        call.console.table(("class_name", "images", "mean_confidence"), summary)
     if failed:
         raise DataError(f"{failed} of {len(files)} images could not be predicted")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import operator
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindtrace.cli.command import Call, argument, command, flag, group, option
-from mindtrace.cli.console import Cell, Pair, flatten
+from mindtrace.cli.console import Cell, Console, Pair, flatten
 from mindtrace.documents import document as document_of
 from mindtrace.errors import UsageError
 from mindtrace.system import atomic_write
@@ -51,7 +51,7 @@ def list_versions(
         "QUERY", "Only these, as in 'val_acc > 0.97 and not alias = champion'; see above."
     ),
     sort: str | None = option("FIELDS", "The order, as in -val_acc,version; - is descending."),
-    limit: int = option("N", "At most N versions.", default=20, min=1),
+    limit: int = option("N", "At most N versions; 0 shows all.", default=20, min=0),
     columns: str | None = option("FIELDS", "These columns, as in version,val_acc,aliases."),
 ) -> None:
     """List versions, the newest first.
@@ -71,15 +71,23 @@ def list_versions(
     if columns is not None:
         names, table = service.list_columns(settings, columns, name, limit, where=where, sort=sort)
         console.results((dict(zip(names, row, strict=True)) for row in table), names, table)
+        _note_rest(
+            console, len(table), limit, lambda: service.count_versions(settings, name, where)
+        )
         return
     found = [
         document_of(version)
         for version in service.list_versions(settings, name, limit, where=where, sort=sort)
     ]
+    count = len(found)
+    if console.terminal and where is None:  # the champions too, however old
+        champions = service.list_versions(settings, name, 0, where="alias = champion")
+        found += [one for one in map(document_of, champions) if one not in found]
     if found or not console.terminal:
         shown = _ON_TERMINAL if console.terminal else _COLUMNS
         rows = [[_cell(fields, column) for column in shown] for fields in found]
         console.results(found, shown, rows)
+        _note_rest(console, count, limit, lambda: service.count_versions(settings, name, where))
     if not found and not console.json:
         console.note("no versions yet" if where is None else "no version matches")
         if where is None:
@@ -89,7 +97,7 @@ def list_versions(
 @command(app, "show")
 def show_version(call: Call, ref: str = REF) -> None:
     """Show everything that is known of one version."""
-    settings = call.settings()
+    settings = call.reading(ref)
     from mindtrace.service.registry import show_version as service
 
     fields = document_of(service(settings, ref))
@@ -198,7 +206,7 @@ def history(
     limit: int = option("N", "At most N entries, the newest first.", default=20, min=1),
 ) -> None:
     """List who made which version champion, when and why."""
-    settings = call.settings()
+    settings = call.settings() if name else call.reading(None)
     from mindtrace.service.promotion import history as service
 
     found = [entry.document() for entry in reversed(service(settings, name, limit=limit))]
@@ -241,11 +249,55 @@ def evaluate(
     The images are preprocessed as for predictions. The answers are kept with the version's run,
     as evaluations/TEST_DIGEST.npz.
     """
-    settings = call.settings()
+    settings = call.reading(ref)
     from mindtrace.registry.evaluation import evaluate as service
 
     found = service(settings, ref)
     call.console.result(found, [*vars(found).items()])
+
+
+@command(app)
+def alias(
+    call: Call,
+    ref: str = REF,
+    name: str = argument("NAME", "The alias, such as staging; champion is set by promote."),
+) -> None:
+    """Give a version an alias, which leaves the version that had it."""
+    settings = call.settings()
+    from mindtrace.registry.maintenance import set_alias as service
+
+    row = service(settings, ref, name)
+    fields = {"model_name": row.name, "version": row.version, "alias": name}
+    call.console.result(fields, [*fields.items()])
+
+
+@command(app)
+def delete(call: Call, ref: str = REF) -> None:
+    """Delete a version and its bundle, but never the champion (exit 5).
+
+    Its run, its metrics and the history stay.
+    """
+    settings = call.settings()
+    from mindtrace.registry.maintenance import delete as service
+
+    removed = service(settings, ref)
+    call.console.result(removed, [*vars(removed).items()])
+
+
+@command(app)
+def report(
+    call: Call,
+    ref: str = REF,
+    folder: str | None = argument(
+        "DIR", "A new or empty folder; the default is NAME-VERSION-report.", default=None
+    ),
+) -> None:
+    """Write the report of a version's training into a folder."""
+    settings = call.reading(ref)
+    from mindtrace.service.registry import write_report as service
+
+    page = service(settings, ref, folder)
+    call.console.result({"report": page}, [("report", page)], quiet=page)
 
 
 @command(app)
@@ -255,7 +307,7 @@ def export(
     folder: str = argument("DIR", "A new or empty folder."),
 ) -> None:
     """Write a version's bundle into a folder and check it."""
-    settings = call.settings()
+    settings = call.reading(ref)
     from mindtrace.registry.maintenance import export as service
 
     done = service(settings, ref, folder)
@@ -282,7 +334,7 @@ def verify(
     """
     if all_ and ref is not None:
         raise UsageError("give REF or --all, not both", hint="mindtrace registry verify --help")
-    settings = call.settings()
+    settings = call.settings() if all_ else call.reading(ref)
     from mindtrace.registry import maintenance as service
 
     def cells(one: Verification) -> Sequence[Cell]:
@@ -315,6 +367,12 @@ def gc(
     count = sum(1 for _ in call.console.stream(removals, columns, cells))
     if dry_run:
         call.console.note(f"{count} would be deleted; run without --dry-run to delete them")
+
+
+def _note_rest(console: Console, shown: int, limit: int, count: Callable[[], int]) -> None:
+    """How many there are, if the limit left some out."""
+    if 0 < limit <= shown and not console.json and (total := count()) > shown:
+        console.note(f"{shown} of {total}, --limit 0 shows all")
 
 
 def _cell(fields: Mapping[str, Any], column: str) -> Cell:

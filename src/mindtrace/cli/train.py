@@ -120,7 +120,7 @@ def reproduce(
     EXACT: the same weights. NUMERIC: the same probabilities within the tolerance. DIVERGED:
     another model, exit 3. Lists what differs here; registers nothing.
     """
-    settings = call.settings()
+    settings = call.reading(ref)
     from mindtrace.service.train import prepare_process
 
     prepare_process(settings)

@@ -127,6 +127,11 @@ class JobQueue(Database):
             counts[_STATES[row[0]]] += row[1]
         return counts
 
+    def attended(self) -> bool:
+        """Whether a worker is alive."""
+        alive = sa.select(heartbeats.c.executor_id).where(heartbeats.c.expires > self.now)
+        return bool(self.rows(alive))
+
     def unfinished(self) -> bool:
         """Whether a worker is needed: a job waits, runs, or may have left a run open."""
         query = sa.select(_id).where(_ours, sa.or_(_unfinished, _open_runs)).limit(1)

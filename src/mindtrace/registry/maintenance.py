@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Literal
 from mindtrace.bundle import manifest
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path
-from mindtrace.errors import BundleError, StoreError, UsageError, VerdictError
+from mindtrace.errors import BundleError, ConflictError, StoreError, UsageError, VerdictError
 from mindtrace.registry.champions import ChampionLog
-from mindtrace.registry.names import BUNDLE, CHAMPION, is_below, is_log
+from mindtrace.registry.names import BUNDLE, CHAMPION, LATEST, NAME, is_below, is_log
 from mindtrace.registry.reader import ALL, ModelVersion, Reader, open_reader, open_store
 from mindtrace.registry.reference import find, locate, model_names, parse_reference
 from mindtrace.system import aside, sync
@@ -119,7 +119,7 @@ def export(settings: Settings, ref: str, folder: Path | str) -> Exported:
 
     located = locate(settings, ref)
     target = Path(os.path.abspath(os.path.expanduser(folder)))  # noqa: PTH100, PTH111 - keep links; no error
-    _require_empty(target)
+    require_empty(target)
     files = manifest.check(located.folder, located.digest)
     part = aside(target)
     try:
@@ -161,11 +161,37 @@ def gc(
             # Read again: it may have got an alias since.
             removed = not dry_run and row.version not in _named_versions(reader, model_name)
             if removed:
-                _delete(store(), row)
-                fetched = settings.dirs.root / "bundles" / digest
-                if is_below(fetched, settings.dirs.root):
-                    shutil.rmtree(fetched, ignore_errors=True)
+                _delete(settings, store(), row)
             yield Removal(row.name, row.version, row.created_at, digest, removed)
+
+
+def delete(settings: Settings, ref: str) -> Removal:
+    """Delete one version with its bundle, unless it is the champion; the history stays."""
+    reader = open_reader(settings)
+    row = find(settings, reader, ref)
+    if CHAMPION in row.aliases or ChampionLog(reader, row.name).champion() == row.version:
+        raise ConflictError(
+            f"{row.name}/{row.version} is the champion",
+            hint=f"mindtrace registry history {row.name}",
+        )
+    _delete(settings, open_store(settings), row)
+    digest = row.own_tags.get("bundle_digest", "")
+    return Removal(row.name, row.version, row.created_at, digest, removed=True)
+
+
+def set_alias(settings: Settings, ref: str, alias: str) -> ModelVersion:
+    """Give a version an alias, which leaves the version that had it."""
+    from mindtrace.registry.store import store_errors
+
+    if alias.lower() in (CHAMPION, LATEST) or not re.fullmatch(NAME, alias):
+        reason = "letters, digits, '.', '_' and '-'"
+        reason = "only promotions set it" if alias.lower() in (CHAMPION, LATEST) else reason
+        raise UsageError(f"alias '{alias}': {reason}", hint="mindtrace registry promote --help")
+    row = find(settings, open_reader(settings), ref)
+    store = open_store(settings)
+    with store_errors(store.uri):
+        store.client.set_registered_model_alias(row.name, alias, str(row.version))
+    return row
 
 
 def _version(reader: Reader, row: ModelVersion) -> Verification:
@@ -276,7 +302,7 @@ def _named_versions(reader: Reader, model_name: str) -> set[int | None]:
     return champions | set(reader.aliases(model_name).values())
 
 
-def _delete(store: Store, row: ModelVersion) -> None:
+def _delete(settings: Settings, store: Store, row: ModelVersion) -> None:
     """Delete a version, then the bundle that its run keeps for it, unless others have it too."""
     from mindtrace.registry.store import delete_artifacts, if_there, store_errors
 
@@ -300,9 +326,13 @@ def _delete(store: Store, row: ModelVersion) -> None:
         if any(not is_log(user.name) for user in users):
             return
         delete_artifacts(store, run_id, BUNDLE)
+    fetched = settings.dirs.root / "bundles" / row.own_tags.get("bundle_digest", "")
+    if fetched.name != "bundles" and is_below(fetched, settings.dirs.root):
+        shutil.rmtree(fetched, ignore_errors=True)
 
 
-def _require_empty(target: Path) -> None:
+def require_empty(target: Path) -> None:
+    """Refuse a folder that holds something, and a file."""
     try:
         if not target.exists() or (target.is_dir() and not any(target.iterdir())):
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from mindtrace.bundle import manifest
 from mindtrace.config.networks import TORCHVISION
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.config.urls import file_path
-from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError
+from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError, listed
 from mindtrace.registry.names import CHAMPION, NAME
 from mindtrace.registry.reader import ModelVersion, Reader, open_reader
 from mindtrace.system import aside
@@ -124,6 +125,21 @@ def default_model(settings: Settings, reader: Reader) -> str:
         hint = "train one: mindtrace train"
         raise NotFoundError("model", None, hint=hint)
     raise NotFoundError("model", None, names, hint="name one, or set [registry] model_name")
+
+
+def or_latest(settings: Settings, ref: str | None, note: Callable[[str], None]) -> Settings:
+    """For reading: where nobody names one of several models, that of the newest version."""
+    try:
+        names = [] if settings.registry.model_name else open_reader(settings).names()
+    except NotFoundError:
+        names = []
+    is_number = ref is not None and re.fullmatch(_NUMBER, ref) and ref not in names
+    if len(names) < 2 or not (ref is None or is_number):
+        return settings
+    name = open_reader(settings).versions(None, 1)[0].name
+    others = listed([other for other in names if other != name])
+    note(f"no model is named: {name}, which was trained last; there are also: {others}")
+    return settings.replace(**{"registry.model_name": name})
 
 
 def require_model(reader: Reader, name: str) -> None:

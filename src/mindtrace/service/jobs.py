@@ -219,6 +219,11 @@ class LocalJobs:
     def show(self, job_id: str) -> Document:
         return self._queue.get(job_id).document()
 
+    def waits(self, documents: Sequence[Document]) -> bool:
+        """Whether one of these jobs is queued and no worker is there to take it."""
+        queued = any(document["state"] == "queued" for document in documents)
+        return queued and not self._queue.attended()
+
     def list(self, limit: int) -> Sequence[Document]:
         return [job.document() for job in self._queue.list(limit)]
 
@@ -263,6 +268,10 @@ class RemoteJobs(Link):
 
     def show(self, job_id: str) -> Document:
         return self._ask("GET", f"/jobs/{_safe(job_id)}")
+
+    def waits(self, documents: Sequence[Document]) -> bool:
+        """The server has a worker, or its operator knows why not."""
+        return False
 
     def list(self, limit: int) -> Sequence[Document]:
         rows: list[Document] = []

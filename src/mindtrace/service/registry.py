@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,10 @@ from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path
 from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError, nearest
+from mindtrace.registry.maintenance import require_empty
 from mindtrace.registry.names import PREFIX
 from mindtrace.registry.query import FREE, METRICS, Query, parse_columns, parse_query
-from mindtrace.registry.reader import ModelVersion, Reader, open_reader
+from mindtrace.registry.reader import ALL, ModelVersion, Reader, open_reader
 from mindtrace.registry.reference import (
     Located,
     find,
@@ -26,6 +28,7 @@ from mindtrace.registry.reference import (
     parse_reference,
     require_model,
 )
+from mindtrace.system import aside
 
 REPORT_FILES = ("report.json", "curves.png", "confusion.png", "calibration.png", "mistakes.png")
 PARTS = ("configuration", "data", "environment", "metrics")
@@ -115,12 +118,12 @@ def list_versions(
 ) -> list[VersionSummary]:
     """Versions, newest first unless `sort` says else; see `mindtrace registry list`.
 
-    `after` is the last version seen of `name`. UsageError where `where` or `sort` cannot be read,
+    `after` is the last version seen of `name`, a `limit` of 0 is none. UsageError where `where` or `sort` cannot be read,
     NotFoundError for an unknown model.
     """
 
     def ask(reader: Reader, query: Query) -> Sequence[ModelVersion]:
-        return reader.versions(name, limit, query=query, after=after)
+        return reader.versions(name, limit or ALL, query=query, after=after)
 
     return [VersionSummary(**_summary(row)) for row in _queried(settings, ask, name, where, sort)]
 
@@ -139,9 +142,40 @@ def list_columns(
     fields = [field for _, field in chosen]
 
     def ask(reader: Reader, query: Query) -> Sequence[list[Value]]:
-        return reader.columns(fields, name, limit, query)
+        return reader.columns(fields, name, limit or ALL, query)
 
     return [column for column, _ in chosen], list(_queried(settings, ask, name, where, sort))
+
+
+def count_versions(settings: Settings, name: str | None = None, where: str | None = None) -> int:
+    """How many versions `list_versions` has without a limit."""
+
+    def ask(reader: Reader, query: Query) -> Sequence[list[Value]]:
+        return reader.columns([], name, ALL, query)
+
+    return len(_queried(settings, ask, name, where))
+
+
+def write_report(settings: Settings, ref: str, folder: str | None) -> str:
+    """Copy the report of a version's training into a new or empty folder; its path."""
+    reader = open_reader(settings)
+    row = find(settings, reader, ref)
+    name, place = f"{row.name}/{row.version}", row.beside("report")
+    target = Path(folder or f"{row.name}-{row.version}-report").expanduser().absolute()
+    local = place and file_path(place)
+    if not place or (local and not (local / "report.html").is_file()):
+        raise NotFoundError("report", f"of {name}", hint="mindtrace registry list")
+    require_empty(target)
+    part = aside(target)
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        reader.fetch(place, part)
+        part.rename(target)
+    except OSError as error:
+        raise UsageError(f"folder '{target}' cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return str(target / "report.html")
 
 
 def show_version(settings: Settings, ref: str) -> VersionDetail:
