@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mindtrace.config.sections import TRAVELLING
+from mindtrace.config.sections import KEYS, TRAVELLING
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, masked
 from mindtrace.errors import InterruptedByUser, MindtraceError, NotFoundError, StoreError, listed
@@ -83,10 +83,11 @@ def plan(
     """Check all that `train` checks before its first epoch; the training that would begin."""
     from mindtrace.registry.reader import open_reader
 
+    settings, resumed = _begun(settings, resume)
     name = model_name_of(settings)
     require_writable(settings.dirs.root, settings.dirs.checkpoints)
     progress = progress or Progress()
-    settings, data, _, _ = _prepared(settings, name, progress, resume, allow_leakage)
+    settings, data, _ = _prepared(settings, name, progress, resumed, allow_leakage)
     with suppress(NotFoundError):  # the first training makes the store
         open_reader(settings).names()
     compute = settings.compute
@@ -122,6 +123,7 @@ def train(
     """
     began = time.perf_counter()
     progress = progress or Progress()
+    settings, resumed = _begun(settings, resume)
     name = model_name_of(settings)
     require_writable(settings.dirs.root, settings.dirs.checkpoints)
     with interruptible() as interrupts:
@@ -142,7 +144,7 @@ def train(
                 return _outcome_of_earlier(found, time.perf_counter() - began, reused=False)
         if warm_start and parent:
             settings = _with_weights_of(settings, parent)
-        settings, data, model, resumed = _prepared(settings, name, progress, resume, allow_leakage)
+        settings, data, model = _prepared(settings, name, progress, resumed, allow_leakage)
         store = Store(settings.registry.tracking_uri, root)
         if guard is not None and not guard.force:
             found = find_identical(store, name, config_digest(settings), data.digests().data_digest)
@@ -227,18 +229,39 @@ def _with_weights_of(settings: Settings, parent: str) -> Settings:
     return settings.replace(**{"model.weights": str(located.folder / WEIGHTS_FILE)})
 
 
-def _with_compute_of(settings: Settings, identity: Identity) -> Settings:
-    """`auto` in `[compute]` as the interrupted training resolved it, by whatever rule."""
-    recorded = identity.values()
-    auto = (("device", "auto"), ("precision", "auto"), ("threads", None))
-    open_ = [f"compute.{name}" for name, word in auto if getattr(settings.compute, name) == word]
-    return settings.replace(**{name: recorded[name] for name in open_})
+Checkpoint = tuple[Path, "Identity"]
+
+
+def _begun(settings: Settings, resume: str | None) -> tuple[Settings, Checkpoint | None]:
+    """The configuration of an interrupted training, under what the user says now."""
+    if resume is None:
+        return settings, None
+    from mindtrace.registry.reference import settings_of_bundle
+    from mindtrace.training import checkpoint
+
+    folder, identity = checkpoint.find(settings.dirs.checkpoints, resume)
+    values: dict[str, Any] = {"registry.model_name": identity.model_name}
+    if "data.resize" not in identity.values():
+        values["data.resize"] = "stretch"  # what was done before there was a choice
+    for section, key in KEYS:
+        if section not in (*TRAVELLING, "registry") or not settings.given(section, key):
+            continue
+        value = getattr(getattr(settings, section), key)
+        # What was `auto` is as that training resolved it, by whatever rule.
+        if section != "compute" or value not in ("auto", None):
+            values[f"{section}.{key}"] = value
+    made = settings_of_bundle(settings, identity.config)
+    return made.replace(**values), (folder, identity)
 
 
 def _prepared(
-    settings: Settings, name: str, progress: Progress, resume: str | None, allow_leakage: bool
-) -> tuple[Settings, ImageDataModule, ImageClassifier, tuple[Path, Identity] | None]:
-    """Resolved settings, images in memory, the network and the checkpoint, all checked."""
+    settings: Settings,
+    name: str,
+    progress: Progress,
+    resumed: Checkpoint | None,
+    allow_leakage: bool,
+) -> tuple[Settings, ImageDataModule, ImageClassifier]:
+    """Resolved settings, images in memory and the network, all checked."""
     from mindtrace.data.check import (
         duplicates_of,
         leakage_error,
@@ -251,9 +274,6 @@ def _prepared(
     from mindtrace.training import checkpoint
     from mindtrace.training.fit import build, resolve_compute
 
-    resumed = checkpoint.find(settings.dirs.checkpoints, resume) if resume else None
-    if resumed is not None:
-        settings = _with_compute_of(settings, resumed[1])
     settings, warning = resolve_network(settings)
     settings = resolve_compute(settings)
     progress.stage(f"reading {settings.data.source}")
@@ -278,7 +298,7 @@ def _prepared(
     progress.note(_summary(settings, model.model_config))
     for note in (*data.notes, *remarks(same, data.made_by)):
         progress.note(note)
-    return settings, data, model, resumed
+    return settings, data, model
 
 
 def _summary(settings: Settings, card: ModelConfig) -> str:
@@ -301,7 +321,7 @@ def _opened_run(
     data: ImageDataModule,
     interrupts: Interrupts,
     job_id: str | None,
-    resumed: tuple[Path, Identity] | None,
+    resumed: Checkpoint | None,
 ) -> Iterator[tuple[Run, Path]]:
     """An MLflow run and its checkpoint folder; the run ends as the block ends."""
     from mindtrace.registry.callbacks import run_failed_on_error, run_finished_or_failed
@@ -324,6 +344,8 @@ def _opened_run(
             if resumed is not None:
                 folder, found = resumed
                 run = resume_run(store, found.run_id)
+                if config != found.config:  # more epochs
+                    checkpoint.write_identity(folder, replace(found, config=config))
             else:
                 run = start_run(store, settings.registry.experiment_name or name, None, tags)
                 with run_failed_on_error(run):

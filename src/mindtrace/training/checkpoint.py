@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from mindtrace.bundle.bundle import EARLIER_RULE
 from mindtrace.config.sections import TRAVELLING, default_texts
 from mindtrace.errors import NotFoundError, TrainingError, UsageError, hint_if_full
-from mindtrace.system import sync
+from mindtrace.system import atomic_write, sync
 
 LAST = "last.ckpt"
 _IDENTITY = "training.json"
@@ -68,12 +68,17 @@ def begin(checkpoints: Path, identity: Identity) -> Path:
     folder = checkpoints / identity.run_id
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _IDENTITY).write_text(json.dumps(asdict(identity), indent=1), encoding="utf-8")
+        write_identity(folder, identity)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         reason = f"cannot write checkpoints to {folder}: {error.strerror}"
         raise TrainingError(reason, hint=hint_if_full(error)) from error
     return folder
+
+
+def write_identity(folder: Path, identity: Identity) -> None:
+    """Say, whole or not at all, which training a folder's checkpoint belongs to."""
+    atomic_write(folder / _IDENTITY, json.dumps(asdict(identity), indent=1).encode())
 
 
 def find(checkpoints: Path, which: str) -> tuple[Path, Identity]:
@@ -91,10 +96,21 @@ def find(checkpoints: Path, which: str) -> tuple[Path, Identity]:
 
 
 def require_same(found: Identity, wanted: Identity) -> None:
-    """UsageError with every difference, if a training would go on as another one."""
+    """UsageError with every difference, if a training would go on as another one.
+
+    More epochs are none, unless the learning rates of the schedule depend on their number.
+    """
     # A key that is younger than the checkpoint has its default, which changes nothing.
     new = wanted.values()
     old = {key: text for key, text in _defaults().items() if key in new} | found.values()
+    if int(new["train.max_epochs"]) > int(old["train.max_epochs"]):
+        if old["train.schedule"] != "constant":
+            raise UsageError(
+                f"cannot resume {found.run_id} with more epochs: under schedule = "
+                f"{old['train.schedule']} every learning rate depends on their number",
+                hint=f"--resume {found.run_id} without --max-epochs, or start anew",
+            )
+        old["train.max_epochs"] = new["train.max_epochs"]
     differences = [
         "[{}] {} was {}, is {}".format(
             *key.split(".", 1), old.get(key, "nothing"), new.get(key, "nothing")
