@@ -38,7 +38,7 @@ def train(
     allow_leakage: bool = ALLOW_LEAKAGE,
     no_register: bool = flag("--no-register", "Train and test, register no version."),
     resume: str | None = option(
-        "RUN", "Continue an interrupted training after its last epoch: last, or a run id."
+        "RUN", "Continue an interrupted training, as it was begun: last, or a run id."
     ),
     job_id: str | None = option(None, "Run as this job.", hidden=True),
     attempt: int = option(None, "The attempt of the job.", default=0, hidden=True),
