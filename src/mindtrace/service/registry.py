@@ -118,8 +118,8 @@ def list_versions(
 ) -> list[VersionSummary]:
     """Versions, newest first unless `sort` says else; see `mindtrace registry list`.
 
-    `after` is the last version seen of `name`, a `limit` of 0 is none. UsageError where `where` or `sort` cannot be read,
-    NotFoundError for an unknown model.
+    `after` is the last version seen of `name`, a `limit` of 0 is none. UsageError where `where`
+    or `sort` cannot be read, NotFoundError for an unknown model.
     """
 
     def ask(reader: Reader, query: Query) -> Sequence[ModelVersion]:
