@@ -67,7 +67,9 @@ def predict(
         write_table(out, _COLUMNS, rows)
     if call.console.terminal and len(files) > len(paths) and classes:
         counted = sorted(classes.items(), key=lambda found: -len(found[1]))
-        summary = [[name, len(found), sum(found) / len(found)] for name, found in counted]
+        summary: list[list[Cell]] = [
+            [name, len(found), sum(found) / len(found)] for name, found in counted
+        ]
         call.console.table(("class_name", "images", "mean_confidence"), summary)
     if failed:
         raise DataError(f"{failed} of {len(files)} images could not be predicted")

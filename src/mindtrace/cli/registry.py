@@ -268,7 +268,7 @@ def alias(
 
     row = service(settings, ref, name)
     fields = {"model_name": row.name, "version": row.version, "alias": name}
-    call.console.result(fields, [*fields.items()])
+    call.console.result(fields, flatten(fields))
 
 
 @command(app)
