@@ -200,7 +200,7 @@ def _note_waiting(
 ) -> None:
     """What takes a queued job, if nothing does."""
     if not console.json and jobs.waits(documents):
-        console.note("no worker runs: start mindtrace worker or mindtrace serve, or retrain --wait")
+        console.note("no worker runs it; start one: mindtrace worker")
 
 
 def _open_jobs(settings: Settings, url: str | None) -> LocalJobs | RemoteJobs:
