@@ -32,6 +32,7 @@ export function startModels() {
   return (model, version) => {
     name = model ?? name;
     number = version ? Number(version) : null;
+    newest += 1; // what was asked for another view comes too late
     byId("compare").hidden = true;
     for (const part of ["versions", "history"]) byId(part).replaceChildren();
     void load();
