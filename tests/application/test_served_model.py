@@ -21,7 +21,7 @@ from mindtrace.application.problems import Problem
 from mindtrace.application.served_model import ChampionPoller, ServedModel
 from mindtrace.config.settings import Settings
 from mindtrace.errors import StoreError
-from mindtrace.registry import reader as registry_reader
+from mindtrace.registry import database as registry_database
 from mindtrace.registry.names import CHAMPION
 
 THOROUGH = 10  # looks, of which one is thorough
@@ -235,7 +235,7 @@ def test_a_registry_that_is_away(two: Registered, root: Path, said: list[str]) -
 def test_a_registry_that_is_locked(
     two: Registered, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry_reader, "BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr(registry_database, "BUSY_TIMEOUT", 0.05)
     copy = copied(two, tmp_path)
     watched = Watched(copy.settings)
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:

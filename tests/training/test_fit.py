@@ -17,7 +17,8 @@ from mindtrace.bundle.bundle import weights_digest
 from mindtrace.config.settings import load_settings
 from mindtrace.errors import InterruptedByUser, TrainingError
 from mindtrace.progress import EpochReport, Progress
-from mindtrace.service.train import _with_compute_of
+from mindtrace.service.train import begun
+from mindtrace.training import checkpoint
 from mindtrace.training.callbacks import StopOnRequest
 from mindtrace.training.checkpoint import Identity
 from mindtrace.training.fit import TrainResult, resolve_compute
@@ -229,12 +230,13 @@ def test_auto_follows_the_network_and_the_machine(
     assert (compute.device, compute.threads, compute.precision) == ("cpu", threads, precision)
 
 
-def test_a_resumed_training_keeps_the_compute_that_its_checkpoint_records() -> None:
+def test_a_resumed_training_keeps_the_compute_that_its_checkpoint_records(root: Path) -> None:
     config = "[compute]\ndevice = cpu\nprecision = bf16\nthreads = 2\n"
-    identity = Identity("run", "digits", config, "digest")
+    folder = checkpoint.begin(root / "checkpoints", Identity("run", "digits", config, "digest"))
+    (folder / checkpoint.LAST).touch()
 
-    kept = _with_compute_of(load_settings(environ={}), identity).compute
-    said = _with_compute_of(load_settings(sets=["compute.threads=1"], environ={}), identity).compute
+    kept = begun(load_settings(), "run")[0].compute
+    said = begun(load_settings(sets=["compute.threads=1"]), "run")[0].compute
 
     assert (kept.device, kept.precision, kept.threads) == ("cpu", "bf16", 2)
     assert said.threads == 1

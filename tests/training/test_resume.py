@@ -81,10 +81,12 @@ def test_last_is_the_newest_checkpoint(tmp_path: Path) -> None:
 
 
 def test_another_configuration_is_refused_with_every_difference() -> None:
-    found = Identity("r", "m", "[train]\nlr = 0.1\nseed = 0\n", "d")
+    found = Identity("r", "m", "[train]\nmax_epochs = 1\nlr = 0.1\nseed = 0\n", "d")
 
     with pytest.raises(UsageError) as caught:
-        checkpoint.require_same(found, Identity("r", "n", "[train]\nlr = 0.2\nseed = 0\n", "e"))
+        checkpoint.require_same(
+            found, Identity("r", "n", "[train]\nmax_epochs = 1\nlr = 0.2\nseed = 0\n", "e")
+        )
 
     assert "[train] lr was 0.1, is 0.2" in caught.value.message
     assert "model_name was m, is n" in caught.value.message
@@ -93,8 +95,8 @@ def test_another_configuration_is_refused_with_every_difference() -> None:
 
 
 def test_a_key_that_is_younger_than_the_checkpoint_has_its_default() -> None:
-    found = Identity("r", "m", "[train]\nseed = 0\n", "d")
-    now = "[train]\nseed = 0\nmixup = {}\nbalance = none\n"
+    found = Identity("r", "m", "[train]\nmax_epochs = 1\nseed = 0\n", "d")
+    now = "[train]\nmax_epochs = 1\nseed = 0\nmixup = {}\nbalance = none\n"
     checkpoint.require_same(found, replace(found, config=now.format("0")))
     with pytest.raises(UsageError, match=r"mixup was 0, is 0\.5"):
         checkpoint.require_same(found, replace(found, config=now.format("0.5")))

@@ -273,7 +273,7 @@ class Console:
             error = MindtraceError(reason, hint="a smaller --batch-size or [data] image_size")
         if isinstance(error, MindtraceError):
             message, hint = error.message, error.hint
-            if isinstance(error, NotFoundError) and error.kind == "model" and error.is_choice:
+            if isinstance(error, NotFoundError) and error.is_choice and error.kind == "model":
                 words = shlex.join(["mindtrace", *sys.argv[1:]])
                 hint = f"{words} --set registry.model_name={error.known[0]}"
         else:

@@ -83,7 +83,7 @@ def plan(
     """Check all that `train` checks before its first epoch; the training that would begin."""
     from mindtrace.registry.reader import open_reader
 
-    settings, resumed = _begun(settings, resume)
+    settings, resumed = begun(settings, resume)
     name = model_name_of(settings)
     require_writable(settings.dirs.root, settings.dirs.checkpoints)
     progress = progress or Progress()
@@ -123,7 +123,7 @@ def train(
     """
     began = time.perf_counter()
     progress = progress or Progress()
-    settings, resumed = _begun(settings, resume)
+    settings, resumed = begun(settings, resume)
     name = model_name_of(settings)
     require_writable(settings.dirs.root, settings.dirs.checkpoints)
     with interruptible() as interrupts:
@@ -232,7 +232,7 @@ def _with_weights_of(settings: Settings, parent: str) -> Settings:
 Checkpoint = tuple[Path, "Identity"]
 
 
-def _begun(settings: Settings, resume: str | None) -> tuple[Settings, Checkpoint | None]:
+def begun(settings: Settings, resume: str | None) -> tuple[Settings, Checkpoint | None]:
     """The configuration of an interrupted training, under what the user says now."""
     if resume is None:
         return settings, None
