@@ -84,13 +84,13 @@ class Answers(Shape):
     request_id: str
 
 
-Base64 = Annotated[str, Field(min_length=1, json_schema_extra={"contentEncoding": "base64"})]
+Base64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
 
 
 class OneImage(Strict):
     """One image."""
 
-    image: Base64 = Field(description="a PNG, JPEG or WebP file in base64")
+    image: Base64 = Field(min_length=1, description="a PNG, JPEG or WebP file in base64")
     top_k: int = Field(default=1, ge=1, description="how many of the likeliest classes to list")
     show_input: bool = Field(default=False, description="show each image as the network sees it")
 
