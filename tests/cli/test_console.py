@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 from collections.abc import Iterator
@@ -71,6 +72,26 @@ def test_an_empty_table_names_its_columns_and_quiet_leaves_out_all_but_results(
     with progress_of(console) as progress:
         progress.epoch(REPORT)
     assert tuple(capsys.readouterr()) == ("a\n", "")
+
+
+def test_on_80_columns_an_id_stays_readable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of empty columns, minutes of a time; what is long folds to no less than 20."""
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ["job_id", "state", "submitted_at", "attempts", "epoch", "val_acc", "error"]
+    ids = [f"20261130T131802480745-{number:08x}" for number in range(2)]
+    row = ["failed", "2026-11-30T13:18:02.480+00:00", 2, None, 0.93, "the images cannot be read"]
+    out = io.StringIO()
+    console = Console()
+    console.out, console.terminal = out, True
+
+    console.table(names, [[number, *row] for number in ids])
+
+    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert "epoch" not in out.getvalue()
+    assert "2026-11-30 13:18 " in out.getvalue()
+    assert sum(line.startswith((" 2026", "2026")) for line in lines) == 2
+    assert len(lines) <= 10
 
 
 def test_what_a_diverging_training_measures() -> None:

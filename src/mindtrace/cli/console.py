@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shlex
 import signal
 import sys
@@ -62,6 +63,9 @@ EXIT_CODE_MEANINGS: tuple[tuple[str, str], ...] = (
 )
 
 _RED, _CYAN, _RESET = "\033[1;31m", "\033[36m", "\033[0m"
+_TIME = re.compile(
+    r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d):[\d.:]+\+00:00$"
+)  # minutes are enough in a table
 _ESCAPES = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 Cell = str | int | float | None
@@ -221,7 +225,11 @@ class Console:
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
         """A table of results: drawn on a terminal, tab-separated and untruncated in a pipe."""
         if self.terminal:
-            _print_table(self.out, columns, [[short(cell) for cell in row] for row in rows])
+            _print_table(
+                self.out,
+                columns,
+                [[_TIME.sub(r"\1 \2", short(cell)) for cell in row] for row in rows],
+            )
             return
         self.header(columns)
         for row in rows:
@@ -319,16 +327,20 @@ def _accept_any_file_name(stream: TextIO) -> None:
 
 
 def _print_table(out: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Draw a table with Rich; columns of numbers are right-aligned, long cells fold."""
+    """Draw a table with Rich: numbers right-aligned, long cells folded, no empty columns."""
     from rich import box
     from rich.table import Table
 
+    filled = [index for index in range(len(columns)) if not rows or any(row[index] for row in rows)]
+    columns = [columns[index] for index in filled]
+    rows = [[row[index] for index in filled] for row in rows]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
     for index, name in enumerate(columns):
         table.add_column(
             name,
             justify="right" if _are_numbers(row[index] for row in rows) else "left",
             overflow="fold",
+            min_width=min(20, max(len(row[index]) for row in rows)) if rows else None,
             no_wrap=0 < index < len(columns) - 1,  # names and reasons fold, values do not
         )
     _print_rows(out, table, rows)
