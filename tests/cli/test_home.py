@@ -45,9 +45,9 @@ registry gc --keep 1
 
 def test_no_command_leaves_anything_in_home(tmp_path: Path) -> None:
     home, here, root = tmp_path / "home", tmp_path / "here", tmp_path / "root"
-    for number, name in enumerate(("a", "a", "b", "b")):
+    for number, name in enumerate("aaaabbbb"):
         (here / "images" / name).mkdir(parents=True, exist_ok=True)
-        image = Image.new("L", (8, 8), 40 * number)
+        image = Image.new("L", (8, 8), 30 * number)
         image.save(here / "images" / name / f"{number}.png")
         image.save(here / "image.png")
     (here / "digits.ini").write_text("[data]\nsource = digits\n")
