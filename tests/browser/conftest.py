@@ -60,7 +60,7 @@ def visit(browser: Browser) -> Iterator[Visit]:
     yield visit
     for one in visited:
         one.page.context.close()
-    assert [one.faults for one in visited] == [[]] * len(visited)
+    assert [one.unforgiven() for one in visited] == [[]] * len(visited)
 
 
 @pytest.fixture(scope="session")

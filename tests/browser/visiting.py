@@ -69,6 +69,7 @@ class Visited:
     def __init__(self, page: Page, base: str) -> None:
         self.page = page
         self.faults: list[str] = []
+        self._forgiven: list[str] = []
         self._host = urlsplit(base).netloc
         page.set_default_timeout(PATIENCE)
         page.on("console", self._hear)
@@ -76,10 +77,17 @@ class Visited:
         page.on("request", lambda request: self._see(request.url))
 
     def forgive(self, pattern: str) -> None:
-        """Take out what a test has brought about on purpose; it must be there."""
+        """Leave out what a test has brought about on purpose, also if the page asks again."""
         found = [fault for fault in self.faults if re.search(pattern, fault)]
         assert found, f"{pattern} is not among {self.faults}"
-        self.faults = [fault for fault in self.faults if fault not in found]
+        self._forgiven.append(pattern)
+
+    def unforgiven(self) -> list[str]:
+        return [
+            fault
+            for fault in self.faults
+            if not any(re.search(pattern, fault) for pattern in self._forgiven)
+        ]
 
     def _hear(self, message: ConsoleMessage) -> None:
         # Breaches of the Content-Security-Policy come here, too.
