@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from urllib3.exceptions import ProtocolError
 
 from mindtrace.config.settings import load_settings
 from mindtrace.errors import ConflictError, MindtraceError, NotFoundError, StoreError
@@ -28,8 +29,12 @@ class Answer:
     status: int
     body: bytes
 
-    def read(self) -> bytes:
+    @property
+    def data(self) -> bytes:
         return self.body
+
+    def close(self) -> None:
+        pass
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.body.splitlines(keepends=True))
@@ -45,25 +50,21 @@ class Server:
     """A connection to a server that answers as it is told to."""
 
     def __init__(self, answers: list[Any]) -> None:
-        self.headers: list[Mapping[str, str]] = []  # of every request
+        self.asked: list[Mapping[str, str]] = []  # the headers of every request
+        self.headers: Mapping[str, str] = {}
         self.answers = answers  # or what each request raises
 
-    def request(self, *_: Any, headers: Mapping[str, str]) -> None:
-        self.headers.append(headers)
-
-    def getresponse(self) -> Answer:
+    def request(self, *_: Any, headers: Mapping[str, str], **__: Any) -> Answer:
+        self.asked.append(headers)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return answer  # type: ignore[no-any-return]
 
-    def close(self) -> None:
-        pass
-
 
 def remote_jobs(server: Server) -> RemoteJobs:
     remote = RemoteJobs("http://there", sleep=lambda _: None)
-    remote._connection = server  # type: ignore[assignment]
+    remote._pool = server  # type: ignore[assignment]
     return remote
 
 
@@ -72,7 +73,7 @@ def test_each_submission_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -
     keys = []
     remote = remote_jobs(Server([]))
 
-    def ask(method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+    def ask(method: str, path: str, json: Any, headers: Mapping[str, str]) -> Reply:
         keys.append(headers["Idempotency-Key"])
         return Reply(202, {"job_id": JOB})
 
@@ -83,11 +84,11 @@ def test_each_submission_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -
     assert keys[-1] == "mine"
 
 
-@pytest.mark.parametrize("moment", [AWAY, RESTARTS, ConnectionResetError()])
+@pytest.mark.parametrize("moment", [AWAY, RESTARTS, ProtocolError()])
 def test_a_server_that_is_busy_for_a_while_is_asked_again(moment: Any) -> None:
     server = Server([moment, FIRST, moment, LAST])
     assert list(remote_jobs(server).follow(JOB)) == [("state", {"n": 1}), ("end", {"n": 2})]
-    assert [headers.get("Last-Event-ID") for headers in server.headers] == [None, None, "1", "1"]
+    assert [headers.get("Last-Event-ID") for headers in server.asked] == [None, None, "1", "1"]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_a_job_that_the_server_does_not_have_is_not_asked_for_again() -> None:
     server = Server([Answer(404, b'{"detail": "no job"}'), FIRST, LAST])
     with pytest.raises(NotFoundError, match="no job"):
         list(remote_jobs(server).follow(JOB))
-    assert len(server.headers) == 1
+    assert len(server.asked) == 1
 
 
 def test_a_database_that_is_away_for_a_while_is_asked_again(

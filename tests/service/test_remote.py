@@ -75,21 +75,9 @@ def odd() -> Iterator[Callable[..., str]]:
         server.server_close()
 
 
-def _row(label: int = 1) -> dict[str, Any]:
-    return {
-        "label": label,
-        "class_name": str(label),
-        "confidence": 1.0,
-        "probabilities": [0.0, 1.0],
-        "top_k": [{"label": label, "class_name": str(label), "confidence": 1.0}],
-        "model_name": "m",
-        "version": 2,
-    }
-
-
-def _rows(body: bytes) -> Say:
-    count = len(json.loads(body)["images"])
-    return 200, {}, json.dumps({"items": [_row()] * count}).encode()
+_BEST = {"label": 1, "class_name": "1", "confidence": 1.0}
+_FIELDS = {"probabilities": [0.0, 1.0], "top_k": [_BEST], "model_name": "m", "version": 2}
+ROW: Say = 200, {}, json.dumps({**_BEST, **_FIELDS}).encode()
 
 
 def _problem(status: int, detail: str, **headers: str) -> Say:
@@ -97,8 +85,8 @@ def _problem(status: int, detail: str, **headers: str) -> Say:
     return status, named, json.dumps({"detail": detail, "status": status}).encode()
 
 
-def _ask(url: str, files: list[str], **more: Any) -> list[Document]:
-    return list(predict_remote(Link(url), files, stdin=no_stdin, **more))
+def _ask(url: str, files: list[str], top_k: int = 1) -> list[Document]:
+    return list(predict_remote(Link(url), files, top_k=top_k, stdin=no_stdin))
 
 
 def test_the_same_answers_as_without_a_server(url: str, bundle: Path, files: list[str]) -> None:
@@ -120,7 +108,7 @@ def test_bad_files_hurt_themselves_alone(url: str, files: list[str], tmp_path: P
         list(until_failure(_ask(url, mixed)))
 
 
-def test_large_images_travel_alone(url: str, files: list[str], tmp_path: Path) -> None:
+def test_large_images(url: str, files: list[str], tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (1200, 1200), np.uint8)
     large, too_large = tmp_path / "large.png", tmp_path / "too_large.png"
     large.write_bytes(encode_png(noise))
@@ -135,36 +123,31 @@ def test_one_image_from_standard_input(url: str) -> None:
     assert (one["path"], one["class_name"]) == ("-", "bright")
 
 
-def test_a_busy_server_is_asked_again(odd: Any, files: list[str]) -> None:
-    waited: list[float] = []
+@pytest.fixture
+def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that were waited for a busy server."""
+    seconds: list[float] = []
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", seconds.append)
+    return seconds
+
+
+def test_a_busy_server_is_asked_again(odd: Any, files: list[str], waited: list[float]) -> None:
     busy = _problem(503, "busy", Retry_After="1")
-    url = odd(lambda asked, body: _rows(body) if asked > 2 else busy)
-    assert len(_ask(url, files[:3], sleep=waited.append)) == 3
+    url = odd(lambda asked, _: ROW if asked > 2 else busy)
+    assert len(_ask(url, files[:3])) == 3
     assert waited == [1.0, 1.0]
 
 
-def test_a_server_that_stays_busy(odd: Any, files: list[str]) -> None:
-    waited: list[float] = []
+def test_a_server_that_stays_busy(odd: Any, files: list[str], waited: list[float]) -> None:
     url = odd(lambda *_: _problem(503, "the queue is full", Retry_After="3600"))
     with pytest.raises(ConflictError, match="the queue is full"):
-        _ask(url, files[:3], sleep=waited.append)
+        _ask(url, files[:3])
     assert waited == [remote.LONGEST_WAIT] * (remote.TRIES - 1)
 
 
-@pytest.mark.parametrize("status", [413, 504])
-def test_what_is_too_much_at_once_is_sent_in_parts(odd: Any, files: list[str], status: int) -> None:
-    def say(_: int, body: bytes) -> Say:
-        many = len(json.loads(body)["images"]) > 5
-        return _problem(status, "too much") if many else _rows(body)
-
-    found = _ask(odd(say), files[:70])
-    assert [one["path"] for one in found] == files[:70]
-    assert all("label" in one for one in found)
-
-
 def test_a_connection_that_was_closed_is_opened_again(odd: Any, files: list[str]) -> None:
-    url = odd(lambda asked, body: None if asked == 2 else _rows(body))
-    assert len(_ask(url, files[:100])) == 100
+    url = odd(lambda asked, _: None if asked == 2 else ROW)
+    assert len(_ask(url, files[:4])) == 4
 
 
 def test_a_server_that_closes_every_connection(odd: Any, files: list[str]) -> None:
@@ -183,8 +166,7 @@ def test_a_server_that_closes_every_connection(odd: Any, files: list[str]) -> No
         (_problem(404, "nothing there"), MindtraceError, "answers 404"),
         (_problem(500, "the server failed"), MindtraceError, "the server failed"),
         ((200, {}, b"<html>"), MindtraceError, "no JSON object"),
-        ((200, {}, b'{"items": [{}]}'), MindtraceError, "otherwise than a mindtrace server"),
-        ((200, {}, b'{"items": []}'), MindtraceError, "otherwise than a mindtrace server"),
+        ((200, {}, b'{"label": 1}'), MindtraceError, "otherwise than a mindtrace server"),
         ((302, {"Location": "/x"}, b"{}"), MindtraceError, "answers 302"),
     ],
 )

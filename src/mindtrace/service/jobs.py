@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import lru_cache, partial
 from pathlib import Path
 from secrets import token_hex
@@ -249,6 +249,7 @@ class RemoteJobs(Link):
     """The same for a running server; its refusals are raised as the errors they were there."""
 
     errors: ClassVar = {**Link.errors, 409: ConflictError, 422: UsageError, 429: QueueFullError}
+    patient = False
 
     def __init__(
         self,
@@ -263,8 +264,7 @@ class RemoteJobs(Link):
     def submit(self, request: RetrainRequest, *, idempotency_key: str | None) -> Document:
         # Always with a key: a broken connection is tried again, and must not make a second job.
         key = {"Idempotency-Key": idempotency_key or token_hex(16)}
-        body = json.dumps(request.document()).encode()
-        return self._ask("POST", "/retrain", body, {"Content-Type": "application/json", **key})
+        return self._ask("POST", "/retrain", json=request.document(), headers=key)
 
     def show(self, job_id: str) -> Document:
         return self._ask("GET", f"/jobs/{_safe(job_id)}")
@@ -289,17 +289,21 @@ class RemoteJobs(Link):
 
     def follow(self, job_id: str) -> Iterator[tuple[str, Document]]:
         """Name and data of a job's events, to its end; waits for a server that restarts."""
+        from urllib3.exceptions import HTTPError
+
         read = partial(self._events, f"/jobs/{_safe(job_id)}/events")
-        away = (ConflictError, OSError, http.client.HTTPException)  # its database, or itself
+        away = (ConflictError, HTTPError)  # its database, or itself
         try:
             yield from _followed(read, away, _REMOTE_TRIES, self._sleep)
-        except (OSError, http.client.HTTPException) as error:
+        except HTTPError as error:
             raise self.stranger("does not answer any more") from error
 
     def log(self, job_id: str, offset: int) -> bytes:
+        from urllib3.exceptions import HTTPError
+
         try:
-            return b"".join(self._open(f"/jobs/{_safe(job_id)}/log?offset={offset}", {}))
-        except (OSError, http.client.HTTPException) as error:
+            return b"".join(self._open(f"/jobs/{_safe(job_id)}/log?offset={offset}"))
+        except HTTPError as error:
             raise self.stranger(f"does not answer: {error}") from error
 
     def refused(self, reply: Reply) -> MindtraceError:
@@ -313,10 +317,8 @@ class RemoteJobs(Link):
             return ConfigError([_fault(row) for row in reply.fields["errors"]], hint=hint)
         return super().refused(reply)
 
-    def _ask(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}
-    ) -> Document:
-        reply = self.ask(method, path, body, headers)
+    def _ask(self, method: str, path: str, **request: Any) -> Document:
+        reply = self.ask(method, path, **request)
         if reply.status >= 300:
             raise self.refused(reply)
         return dict(reply.fields)
@@ -324,7 +326,8 @@ class RemoteJobs(Link):
     def _events(self, path: str, after: int) -> Iterator[Event]:
         """Server-sent events after a number."""
         fields: dict[str, str] = {}
-        for line in self._open(path, {"Last-Event-ID": str(after)} if after else {}):
+        headers = {"Last-Event-ID": str(after)} if after else {}
+        for line in self._open(path, headers=headers):
             name, _, value = line.decode().rstrip("\n").partition(": ")
             if name:
                 fields[name] = value
@@ -332,17 +335,17 @@ class RemoteJobs(Link):
                 yield Event(int(fields["id"]), fields["event"], json.loads(fields["data"]))
                 fields = {}
 
-    def _open(self, path: str, headers: Mapping[str, str]) -> Iterator[bytes]:
+    def _open(self, path: str, **request: Any) -> Iterator[bytes]:
         """The lines of an answer that is not JSON."""
-        self.close()  # a stream that was left half read would answer the next question
-        self._connection.request("GET", self._prefix + path, headers={**self._headers, **headers})
-        response = self._connection.getresponse()
-        if response.status >= 300:
-            fields = last_json(response.read())
-            if response.status == 503 and not fields:
-                raise ConnectionError("503")  # of a proxy, whose server restarts
-            raise self.refused(Reply(response.status, fields))
-        yield from response
+        from urllib3.exceptions import HTTPError
+
+        with closing(self.send("GET", path, preload_content=False, **request)) as response:
+            if response.status >= 300:
+                fields = last_json(response.data)
+                if response.status == 503 and not fields:
+                    raise HTTPError("503")  # of a proxy, whose server restarts
+                raise self.refused(Reply(response.status, fields))
+            yield from response
 
 
 def _fault(row: Mapping[str, Any]) -> Fault:
