@@ -3,6 +3,7 @@
 #   make demo                 train, register, predict on real digits; about a minute
 #   make test                 the contract: lint, types, layers and the tests of every feature
 #   make proofs               kills, overload, fuzzing, other databases, the looks of the page
+#   make all                  both in one run, which starts servers and trains versions once
 #   make PYTHON=python3.12 .. another interpreter for a new .venv
 
 VENV ?= .venv
@@ -17,13 +18,14 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: help demo test proofs lint format docs bench bench-gate bench-train bench-registry bench-serve bench-retrain clean
+.PHONY: help demo test proofs all lint format docs bench bench-gate bench-train bench-registry bench-serve bench-retrain clean
 
 help:
 	@echo "make demo    train on digits, register, predict an image, list versions"
 	@echo "make test    lint, types, layers, docstrings, the tests of every feature"
 	@echo "make proofs  kills, overload, fuzzing, other databases; SOAK=10 for ten times the rounds"
-	@echo "make lint    the same without the tests"
+	@echo "make all     both in one run: quicker than one after the other"
+	@echo "make lint    make test without the tests"
 	@echo "make format  let ruff write the code as it wants to read it"
 	@echo "make docs    write docs/cli.md and docs/api.md anew"
 	@echo "make bench   start-up times beside an empty Typer program"
@@ -57,11 +59,16 @@ lint: $(READY)
 	$(BIN)/python .ci/budget.py
 
 # `network` tests need more than loopback, which a machine that builds may not have.
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist worksteal --soak $(SOAK)
+
 test: lint
-	$(BIN)/pytest -m "not network and not proof" -n $(WORKERS) --dist worksteal
+	$(PYTEST) -m "not network and not proof"
 
 proofs: $(READY)
-	$(BIN)/pytest -m "proof and not network" -n $(WORKERS) --dist worksteal --soak $(SOAK)
+	$(PYTEST) -m "proof and not network"
+
+all: lint
+	$(PYTEST) -m "not network"
 
 format: $(READY)
 	$(BIN)/ruff check --fix

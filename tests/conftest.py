@@ -99,22 +99,21 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def invoke(
+    *args: str, input: str | bytes | None = None, env: Mapping[str, str | None] | None = None
+) -> Any:
+    """The command in this process, through Typer's runner."""
+    from typer.testing import CliRunner
+
+    from mindtrace.cli.main import program
+
+    return CliRunner().invoke(program(), list(args), input=input, env=env, prog_name="mindtrace")
+
+
 @pytest.fixture
 def run_cli() -> RunCli:
-    """`run_cli("predict", "a.png")`: the command in this process, through Typer's runner."""
-
-    def run(
-        *args: str, input: str | bytes | None = None, env: Mapping[str, str] | None = None
-    ) -> Any:
-        from typer.testing import CliRunner
-
-        from mindtrace.cli.main import program
-
-        return CliRunner().invoke(
-            program(), list(args), input=input, env=env, prog_name="mindtrace"
-        )
-
-    return run
+    """`run_cli("predict", "a.png")`: the command in this process."""
+    return invoke
 
 
 @pytest.fixture
@@ -124,40 +123,36 @@ def mindtrace() -> Mindtrace:
     def run(
         *args: str, env: Mapping[str, str] | None = None, **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        return _process(args, {**os.environ, **(env or {})}, **options)
+        return subprocess.run(
+            [sys.executable, "-m", "mindtrace", *args],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **(env or {})},
+            timeout=_TIMEOUT,
+            check=False,
+            **options,
+        )
 
     return run
 
 
-def _process(
-    args: tuple[str, ...], environment: Mapping[str, str], **options: Any
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mindtrace", *args],
-        capture_output=True,
-        text=True,
-        env=dict(environment),
-        timeout=_TIMEOUT,
-        check=False,
-        **options,
-    )
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder of this name, made by whichever process of a test run comes first."""
+    base = factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    folder, done = shared / name, shared / f"{name}.done"
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ROOT with version 1 of `digits`; copy the folder before you change it.
-
-    The processes of one test run share it: the first trains.
-    """
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    folder, done = shared / "trained", shared / "trained.done"
-    with (shared / "trained.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not done.exists():
-            _train_digits(folder)
-            done.touch()
-    return folder
+    """A ROOT with version 1 of `digits`; copy the folder before you change it."""
+    return made_once(tmp_path_factory, "trained", _train_digits)
 
 
 @pytest.fixture(scope="session")
@@ -174,6 +169,8 @@ def _train_digits(folder: Path) -> None:
     args = ("train", "--source", "digits", "--max-epochs", "3", "--lr", "0.003", "--quiet")
     # One thread: two of them beside other tests wait for each other at every step.
     args += ("--set", "compute.threads=1")
-    finished = _process(args, {**clean_environment(), "DIR_PATHS__ROOT": str(folder)})
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout == "digits/1\n"  # with --quiet, the version and nothing else
+    clean = clean_environment()
+    foreign = dict.fromkeys(set(os.environ) - set(clean))  # None takes a variable away
+    done = invoke(*args, env={**foreign, **clean, "DIR_PATHS__ROOT": str(folder)})
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == "digits/1\n"  # with --quiet, the version and nothing else

@@ -379,17 +379,3 @@ def test_a_server_that_stops_hands_its_job_to_the_next(settings: Settings, serve
         assert after["progress"]["epoch"] >= before["progress"]["epoch"]
         assert client.delete(path).status_code == 202
         assert until(client, path, lambda job: job["ended_at"])["state"] == "cancelled"
-
-
-@pytest.mark.proof
-@pytest.mark.slow
-def test_a_job_whose_images_cannot_be_had_fails_with_the_reason(
-    settings: Settings, serve: Serve
-) -> None:
-    with serve(settings) as client:
-        body = {"data": {"num_val": 1797}}
-        path = client.post("/retrain", json=body).headers["location"]
-        job = until(client, path, lambda job: job["ended_at"])
-    assert job["state"] == "failed"
-    assert job["error"]["message"]
-    assert job["version"] is None

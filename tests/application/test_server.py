@@ -47,8 +47,9 @@ def ended(process: subprocess.Popen[str], signum: int = signal.SIGTERM, code: in
 WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
 
 
-@WORKERS
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP], ids=["SIGINT", "SIGHUP"])
+@pytest.mark.parametrize(
+    ("workers", "signum"), [("1", signal.SIGHUP), ("2", signal.SIGHUP), ("2", signal.SIGINT)]
+)
 def test_it_answers_and_ends_in_peace(
     root: Path, bundle: Path, workers: str, signum: signal.Signals
 ) -> None:
@@ -249,12 +250,11 @@ def test_workers_end_with_a_parent_that_was_killed(
     assert not list(tmp_path.glob("mindtrace-*"))
 
 
-@WORKERS
 @pytest.mark.parametrize(
-    ("ref", "code", "kind", "says"),
+    ("workers", "ref", "code", "kind", "says"),
     [
-        ("broken", 1, "BundleError", "golden images"),
-        ("nothing/3", 4, "NotFoundError", "no registry"),
+        ("1", "nothing/3", 4, "NotFoundError", "no registry"),
+        ("2", "broken", 1, "BundleError", "golden images"),
     ],
 )
 def test_what_cannot_be_served_is_one_line(

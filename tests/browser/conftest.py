@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 from tests.browser.visiting import Serve, Server, Visit, Visited
+from tests.conftest import made_once
 
 PHOTOS = {
     "pets": ["cats", "dogs, and wolves"],
@@ -71,48 +71,34 @@ def versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(trained, folder)
         _run(Path(__file__).with_name("make_versions.py"), folder)
 
-    return _made_once(tmp_path_factory, "versions", make)
+    return made_once(tmp_path_factory, "versions", make)
 
 
 @pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ROOT with a model of each name in `PHOTOS`, and the pictures it was trained with."""
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`photos("pets")`: a ROOT with that model of `PHOTOS`, and its pictures."""
 
     def make(folder: Path) -> None:
-        draw = np.random.default_rng(0)
-        for name, classes in PHOTOS.items():
-            for class_name in classes:
-                place = folder / "pictures" / name / class_name
-                place.mkdir(parents=True)
-                ground = draw.integers(20, 235, (2, 2, 3)).repeat(12, 0).repeat(16, 1)
-                for number in range(6 if len(classes) > 2 else 24):
-                    pixels = ground + draw.integers(-20, 20, ground.shape)
-                    Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number}.png")
-            # Enough that no model answers one class to everything, and both are champions.
-            words = ("--model", "cnn", "--max-epochs", "10", "--lr", "0.003")
-            words += ("--set", "data.image_size=24", "--set", "data.batch_size=8")
-            env = {**os.environ, "DIR_PATHS__ROOT": str(folder)}
-            _run("-m", "mindtrace", "train", place.parent, "--model-name", name, *words, env=env)
+        draw, name = np.random.default_rng(0), folder.name
+        for class_name in PHOTOS[name]:
+            place = folder / "pictures" / class_name
+            place.mkdir(parents=True)
+            ground = draw.integers(20, 235, (2, 2, 3)).repeat(12, 0).repeat(16, 1)
+            for number in range(6 if len(PHOTOS[name]) > 2 else 24):
+                pixels = ground + draw.integers(-20, 20, ground.shape)
+                Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number}.png")
+        # Enough that it does not answer one class to everything, and is champion.
+        words = ("--model", "cnn", "--max-epochs", "10", "--lr", "0.003", "--model-name", name)
+        words += ("--set", "data.image_size=24", "--set", "data.batch_size=8")
+        env = {**os.environ, "DIR_PATHS__ROOT": str(folder)}
+        _run("-m", "mindtrace", "train", folder / "pictures", *words, env=env)
 
-    return _made_once(tmp_path_factory, "photos", make)
+    return lambda name: made_once(tmp_path_factory, name, make)
 
 
 def _run(*words: str | Path, **options: Any) -> None:
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, **options)
     assert done.returncode == 0, done.stderr
-
-
-def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """The folder of this name, made by whichever process of a test run comes first."""
-    base = factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    folder, done = shared / name, shared / f"{name}.done"
-    with (shared / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not done.exists():
-            make(folder)
-            done.touch()
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -48,27 +48,22 @@ def test_a_long_table_comes_in_pages(server: Server, visit: Visit) -> None:
     assert names == [str(version) for version in range(MANY, 0, -1)]
 
 
-@pytest.mark.parametrize(
-    ("version", "place", "text", "status"),
-    [
-        (2, ".verdict", "PROMOTE", None),
-        (4, ".problem", "tested on different images", 409),
-        (4, ".problem", "mindtrace registry evaluate", 409),
-        (9, ".problem", "No version 'digits/9'", 404),
-    ],
-)
-def test_other_versions_are_compared(
-    server: Server, visit: Visit, version: int, place: str, text: str, status: int | None
-) -> None:
+def test_other_versions_are_compared(server: Server, visit: Visit) -> None:
     visited = visit(server.url, "#models")
     panel = visited.page.locator("#compare")
-    visited.page.get_by_role("button", name="Compare version 3").click()
-    expect(panel.locator(".verdict")).to_contain_text("REJECT")
-    panel.get_by_label("to version").fill(f"{version}")
-    panel.get_by_role("button", name="Compare").click()
-    expect(panel.locator(place)).to_contain_text(text)
-    if status:
-        visited.forgive(f"status of {status}")
+    for version, place, text in (
+        (2, ".verdict", "PROMOTE"),
+        (4, ".problem", "tested on different images"),
+        (4, ".problem", "mindtrace registry evaluate"),
+        (9, ".problem", "No version 'digits/9'"),
+    ):
+        visited.page.get_by_role("button", name="Compare version 3").click()
+        expect(panel.locator(".verdict")).to_contain_text("REJECT")
+        panel.get_by_label("to version").fill(f"{version}")
+        panel.get_by_role("button", name="Compare").click()
+        expect(panel.locator(place)).to_contain_text(text)
+    visited.forgive("status of 409")
+    visited.forgive("status of 404")
 
 
 def test_what_the_gate_refuses_wants_a_reason(own: Server, visit: Visit) -> None:

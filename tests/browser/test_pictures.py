@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,17 +34,20 @@ class Served(NamedTuple):
         return httpx.get(url, trust_env=False, timeout=60).json()
 
 
-@pytest.fixture(scope="module", params=["digits", *PHOTOS])
+@pytest.fixture(
+    scope="module", params=["digits", "hundred", pytest.param("pets", marks=pytest.mark.proof)]
+)
 def served(
-    request: pytest.FixtureRequest, versions: Path, photos: Path, serve: Serve
+    request: pytest.FixtureRequest, versions: Path, photos: Callable[[str], Path], serve: Serve
 ) -> Iterator[Served]:
     name = request.param
     if name == "digits":
         images = [Image.fromarray(image) for image in read_digits()[0][:3]]
         classes, root = [str(digit) for digit in range(10)], versions
     else:
-        files = sorted((photos / "pictures" / name).glob("*/[01].png"))[:3]
-        images, classes, root = [Image.open(file) for file in files], PHOTOS[name], photos
+        classes, root = PHOTOS[name], photos(name)
+        files = sorted((root / "pictures").glob("*/[01].png"))[:3]
+        images = [Image.open(file) for file in files]
     pictures = {}
     for number, image in enumerate(images):
         image.save(content := io.BytesIO(), "png")

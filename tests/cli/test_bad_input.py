@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.cli.conftest import documents
-from tests.conftest import Mindtrace, RunCli
+from tests.conftest import RunCli
 
 
 @pytest.mark.slow
@@ -35,18 +34,3 @@ def test_no_network(root: Path, run_cli: RunCli) -> None:
     assert all(remedy in result.stderr for remedy in ("mirror", "MNIST", "digits"))
     assert not list(root.rglob("*ubyte*"))
     assert not (root / "mlflow.db").exists()
-
-
-@pytest.mark.proof
-def test_a_root_with_spaces_and_umlauts_simply_works(mindtrace: Mindtrace, tmp_path: Path) -> None:
-    env = {"DIR_PATHS__ROOT": str(tmp_path / "Wörter und Räume %20 #1")}
-    trained = mindtrace("train", "--source", "digits", "--max-epochs", "2", "--json", env=env)
-    assert trained.returncode == 0, trained.stderr
-    image = tmp_path / "zwölf Ziffern.png"
-    Image.new("L", (8, 8), 90).save(image)
-    predicted = mindtrace("predict", str(image), "--json", env=env)
-    assert predicted.returncode == 0, predicted.stderr
-    assert documents(predicted.stdout)[0]["version"] == 1
-    shown = mindtrace("registry", "show", "digits", "--json", env=env)
-    assert documents(shown.stdout)[0]["files"]
-    assert not list(Path.cwd().glob("mlruns"))

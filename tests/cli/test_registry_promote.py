@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.cli.conftest import documents, rows
-from tests.conftest import Mindtrace, RunCli
+from tests.conftest import Mindtrace, RunCli, invoke
 
 from mindtrace.bundle import manifest
 
@@ -32,10 +29,10 @@ def versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ROOT with the session's version 1, the same again as 2, and one of a single epoch as 3."""
     folder = tmp_path_factory.mktemp("versions") / "root"
     shutil.copytree(trained, folder)
-    train = [sys.executable, "-m", "mindtrace", "train", "--source", "digits", "--quiet"]
-    for words in (["--max-epochs", "3", "--lr", "0.003"], ["--max-epochs", "1"]):
-        environment = {**os.environ, "DIR_PATHS__ROOT": str(folder)}
-        subprocess.run([*train, *words], check=True, env=environment, capture_output=True)
+    train = ("train", "--source", "digits", "--quiet", "--set", "compute.threads=1")
+    for words in (("--max-epochs", "3", "--lr", "0.003"), ("--max-epochs", "1")):
+        done = invoke(*train, *words, env={"DIR_PATHS__ROOT": str(folder)})
+        assert done.exit_code == 0, done.stderr
     return folder
 
 
@@ -138,19 +135,19 @@ def test_reproduce_is_exact_on_the_same_machine(
 
 
 @pytest.mark.proof
-def test_reproduce_of_another_training_diverges_with_3(mindtrace: Mindtrace, root: Path) -> None:
+def test_reproduce_of_another_training_diverges_with_3(run_cli: RunCli, root: Path) -> None:
     """A bundle whose configuration has another seed than its weights had."""
     bundle = root / "bundle"
-    exported = mindtrace("registry", "export", "digits/3", str(bundle))
-    assert exported.returncode == 0, exported.stderr
+    exported = run_cli("registry", "export", "digits/3", str(bundle))
+    assert exported.exit_code == 0, exported.stderr
     config = bundle / "config.ini"
     config.write_text(config.read_text().replace("\nseed = 0", "\nseed = 1"))
     (bundle / "manifest.json").unlink()
     manifest.seal(bundle)
-    finished = mindtrace("reproduce", str(bundle), "--json")
-    assert finished.returncode == 3, finished.stderr
+    finished = run_cli("reproduce", str(bundle), "--json")
+    assert finished.exit_code == 3, finished.stderr
     document = last_json(finished.stdout)
     assert document["verdict"] == "DIVERGED"
     assert document["max_difference"] > 0.01
-    near = mindtrace("reproduce", str(bundle), "--tolerance", "1", "-q")
-    assert (near.returncode, near.stdout) == (0, "NUMERIC\n")
+    near = run_cli("reproduce", str(bundle), "--tolerance", "1", "-q")
+    assert (near.exit_code, near.stdout) == (0, "NUMERIC\n")

@@ -147,7 +147,6 @@ def test_every_command_prints_documents_with_json(
 @pytest.mark.parametrize(
     ("command", "ends"),
     [
-        (f"{TRAIN} --json", True),
         ("reproduce digits/1 --json", True),
         ("serve --port 0 --no-worker --json", False),
         ("worker --json", False),

@@ -70,16 +70,6 @@ def start(root: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def process(root: Path, *words: str) -> Done:
-    """`mindtrace WORDS` in a process of its own, to its end; for trainings."""
-    child = start(root, *words)
-    try:
-        out, err = child.communicate(timeout=PATIENCE)
-    finally:
-        child.kill()
-    return Done(child.returncode, out, err)
-
-
 @contextlib.contextmanager
 def running(root: Path, *words: str) -> Iterator[dict[str, Any]]:
     """A process that runs until it is stopped; what it prints when it is ready."""

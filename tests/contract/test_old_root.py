@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from tests.contract.conftest import OldRoot
-from tests.contract.process import PATIENCE, answer, answers, process, run, running, server
+from tests.contract.process import PATIENCE, answer, answers, run, running, server
 
 pytestmark = pytest.mark.slow
 
@@ -176,7 +176,7 @@ def test_an_interrupted_training_goes_on(old: OldRoot) -> None:
     sets = [word for setting in settings for word in ("--set", setting)]
     other = run(old.root, "train", *sets, "--seed", "7", "--resume", "last", "--json")
     assert other.exit_code == 2, other.stderr
-    done = process(old.root, "train", *sets, "--resume", "last", "--json")
+    done = run(old.root, "train", *sets, "--resume", "last", "--json")
     assert done.exit_code == 0, done.stderr
 
     trained = json.loads(done.stdout)

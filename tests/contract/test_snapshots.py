@@ -24,7 +24,7 @@ import pytest
 import typer
 from PIL import Image
 from tests.contract.conftest import OldRoot
-from tests.contract.process import documents, environment, process, run, running, server
+from tests.contract.process import documents, environment, run, running, server
 from tests.contract.shapes import command_line, openapi, shape
 
 from mindtrace.cli.main import program
@@ -76,7 +76,7 @@ class Course:
             kind: defaultdict(list) for kind in ("documents", "events", "errors")
         }
 
-    def run(self, line: str, code: int = 0, run: Any = run) -> list[dict[str, Any]]:
+    def run(self, line: str, code: int = 0) -> list[dict[str, Any]]:
         """Run a command and keep what it prints; the documents of its stdout."""
         words = shlex.split(line)
         name = max((" ".join(words[:end]) for end in (2, 1)), key=self._is_command)
@@ -338,8 +338,8 @@ def test_documents_of_trainings(tmp_path: Path) -> None:
     # One thread: two of them beside other tests wait for each other at every step.
     small = "--set data.source=digits --set compute.threads=1 --set train.max_epochs=2"
     for line in (f"train {small}", f"retrain {small} --set train.seed=1 --follow"):
-        course.run(line, run=process)
-    course.run("reproduce digits/1", run=process)
+        course.run(line)
+    course.run("reproduce digits/1")
     course.run("jobs list")
     with running(root, "worker") as ready:
         course.found["documents"]["worker"] = [ready]

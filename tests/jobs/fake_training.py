@@ -1,4 +1,4 @@
-"""A training without torch and MLflow, and a worker that runs it; all else of both is real."""
+"""A training without torch and MLflow; a worker and a server that run it are real otherwise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,10 @@ create table if not exists model_version_tags (workspace, name, version, key, va
 
 @contextmanager
 def store(uri: str) -> Iterator[sqlite3.Connection]:
-    """A transaction on the store."""
+    """A transaction on the store, beside MLflow's."""
     path = sqlite_path(uri)
     assert path is not None
+    path = path.with_name("fake.db")
     with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
         connection.executescript(TABLES)
         connection.execute("begin immediate")
@@ -130,18 +131,21 @@ def reconcile(
 
 
 def work() -> None:
-    """`mindtrace worker`, whose trainings are those above."""
+    """`mindtrace worker` or `serve`, whose trainings are those above."""
     from mindtrace.cli.main import main
-    from mindtrace.jobs import attempt, worker
+    from mindtrace.jobs import attempt, sidecar, worker
 
-    real = attempt.train_command
+    def ours(make: Callable[..., list[str]], verb: str, *more: str) -> Any:
+        def command(*args: Any, **options: Any) -> list[str]:
+            words = make(*args, **options)
+            return [sys.executable, "-P", __file__, *words[words.index(verb) :], *more]
 
-    def command(*args: Any, **options: Any) -> list[str]:
-        words = real(*args, **options)
-        return [sys.executable, "-P", __file__, *words[words.index("train") :]]
+        return command
 
+    work = ours(sidecar.worker_command, "worker", "--lease", "2")
     with (
-        patch.object(attempt, "train_command", command),
+        patch.object(attempt, "train_command", ours(attempt.train_command, "train")),
+        patch.object(sidecar, "worker_command", work),
         patch.object(attempt, "reconcile_runs", reconcile),
         patch.object(worker, "reconcile_runs", reconcile),
     ):
@@ -153,7 +157,7 @@ def stop(signum: int, _: object) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "worker":
+    if sys.argv[1] in ("worker", "serve"):
         work()
     else:
         signal.signal(signal.SIGTERM, stop)

@@ -66,6 +66,15 @@ class Shop:
         return self.root / "cfg.ini"
 
     @property
+    def program(self) -> list[str]:
+        """`mindtrace`, or the one with the fake training."""
+        return [sys.executable, "-P", *([FAKE] if self.fake else ["-m", "mindtrace"])]
+
+    @property
+    def store(self) -> Path:
+        return self.root / ("fake.db" if self.fake else "mlflow.db")
+
+    @property
     def environ(self) -> dict[str, str]:
         return {"JOBS__DATABASE_URL": self.database_url} if self.database_url else {}
 
@@ -75,12 +84,11 @@ class Shop:
 
     def start(self, *words: str, lease: float = 2.0) -> subprocess.Popen[str]:
         """A worker that takes jobs."""
-        program = [FAKE] if self.fake else ["-m", "mindtrace"]
         with (self.root / "workers.txt").open("a") as log:
             worker = subprocess.Popen(
                 [
-                    *(sys.executable, "-P", *program, "worker", "--config", str(self.config)),
-                    *("--json", "--lease", str(lease), *words),
+                    *(*self.program, "worker", "--config", str(self.config), "--json"),
+                    *("--lease", str(lease), *words),
                 ],
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -102,7 +110,7 @@ class Shop:
         while True:
             os.kill(pid, signal.SIGSTOP)
             until(lambda: _stands_still(pid))
-            if all(_has_no_writer(self.root / name) for name in ("jobs.db", "mlflow.db")):
+            if all(map(_has_no_writer, (self.root / "jobs.db", self.store))):
                 return
             os.kill(pid, signal.SIGCONT)
 
@@ -170,7 +178,7 @@ class Shop:
         ]
 
     def _rows(self, sql: str, value: str) -> list[tuple[Any, ...]]:
-        connection = sqlite3.connect(self.root / "mlflow.db", timeout=30)
+        connection = sqlite3.connect(self.store, timeout=30)
         try:
             made = "select 1 from sqlite_master where name = 'model_version_tags'"
             if connection.execute(made).fetchone() is None:

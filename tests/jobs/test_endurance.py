@@ -1,4 +1,7 @@
-"""Whatever is killed, and whenever: one end for every job, one version at most, no open run."""
+"""Whatever is killed, and whenever: one end for every job, one version at most, no open run.
+
+The trainings are fake without `--soak 2`; one that is real and killed is in `test_worker.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,10 +37,7 @@ class Server:
     def start(self) -> None:
         with (self._shop.root / "server.txt").open("a") as log:
             self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "mindtrace", "serve", "--json"),
-                    *("--config", str(self._shop.config)),
-                ],
+                [*self._shop.program, "serve", "--json", "--config", str(self._shop.config)],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -49,7 +48,7 @@ class Server:
 
     def submit(self, seed: int) -> str | None:
         """A job's id; None where enough of them wait."""
-        body = {"train": {"max_epochs": 150, "seed": seed}, "force": True}
+        body = {"train": {"max_epochs": epochs(self._shop), "seed": seed}, "force": True}
         answer = httpx.post(f"{self.url}/retrain", json=body, timeout=60, trust_env=False)
         if answer.status_code == 429:
             return None
@@ -59,6 +58,20 @@ class Server:
     def kill(self) -> None:
         self.process.kill()
         self.process.communicate()
+
+
+def epochs(opened: Shop) -> int:
+    """Some seconds of training."""
+    return 60 if opened.fake else 150
+
+
+def submit(opened: Shop, seed: int) -> str:
+    return opened.submit(max_epochs=epochs(opened), seed=seed, force=True)
+
+
+def pause(opened: Shop, chance: random.Random) -> None:
+    """Until a moment that may be anywhere in a job."""
+    time.sleep(chance.uniform(0, 2 if opened.fake else 6))
 
 
 def processes(root: Path, verb: str) -> list[psutil.Process]:
@@ -117,7 +130,7 @@ def opened(tmp_path: Path, request: pytest.FixtureRequest, soak: int) -> Iterato
     if soak == 1 and on_postgres != ("two_workers" in request.node.name):
         pytest.skip("the other database, with --soak 2")
     database = request.getfixturevalue("postgres_database") if on_postgres else None
-    with shop(tmp_path, database) as found:
+    with shop(tmp_path, database, fake=soak == 1) as found:
         yield found
 
 
@@ -136,16 +149,16 @@ def test_kills_of_worker_child_and_server_in_turn(opened: Shop, soak: int) -> No
                 job_id = server.submit(len(accepted))
                 assert job_id is not None
                 accepted.append(job_id)
-            time.sleep(chance.uniform(0, 6))
+            pause(opened, chance)
             victim = ("worker", "train", "server")[number % 3]
             until(victims[victim])
             if victim == "server":
                 server.start()
             if number % 4 == 1:
-                time.sleep(chance.uniform(0, 6))
+                pause(opened, chance)
                 until(lambda: cancel(opened, accepted))
             if number % 4 == 3:
-                time.sleep(chance.uniform(0, 6))
+                pause(opened, chance)
                 until(lambda: kill(processes(opened.root, "worker"), signal.SIGTERM))
         demand_order(opened, accepted)
     finally:
@@ -161,8 +174,10 @@ def test_two_workers_one_of_which_never_comes_back(opened: Shop, soak: int) -> N
     accepted: list[str] = []
     for number in range(3 if soak == 1 else 5 * soak):
         while jobs.counts(opened.settings)["queued"] < 2:
-            accepted.append(opened.submit(max_epochs=150, seed=len(accepted), force=True))
-        time.sleep(chance.uniform(0, 6))
+            accepted.append(
+                opened.submit(max_epochs=epochs(opened), seed=len(accepted), force=True)
+            )
+        pause(opened, chance)
         if number == 0:
             gone.kill()
         elif number % 2:
@@ -180,11 +195,11 @@ def test_workers_that_are_stopped_and_wake_after_their_lease(opened: Shop, soak:
     accepted: list[str] = []
     for _ in range(max(2, soak)):
         sleepers.append(opened.start(lease=LEASE))
-        job_id = opened.submit(max_epochs=150, seed=len(accepted), force=True)
+        job_id = submit(opened, len(accepted))
         accepted.append(job_id)
         opened.when(job_id, lambda job: job.attempts == 1)
         # Anywhere: while it loads, trains, tests or registers.
-        time.sleep(chance.uniform(0, 8))
+        pause(opened, chance)
         opened.suspend(sleepers[-1].pid)
         heir = opened.start(lease=LEASE)
         opened.ended(job_id)

@@ -142,8 +142,14 @@ def test_another_machine_that_slept_registers_nothing(
 @pytest.mark.proof
 def test_real_trainings_start_from_a_version_and_are_promoted_once(tmp_path: Path) -> None:
     with shop(tmp_path, None) as opened:
+        worker = opened.start()
+        job_id = opened.submit(max_epochs=60, lr=0.005)
+        opened.when(job_id, lambda job: (job.epoch or 0) >= 3)
+        worker.kill()
         opened.start()
-        first = opened.ended(opened.submit(max_epochs=20, lr=0.005))
+        first = opened.ended(job_id)
+        assert (first.state, first.attempts, first.version) == ("succeeded", 2, 1)
+        assert opened.runs(job_id) == ["FINISHED"]
         opened.config.write_text(f"{opened.config.read_text()}[jobs]\npromote = gate\n")
         settings, wishes = opened.settings, {"train": {"max_epochs": 1, "lr": 1e-6}}
         cold, warm = (
@@ -174,7 +180,6 @@ def test_real_trainings_start_from_a_version_and_are_promoted_once(tmp_path: Pat
         actions = [(1, "promote"), (2, "refuse"), (3, "promote"), (4, "promote")]
         assert [(entry.to, entry.action) for entry in entries] == actions
         assert entries[2].reason == f"job {warm.job_id}"
-        assert opened.runs(first.job_id) == ["FINISHED"]
 
         again = opened.ended(opened.submit(max_epochs=1, lr=1e-5))
         assert (again.state, again.version, again.reused) == ("succeeded", 4, True)

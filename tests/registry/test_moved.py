@@ -1,4 +1,4 @@
-"""A ROOT or an image folder that is moved, mounted or copied, in real processes."""
+"""A ROOT or an image folder that is moved, mounted or copied."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import create_engine
 from sqlalchemy import text as sql
-from tests.conftest import Mindtrace
+from tests.conftest import Mindtrace, RunCli
 from tests.jobs.shop import shop
 from tests.registry.conftest import register_version
 from tests.registry.servers import execute
@@ -130,16 +130,16 @@ def test_a_root_whose_versions_are_in_postgresql(
 @pytest.mark.postgres
 @pytest.mark.parametrize("revision", ["older", "newer"])
 def test_tables_of_another_mlflow_on_a_database_server_are_left_as_they_are(
-    postgres_store: Store, root: Path, mindtrace: Mindtrace, revision: str
+    postgres_store: Store, root: Path, run_cli: RunCli, revision: str
 ) -> None:
     """Nothing is migrated that others use: who does it knows, and can keep a copy."""
     number = {"older": "5d2d30f0abce", "newer": "ffffffffffff"}[revision]
     execute(postgres_store.uri, f"update alembic_version set version_num = '{number}'")
 
     for line in ("train --source digits", "registry list", "doctor"):
-        done = mindtrace(*line.split(), *(("--set", "serve.port=0") if line == "doctor" else ()))
+        done = run_cli(*line.split(), *(("--set", "serve.port=0") if line == "doctor" else ()))
         said = done.stdout + done.stderr
-        assert (done.returncode, "Traceback" in said) == (1, False), said
+        assert (done.exit_code, "Traceback" in said) == (1, False), said
         assert f"revision {number}" in said
         assert ("mlflow db upgrade" in said) == (revision == "older")
         assert "geheim" not in said
@@ -152,14 +152,14 @@ def test_tables_of_another_mlflow_on_a_database_server_are_left_as_they_are(
 
 @pytest.mark.parametrize("way", ["moved", "renamed files", "linked"])
 def test_images_that_were_moved_are_the_same_images(
-    root: Path, tmp_path: Path, mindtrace: Mindtrace, way: str
+    root: Path, tmp_path: Path, run_cli: RunCli, way: str
 ) -> None:
     """Another path, the same splits: the version is judged, made again and trained on."""
     photos(tmp_path / "here", 0, 40)
 
     def run(*words: str) -> dict[str, object]:
-        done = mindtrace(*words, "--json")
-        assert done.returncode == 0, done.stderr
+        done = run_cli(*words, "--json")
+        assert done.exit_code == 0, done.stderr
         found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
         return found
 

@@ -217,7 +217,8 @@ def test_a_training_knows_before_it_reads_images_that_it_cannot_write(
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("how", [copied, moved, oddly_named])
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("how", [oddly_named, copied, moved])
 def test_every_command_in_such_a_root(
     trained: Path, tmp_path: Path, mindtrace: Mindtrace, how: Callable[[Path], Path]
 ) -> None:

@@ -29,7 +29,6 @@ from mindtrace.service.promotion import history
 
 pytestmark = pytest.mark.proof
 
-PROCESSES = 8
 VERSIONS = 3
 
 WORKER = """
@@ -73,14 +72,14 @@ def whole_lines(file: Path) -> list[Note]:
     return [json.loads(line) for line in file.read_text().splitlines(True) if line.endswith("\n")]
 
 
-def run(name: str, folder: Path, rounds: int, kills: int) -> list[Note]:
+def run(name: str, folder: Path, processes: int, rounds: int, kills: int) -> list[Note]:
     """All notes; each process that is killed is followed by another one."""
     draw, folder = random.Random(7), folder / "notes"
     folder.mkdir()
-    files = [folder / str(seed) for seed in range(PROCESSES)]
+    files = [folder / str(seed) for seed in range(processes)]
     running = [start(name, seed, rounds, file) for seed, file in enumerate(files)]
     for kill in range(kills):
-        victim = draw.randrange(PROCESSES)
+        victim = draw.randrange(processes)
         # Deep in its work: it has written a few notes since it started.
         while running[victim].poll() is None and len(whole_lines(files[victim])) < rounds // 3:
             try:
@@ -95,7 +94,7 @@ def run(name: str, folder: Path, rounds: int, kills: int) -> list[Note]:
         files[victim], files[-1] = files[-1], files[victim]
         running[victim], running[-1] = running[-1], running[victim]
     codes = [process.wait() for process in running]
-    assert codes.count(0) >= PROCESSES
+    assert codes.count(0) >= processes
     assert set(codes) <= {0, -9}
     return [note for file in folder.iterdir() for note in whole_lines(file)]
 
@@ -141,7 +140,8 @@ def test_one_linear_history(
     for _ in range(VERSIONS):
         register_version(store, packed, name)
     kills = max(1, soak // 2)
-    notes = run(name, tmp_path, rounds=-(-100 * soak // PROCESSES), kills=kills)
+    processes = 4 if soak == 1 else 8
+    notes = run(name, tmp_path, processes, -(-100 * soak // processes), kills)
 
     entries = history(load_settings(), name)
     check(notes, entries, kills)

@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 from PIL import Image
+from tests.conftest import RunCli
 from tests.training.conftest import Fit, PowerCutError
 
 from mindtrace.bundle.bundle import weights_digest
@@ -192,7 +193,7 @@ def test_an_image_of_weight_three_counts_as_three(
 
 @pytest.mark.proof
 def test_a_folder_of_photos_trains_pretrained_and_is_made_again_without_the_graph(
-    mindtrace: Callable[..., Any], root: Path
+    run_cli: RunCli, root: Path
 ) -> None:
     draw = np.random.default_rng(0)
     for name, level in (("dark", 60), ("light", 190)):
@@ -200,14 +201,14 @@ def test_a_folder_of_photos_trains_pretrained_and_is_made_again_without_the_grap
         for index in range(20):
             pixels = draw.integers(level - 60, level + 60, (240, 300, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(root / "photos" / name / f"{index}.png")
-    done = mindtrace("train", str(root / "photos"), "--json")
-    assert done.returncode == 0, done.stderr
+    done = run_cli("train", str(root / "photos"), "--json")
+    assert done.exit_code == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["metrics"]["val_acc"] == document["metrics"]["test_acc"] == 1
     (graph,) = (root / "graphs").glob("*.onnx")
     kept = graph.read_bytes()
     for _ in range(2):
-        again = mindtrace("reproduce", document["model_name"], "--json")
+        again = run_cli("reproduce", document["model_name"], "--json")
         assert json.loads(again.stdout)["verdict"] == "EXACT", again.stderr
         assert graph.read_bytes() == kept
         graph.unlink(missing_ok=True)

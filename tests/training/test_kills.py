@@ -14,20 +14,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.conftest import RunCli
 
 from mindtrace.training.checkpoint import LAST
 
 EPOCHS = 60
+# One thread: with more, the weights depend on how many were there.
 WORDS = ["--source", "digits", "--max-epochs", str(EPOCHS), "--lr", "0.003", "--json"]
+WORDS += ["--set", "compute.threads=1"]
 PATIENCE = 120  # seconds: for a process that does not come to its point
 
 pytestmark = [pytest.mark.slow, pytest.mark.proof]
 
 
 def begin(*more: str) -> subprocess.Popen[str]:
-    # One thread: with more, the weights depend on how many were there.
     return subprocess.Popen(
-        [sys.executable, "-m", "mindtrace", "train", *WORDS, "--set", "compute.threads=1", *more],
+        [sys.executable, "-m", "mindtrace", "train", *WORDS, *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -76,69 +78,53 @@ def finished(process: subprocess.Popen[str]) -> dict[str, object]:
     return document
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DIR_PATHS__ROOT", str(tmp_path_factory.mktemp("uninterrupted")))
-        return finished(begin())
-
-
-@pytest.mark.parametrize(
-    ("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
-)
-def test_a_stopped_training_says_how_to_go_on_and_ends_with_the_same_weights(
-    root: Path, uninterrupted: dict[str, object], signum: signal.Signals, code: int
+def test_however_often_it_is_ended_it_goes_on_and_ends_with_the_same_weights(
+    root: Path, tmp_path: Path, run_cli: RunCli, soak: int
 ) -> None:
+    done = run_cli("train", *WORDS, env={"DIR_PATHS__ROOT": str(tmp_path / "uninterrupted")})
+    assert done.exit_code == 0, done.stderr
+    uninterrupted = json.loads(done.stdout)
+
     process = begin()
     wait_for_epoch(process, 3)
-    process.send_signal(signum)
-    out, err = process.communicate(timeout=PATIENCE)
+    run_id = ""
+    for signum, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)):
+        process.send_signal(signum)
+        out, err = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, out) == (code, ""), err
+        (folder,) = checkpoint_folders(root)
+        assert folder.name == run_id or not run_id
+        run_id = folder.name
+        assert error_of(err)["type"] == "InterruptedByUser"
+        assert f"--resume {run_id}" in error_of(err)["hint"]
+        assert run_status(root, run_id) == "KILLED"
+        process = begin("--resume", run_id)
+        wait_for_epoch(process, 2)
 
-    assert process.returncode == code, err
-    assert out == ""
-    (folder,) = checkpoint_folders(root)
-    assert f"--resume {folder.name}" in error_of(err)["hint"]
-    assert run_status(root, folder.name) == "KILLED"
-
-    if signum == signal.SIGTERM:
-        other = begin("--resume", "last", "--set", "train.seed=7")
-        _, err = other.communicate(timeout=PATIENCE)
-        assert other.returncode == 2
-        assert "[train] seed was 0, is 7" in error_of(err)["message"]
-
-    document = finished(begin("--resume", folder.name))
-    assert document["weights_digest"] == uninterrupted["weights_digest"]
-    assert document["metrics"] == uninterrupted["metrics"]
-    assert document["run_id"] == folder.name
-    assert run_status(root, folder.name) == "FINISHED"
-    assert checkpoint_folders(root) == []
-
-    if signum == signal.SIGTERM:
-        process = begin("--resume", "last")
-        _, err = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 4, err
-
-
-def test_kill_9_at_random_moments_leaves_a_checkpoint_that_goes_on(
-    root: Path, uninterrupted: dict[str, object], soak: int
-) -> None:
-    chance = random.Random(0)
-    process = begin()
-    wait_for_epoch(process, 2)
-    kills = 0
+    kills, chance = 0, random.Random(0)
     while kills < (2 if soak == 1 else 4 * soak):
         # Anywhere: within an epoch, a checkpoint's write, between rename and sync.
         time.sleep(chance.uniform(0, 0.05))
         process.kill()
         process.communicate(timeout=PATIENCE)
         kills += 1
+        if kills == 1:
+            other = run_cli("train", *WORDS, "--resume", "last", "--set", "train.seed=7")
+            assert other.exit_code == 2
+            assert "[train] seed was 0, is 7" in error_of(other.stderr)["message"]
         process = begin("--resume", "last")
         if next(epochs(process), EPOCHS) == EPOCHS:
             # Nothing is left to kill: this one ends, and another begins.
             assert finished(process)["weights_digest"] == uninterrupted["weights_digest"]
             process = begin()
             wait_for_epoch(process, 2)
+            (folder,) = checkpoint_folders(root)
+            run_id = folder.name
     document = finished(process)
 
     assert document["weights_digest"] == uninterrupted["weights_digest"]
     assert document["metrics"] == uninterrupted["metrics"]
+    assert document["run_id"] == run_id
+    assert run_status(root, run_id) == "FINISHED"
+    assert checkpoint_folders(root) == []
+    assert run_cli("train", *WORDS, "--resume", "last").exit_code == 4
