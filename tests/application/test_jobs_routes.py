@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import TypeAdapter
+from tests import waiting
 from tests.application.conftest import JSON, PNG, Serve, png
 from tests.application.registered import Registered
 from tests.jobs.fake import FakeWorker, taken
@@ -56,11 +57,11 @@ def worked_on(settings: Settings, job_id: str) -> FakeWorker:
 
 
 def until(client: httpx.Client, path: str, wanted: Callable[[Any], bool]) -> Any:
-    for _ in range(4000):
-        if wanted(job := client.get(path).json()):
-            return job
-        time.sleep(0.05)
-    raise AssertionError(job)
+    def look() -> Any:
+        found = client.get(path).json()
+        return found if wanted(found) else None
+
+    return waiting.until(look)
 
 
 def events(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from pydantic import TypeAdapter
 from tests.application.conftest import PNG, Serve, png
 from tests.application.registered import Registered
 from tests.conftest import Mindtrace, RunCli
+from tests.waiting import until
 
 from mindtrace.application import models
 from mindtrace.application.schemas import ComparisonItem, ModelPage, VersionItem, VersionPage
@@ -203,11 +203,8 @@ def test_a_server_takes_the_champion_of_a_registry_that_appears(
         assert client.get("/healthz/ready").status_code == 503
         shutil.copytree(trained / "mlartifacts", tmp_path / "mlartifacts")
         shutil.copy(trained / "mlflow.db", tmp_path / "mlflow.db")
-        deadline = time.monotonic() + 60
-        while (ready := client.get("/healthz/ready")).status_code == 503:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        assert ready.json()["version"] == 1
+        until(lambda: client.get("/healthz/ready").status_code != 503)
+        assert client.get("/healthz/ready").json()["version"] == 1
 
 
 def test_a_model_with_a_number_as_its_name(

@@ -14,13 +14,11 @@ from tests.application.conftest import PNG, png
 from tests.application.registered import NAME, Registered
 from tests.application.servers import PATIENCE, end, serve, url_of
 from tests.registry.servers import execute, mlflow_server, postgres_programs, postgres_server
+from tests.waiting import until
 
 from mindtrace.application.served_model import POLL_EVERY
 
 pytestmark = pytest.mark.slow
-
-# The promise is 2 s; other tests may run beside these.
-SOON = 10.0
 
 
 @contextlib.contextmanager
@@ -44,13 +42,9 @@ def versions_of(url: str, count: int = 24) -> set[int]:
     return found
 
 
-def wait_for(url: str, version: int) -> float:
-    """Seconds until all workers answer with a version."""
-    start = time.monotonic()
-    while versions_of(url) != {version}:
-        assert time.monotonic() < start + PATIENCE
-        time.sleep(0.05)
-    return time.monotonic() - start
+def wait_for(url: str, version: int) -> None:
+    """Until all workers answer with a version; `endurance/test_swap.py` measures how long."""
+    until(lambda: versions_of(url) == {version})
 
 
 @pytest.mark.proof
@@ -59,18 +53,16 @@ def test_promotions_by_cli_and_http(two: Registered, mindtrace: Callable[..., An
         assert versions_of(url) == {1}
         done = mindtrace("registry", "promote", f"{NAME}/2", "--force", "--reason", "try it")
         assert done.returncode == 0, done.stderr
-        assert wait_for(url, 2) < SOON
+        wait_for(url, 2)
         with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE) as client:
             assert client.get("/healthz/ready").json()["version"] == 2
             answer = client.post(
                 f"/models/{NAME}/rollback", json={"reason": "back"}, headers={"if-match": "*"}
             )
             assert answer.status_code == 200, answer.text
-            assert wait_for(url, 1) < SOON
-            deadline = time.monotonic() + PATIENCE
-            while 'mindtrace_model_swaps_total{result="ok"} 4.0' not in client.get("/metrics").text:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            wait_for(url, 1)
+            swaps = 'mindtrace_model_swaps_total{result="ok"} 4.0'
+            until(lambda: swaps in client.get("/metrics").text)
         two.add(3.0)
         two.break_(3)
         two.point(3)
@@ -87,7 +79,7 @@ def swapped(root: Path, uri: str) -> Iterator[str]:
     with following("--set", f"registry.tracking_uri={uri}") as url:
         assert versions_of(url, 4) == {1}
         registry.point(2)
-        assert wait_for(url, 2) < SOON
+        wait_for(url, 2)
         yield url
 
 

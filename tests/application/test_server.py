@@ -19,6 +19,7 @@ import psutil
 import pytest
 from tests.application.conftest import png, write_bundle
 from tests.application.servers import PATIENCE, ask, end, serve, started, url_of
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -135,7 +136,7 @@ def test_it_does_not_wait_for_ever(root: Path, bundle: Path, workers: str) -> No
         time.sleep(0.2)
         start = time.monotonic()
         ended(process)
-        assert 1 < time.monotonic() - start < 10
+        assert time.monotonic() - start > 1
 
 
 @pytest.mark.parametrize(("workers", "second"), [("1", signal.SIGINT), ("2", signal.SIGTERM)])
@@ -149,9 +150,7 @@ def test_a_second_signal_cuts_short(
         process.send_signal(signal.SIGTERM)  # the same signal twice, as wrappers send it
         time.sleep(1.0)
         assert process.poll() is None
-        start = time.monotonic()
-        ended(process, second, 128 + second)
-        assert time.monotonic() - start < 10
+        ended(process, second, 128 + second)  # 0 if it had waited
 
 
 @pytest.mark.proof
@@ -223,13 +222,9 @@ def connected(url: str) -> socket.socket:
 
 def workers_of(process: subprocess.Popen[str], count: int) -> set[int]:
     """The ids of the workers, once there are so many."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        children = {child.pid for child in psutil.Process(process.pid).children()}
-        if len(children) == count:
-            return children
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    parent = psutil.Process(process.pid)
+    until(lambda: len(parent.children()) == count)
+    return {child.pid for child in parent.children()}
 
 
 @pytest.mark.proof
@@ -243,10 +238,7 @@ def test_workers_end_with_a_parent_that_was_killed(
         assert list(tmp_path.glob("mindtrace-*"))
         process.kill()
         process.wait()
-        deadline = time.monotonic() + PATIENCE
-        while any(psutil.pid_exists(child) for child in children):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: not any(map(psutil.pid_exists, children)))
     assert not list(tmp_path.glob("mindtrace-*"))
 
 
@@ -302,14 +294,13 @@ def test_uvicorn_by_import_string(root: Path) -> None:
         port = taken.getsockname()[1]
     command = ["-m", "uvicorn", "mindtrace.application.api:app", "--port", str(port)]
     with started(command) as process, httpx.Client(trust_env=False) as client:
-        deadline = time.monotonic() + 60
-        while True:
-            assert time.monotonic() < deadline
+
+        def live() -> httpx.Response | None:
             with contextlib.suppress(httpx.TransportError):
-                answer = client.get(f"http://127.0.0.1:{port}/healthz/live")
-                break
-            time.sleep(0.05)
-        assert answer.json() == {"status": "live"}
+                return client.get(f"http://127.0.0.1:{port}/healthz/live")
+            return None
+
+        assert until(live).json() == {"status": "live"}
         assert client.get(f"http://127.0.0.1:{port}/healthz/ready").status_code == 503
         process.terminate()
         process.communicate(timeout=60)

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from tests.conftest import Mindtrace, RunCli
 from tests.jobs.fake import FakeWorker
 from tests.jobs.fake import taken as take
 from tests.jobs.shop import FAKE
+from tests.waiting import until
 
 from mindtrace.config.settings import load_settings
 from mindtrace.jobs import sidecar as sidecars
@@ -193,12 +193,9 @@ def test_who_follows_may_leave(root: Path, server: str, signum: int, code: int) 
 
 
 def _newest_waiting() -> str:
-    for _ in range(2400):
-        for job in jobs.queue(load_settings()).list(1):
-            if job.state == "queued":
-                return job.job_id
-        time.sleep(0.05)
-    raise AssertionError("nobody submitted a job")
+    queue = jobs.queue(load_settings())
+    (job,) = until(lambda: [job for job in queue.list(1) if job.state == "queued"])
+    return str(job.job_id)
 
 
 @pytest.mark.slow

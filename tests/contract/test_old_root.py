@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.contract.conftest import OldRoot
-from tests.contract.process import PATIENCE, answer, answers, run, running, server
+from tests.contract.process import answer, answers, run, running, server
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -131,10 +131,7 @@ def test_it_is_served(old: OldRoot) -> None:
         match = {"If-Match": history.headers["ETag"]}
         promoted = client.post("/models/digits/promote", json={"version": 2}, headers=match)
         assert promoted.status_code == 200, promoted.text
-        until = time.monotonic() + PATIENCE
-        while client.post("/inference", **image).json()["version"] != 2:
-            assert time.monotonic() < until, "the server kept the champion before"
-            time.sleep(0.1)
+        until(lambda: client.post("/inference", **image).json()["version"] == 2)
 
 
 def test_a_bundle_without_a_split_rule_keeps_its_split(shared: OldRoot) -> None:
@@ -210,10 +207,8 @@ def test_a_job_that_waited_runs(old: OldRoot) -> None:
         words = shlex.split(command[0].rstrip("`'. "))[1:]
         job_id = answer(old.root, *words)["job_id"]
     with running(old.root, "worker"):
-        until = time.monotonic() + PATIENCE
-        while (job := answer(old.root, "jobs", "show", job_id))["ended_at"] is None:
-            assert time.monotonic() < until, f"job {job_id} did not end"
-            time.sleep(0.5)
+        until(lambda: answer(old.root, "jobs", "show", job_id)["ended_at"])
+    job = answer(old.root, "jobs", "show", job_id)
     assert job["state"] == "succeeded", job
     shown = answer(old.root, "registry", "show", f"digits/{job['version']}")
     assert shown["version"] == 5

@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from tests.waiting import PATIENCE, until
 
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.jobs.job import Event, Job
 from mindtrace.service import jobs
 from mindtrace.service.retrain_request import RetrainRequest
 
-PATIENCE = 600.0  # seconds: for a job that does not come to its point
-_LOOK_EVERY = 0.05
 FAKE = str(Path(__file__).with_name("fake_training.py"))
 CONFIG = """
 [DIR_PATHS]
@@ -38,18 +36,6 @@ threads = 1
 [serve]
 port = 0
 """
-
-
-def until(true: Callable[[], Any], patience: float = PATIENCE) -> Any:
-    """What `true` returns, once that is something.
-
-    Patience is counted in looks: a machine that stands still meanwhile costs none.
-    """
-    for _ in range(int(patience / _LOOK_EVERY)):
-        if found := true():
-            return found
-        time.sleep(_LOOK_EVERY)
-    raise AssertionError(true)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.jobs.fake import FakeWorker, LostError, taken
-from tests.jobs.shop import until
+from tests.waiting import until
 
 from mindtrace.errors import StoreError
 from mindtrace.jobs import attempt

@@ -18,7 +18,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from tests.jobs.shop import Shop, events, shop, until
+from tests.jobs.shop import Shop, events, shop
+from tests.waiting import until
 
 from mindtrace.errors import ConflictError
 from mindtrace.service import jobs

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.jobs.shop import until
+from tests.waiting import until
 
 from mindtrace.errors import StoreError
 from mindtrace.jobs import sidecar as sidecars
