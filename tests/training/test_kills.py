@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.conftest import RunCli
+from tests.conftest import RunCli, invoke
 
 from mindtrace.training.checkpoint import LAST
 
@@ -78,13 +78,18 @@ def finished(process: subprocess.Popen[str]) -> dict[str, object]:
     return document
 
 
-def test_however_often_it_is_ended_it_goes_on_and_ends_with_the_same_weights(
-    root: Path, tmp_path: Path, run_cli: RunCli, soak: int
-) -> None:
-    done = run_cli("train", *WORDS, env={"DIR_PATHS__ROOT": str(tmp_path / "uninterrupted")})
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    root = tmp_path_factory.mktemp("uninterrupted")
+    done = invoke("train", *WORDS, env={"DIR_PATHS__ROOT": str(root)})
     assert done.exit_code == 0, done.stderr
-    uninterrupted = json.loads(done.stdout)
+    document: dict[str, object] = json.loads(done.stdout)
+    return document
 
+
+def test_however_often_it_is_ended_it_goes_on_and_ends_with_the_same_weights(
+    root: Path, uninterrupted: dict[str, object], run_cli: RunCli, soak: int
+) -> None:
     process = begin()
     wait_for_epoch(process, 3)
     run_id = ""
