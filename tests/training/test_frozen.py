@@ -84,50 +84,46 @@ def test_features_and_answers_of_the_graph_are_those_of_torch(
         np.testing.assert_allclose(case.probabilities, ours, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        pytest.param(lambda file: file.write_bytes(file.read_bytes()[:-1]), id="cut"),
-        pytest.param(lambda file: file.write_bytes(b""), id="empty"),
-        pytest.param(lambda file: file.write_bytes(file.read_bytes() + b"\0"), id="longer"),
-        pytest.param(
-            lambda file: file.write_bytes(b"\1" + file.read_bytes()[1:]), id="another byte"
-        ),
-        pytest.param(lambda file: file.unlink(), id="gone"),
-    ],
-)
+DAMAGES: list[Callable[[Path], object]] = [
+    lambda file: file.write_bytes(file.read_bytes()[:-1]),
+    lambda file: file.write_bytes(b""),
+    lambda file: file.write_bytes(file.read_bytes() + b"\0"),
+    lambda file: file.write_bytes(b"\1" + file.read_bytes()[1:]),
+    lambda file: file.unlink(),
+]
+
+
 def test_a_kept_graph_changes_nothing_and_a_damaged_one_is_made_again(
-    fitted: Fit, exports: list[str], tmp_path: Path, damage: Callable[[Path], object]
+    fitted: Fit, exports: list[str], tmp_path: Path
 ) -> None:
     sets = (*CNN, f"dir_paths.root={tmp_path}")
-    first, second = fitted(*sets), fitted(*sets)
+    results = [fitted(*sets), fitted(*sets)]
     assert exports == ["exported"]
     (file,) = (tmp_path / "graphs").glob("*.onnx")
-    damage(file)
-    third, fourth = fitted(*sets), fitted(*sets)
-    assert exports == ["exported"] * 2
-    results = (first, second, third, fourth)
+    for number, damage in enumerate(DAMAGES):
+        damage(file)
+        results.append(fitted(*sets))
+        assert len(exports) == number + 2, f"damage {number} was not seen"
+    results.append(fitted(*sets))
+    assert len(exports) == 1 + len(DAMAGES)
     assert len({(digest(result), result.graph) for result in results}) == 1
     assert len({str(result.metrics) for result in results}) == 1
 
 
-@pytest.mark.parametrize(
-    ("change", "exported"),
-    [
+def test_a_graph_is_kept_for_one_network_and_input(
+    fitted: Fit, exports: list[str], tmp_path: Path
+) -> None:
+    sets = (*CNN, "train.max_epochs=1", f"dir_paths.root={tmp_path}")
+    fitted(*sets)
+    for change, exported in (
         ("train.lr=0.1", 0),
         ("data.split_seed=3", 0),
         ("train.seed=1", 1),  # other random layers
         ("data.image_size=10", 1),
-    ],
-)
-def test_a_graph_is_kept_for_one_network_and_input(
-    fitted: Fit, exports: list[str], tmp_path: Path, change: str, exported: int
-) -> None:
-    root = f"dir_paths.root={tmp_path}"
-    fitted(*CNN, root)
-    del exports[:]
-    fitted(*CNN, root, change)
-    assert len(exports) == exported
+    ):
+        del exports[:]
+        fitted(*sets, change)
+        assert len(exports) == exported, change
 
 
 def test_of_many_graphs_the_newest_are_kept_and_without_a_folder_all_goes_on(
