@@ -27,8 +27,13 @@ def idle(start: Serve) -> Iterator[httpx.Client]:
         yield client
 
 
-def test_docs_are_there(client: httpx.Client) -> None:
-    assert client.get("/docs").headers["content-type"].startswith("text/html")
+def test_docs_are_there_under_a_policy_that_knows_no_other_host(client: httpx.Client) -> None:
+    for path, styles in (("/docs", "'self'"), ("/redoc", "'self' 'unsafe-inline'")):
+        answer = client.get(path)
+        assert answer.headers["content-type"].startswith("text/html")
+        policy = answer.headers["content-security-policy"].split("; ")
+        assert {"default-src 'none'", "script-src 'self'", f"style-src {styles}"} <= set(policy)
+        assert "http" not in "".join(policy)
 
 
 @pytest.fixture(scope="module")

@@ -70,19 +70,21 @@ def test_a_page_needs_no_token_and_nothing_else_goes_without(
     token_file: Path, start: Serve
 ) -> None:
     with start(f"serve.token_file={token_file}") as guarded:
-        for path in ("/", *(f"/static/{name}" for name in NAMES)):
+        viewers = ("swagger-ui-bundle.js", "swagger-ui.css", "redoc.standalone.js")
+        for path in ("/", "/docs", "/redoc", *(f"/static/{name}" for name in (*NAMES, *viewers))):
             assert guarded.get(path).status_code == 200
         for path in ("/static/none", "/static/../models"):
             assert as_it_stands(guarded, path).status_code in (401, 404)
-        for path in ("/models", "/jobs", "/docs", "/openapi.json", "/metrics", "/static"):
+        for path in ("/models", "/jobs", "/docs/", "/openapi.json", "/metrics", "/static"):
             assert guarded.get(path).status_code == 401, path
-        for path in ("/", "/static/page.js"):
+        for path in ("/", "/docs", "/static/page.js"):
             assert guarded.post(path, json={}).status_code == 401
 
 
 def test_every_file_is_used_and_none_is_missing() -> None:
     text = {name: (FOLDER / name).read_text() for name in NAMES}
-    used = {name for name in text if f"/static/{name}" in text["index.html"]}
+    pages = {"index.html", "docs.html"}
+    used = {name for name in text if any(f"/static/{name}" in text[page] for page in pages)}
     queue = sorted(used)
     while queue:
         for name in re.findall(r'from "\./([a-z]+\.js)"', text[queue.pop()]):
@@ -90,7 +92,7 @@ def test_every_file_is_used_and_none_is_missing() -> None:
             if name not in used:
                 used.add(name)
                 queue.append(name)
-    assert used == set(text) - {"index.html"}
+    assert used == set(text) - pages
 
 
 @pytest.mark.parametrize("name", NAMES)

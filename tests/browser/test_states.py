@@ -41,6 +41,29 @@ def test_a_server_that_is_killed_and_comes_back(versions: Path, serve: Serve, vi
     visited.forgive("ERR_CONNECTION_(REFUSED|RESET)|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE")
 
 
+@pytest.mark.parametrize(("path", "shown"), [("docs", ".opblock-tag"), ("redoc", "#main h1")])
+def test_the_api_is_documented_with_a_token_and_without_a_network(
+    versions: Path, serve: Serve, visit: Visit, tmp_path: Path, path: str, shown: str
+) -> None:
+    """Requests to another host are faults of a visit."""
+    file = tmp_path / "token.txt"
+    file.write_text(TOKEN)
+    visited = visit(serve(versions, "--token-file", str(file)).url, path)
+    page, dialog = visited.page, visited.page.get_by_role("dialog")
+    dialog.get_by_label("Token").fill(TOKEN)
+    page.keyboard.press("Enter")
+    expect(page.locator(shown).first).to_be_visible()
+    expect(page.locator("#main")).to_contain_text("Classify images")
+    if path == "docs":
+        page.locator("#operations-models-list_models button").first.click()
+        page.get_by_role("button", name="Try it out").click()
+        page.get_by_role("button", name="Execute").click()
+        expect(page.locator(".live-responses-table .response-col_status").last).to_contain_text(
+            "200"
+        )
+    visited.forgive("status of 401")
+
+
 def test_a_server_without_a_version(serve: Serve, visit: Visit, tmp_path: Path) -> None:
     visited = visit(serve(tmp_path).url)
     page = visited.page

@@ -65,6 +65,7 @@ def create_app(
         version=VERSION,
         description=_ABOUT,
         lifespan=_lifespan,
+        docs_url=None,  # see system.py
         redoc_url=None,
         responses=problems(400, 401, 403, 408, 413, 421, 422, 431, 500, 503),
         generate_unique_id_function=lambda route: route.name,

@@ -21,6 +21,7 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 # What an HTML form may send to any site; multipart is left, Origin covers it.
 _FORM_TYPES = frozenset({"text/plain", "application/x-www-form-urlencoded"})
 _ONCE = (b"host", b"authorization", b"content-type", b"content-length", b"origin")
+_PAGES = ("/", "/docs", "/redoc")
 _PORTS = {"http": 80, "https": 443}
 Headers = Mapping[bytes, bytes]
 
@@ -46,8 +47,8 @@ class Rules:
             self._check_host(headers.get(b"host"), scope["scheme"], port)
             if self._token is None:
                 _check_address(address)
-            # The page is files that are the same for everybody; it asks for the token itself.
-            elif not (is_safe and (path == "/" or path.startswith("/static/"))):
+            # Pages are files that are the same for everybody; they ask for the token themselves.
+            elif not (is_safe and (path in _PAGES or path.startswith("/static/"))):
                 self._check_token(headers.get(b"authorization", b""))
         if not is_safe:
             _check_origin(headers)

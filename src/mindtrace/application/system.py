@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from mindtrace.application.metrics import scrape
 from mindtrace.application.schemas import Alive, problems
@@ -24,12 +25,16 @@ POLICY = "; ".join(
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-        "trusted-types 'none'",
     )
 )
+# Swagger UI and Redoc parse HTML; Redoc makes its styles in the browser.
+_POLICIES = {
+    "/docs": POLICY,
+    "/redoc": POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'"),
+}
 _HEADERS = {
-    "Content-Security-Policy": POLICY,
+    "Content-Security-Policy": POLICY
+    + "; require-trusted-types-for 'script'; trusted-types 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -76,19 +81,29 @@ async def metrics(request: Request) -> Response:
 class _PageFiles(StaticFiles):
     """The page's files, under a policy that lets nothing else run."""
 
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
+    def file_response(self, full_path: Any, stat: Any, scope: Scope, *rest: Any) -> Response:
+        response = super().file_response(full_path, stat, scope, *rest)
         response.headers.update(_HEADERS)
+        if policy := _POLICIES.get(scope["path"]):
+            response.headers["Content-Security-Policy"] = policy
         return response
 
 
-_files = _PageFiles(packages=[("mindtrace.application", "static")])
+# The package has the scripts of Swagger UI and Redoc.
+_files = _PageFiles(packages=[("mindtrace.application", "static"), ("fastapi_offline", "static")])
 
 
 @router.get("/", include_in_schema=False)
 async def page(request: Request) -> Response:
     """The page."""
     return await _files.get_response("index.html", request.scope)
+
+
+@router.get("/docs", include_in_schema=False)
+@router.get("/redoc", include_in_schema=False)
+async def docs(request: Request) -> Response:
+    """The OpenAPI document for people."""
+    return await _files.get_response("docs.html", request.scope)
 
 
 @router.get("/static/{name}", include_in_schema=False)

@@ -27,8 +27,6 @@ function show(focus) {
 
 byId("token").hidden = token() === null;
 byId("token").addEventListener("click", () => void changeToken());
-// A link in the address bar sends no token.
-byId("docs").hidden = token() !== null;
 addEventListener("token", () => show(false));
 addEventListener("hashchange", () => show(true));
 startTrying();
