@@ -200,10 +200,11 @@ def test_one_key_is_one_job(idle: httpx.Client) -> None:
         {"config": "[train]\nseed=1"},
         {"train": {"seed": 2}},
         {"train": {"seed": 1}, "force": True},
+        {"train": {"seed": 1}, "allow_leakage": True},
     )
     key = {"idempotency-key": "monday"}
     answers = [idle.post("/retrain", json=body, headers=key) for body in asked]
-    assert [answer.status_code for answer in answers] == [202, 202, 422, 422]
+    assert [answer.status_code for answer in answers] == [202, 202, 422, 422, 422]
     assert answers[0].json() == answers[1].json()
     assert len(idle.get("/jobs").json()["items"]) == 1
 

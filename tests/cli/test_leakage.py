@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.conftest import RunCli
+
+from mindtrace.data.datasets import read_digits
 
 QUICK = (
     "--model",
@@ -64,23 +67,76 @@ def test_without_a_val_of_its_own(run_cli: RunCli, folder: Path) -> None:
     assert run_cli("train", *sets, "--dry-run").exit_code == 3
 
 
-@pytest.mark.parametrize("plant", [one_copy, same_files, compressed_anew, other_class])
-def test_all_three_refuse_in_the_same_words(
-    run_cli: RunCli, folder: Path, plant: Callable[[Path], None]
+def nothing(folder: Path) -> None:
+    pass
+
+
+def as_table(folder: Path) -> tuple[str, ...]:
+    """The same images and splits in a table."""
+    rows = [path.relative_to(folder.parent) for path in sorted(folder.glob("*/*/*.png"))]
+    lines = [f"{row},{row.parts[2]},{row.parts[1]}" for row in rows]
+    table = folder.with_suffix(".csv")
+    table.write_text("\n".join(["path,label,split", *lines]))
+    return "--set", "data.source=table", "--set", f"data.dir={table}"
+
+
+def as_folder(folder: Path) -> tuple[str, ...]:
+    return "--set", "data.source=folder", "--set", f"data.dir={folder}"
+
+
+def as_tree(folder: Path) -> tuple[str, ...]:
+    """Without the splits, which are drawn."""
+    tree = folder.with_name("tree")
+    for path in folder.glob("*/*"):
+        shutil.copytree(path, tree / path.name / path.parent.name)
+    return as_folder(tree)
+
+
+def as_digits(folder: Path) -> tuple[str, ...]:
+    return ("--set", "data.source=digits")
+
+
+BY_NUMBER = ("--set", r"data.group=(\d)\.png")
+SAID = {
+    "a copy": (one_copy, as_folder, (), 3, "1 image is in more than one split"),
+    "all of them": (same_files, as_folder, (), 3, "8 images are in more than one split"),
+    "the pixels": (compressed_anew, as_folder, (), 3, "1 image is in more than one split"),
+    "another class": (other_class, as_folder, (), 3, "1 image is in more than one split"),
+    "in a table": (same_files, as_table, (), 3, "8 images are in more than one split"),
+    "groups": (nothing, as_folder, BY_NUMBER, 3, "4 groups are in more than one split"),
+    "drawn together": (one_copy, as_tree, (), 0, None),
+    "contradictory": (other_class, as_tree, (), 0, "1 image is in more than one class"),
+    "the source's own": (nothing, as_digits, (), 0, "1 image is in more than one split"),
+}
+
+
+@pytest.mark.parametrize(("plant", "given", "sets", "code", "words"), SAID.values(), ids=SAID)
+def test_all_three_say_the_same(
+    run_cli: RunCli,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    plant: Callable[[Path], None],
+    given: Callable[[Path], tuple[str, ...]],
+    sets: tuple[str, ...],
+    code: int,
+    words: str | None,
 ) -> None:
     plant(folder)
-    sets = ("--source", "folder", "--set", f"data.dir={folder}")
-    commands = (
-        ("data", "check", str(folder)),
-        ("train", *sets, "--dry-run"),
-        ("train", *sets, *QUICK),
-    )
-    ends = [run_cli(*command) for command in commands]
-    assert [end.exit_code for end in ends] == [3, 3, 3]
-    (words,) = {tuple(end.stderr.splitlines()[-2:]) for end in ends}
-    assert words[0].startswith("error: leakage: ") and "--allow-leakage" in words[1]
-    accepted = [run_cli(*command, "--allow-leakage") for command in commands]
-    assert [end.exit_code for end in accepted] == [0, 0, 0], accepted[2].stderr
+    images, labels = read_digits()
+    images[-2:] = images[:2]
+    monkeypatch.setattr("mindtrace.data.datasets.read_digits", lambda: (images, labels))
+    sets = (*given(folder), *sets)
+    commands = (("data", "check"), ("train", "--dry-run"), ("train", *QUICK))
+    ends = [run_cli(*command, *sets) for command in commands]
+    assert [end.exit_code for end in ends] == [code] * 3, ends[2].stderr
+    said = {tuple(re.findall(r"\d+ \w+ (?:is|are) in more than .*", end.stderr)) for end in ends}
+    (lines,) = said
+    assert [line.partition(",")[0] for line in lines][:1] == [words] * bool(words)
+    if code:
+        (end,) = {tuple(end.stderr.splitlines()[-2:]) for end in ends}
+        assert end[0].startswith("error: leakage: ") and "--allow-leakage" in end[1]
+        accepted = [run_cli(*command, *sets, "--allow-leakage") for command in commands]
+        assert [one.exit_code for one in accepted] == [0, 0, 0], accepted[2].stderr
 
 
 def test_what_a_source_or_a_draw_made_is_no_refusal(run_cli: RunCli, folder: Path) -> None:

@@ -156,13 +156,13 @@ while True:
 
 def test_a_training_is_told_everything(tmp_path: Path) -> None:
     command = train_command(
-        tmp_path / "c.ini", "j", 2, Request("", "m/1", warm_start=True, force=True), resume=True
+        tmp_path / "c.ini", "j", 2, Request("", "m/1", True, True, allow_leakage=True), resume=True
     )
     assert command[:5] == [sys.executable, "-P", "-m", "mindtrace", "train"]
     words = " ".join(command[5:])
     assert words == (
         f"--config {tmp_path}/c.ini --json --job-id j --attempt 2 --parent m/1 --warm-start"
-        " --force --resume last"
+        " --force --allow-leakage --resume last"
     )
     plain = train_command(tmp_path / "c.ini", "j", 1, Request(""), resume=False)
     assert plain[-2:] == ["--attempt", "1"]

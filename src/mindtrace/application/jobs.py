@@ -19,7 +19,7 @@ from mindtrace.application.schemas import EXAMPLE_INI, Job, JobPage, problems
 from mindtrace.errors import MindtraceError
 from mindtrace.jobs.job import END, JOB_ID, KEY, is_key
 from mindtrace.service import jobs as service
-from mindtrace.service.retrain_request import RetrainRequest, json_schema
+from mindtrace.service.retrain_request import OPTIONS, RetrainRequest, json_schema
 
 if TYPE_CHECKING:
     from mindtrace.jobs.queue import JobQueue
@@ -241,7 +241,7 @@ def _from_json(body: bytes) -> RetrainRequest:
     base = fields.pop("base", None)
     if base is not None and not isinstance(base, str):
         raise Problem(422, "'base' must be a text: NAME, NAME@ALIAS or NAME/VERSION")
-    options = {name: fields.pop(name, False) for name in ("warm_start", "force")}
+    options = {name: fields.pop(name, False) for name in OPTIONS if name != "base"}
     for name, flag in options.items():
         if not isinstance(flag, bool):
             raise Problem(422, f"'{name}' must be true or false")

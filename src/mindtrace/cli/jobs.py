@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING
 
-from mindtrace.cli.command import Call, argument, command, flag, group, option
+from mindtrace.cli.command import ALLOW_LEAKAGE, Call, argument, command, flag, group, option
 from mindtrace.cli.console import DONE, Cell, Console, Pair, flatten
 from mindtrace.cli.progress import progress_of
 from mindtrace.errors import InterruptedByUser, TrainingError, UsageError, VerdictError
@@ -43,6 +43,7 @@ def retrain(
     ),
     warm_start: bool = flag("--warm-start", "Start from the weights of that version too."),
     force: bool = flag("--force", "Train even if the same training was done before."),
+    allow_leakage: bool = ALLOW_LEAKAGE,
     wait: bool = flag("--wait", "Wait until the job ends."),
     follow: bool = flag("--follow", "Wait and show the progress."),
     key: str | None = option("TEXT", "The same key and configuration give the same job."),
@@ -69,7 +70,8 @@ def retrain(
     if key is not None and not is_key(key):
         raise UsageError("--key must be 1 to 255 visible ASCII characters, without blanks")
     read = RetrainRequest.from_settings if url is None else RetrainRequest.for_server
-    request = read(settings, base=base, warm_start=warm_start, force=force)
+    flags = {"warm_start": warm_start, "force": force, "allow_leakage": allow_leakage}
+    request = read(settings, base=base, **flags)
     jobs, at = _open_jobs(settings, url), f" --url {url}" if url else ""
     # Both signals as errors: a worker in this process puts its job back before the end.
     with interruptible(), closing(jobs):

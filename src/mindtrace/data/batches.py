@@ -77,6 +77,10 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
 
     def digests(self) -> list[bytes]:
         """The digest of each image, 32 bytes, in order."""
+        return self._digests
+
+    @functools.cached_property
+    def _digests(self) -> list[bytes]:
         if self.known_digests is None:
             return image_digests(to_pixels(self.images))
         return [digest.tobytes() for digest in self.known_digests]

@@ -243,9 +243,10 @@ def named(image: ImagePlace) -> str:
     return image.path if image.path.startswith(image.split) else f"{image.path} ({image.split})"
 
 
-def listed_images(data: ImageDataModule) -> list[CheckedImage]:
-    """The images of a module that has read them."""
+def listed_images(data: ImageDataModule, *, alone: bool = True) -> list[CheckedImage]:
+    """The images of a module that has read them, or those that share pixels or a group."""
     images = []
+    seen = Counter(digest for stage in STAGES for digest in data.split(stage).digests())
     for stage in STAGES:
         split = data.split(stage)
         names = [data.class_names[label] for label in split.labels.tolist()]
@@ -256,6 +257,7 @@ def listed_images(data: ImageDataModule) -> list[CheckedImage]:
             for index, (path, name, digest, group) in enumerate(
                 zip(paths, names, split.digests(), groups, strict=True)
             )
+            if alone or seen[digest] > 1 or group is not None
         ]
     return images
 

@@ -19,6 +19,7 @@ from mindtrace.jobs.job import (
     CANCELLED,
     EPOCH,
     FAILED,
+    FLAGS,
     QUEUED,
     RUNNING,
     STATE,
@@ -60,8 +61,7 @@ def train_command(
         *own_command("train", "--config", str(config), "--json"),
         *("--job-id", job_id, "--attempt", str(fence)),
         *(("--parent", request.parent) if request.parent else ()),
-        *(("--warm-start",) if request.warm_start else ()),
-        *(("--force",) if request.force else ()),
+        *(f"--{flag.replace('_', '-')}" for flag in FLAGS if getattr(request, flag)),
         *(("--resume", "last") if resume else ()),
     ]
 

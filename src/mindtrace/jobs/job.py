@@ -20,6 +20,7 @@ STATE, EPOCH, END = "state", "epoch", "end"  # the names of events
 
 JOB_ID = r"^[0-9]{8}T[0-9]{12}-[0-9a-f]{8}$"
 KEY = r"^[!-~]{1,255}$"  # of a client's own key for a job: visible ASCII
+FLAGS = ("warm_start", "force", "allow_leakage")  # of a Request, and of `mindtrace train`
 _TIME = "%Y%m%dT%H%M%S%f"
 
 
@@ -32,6 +33,7 @@ class Request:
     warm_start: bool = False
     force: bool = False
     promote: str | None = None  # never, gate or always; None leaves it to the worker
+    allow_leakage: bool = False
 
     @classmethod
     def from_fields(cls, found: Mapping[str, Any]) -> Request:

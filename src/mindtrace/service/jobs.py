@@ -27,7 +27,7 @@ from mindtrace.errors import (
     StoreError,
     UsageError,
 )
-from mindtrace.jobs.job import END, STATES, Event, Job, Request, database_file
+from mindtrace.jobs.job import END, FLAGS, STATES, Event, Job, Request, database_file
 from mindtrace.service import retrain_request
 from mindtrace.service.remote import Link, Reply
 from mindtrace.service.retrain_request import RetrainRequest
@@ -80,8 +80,8 @@ def submit(
             return job
     merged, parent = job_settings(settings, request)
     config = merged.to_ini(retrain_request.SECTIONS, given=True)
-    promote = settings.jobs.promote
-    job_request = Request(config, parent, request.warm_start, request.force, promote)
+    flags = {name: getattr(request, name) for name in FLAGS}
+    job_request = Request(config, parent, promote=settings.jobs.promote, **flags)
     return ours.submit(job_request, request_digest=digest, key_digest=key)
 
 

@@ -40,10 +40,11 @@ class RetrainRequest:
     base: str | None = None  # a version whose configuration is laid over the server's own
     warm_start: bool = False  # begin with that version's weights
     force: bool = False  # train even if the same was trained before
+    allow_leakage: bool = False  # accept images in more than one split
 
     @classmethod
     def from_ini(cls, text: str, **options: Any) -> Self:
-        """Read INI text; `${...}` is not replaced. `options`: base, warm_start, force."""
+        """Read INI text; `${...}` is not replaced. `options`: base and the flags."""
         return cls(read_ini(text, FILE, base=Path()), **options)
 
     @classmethod
@@ -95,15 +96,16 @@ class RetrainRequest:
             [section.lower(), key.lower(), entry.text]
             for (section, key), entry in self.layer.entries.items()
         )
-        return _sha256([_sha256(values), self.base, self.warm_start, self.force])
+        # As older releases had it, which did not know the last one.
+        flags = [self.warm_start, self.force, *[True] * self.allow_leakage]
+        return _sha256([_sha256(values), self.base, *flags])
 
     def document(self) -> dict[str, Any]:
         """The JSON body that asks a server for the same."""
         found: dict[str, Any] = {}
         for (section, key), entry in self.layer.entries.items():
             found.setdefault(section, {})[key] = entry.text
-        options = {"base": self.base, "warm_start": self.warm_start, "force": self.force}
-        return found | {name: option for name, option in options.items() if option}
+        return found | {name: given for name in OPTIONS if (given := getattr(self, name))}
 
     def laid_over(self, settings: Settings, environ: Mapping[str, str]) -> Settings:
         """The settings of a training; `environ` holds values with passwords. ConfigError."""
@@ -170,7 +172,7 @@ def _text(value: object) -> str | None:
     return str(value) if isinstance(value, str | int | float) else None
 
 
-_OPTIONS: dict[str, Any] = {
+OPTIONS: dict[str, Any] = {
     "base": {
         "type": ["string", "null"],
         "description": "a version to start from: NAME, NAME@ALIAS or NAME/VERSION; its "
@@ -178,6 +180,10 @@ _OPTIONS: dict[str, Any] = {
     },
     "warm_start": {"type": "boolean", "description": "begin with the weights of base"},
     "force": {"type": "boolean", "description": "train even if the same was trained before"},
+    "allow_leakage": {
+        "type": "boolean",
+        "description": "accept images in more than one split that the server's user made",
+    },
 }
 
 
@@ -189,8 +195,8 @@ def json_schema() -> dict[str, Any]:
     closed = {"type": "object", "additionalProperties": False}
     return {
         "oneOf": [
-            {**closed, "properties": {**sections, **_OPTIONS}},
-            {**closed, "properties": {**text, **_OPTIONS}, "required": ["config"]},
+            {**closed, "properties": {**sections, **OPTIONS}},
+            {**closed, "properties": {**text, **OPTIONS}, "required": ["config"]},
         ]
     }
 
