@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 # A page of thousands of images is slow to open and no easier to judge.
 MOST = 120
-_THUMBNAIL = 96  # pixels
+_THUMBNAIL = 144  # pixels
+Picture = tuple[str, str]  # the text of a data URL, the path of its file where it has one
 
 
 @dataclass(frozen=True)
@@ -204,21 +205,22 @@ def comparison_page(
     return html.page(title, parts)
 
 
-def _thumbnails(settings: Settings, located: Located, wanted: set[bytes]) -> dict[bytes, str]:
-    """Small PNGs of test images by digest, as base64; MindtraceError if they cannot be had."""
+def _thumbnails(settings: Settings, located: Located, wanted: set[bytes]) -> dict[bytes, Picture]:
+    """Test images by digest; MindtraceError if they cannot be had."""
     from PIL import Image
 
     from mindtrace.data.batches import to_pixels
 
     made = settings_of_bundle(settings, (located.folder / CONFIG_FILE).read_text(encoding="utf-8"))
     spec, rule = ModelConfig.read(located.folder).spec, read_data(located.folder)["split_rule"]
-    data, found = images_for(made, spec, rule), {}
+    data, found = images_for(made, spec, rule), dict[bytes, Picture]()
     # A test image of both may be in another split of a configuration that draws it otherwise.
     for split in map(data.split, ("test", "train", "val")):
-        for image, digest in zip(split.images, split.digests(), strict=True):
+        names = split.files or [""] * len(split)
+        for image, digest, name in zip(split.images, split.digests(), names, strict=True):
             if digest in wanted and digest not in found:
                 pixels = to_pixels(image[None])[0]
-                found[digest] = html.png(Image.fromarray(pixels), _THUMBNAIL)
+                found[digest] = html.png(Image.fromarray(pixels), _THUMBNAIL), name
         if len(found) == len(wanted):
             break
     if not found:
@@ -258,7 +260,7 @@ def _interval(comparison: Comparison) -> str:
 
 
 def _gallery(
-    title: str, rows: Sequence[int], a: Side, b: Side, images: Mapping[bytes, str]
+    title: str, rows: Sequence[int], a: Side, b: Side, images: Mapping[bytes, Picture]
 ) -> Iterator[str]:
     """Images that changed, the most confident answers of b first; nothing if there are none."""
     if not rows:
@@ -268,7 +270,7 @@ def _gallery(
     yield f'<h2>{title} <span class="soft">({count})</span></h2><div class="flips">'
     for row in shown:
         name = escape(a.class_names[int(a.ledger.labels[row])])
-        png = images.get(b.ledger.digests[row].tobytes())
+        png, path = images.get(b.ledger.digests[row].tobytes(), ("", ""))
         image = f'<img alt="{name}" src="{png}">' if png else '<span class="blank"></span>'
         yield f'<div class="flip">{image}<span>is <b>{name}</b></span>'
         for side, when in ((a, "before"), (b, "now")):
@@ -278,7 +280,7 @@ def _gallery(
                 side.ledger.probabilities[row].max(),
             )
             yield f'<span class="{colour}">{when}: {answer} ({share:.0%})</span>'
-        yield "</div>"
+        yield f'<span class="soft">{escape(path)}</span></div>'
     yield "</div>"
 
 

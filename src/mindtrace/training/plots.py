@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ COLUMNS = 4
 LEGIBLE = 30
 # Pixels of a mistake's picture.
 SIDE = 256
+_LETTERS = 40  # of the title of one in the contact sheet
 
 _FIRST, _SECOND, _SOFT = "#2456a6", "#d1632a", "#b9c4d4"
 
@@ -102,11 +104,10 @@ def report_page(
 def _figure(mistake: Mistake, test: ImageSplit, class_names: Sequence[str]) -> str:
     name, answer = (escape(class_names[label]) for label in (mistake.label, mistake.predicted))
     image = Image.fromarray(to_pixels(test.images[mistake.index, None])[0])
-    path = escape(mistake.path or f"test image {mistake.index}")
     return (
         f'<div class="flip"><img alt="{name}" src="{html.png(image, SIDE)}"><span>is <b>{name}</b>'
         f'</span><span class="down">answer: {answer} ({mistake.confidence:.0%})</span>'
-        f'<span class="soft">{path}</span></div>'
+        f'<span class="soft">{escape(mistake.name)}</span></div>'
     )
 
 
@@ -182,7 +183,7 @@ def mistakes(report: Report, test: ImageSplit, class_names: Sequence[str]) -> Fi
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
         axes.set_title(
             f"{class_names[mistake.label]} called {class_names[mistake.predicted]}\n"
-            f"{mistake.confidence:.1%}, {mistake.path or f'test image {mistake.index}'}",
+            + fill(f"{mistake.confidence:.1%}, {mistake.name}", _LETTERS),
             fontsize=8,
         )
     return figure

@@ -114,6 +114,11 @@ class Mistake:
     confidence: float
     path: str | None  # of its file, where the source has files
 
+    @property
+    def name(self) -> str:
+        """What to call the image."""
+        return self.path or f"test image {self.index}"
+
 
 @dataclass(frozen=True)
 class Confusion:
