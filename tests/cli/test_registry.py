@@ -65,6 +65,8 @@ def test_list_and_show(run_cli: RunCli, digits: Path) -> None:
     more = {"params", "environment", "git", "parent", "job_id", "duration_s", "files"}
     assert set(shown) >= FIELDS | more
     assert "model.onnx" in shown["files"]
+    assert Path(shown["report"]).is_file()
+    assert shown["mlflow_ui"] == f"mlflow ui --backend-store-uri sqlite:///{digits}/mlflow.db"
     pairs = dict(rows(run_cli("registry", "show", "digits/1").stdout))
     assert (pairs["model_name"], pairs["params.data.source"]) == ("digits", "digits")
 

@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from tests.cli.conftest import documents, rows
 from tests.conftest import Mindtrace, RunCli
+
+from mindtrace.registry.provenance import git_state, who
 
 QUICK = ("train", "--source", "digits", "--max-epochs", "2", "--set", "compute.threads=1")
 FIELDS = {
@@ -63,6 +66,20 @@ def test_a_training_in_this_process_and_in_one_of_its_own(
     assert (fields["version"], len(fields["weights_digest"])) == ("1", 64)
     assert len([line for line in done.stderr.splitlines() if line.startswith("epoch ")]) == 2
     assert done.stderr.splitlines()[-1] == "next: mindtrace predict IMAGE --model tried/1"
+
+    client = MlflowClient(f"sqlite:///{root}/mlflow.db")
+    registered, trained = (client.get_run(one["run_id"]) for one in (fields, outcome))
+    assert registered.info.run_name == "tried/1 mlp seed 0"
+    assert trained.info.run_name == "digits mlp seed 0"
+    for run in (registered, trained):
+        tags, (used,) = run.data.tags, run.inputs.dataset_inputs
+        assert (tags["mlflow.user"], tags["mlflow.source.type"]) == (who(), "LOCAL")
+        assert tags.get("mlflow.source.git.commit") == git_state().get("git_commit")
+        assert "trains mlp on digits with seed 0" in tags["mlflow.note.content"]
+        assert (used.dataset.name, len(used.dataset.digest)) == ("digits", 36)
+        assert fields["data_digest"].startswith(used.dataset.digest)
+        assert json.loads(used.dataset.profile)["test"] > 0
+    assert registered.data.tags["mlflow.source.name"] == "mindtrace train"
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from tests.registry.servers import postgres_programs, postgres_server
 from tests.waiting import until
 
 from mindtrace.errors import ConflictError, StoreError
+from mindtrace.registry.provenance import git_state
 from mindtrace.service import jobs
 from mindtrace.service.promotion import history
 from mindtrace.service.registry import show_version
@@ -166,6 +167,7 @@ def test_real_trainings_start_from_a_version_and_are_promoted_once(tmp_path: Pat
         assert warm.val_acc >= first.val_acc - 0.05 > cold.val_acc
         shown = show_version(settings, f"digits/{warm.version}")
         assert (shown.parent, shown.job_id) == ("digits/1", warm.job_id)
+        assert shown.git.get("commit") == git_state().get("git_commit")
         assert shown.params["model.hidden"] == "16"
 
         for job, promoted, verdict in ((cold, False, "REJECT"), (warm, True, "PROMOTE")):

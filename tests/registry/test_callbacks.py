@@ -81,13 +81,16 @@ def names(store: Store) -> list[str]:
 def test_a_training_is_tracked_and_its_version_registered(
     store: Store, settings: Settings, fit: Fit, mlp: MLP
 ) -> None:
-    tracked = track(run_name="mlp", job_id="j7", params={"dropout": 0.1, "nested": {"a": 1}})
+    tracked = track(job_id="j7", params={"dropout": 0.1, "nested": {"a": 1}})
     data = Digits(batch_size=32, num_val=0.2, test_fraction=0.1, split_seed=5)
 
     fit(tracked, data=data, max_epochs=2)
 
     run = store.client.get_run(tracked.run_id)
-    assert (run.info.status, run.info.run_name) == ("FINISHED", "mlp")
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "digits/1 mlp seed 0")
+    assert run.data.tags["mlflow.source.name"] == sys.argv[0]
+    assert "trains mlp on digits" in run.data.tags["mlflow.note.content"]
+    assert data.digests().data_digest.startswith(run.inputs.dataset_inputs[0].dataset.digest)
     assert store.client.get_experiment(run.info.experiment_id).name == "starter"
     params = {"params.dropout": "0.1", "params.nested.a": "1", "max_epochs": "2"}
     params |= {"lr": "0.001", "batch_size": "32", "dim": "[64, 100, 10]", "dropout": "0.1"}
@@ -210,12 +213,14 @@ def test_what_is_no_training_of_ours_is_logged_and_registers_nothing(
         ({"max_steps": 3}, set(), "no epoch was trained and validated"),
         ({"max_epochs": 0}, set(), "no epoch was trained and validated"),
     ):
-        tracked = track(params={"a": 1})
+        tracked = track(params={"a": 1}, run_name="mine")
         with caplog.at_level(logging.WARNING, "mindtrace"):
             fit(tracked, **options)
 
         run = store.client.get_run(tracked.run_id)
-        assert run.info.status == "FINISHED"
+        assert (run.info.status, run.info.run_name) == ("FINISHED", "mine")
+        foreign_data = isinstance(options.get("data"), Loaders)
+        assert ("mlp" in run.data.tags["mlflow.note.content"]) != foreign_data
         assert run.data.params["params.a"] == "1"
         assert metrics <= set(run.data.metrics)
         assert tracked.published is None

@@ -280,20 +280,37 @@ def git(folder: Path, *words: str) -> str:
 def test_the_commit_and_whether_there_are_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert git_state(tmp_path / "nowhere") == {}
+    state = git_state.__wrapped__
+    assert state(tmp_path / "nowhere") == {}
     git(tmp_path, "init", "-q")
-    assert git_state(tmp_path) == {}, "there is no commit yet"
+    assert state(tmp_path) == {}, "there is no commit yet"
     (tmp_path / "train.py").write_text("1\n")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-q", "-m", "one")
     head = git(tmp_path, "rev-parse", "HEAD")
 
-    (tmp_path / "notes.txt").write_text("untracked is no change")
-    assert git_state(tmp_path) == {"git_commit": head, "git_dirty": "false"}
-    (tmp_path / "train.py").write_text("2\n")
-    assert git_state(tmp_path) == {"git_commit": head, "git_dirty": "true"}
+    (tmp_path / "train.pyc").write_text("what Python makes is no change")
+    assert state(tmp_path) == {"git_commit": head, "git_dirty": "false"}
+    for path in ("train.py", "models.py"):  # the second one is new
+        (tmp_path / path).write_text("2\n")
+        assert state(tmp_path) == {"git_commit": head, "git_dirty": "true"}, path
+        git(tmp_path, "stash", "-q", "--include-untracked")
+    installed = tmp_path / ".venv/mindtrace"
+    installed.mkdir(parents=True)
+    (installed / "train.py").touch()
+    assert state(installed) == {}, "the commit is another project's"
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert git_state(tmp_path) == {}, "there is no git"
+    assert state(tmp_path) == {}, "there is no git"
+
+
+def test_the_commit_is_that_of_the_code_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = git_state.__wrapped__()
+    monkeypatch.chdir(tmp_path)
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "-m", "one", "--allow-empty")
+    assert git_state.__wrapped__() == here
 
 
 def test_what_is_known_of_machine_code_person_and_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import logging
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,8 +21,8 @@ from mindtrace.config.settings import Settings, load_settings
 from mindtrace.data.datamodule import ImageDataModule
 from mindtrace.errors import InterruptedByUser, StoreError
 from mindtrace.models import ImageClassifier
-from mindtrace.registry.names import PREFIX, model_name_of
-from mindtrace.registry.provenance import environment
+from mindtrace.registry.names import model_name_of
+from mindtrace.registry.provenance import run_name, run_tags
 from mindtrace.registry.publish import Published, register
 from mindtrace.registry.store import Run, Store, start_run
 from mindtrace.training.callbacks import BestWeights
@@ -42,19 +43,12 @@ _DEVICES = ("cpu", "cuda", "mps")
 @contextmanager
 def run_finished_or_failed(run: Run) -> Iterator[None]:
     """End the run as the block ends: FINISHED, KILLED or FAILED."""
-    with run_failed_on_error(run):
-        yield
-    run.end("FINISHED")
-
-
-@contextmanager
-def run_failed_on_error(run: Run) -> Iterator[None]:
-    """End the run as KILLED or FAILED if the block raises; else it goes on."""
     try:
         yield
     except BaseException as error:
         _end_after(error, run)
         raise
+    run.end("FINISHED")
 
 
 def _end_after(error: BaseException, run: Run) -> None:
@@ -102,7 +96,7 @@ class MlflowLightningCallback(pl.Callback):
 
         Args:
             experiment_name: of MLflow.
-            run_name: MLflow invents one for None.
+            run_name: None names it by model, network and seed.
             tracking_uri: None for `[registry] tracking_uri`.
             job_id: kept as a tag.
             log_system_metrics: processor, memory and disk, sampled by MLflow.
@@ -131,14 +125,18 @@ class MlflowLightningCallback(pl.Callback):
         self._model_name = model_name_of(self._settings)
         self._best = BestWeights(self._settings.train.monitor)
         uri = self.tracking_uri or self._settings.registry.tracking_uri
-        tags = {PREFIX + key: value for key, value in environment().items()}
-        if self.job_id is not None:
-            tags[PREFIX + "job_id"] = self.job_id
+        source = sys.argv[0] or "python"
+        tags = run_tags(self._settings, self._model_name, self.job_id, source)
+        name, data = self.run_name, getattr(trainer, "datamodule", None)
+        if not (isinstance(pl_module, ImageClassifier) and isinstance(data, ImageDataModule)):
+            tags["mlflow.note.content"] = f"{type(pl_module).__name__}, which no settings describe"
+        elif name is None:
+            name = run_name(self._settings, self._model_name)
         store = Store(uri, self._settings.dirs.root)
-        run = start_run(store, self.experiment_name, self.run_name, tags)
+        run = start_run(store, self.experiment_name, name, tags)
         self._run, self.run_id = run, run.run_id
         params = {"max_epochs": trainer.max_epochs, **flatten_dict(pl_module.hparams)}
-        batch_size = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
+        batch_size = getattr(data, "batch_size", None)
         params |= {} if batch_size is None else {"batch_size": batch_size}
         run.log_params({**params, **self.hyperparameters})
         run.log_text(self._settings.to_ini(), "config.ini")
@@ -163,12 +161,9 @@ class MlflowLightningCallback(pl.Callback):
         """Register the best weights, then end the run."""
         if self._run is None:
             return
-        try:
-            self.published = self._register(trainer, pl_module, self._run)
-        except BaseException as error:
-            self.on_exception(trainer, pl_module, error)
-            raise
-        self._closed().end("FINISHED")
+        run = self._closed()
+        with run_finished_or_failed(run):
+            self.published = self._register(trainer, pl_module, run)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
@@ -186,6 +181,7 @@ class MlflowLightningCallback(pl.Callback):
             _LOG.warning("run %s is logged, no version is registered: %s", run.run_id, reason)
             return None
         assert isinstance(data, ImageDataModule) and isinstance(pl_module, ImageClassifier)
+        run.log_dataset(self._settings.data, data.digests())
         # A copy with the best weights: the caller's own model is left as it ended.
         card = dataclasses.replace(
             pl_module.model_config, spec=data.spec, class_names=data.class_names
@@ -212,7 +208,7 @@ class MlflowLightningCallback(pl.Callback):
         if made.warning is not None:
             _LOG.warning(made.warning)
         champion = ", the champion" if made.champion else ""
-        rank_zero_info(f"registered {made.model_name}/{made.version}{champion}")
+        rank_zero_info(f"registered {made.label}{champion}")
         return made
 
     def _closed(self) -> Run:

@@ -36,6 +36,10 @@ ONE_CLASS = "one_class"
 # One writer wins each revision, so only many concurrent writers make one lose this often.
 ATTEMPTS = 40
 _LONGEST_PAUSE = 0.05  # seconds
+# What MLflow's pages, which cannot hide a registered model, say of the companion.
+_ABOUT = """No model, but the history of the champions of {0}, which mindtrace keeps here: each
+version is an entry, its tags say who made which version champion, when and why
+(`mindtrace registry history {0}`). Leave it as it is: without it nobody can roll back."""
 # What MLflow says when others created versions of this name in each of its attempts.
 _GAVE_UP = "Giving up after"
 
@@ -205,7 +209,7 @@ class ChampionLog:
         source = f"runs:/{run_id}/{BUNDLE}" if run_id else "mindtrace"
         with store_errors(store.uri):
             if entry.revision == 1:
-                ensure_model(store, name, "history of champions, kept by mindtrace")
+                ensure_model(store, name, _ABOUT.format(self.model_name))
             try:
                 store.client.create_model_version(
                     name, source, run_id, tags=tags, await_creation_for=0

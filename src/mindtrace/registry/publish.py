@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version as version_of
@@ -18,9 +19,17 @@ from mindtrace.bundle import manifest
 from mindtrace.bundle.bundle import ONNX_FILE, Contents, weights_digest, write_contents
 from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.urls import file_path
+from mindtrace.errors import StoreError
 from mindtrace.registry.champions import ONE_CLASS, ensure_model, promote_first_version
 from mindtrace.registry.names import BUNDLE, METRIC, PREFIX
-from mindtrace.registry.provenance import code_digest, environment, git_state, times, who
+from mindtrace.registry.provenance import (
+    code_digest,
+    environment,
+    git_state,
+    run_name,
+    times,
+    who,
+)
 from mindtrace.registry.store import End, Run, Store, if_there, store_errors, upload
 from mindtrace.system import sync
 
@@ -41,6 +50,10 @@ class Published:
     tags: Mapping[str, str]  # ours, without their prefix
 
     @property
+    def label(self) -> str:
+        return f"{self.model_name}/{self.version}"
+
+    @property
     def bundle_digest(self) -> str:
         return self.tags.get("bundle_digest", "")
 
@@ -55,8 +68,8 @@ class Published:
         if answer is None:
             return None
         rest = "" if self.champion else ", so it does not become champion by being first"
-        name = f"{self.model_name}/{self.version}"
-        return f"{name} answers '{answer}' to every test image{rest}; train it longer or otherwise"
+        says = f"{self.label} answers '{answer}' to every test image{rest}"
+        return f"{says}; train it longer or otherwise"
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -90,7 +103,7 @@ def register(
     metadata = {
         **environment(),
         **times(result.started_at, result.ended_at),
-        **git_state(Path.cwd()),
+        **git_state(),
         "who": who(),
         "seed": str(settings.train.seed),
         "best_epoch": str(result.best_epoch),
@@ -102,7 +115,7 @@ def register(
         **{f"pretrained_{key}": value for key, value in pretrained.items()},
         **{METRIC + name: repr(float(value)) for name, value in result.metrics.items()},
     }
-    return publish(
+    made = publish(
         run.store,
         model_name=model_name,
         run_id=run.run_id,
@@ -110,6 +123,9 @@ def register(
         metadata=metadata,
         before_register=before_register,
     )
+    with suppress(StoreError):  # a name is not worth losing the version for
+        run.rename(run_name(settings, model_name), run_name(settings, made.label))
+    return made
 
 
 def config_digest(settings: Settings) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindtrace.bundle.bundle import CONFIG_FILE, WEIGHTS_FILE, read_data, weights_digest
@@ -164,7 +163,7 @@ def _deviations(
     names = list(_DIGESTS)
     if located.row is not None:
         tags, here = located.row.own_tags, environment()
-        then, now = {**tags, **then}, {**here, **git_state(Path.cwd()), **now}
+        then, now = {**tags, **then}, {**here, **git_state(), **now}
         names += [name for name in (*here, "git_commit", "git_dirty") if name in tags]
     found = [
         Deviation(name, then.get(name), now.get(name))

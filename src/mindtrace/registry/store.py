@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -14,7 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 # Of a server MLflow prints addresses of runs, between our results, and bars of its own.
@@ -26,7 +27,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.entities.paged_list import PagedList
@@ -46,6 +47,10 @@ from mindtrace.registry.database import (
 from mindtrace.registry.names import ARTIFACTS, is_below, resolve
 from mindtrace.registry.reader import Reader, open_database
 from mindtrace.system import file_lock
+
+if TYPE_CHECKING:
+    from mindtrace.config.sections import DataSettings
+    from mindtrace.data.batches import DataDigests
 
 _LOG = logging.getLogger("mindtrace")
 T = TypeVar("T")
@@ -304,14 +309,26 @@ class Run:
             for start in range(0, len(rows), _PARAM_BATCH):
                 self.store.client.log_batch(self.run_id, params=rows[start : start + _PARAM_BATCH])
 
+    def log_dataset(self, data: DataSettings, digests: DataDigests) -> None:
+        """Record what the run trains on; MLflow keeps the first 36 characters of a digest."""
+        name = data.source if data.dir is None else Path(data.dir).name
+        source = json.dumps({"uri": str(data.dir or data.source)})
+        profile = json.dumps(dict(digests.counts))
+        found = Dataset(name, digests.data_digest[:36], "local", source, profile=profile)
+        context = [InputTag("mlflow.data.context", "training")]
+        with store_errors(self.store.uri):
+            self.store.client.log_inputs(self.run_id, [DatasetInput(found, context)])
+
+    def rename(self, before: str, name: str) -> None:
+        """Give the run another name, if it still has the one before."""
+        with store_errors(self.store.uri):
+            if self.store.client.get_run(self.run_id).info.run_name == before:
+                self.store.client.update_run(self.run_id, name=name)
+
     def log_text(self, text: str, file: str) -> None:
         """Keep a text as an artifact of the run."""
         with store_errors(self.store.uri):
             self.store.client.log_text(self.run_id, text, file)
-
-    def log_folder(self, folder: Path, name: str) -> None:
-        """Keep the files of a folder as artifacts of the run, under `name`."""
-        upload(self.store, self.run_id, folder, name)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Send metrics in the background, until the store has them; `end` waits for them."""

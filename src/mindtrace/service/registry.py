@@ -5,15 +5,17 @@ from __future__ import annotations
 import configparser
 import contextlib
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from mindtrace.bundle import manifest
 from mindtrace.config.settings import Settings
-from mindtrace.config.urls import file_path
+from mindtrace.config.urls import file_path, masked
 from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError, nearest
 from mindtrace.registry.maintenance import require_empty
@@ -79,6 +81,7 @@ class VersionDetail(VersionSummary):
     files: Mapping[str, int]  # of its bundle, name to size in bytes
     input: Mapping[str, Any]  # what its network takes: size, mode, scale, mean, std
     report: str | None  # where the report of its training is: a path, or a URI of its store
+    mlflow_ui: str | None  # its run's page, or the command that serves such pages
 
 
 @dataclass(frozen=True)
@@ -216,7 +219,17 @@ def show_version(settings: Settings, ref: str) -> VersionDetail:
         input=spec,
         # A store that is no folder is not asked whether it is there.
         report=None if local and not local.is_file() else str(local or report) if report else None,
+        mlflow_ui=row.run_id and _mlflow_ui(settings.registry.tracking_uri, row.run_id),
     )
+
+
+def _mlflow_ui(uri: str, run_id: str) -> str:
+    """The page of a run on a server, without its password; else the command for MLflow's own."""
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        host = parts.netloc.rpartition("@")[2]
+        return f"{parts.scheme}://{host}{parts.path.rstrip('/')}/#/runs/{run_id}"
+    return f"mlflow ui --backend-store-uri {shlex.quote(masked(uri))}"
 
 
 def report_files(detail: VersionDetail) -> dict[str, Path]:

@@ -19,7 +19,7 @@ from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, masked
 from mindtrace.errors import InterruptedByUser, MindtraceError, NotFoundError, StoreError, listed
 from mindtrace.progress import Progress
-from mindtrace.registry.names import PREFIX, model_name_of, require_writable
+from mindtrace.registry.names import model_name_of, require_writable
 from mindtrace.system import Interrupts, auto_device, hide_gpus, interruptible
 
 if TYPE_CHECKING:
@@ -115,11 +115,13 @@ def train(
     warm_start: bool = False,
     resume: str | None = None,
     allow_leakage: bool = False,
+    run_name: str | None = None,
 ) -> TrainOutcome:
     """Train, test the best weights, register them as a version.
 
     `guard` is that of a job; `parent` the version (`NAME/VERSION`) that it started from, with
     `warm_start` from its weights; `resume` (`last` or a run id) goes on from a checkpoint.
+    `run_name` is that of a new MLflow run; None names it by model or version, network and seed.
     """
     began = time.perf_counter()
     progress = progress or Progress()
@@ -151,7 +153,8 @@ def train(
             if found is not None:
                 return _outcome_of_earlier(found, time.perf_counter() - began, reused=True)
         job_id = None if guard is None else guard.job_id
-        with _opened_run(store, settings, name, data, interrupts, job_id, resumed) as (run, folder):
+        opened = _opened_run(store, settings, name, data, interrupts, job_id, resumed, run_name)
+        with opened as (run, folder):
             run.note = progress.note
             with interrupts.deferred():
                 result = fit(
@@ -282,10 +285,13 @@ def _prepared(
     data.progress = progress
     data.prepare_data()
     data.setup()
-    images = listed_images(data) if data.owner == "user" else []
+    images = listed_images(data, alone=False)
     same = duplicates_of(images)
     error = leakage_error(same, parted_groups(images, data.made_by), data.made_by)
+    notes = (*data.notes, *remarks(same, data.made_by))
     if error is not None and not allow_leakage:
+        for note in notes:
+            progress.note(note)
         raise error
     if resumed is not None:
         digest = data.digests().data_digest
@@ -296,7 +302,7 @@ def _prepared(
         progress.note(f"warning: {warning}")
         model.model_config = replace(model.model_config, pretrained={"warning": warning})
     progress.note(_summary(settings, model.model_config))
-    for note in (*data.notes, *remarks(same, data.made_by)):
+    for note in notes:
         progress.note(note)
     return settings, data, model
 
@@ -322,17 +328,17 @@ def _opened_run(
     interrupts: Interrupts,
     job_id: str | None,
     resumed: Checkpoint | None,
+    run_name: str | None,
 ) -> Iterator[tuple[Run, Path]]:
     """An MLflow run and its checkpoint folder; the run ends as the block ends."""
-    from mindtrace.registry.callbacks import run_failed_on_error, run_finished_or_failed
-    from mindtrace.registry.provenance import environment
+    from mindtrace.registry import provenance
+    from mindtrace.registry.callbacks import run_finished_or_failed
     from mindtrace.registry.store import resume_run, start_run
     from mindtrace.training import checkpoint
 
     config, digest = settings.to_ini(), data.digests().data_digest
-    tags = {PREFIX + key: value for key, value in environment().items()}
-    if job_id is not None:
-        tags[PREFIX + "job_id"] = job_id
+    run_name = run_name or provenance.run_name(settings, name)
+    tags = provenance.run_tags(settings, name, job_id)
     params = {
         f"{row.section}.{row.key}": row.value
         for row in settings.rows()
@@ -344,15 +350,16 @@ def _opened_run(
             if resumed is not None:
                 folder, found = resumed
                 run = resume_run(store, found.run_id)
+                stack.enter_context(run_finished_or_failed(run))
                 if config != found.config:  # more epochs
                     checkpoint.write_identity(folder, replace(found, config=config))
             else:
-                run = start_run(store, settings.registry.experiment_name or name, None, tags)
-                with run_failed_on_error(run):
-                    run.log_params(params)
-                    wanted = checkpoint.Identity(run.run_id, name, config, digest, data.split_rule)
-                    folder = checkpoint.begin(settings.dirs.checkpoints, wanted)
-            stack.enter_context(run_finished_or_failed(run))
+                run = start_run(store, settings.registry.experiment_name or name, run_name, tags)
+                stack.enter_context(run_finished_or_failed(run))
+                run.log_params(params)
+                run.log_dataset(settings.data, data.digests())
+                wanted = checkpoint.Identity(run.run_id, name, config, digest, data.split_rule)
+                folder = checkpoint.begin(settings.dirs.checkpoints, wanted)
         try:
             yield run, folder
         except (InterruptedByUser, StoreError) as error:
@@ -366,6 +373,7 @@ def _log_report(run: Run, result: TrainResult) -> Report:
     """Make the report of the test and its plots, and keep them with the run."""
     import numpy as np
 
+    from mindtrace.registry.store import upload
     from mindtrace.training.plots import write_report
     from mindtrace.training.report import report
 
@@ -374,7 +382,7 @@ def _log_report(run: Run, result: TrainResult) -> Report:
     found = report(result.test, names, np.bincount(labels, minlength=len(names)), test.files)
     with tempfile.TemporaryDirectory(prefix="mindtrace-") as folder:
         write_report(Path(folder), found, result.course, test, names)
-        run.log_folder(Path(folder), "report")
+        upload(run.store, run.run_id, Path(folder), "report")
     return found
 
 

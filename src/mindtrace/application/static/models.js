@@ -203,11 +203,15 @@ async function about(version) {
 function onePage({ item, report, plots }) {
   const { version, metrics, params, environment, files, git } = item;
   const digests = Object.entries(item).filter(([key]) => key.endsWith("_digest"));
-  const made = [["run_id", item.run_id], ["job_id", item.job_id], ["commit", git.commit],
-    ["uncommitted changes", git.dirty], ...Object.entries(environment)];
+  const { mlflow_ui: ui } = item; // its run's page, or a command
+  const made = [["run_id", item.run_id],
+    ["its run in MLflow", ui?.startsWith("http") ? el("a", { href: ui }, ui) : ui],
+    ["its report as one page", report ? `mindtrace registry report ${name}/${version}` : null],
+    ["job_id", item.job_id], ["commit", git.commit], ["uncommitted changes", git.dirty],
+    ...Object.entries(environment)];
   const more = (title, rows) => el("details", {}, el("summary", {}, title),
     table(["Name", "Value"], rows.filter(([, value]) => value != null)
-      .map(([key, value]) => [key, `${value}`]), "plain wrap"));
+      .map(([key, value]) => [key, value instanceof Node ? value : `${value}`]), "plain wrap"));
   return [
     el("div", { class: "titled", "data-version": version },
       el("p", {}, el("a", { href: "#models" }, `All versions of ${name}`), tags(item)),
@@ -228,7 +232,8 @@ function onePage({ item, report, plots }) {
         one.class_name, `${one.images}`, percent(one.precision), percent(one.recall),
         percent(one.f1),
       ]), "plain tall")) : el("p", { class: "soft" }, "This server has no report of its training."),
-    el("div", { class: "plots" }, plots.map(([title, blob]) => el("figure", { class: "card" },
+    el("div", { class: "plots" }, plots.map(([title, blob]) => el("figure",
+      { class: title === PLOTS["mistakes.png"] ? "card whole" : "card" },
       el("figcaption", {}, title), el("img", { src: URL.createObjectURL(blob), alt: title,
         onload: ({ target }) => URL.revokeObjectURL(target.src) })))),
     el("div", { class: "card" },
