@@ -33,6 +33,7 @@ SPEC = ImageSpec(mode="L", height=8, width=8, mean=(0.5,), std=(0.5,))
 CLASSES = ("dark", "bright", "other")
 
 Serve = Callable[..., contextlib.AbstractContextManager[httpx.Client]]
+PATIENCE = 60.0  # seconds: until a server that does not answer fails its test
 JSON, PNG = {"content-type": "application/json"}, {"content-type": "image/png"}
 
 
@@ -125,7 +126,7 @@ def _serving(
         thread.start()
         try:
             with httpx.Client(
-                base_url=url_of(*listener.getsockname()[:2]), trust_env=False
+                base_url=url_of(*listener.getsockname()[:2]), trust_env=False, timeout=PATIENCE
             ) as client:
                 yield client
         finally:

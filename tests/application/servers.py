@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from tests.application.conftest import PNG, png
-
-PATIENCE = 60.0  # seconds: until a server that does not answer fails its test
+from tests.application.conftest import PATIENCE, PNG, png
 
 
 @contextlib.contextmanager

@@ -269,7 +269,7 @@ def test_a_job_is_followed_by_many_from_any_place_to_its_end(
     job_id = idle.post("/retrain", json={}).json()["job_id"]
 
     def follow() -> list[tuple[int, str, Any]]:
-        with httpx.Client(base_url=idle.base_url, trust_env=False) as own:
+        with httpx.Client(base_url=idle.base_url, trust_env=False, timeout=60) as own:
             return list(events(own, job_id))
 
     with ThreadPoolExecutor(20) as threads:

@@ -293,7 +293,7 @@ def test_uvicorn_by_import_string(root: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     command = ["-m", "uvicorn", "mindtrace.application.api:app", "--port", str(port)]
-    with started(command) as process, httpx.Client(trust_env=False) as client:
+    with started(command) as process, httpx.Client(trust_env=False, timeout=PATIENCE) as client:
 
         def live() -> httpx.Response | None:
             with contextlib.suppress(httpx.TransportError):

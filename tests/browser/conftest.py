@@ -88,8 +88,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
                 pixels = ground + draw.integers(-20, 20, ground.shape)
                 Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number}.png")
         # Enough that it does not answer one class to everything, and is champion.
-        words = ("--model", "cnn", "--max-epochs", "10", "--lr", "0.003", "--model-name", name)
-        words += ("--set", "data.image_size=24", "--set", "data.batch_size=8")
+        words = ("--model", "mlp", "--max-epochs", "10", "--lr", "0.003", "--model-name", name)
+        for key in ("data.image_size=24", "data.batch_size=16", "data.augment=none"):
+            words += ("--set", key)
+        words += ("--set", "compute.threads=1")
         env = {**os.environ, "DIR_PATHS__ROOT": str(folder)}
         _run("-m", "mindtrace", "train", folder / "pictures", *words, env=env)
 

@@ -43,7 +43,8 @@ def test_an_image_is_classified(server: Server, visit: Visit, tmp_path: Path) ->
     with page.expect_response("**/inference") as told:
         draw(page, FOUR[1:])
     sent = json.loads(told.value.request.post_data or "")
-    answer = httpx.post(f"{server.url}/inference", json={"image": sent["image"]}, trust_env=False)
+    again = {"json": {"image": sent["image"]}, "trust_env": False, "timeout": 60}
+    answer = httpx.post(f"{server.url}/inference", **again)
     assert answer.json()["label"] == told.value.json()["label"]
     with page.expect_response("**/inference") as told:
         undo.click()

@@ -194,7 +194,7 @@ def test_a_version_is_served_from_there(two: Path, image: Path) -> None:
         address = re.search(r"http://[^,]+", server.stderr.readline())
         assert address is not None
         content = {"content": image.read_bytes(), "headers": {"Content-Type": "image/png"}}
-        answer = httpx.post(f"{address[0]}/inference", **content)  # type: ignore[arg-type]
+        answer = httpx.post(f"{address[0]}/inference", timeout=60, **content)  # type: ignore[arg-type]
         server.terminate()
         log = server.stderr.read()
     assert (answer.status_code, answer.json()["version"]) == (200, 2)
