@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.conftest import Mindtrace, RunCli
 
 pytestmark = [pytest.mark.slow, pytest.mark.proof]
-
-Mindtrace = Any
 
 
 @pytest.fixture
@@ -49,6 +47,7 @@ def test_a_folder_is_trained_and_its_version_says_with_what(
     root: Path,
     photos: Path,
     mindtrace: Mindtrace,
+    run_cli: RunCli,
     words: tuple[str, ...],
     line: str,
     network: str,
@@ -60,17 +59,18 @@ def test_a_folder_is_trained_and_its_version_says_with_what(
     assert trained.returncode == 0, trained.stderr
     said = trained.stderr.splitlines()
     assert line in said[:2]
-    shown = json.loads(mindtrace("registry", "show", "photos", "--json").stdout)
+    shown = json.loads(run_cli("registry", "show", "photos", "--json").stdout)
     assert set(shown["pretrained"]) == set(pretrained)
     assert all(text in shown["pretrained"][key] for key, text in pretrained.items())
     assert ("warning" in pretrained) == said[0].startswith("warning: [model] weights = default")
     assert shown["params"]["model.name"] == network
     assert shown["params"]["model.weights"] == ("none" if "warning" in pretrained else "default")
-    answer = mindtrace("predict", str(photos / "dark" / "0.png"), "--model", "photos", "--json")
-    assert answer.returncode == 0, answer.stderr
-    assert mindtrace("registry", "verify", "photos").returncode == 0
+    answer = run_cli("predict", str(photos / "dark" / "0.png"), "--model", "photos", "--json")
+    assert answer.exit_code == 0, answer.stderr
+    assert run_cli("registry", "verify", "photos").exit_code == 0
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("words", "names"),
     [
