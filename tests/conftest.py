@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -78,6 +79,15 @@ def clean_environment() -> dict[str, str]:
         if not _is_ours(name) and name not in _FOREIGN
     }
     return {**kept, **_QUIET}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals() -> None:
+    """Under `nohup`, or behind a shell's `&`, processes would not hear the signals of tests."""
+    for signum in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            default = signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
+            signal.signal(signum, default)
 
 
 @pytest.fixture(autouse=True)

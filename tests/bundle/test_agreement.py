@@ -70,7 +70,7 @@ def test_the_same_picture_in_other_modes_formats_and_sizes(
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "sets"),
     [
