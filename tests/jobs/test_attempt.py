@@ -115,7 +115,7 @@ def sleeping(claim: Claim) -> tuple[FakeWorker, Training]:
 
 def test_a_training_that_succeeds(claim: Claim, store: Store) -> None:
     worker = claim(says('{"event": "started", "max_epochs": 3}') + GOOD)
-    assert trained(worker) == {**MADE, "version": 7, "reused": False}
+    assert trained(worker) == {**MADE, "version": 7, "reused": False, "promotion": None}
     job = worker.job
     assert (job.attempts, job.epoch, job.max_epochs, job.val_acc) == (1, 1, 3, 0.5)
     assert "epoch 1/3  val_acc 0.5000" in worker.queue.log(worker.job_id).decode()

@@ -18,7 +18,7 @@ VERSION = {"model_name": "m", "version": 7}
 
 @pytest.fixture
 def made(work: Workplace) -> Worker:
-    return Worker(work, promote="gate", lease=10.0)
+    return Worker(work, lease=10.0)
 
 
 def course(made: Worker) -> Job:
@@ -42,15 +42,15 @@ def broken(*_: object) -> None:
     raise ValueError("mine")
 
 
-def test_a_promotion_that_breaks_leaves_the_version(
+def test_what_became_of_the_promotion_is_recorded(
     made: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcome = {"state": "succeeded", "open_runs": False, **VERSION, "reused": False}
+    promotion = {"promoted": False, "verdict": "HOLD", "message": "too few images"}
+    outcome = {"state": "succeeded", "open_runs": False, **VERSION, "promotion": promotion}
     monkeypatch.setattr(Attempt, "train", lambda _: outcome)
-    monkeypatch.setattr(worker, "promote", broken)
     job = course(made)
     assert (job.state, job.version, job.error) == ("succeeded", 7, None)
-    assert job.promotion == {"promoted": False, "verdict": None, "message": "ValueError: mine"}
+    assert job.promotion == promotion
 
 
 @pytest.mark.parametrize(("found", "state"), [({}, "failed"), (VERSION, "succeeded")])

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.jobs.fake import FakeWorker, LostError
+from tests.jobs.fake import FakeWorker
 
-from mindtrace.config.settings import load_settings
-from mindtrace.jobs import promote as module
-from mindtrace.jobs.attempt import Attempt, Workplace
+from mindtrace.config.settings import Settings, load_settings
+from mindtrace.errors import ConflictError, InterruptedByUser, StoreError, UsageError
+from mindtrace.jobs.attempt import Workplace, train_command
 from mindtrace.jobs.job import Request
-from mindtrace.jobs.promote import promote
+from mindtrace.jobs.queue import RegistrationGuard
 from mindtrace.jobs.reconcile import reconcile_runs
-from mindtrace.service.promotion import history
-from mindtrace.system import ChildResult
+from mindtrace.service import promotion as module
+from mindtrace.service.promotion import history, promote_for_job
 
-OUTCOME = {"state": "succeeded", "model_name": "digits", "version": 1, "reused": False}
-ENTRY = {"revision": 3, "to": 7, "action": "promote", "verdict": "PROMOTE", "reason": None}
+FOUND = {"promoted": False, "verdict": "HOLD", "message": "too few images"}
 
 
 @pytest.fixture
@@ -29,91 +29,133 @@ def worker(work: Workplace) -> FakeWorker:
     return FakeWorker(work.queue, job_id, work=work).begin()
 
 
+def guard_of(worker: FakeWorker) -> RegistrationGuard:
+    return RegistrationGuard(worker.job_id, worker.fence, False, worker.queue)
+
+
+class KilledError(BaseException):
+    """The process is no more."""
+
+
 class Registry:
-    """Answers in the place of `mindtrace registry`."""
+    """The history of champions, and a gate that says HOLD; `before` and `after` it decides."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, ...]] = []
-        self.history: list[dict[str, Any]] = [ENTRY]
-        self.promoted: list[ChildResult] = []  # what `promote` answers, in turn
+        self.entries = [SimpleNamespace(to=7, action="promote", verdict="PROMOTE", reason=None)]
+        self.asked: list[dict[str, Any]] = []
+        self.read: Callable[[], None] = lambda: None
+        self.before: Callable[[], None] = lambda: None
+        self.after: Callable[[], None] = lambda: None
 
-    def ask(self, _: Attempt, *words: str) -> ChildResult:
-        self.asked.append(words)
-        if words[0] == "promote":
-            return self.promoted.pop(0)
-        return ChildResult(0, "\n".join(map(json.dumps, self.history)).encode(), b"")
+    def history(self, *_: Any) -> list[Any]:
+        found = [*self.entries]
+        self.read()
+        return found
+
+    def promote(self, _: Settings, ref: str, **asked: Any) -> Any:
+        self.asked.append({"ref": ref, **asked})
+        self.before()
+        if asked["if_revision"] != len(self.entries):
+            raise ConflictError("others were quicker")
+        mine = {"to": 1, "action": "refuse", "verdict": "HOLD", "reason": asked["reason"]}
+        self.entries.append(SimpleNamespace(**mine))
+        self.after()
+        return SimpleNamespace(promoted=False, verdict="HOLD", reasons=("too few images",))
 
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     found = Registry()
-    monkeypatch.setattr(module, "_registry", found.ask)
+    monkeypatch.setattr(module, "history", found.history)
+    monkeypatch.setattr(module, "promote", found.promote)
     return found
 
 
-def result(**fields: Any) -> ChildResult:
-    return ChildResult(0, json.dumps(fields).encode(), b"")
+def decide(worker: FakeWorker, policy: str = "gate") -> dict[str, Any] | None:
+    settings = load_settings(sets=["DIR_PATHS.ROOT=/none", f"jobs.promote={policy}"], environ={})
+    return promote_for_job(settings, "digits", 1, guard_of(worker))
 
 
-def error(kind: str, message: str) -> ChildResult:
-    fields = {"error": {"type": kind, "message": message}}
-    return ChildResult(1, b"", json.dumps(fields).encode())
+def once(*acts: Callable[[], None]) -> Callable[[], None]:
+    """Does these, one a call, and then nothing."""
+    left = [*acts]
+    return lambda: left.pop(0)() if left else None
+
+
+def raises(error: BaseException) -> Callable[[], None]:
+    def act() -> None:
+        raise error
+
+    return act
 
 
 @pytest.mark.parametrize(
-    ("policy", "own", "outcome"),
-    [
-        ("never", None, OUTCOME),
-        ("gate", None, {"state": "failed"}),
-        ("always", None, {**OUTCOME, "reused": True}),
-        # Not the worker has the say, which may be of another machine.
-        ("always", "never", OUTCOME),
-    ],
+    ("own", "policy"), [(None, "gate"), ("never", "never"), ("always", "always")]
 )
-def test_nobody_asked(
-    worker: FakeWorker, registry: Registry, policy: str, own: str | None, outcome: dict[str, Any]
-) -> None:
-    worker.attempt.request = Request("", promote=own)
-    assert promote(worker.attempt, outcome, policy) is None
+def test_who_asked_has_the_say_not_the_worker(own: str | None, policy: str) -> None:
+    # Which may be of another machine.
+    words = train_command(Path("c"), "j", 1, Request("", promote=own), "gate", resume=False)
+    assert words[words.index("--set") + 1] == f"jobs.promote={policy}"
+
+
+def test_nobody_asked(worker: FakeWorker, registry: Registry) -> None:
+    assert decide(worker, "never") is None
     assert registry.asked == []
 
 
-@pytest.mark.parametrize(("policy", "force"), [("gate", []), ("always", ["--force"])])
-def test_it_is_promoted_at_the_revision_that_was_read(
-    worker: FakeWorker, registry: Registry, policy: str, force: list[str]
+@pytest.mark.parametrize(("policy", "force"), [("gate", False), ("always", True)])
+def test_it_is_decided_at_the_revision_that_was_read(
+    worker: FakeWorker, registry: Registry, policy: str, force: bool
 ) -> None:
-    registry.promoted = [
-        error("ConflictError", "others were quicker"),
-        result(promoted=False, verdict="HOLD", reasons=["too few images"]),
-    ]
-    worker.attempt.request = Request("", promote=policy)
-    found = promote(worker.attempt, OUTCOME, "never")
-    assert found == {"promoted": False, "verdict": "HOLD", "message": "too few images"}
-    reason = ["--reason", f"job {worker.job_id}"]
-    asked = ("promote", "digits/1", *reason, *force, "--if-revision", "3")
-    assert registry.asked[1::2] == [asked, asked]
+    others = SimpleNamespace(to=6, action="promote", verdict=None, reason="by hand")
+    registry.before = once(lambda: registry.entries.append(others))
+    assert decide(worker, policy) == FOUND
+    asked = {"ref": "digits/1", "reason": f"job {worker.job_id}", "force": force, "check": False}
+    assert registry.asked == [{**asked, "if_revision": 1}, {**asked, "if_revision": 2}]
+
+
+@pytest.mark.parametrize("moment", ["read", "before", "after"])
+@pytest.mark.parametrize("fault", [KilledError(), StoreError("away")])
+def test_an_attempt_that_dies_at_any_moment_leaves_one_decision(
+    worker: FakeWorker, registry: Registry, moment: str, fault: BaseException
+) -> None:
+    setattr(registry, moment, once(raises(fault)))
+    with pytest.raises(type(fault)):
+        decide(worker)
+    heir = FakeWorker(worker.queue, worker.job_id, "heir")
+    message = None if moment == "after" else FOUND["message"]
+    assert decide(heir) == {**FOUND, "message": message}
+    assert len(registry.entries) == 2
 
 
 def test_who_lost_the_job_decides_nothing(worker: FakeWorker, registry: Registry) -> None:
     FakeWorker(worker.queue, worker.job_id, "heir")
-    with pytest.raises(LostError):
-        promote(worker.attempt, OUTCOME, "always")
-    assert [words[0] for words in registry.asked] == ["history"]
+    with pytest.raises(InterruptedByUser):
+        decide(worker, "always")
+    assert registry.asked == []
 
 
-def test_a_decision_is_found_again_after_a_crash(worker: FakeWorker, registry: Registry) -> None:
-    mine = {"to": 1, "action": "refuse", "verdict": "HOLD", "reason": f"job {worker.job_id}"}
-    registry.history = [ENTRY, {**ENTRY, **mine}]
-    # The one that wrote this died; whoever goes on asks the history, and nobody else.
-    found = promote(worker.attempt, OUTCOME, "gate")
-    assert found == {"promoted": False, "verdict": "HOLD", "message": None}
-    assert [words[0] for words in registry.asked] == ["history"]
+def test_of_an_attempt_that_was_thought_dead_and_its_heir_one_decides(
+    worker: FakeWorker, registry: Registry
+) -> None:
+    def heir() -> None:
+        assert decide(FakeWorker(worker.queue, worker.job_id, "heir")) == FOUND
+
+    registry.before = once(heir)  # the first one sleeps between its checks and its decision
+    with pytest.raises(InterruptedByUser):
+        decide(worker)
+    assert len(registry.entries) == 2
 
 
-def test_what_others_change_all_the_time_is_told(worker: FakeWorker, registry: Registry) -> None:
-    registry.promoted = [error("ConflictError", "others were quicker")] * 9
-    found = promote(worker.attempt, OUTCOME, "gate")
-    assert found == {"promoted": False, "verdict": None, "message": "others were quicker"}
+@pytest.mark.parametrize(
+    ("fault", "tries"), [(ConflictError("quicker"), 5), (UsageError("other classes"), 1)]
+)
+def test_what_cannot_be_decided_is_told(
+    worker: FakeWorker, registry: Registry, fault: Exception, tries: int
+) -> None:
+    registry.before = raises(fault)
+    assert decide(worker) == {"promoted": False, "verdict": None, "message": str(fault)}
+    assert len(registry.asked) == tries
 
 
 @pytest.mark.proof
@@ -121,12 +163,13 @@ def test_what_others_change_all_the_time_is_told(worker: FakeWorker, registry: R
 def test_a_real_registry(trained: Path, worker: FakeWorker) -> None:
     root = worker.attempt.work.root
     shutil.copytree(trained, root, dirs_exist_ok=True)
-    found = promote(worker.attempt, OUTCOME, "gate")
+    settings = load_settings(sets=[f"DIR_PATHS.ROOT={root}", "jobs.promote=gate"], environ={})
+    guard = guard_of(worker)
+    found = promote_for_job(settings, "digits", 1, guard)
     assert found == {"promoted": True, "verdict": None, "message": "digits/1 is the champion"}
-    missing = promote(worker.attempt, {**OUTCOME, "version": 9}, "always")
+    missing = promote_for_job(settings, "digits", 9, guard)
     assert missing is not None
     assert (missing["promoted"], "no version 'digits/9'" in missing["message"]) == (False, True)
-    settings = load_settings(sets=[f"DIR_PATHS.ROOT={root}"], environ={})
     assert len(history(settings, "digits")) == 1
 
     environ, folder = worker.attempt.work.environ, root / "jobs"

@@ -100,7 +100,13 @@ def train(
             resume=resume,
             allow_leakage=allow_leakage,
         )
-    _show(call.console, document(outcome))
+    fields = document(outcome)
+    if guard is not None and outcome.version is not None and not outcome.reused:
+        from mindtrace.service.promotion import promote_for_job
+
+        name, version = outcome.model_name, outcome.version
+        fields["promotion"] = promote_for_job(settings, name, version, guard)
+    _show(call.console, fields)
     if not no_register:
         reference = f"{outcome.model_name}/{outcome.version}"
         call.console.next_step(f"mindtrace predict IMAGE --model {reference}")

@@ -54,12 +54,13 @@ Answer = TypeVar("Answer")
 
 
 def train_command(
-    config: Path, job_id: str, fence: int, request: Request, *, resume: bool
+    config: Path, job_id: str, fence: int, request: Request, promote: str, *, resume: bool
 ) -> list[str]:
     """The command line of a job's training."""
     return [
         *own_command("train", "--config", str(config), "--json"),
         *("--job-id", job_id, "--attempt", str(fence)),
+        *("--set", f"jobs.promote={request.promote or promote}"),
         *(("--parent", request.parent) if request.parent else ()),
         *(f"--{flag.replace('_', '-')}" for flag in FLAGS if getattr(request, flag)),
         *(("--resume", "last") if resume else ()),
@@ -75,6 +76,7 @@ class Workplace:
     checkpoints: Path
     environ: Mapping[str, str]  # all that a child sees
     stopping: threading.Event  # set when the worker should end
+    promote: str = "never"  # what a job promotes that does not say so itself
     grace: float = GRACE
     gives_way: bool = False  # trainings run at low priority, beside a server
 
@@ -154,13 +156,6 @@ class Attempt:
         self.job = replace(self.job, **changes)
         self._journal.set_event(RECORD, self.job.record())
 
-    def prepared(self) -> Path:
-        """The job's folder on this machine, with its configuration in it."""
-        folder = self.work.root / "jobs" / self.job.job_id
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG).write_text(self.request.config, encoding="utf-8")
-        return folder
-
     def _begin(self, lost: int) -> None:
         started = self.job.started_at or iso_time(datetime.now(UTC))
         attempts = self.job.attempts + 1
@@ -186,16 +181,19 @@ class Attempt:
         return ended
 
     def _train(self, checkpoints: Path, lock: IO[bytes], *, resume: bool) -> ChildResult:
-        folder, job_id = self.prepared(), self.job.job_id
-        wanted = GO_ON
+        work, request, job_id = self.work, self.request, self.job.job_id
+        folder, wanted = work.root / "jobs" / job_id, GO_ON
+        folder.mkdir(parents=True, exist_ok=True)
+        config = folder / CONFIG
+        config.write_text(request.config, encoding="utf-8")
         with Watchdog(
-            train_command(folder / CONFIG, job_id, self.fence, self.request, resume=resume),
+            train_command(config, job_id, self.fence, request, work.promote, resume=resume),
             folder=folder,
-            environ={**self.work.environ, "DIR_PATHS__CHECKPOINTS": str(checkpoints)},
+            environ={**work.environ, "DIR_PATHS__CHECKPOINTS": str(checkpoints)},
             # In the watchdog's thread, as the lines below wait for a database that is away.
-            stop=lambda: wanted != GO_ON or self.work.stopping.is_set(),
-            grace=self.work.grace,
-            gives_way=self.work.gives_way,
+            stop=lambda: wanted != GO_ON or work.stopping.is_set(),
+            grace=work.grace,
+            gives_way=work.gives_way,
             lock=lock.fileno(),
         ) as child:
             lock.write(str(child.process.pid).encode())
@@ -263,6 +261,7 @@ class Attempt:
             "model_name": result.get("model_name"),
             "version": result.get("version"),
             "reused": bool(result.get("reused")),
+            "promotion": result.get("promotion"),
         }
 
     def _failed(self, message: str, *, kind: str = "TrainingError") -> Outcome | None:

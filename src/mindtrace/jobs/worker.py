@@ -16,7 +16,6 @@ from mindtrace.errors import StoreError
 from mindtrace.jobs.attempt import Attempt, Outcome, Workplace, patiently
 from mindtrace.jobs.database import APPLICATION, QUEUE, VERSION, WORKFLOW
 from mindtrace.jobs.job import CANCELLED, FAILED, Request, iso_time
-from mindtrace.jobs.promote import promote
 from mindtrace.jobs.reconcile import reconcile_runs
 
 _ROUND = 0.5  # seconds between two checks for jobs of dead workers
@@ -37,10 +36,9 @@ class JobFailedError(Exception):
 class Worker:
     """A worker in this process; others take its job after `lease` seconds of silence."""
 
-    def __init__(self, work: Workplace, *, promote: str, lease: float) -> None:
+    def __init__(self, work: Workplace, *, lease: float) -> None:
         self._work = work
         self._queue = work.queue
-        self._policy = promote
         self._lease = lease
         # Unique for each start: DBOS would hand a running job to a second worker of this id.
         self._id = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -110,8 +108,7 @@ class Worker:
         outcome: Outcome | None = run_step({"name": "train"}, self._train, attempt)
         if outcome is None:
             return
-        promotion = run_step({"name": "promote"}, self._promote, attempt, outcome)
-        run_step({"name": "end"}, self._end, attempt, outcome, promotion)
+        run_step({"name": "end"}, self._end, attempt, outcome)
         state = outcome["state"]
         log.info("job %s %s", job_id, state)
         self._work.forget(job_id)
@@ -130,18 +127,10 @@ class Worker:
             self._park_if_stopping()
         return outcome
 
-    def _promote(self, attempt: Attempt, outcome: Outcome) -> Outcome | None:
-        try:
-            return promote(attempt, outcome, self._policy)
-        except Exception as error:
-            log.exception("job %s: its version was not promoted", attempt.job.job_id)
-            message = f"{type(error).__name__}: {error}"
-            return {"promoted": False, "verdict": None, "message": message}
-
-    def _end(self, attempt: Attempt, outcome: Outcome, promotion: Outcome | None) -> None:
+    def _end(self, attempt: Attempt, outcome: Outcome) -> None:
         fields = {name: outcome[name] for name in outcome if name not in ("state", "open_runs")}
         ended = iso_time(datetime.now(UTC))
-        attempt.save(**fields, promotion=promotion, begun=False, ended_at=ended)
+        attempt.save(**fields, begun=False, ended_at=ended)
         if outcome["open_runs"]:
             patiently(lambda: self._queue.note_open_runs(attempt.job.job_id, True))
 

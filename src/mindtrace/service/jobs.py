@@ -154,9 +154,10 @@ def work(
         environ=listed_environment(os.environ, own_places(settings) | {"HF_HUB_OFFLINE": "1"}),
         stopping=stopping,
         grace=grace,
+        promote=jobs.promote,
         gives_way=gives_way,
     )
-    Worker(workplace, promote=jobs.promote, lease=lease).run(ready)
+    Worker(workplace, lease=lease).run(ready)
 
 
 def secrets(settings: Settings) -> dict[str, str]:

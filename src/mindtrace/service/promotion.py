@@ -16,6 +16,8 @@ from mindtrace.documents import document
 from mindtrace.errors import (
     BundleError,
     ConflictError,
+    InterruptedByUser,
+    MindtraceError,
     NotFoundError,
     QueueFullError,
     StoreError,
@@ -43,12 +45,14 @@ from mindtrace.registry.reference import (
 from mindtrace.system import ChildResult, own_command
 
 if TYPE_CHECKING:
+    from mindtrace.jobs.queue import RegistrationGuard
     from mindtrace.registry.comparison import Comparison
     from mindtrace.registry.gate import Rule
     from mindtrace.registry.reader import ModelVersion, Reader
 
 CHILD_TIMEOUT = 60.0  # seconds: a store that is away must not hold a request for ever
 _TURN_TIMEOUT = 5.0  # seconds
+_TRIES = 5  # of a job, where others change the champion meanwhile
 _LONGEST_REASON = 1000  # MLflow's limit for a tag is above
 
 # Each child imports MLflow, and of concurrent changes only one wins: one at a time.
@@ -175,6 +179,43 @@ def promote(
     if check and not dry_run:
         outcome.require_passed()
     return outcome
+
+
+def promote_for_job(
+    settings: Settings, model_name: str, version: int, guard: RegistrationGuard
+) -> dict[str, Any] | None:
+    """Decide as `[jobs] promote` says, once for a job, however many of its attempts get here."""
+    policy, reason = settings.jobs.promote, f"job {guard.job_id}"
+    if policy == "never":
+        return None
+    message = ""
+    for _ in range(_TRIES):
+        try:
+            entries = history(settings, model_name)
+            # Of an attempt that lost the job and its heir only one decides: both read the history
+            # before they ask whether the job is theirs, and it must be the same afterwards.
+            guard.require()
+            for entry in entries:
+                if (entry.to, entry.reason) == (version, reason):  # an attempt's that died
+                    promoted = entry.action != REFUSE
+                    return {"promoted": promoted, "verdict": entry.verdict, "message": None}
+            found = promote(
+                settings,
+                f"{model_name}/{version}",
+                force=policy == "always",
+                reason=reason,
+                if_revision=len(entries),
+                check=False,
+            )
+            shown = found.reasons[0] if found.reasons else None
+            return {"promoted": found.promoted, "verdict": found.verdict, "message": shown}
+        except (InterruptedByUser, StoreError):
+            raise  # the next attempt decides, or finds what this one decided
+        except MindtraceError as error:
+            message = error.message
+            if not isinstance(error, ConflictError):
+                break
+    return {"promoted": False, "verdict": None, "message": message}
 
 
 def rollback(
