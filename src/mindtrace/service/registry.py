@@ -7,7 +7,7 @@ import contextlib
 import json
 import shlex
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,10 +17,9 @@ from mindtrace.bundle import manifest
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, masked
 from mindtrace.documents import document
-from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError, nearest
+from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError
 from mindtrace.registry.maintenance import require_empty
-from mindtrace.registry.names import PREFIX
-from mindtrace.registry.query import FREE, METRICS, Query, parse_columns, parse_query
+from mindtrace.registry.query import Query, parse_columns, parse_query
 from mindtrace.registry.reader import ALL, ModelVersion, Reader, open_reader
 from mindtrace.registry.reference import (
     Located,
@@ -37,8 +36,6 @@ PARTS = ("configuration", "data", "environment", "metrics")
 Value = str | float | None
 Row = TypeVar("Row")
 
-# Versions that are asked for their names when a query finds nothing.
-_ASKED = 20
 _DIGESTS = ("data_digest", "test_digest")
 _PRETRAINED = "pretrained_"
 _ENVIRONMENT = ("mindtrace", "torch", "lightning", "python", "platform", "who")
@@ -277,34 +274,7 @@ def _queried(
     rows = ask(reader, query)
     if not rows and name is not None:
         require_model(reader, name)
-    if not rows and where is not None:
-        _require_known(reader, name, query)
     return rows
-
-
-def _require_known(reader: Reader, name: str | None, query: Query) -> None:
-    """Nothing was found: raise for a `params.X` that resembles a known one."""
-    words = {group: word for word, (group, _) in FREE.items()}
-    free = [
-        field
-        for field in query.fields
-        if field.group in words and not field.name.startswith((PREFIX, *METRICS))
-    ]
-    rows = reader.versions(name, _ASKED) if free else []
-    names: Mapping[str, Callable[[ModelVersion], Iterable[str]]] = {
-        "param": lambda row: reader.params(row.run_id),
-        "tag": lambda row: row.tags,
-        "metric": lambda row: row.best_metrics,
-    }
-    for field in free:
-        known = {key for row in rows for key in names[field.group](row)}
-        close = None if field.name in known else nearest(field.name, sorted(known))
-        if close is not None:
-            word = words[field.group]
-            raise UsageError(
-                f"--where: none of the newest versions has {word}.{field.name}, "
-                f"did you mean {word}.{close}?"
-            )
 
 
 def _summary(row: ModelVersion) -> dict[str, Any]:
