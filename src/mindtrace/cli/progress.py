@@ -85,18 +85,17 @@ class BarProgress(LineProgress):
         self._bar = _rich_progress(*self._words)
         self._task = self._bar.add_task("starting", total=None)
         self._batches = self._max_epochs = 0
-        self._running = False
 
     def stage(self, text: str) -> None:
         self._bar.columns = self._words
         self._bar.update(self._task, description=text, refresh=True)
-        self._start()
+        self._bar.start()
 
     def started(self, max_epochs: int, batches: int) -> None:
         self._max_epochs, self._batches = max_epochs, batches
         self._bar.columns = (*self._words, *_count_columns())
         self._bar.reset(self._task, total=max_epochs * batches, description=f"epoch 1/{max_epochs}")
-        self._start()
+        self._bar.start()
 
     def advanced(self, epoch: int, done: int) -> None:
         self._bar.update(
@@ -106,21 +105,11 @@ class BarProgress(LineProgress):
         )
 
     def note(self, text: str) -> None:
-        # Through Rich while the bar moves, so that the two do not overwrite each other.
-        if self._running:
-            self._bar.console.print(text, markup=False, soft_wrap=True)
-        else:
-            super().note(text)
+        # Through Rich, so that it and the bar do not overwrite each other.
+        self._bar.console.print(text, markup=False, soft_wrap=True)
 
     def closed(self) -> None:
-        if self._running:
-            self._bar.stop()
-            self._running = False
-
-    def _start(self) -> None:
-        if not self._running:
-            self._bar.start()
-            self._running = True
+        self._bar.stop()
 
 
 def _rich_progress(*columns: ProgressColumn) -> RichProgress:
