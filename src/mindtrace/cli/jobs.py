@@ -161,7 +161,6 @@ def worker(
     lease: float = option(None, _HIDDEN, default=_LEASE, hidden=True, min=0.5),
     grace: float = option(None, _HIDDEN, default=_GRACE, hidden=True, min=0),
     lock_fd: int | None = option(None, "The lock, opened by the parent process.", hidden=True),
-    gives_way: bool = flag("--gives-way", "Low priority, beside a server.", hidden=True),
 ) -> None:
     """Run retraining jobs, one at a time.
 
@@ -185,7 +184,6 @@ def worker(
             _stopping(beside=lock_fd is not None),
             lease=lease,
             grace=grace,
-            gives_way=gives_way,
             ready=lambda name: call.console.ready({"worker_id": name}, f"worker {name} takes jobs"),
         )
         status = DONE

@@ -78,7 +78,6 @@ class Workplace:
     stopping: threading.Event  # set when the worker should end
     promote: str = "never"  # what a job promotes that does not say so itself
     grace: float = GRACE
-    gives_way: bool = False  # trainings run at low priority, beside a server
 
     def forget(self, job_id: str) -> None:
         """Remove this machine's files of a job that nobody will go on with."""
@@ -193,7 +192,6 @@ class Attempt:
             # In the watchdog's thread, as the lines below wait for a database that is away.
             stop=lambda: wanted != GO_ON or work.stopping.is_set(),
             grace=work.grace,
-            gives_way=work.gives_way,
             lock=lock.fileno(),
         ) as child:
             lock.write(str(child.process.pid).encode())

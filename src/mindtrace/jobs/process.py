@@ -57,7 +57,7 @@ def listed_environment(environ: Mapping[str, str], extra: Mapping[str, str]) -> 
 
 
 class Watchdog:
-    """Runs a command in a process group of its own and ends the whole group with it."""
+    """Runs a command, at low priority, in a process group of its own that ends with it."""
 
     def __init__(
         self,
@@ -67,7 +67,6 @@ class Watchdog:
         environ: Mapping[str, str],
         stop: Callable[[], bool] = lambda: False,
         grace: float = GRACE,
-        gives_way: bool = False,
         lock: int | None = None,
     ) -> None:
         """Start the command (OSError); `stop` is asked ten times a second, `lock` is inherited."""
@@ -92,7 +91,7 @@ class Watchdog:
             raise
         with contextlib.suppress(OSError):  # it may have ended already
             os.setpriority(os.PRIO_PGRP, self.process.pid, NICENESS)
-            if gives_way and sys.platform == "linux":
+            if sys.platform == "linux":
                 os.sched_setscheduler(self.process.pid, os.SCHED_BATCH, os.sched_param(0))
         self._threads = [
             threading.Thread(target=target, name="child", daemon=True)
@@ -155,21 +154,12 @@ class Watchdog:
 
 
 def run(
-    command: Sequence[str],
-    *,
-    folder: Path,
-    environ: Mapping[str, str],
-    limit: float,
-    gives_way: bool = False,
+    command: Sequence[str], *, folder: Path, environ: Mapping[str, str], limit: float
 ) -> ChildResult:
     """Run a command to its end, stopped after `limit` seconds; OSError."""
     deadline = time.monotonic() + limit
     with Watchdog(
-        command,
-        folder=folder,
-        environ=environ,
-        stop=lambda: time.monotonic() > deadline,
-        gives_way=gives_way,
+        command, folder=folder, environ=environ, stop=lambda: time.monotonic() > deadline
     ) as child:
         ended = child.wait()
     assert ended is not None

@@ -26,9 +26,9 @@ log = logging.getLogger("mindtrace.jobs")
 
 
 def worker_command(config: Path, lock: int, *, serving: bool) -> list[str]:
-    """The command line of a worker; beside a server its trainings give way to requests."""
-    beside = "--gives-way" if serving else "--quiet"
-    return own_command("worker", "--config", str(config), "--lock-fd", str(lock), beside)
+    """The command line of a worker; one that no server started is quiet."""
+    quiet = () if serving else ("--quiet",)
+    return own_command("worker", "--config", str(config), "--lock-fd", str(lock), *quiet)
 
 
 def hold_lock(root: Path) -> int | None:

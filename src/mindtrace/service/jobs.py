@@ -136,7 +136,6 @@ def work(
     *,
     lease: float,
     grace: float,
-    gives_way: bool,
     ready: Callable[[str], Any],
 ) -> None:
     """Take jobs until `stopping` is set; see `Worker`. Blocks; StoreError."""
@@ -155,7 +154,6 @@ def work(
         stopping=stopping,
         grace=grace,
         promote=jobs.promote,
-        gives_way=gives_way,
     )
     Worker(workplace, lease=lease).run(ready)
 
