@@ -1,4 +1,4 @@
-"""`mindtrace doctor`: checks the installation, the store, its champions and the server."""
+"""`mindtrace doctor`: checks the configuration, ROOT and the store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def doctor(
     call: Call,
     fix: bool = flag("--fix", "In a ROOT that was copied or moved, correct MLflow's paths."),
 ) -> None:
-    """Check the installation, the store, its champions and the server.
+    """Check the configuration, ROOT and the store.
 
     Exit code 1 if something is wrong; each such row says what to do. --fix rewrites paths in
     the SQLite database, and keeps a copy of it beside it; only MLflow's own tools need that.

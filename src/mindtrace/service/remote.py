@@ -40,7 +40,7 @@ class Link:
     }
     patient: ClassVar = True  # and asks again after 503, as Retry-After says
 
-    def __init__(self, url: str, token: bytes | None = None, *, patience: float = PATIENCE) -> None:
+    def __init__(self, url: str, token: bytes | None = None) -> None:
         """Check the URL; the first request opens the connection."""
         import urllib3
 
@@ -59,7 +59,7 @@ class Link:
             retry_after_max=LONGEST_WAIT,
         )
         self._pool = urllib3.connection_from_url(
-            self.url, headers=headers, retries=retries, timeout=patience
+            self.url, headers=headers, retries=retries, timeout=PATIENCE
         )
 
     def ask(self, method: str, path: str, **request: Any) -> Reply:
