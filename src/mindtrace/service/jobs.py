@@ -288,21 +288,17 @@ class RemoteJobs(Link):
 
     def follow(self, job_id: str) -> Iterator[tuple[str, Document]]:
         """Name and data of a job's events, to its end; waits for a server that restarts."""
-        from urllib3.exceptions import HTTPError
-
         read = partial(self._events, f"/jobs/{_safe(job_id)}/events")
-        away = (ConflictError, HTTPError)  # its database, or itself
+        away = (ConflictError, ConnectionError)  # its database, or itself
         try:
             yield from _followed(read, away, _REMOTE_TRIES, self._sleep)
-        except HTTPError as error:
+        except ConnectionError as error:
             raise self.stranger("does not answer any more") from error
 
     def log(self, job_id: str, offset: int) -> bytes:
-        from urllib3.exceptions import HTTPError
-
         try:
             return b"".join(self._open(f"/jobs/{_safe(job_id)}/log?offset={offset}"))
-        except HTTPError as error:
+        except ConnectionError as error:
             raise self.stranger(f"does not answer: {error}") from error
 
     def refused(self, reply: Reply) -> MindtraceError:
@@ -335,16 +331,20 @@ class RemoteJobs(Link):
                 fields = {}
 
     def _open(self, path: str, **request: Any) -> Iterator[bytes]:
-        """The lines of an answer that is not JSON."""
+        """The lines of an answer that is not JSON; ConnectionError."""
         from urllib3.exceptions import HTTPError
 
-        with closing(self.send("GET", path, preload_content=False, **request)) as response:
-            if response.status >= 300:
+        try:
+            with closing(self.send("GET", path, preload_content=False, **request)) as response:
+                if response.status < 300:
+                    yield from response
+                    return
                 fields = last_json(response.data)
-                if response.status == 503 and not fields:
-                    raise HTTPError("503")  # of a proxy, whose server restarts
-                raise self.refused(Reply(response.status, fields))
-            yield from response
+        except HTTPError as error:
+            raise ConnectionError(str(error)) from error
+        if response.status == 503 and not fields:
+            raise ConnectionError("503")  # of a proxy, whose server restarts
+        raise self.refused(Reply(response.status, fields))
 
 
 def _fault(row: Mapping[str, Any]) -> Fault:
