@@ -33,7 +33,7 @@ def test_nothing_is_wrong_before_the_first_training(tmp_path: Path) -> None:
     checks = _checks(_settings(root))
     assert not [check for check in checks.values() if check.state == "wrong"]
     assert "empty" in checks["store"].found
-    assert checks["configuration"].found == "--set"
+    assert checks["configuration"].found == "--set DIR_PATHS.ROOT"
     assert not root.exists()
 
 
