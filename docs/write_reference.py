@@ -30,7 +30,6 @@ _MODULES = ("mindtrace", "mindtrace.data", "mindtrace.models", "mindtrace.regist
 #: Names that are public, but not exported by a package above.
 _MORE = (
     ("mindtrace.config.settings", ("Settings", "load_settings")),
-    ("mindtrace.bundle.predictor", ("Predictor",)),
     ("mindtrace.utils", None),
 )
 

@@ -22,27 +22,11 @@ OUTPUT = "probabilities"
 
 
 class Predictor:
-    """A loaded bundle that classifies images; it does not change once it is open.
-
-    Attributes:
-        model_config: architecture, input (`spec`) and `class_names` of the network.
-        digest: the bundle's digest, 64 hexadecimal digits.
-        formats: of image files that are read, as `[data] formats` names them.
-        max_pixels: of the largest image file that is read.
-    """
+    """A loaded bundle that classifies images; it does not change once it is open."""
 
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
-        """Load the network of a checked bundle.
-
-        Args:
-            bundle: what `read_bundle` gave.
-            threads: of ONNX Runtime, 1 or more. One is best for small networks: more
-                wait for each other, and spin on every core while idle.
-
-        Raises:
-            BundleError: ONNX Runtime cannot load the graph, or its shapes are not those
-                of `model.json`.
-        """
+        """Load the network of a checked bundle; BundleError if its graph is another's."""
+        # One thread is best for small networks: more wait for each other.
         self.model_config: ModelConfig = bundle.model_config
         self.digest = bundle.digest
         self.formats: tuple[str, ...] = SERVED
@@ -52,18 +36,7 @@ class Predictor:
 
     @classmethod
     def open(cls, folder: Path, expected_digest: str | None = None, threads: int = 1) -> Predictor:
-        """Read, check and load a bundle, and compare its answers to the golden images.
-
-        Args:
-            folder: the bundle.
-            expected_digest: of the bundle, as the registry has it; None checks the files
-                against the manifest alone.
-            threads: of ONNX Runtime.
-
-        Raises:
-            BundleError: damaged, of a newer format, or a golden probability differs by
-                more than 1e-4 from that of its training.
-        """
+        """Read, check and load a bundle, and ask its golden images; BundleError."""
         bundle = read_bundle(folder, expected_digest)
         predictor = cls(bundle, threads)
         try:
@@ -79,22 +52,11 @@ class Predictor:
         return predictor
 
     def decode(self, data: bytes, max_pixels: int | None = None) -> NDArray[np.uint8]:
-        """An encoded image in the network's size: uint8, (h, w) or (h, w, 3).
-
-        Raises:
-            ImageError: not an image, damaged, too large.
-        """
+        """An encoded image in the network's size: uint8, (h, w) or (h, w, 3); ImageError."""
         return decode(data, self.model_config.spec, max_pixels or self.max_pixels, self.formats)
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities of decoded images.
-
-        Args:
-            pixels: uint8, (batch, height, width) or (batch, height, width, 3).
-
-        Returns:
-            float32, (batch, classes); each row sums to 1.
-        """
+        """Probabilities, float32 (n, classes), of decoded images, (n, h, w) or (n, h, w, 3)."""
         return self.run_input(normalise(pixels, self.model_config.spec))
 
     def run_one(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -120,11 +82,7 @@ class Predictor:
         return answer
 
     def predict(self, data: bytes) -> NDArray[np.float32]:
-        """Probabilities of one encoded image: float32, (classes,).
-
-        Raises:
-            ImageError: not an image, damaged, too large.
-        """
+        """Probabilities of one encoded image: float32, (classes,); ImageError."""
         return self.run_one(self.decode(data))
 
 
