@@ -175,19 +175,6 @@ def test_a_check_of_all_is_as_strict_as_that_of_one(
     assert states == [["damaged", "verified"]] * 3
 
 
-def test_a_registry_that_says_something_else(
-    register: Publish, store: Store, settings: Settings
-) -> None:
-    register()
-    names = ("weights_digest", "config_digest", "test_digest")
-    for name in names:
-        store.client.set_model_version_tag("digits", "1", f"mindtrace.{name}", "0" * 64)
-
-    found = sorted(faults(settings))
-    assert [fault.partition(" is ")[0] for fault in found] == sorted(names)
-    assert all(fault.endswith("the registry says 000000000000") for fault in found)
-
-
 def test_aliases_that_disagree_with_the_history_or_name_nothing(
     register: Publish, version: Version, store: Store, settings: Settings, root: Path
 ) -> None:

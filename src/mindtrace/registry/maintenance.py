@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -79,7 +77,7 @@ def verify(settings: Settings, ref: str | None = None) -> list[Verification]:
     reference = parse_reference(ref)
     if reference.folder is not None:
         folder = locate(settings, ref).folder
-        return [_found(str(folder), _bundle_faults(folder, None, {}))]
+        return [_found(str(folder), _bundle_faults(folder, None))]
     reader = open_reader(settings)
     row = find(settings, reader, reference)
     return [_version(reader, row), _aliases(reader, row.name)]
@@ -204,13 +202,13 @@ def _version(reader: Reader, row: ModelVersion) -> Verification:
     if row.location is None:
         faults = [f"its files are nowhere: the store has no run {row.run_id}"]
     elif folder:
-        faults = _bundle_faults(folder, digest, row.own_tags)
+        faults = _bundle_faults(folder, digest)
     else:
         # Fetched anew: an earlier copy proves nothing about what the store holds now.
         try:
             with tempfile.TemporaryDirectory(prefix="mindtrace-") as scratch:
                 reader.fetch(row.location, Path(scratch) / "bundle")
-                faults = _bundle_faults(Path(scratch) / "bundle", digest, row.own_tags)
+                faults = _bundle_faults(Path(scratch) / "bundle", digest)
         except StoreError as error:
             faults = [f"its files cannot be had: {error.message}"]
         except OSError as error:
@@ -248,8 +246,8 @@ def _found(
     return Verification(model_name, version, subject, digest, state, faults)
 
 
-def _bundle_faults(folder: Path, digest: str | None, tags: Mapping[str, str]) -> list[str]:
-    """What is wrong with a bundle, compared with its registered digest and its version's tags."""
+def _bundle_faults(folder: Path, digest: str | None) -> list[str]:
+    """What is wrong with a bundle, compared with its registered digest."""
     from mindtrace.bundle.predictor import Predictor
 
     pickles = [
@@ -260,39 +258,10 @@ def _bundle_faults(folder: Path, digest: str | None, tags: Mapping[str, str]) ->
     ]
     try:
         Predictor.open(folder, digest)
-        files = manifest.check(folder, digest)
         foreign = [f"{name} is no file of this bundle" for name in manifest.orphans(folder)]
     except BundleError as error:
         return [error.reason, *pickles]
-    return [*foreign, *pickles, *_contradictions(files, tags)]
-
-
-def _contradictions(files: Mapping[str, bytes], tags: Mapping[str, str]) -> Iterator[str]:
-    """Digests in the registry that are not those of the files."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    from mindtrace.bundle import bundle
-    from mindtrace.bundle.predictions import TestPredictions
-
-    found = {"config_digest": hashlib.sha256(files.get(bundle.CONFIG_FILE, b"")).hexdigest()}
-    try:
-        found["weights_digest"] = bundle.weights_digest(load(files[bundle.WEIGHTS_FILE]))
-    except SafetensorError as error:
-        found["weights_digest"] = f"unreadable: {error}"
-    try:
-        data = json.loads(files[bundle.DATA_FILE])
-        found |= {name: str(data[name]) for name in ("data_digest", "test_digest")}
-    except (KeyError, ValueError, TypeError) as error:
-        found["data_digest"] = f"unreadable: {error!r}"
-    for name, digest in found.items():
-        expected = tags.get(name, digest)
-        if digest != expected:
-            yield f"{name} is {digest[:12]}, the registry says {expected[:12]}"
-    try:
-        TestPredictions.parse(files[bundle.PREDICTIONS_FILE])
-    except (KeyError, ValueError) as error:
-        yield f"{bundle.PREDICTIONS_FILE}: {error}"
+    return [*foreign, *pickles]
 
 
 def _named_versions(reader: Reader, model_name: str) -> set[int | None]:
