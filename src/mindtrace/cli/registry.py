@@ -328,9 +328,9 @@ def verify(
 ) -> None:
     """Check that a version is what was registered.
 
-    Checks the digests of all files and of the weights, the golden images through the real
-    prediction path, foreign files, pickles, and aliases that point to a missing version or
-    contradict the history. Exit code 3 if anything is wrong.
+    Checks the digests of all files, the golden images through the real prediction path, foreign
+    files, pickles, and aliases that point to a missing version or contradict the history. Exit
+    code 3 if anything is wrong.
     """
     if all_ and ref is not None:
         raise UsageError("give REF or --all, not both", hint="mindtrace registry verify --help")

@@ -35,7 +35,3 @@ def __getattr__(name: str) -> Any:
             if hasattr(found, name):
                 return getattr(found, name)
     raise AttributeError(f"module 'mindtrace.data' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return __all__

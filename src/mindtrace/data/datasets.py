@@ -360,15 +360,9 @@ def read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """The images of scikit-learn's table, uint8 (1797, 8, 8), 0 to 255, and their labels."""
     # Importing scikit-learn would take a second.
     found = importlib.util.find_spec("sklearn")
-    home = found.submodule_search_locations[0] if found and found.submodule_search_locations else ""
-    try:
-        text = gzip.decompress(Path(home, "datasets", "data", "digits.csv.gz").read_bytes())
-    except (OSError, EOFError) as error:
-        raise DataError(
-            f"source = digits: cannot read the file of scikit-learn: {error}",
-            hint="reinstall scikit-learn",
-        ) from error
-    table = np.loadtxt(text.decode().splitlines(), delimiter=",", dtype=np.int64)
+    assert found and found.submodule_search_locations
+    file = Path(found.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
+    table = np.loadtxt(file, delimiter=",", dtype=np.int64)  # which unpacks it
     levels = (table[:, :-1] * 255 + 8) // 16  # of 16
     return levels.astype(np.uint8).reshape(-1, 8, 8), table[:, -1].copy()
 

@@ -64,7 +64,7 @@ FACTS = np.dtype(
 _NO_DIGEST = (np.zeros(32, np.uint8), np.zeros(HASHES, np.uint64))
 
 # Files that a thread decodes before it takes others.
-_BLOCK = 16
+_BLOCK = 4
 
 Report = Callable[[int], None]  # receives how many files are done
 
@@ -153,20 +153,15 @@ def _for_each(work: Callable[[int], None], count: int, report: Report, threads: 
     # Threads do: Pillow and hashlib leave the interpreter lock while they work on pixels.
     parts = [range(at, min(at + _BLOCK, count)) for at in range(0, count, _BLOCK)]
 
-    ended = False
-
     def some(part: range) -> range:
         for place in part:
-            if not ended:
-                work(place)
+            work(place)
         return part
 
     with ThreadPoolExecutor(threads or available_cores()) as pool:
-        try:
-            for part in pool.map(some, parts):
-                report(part.stop)
-        finally:
-            ended = True  # at a fault or a signal, threads end with the image they are at
+        # At a fault or a signal it cancels the parts that are waiting.
+        for part in pool.map(some, parts):
+            report(part.stop)
 
 
 def difference_hashes(image: Image.Image) -> NDArray[np.uint64]:

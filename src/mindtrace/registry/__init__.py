@@ -16,7 +16,3 @@ def __getattr__(name: str) -> Any:
     from mindtrace.registry import callbacks
 
     return getattr(callbacks, name)
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -28,7 +28,7 @@ from mindtrace.registry.store import Run, Store, start_run
 from mindtrace.training.callbacks import BestWeights
 from mindtrace.training.fit import TrainResult
 from mindtrace.training.report import evaluate
-from mindtrace.utils.mappings import flatten_dict
+from mindtrace.utils import flatten_dict
 
 _LOG = logging.getLogger("mindtrace")
 _STOPPED = (KeyboardInterrupt, InterruptedByUser, SIGTERMException)

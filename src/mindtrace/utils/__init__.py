@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from mindtrace.utils.mappings import flatten_dict, ifnone
 from mindtrace.utils.system import available_cores, num_cores
 
 if TYPE_CHECKING:
     from mindtrace.utils.images import ascii_to_pil, pil_to_ascii, pil_to_tensor, tensor_to_pil
+
+T = TypeVar("T")
 
 __all__ = [
     "ascii_to_pil",
@@ -30,5 +32,27 @@ def __getattr__(name: str) -> Any:
     return getattr(images, name)
 
 
-def __dir__() -> list[str]:
-    return __all__
+def ifnone(val: T | None, default: T) -> T:
+    """`val`, or `default` where `val` is None; other empty values stay."""
+    return default if val is None else val
+
+
+def flatten_dict(nested: Mapping[str, Any], parent_key: str = "", sep: str = ".") -> dict[str, Any]:
+    """Make one level of many: `{"a": {"b": 1}}` becomes `{"a.b": 1}`.
+
+    Args:
+        nested: mappings in mappings; an empty one inside leaves no key.
+        parent_key: what every key begins with, if not empty.
+        sep: what stands between a key and the one above it.
+
+    Returns:
+        a new dict, in the order in which the leaves stand.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        path = f"{parent_key}{sep}{key}" if parent_key else key
+        if isinstance(value, Mapping):
+            flat.update(flatten_dict(value, path, sep))
+        else:
+            flat[path] = value
+    return flat
