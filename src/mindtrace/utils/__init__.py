@@ -10,7 +10,7 @@ from mindtrace.utils.system import available_cores, num_cores
 if TYPE_CHECKING:
     from mindtrace.utils.images import ascii_to_pil, pil_to_ascii, pil_to_tensor, tensor_to_pil
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 __all__ = [
     "ascii_to_pil",
@@ -32,7 +32,7 @@ def __getattr__(name: str) -> Any:
     return getattr(images, name)
 
 
-def ifnone(val: T | None, default: T) -> T:
+def ifnone(val: _T | None, default: _T) -> _T:
     """`val`, or `default` where `val` is None; other empty values stay."""
     return default if val is None else val
 
