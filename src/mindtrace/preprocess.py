@@ -16,11 +16,12 @@ import struct
 import warnings
 import zlib
 from dataclasses import asdict, dataclass
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError, _imaging
+from pydantic import Field, FiniteFloat, PositiveInt
 
 from mindtrace.config.formats import FORMATS, SERVED, reads_heic
 from mindtrace.errors import ImageError
@@ -94,12 +95,12 @@ class ImageSpec:
     """
 
     mode: Mode
-    height: int
-    width: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    height: PositiveInt
+    width: PositiveInt
+    mean: tuple[FiniteFloat, ...]
+    std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...]
     resize: Resize = "stretch"
-    short_side: int | None = None  # None is the shorter one of height and width
+    short_side: PositiveInt | None = None  # None is the shorter one of height and width
     interpolation: Interpolation = "bilinear"
 
     @property

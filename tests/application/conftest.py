@@ -19,8 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mindtrace.application.api import load_app
 from mindtrace.application.serve import Server
 from mindtrace.bundle import manifest
-from mindtrace.bundle.bundle import Contents, write_contents
-from mindtrace.bundle.model_config import ModelConfig
+from mindtrace.bundle.bundle import Contents, ModelConfig, write_contents
 from mindtrace.bundle.predictions import GoldenCase, TestPredictions
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.preprocess import ImageSpec, encode_png, normalise

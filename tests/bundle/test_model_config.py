@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mindtrace.bundle.model_config import ModelConfig
+from mindtrace.bundle.bundle import ModelConfig
 from mindtrace.preprocess import ImageSpec
 
 CARD = ModelConfig(

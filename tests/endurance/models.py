@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from mindtrace.bundle import manifest
-from mindtrace.bundle.bundle import Contents, write_contents
-from mindtrace.bundle.model_config import ModelConfig
+from mindtrace.bundle.bundle import Contents, ModelConfig, write_contents
 from mindtrace.bundle.predictions import GoldenCase, TestPredictions
 from mindtrace.models.networks import build_network
 from mindtrace.preprocess import ImageSpec, encode_png, image_digest, normalise

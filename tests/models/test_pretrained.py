@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from tests.models.conftest import COLOUR as SPEC
 
-from mindtrace.bundle.model_config import ModelConfig
+from mindtrace.bundle.bundle import ModelConfig
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import DownloadError, UsageError
 from mindtrace.models import build_model, input_requirements, weights

@@ -1,4 +1,4 @@
-"""A bundle as a whole: written from arrays and texts, read back with every byte checked."""
+"""A bundle: its `model.json`, and the whole, of which every byte is checked when it is read."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from mindtrace.bundle import manifest
-from mindtrace.bundle.model_config import ModelConfig
 from mindtrace.bundle.predictions import (
     GoldenCase,
     TestPredictions,
     golden_from_json,
     golden_to_json,
 )
+from mindtrace.config.networks import TORCHVISION
 from mindtrace.errors import BundleError
+from mindtrace.preprocess import ImageSpec
 
+T = TypeVar("T")
+
+FORMAT_VERSION = 2  # of model.json
 WEIGHTS_FILE = "model.safetensors"
 ONNX_FILE = "model.onnx"
 MODEL_FILE = "model.json"
@@ -32,6 +37,80 @@ CONFIG_FILE = "config.ini"
 DATA_FILE = "data.json"
 # By which images were split where a bundle or a checkpoint names no rule.
 EARLIER_RULE = "count"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The architecture's name and arguments, the input, and the class of each output.
+
+    `pretrained` tells of the weights that the training began with: `source` and `license`.
+    """
+
+    architecture: str
+    arguments: Mapping[str, Any]
+    spec: ImageSpec
+    class_names: tuple[str, ...]
+    pretrained: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The text of `model.json`."""
+        # What an older mindtrace reads right keeps the format that it knows.
+        plain = self.spec.interpolation == "bilinear" and self.spec.resize != "pad"
+        fields = {
+            "format_version": 1 if plain else FORMAT_VERSION,
+            "architecture": self.architecture,
+            "arguments": dict(self.arguments),
+            "input": asdict(self.spec),
+            "class_names": list(self.class_names),
+            "pretrained": dict(self.pretrained),
+        }
+        return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+
+    @property
+    def replaced_by(self) -> str | None:
+        """The network of timm that replaces this one, if torchvision's."""
+        # timm's own names of the arguments tell the networks of both apart.
+        torchvision = "channels" in self.arguments
+        return TORCHVISION.get(self.architecture) if torchvision else None
+
+    @classmethod
+    def read(cls, folder: Path) -> ModelConfig:
+        """Read the `model.json` of a folder; BundleError."""
+        try:
+            return cls.from_json((folder / MODEL_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BundleError(folder, str(error)) from error
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelConfig:
+        """Read a `model.json`; ValueError for a newer format or an invalid value."""
+        try:
+            fields = json.loads(text)
+            version = fields["format_version"]
+            if version not in range(1, FORMAT_VERSION + 1):
+                known = f"this mindtrace reads {FORMAT_VERSION}: upgrade mindtrace"
+                raise ValueError(f"bundle format {version}, {known}")
+            return _validated(cls, {**fields, "spec": read_spec(fields["input"])})
+        except (KeyError, TypeError, ValueError) as error:
+            reason = error if isinstance(error, ValueError) else repr(error)
+            raise ValueError(f"model.json cannot be read: {reason}") from error
+
+
+def read_spec(fields: Mapping[str, Any]) -> ImageSpec:
+    """A network's input from plain values; ValueError."""
+    spec = _validated(ImageSpec, fields)
+    if not len(spec.mean) == len(spec.std) == spec.channels:
+        raise ValueError(f"mean and std do not fit mode '{spec.mode}'")
+    return spec
+
+
+def _validated(kind: type[T], fields: Mapping[str, Any]) -> T:
+    """A dataclass from plain values; ValueError with every fault in one line."""
+    try:
+        return TypeAdapter(kind).validate_python(fields)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        raise ValueError("; ".join(faults)) from error
 
 
 @dataclass(frozen=True)

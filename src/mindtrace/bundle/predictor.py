@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mindtrace.bundle.bundle import Bundle, read_bundle
-from mindtrace.bundle.model_config import ModelConfig
+from mindtrace.bundle.bundle import Bundle, ModelConfig, read_bundle
 from mindtrace.bundle.predictions import GOLDEN_TOLERANCE, largest_difference
 from mindtrace.config.formats import SERVED
 from mindtrace.errors import BundleError, ImageError

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from mindtrace.bundle.model_config import ModelConfig
+from mindtrace.bundle.bundle import ModelConfig
 from mindtrace.bundle.predictions import class_metrics
 from mindtrace.preprocess import decoded, normalise
 

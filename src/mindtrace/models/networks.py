@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mindtrace.bundle.model_config import ModelConfig
+from mindtrace.bundle.bundle import ModelConfig
 from mindtrace.config.networks import OWN_NETWORKS
 from mindtrace.config.sections import PHOTO_SOURCES, ModelSettings, TrainSettings
 from mindtrace.config.settings import Settings

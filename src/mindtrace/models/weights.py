@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mindtrace.bundle.model_config import ModelConfig, read_spec
+from mindtrace.bundle.bundle import ModelConfig, read_spec
 from mindtrace.config.sections import STARTS, ModelSettings
 from mindtrace.errors import BundleError, DownloadError, UsageError, listed
 
@@ -130,7 +130,7 @@ def data_config(name: str, given: Mapping[str, Any] | None = None) -> dict[str, 
         for key in ("mean", "std", "input_size"):
             found[key] = tuple(found[key])
         _, height, width = found["input_size"]
-        short_side = min(height, width) / found["crop_pct"]
+        short_side = int(min(height, width) / found["crop_pct"])
         sizes = {"height": height, "width": width, "short_side": short_side}
         read_spec({**found, **sizes, "mode": "RGB", "resize": "crop"})  # checks every value
     except (RuntimeError, KeyError, TypeError, ValueError, ArithmeticError) as error:

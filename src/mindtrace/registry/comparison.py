@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mindtrace import html
-from mindtrace.bundle.bundle import CONFIG_FILE, read_data
-from mindtrace.bundle.model_config import ModelConfig
+from mindtrace.bundle.bundle import CONFIG_FILE, ModelConfig, read_data
 from mindtrace.errors import DataError, MindtraceError, UsageError
 from mindtrace.registry.evaluation import UNKNOWN_TRAINING, Side, images_for
 from mindtrace.registry.gate import (

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mindtrace.bundle import manifest
-from mindtrace.bundle.bundle import MODEL_FILE, PREDICTIONS_FILE
-from mindtrace.bundle.model_config import ModelConfig
+from mindtrace.bundle.bundle import MODEL_FILE, PREDICTIONS_FILE, ModelConfig
 from mindtrace.bundle.predictions import TestPredictions, digest_rows
 from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.urls import file_path

@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mindtrace.bundle.bundle import CONFIG_FILE, WEIGHTS_FILE, read_data, weights_digest
-from mindtrace.bundle.model_config import ModelConfig
+from mindtrace.bundle.bundle import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    ModelConfig,
+    read_data,
+    weights_digest,
+)
 from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, UsageError, VerdictError, listed
 from mindtrace.progress import Progress

@@ -180,7 +180,7 @@ def write_report(settings: Settings, ref: str, folder: str | None) -> str:
 
 def show_version(settings: Settings, ref: str) -> VersionDetail:
     """All that is known of one version; NotFoundError where there is none."""
-    from mindtrace.bundle.model_config import ModelConfig  # it imports numpy
+    from mindtrace.bundle.bundle import ModelConfig  # it imports numpy
 
     reader = open_reader(settings)
     row = find(settings, reader, ref)

@@ -23,7 +23,7 @@ from mindtrace.registry.names import model_name_of, require_writable
 from mindtrace.system import Interrupts, auto_device, hide_gpus, interruptible
 
 if TYPE_CHECKING:
-    from mindtrace.bundle.model_config import ModelConfig
+    from mindtrace.bundle.bundle import ModelConfig
     from mindtrace.data.datamodule import ImageDataModule
     from mindtrace.jobs.queue import RegistrationGuard
     from mindtrace.models import ImageClassifier
@@ -388,7 +388,7 @@ def _log_report(run: Run, result: TrainResult) -> Report:
 
 def _remarks(settings: Settings, published: Published, class_names: Sequence[str]) -> Iterator[str]:
     """What the user must know of a new version."""
-    from mindtrace.bundle.model_config import ModelConfig
+    from mindtrace.bundle.bundle import ModelConfig
     from mindtrace.registry.reference import locate
 
     if published.warning is not None:
