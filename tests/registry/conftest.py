@@ -27,12 +27,13 @@ from mindtrace.config.settings import Settings, load_settings
 from mindtrace.data.datamodule import build_data
 from mindtrace.registry.champions import ensure_model
 from mindtrace.registry.names import PREFIX
-from mindtrace.registry.publish import Published, publish
+from mindtrace.registry.publish import publish
+from mindtrace.registry.reader import ModelVersion
 from mindtrace.registry.store import Store, start_run
 from mindtrace.training.export import contents
 from mindtrace.training.fit import fit
 
-Publish = Callable[..., Published]
+Publish = Callable[..., ModelVersion]
 Version = Callable[..., int]
 NewStore = Callable[[], Store]
 
@@ -41,7 +42,7 @@ _SMALL = ["data.source=digits", "train.max_epochs=1", "train.lr=0.01", "compute.
 
 def register_version(
     store: Store, contents: Contents, name: str = "digits", **changes: Any
-) -> Published:
+) -> ModelVersion:
     """A version with its bundle."""
     run = start_run(store, name, None, {})
     options = {"metadata": {"seed": "0"}, **changes}

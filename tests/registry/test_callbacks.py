@@ -98,7 +98,7 @@ def test_a_training_is_tracked_and_its_version_registered(
     assert {"train_loss", "val_loss", "val_acc", "test_acc"} <= set(run.data.metrics)
     assert len(store.client.get_metric_history(run.info.run_id, "val_acc")) == 2
     assert tracked.published is not None
-    assert (tracked.published.model_name, tracked.published.version) == ("digits", 1)
+    assert (tracked.published.name, tracked.published.version) == ("digits", 1)
     located = locate(settings, "digits")
     assert located.row is not None
     assert located.row.tags["mindtrace.job_id"] == "j7"
@@ -149,7 +149,7 @@ def test_the_best_weights_are_registered_and_the_callers_model_is_left_as_it_end
     fit(tracked)  # a second fit is a second run and version
     assert tracked.run_id != first
     assert tracked.published is not None and tracked.published.version == 2
-    assert not tracked.published.champion
+    assert not tracked.published.aliases
     assert names(store) == ["mine"]
 
 

@@ -98,7 +98,7 @@ def test_a_model_that_was_deleted_and_made_anew_begins_anew(
     assert told(settings) == [(None, 1, False), (1, 2, False)]
     delete(store)
     first, second = register(), register()
-    assert (first.champion, second.champion, alias(store)) == (True, False, 1)
+    assert (first.aliases, second.aliases, alias(store)) == (("champion",), (), 1)
 
     assert told(settings) == [(None, 1, True), (1, 2, True), (None, 1, False)]
     assert alias(store) == 1, "reading made nobody champion"
@@ -121,7 +121,7 @@ def test_a_champion_that_was_deleted_is_none_and_the_one_before_stands_in(
     assert verify(settings, "digits/1")[1].faults == (
         "alias 'champion' names no version, the history says 1",
     )
-    assert not register().champion, "4 is not the first"
+    assert not register().aliases, "4 is not the first"
     outcome = promote(settings, "digits/3")
     assert (outcome.champion, outcome.verdict, alias(store)) == (1, "PROMOTE", 3)
     assert (rollback(settings, "digits").to, alias(store)) == (1, 1)
@@ -144,13 +144,13 @@ def test_a_model_that_was_renamed_keeps_its_champion(
     settings: Settings, store: Store, register: Publish
 ) -> None:
     store.client.rename_registered_model("digits", "numbers")
-    assert not register("numbers").champion
+    assert not register("numbers").aliases
     assert (alias(store, "numbers"), told(settings, "numbers")) == (2, [])
     outcome = promote(settings, "numbers/3")
     assert (outcome.champion, outcome.verdict, outcome.revision) == (2, "PROMOTE", 1)
     assert (rollback(settings, "numbers").to, alias(store, "numbers")) == (2, 2)
 
-    assert register("digits").champion, "another model, though it has the name and its log"
+    assert register("digits").aliases, "another model, though it has the name and its log"
     assert told(settings) == [(None, 1, True), (1, 2, True), (None, 1, False)]
 
 

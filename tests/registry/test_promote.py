@@ -23,7 +23,7 @@ from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import BundleError, ConflictError, NotFoundError, UsageError, VerdictError
 from mindtrace.registry.champions import ChampionLog
 from mindtrace.registry.names import CHAMPION
-from mindtrace.registry.publish import find_by_job
+from mindtrace.registry.publish import find_by_job, warning_of
 from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
 from mindtrace.service.promotion import history, promote, rollback
@@ -107,7 +107,7 @@ def test_where_the_test_set_grew_what_both_share_decides(
     register: Publish, packed: Contents, settings: Settings, store: Store
 ) -> None:
     some, trained = grown(packed, slice(0, 320)), packed.predictions.train_digests
-    assert register("grown", contents=some).champion
+    assert register("grown", contents=some).aliases
     register("grown")
     register("grown", contents=grown(packed, slice(0, 359), train_digests=some.predictions.digests))
     register("grown", contents=grown(packed, slice(320, 359)))
@@ -194,13 +194,13 @@ def test_a_first_version_that_answers_one_class_is_no_champion(
     probabilities = np.eye(10, dtype=np.float32)[answer(packed.predictions.labels)]
     dull = with_ledger(packed, probabilities=probabilities)
     made = register("dull", contents=dull, metadata={"job_id": "j1"})
-    assert (made.champion, made.warning is None) == (not refused, not refused)
+    assert (bool(made.aliases), warning_of(made) is None) == (not refused, not refused)
     if refused:
-        assert "to every test image, so it does not become champion" in str(made.warning)
+        assert "to every test image, so it does not become champion" in str(warning_of(made))
         again = find_by_job(store, "dull", "j1")
-        assert again is not None and not again.champion
+        assert again is not None and not again.aliases
         assert CHAMPION not in store.client.get_registered_model("dull").aliases
-    assert register("dull").champion is refused, "the first that answers more becomes champion"
+    assert bool(register("dull").aliases) is refused, "the first that answers more becomes champion"
 
 
 def test_the_rule_of_the_configuration_holds(settings: Settings, run_cli: RunCli) -> None:

@@ -52,19 +52,19 @@ def test_what_is_registered_is_whole_and_the_first_one_is_champion(
 ) -> None:
     published = register(metadata={"seed": "3", "parent": "digits/1", "note": "ü" * 300})
 
-    assert (published.model_name, published.version, published.champion) == ("digits", 1, True)
+    assert (published.label, published.aliases) == ("digits/1", ("champion",))
     assert champions(store) == [(1, 1, "promote", who())]
     located = locate(settings, "digits/1")
-    assert located.digest == published.bundle_digest
+    assert located.digest == published.own_tags["bundle_digest"]
     assert not manifest.orphans(located.folder)
     predictor = Predictor.open(located.folder, located.digest)
     assert predictor.model_config == packed.model_config
-    assert published.weights_digest == weights_digest(packed.weights)
+    assert published.own_tags["weights_digest"] == weights_digest(packed.weights)
     assert located.row is not None
     tags = located.row.own_tags
     assert (tags["seed"], tags["note"]) == ("3", "ü" * 300)
-    assert tags["bundle_digest"] == published.bundle_digest
-    assert tags["weights_digest"] == published.weights_digest
+    assert tags["bundle_digest"] == published.own_tags["bundle_digest"]
+    assert tags["weights_digest"] == published.own_tags["weights_digest"]
     assert list((store.root / "staging").iterdir()) == []
     images = np.zeros((3, 1, 8, 8), np.float32)
     model = mlflow.pyfunc.load_model(str(located.folder))
@@ -76,8 +76,10 @@ def test_what_is_registered_is_whole_and_the_first_one_is_champion(
 
     second = register()
 
-    assert (second.version, second.champion) == (2, False)
-    assert second.bundle_digest == published.bundle_digest, "neither times nor random ids"
+    assert (second.version, second.aliases) == (2, ())
+    assert second.own_tags["bundle_digest"] == published.own_tags["bundle_digest"], (
+        "neither times nor random ids"
+    )
     assert champions(store) == [(1, 1, "promote", who())]
 
 
@@ -161,7 +163,7 @@ def test_of_several_first_versions_at_once_one_is_champion(register: Publish, st
         thread.join()
 
     assert sorted(one.version for one in published) == [1, 2, 3]
-    (champion,) = [one.version for one in published if one.champion]
+    (champion,) = [one.version for one in published if one.aliases]
     assert champions(store) == [(1, champion, "promote", who())]
 
 
@@ -201,10 +203,10 @@ def test_the_version_of_a_job(store: Store, register: Publish) -> None:
     register(metadata={**SAME, "job_id": "j1", "best_epoch": "3", "metric.val_acc": "0.5"})
     found = find_by_job(store, "digits", "j1")
     assert found is not None
-    assert (found.model_name, found.version) == ("digits", 2)
-    assert (found.tags["best_epoch"], found.metrics) == ("3", {"val_acc": 0.5})
-    assert found.tags["config_digest"] == "c"
-    assert len(found.bundle_digest) == 64
+    assert found.label == "digits/2"
+    assert (found.own_tags["best_epoch"], found.best_metrics) == ("3", {"val_acc": 0.5})
+    assert found.own_tags["config_digest"] == "c"
+    assert len(found.own_tags["bundle_digest"]) == 64
     assert find_by_job(store, None, "j1") == found
     assert find_by_job(store, "mnist", "j1") is None
 
@@ -217,9 +219,9 @@ def test_what_was_left_to_do_is_done(store: Store) -> None:
     store.client.create_model_version(
         "digits", f"runs:/{run.run_id}/bundle", run.run_id, tags=tags, await_creation_for=0
     )
-    for champion in (True, False):
+    for _ in range(2):
         found = find_by_job(store, "digits", "j1")
-        assert found is not None and found.champion is champion
+        assert found is not None and found.aliases == ("champion",)
         assert [to for _, to, *_ in champions(store)] == [1]
         assert store.client.get_run(run.run_id).info.status == "FINISHED"
 

@@ -185,7 +185,7 @@ def test_a_version_and_a_folder_are_located(
 
     located = locate(settings, "digits")
 
-    assert located.digest == published.bundle_digest
+    assert located.digest == published.own_tags["bundle_digest"]
     assert (located.model_name, located.version) == ("digits", 1)
     assert manifest.check(located.folder, located.digest)
     assert locate(settings, str(tmp_path)) == Located(tmp_path, None, None)
@@ -205,18 +205,18 @@ def test_a_bundle_elsewhere_is_fetched_once_and_checked(
     monkeypatch.setattr(
         "mindtrace.registry.reference.open_reader", lambda settings: ClientReader(store)
     )
-    kept = root / "bundles" / published.bundle_digest
+    kept = root / "bundles" / published.own_tags["bundle_digest"]
 
     located = locate(load_settings(), "digits")
 
     assert located.folder == kept
-    assert manifest.check(kept, published.bundle_digest)
+    assert manifest.check(kept, published.own_tags["bundle_digest"])
     assert not manifest.orphans(kept)
     (kept / "model.onnx").touch()
     assert locate(load_settings(), "digits").folder == kept
     (kept / "model.onnx").write_bytes(b"damaged: it is fetched again")
     assert locate(load_settings(), "digits").folder == kept
-    assert manifest.check(kept, published.bundle_digest)
+    assert manifest.check(kept, published.own_tags["bundle_digest"])
     assert list((root / "bundles").iterdir()) == [kept]
 
     shutil.rmtree(kept)

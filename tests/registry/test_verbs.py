@@ -38,8 +38,8 @@ def test_export_writes_the_checked_bundle(
 
     out = tmp_path / "new" / "out"
     assert (done.model_name, done.version, done.folder) == ("digits", 1, str(out))
-    assert done.bundle_digest == published.bundle_digest
-    assert manifest.check(out, published.bundle_digest)
+    assert done.bundle_digest == published.own_tags["bundle_digest"]
+    assert manifest.check(out, published.own_tags["bundle_digest"])
     assert sorted(done.files) == sorted(path.name for path in out.iterdir())
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     (tmp_path / "empty").mkdir()
@@ -214,7 +214,7 @@ def test_the_python_api_leads_to_all_of_it(
     registry = mindtrace.Registry()
 
     predictor = mindtrace.load("digits@champion")
-    assert predictor.digest == mindtrace.load().digest == published.bundle_digest
+    assert predictor.digest == mindtrace.load().digest == published.own_tags["bundle_digest"]
     assert registry.names() == ["digits"]
     assert [one.version for one in registry.list(where="val_acc > 0.4", sort="-val_acc")] == [1]
     assert registry.list("digits", where="val_acc > 0.6") == []

@@ -47,7 +47,7 @@ def _reconcile(ended: Mapping[str, str]) -> Versions:
     for job_id, state in ended.items():
         version = publish.find_by_job(store, None, job_id)
         if version is not None:
-            found[job_id] = {"model_name": version.model_name, "version": version.version}
+            found[job_id] = {"model_name": version.name, "version": version.version}
         publish.close_runs(store, job_id, "KILLED" if state == CANCELLED else "FAILED")
     return found
 

@@ -21,9 +21,10 @@ from mindtrace.config.settings import Settings, load_settings
 from mindtrace.data.datamodule import ImageDataModule
 from mindtrace.errors import InterruptedByUser, StoreError
 from mindtrace.models import ImageClassifier
-from mindtrace.registry.names import model_name_of
+from mindtrace.registry.names import CHAMPION, model_name_of
 from mindtrace.registry.provenance import run_name, run_tags
-from mindtrace.registry.publish import Published, register
+from mindtrace.registry.publish import register, warning_of
+from mindtrace.registry.reader import ModelVersion
 from mindtrace.registry.store import Run, Store, start_run
 from mindtrace.training.callbacks import BestWeights
 from mindtrace.training.fit import TrainResult
@@ -109,7 +110,7 @@ class MlflowLightningCallback(pl.Callback):
         self.log_system_metrics = log_system_metrics
         self.hyperparameters = flatten_dict(kwargs)
         self.run_id: str | None = None
-        self.published: Published | None = None
+        self.published: ModelVersion | None = None
         self._run: Run | None = None
         self._monitor: Any = None
         self._started_at = datetime.now(UTC)
@@ -174,7 +175,7 @@ class MlflowLightningCallback(pl.Callback):
 
     def _register(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, run: Run
-    ) -> Published | None:
+    ) -> ModelVersion | None:
         data = getattr(trainer, "datamodule", None)
         reason = _why_unregistered(trainer, pl_module, data, self._best.epoch)
         if reason is not None:
@@ -205,9 +206,9 @@ class MlflowLightningCallback(pl.Callback):
             ended_at=ended_at,
         )
         made = register(run, self._model_name, self._settings, result, job_id=self.job_id)
-        if made.warning is not None:
-            _LOG.warning(made.warning)
-        champion = ", the champion" if made.champion else ""
+        if (warning := warning_of(made)) is not None:
+            _LOG.warning(warning)
+        champion = ", the champion" if CHAMPION in made.aliases else ""
         rank_zero_info(f"registered {made.label}{champion}")
         return made
 

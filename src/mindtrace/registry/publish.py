@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -19,9 +18,9 @@ from mindtrace.bundle import manifest
 from mindtrace.bundle.bundle import ONNX_FILE, Contents, weights_digest, write_contents
 from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.urls import file_path
-from mindtrace.errors import StoreError
+from mindtrace.errors import NotFoundError, StoreError
 from mindtrace.registry.champions import ONE_CLASS, ensure_model, promote_first_version
-from mindtrace.registry.names import BUNDLE, METRIC, PREFIX
+from mindtrace.registry.names import BUNDLE, CHAMPION, METRIC, PREFIX
 from mindtrace.registry.provenance import (
     code_digest,
     environment,
@@ -30,55 +29,16 @@ from mindtrace.registry.provenance import (
     times,
     who,
 )
+from mindtrace.registry.reader import ModelVersion
 from mindtrace.registry.store import End, Run, Store, if_there, store_errors, upload
 from mindtrace.system import sync
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+
     from mindtrace.config.settings import Settings
     from mindtrace.preprocess import ImageSpec
     from mindtrace.training.fit import TrainResult
-
-
-@dataclass(frozen=True)
-class Published:
-    """A registered version; `champion` tells whether it became champion as the first one."""
-
-    model_name: str
-    version: int
-    champion: bool
-    run_id: str
-    tags: Mapping[str, str]  # ours, without their prefix
-
-    @property
-    def label(self) -> str:
-        return f"{self.model_name}/{self.version}"
-
-    @property
-    def bundle_digest(self) -> str:
-        return self.tags.get("bundle_digest", "")
-
-    @property
-    def weights_digest(self) -> str:
-        return self.tags.get("weights_digest", "")
-
-    @property
-    def warning(self) -> str | None:
-        """What its user must know."""
-        answer = self.tags.get(ONE_CLASS)
-        if answer is None:
-            return None
-        rest = "" if self.champion else ", so it does not become champion by being first"
-        says = f"{self.label} answers '{answer}' to every test image{rest}"
-        return f"{says}; train it longer or otherwise"
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Metrics of its best epoch and its test."""
-        return {
-            key.removeprefix(METRIC): float(value)
-            for key, value in self.tags.items()
-            if key.startswith(METRIC)
-        }
 
 
 def register(
@@ -90,7 +50,7 @@ def register(
     parent: str | None = None,
     job_id: str | None = None,
     before_register: Callable[[], None] | None = None,
-) -> Published:
+) -> ModelVersion:
     """Register what `run`, still open, trained with `settings`; no `auto` is left in them."""
     from mindtrace.training.export import contents
 
@@ -141,7 +101,7 @@ def publish(
     contents: Contents,
     metadata: Mapping[str, str],
     before_register: Callable[[], None] | None = None,
-) -> Published:
+) -> ModelVersion:
     """Register a version in two phases; a failure before the second leaves nothing."""
     model, staging = contents.model_config, store.root / "staging"
     with store_errors(store.uri):
@@ -171,12 +131,21 @@ def publish(
             )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    version = int(created.version)
-    champion = promote_first_version(store, model_name, version)
-    return Published(model_name, version, champion, run_id, tags)
+    promote_first_version(store, model_name, int(created.version))
+    return _row(store, created)
 
 
-def find_by_job(store: Store, model_name: str | None, job_id: str) -> Published | None:
+def warning_of(row: ModelVersion) -> str | None:
+    """What the user of a new version must know."""
+    answer = row.own_tags.get(ONE_CLASS)
+    if answer is None:
+        return None
+    rest = ", so it does not become champion by being first"
+    rest = "" if CHAMPION in row.aliases else rest
+    return f"{row.label} answers '{answer}' to every test image{rest}; train it longer or otherwise"
+
+
+def find_by_job(store: Store, model_name: str | None, job_id: str) -> ModelVersion | None:
     """The version that a job registered, or None; completes what a killed process left of it."""
     found = _find(store, model_name, "ASC", job_id=job_id)
     if found is None:
@@ -184,21 +153,17 @@ def find_by_job(store: Store, model_name: str | None, job_id: str) -> Published 
     with store_errors(store.uri):
         if store.client.get_run(found.run_id).info.status != "FINISHED":
             store.client.set_terminated(found.run_id, "FINISHED")
-    return replace(found, champion=promote_first_version(store, found.model_name, found.version))
+    promote_first_version(store, found.name, int(found.version))
+    return _row(store, found)
 
 
 def find_identical(
     store: Store, model_name: str, config_digest: str, data_digest: str
-) -> Published | None:
+) -> ModelVersion | None:
     """The newest version of the same configuration, seed, images and code, or None."""
-    return _find(
-        store,
-        model_name,
-        "DESC",
-        config_digest=config_digest,
-        data_digest=data_digest,
-        code_digest=code_digest(),
-    )
+    digests = {"config_digest": config_digest, "data_digest": data_digest}
+    found = _find(store, model_name, "DESC", **digests, code_digest=code_digest())
+    return None if found is None else _row(store, found)
 
 
 def close_runs(store: Store, job_id: str, status: End) -> None:
@@ -265,7 +230,7 @@ def _upload(store: Store, run_id: str, folder: Path) -> None:
         sync(local / BUNDLE)
 
 
-def _find(store: Store, model_name: str | None, order: str, **tags: str) -> Published | None:
+def _find(store: Store, model_name: str | None, order: str, **tags: str) -> MlflowVersion | None:
     """The oldest (`ASC`) or newest (`DESC`) version with these tags."""
     wanted = [] if model_name is None else [f"name = '{model_name}'"]
     wanted += [f"tags.`{PREFIX}{name}` = '{text}'" for name, text in tags.items()]
@@ -276,8 +241,11 @@ def _find(store: Store, model_name: str | None, order: str, **tags: str) -> Publ
         order_by=[f"version_number {order}"],
     )
     with store_errors(store.uri):
-        found = next(iter(if_there(search) or ()), None)
-    if found is None:
-        return None
-    own = {k.removeprefix(PREFIX): v for k, v in found.tags.items() if k.startswith(PREFIX)}
-    return Published(found.name, int(found.version), False, found.run_id or "", own)
+        return next(iter(if_there(search) or ()), None)
+
+
+def _row(store: Store, found: MlflowVersion) -> ModelVersion:
+    row = store.reader().version(found.name, int(found.version))
+    if row is None:
+        raise NotFoundError("version", f"{found.name}/{found.version}, just registered")
+    return row

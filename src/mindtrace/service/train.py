@@ -19,7 +19,7 @@ from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, masked
 from mindtrace.errors import InterruptedByUser, MindtraceError, NotFoundError, StoreError, listed
 from mindtrace.progress import Progress
-from mindtrace.registry.names import model_name_of, require_writable
+from mindtrace.registry.names import CHAMPION, model_name_of, require_writable
 from mindtrace.system import Interrupts, auto_device, hide_gpus, interruptible
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mindtrace.data.datamodule import ImageDataModule
     from mindtrace.jobs.queue import RegistrationGuard
     from mindtrace.models import ImageClassifier
-    from mindtrace.registry.publish import Published
+    from mindtrace.registry.reader import ModelVersion
     from mindtrace.registry.store import Run, Store
     from mindtrace.training.checkpoint import Identity
     from mindtrace.training.fit import TrainResult
@@ -200,15 +200,15 @@ def train(
     )
 
 
-def _outcome_of_earlier(found: Published, duration_s: float, *, reused: bool) -> TrainOutcome:
+def _outcome_of_earlier(found: ModelVersion, duration_s: float, *, reused: bool) -> TrainOutcome:
     """The outcome of a job whose version was registered before."""
-    names = ("config_digest", "data_digest", "test_digest")
-    digests: dict[str, Any] = {name: found.tags.get(name, "") for name in names}
+    names, tags = ("config_digest", "data_digest", "test_digest"), found.own_tags
+    digests: dict[str, Any] = {name: tags.get(name, "") for name in names}
     return TrainOutcome(
-        model_name=found.model_name,
-        run_id=found.run_id,
-        metrics=found.metrics,
-        best_epoch=int(found.tags.get("best_epoch", 0)),
+        model_name=found.name,
+        run_id=found.run_id or "",
+        metrics=found.best_metrics,
+        best_epoch=int(tags.get("best_epoch", 0)),
         duration_s=duration_s,
         reused=reused,
         **digests,
@@ -216,9 +216,9 @@ def _outcome_of_earlier(found: Published, duration_s: float, *, reused: bool) ->
     )
 
 
-def _registered(found: Published) -> dict[str, Any]:
-    names = ("version", "champion", "weights_digest", "bundle_digest")
-    return {name: getattr(found, name) for name in names}
+def _registered(found: ModelVersion) -> dict[str, Any]:
+    digests = {name: found.own_tags.get(name, "") for name in ("weights_digest", "bundle_digest")}
+    return {"version": found.version, "champion": CHAMPION in found.aliases, **digests}
 
 
 def _with_weights_of(settings: Settings, parent: str) -> Settings:
@@ -386,15 +386,16 @@ def _log_report(run: Run, result: TrainResult) -> Report:
     return found
 
 
-def _remarks(settings: Settings, published: Published, class_names: Sequence[str]) -> Iterator[str]:
+def _remarks(settings: Settings, row: ModelVersion, class_names: Sequence[str]) -> Iterator[str]:
     """What the user must know of a new version."""
     from mindtrace.bundle.bundle import ModelConfig
+    from mindtrace.registry.publish import warning_of
     from mindtrace.registry.reference import locate
 
-    if published.warning is not None:
-        yield published.warning
-    name, before = published.model_name, tuple(class_names)
-    if not published.champion:
+    if (warning := warning_of(row)) is not None:
+        yield warning
+    name, before = row.name, tuple(class_names)
+    if CHAMPION not in row.aliases:
         with suppress(MindtraceError, OSError):
             before = ModelConfig.read(locate(settings, f"{name}@champion").folder).class_names
     if tuple(class_names) != before:  # no gate compares the two
@@ -402,7 +403,7 @@ def _remarks(settings: Settings, published: Published, class_names: Sequence[str
         gone = listed([one for one in before if one not in class_names])
         yield (
             f"the classes are not those of the champion (added: {added}; gone: {gone}): only "
-            f"`mindtrace registry promote {name}/{published.version} --force --reason TEXT` "
+            f"`mindtrace registry promote {row.label} --force --reason TEXT` "
             "makes this version champion"
         )
 
@@ -414,7 +415,7 @@ def _register(
     result: TrainResult,
     guard: RegistrationGuard | None,
     parent: str | None,
-) -> Published:
+) -> ModelVersion:
     """Make the version; once for a job, however many of its attempts get here."""
     from mindtrace.registry.publish import find_by_job, register
 
