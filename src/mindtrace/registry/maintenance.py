@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -117,22 +118,14 @@ def export(settings: Settings, ref: str, folder: Path | str) -> Exported:
 
     located = locate(settings, ref)
     target = Path(os.path.abspath(os.path.expanduser(folder)))  # noqa: PTH100, PTH111 - keep links; no error
-    require_empty(target)
     files = manifest.check(located.folder, located.digest)
-    part = aside(target)
-    try:
-        part.mkdir(parents=True)
+    with new_folder(target) as part:
+        part.mkdir()
         for name, content in files.items():
             (part / name).write_bytes(content)
             sync(part / name)
         sync(part)
         predictor = Predictor.open(part, located.digest)
-        # Onto an empty folder this is one step; onto one that filled meanwhile it fails.
-        part.rename(target)
-    except OSError as error:
-        raise UsageError(f"folder '{folder}' cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return Exported(
         model_name=located.model_name,
         version=located.version,
@@ -300,12 +293,20 @@ def _delete(settings: Settings, store: Store, row: ModelVersion) -> None:
         shutil.rmtree(fetched, ignore_errors=True)
 
 
-def require_empty(target: Path) -> None:
-    """Refuse a folder that holds something, and a file."""
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to make and fill, that becomes `target`, new or empty: all of it or nothing."""
+    part = aside(target)
     try:
-        if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-            return
+        if target.exists() and (target.is_file() or any(target.iterdir())):
+            kind = "is not empty" if target.is_dir() else "is a file"
+            hint = "name a folder that does not exist yet"
+            raise UsageError(f"folder '{target}' {kind}", hint=hint)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        # Onto an empty folder this is one step; onto one that filled meanwhile it fails.
+        part.rename(target)
     except OSError as error:
-        raise UsageError(f"folder '{target}' cannot be read: {error.strerror}") from error
-    kind = "is not empty" if target.is_dir() else "is a file"
-    raise UsageError(f"folder '{target}' {kind}", hint="name a folder that does not exist yet")
+        raise UsageError(f"folder '{target}' cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

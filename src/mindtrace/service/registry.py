@@ -6,7 +6,6 @@ import configparser
 import contextlib
 import json
 import shlex
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, masked
 from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError
-from mindtrace.registry.maintenance import require_empty
+from mindtrace.registry.maintenance import new_folder
 from mindtrace.registry.query import Query, parse_columns, parse_query
 from mindtrace.registry.reader import ALL, ModelVersion, Reader, open_reader
 from mindtrace.registry.reference import (
@@ -29,7 +28,6 @@ from mindtrace.registry.reference import (
     parse_reference,
     require_model,
 )
-from mindtrace.system import aside
 
 REPORT_FILES = ("report.json", "curves.png", "confusion.png", "calibration.png", "mistakes.png")
 PARTS = ("configuration", "data", "environment", "metrics")
@@ -165,16 +163,8 @@ def write_report(settings: Settings, ref: str, folder: str | None) -> str:
     local = place and file_path(place)
     if not place or (local and not (local / "report.html").is_file()):
         raise NotFoundError("report", f"of {name}", hint="mindtrace registry list")
-    require_empty(target)
-    part = aside(target)
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
+    with new_folder(target) as part:
         reader.fetch(place, part)
-        part.rename(target)
-    except OSError as error:
-        raise UsageError(f"folder '{target}' cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return str(target / "report.html")
 
 
