@@ -17,11 +17,8 @@ from mindtrace.errors import DataFolderError, listed
 Stage = Literal["train", "val", "test"]
 STAGES: tuple[Stage, ...] = ("train", "val", "test")
 
-#: Paths of what is no image to read, by kind: a suffix, or one of these.
+#: Paths of what is no image to read, by kind: a suffix, or words.
 LeftOut = dict[str, list[str]]
-HIDDEN = "hidden"
-KNOWN_FOLDER = "read under another name"
-OUTSIDE = "outside the classes"
 NO_FILE = "not a file"
 _KINDS_SHOWN = 8
 
@@ -63,14 +60,14 @@ def find_images(folder: str, endings: tuple[str, ...]) -> tuple[list[str], LeftO
         _, place = heapq.heappop(waiting)
         state = os.stat(place)  # noqa: PTH116 - the paths stay text, a Path each costs more
         if (state.st_dev, state.st_ino) in seen:
-            left_out[KNOWN_FOLDER].append(place)
+            left_out["read under another name"].append(place)
             continue
         seen.add((state.st_dev, state.st_ino))
         with os.scandir(place) as entries:
             for entry in entries:
                 linked = entry.is_symlink()
                 if entry.name.startswith("."):
-                    left_out[HIDDEN].append(entry.path)
+                    left_out["hidden"].append(entry.path)
                 elif os.path.isdir(entry.path) if linked else entry.is_dir():  # noqa: PTH112
                     heapq.heappush(waiting, (linked, entry.path))
                 elif not entry.name.lower().endswith(endings):
@@ -113,15 +110,6 @@ def list_folder(folder: Path, formats: Sequence[str], group: str | None) -> List
         found, left_out = find_images(str(folder), suffixes(formats))
     except OSError as error:
         raise DataFolderError(Path(error.filename), f"cannot be read: {error.strerror}") from error
-    if len(class_names) < 2:
-        if class_names:
-            reason = f"only one class, '{class_names[0]}'"
-        else:
-            loose = sum(Path(path).parent == roots["train"] for path in found)
-            reason = f"no sub-folders; {loose:,} images directly in it" if loose else "no images"
-        line = left_out_line(left_out, str(folder))
-        hint = f"two or more classes are needed: {_LAYOUT}" + (f"; {line}" if line else "")
-        raise DataFolderError(folder, reason, hint=hint)
     classes = {stage: _subfolders(root) for stage, root in roots.items()}
     homes = {
         str(roots[stage] / name): (stage, name) for stage in classes for name in classes[stage]
@@ -131,16 +119,20 @@ def list_folder(folder: Path, formats: Sequence[str], group: str | None) -> List
     for path in found:
         home = homes.get("/".join(path.split("/", depth + 1)[:depth]))
         if home is None:
-            left_out[OUTSIDE].append(path)
+            left_out["outside the classes"].append(path)
         else:
             name = path[len(str(folder)) + 1 :]
             images.append(ListedImage(path, name, *home, group_in(group, name)))
     images.sort(key=lambda one: (STAGES.index(one.stage), one.class_name))
     line = left_out_line(left_out, str(folder))
-    fault = foreign_class(folder, class_names, classes) or _lack(
-        folder, roots, classes, images, left_out
-    )
     notes = (line,) if line else ()
+    if len(class_names) < 2:
+        reason = f"only one class, '{class_names[0]}'" if class_names else "no sub-folders"
+        hint = "; ".join((f"two or more classes are needed: {_LAYOUT}", *notes))
+        raise DataFolderError(folder, reason, hint=hint)
+    fault = foreign_class(folder, class_names, classes) or _lack(
+        folder, roots, classes, images, notes
+    )
     return Listing(folder, tuple(class_names), classes, images, notes, fault)
 
 
@@ -203,7 +195,7 @@ def _lack(
     roots: Mapping[Stage, Path],
     classes: Mapping[Stage, Sequence[str]],
     images: Sequence[ListedImage],
-    left_out: LeftOut,
+    notes: tuple[str, ...],
 ) -> DataFolderError | None:
     """The error for a split without classes, or a class without images."""
     filled = {(one.stage, one.class_name) for one in images}
@@ -212,17 +204,9 @@ def _lack(
             hint = f"fill {root}, or remove it"
             return DataFolderError(folder, f"{stage} has no classes", hint=hint)
         for name in (name for name in classes[stage] if (stage, name) not in filled):
-            home = str(root / name)
-            kinds = [paths for kind, paths in left_out.items() if kind != HIDDEN]
-            others = sum(path.startswith(f"{home}/") for paths in kinds for path in paths)
-            more = f": {others:,} other files" if others else ""
-            if home in left_out.get(KNOWN_FOLDER, ()):
-                more = ": it links to a folder that has another name,"
-            return DataFolderError(
-                folder,
-                f"class '{name}' has no images{more} in {home}",
-                hint="fill or remove it; [data] formats says which files are read",
-            )
+            hint = "fill or remove it; [data] formats says which files are read"
+            reason = f"class '{name}' has no images in {root / name}"
+            return DataFolderError(folder, reason, hint="; ".join((hint, *notes)))
     return None
 
 
