@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -184,10 +185,31 @@ def test_without_a_place_to_write_the_images_are_decoded_into_memory(
 class Watcher(Progress):
     def __init__(self) -> None:
         self.waits = threading.Event()
+        self.heard: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.heard.append(text)
 
     def stage(self, text: str) -> None:
+        self.heard.append(text)
         if text.startswith("waiting for another process"):
             self.waits.set()
+
+
+def test_the_size_is_told_and_must_fit_before_anything_is_decoded(
+    make_folder: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, decoding = f"decoded images are kept in {home}: 1 MB", "decoding 20 images"
+    data = ImageFolder(make_folder("a", "b"), cache_dir=home)
+    data.progress = watcher = Watcher()
+    data.setup()
+    assert watcher.heard.index(told) < watcher.heard.index(decoding)
+    full = ImageFolder(data.dir, cache_dir=home, image_size=5)
+    full.progress = watcher = Watcher()
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(DataError, match="1 MB are needed, 0 MB are free"):
+        full.setup()
+    assert decoding not in watcher.heard and len(entries(home)) == 1
 
 
 def test_builders_wait_for_each_other_and_make_one_entry(make_folder: Any, home: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
+import math
 import os
 import shutil
 import time
@@ -301,6 +303,15 @@ def _remove_stale(home: Path, key: CacheKey) -> None:
             folder, listing = json.loads(path.read_text(encoding="utf-8"))["origin"]
             if folder == key.folder and listing != key.listing:
                 shutil.rmtree(path.parent)
+
+
+def require_space(folder: Path, size: int) -> str:
+    """A size in bytes in words; OSError if the disk of a folder has no space for it."""
+    free = shutil.disk_usage(folder).free
+    needed, there = (f"{math.ceil(number / 1e6):,} MB" for number in (size, free))
+    if size > free:
+        raise OSError(errno.ENOSPC, f"{needed} are needed, {there} are free")
+    return needed
 
 
 def new_array(path: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:

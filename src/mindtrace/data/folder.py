@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -29,6 +30,7 @@ from mindtrace.data.decode import (
     read_headers,
     reorder,
     reporter,
+    require_space,
 )
 from mindtrace.data.listing import STAGES, ListedImage, Listing, Stage, list_folder
 from mindtrace.data.split import Division
@@ -185,6 +187,9 @@ def _decode(data: ImageDataModule, listing: Listing, labels: Tensor, into: Path 
     # Three equal channels are decoded and kept once.
     stored = replace(spec, mode="L") if grey.all() else spec
     shape = (count, stored.channels, spec.height, spec.width)
+    if into is not None:
+        size = require_space(into, math.prod(shape) + 32 * count)
+        data.progress.note(f"decoded images are kept in {into.parent}: {size}")
     images = new_array(into and into / "images.npy", shape)
     digests = new_array(into and into / "digests.npy", (count, 32))
     report = reporter(data.progress, f"decoding {count:,} images", count)
