@@ -86,7 +86,7 @@ def digits(augment: str) -> Digits:
 
 
 def epoch(data: Digits, number: int) -> torch.Tensor:
-    data.set_epoch(number)
+    data.order.set_epoch(number)
     return torch.cat([x for x, _ in data.train_dataloader()])
 
 
@@ -112,7 +112,7 @@ def test_draws_depend_on_seed_and_epoch_alone() -> None:
     torch.manual_seed(99)
     assert torch.equal(epoch(again, 2), third)
     assert torch.equal(epoch(again, 0), first)
-    again.seed = 1
+    again.order.seed = 1
     assert not torch.equal(epoch(again, 0), first)
 
 
@@ -141,7 +141,7 @@ def test_balanced_epochs(augment: str) -> None:
     assert counts.min() > 0.6 * counts.float().mean()
     different = len(torch.unique(x[y == 3], dim=0))
     assert different == 4 if augment == "none" else different > 0.9 * int(counts[3])
-    data.set_epoch(0)
+    data.order.set_epoch(0)
     again = torch.cat([part for part, _ in data.train_dataloader()])
     assert torch.equal(again, x)
 

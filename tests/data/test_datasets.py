@@ -456,7 +456,7 @@ def test_every_image_is_in_one_split_which_depends_on_split_seed_alone(
 
     def val(split_seed: int, seed: int) -> list[bytes]:
         module = MNIST(data_dir=data.data_dir, split_seed=split_seed, **SMALL)
-        module.seed = seed
+        module.order.seed = seed
         torch.manual_seed(seed)
         return module.val.digests()
 

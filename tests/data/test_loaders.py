@@ -54,8 +54,8 @@ def test_nothing_is_dropped_and_len_is_right(data: Digits) -> None:
 
 def test_order_is_a_function_of_seed_and_epoch(data: Digits) -> None:
     def order(seed: int, epoch: int) -> list[int]:
-        data.seed = seed
-        data.set_epoch(epoch)
+        data.order.seed = seed
+        data.order.set_epoch(epoch)
         torch.manual_seed(epoch)
         next(iter(data.train_dataloader()))  # one batch does not move the order
         return labels(data.train_dataloader())
@@ -72,7 +72,7 @@ def test_order_is_a_function_of_seed_and_epoch(data: Digits) -> None:
 def test_chunks_hold_the_same_batches(data: Digits, chunk: int, augment: str) -> None:
     data.augment = augment
     plain = list(data.train_dataloader())
-    data.set_epoch(0)
+    data.order.set_epoch(0)
     data.chunk = chunk
     lists = list(data.train_dataloader())
     assert len(lists) == len(data.train_dataloader())
@@ -235,7 +235,7 @@ def test_lightnings_trainer_orders_by_its_epochs(data: Digits, chunk: int, modul
         trainer.fit(model, data.train_dataloader(), data.val_dataloader())
     assert trainer.global_step == 3 * len(data.train_dataloader())
     for epoch, seen in enumerate(model.seen):
-        data.set_epoch(epoch)
+        data.order.set_epoch(epoch)
         order = data.order.indices(len(seen))
         assert seen == data.split("train").labels[order].tolist()
     trainer.test(model, data, verbose=False)

@@ -38,7 +38,7 @@ def plain_loop(*sets: str, epochs: int, rates: list[float] | None = None) -> tor
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.train.lr, fused=True)
     steps = iter(rates) if rates is not None else None
     for epoch in range(epochs):
-        data.set_epoch(epoch)
+        data.order.set_epoch(epoch)
         for x, y in data.train_dataloader():
             if steps is not None:
                 optimizer.param_groups[0]["lr"] = next(steps)

@@ -95,6 +95,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         augment: `light` shifts and turns the images of `train_dataloader()`; `none` does not.
         chunk: 1 for loaders that yield (x, y); more, and `train_dataloader()` yields lists of up
             to that many (x, y).
+        order: its `seed`, and `set_epoch(0)` for the first one, choose the order of the training
+            images.
         accepted: which image files are read: the largest in pixels, and the names of formats.
         progress: is notified of slow work.
     """
@@ -212,15 +214,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return self._images
 
     @property
-    def seed(self) -> int:
-        """Decides the order of the training images, together with the epoch."""
-        return self.order.seed
-
-    @seed.setter
-    def seed(self, value: int) -> None:
-        self.order.seed = value
-
-    @property
     def spec(self) -> ImageSpec:
         """What the network reads."""
         return self._ready().spec
@@ -296,10 +289,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             float32 of the same shape.
         """
         return self.train.normalise(images)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the training images; epoch 0 is the first."""
-        self.order.set_epoch(epoch)
 
     def train_dataloader(self) -> TrainBatches:
         """Shuffled training batches, nothing dropped, augmented as `augment` says.

@@ -210,7 +210,7 @@ def _prepare(
     """Have all layers learn from lists of batches, balanced as `[train] balance` says."""
     model.automatic_optimization = False
     model.steps_per_epoch = steps
-    data.seed, data.chunk = train.seed, CHUNK if train.average == "none" else 1
+    data.order.seed, data.chunk = train.seed, CHUNK if train.average == "none" else 1
     data.balanced = train.balance == "sample"
     if train.balance == "loss":
         model.class_weights = class_weights(data.split("train").labels, len(data.class_names))
