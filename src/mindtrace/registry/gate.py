@@ -91,24 +91,15 @@ class Answers:
 
     def images_needed(self, margin: float) -> int | None:
         """From how many test images on equal models that change as much could be promoted."""
-        images = self.counts.sum()
         cells = np.concatenate([self.cells, self.cells[:, [0, 2, 1]]])
-        counts = np.concatenate([self.counts, self.counts]) / (2 * images)
-
-        def suffice(count: int) -> bool:
-            equal = Answers(cells, counts * count, self.metric)
-            return equal.interval(_RESAMPLES // 5)[0] >= -margin - _ROUNDING
-
-        high = 1
-        while not suffice(high):
-            high *= 2
-            if high > _MOST_IMAGES:
-                return None
-        low = high // 2
-        while high - low > max(1, low // 50):
-            middle = (low + high) // 2
-            low, high = (low, middle) if suffice(middle) else (middle, high)
-        return high
+        shares = np.concatenate([self.counts, self.counts]) / (2 * self.counts.sum())
+        count = float(self.counts.sum())
+        for _ in range(8):
+            # The interval shrinks with the images, or with their root: it ends up near the margin.
+            equal = Answers(cells, shares * count, self.metric)
+            width = -equal.interval(_RESAMPLES // 5)[0]
+            count = min(count * (width / max(margin, _ROUNDING)) ** (4 / 3), _MOST_IMAGES)
+        return round(count) if count < _MOST_IMAGES else None
 
     def _with_pairs(self) -> Answers:
         """One image more in each class that only a, and one that only b gets right."""
