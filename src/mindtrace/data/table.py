@@ -155,8 +155,6 @@ def _read(file: Path) -> tuple[Sequence[str], Sequence[tuple[int, Mapping[Any, A
             columns = [name.strip() for name in reader.fieldnames or ()]
             reader.fieldnames = columns
             rows = [(reader.line_num, row) for row in reader]
-    except ImportError as error:
-        raise DataFolderError(file, "Parquet needs pyarrow", hint="pip install pyarrow") from error
     except FileNotFoundError as error:
         raise DataFolderError(file, "no such file", hint="a .csv or .parquet file") from error
     except (OSError, ValueError, csv.Error) as error:

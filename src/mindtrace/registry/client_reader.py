@@ -177,9 +177,8 @@ class ClientReader(Reader):
         self._connection.executemany(f"insert or ignore into {table} values ({marks})", rows)
 
 
-# By process: a forked one must not use the database connections of its parent.
 @functools.lru_cache(maxsize=2)
-def opened_once(uri: str, root: Path, _pid: int) -> Store:
+def opened_once(uri: str, root: Path) -> Store:
     """The store of a URI; to open one takes a while."""
     return Store(uri, root)
 

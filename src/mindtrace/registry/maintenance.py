@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 # A rollback may need any champion of the last entries of the history again.
 HISTORY_KEPT = 10
-_PAGE = 1000
 _PICKLED_NAMES = re.compile(r"\.(pkl|pickle|pt|pth|ckpt|joblib|dill)$", re.IGNORECASE)
 # A pickle, or a ZIP archive that names one: what torch saves.
 _PICKLED = re.compile(rb"\x80[\x02-\x05]|PK\x03\x04.*\.pkl", re.DOTALL)
@@ -88,11 +87,8 @@ def verify_all(settings: Settings, name: str | None = None) -> Iterator[Verifica
     """Check every version of one model, or of all, and the aliases; one by one."""
     reader = open_reader(settings)
     for model_name in model_names(reader, name):
-        after: int | None = None
-        while rows := reader.versions(model_name, _PAGE, after=after):
-            for row in rows:
-                yield _version(reader, row)
-            after = rows[-1].version
+        for row in reader.versions(model_name, ALL):
+            yield _version(reader, row)
         yield _aliases(reader, model_name)
 
 

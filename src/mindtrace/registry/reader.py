@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import sqlite3
 import weakref
@@ -266,7 +265,7 @@ def open_reader(settings: Settings) -> Reader:
         return open_database(database, root)
     from mindtrace.registry.client_reader import ClientReader, opened_once
 
-    return ClientReader(opened_once(uri, root, os.getpid()))
+    return ClientReader(opened_once(uri, root))
 
 
 def open_store(settings: Settings) -> Store:

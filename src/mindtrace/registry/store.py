@@ -33,7 +33,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.entities.paged_list import PagedList
 from sqlalchemy import create_engine
 from sqlalchemy import text as sql
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from mindtrace.config.urls import file_path, masked, sqlite_path
@@ -80,7 +80,10 @@ class Store:
     def __init__(self, uri: str, root: Path) -> None:
         """Open a store; a new SQLite file is made with its tables."""
         self.database = database = sqlite_path(uri)
-        self.uri = uri if database is None else _as_sqlalchemy_reads_it(database, uri)
+        self.uri = uri
+        if database is not None and make_url(uri).database != str(database):
+            # `%20` and `?` in a path mean something else in a URL.
+            self.uri = URL.create("sqlite", database=str(database)).render_as_string()
         self.root = root
         with store_errors(self.uri):
             ping(uri)
@@ -194,18 +197,6 @@ def if_there(ask: Callable[[], T]) -> T | None:
         if error.error_code in _MISSING:
             return None
         raise
-
-
-def _as_sqlalchemy_reads_it(database: Path, uri: str) -> str:
-    """A URI that means this file; `%20` and `?` in a path mean something else in one."""
-    quoted = "sqlite:///" + str(database).replace("%", "%25").replace("?", "%3F")
-    for text in (uri, quoted):
-        if make_url(text).database == str(database):
-            return text
-    raise StoreError(
-        f"registry {database}: this path cannot be written as a URL",
-        hint="set [DIR_PATHS] ROOT to a folder without % and ? in its name",
-    )
 
 
 def _prepare(database: Path, uri: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -133,7 +134,6 @@ def train(
         from mindtrace.registry.callbacks import RunCallback
         from mindtrace.registry.publish import config_digest, find_by_job, find_identical
         from mindtrace.registry.store import Store
-        from mindtrace.training import checkpoint
         from mindtrace.training.callbacks import StopOnRequest
         from mindtrace.training.fit import fit
 
@@ -178,7 +178,7 @@ def train(
                     published = _register(run, name, settings, result, guard, parent)
                 for note in _remarks(settings, published, data.class_names):
                     progress.note(note)
-        checkpoint.remove(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # the checkpoint of a training that ended well
     digests = result.data.digests()
     page = run.store.resolved(f"runs:/{run.run_id}/report/report.html")
     return TrainOutcome(

@@ -134,8 +134,3 @@ def _defaults() -> dict[str, str]:
     texts = default_texts().items()
     found = {f"{section}.{key}": text for (section, key), text in texts if section in TRAVELLING}
     return found | {"data.resize": "stretch"}  # what was done before there was a choice
-
-
-def remove(folder: Path) -> None:
-    """Delete the checkpoint of a training that ended well."""
-    shutil.rmtree(folder, ignore_errors=True)

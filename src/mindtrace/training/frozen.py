@@ -58,11 +58,7 @@ def frozen_part(
 
 
 class FrozenPart:
-    """All of a network but its last layer, which `Head` trains.
-
-    Attributes:
-        graph: the whole network; its last layer is not the trained one yet.
-    """
+    """All of a network but its last layer, which `Head` trains; `graph` has the one of before."""
 
     def __init__(self, model: ImageClassifier, settings: Settings, progress: Progress) -> None:
         self.model = model.eval()
@@ -123,9 +119,6 @@ class Head(ImageClassifier):
     """The last layer; each epoch trains it to the end, with less weight decay than the one before.
 
     So the monitored metric chooses the weight decay. Features are centred and scaled as a whole.
-
-    Attributes:
-        image_weights: how much each training image counts, float32 (images,); None for all alike.
     """
 
     def __init__(self, part: FrozenPart, settings: Settings, features: Tensor) -> None:
@@ -136,7 +129,7 @@ class Head(ImageClassifier):
         ends = math.log10(STRONGEST), math.log10(WEAKEST)
         epochs = settings.train.max_epochs
         self._decays = torch.logspace(*ends, epochs, dtype=torch.float64).tolist()
-        self.image_weights: Tensor | None = None
+        self.image_weights: Tensor | None = None  # of each in the loss; None for all alike
         self._mean, self._deviation = scale_of(features)
 
     @property
