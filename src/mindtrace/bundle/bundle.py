@@ -41,16 +41,13 @@ EARLIER_RULE = "count"
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The architecture's name and arguments, the input, and the class of each output.
-
-    `pretrained` tells of the weights that the training began with: `source` and `license`.
-    """
+    """The architecture's name and arguments, the input, and the class of each output."""
 
     architecture: str
     arguments: Mapping[str, Any]
     spec: ImageSpec
     class_names: tuple[str, ...]
-    pretrained: Mapping[str, str] = field(default_factory=dict)
+    pretrained: Mapping[str, str] = field(default_factory=dict)  # `source`, `license` of weights
 
     def to_json(self) -> str:
         """The text of `model.json`."""

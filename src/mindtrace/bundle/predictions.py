@@ -125,12 +125,9 @@ class TestPredictions:
 
 
 def class_metrics(confusion: NDArray[np.int64]) -> dict[str, float]:
-    """`balanced_accuracy` and `f1_macro` of counts; rows are true classes, columns answers.
-
-    Means of recall and of F1 over the classes that have images: a class that is rare counts as
-    much as a frequent one. Source: Sokolova and Lapalme, Information Processing & Management 45
-    (2009) 427.
-    """
+    """`balanced_accuracy` and `f1_macro` of counts; rows are true classes, columns answers."""
+    # Means of recall and of F1 over the classes that have images. Source: Sokolova and Lapalme,
+    # Information Processing & Management 45 (2009) 427.
     right, called, real = np.diag(confusion), confusion.sum(0), confusion.sum(1)
     there = real > 0
     recall, f1 = right[there] / real[there], 2 * right[there] / (called + real)[there]

@@ -170,11 +170,7 @@ class TrainOrder:
 
 
 def light(images: Tensor, draws: Tensor) -> Tensor:
-    """Turn each image about its centre and shift it, bilinear; what comes in is black.
-
-    `images` are uint8, (n, channels, height, width), the result float32 in [0, 255]. `draws` are
-    float32, (n, 3), in [-1, 1): of the largest turn, and of the largest shift across and down.
-    """
+    """Turn and shift each uint8 image, to float32 in [0, 255]; `draws`: turn, across, down."""
     height, width = images.shape[2:]
     turn = draws[:, :1] * LARGEST_TURN
     cos, sin = turn.cos(), turn.sin()
@@ -198,19 +194,12 @@ def light(images: Tensor, draws: Tensor) -> Tensor:
 
 
 def photo(images: Tensor, draws: Tensor) -> Tensor:
-    """Crop at least 40 % of each image, mirror half of them, vary light and colour by 20 %.
-
-    `images` are uint8, (n, channels, height, width), and so is the result; `draws` float32,
-    (n, 8), in [-1, 1).
-    """
+    """Crop at least 40 % of each image, mirror half of them, vary light and colour by 20 %."""
     return _each(images, draws, least=0.4, change=0.2)
 
 
 def strong(images: Tensor, draws: Tensor) -> Tensor:
-    """Like `photo` with at least 15 %, 40 %, turns of up to 15 degrees, and a rectangle erased.
-
-    `draws` are (n, 14).
-    """
+    """Like `photo` with at least 15 %, 40 %, turns of up to 15 degrees, and a rectangle erased."""
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional as transforms
 
@@ -257,7 +246,8 @@ def _shares(draws: Tensor) -> list[list[float]]:
     return ((draws + 1) / 2).tolist()
 
 
-# By their names in `[data] augment`, beside none; each takes images and draws as `light` does.
+# By their names in `[data] augment`, beside none. Images are uint8, (n, channels, height, width),
+# draws float32 in [-1, 1), (n, `DRAWS`).
 AUGMENTATIONS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "light": light,
     "photo": photo,
@@ -273,10 +263,7 @@ def _centres(side: int) -> Tensor:
 
 
 def class_weights(labels: Tensor, classes: int) -> Tensor:
-    """Weights that make every class that has images count the same, float32, (classes,).
-
-    The mean over the images is 1; a class without images has 0.
-    """
+    """Weights by which every class that has images counts the same; their mean over these is 1."""
     counts = torch.bincount(labels, minlength=classes).float()
     return torch.where(counts > 0, len(labels) / (counts.count_nonzero() * counts), 0.0)
 
@@ -325,16 +312,12 @@ class EvalBatches:
 
 @dataclass(frozen=True, eq=False)
 class TrainBatches(EvalBatches):
-    """Yields (x, y) in an epoch's order, augmented; without Lightning a pass is an epoch.
-
-    With `chunk` above 1 it yields lists of up to so many (x, y), gathered in one operation. With
-    `balanced` an epoch has as many images of each class, drawn with replacement.
-    """
+    """Yields (x, y) in an epoch's order, augmented; without Lightning a pass is an epoch."""
 
     sampler: TrainOrder
     augment: str
-    chunk: int = 1
-    balanced: bool = False
+    chunk: int = 1  # more: it yields lists of up to so many (x, y), gathered in one operation
+    balanced: bool = False  # as many images of each class, drawn with replacement
 
     def __len__(self) -> int:
         return math.ceil(len(self._sizes) / self._batches_at_once)

@@ -362,10 +362,8 @@ def _check_files(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]]
 def similar_pairs(
     hashes: NDArray[np.uint64], split_ids: NDArray[np.int64]
 ) -> Iterator[tuple[int, int, int]]:
-    """For each image the one of a lower split id, if any, that it looks like most: distance last.
-
-    `hashes` are (n, 9), `split_ids` (n,): 0 for training images, 1 for validation, 2 for test.
-    """
+    """For each image the one of a lower split id that it looks like most, if any; its distance."""
+    # Split ids: 0 for training images, 1 for validation, 2 for test.
     bits = np.bitwise_count(hashes[:, 0])
     telling = (bits >= _FEWEST_BITS) & (bits <= 64 - _FEWEST_BITS)
     for split in (1, 2):

@@ -167,10 +167,7 @@ def _for_each(work: Callable[[int], None], count: int, report: Report, threads: 
 
 
 def difference_hashes(image: Image.Image) -> NDArray[np.uint64]:
-    """Whether each part of a picture is lighter than the one to its left: uint64, (9,).
-
-    Zeros, which look like nothing, for a picture with a side below 48 pixels.
-    """
+    """Whether each part of a picture is lighter than the one to its left; zeros for a small one."""
     hashes = np.zeros(HASHES, np.uint64)
     if min(image.size) < _SMALLEST_SIDE:
         return hashes
@@ -248,11 +245,8 @@ def find_or_make(
     fill: Callable[[Path], Mapping[str, Any]],
     on_wait: Callable[[], None],
 ) -> Decoded | None:
-    """What `fill` wrote into `home / key.name`, now or earlier; None where none can be written.
-
-    `fill` writes the arrays and returns what else there is to say of the images. Entries are
-    written aside and renamed: whole or absent.
-    """
+    """What `fill` wrote into `home / key.name`, now or earlier; None where none can be written."""
+    # `fill` returns what else there is to say. Entries are renamed at the end: whole or absent.
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -154,10 +154,7 @@ class ChampionLog:
     def append(
         self, store: Store, *, expected: int, action: str, row: ModelVersion, **told: Any
     ) -> HistoryEntry | None:
-        """Add an entry and set the alias; None if the last revision is not `expected` any more.
-
-        `told` are other fields of the entry; `origin` is the champion of the log unless given.
-        """
+        """Add an entry and set the alias; None if the last revision is not `expected` any more."""
         before = self.entries()
         if len(before) != expected:
             return None

@@ -128,10 +128,7 @@ def images_for(
 def evaluate(
     settings: Settings, ref: str, *, progress: Progress | None = None
 ) -> EvaluationOutcome:
-    """Test a version on the test images of the settings that it was not trained on.
-
-    UsageError for images of other classes, or if there are none such.
-    """
+    """Test a version on the test images of the settings that it was not trained on; UsageError."""
     progress = progress or Progress()
     located = locate(settings, ref)
     predictor = Predictor.open(located.folder, located.digest)

@@ -71,12 +71,8 @@ class Answers:
         return float(self._score(counts, 1)[0]), float(self._score(counts, 2)[0])
 
     def interval(self, resamples: int = _RESAMPLES) -> tuple[float, float]:
-        """95 % interval of the difference of the metric by a paired bootstrap.
-
-        Of the pairs and one more that b gains and one that it loses (in each class, where the
-        metric weighs classes): without any change it would shrink to nothing.
-        Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
-        """
+        """95 % interval of the difference of the metric by a paired bootstrap."""
+        # Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
         # Drawing images with replacement draws how many of each cell there are from a multinomial
         # distribution: the same bootstrap, without the images.
         more = self._with_pairs()
@@ -103,6 +99,7 @@ class Answers:
 
     def _with_pairs(self) -> Answers:
         """One image more in each class that only a, and one that only b gets right."""
+        # Without any change the interval would shrink to nothing.
         classes = max(2, int(self.cells.max()) + 1)
         there = np.unique(self.cells[:, 0])
         wrong = (there + 1) % classes
@@ -129,11 +126,7 @@ def decide(
     classes: Sequence[ClassChange] = (),
     answers: Answers | None = None,
 ) -> tuple[str, tuple[str, ...]]:
-    """The verdict on b as challenger of a and its reasons, one line each.
-
-    REJECT if b is worse: the whole interval is below 0, or a class falls significantly by more
-    than the class margin. PROMOTE if the interval is not below the margin. Else HOLD.
-    """
+    """The verdict on b as challenger of a and its reasons, one line each."""
     low, high = interval
     what = "" if rule.metric == "accuracy" else f" of {rule.metric}"
     found = f"the difference{what} lies between {low:+.4f} and {high:+.4f}"
@@ -156,10 +149,8 @@ def decide(
 
 
 def fallen_classes(classes: Sequence[ClassChange], margin: float) -> tuple[str, ...]:
-    """A line for each class that falls significantly (Holm over classes) by more than `margin`.
-
-    Source: Holm, Scandinavian Journal of Statistics 6 (1979) 65.
-    """
+    """A line for each class that falls significantly by more than `margin`."""
+    # Source: Holm, Scandinavian Journal of Statistics 6 (1979) 65.
     tested = sorted((one for one in classes if one.n), key=lambda one: one.mcnemar_p)
     lines = []
     for rank, one in enumerate(tested):
@@ -185,10 +176,8 @@ def points(share: float) -> str:
 
 
 def mcnemar_p(gained: int, lost: int) -> float:
-    """Two-sided exact p value that changed images are shared like this; 1.0 without changes.
-
-    Source: McNemar, Psychometrika 12 (1947) 153; its exact form is the binomial test.
-    """
+    """Two-sided exact p value that changed images are shared like this; 1.0 without changes."""
+    # Source: McNemar, Psychometrika 12 (1947) 153; its exact form is the binomial test.
     changed = gained + lost
     term = total = 1  # comb(changed, 0)
     for count in range(1, min(gained, lost) + 1):
@@ -198,13 +187,10 @@ def mcnemar_p(gained: int, lost: int) -> float:
 
 
 def minimum_detectable(images: int, gained: int, lost: int) -> float:
-    """The smallest difference of accuracies that this test set shows four times in five.
-
-    At 5 % two-sided, with the share of changed images as it is here. With n images and a share s,
-    the difference d solves `sqrt(n) d = z1 sqrt(s) + z2 sqrt(s - d**2)`, z1 = 1.96, z2 = 0.84;
-    but fewer than 6 changed images never reach 5 %, so it is at least 6 / n.
-    Source: Connor, Biometrics 43 (1987) 207, solved for the difference.
-    """
+    """The smallest difference of accuracies that this test set shows four times in five."""
+    # At 5 % two-sided, with the share of changed images as it is here. With n images and a share s,
+    # the difference d solves `sqrt(n) d = z1 sqrt(s) + z2 sqrt(s - d**2)`, z1 = 1.96, z2 = 0.84.
+    # Source: Connor, Biometrics 43 (1987) 207, solved for the difference.
     share = (gained + lost) / images
     first, second = _TWO_SIDED_5_PERCENT, _POWER_80_PERCENT
     half = first * math.sqrt(share * images)

@@ -106,10 +106,7 @@ def require_verified(found: Sequence[Verification], *, named: bool) -> None:
 
 
 def export(settings: Settings, ref: str, folder: Path | str) -> Exported:
-    """Write a bundle into a new or empty folder, else UsageError; all of it or nothing.
-
-    BundleError where it is not what was registered.
-    """
+    """Write a bundle into a new or empty folder; BundleError if it is not what was registered."""
     from mindtrace.bundle.predictor import Predictor
 
     located = locate(settings, ref)

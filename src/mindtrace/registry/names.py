@@ -67,10 +67,7 @@ def is_log(model_name: str) -> bool:
 
 
 def resolve(location: str, root: Path, database: Path | None, *, new: bool = False) -> str:
-    """A location that `database` (None: no file) holds, as it is with this ROOT in force.
-
-    What lay below a ROOT moves with it.
-    """
+    """A location in `database`, with this ROOT in force: what lay below a ROOT moves with it."""
     path = file_path(location)
     match = None if path is None else _OURS.fullmatch(str(path))
     recorded = root if match is None else Path(match[1] or "/")

@@ -59,10 +59,7 @@ class BestWeights(pl.Callback):
 
 
 class EpochSeeds(pl.Callback):
-    """Makes an epoch's random numbers depend on seed and epoch alone.
-
-    So a resumed training draws the same ones, without random state in the checkpoint.
-    """
+    """Makes an epoch's random numbers depend on seed and epoch alone, also after a resume."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed

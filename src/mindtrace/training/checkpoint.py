@@ -96,10 +96,7 @@ def find(checkpoints: Path, which: str) -> tuple[Path, Identity]:
 
 
 def require_same(found: Identity, wanted: Identity) -> None:
-    """UsageError with every difference, if a training would go on as another one.
-
-    More epochs are none, unless the learning rates of the schedule depend on their number.
-    """
+    """UsageError with every difference, more epochs aside, if it would be another training."""
     # A key that is younger than the checkpoint has its default, which changes nothing.
     new = wanted.values()
     old = {key: text for key, text in _defaults().items() if key in new} | found.values()

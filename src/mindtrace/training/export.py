@@ -37,10 +37,8 @@ def contents(
     config: str,
     graph: bytes | None = None,
 ) -> Contents:
-    """Everything a bundle holds, from a model on the CPU and its answers to the test images.
-
-    `graph` is the network's where it is known; `test` then comes from it, and not from torch.
-    """
+    """Everything a bundle holds, from a model on the CPU and its answers to the test images."""
+    # Where the graph is known, `test` comes from it, and not from torch.
     images = data.split("test").images
     golden = test if graph is None else evaluate(model, data, "test", GOLDEN_COUNT)
     digests, trained = (digest_rows(data.split(stage).digests()) for stage in ("test", "train"))

@@ -45,32 +45,24 @@ CHUNK = 32
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished training: the model with the weights of its best epoch, on the CPU.
-
-    `metrics` are the losses and accuracies of that epoch and of the test; `steps` counts
-    optimizer steps; `fit_s` is the time of `Trainer.fit` and of the features of frozen layers,
-    validation and callbacks included; `graph` is the network's ONNX graph where it is known.
-    """
+    """A finished training: the model with the weights of its best epoch, on the CPU."""
 
     model: ImageClassifier
     data: ImageDataModule
-    metrics: dict[str, float]
+    metrics: dict[str, float]  # of the best epoch and of the test
     test: Evaluation
     course: tuple[EpochReport, ...]
     best_epoch: int
     epochs: int
-    steps: int
-    fit_s: float
+    steps: int  # of the optimizer
+    fit_s: float  # `Trainer.fit` and the features of frozen layers, validation included
     started_at: datetime
     ended_at: datetime
-    graph: bytes | None = None
+    graph: bytes | None = None  # of the network in ONNX, where it is known
 
 
 def resolve_compute(settings: Settings) -> Settings:
-    """`settings` with every `auto` of `[compute]` as it is for this network on this machine.
-
-    UsageError for a device that torch does not find here.
-    """
+    """`settings` with every `auto` of `[compute]` as it is for this network on this machine."""
     compute = settings.compute
     device = compute.device
     if device == "auto":

@@ -116,10 +116,9 @@ class FrozenPart:
 
 
 class Head(ImageClassifier):
-    """The last layer; each epoch trains it to the end, with less weight decay than the one before.
+    """The last layer; each epoch trains it to the end, with less weight decay than before."""
 
-    So the monitored metric chooses the weight decay. Features are centred and scaled as a whole.
-    """
+    # So the monitored metric chooses the weight decay. Features are centred and scaled as a whole.
 
     def __init__(self, part: FrozenPart, settings: Settings, features: Tensor) -> None:
         config = part.model.model_config

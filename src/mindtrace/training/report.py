@@ -180,10 +180,8 @@ def report(
 
 
 def accuracy_interval(right: int, images: int) -> tuple[float, float]:
-    """95 % interval of an accuracy.
-
-    Source: Wilson, Journal of the American Statistical Association 22 (1927) 209.
-    """
+    """95 % interval of an accuracy."""
+    # Source: Wilson, Journal of the American Statistical Association 22 (1927) 209.
     z2 = 1.959964**2
     middle = (right + z2 / 2) / (images + z2)
     half = math.sqrt(z2 * (right * (images - right) / images + z2 / 4)) / (images + z2)
