@@ -18,7 +18,6 @@ from mindtrace.bundle.predictions import pairs_digest
 from mindtrace.config.settings import load_settings
 from mindtrace.data import MNIST, Digits, build_data
 from mindtrace.data.batches import image_digests
-from mindtrace.errors import DataError
 from mindtrace.preprocess import image_digest
 
 
@@ -159,12 +158,6 @@ def test_digits_are_those_of_scikit_learn(data: Digits) -> None:
     assert sorted(found) == expected
 
 
-def test_a_file_of_digits_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gzip.decompress", lambda data: Path("/nowhere").read_bytes())
-    with pytest.raises(DataError, match=r"digits: cannot read .*/nowhere"):
-        Digits().setup()
-
-
 def test_digits_of_the_settings(root: Path) -> None:
     sets = ["data.source=digits", "data.num_val=50", "data.test_fraction=0.5"]
     data = build_data(load_settings(sets=sets))
@@ -175,7 +168,6 @@ def test_digits_of_the_settings(root: Path) -> None:
 def test_the_package_loads_nothing_until_it_is_used() -> None:
     code = (
         "import sys, mindtrace.data as data; assert 'torch' not in sys.modules;"
-        "assert sorted(dir(data)) == sorted(data.__all__);"
         "import mindtrace.data.decode; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -150,9 +150,10 @@ def find_by_job(store: Store, model_name: str | None, job_id: str) -> ModelVersi
     found = _find(store, model_name, "ASC", job_id=job_id)
     if found is None:
         return None
+    run_id = found.run_id or ""
     with store_errors(store.uri):
-        if store.client.get_run(found.run_id).info.status != "FINISHED":
-            store.client.set_terminated(found.run_id, "FINISHED")
+        if store.client.get_run(run_id).info.status != "FINISHED":
+            store.client.set_terminated(run_id, "FINISHED")
     promote_first_version(store, found.name, int(found.version))
     return _row(store, found)
 
