@@ -16,7 +16,7 @@ from mindtrace.bundle import manifest
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, masked
 from mindtrace.documents import document
-from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError
+from mindtrace.errors import BundleError, NotFoundError, StoreError
 from mindtrace.registry.maintenance import new_folder
 from mindtrace.registry.query import Query, parse_columns, parse_query
 from mindtrace.registry.reader import ALL, ModelVersion, Reader, open_reader
