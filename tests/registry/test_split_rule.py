@@ -27,7 +27,8 @@ def settings(tmp_path: Path, root: Path) -> Settings:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (6, 6), np.uint8)).save(path)
     sets = ["data.source=folder", f"data.dir={tmp_path / 'pets'}", "train.max_epochs=3"]
-    return load_settings(sets=[*sets, "data.num_val=6", "compute.threads=1", "compute.device=cpu"])
+    sets += ["model.name=mlp", "model.weights=none", "data.num_val=6"]
+    return load_settings(sets=[*sets, "compute.threads=1", "compute.device=cpu"])
 
 
 @pytest.fixture
