@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import hypothesis
 import pytest
@@ -117,7 +118,9 @@ def invoke(
 
     from mindtrace.cli.main import program
 
-    return CliRunner().invoke(program(), list(args), input=input, env=env, prog_name="mindtrace")
+    given: Any = {"input": input, "env": env, "prog_name": "mindtrace"}
+    with mock.patch.object(sys, "argv", ["mindtrace", *args]):  # hints begin with what was typed
+        return CliRunner().invoke(program(), list(args), **given)
 
 
 @pytest.fixture

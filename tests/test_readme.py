@@ -1,8 +1,9 @@
-"""The README's commands are run, and what it shows is what comes out.
+"""The README is typed from its first block to its last, and what it shows is what comes out.
 
 A block fenced as `console` is a shell session: `$ ` begins a command, the lines below are
-its output. `...` stands for anything, within a line or for lines. All blocks run in order
-in one shell, in a fresh folder with a copy of `examples/`, on a port that is free.
+its output. `...` stands for anything, within a line or for lines. The commands of indented blocks
+and the `python` blocks must succeed. All run in order in one shell with an empty HOME, in a fresh
+folder with a copy of `examples/` and some images, on a port that is free.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from tests.cli.test_train_path import pets
+from tests.data.conftest import idx_contents
 
 PROJECT = Path(__file__).parents[1]
 README = PROJECT / "README.md"
@@ -34,9 +38,29 @@ class Step:
     output: str
 
 
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$|((?:^    [^\n]+\n)+)", re.MULTILINE | re.DOTALL)
+# What is typed otherwise here: a worker runs until somebody stops it.
+_WORKER = """mindtrace worker 2> worker.log &
+until grep "takes jobs" worker.log; do sleep 0.1; done; kill -TERM $!; wait $!"""
+# Nothing was interrupted; and the tests run no tests.
+_ENDS = {"mindtrace train --resume last": 4}
+_LEFT_OUT = ("make demo", "make test")
+
+
 def steps(text: str) -> list[Step]:
     found = []
-    for block in re.findall(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+    for kind, block, indented in _BLOCK.findall(text):
+        lines = indented.splitlines() if indented else []
+        commands = [line.partition("#")[0].strip() for line in lines]
+        if kind == "python":
+            commands = [f"python - <<'END'\n{block}END"]
+        for command in commands:
+            if command not in _LEFT_OUT:
+                typed = _WORKER if command == "mindtrace worker" else command
+                ends = f"exit {_ENDS.get(command, 0)}"
+                found.append(Step(f"({typed}\n) > said.txt 2>&1; echo exit $?", ends))
+        if kind != "console":
+            continue
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             lines = part.splitlines()
             length = 1
@@ -78,7 +102,7 @@ class Shell:
         self._process = subprocess.Popen(
             ["bash"],
             cwd=folder,
-            env={**os.environ, "PATH": path},
+            env={**os.environ, "PATH": path, "HOME": str(folder.parent / "home")},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -104,10 +128,19 @@ class Shell:
 
 
 @pytest.fixture
-def shell(root: Path, tmp_path: Path) -> Iterator[Shell]:
+def shell(tmp_path: Path) -> Iterator[Shell]:
     folder = tmp_path / "work"
     folder.mkdir()
     shutil.copytree(PROJECT / "examples", folder / "examples")
+    pets(folder / "photos")
+    (folder / "My labels.csv").rename(folder / "labels.csv")
+    (folder / "scans").mkdir()
+    Image.new("L", (8, 8)).save(folder / "scans" / "1.jpg")
+    # What a download would bring.
+    raw = tmp_path / "home/.cache/mindtrace/data/MNIST/raw"
+    raw.mkdir(parents=True)
+    for name, content in idx_contents({"train": 6000, "t10k": 500}, (28, 28)).items():
+        (raw / name).write_bytes(content)
     opened = Shell(folder)
     yield opened
     opened.close()
@@ -120,12 +153,13 @@ def test_what_the_readme_shows_is_what_comes_out(shell: Shell) -> None:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     found = steps(README.read_text(encoding="utf-8"))
-    assert len(found) >= 8, "the README shows too little"
+    assert len(found) >= 25, "the README shows too little"
 
     for step in found:
         output = shell.run(step.command.replace(PORT, port)).replace(port, PORT)
         assert as_pattern(step.output).fullmatch(output), (
             f"$ {step.command}\nshould print\n{step.output}\nand printed\n{output}"
+            + shell.run("cat said.txt serve.log")
         )
 
 

@@ -111,10 +111,10 @@ class ImageError(DataError):
 
 # The command that lists what exists, by the kind of thing.
 _LISTS = {
-    "job": "mindtrace jobs list - shows the jobs",
-    "model": "mindtrace registry list - shows the models and versions",
-    "version": "mindtrace registry list - shows the models and versions",
-    "alias": "mindtrace registry list - shows the versions and their aliases",
+    "job": "mindtrace jobs list",
+    "model": "mindtrace registry list",
+    "version": "mindtrace registry list",
+    "alias": "mindtrace registry list",
 }
 
 
@@ -190,13 +190,13 @@ def hint_if_full(error: BaseException, folder: Path | None = None) -> str | None
     if "disk I/O error" in text and folder is not None:  # SQLite's word for more than this
         full = shutil.disk_usage(folder).free < 2**16
     if full or "disk is full" in text:
-        return "free some space; mindtrace registry gc --keep 5 --dry-run - shows what could go"
+        return "mindtrace registry gc --keep 5 --dry-run  # shows what could go, to free some space"
     return None
 
 
 def of_system(error: OSError) -> MindtraceError:
     """What the operating system refused, for people."""
-    hint = hint_if_full(error) or "mindtrace doctor - shows whether ROOT can be written"
+    hint = hint_if_full(error) or "mindtrace doctor  # shows whether ROOT can be written"
     return MindtraceError(f"{error.filename or 'system'}: {error.strerror}", hint=hint)
 
 

@@ -143,7 +143,7 @@ def test_progress_as_json_is_one_event_a_line(capsys: Capture) -> None:
         (PermissionError(13, "Permission denied", "/a"), "/a: Permission denied", "doctor"),
         (NotADirectoryError(20, "Not a directory", "/a"), "/a: Not a directory", "doctor"),
         (OSError(24, "Too many open files"), "system: Too many open files", "doctor"),
-        (MemoryError("Unable to allocate 58.6 GiB"), "not enough memory: Unable", "--batch-size"),
+        (MemoryError("Unable to allocate 58.6 GiB"), "not enough memory: Unable", "batch_size"),
         (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "CUDA out of memory.", "image_size"),
         (ValueError("a bug"), "internal: ValueError: a bug", "please report it"),
     ],

@@ -20,6 +20,9 @@ def test_a_row_a_check_or_one_document(run_cli: RunCli, root: Path) -> None:
     assert {row[1] for row in checks} <= {"ok", "note"}
     assert names == {"configuration", "root", "compute", "store"}
 
+    (place,) = [found for name, _, found, _ in checks if name == "root"]
+    assert place.startswith(f"{root} ([DIR_PATHS] ROOT names another folder), ")
+
     document = json.loads(run_cli("doctor", "--json").stdout)
     assert (document["schema_version"], document["ok"]) == (1, True)
     (store,) = [check for check in document["checks"] if check["check"] == "store"]

@@ -1,4 +1,4 @@
-"""Every command that mindtrace prints can be typed: it exists, and so does each option."""
+"""Every command that mindtrace prints can be pasted: it exists, and so does each option."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import mindtrace
 from mindtrace.cli.main import program
 
 # Where an explanation begins, after a command.
-_END = re.compile(r" - |, |; |: |\.$|\.\.\.|<| (?:shows|tests|says|then)\b|[`'\"]")
+_END = re.compile(r"  #| - |, |; |: |\.$|\.\.\.|<|[`'\"]")
 _PROSE = {"cannot", "did", "mlflow", "server", "name", "reads"}
 
 
@@ -48,6 +48,27 @@ def _printed() -> list[str]:
                 if command.split()[1] not in _PROSE:
                     found.add(command.rstrip("."))
     return sorted(found)
+
+
+def _hints() -> Iterator[str]:
+    """The texts that are given as hints: to errors, to checks of doctor, in tables of hints."""
+    for path in Path(mindtrace.__path__[0]).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "hint":
+                yield from _texts(ast.Module([ast.Expr(ast.Tuple([node.value]))], []))
+            elif isinstance(node, ast.Assign):
+                names = [ast.unparse(target).rpartition(".")[2] for target in node.targets]
+                if any(re.search("(?i)hint|^_LISTS", name) for name in names):
+                    yield from _texts(ast.Module([ast.Expr(ast.Tuple([node.value]))], []))
+
+
+def test_a_hint_that_names_a_command_or_an_option_begins_with_it() -> None:
+    found = {text for text in _hints() if re.search(r"\bmindtrace [a-z]|(?<!\S)--[a-z]", text)}
+    assert len(found) > 40
+    for text in found:
+        code, _, remark = text.partition("  #")
+        assert re.match("mindtrace [a-z]|--[a-z]|openssl |X --help", code), text
+        assert not re.search(r" - |, |\.$", code) and remark.startswith(" ") is bool(remark), text
 
 
 def test_there_are_such_commands() -> None:
@@ -86,6 +107,28 @@ def test_a_printed_command_exists_with_its_options(line: str) -> None:
         ("registry verify digits --all", {}),
         ("registry rollback digits", {}),
         ("nothing", {}),
+        ("data check leaky", {}),
+        ("train --source digits --device cuda", {}),
+        ("train --source digits --max-epochs 1 --batch-size 1 --model resnet18", {}),
+        ("train 'my images' --source digits", {}),
+        ("train --source digits --set DIR_PATHS.ROOT=taken.ini", {"FOLDER": "new"}),
+        ("train --config 'my missing.ini'", {}),
+        ("config init nowhere/a.ini", {}),
+        ("doctor --set compute.device=cuda", {}),
+        ("predict image.png --token-file t", {"URL": "http://127.0.0.1:1"}),
+        ("predict image.png --url http://127.0.0.1:1", {}),
+        ("predict image.png --url nothing", {}),
+        ("predict image.png --set DIR_PATHS.ROOT=new", {}),
+        ("reproduce digits/9", {}),
+        ("retrain --warm-start", {"NAME": "digits"}),
+        ("registry list --where 'val_ac > 1'", {}),
+        ("registry list --sort=nothing", {}),
+        ("registry list --columns nothing", {}),
+        ("registry promote digits/1 --force", {"TEXT": "why"}),
+        ("registry evaluate digits/1 --set data.source=digits", {"FILE": "other.ini"}),
+        ("registry alias digits/1 champion", {}),
+        ("registry delete digits/1", {}),
+        ("registry gc --keep 0", {}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -98,16 +141,18 @@ def test_what_is_printed_runs(
 ) -> None:
     stderr = run_cli(*shlex.split(command)).stderr
     (line,) = [text for text in stderr.splitlines() if text.startswith(("next: ", "hint: "))]
-    typed = line[6:].partition(" - ")[0]
+    typed = line[6:]
     for name, value in {**placeholders, "PATH": "image.png"}.items():
         typed = re.sub(rf"\b{name}\b", value, typed)
-    words = shlex.split(typed)
+    words = shlex.split(typed, comments=True)  # as a shell reads the whole line
     assert words[0] == "mindtrace", line
-    if words[1] == "serve":  # it would go on; an address that is taken ends it after the model
-        words += ["--host", "0.0.0.0"]
-    done = run_cli(*words[1:])
-    known = {"mindtrace serve": "token", "mindtrace train": ""}
-    assert done.exit_code == 0 or known.get(" ".join(words[:2]), "\0") in done.stderr, done.stderr
+    ends = {
+        "train": ["--dry-run", "--set", "model.weights=none"],
+        "serve": ["--host", "0.0.0.0"],  # it would go on; without a token it ends
+    }
+    done = run_cli(*words[1:], *ends.get(words[1], []))
+    known = ("needs a token", "no answer from http://127.0.0.1:1: ", "digits/1 is the only version")
+    assert done.exit_code == 0 or any(one in done.stderr for one in known), done.stderr
 
 
 @pytest.fixture
@@ -123,6 +168,10 @@ def digits_copy(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         folder = tmp_path / "my images" / name
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8), number * 10).save(folder / f"{number}.png")
+    for folder in ("train/a", "train/b", "test/a", "test/b"):
+        (tmp_path / "leaky" / folder).mkdir(parents=True)
+        Image.new("L", (8, 8), ord(folder[-1])).save(tmp_path / "leaky" / folder / "1.png")
     Image.new("L", (8, 8)).save(tmp_path / "image.png")
+    (tmp_path / "other.ini").write_text("[data]\nsource = folder\ndir = my images\n")
     (tmp_path / "taken.ini").write_text("")
     return root

@@ -71,7 +71,15 @@ def test_the_life_of_a_job(
     shown = run_cli("jobs", "show", job_id, *at).stdout
     assert "error.message\tno images" in shown
 
+    told = [
+        json.loads(line)
+        for line in run_cli("jobs", "logs", job_id, "--json", *at).stdout.splitlines()
+    ]
+    assert [fields["text"] for fields in told] == ["größer\n"]
+
     other = submitted(run_cli, *at)
+    alone = "" if at_server else "no worker runs it; start one: mindtrace worker\n"
+    assert run_cli("jobs", "show", other, *at).stderr == alone
     header, *listed = rows(run_cli("jobs", "list", *at).stdout)
     assert header[:2] == ["job_id", "state"]
     assert [row[:2] for row in listed] == [[other, "queued"], [job_id, "failed"]]

@@ -66,7 +66,8 @@ def test_the_token_may_stand_in_the_configuration_and_is_needed(
     assert result.exit_code == 2
     assert result.stderr.splitlines() == [
         f"error: {url}: a token is needed",
-        "hint: --token-file FILE, the one that the server was given",
+        f"hint: mindtrace predict {images} --url {url} --token-file FILE"
+        "  # the one that the server was given",
     ]
 
 
@@ -78,7 +79,7 @@ def test_nobody_there(run_cli: RunCli, images: Path) -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     error = error_of(result)
     assert error["message"] == f"no answer from {url}: Connection refused"
-    assert error["hint"] == "start it: mindtrace serve"
+    assert error["hint"] == "mindtrace serve  # starts it"
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,8 @@ def test_a_bad_expression_is_pointed_at(run_cli: RunCli, root: Path) -> None:
         "error:   val_acc >",
         "error:            ^",
     ]
-    assert hint.startswith("hint: write ")
+    example = '--where "val_acc > 0.97 and alias = champion"'
+    assert hint == f"hint: mindtrace registry list {example}  # for example"
 
 
 @pytest.mark.slow

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import Mindtrace, RunCli
+from tests.conftest import RunCli
 from typer.main import get_command
 
 from mindtrace.cli.console import EXIT_CODE_MEANINGS
 from mindtrace.cli.main import program
+from mindtrace.config.schema import ini_text
+from mindtrace.config.sections import KEYS
 from mindtrace.version import VERSION
 
 
@@ -26,6 +30,7 @@ def _verbs(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
 
 
 VERBS = dict(_verbs(get_command(program())))
+GROUPS = {words[-2] for words in VERBS if len(words) > 1}
 COMMON = {"--config", "--set", "--json", "--quiet", "-q", "--verbose", "-v", "--debug"}
 
 
@@ -46,6 +51,37 @@ def test_everything_has_a_help_text_and_every_verb_the_common_options(
         assert parameter.help, f"{words}: {parameter.name}"
     options = {option for parameter in verb.params for option in parameter.opts}
     assert hasattr(verb, "commands") or options >= COMMON
+
+
+# Without them nothing is left out, written, waited for or asked.
+OFF = {"--base", "--columns", "--html", "--if-revision", "--key", "--out", "--reason", "--resume"}
+OFF |= {"--set", "--sheet", "--sort", "--url", "--where"}
+
+
+@pytest.mark.parametrize("words", [words for words in VERBS if words and words[-1] not in GROUPS])
+def test_help_shows_defaults_and_two_examples_that_parse(
+    words: tuple[str, ...], run_cli: RunCli
+) -> None:
+    verb = VERBS[words]
+    for parameter in verb.params:
+        if parameter.param_type_name == "argument" or parameter.hidden or parameter.is_flag:
+            continue
+        if place := re.search(r"\((\w+)\.(\w+)\)\.", parameter.help):
+            declared = KEYS[place[1], place[2]]
+            default = ini_text(declared, declared.default)
+            assert parameter.help.partition("  ")[2] == (f"[default: {default}]" if default else "")
+        else:
+            shown = parameter.default is not None or "default" in parameter.help
+            assert shown or parameter.required or parameter.opts[0] in OFF, parameter.name
+
+    text = run_cli(*words, "--help", env={"COLUMNS": "80"}).stdout
+    assert max(map(len, text.splitlines())) <= 80
+    _, *examples = text.partition("\n  Examples:\n")[2].splitlines()
+    assert len(examples) == len({*examples}) == 2
+    for example in examples:
+        first, *typed = shlex.split(example)
+        assert (first, *typed[: len(words)]) == ("mindtrace", *words)
+        verb.make_context(example, typed[len(words) :])
 
 
 def test_short_help_and_version(run_cli: RunCli) -> None:
@@ -72,12 +108,6 @@ def test_no_command(run_cli: RunCli, words: list[str], out: str, errors: list[st
     result = run_cli(*words)
     assert (result.exit_code, result.stderr.splitlines()) == (2, errors)
     assert out in result.stdout
-
-
-def test_shell_completion(mindtrace: Mindtrace) -> None:
-    words = {"COMP_WORDS": "mindtrace tr", "COMP_CWORD": "1"}
-    done = mindtrace(env={"_MINDTRACE_COMPLETE": "complete_bash", **words})
-    assert done.stdout.split() == ["train"]
 
 
 def test_the_reference_is_up_to_date() -> None:

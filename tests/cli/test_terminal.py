@@ -61,7 +61,9 @@ def test_help_is_drawn_in_colour_and_fits(terminal: Terminal) -> None:
     lines = _STYLES.sub("", text).splitlines()
     assert any("Common options" in line for line in lines)
     assert max(len(line) for line in lines) <= 80
-    assert "(data.batch_size)" in text
+    assert "(data.batch_size)" in text and re.search(r"\[default: 64\]", text)
+    assert "  mindtrace train --source digits --max-epochs 3" in map(str.rstrip, lines)
+    assert "[registry] margin" in _STYLES.sub("", terminal("registry", "promote", "--help"))
 
 
 def test_no_color_is_honoured(terminal: Terminal, root: Path) -> None:
@@ -99,6 +101,9 @@ def test_many_images_have_a_bar_and_a_table(
     assert "predicting" in text
     assert "by digits/1" in text
     assert re.search(r"class_name +confidence *\n", text)
+    by_class = text.partition("mean_confidence")[2]
+    counts = re.findall(r"^ *\d +(\d+) +[01]\.\d{4} *$", by_class, re.MULTILINE)
+    assert sum(map(int, counts)) == 120
     assert len(re.findall(r"\d{3}\.png|\.png", text)) >= 120
 
 

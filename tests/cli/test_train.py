@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,8 @@ def test_a_training_in_this_process_and_in_one_of_its_own(
     assert (outcome.keys() >= FIELDS, outcome["version"], outcome["epochs"]) == (True, None, 2)
     assert outcome["metrics"].keys() >= METRICS
     events = documents(done.stderr)
+    place = f"everything is kept in {root}; [DIR_PATHS] ROOT names another folder"
+    assert place in [event.get("text") for event in events]
     assert [event["epoch"] for event in events if event["event"] == "epoch"] == [1, 2]
     assert all(event["schema_version"] == 1 for event in events)
     assert run_cli("registry", "list", "--json").stdout == ""
@@ -63,6 +67,11 @@ def test_a_training_in_this_process_and_in_one_of_its_own(
     done = mindtrace(*QUICK, "--model-name", "tried")
     assert done.returncode == 0, done.stderr
     fields = dict(rows(done.stdout))
+    assert not any("{" in value for value in fields.values())
+    assert "everything is kept" not in done.stderr  # that is for the first one
+    shown = json.loads(run_cli("registry", "show", "tried", "--json").stdout)
+    assert shown["duration_s"] == pytest.approx(float(fields["duration_s"]), abs=1e-3)
+    assert shown["duration_s"] > float(fields["fit_s"])
     assert (fields["version"], len(fields["weights_digest"])) == ("1", 64)
     assert len([line for line in done.stderr.splitlines() if line.startswith("epoch ")]) == 2
     assert done.stderr.splitlines()[-1] == "next: mindtrace predict IMAGE --model tried/1"
@@ -83,9 +92,9 @@ def test_a_training_in_this_process_and_in_one_of_its_own(
 
 
 @pytest.mark.slow
-def test_a_signal_ends_a_training(root: Path) -> None:
+def test_a_signal_ends_a_training(root: Path, run_cli: RunCli) -> None:
     """The others are in `training/test_kills.py`."""
-    words = ("train", "--source", "digits", "--max-epochs", "100000", "--json")
+    words = ("train", "--source", "digits", "--max-epochs", "100000", "--json", "--name", "a run")
     process = subprocess.Popen(
         [sys.executable, "-m", "mindtrace", *words],
         stdout=subprocess.PIPE,
@@ -101,3 +110,8 @@ def test_a_signal_ends_a_training(root: Path) -> None:
     last = json.loads(err.splitlines()[-1])
     assert (process.returncode, out) == (143, "")
     assert last["error"]["type"] == "InterruptedByUser"
+    with closing(sqlite3.connect(root / "mlflow.db")) as store:
+        runs = store.execute("select name, status from runs").fetchall()
+    assert runs == [("a run", "KILLED")]
+    refused = run_cli("train", "--resume", "last", "--name", "another")
+    assert refused.stderr.splitlines()[0] == "error: --name is for a new run"

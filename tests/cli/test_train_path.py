@@ -75,8 +75,11 @@ def test_a_table_by_its_stem_and_a_column_as_group(
         (("nowhere.csv",), 2, "no such file"),
         (("pets", "--source", "digits"), 2, "both pets and --source digits name images"),
         (("My labels.csv", "--source", "table"), 0, ""),
+        (("--dir", "pets"), 0, ""),
+        (("--dir", "My labels.csv", "--set", "data.group=patient"), 0, ""),
+        (("pets", "--dir", "pets"), 2, "both pets and --dir pets name images"),
+        (("--dir", "pets", "--source", "digits"), 2, "[data] dir: is for source = folder or table"),
     ],
-    ids=["folder", "table", "two sources", "same source"],
 )
 def test_paths(
     run_cli: RunCli,

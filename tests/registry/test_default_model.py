@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tests.conftest import Mindtrace, RunCli
 from tests.registry.conftest import Publish, Version
 
@@ -27,12 +29,20 @@ def two(register: Publish) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["registry history", "registry verify", "registry show 1", "registry export 1 {tmp}/out"],
+    [
+        "registry history",
+        "registry verify",
+        "registry show 1",
+        "registry export 1 {tmp}/out",
+        "predict -",
+    ],
 )
 def test_a_reading_command_takes_the_model_trained_last(
     two: None, run_cli: RunCli, tmp_path: Path, words: str
 ) -> None:
-    result = run_cli(*words.format(tmp=tmp_path).split())
+    image = io.BytesIO()
+    Image.new("L", (8, 8)).save(image, "PNG")
+    result = run_cli(*words.format(tmp=tmp_path).split(), input=image.getvalue())
 
     assert (result.exit_code, result.stderr.splitlines(True)[0]) == (0, LATEST), result.output
     assert "digits" not in result.stdout

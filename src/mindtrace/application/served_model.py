@@ -39,7 +39,7 @@ _LATER = {"Retry-After": "5"}
 _TROUBLES: dict[str, tuple[str, str | None]] = {
     "no-version": (
         "there is no version to serve yet",
-        "train one: mindtrace train, or POST /retrain; the server takes it by itself",
+        "mindtrace train  # or POST /retrain; the server takes it by itself",
     ),
     "refused": (
         "the champion cannot be served; the server's log says why",
@@ -92,7 +92,7 @@ class ServedModel:
                 raise BundleError(
                     f"of {opened.model.model_name}/{opened.model.version}",
                     f"its classes are {listed(new)}, those that are served are {listed(served)}",
-                    hint="clients may rely on them; mindtrace serve --allow-label-change",
+                    hint="mindtrace serve --allow-label-change  # if no client relies on them",
                 )
         opened.model.predictor.formats = self._settings.serve.formats
         check_golden_images(opened, self._settings.serve.max_pixels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import re
 import signal
 import sys
 import typing
@@ -15,7 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
+from mindtrace.cli import completion
 from mindtrace.cli.console import BROKEN_PIPE, Console, is_terminal
+from mindtrace.config.schema import ini_text
+from mindtrace.config.sections import KEYS
 from mindtrace.errors import InterruptedByUser
 
 if TYPE_CHECKING:
@@ -35,23 +39,41 @@ class Declared(NamedTuple):
 # They return Any, as what they declare is the default of a parameter of any type.
 def option(metavar: str | None, text: str, *names: str, default: Any = None, **more: Any) -> Any:
     """Declare an option with a value; with `...` as its default it must be given."""
-    return Declared(typer.Option(*names, metavar=metavar, help=text, **more), default)
+    return Declared(typer.Option(*names, metavar=metavar, help=_shown(text), **more), default)
+
+
+def setting(metavar: str, key: str, text: str, complete: Any = None, *names: str) -> Any:
+    """Declare the option of a key of the configuration; help names the key and its default."""
+    section, _, name = key.partition(".")
+    default = ini_text(KEYS[section, name], KEYS[section, name].default)
+    shown = f"{text} ({key})." + (f"  [default: {default}]" if default else "")
+    return option(metavar, shown, *names, autocompletion=complete)
 
 
 def flag(name: str, text: str, *short: str, **more: Any) -> Any:
     """Declare an option without a value, off by default."""
-    return Declared(typer.Option(name, *short, help=text, **more), False)
+    return Declared(typer.Option(name, *short, help=_shown(text), **more), False)
 
 
-def argument(metavar: str, text: str, *, default: Any = ...) -> Any:
+def argument(metavar: str, text: str, complete: Any = None, *, default: Any = ...) -> Any:
     """Declare an argument; without a default it must be given."""
-    return Declared(typer.Argument(metavar=metavar, help=text), default)
+    shown = typer.Argument(metavar=metavar, help=_shown(text), autocompletion=complete)
+    return Declared(shown, default)
+
+
+def _shown(text: str) -> str:
+    """A text as help shows it; Rich would take `[jobs]` for one of its styles."""
+    return re.sub(r"\[(?=[a-z])", r"\\[", text) if MARKUP else text
 
 
 MODEL = option(
-    "REF", "NAME, NAME@ALIAS, NAME/VERSION or a bundle folder; the default is the champion."
+    "REF",
+    "NAME, NAME@ALIAS, NAME/VERSION or a bundle folder; the default is the champion.",
+    autocompletion=completion.versions,
 )
 
+URL = option("URL", "A running server, for example http://127.0.0.1:8000.")
+TOKEN_FILE = setting("FILE", "serve.token_file", "File with the server's token")
 PATH = argument(
     "PATH",
     "Images: a folder with one sub-folder a class, or a table (data.source, data.dir).",
@@ -95,6 +117,7 @@ def _common(
         "SECTION.KEY=VALUE",
         "One setting, over the INI and the environment; may be repeated.",
         "--set",
+        autocompletion=completion.keys,
     ),
     json: bool = flag("--json", "Print JSON, one document a line."),
     quiet: bool = flag("--quiet", "Only results and errors.", "-q"),
@@ -109,9 +132,10 @@ _COMMON_NAMES = tuple(inspect.signature(_common).parameters)
 
 
 def command(
-    app: typer.Typer, name: str | None = None
+    app: typer.Typer, *examples: str, name: str | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add a command to `app`: a function whose first parameter is a `Call`."""
+    """Add a command to `app`: a function whose first parameter is a `Call`; show its examples."""
+    lines = "\n".join(f"  mindtrace {example}" for example in examples)
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(verb)
@@ -124,7 +148,7 @@ def command(
 
         _merge_signatures(run, verb)
         run.__doc__ = _one_line_a_paragraph(verb.__doc__)
-        app.command(name)(run)
+        app.command(name, epilog=_shown(f"\b\nExamples:\n{lines}"))(run)
         return verb
 
     return decorate
@@ -152,13 +176,13 @@ def guarded(console: Console, work: Callable[[], object]) -> int:
 
 def group(help_text: str) -> typer.Typer:
     """A Typer application for a group of commands."""
-    return typer.Typer(help=help_text, rich_markup_mode=MARKUP)
+    return typer.Typer(help=_shown(help_text), rich_markup_mode=MARKUP)
 
 
 def _one_line_a_paragraph(text: str | None) -> str:
     """A docstring's paragraphs without their line breaks: Typer keeps those as they are."""
     paragraphs = inspect.cleandoc(text or "").split("\n\n")
-    return "\n\n".join(" ".join(part.split()) for part in paragraphs)
+    return _shown("\n\n".join(" ".join(part.split()) for part in paragraphs))
 
 
 def _merge_signatures(run: Callable[..., None], verb: Callable[..., None]) -> None:

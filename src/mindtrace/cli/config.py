@@ -14,7 +14,7 @@ _NEW_FILE = "mindtrace.ini"
 app = group("Show, check and write configurations.")
 
 
-@command(app)
+@command(app, "config show", "config show --config mnist.ini --origin")
 def show(
     call: Call,
     origin: bool = flag("--origin", "Say where each value comes from."),
@@ -26,7 +26,7 @@ def show(
     call.console.results(documents, columns, [row[: len(columns)] for row in rows])
 
 
-@command(app)
+@command(app, "config check mnist.ini", "config check mnist.ini --json")
 def check(
     call: Call,
     file: str = argument("FILE", "The INI file to check."),
@@ -41,7 +41,7 @@ def check(
         call.console.line(f"{file}: no faults")
 
 
-@command(app)
+@command(app, "config init", "config init -")
 def init(
     call: Call,
     file: str = argument("FILE", "The file to write; - for stdout.", default=_NEW_FILE),

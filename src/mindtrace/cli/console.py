@@ -278,16 +278,16 @@ class Console:
             isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
         ):  # torch's
             reason = f"not enough memory: {error}".partition("\n")[0]
-            error = MindtraceError(reason, hint="a smaller --batch-size or [data] image_size")
+            error = MindtraceError(reason, hint="set a smaller [data] batch_size or image_size")
         if isinstance(error, MindtraceError):
             message, hint = error.message, error.hint
             if isinstance(error, NotFoundError) and error.is_choice and error.kind == "model":
-                words = shlex.join(["mindtrace", *sys.argv[1:]])
-                hint = f"{words} --set registry.model_name={error.known[0]}"
+                hint = f"--set registry.model_name={error.known[0]}"
         else:
             text = " ".join(str(error).split())
             message = ": ".join(filter(None, ("internal", type(error).__name__, text)))
-            hint = "the same command with --debug shows where; please report it"
+            hint = "please report it" if self.debug else "--debug  # shows where; please report it"
+        hint = _typed_with(hint) if hint and hint.startswith("--") else hint
         if self.json:
             fields: dict[str, Any] = {
                 "type": type(error).__name__,
@@ -316,6 +316,17 @@ class Console:
         if os.environ.get("NO_COLOR") or not is_terminal(sys.stderr):
             return text
         return f"{colour}{text}{_RESET}"
+
+
+def _typed_with(options: str) -> str:
+    """The command that was typed, with these options."""
+    words, (option, *value) = sys.argv[1:], options.partition("  #")[0].split()
+    if "--job-id" in words:  # nobody typed it
+        return options
+    if value and option in words and option != "--set":
+        place = words.index(option)
+        del words[place : place + 2]
+    return f"{shlex.join(['mindtrace', *words])} {options}"
 
 
 def _accept_any_file_name(stream: TextIO) -> None:

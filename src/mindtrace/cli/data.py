@@ -26,7 +26,7 @@ def _group() -> None:
     """Check images before training."""
 
 
-@command(app)
+@command(app, "data check photos/", "data check labels.csv --labels")
 def check(
     call: Call,
     path: str | None = PATH,

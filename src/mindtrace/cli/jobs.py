@@ -12,7 +12,18 @@ from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING
 
-from mindtrace.cli.command import ALLOW_LEAKAGE, Call, argument, command, flag, group, option
+from mindtrace.cli import completion
+from mindtrace.cli.command import (
+    ALLOW_LEAKAGE,
+    TOKEN_FILE,
+    URL,
+    Call,
+    argument,
+    command,
+    flag,
+    group,
+    option,
+)
 from mindtrace.cli.console import DONE, Cell, Console, Pair, flatten
 from mindtrace.cli.progress import progress_of
 from mindtrace.errors import InterruptedByUser, TrainingError, UsageError, VerdictError
@@ -28,10 +39,9 @@ _COLUMNS = ("job_id", "state", "submitted_at", "attempts", "epoch", "val_acc", "
 _LEASE = 10.0  # seconds; another worker takes the job of a silent one within 12
 _GRACE = 20.0  # seconds from SIGTERM to SIGKILL
 _HIDDEN = "for tests: seconds"
+_ID = "20261123T160447570830-acaf0090"
 
-URL = option("URL", "A running server, for example http://127.0.0.1:8000.")
-TOKEN_FILE = option("FILE", "File with the server's token (serve.token_file).")
-JOB = argument("JOB", "The job's id.")
+JOB = argument("JOB", "The job's id.", completion.jobs)
 
 app = group("List, show and cancel retraining jobs.")
 
@@ -39,7 +49,9 @@ app = group("List, show and cancel retraining jobs.")
 def retrain(
     call: Call,
     base: str | None = option(
-        "REF", "Start from the configuration of NAME, NAME@ALIAS or NAME/VERSION."
+        "REF",
+        "Start from the configuration of NAME, NAME@ALIAS or NAME/VERSION.",
+        autocompletion=completion.versions,
     ),
     warm_start: bool = flag("--warm-start", "Start from the weights of that version too."),
     force: bool = flag("--force", "Train even if the same training was done before."),
@@ -62,7 +74,7 @@ def retrain(
     """
     settings = call.settings({"serve.token_file": token_file})
     if warm_start and base is None:
-        raise UsageError("--warm-start needs --base", hint="mindtrace retrain --base NAME ...")
+        raise UsageError("--warm-start needs --base", hint="--base NAME")
     from mindtrace.jobs.job import is_key
     from mindtrace.service.retrain_request import RetrainRequest
     from mindtrace.system import interruptible
@@ -88,7 +100,7 @@ def retrain(
         call.console.next_step(f"mindtrace jobs show {document['job_id']}{at}")
 
 
-@command(app, "list")
+@command(app, "jobs list", "jobs list --limit 3 --json", name="list")
 def list_jobs(
     call: Call,
     limit: int = option("N", "At most N jobs.", default=20, min=1),
@@ -102,7 +114,7 @@ def list_jobs(
     call.console.results(found, _COLUMNS, [_row(document) for document in found])
 
 
-@command(app)
+@command(app, f"jobs show {_ID}", f"jobs show {_ID} --url http://127.0.0.1:8000")
 def show(
     call: Call, job_id: str = JOB, url: str | None = URL, token_file: str | None = TOKEN_FILE
 ) -> None:
@@ -113,7 +125,7 @@ def show(
     call.console.result(document, _pairs(document))
 
 
-@command(app)
+@command(app, f"jobs logs {_ID}", f"jobs logs {_ID} --follow")
 def logs(
     call: Call,
     job_id: str = JOB,
@@ -142,7 +154,7 @@ def logs(
             time.sleep(_POLL)
 
 
-@command(app)
+@command(app, f"jobs cancel {_ID}", f"jobs cancel {_ID} --json")
 def cancel(
     call: Call, job_id: str = JOB, url: str | None = URL, token_file: str | None = TOKEN_FILE
 ) -> None:

@@ -29,6 +29,16 @@ COMMANDS = {
     "data": ("data", "app"),
     "doctor": ("doctor", "doctor"),
 }
+#: The examples of the commands that are in no group.
+EXAMPLES = {
+    "train": ("train photos/", "train --source digits --max-epochs 3"),
+    "predict": ("predict digit.png", "predict photos/ --model flowers/2 --json"),
+    "reproduce": ("reproduce digits/1", "reproduce digits --tolerance 0.001"),
+    "serve": ("serve", "serve --model digits --port 8080"),
+    "retrain": ("retrain --base digits --follow", "retrain --config mnist.ini"),
+    "worker": ("worker", "worker --config server.ini"),
+    "doctor": ("doctor", "doctor --json"),
+}
 
 
 class Program(TyperGroup):
@@ -50,11 +60,6 @@ class Program(TyperGroup):
             raise typer.Exit(code if isinstance(code, int) else 0)
 
         sys.exit(guarded(console, work))
-
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """The exit codes, where help is plain text."""
-        with formatter.section("Exit codes"):
-            formatter.write_dl(EXIT_CODE_MEANINGS)
 
 
 def _usage_error(error: typer.TyperException) -> UsageError:
@@ -92,8 +97,8 @@ def program(names: Iterable[str] = COMMANDS) -> typer.Typer:
     app = typer.Typer(
         name="mindtrace",
         cls=Program,
-        epilog="Exit codes:\n"
-        + "\n".join(f"{code:>5}  {text}" for code, text in EXIT_CODE_MEANINGS),
+        epilog="\b\nExit codes:\n"
+        + "\n".join(f"  {code:<5}{text}" for code, text in EXIT_CODE_MEANINGS),
         context_settings={"help_option_names": ["--help", "-h"]},
         pretty_exceptions_enable=False,
         rich_markup_mode=MARKUP,
@@ -105,7 +110,7 @@ def program(names: Iterable[str] = COMMANDS) -> typer.Typer:
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=name)
         else:
-            command(app)(found)
+            command(app, *EXAMPLES[name])(found)
     return app
 
 

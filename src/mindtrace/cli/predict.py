@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mindtrace.cli.command import MODEL, Call, argument, flag, option
+from mindtrace.cli.command import MODEL, TOKEN_FILE, URL, Call, argument, flag, option
 from mindtrace.cli.console import Cell, Console
 from mindtrace.errors import DataError, UsageError
 
@@ -30,8 +30,8 @@ def predict(
     topk: int = option("N", "Show the N most probable classes.", "--topk", default=1, min=1),
     out: str | None = option("FILE", "Write the rows into this .csv or .parquet file too."),
     fail_fast: bool = flag("--fail-fast", "Stop at the first image that fails."),
-    url: str | None = option("URL", "Ask a running server, for example http://127.0.0.1:8000."),
-    token_file: str | None = option("FILE", "File with the server's token (serve.token_file)."),
+    url: str | None = URL,
+    token_file: str | None = TOKEN_FILE,
 ) -> None:
     """Classify images.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindtrace.cli.command import Call, argument, command, flag, group, option
+from mindtrace.cli.completion import models, versions
 from mindtrace.cli.console import Cell, Console, Pair, flatten
 from mindtrace.documents import document as document_of
 from mindtrace.errors import UsageError
@@ -33,9 +34,9 @@ _COMPARED = (
 )
 _DIGEST_SHOWN = 12  # characters, on a terminal
 
-REF = argument("REF", "NAME (its champion), NAME@ALIAS, NAME/VERSION or a bundle folder.")
-NAME = argument("NAME", "The model; may be left out if there is only one.", default=None)
-NAME_OR_ALL = argument("NAME", "One model; the default is all of them.", default=None)
+REF = argument("REF", "NAME (its champion), NAME@ALIAS, NAME/VERSION or a bundle folder.", versions)
+NAME = argument("NAME", "The model; may be left out if there is only one.", models, default=None)
+NAME_OR_ALL = argument("NAME", "One model; the default is all of them.", models, default=None)
 MARGIN = option("M", "The loss that still counts as equal; the default is [registry] margin.")
 REASON = option("TEXT", "Why; kept in the history.")
 IF_REVISION = option("N", "Only if the history is still at revision N; else exit 5.", min=0)
@@ -43,7 +44,7 @@ IF_REVISION = option("N", "Only if the history is still at revision N; else exit
 app = group("List, compare, promote and check registered versions.")
 
 
-@command(app, "list")
+@command(app, "registry list", "registry list digits --where 'val_acc > 0.97'", name="list")
 def list_versions(
     call: Call,
     name: str | None = NAME_OR_ALL,
@@ -94,7 +95,7 @@ def list_versions(
             console.next_step("mindtrace train")
 
 
-@command(app, "show")
+@command(app, "registry show digits", "registry show digits/2 --json", name="show")
 def show_version(call: Call, ref: str = REF) -> None:
     """Show everything that is known of one version."""
     settings = call.reading(ref)
@@ -104,11 +105,11 @@ def show_version(call: Call, ref: str = REF) -> None:
     call.console.result(fields, flatten(fields))
 
 
-@command(app)
+@command(app, "registry compare digits/1 2", "registry compare digits/1 2 --html changes.html")
 def compare(
     call: Call,
-    a: str = argument("A", "A version: NAME (its champion), NAME/VERSION, ..."),
-    b: str = argument("B", "The other version; a number is one of A's model."),
+    a: str = argument("A", "A version: NAME (its champion), NAME/VERSION, ...", versions),
+    b: str = argument("B", "The other version; a number is one of A's model.", versions),
     html: Path | None = option("FILE", "Write a page with the images whose answer changed."),
     margin: float | None = MARGIN,
 ) -> None:
@@ -140,10 +141,10 @@ def compare(
         console.note(f"wrote {html}")
 
 
-@command(app)
+@command(app, "registry promote digits/2", "registry promote digits/2 --dry-run")
 def promote(
     call: Call,
-    ref: str = argument("REF", "The challenger: NAME/VERSION or VERSION."),
+    ref: str = argument("REF", "The challenger: NAME/VERSION or VERSION.", versions),
     dry_run: bool = flag("--dry-run", "Print what would happen, change nothing."),
     margin: float | None = MARGIN,
     force: bool = flag("--force", "Promote whatever the gate says; needs --reason."),
@@ -182,7 +183,7 @@ def promote(
     outcome.require_passed()
 
 
-@command(app)
+@command(app, "registry rollback", "registry rollback digits --reason 'blurred images'")
 def rollback(
     call: Call,
     name: str | None = NAME,
@@ -199,7 +200,7 @@ def rollback(
     call.console.result(fields, pairs, quiet=f"{entry.model_name}/{entry.to}")
 
 
-@command(app)
+@command(app, "registry history", "registry history digits --limit 3 --json")
 def history(
     call: Call,
     name: str | None = NAME,
@@ -225,11 +226,11 @@ def history(
     call.console.results(found, columns, rows)
 
 
-@command(app)
+@command(app, "registry diff digits/1 2", "registry diff digits/1 digits@champion")
 def diff(
     call: Call,
-    a: str = argument("A", "A version, or a bundle folder."),
-    b: str = argument("B", "Another; a number is a version of A's model."),
+    a: str = argument("A", "A version, or a bundle folder.", versions),
+    b: str = argument("B", "Another; a number is a version of A's model.", versions),
 ) -> None:
     """Show how two versions differ in configuration, data, environment and metrics."""
     settings = call.settings()
@@ -239,11 +240,8 @@ def diff(
     call.console.results([found.document()], ("part", "name", found.a, found.b), found.rows())
 
 
-@command(app)
-def evaluate(
-    call: Call,
-    ref: str = argument("REF", "The version, or a bundle folder."),
-) -> None:
+@command(app, "registry evaluate digits/2", "registry evaluate digits/2 --config new.ini")
+def evaluate(call: Call, ref: str = REF) -> None:
     """Test a version on the test images of --config that it was not trained on.
 
     The images are preprocessed as for predictions. The answers are kept with the version's run,
@@ -256,7 +254,7 @@ def evaluate(
     call.console.result(found, [*vars(found).items()])
 
 
-@command(app)
+@command(app, "registry alias digits/2 staging", "registry alias digits staging --json")
 def alias(
     call: Call,
     ref: str = REF,
@@ -271,7 +269,7 @@ def alias(
     call.console.result(fields, flatten(fields))
 
 
-@command(app)
+@command(app, "registry delete digits/2", "registry delete digits@staging")
 def delete(call: Call, ref: str = REF) -> None:
     """Delete a version and its bundle, but never the champion (exit 5).
 
@@ -284,7 +282,7 @@ def delete(call: Call, ref: str = REF) -> None:
     call.console.result(removed, [*vars(removed).items()])
 
 
-@command(app)
+@command(app, "registry report digits", "registry report digits/2 report/")
 def report(
     call: Call,
     ref: str = REF,
@@ -300,10 +298,10 @@ def report(
     call.console.result({"report": page}, [("report", page)], quiet=page)
 
 
-@command(app)
+@command(app, "registry export digits bundle/", "registry export digits/2 bundle/")
 def export(
     call: Call,
-    ref: str = argument("REF", "The version, or a bundle folder."),
+    ref: str = REF,
     folder: str = argument("DIR", "A new or empty folder."),
 ) -> None:
     """Write a version's bundle into a folder and check it."""
@@ -318,11 +316,14 @@ def export(
     call.console.next_step(f"mindtrace serve --model {shlex.quote(done.folder)}")
 
 
-@command(app)
+@command(app, "registry verify digits/2", "registry verify --all")
 def verify(
     call: Call,
     ref: str | None = argument(
-        "REF", "A version or a bundle folder; the default is the champion.", default=None
+        "REF",
+        "A version or a bundle folder; the default is the champion.",
+        versions,
+        default=None,
     ),
     all_: bool = flag("--all", "Every version of every model."),
 ) -> None:
@@ -346,7 +347,7 @@ def verify(
     service.require_verified([*call.console.stream(checks, columns, cells)], named=not all_)
 
 
-@command(app)
+@command(app, "registry gc --keep 5 --dry-run", "registry gc digits --keep 5")
 def gc(
     call: Call,
     name: str | None = NAME_OR_ALL,

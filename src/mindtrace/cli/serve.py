@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from mindtrace.cli.command import MODEL, Call, flag, option
+from mindtrace.cli.command import MODEL, Call, flag, setting
 
 
 def serve(
     call: Call,
-    host: str | None = option(
-        "ADDRESS", "Address to bind; any but loopback needs a token (serve.host)."
+    host: str | None = setting(
+        "ADDRESS", "serve.host", "Address to bind; any but loopback needs a token"
     ),
-    port: str | None = option("INT", "Port to bind (serve.port)."),
-    workers: str | None = option("INT", "Server processes (serve.workers)."),
+    port: str | None = setting("INT", "serve.port", "Port to bind"),
+    workers: str | None = setting("INT", "serve.workers", "Server processes"),
     model: str | None = MODEL,
-    token_file: str | None = option(
-        "FILE", "File with the token that clients must send (serve.token_file)."
+    token_file: str | None = setting(
+        "FILE", "serve.token_file", "File with the token that clients must send"
     ),
     no_worker: bool = flag("--no-worker", "Accept jobs, but start no training process."),
     allow_label_change: bool = flag(

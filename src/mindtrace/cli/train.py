@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from mindtrace.cli.command import ALLOW_LEAKAGE, PATH, Call, argument, flag, option
+from mindtrace.cli.command import ALLOW_LEAKAGE, PATH, Call, argument, flag, option, setting
+from mindtrace.cli.completion import models, networks, sources, versions
 from mindtrace.cli.console import Cell, Console, Pair, flatten
 from mindtrace.cli.progress import progress_of
 from mindtrace.config.sections import PHOTO_SOURCES, images_at
@@ -24,16 +26,26 @@ _WEAKEST = 3  # classes shown without -v; the report has all of them
 def train(
     call: Call,
     path: str | None = PATH,
-    source: str | None = option(
-        "NAME", "Images: mnist, fashion_mnist, digits, folder, ... (data.source)."
+    source: str | None = setting(
+        "NAME", "data.source", "Images: mnist, digits, folder, ...", sources
     ),
-    model: str | None = option("NAME", "Network: mlp, cnn, or one of timm's (model.name)."),
-    max_epochs: str | None = option("INT", "Passes over the training images (train.max_epochs)."),
-    lr: str | None = option("FLOAT", "Learning rate (train.lr)."),
-    batch_size: str | None = option("INT", "Images in one step (data.batch_size)."),
-    seed: str | None = option("INT", "Seed of weights and order, not of the split (train.seed)."),
-    device: str | None = option("NAME", "Where to compute: auto, cpu, cuda, mps (compute.device)."),
-    model_name: str | None = option("NAME", "Name to register under (registry.model_name)."),
+    folder: str | None = setting("PATH", "data.dir", "The same as PATH", None, "--dir"),
+    model: str | None = setting(
+        "NAME", "model.name", "Network: mlp, cnn, or one of timm's", networks
+    ),
+    max_epochs: str | None = setting("INT", "train.max_epochs", "Passes over the training images"),
+    lr: str | None = setting("FLOAT", "train.lr", "Learning rate"),
+    batch_size: str | None = setting("INT", "data.batch_size", "Images in one step"),
+    seed: str | None = setting("INT", "train.seed", "Seed of weights and order, not of the split"),
+    device: str | None = setting(
+        "NAME", "compute.device", "Where to compute: auto, cpu, cuda, mps"
+    ),
+    model_name: str | None = setting(
+        "NAME", "registry.model_name", "Name to register under; the default is the images'", models
+    ),
+    name: str | None = option(
+        "TEXT", "Name of the run in MLflow; the default says model, network and seed."
+    ),
     dry_run: bool = flag("--dry-run", "Check everything, train nothing."),
     allow_leakage: bool = ALLOW_LEAKAGE,
     no_register: bool = flag("--no-register", "Train and test, register no version."),
@@ -49,17 +61,21 @@ def train(
     """Train a classifier and register it as a version.
 
     The best weights by the monitored metric are tested and registered; the first version
-    of a name becomes its champion.
+    of a name becomes its champion. With a PATH a pretrained network is the default.
     """
     if job_id is not None:
         from mindtrace.jobs.process import die, when_parent_ends
 
         when_parent_ends(die)
-    images = images_at(path)
-    if path is not None and source not in (None, *PHOTO_SOURCES):
+    if name is not None and resume is not None:
+        raise UsageError("--name is for a new run", hint=f"mindtrace train --resume {resume}")
+    other = f"--source {source}" if source not in (None, *PHOTO_SOURCES) else None
+    other = other if folder is None else f"--dir {folder}"
+    if path is not None and other is not None:
         raise UsageError(
-            f"both {path} and --source {source} name images", hint=f"mindtrace train {path}"
+            f"both {path} and {other} name images", hint=f"mindtrace train {shlex.quote(path)}"
         )
+    images = images_at(folder if path is None else path)
     settings = call.settings(
         {
             **images,
@@ -99,6 +115,7 @@ def train(
             warm_start=warm_start,
             resume=resume,
             allow_leakage=allow_leakage,
+            run_name=name,
         )
     fields = document(outcome)
     if guard is not None and outcome.version is not None and not outcome.reused:
@@ -115,7 +132,10 @@ def train(
 def reproduce(
     call: Call,
     ref: str | None = argument(
-        "REF", "A version: NAME (its champion), NAME/VERSION, VERSION, a folder.", default=None
+        "REF",
+        "A version: NAME/VERSION, VERSION, NAME, a folder; the default is the champion.",
+        versions,
+        default=None,
     ),
     tolerance: float = option(
         "T", "Largest difference of a probability for NUMERIC.", default=0.01

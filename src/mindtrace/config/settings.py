@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,8 +177,8 @@ def load_below(
     if faults:
         # os.path's own test, as Path's raises where a folder may not be entered
         missing = path is not None and not os.path.exists(located(path, here))  # noqa: PTH110
-        other = "- - shows every key, its default and what it takes"
-        hint = f"mindtrace config init {path if missing else other}"
+        other = "-  # shows every key, its default and what it takes"
+        hint = f"mindtrace config init {shlex.quote(str(path)) if missing else other}"
         raise ConfigError(_in_order(faults, layers), hint=hint)
     parts: dict[str, Any] = {_attribute(name): part for name, part in sections.items()}
     origins = {place: entry.origin for place, entry in entries.items()}

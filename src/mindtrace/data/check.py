@@ -223,8 +223,7 @@ def leakage_error(
         return None
     return VerdictError(
         f"leakage: {'; '.join(parts)}",
-        hint="leave each in one split, or accept it with --allow-leakage; "
-        "`mindtrace data check --json` lists all",
+        hint="--allow-leakage  # or leave each in one split; data check lists all",
     )
 
 

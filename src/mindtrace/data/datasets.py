@@ -242,7 +242,7 @@ class TorchvisionImages(ImageDataModule):
         except OSError as error:
             raise DownloadError(
                 f"cannot write into {self.data_dir}: {error.strerror or error}",
-                hint="choose another folder: --set dir_paths.data=DIR",
+                hint="--set DIR_PATHS.DATA=FOLDER  # keeps them elsewhere",
             ) from error
 
     def _fill(self, aside: Path) -> dict[Stage, Any]:

@@ -188,7 +188,7 @@ class ChampionLog:
         """The error of a writer that lost too many races."""
         return ConflictError(
             f"{self.model_name}: somebody else changed its champion at the same time",
-            hint=f"look with mindtrace registry history {self.model_name}, then repeat",
+            hint=f"mindtrace registry history {self.model_name}  # look, then repeat",
         )
 
     def _write(self, store: Store, entry: HistoryEntry) -> bool:

@@ -136,7 +136,7 @@ def _hint(a: Side, b: Side) -> str:
     for side in (a, b):
         if side.trained_on is None:
             return f"train {side.name} again: it keeps no digests of its training images"
-    return "mindtrace registry evaluate REF --config CFG tests a version on other images"
+    return "mindtrace registry evaluate REF --config FILE  # tests a version on other images"
 
 
 def _notes(a: Side, b: Side, common: int, left_out: int) -> tuple[str, ...]:

@@ -176,7 +176,7 @@ def _judged(located: Located, answers: TestPredictions) -> tuple[TestPredictions
         fair = [row for row, (digest, *_) in enumerate(answers.keys) if digest not in seen]
     note = f"{len(fair):,} of {whole:,} test images count: {note}"
     if not fair:
-        hint = "name images that it was not trained on with --config"
+        hint = "--config FILE  # names images that it was not trained on"
         raise UsageError(note, hint=hint)
     return answers.rows(fair), None if len(fair) == whole else note
 

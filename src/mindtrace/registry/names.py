@@ -111,7 +111,7 @@ def require_writable(root: Path, checkpoints: Path) -> None:
         there = next(path for path in (folder, *folder.parents) if _exists(path))
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             why = "" if there.is_dir() else ": it is no folder"
-            hint = "allow it, or name another ROOT: --set DIR_PATHS.ROOT=FOLDER"
+            hint = "--set DIR_PATHS.ROOT=FOLDER  # or allow it"
             raise StoreError(f"{there} cannot be written{why}", hint=hint)
 
 

@@ -69,9 +69,9 @@ OPERATORS = ("=", "!=", ">", ">=", "<", "<=")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HINTS = {
-    "where": 'write it as in --where "val_acc > 0.97 and alias = champion"',
-    "sort": "write it as in --sort -val_acc,version; - is for the largest first",
-    "columns": "write them as in --columns version,val_acc,params.train.lr",
+    "where": '--where "val_acc > 0.97 and alias = champion"  # for example',
+    "sort": "--sort -val_acc,version  # for example; - is for the largest first",
+    "columns": "--columns version,val_acc,params.train.lr  # for example",
 }
 _MEANT = {"==": "=", "<>": "!=", "=>": ">=", "=<": "<=", "!": "not", "&&": "and", "||": "or"}
 _TOKEN = re.compile(

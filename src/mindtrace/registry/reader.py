@@ -277,7 +277,7 @@ def open_store(settings: Settings) -> Store:
 
 def open_database(database: Path, root: Path | None = None) -> Reader:
     """A reader of one SQLite file, in ROOT unless said; NotFoundError until it has tables."""
-    hint = "the first training makes it: mindtrace train"
+    hint = "mindtrace train  # the first training makes it"
     missing = NotFoundError("registry", str(database), hint=hint)
     if not database.exists() or making_marker(database).exists():
         there = next(place for place in database.parents if place.exists())

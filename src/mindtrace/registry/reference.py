@@ -122,8 +122,7 @@ def default_model(settings: Settings, reader: Reader) -> str:
     if len(names) == 1:
         return names[0]
     if not names:
-        hint = "train one: mindtrace train"
-        raise NotFoundError("model", None, hint=hint)
+        raise NotFoundError("model", None, hint="mindtrace train")
     raise NotFoundError("model", None, names, hint="name one, or set [registry] model_name")
 
 

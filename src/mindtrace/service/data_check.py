@@ -85,6 +85,6 @@ def verdict(found: DataCheck, *, allow_leakage: bool = False) -> MindtraceError 
     if faults:
         return DataError(
             f"{faults} in {found.dir or found.source}",
-            hint="correct or remove what is listed, then check again; --json lists all",
+            hint="correct or remove what is listed, then check again",
         )
     return None

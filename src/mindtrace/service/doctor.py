@@ -53,14 +53,14 @@ def _folder(settings: Settings) -> Check:
     root = settings.dirs.root
     there = next(folder for folder in (root, *root.parents) if folder.exists())
     free = shutil.disk_usage(there).free
-    text = f"{root}, {free / 2**30:.1f} GiB free"
+    text = f"{root} ([DIR_PATHS] ROOT names another folder), {free / 2**30:.1f} GiB free"
     try:
         require_writable(root, settings.dirs.checkpoints)
     except StoreError as error:
         found = f"{error.message}; reading and serving work all the same"
         return Check("root", "wrong", found, error.hint)
     if free < SCARCE:
-        hint = "mindtrace registry gc --keep 5 --dry-run shows what could go"
+        hint = "mindtrace registry gc --keep 5 --dry-run  # shows what could go"
         return Check("root", "wrong", f"{text}: little", hint)
     return Check("root", "ok", text if root.exists() else f"{text}; not made yet")
 

@@ -304,7 +304,7 @@ class RemoteJobs(Link):
     def refused(self, reply: Reply) -> MindtraceError:
         detail, hint = reply.fields.get("detail"), reply.fields.get("hint")
         if reply.status == 404 and isinstance(detail, str):
-            error = NotFoundError("job", None, hint=hint)
+            error = NotFoundError("job", None, hint=f"mindtrace jobs list --url {self.url}")
             error.message = f"{self.url}: {detail}"
             error.args = (error.message,)
             return error

@@ -6,6 +6,7 @@ import csv
 import glob
 import io
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -262,7 +263,7 @@ def require_table(out: str) -> None:
     if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
         raise UsageError(
             f"--out {out}: needs the package pyarrow",
-            hint=f"pip install pyarrow, or --out {path.with_suffix('.csv')}",
+            hint=f"--out {shlex.quote(str(path.with_suffix('.csv')))}  # or pip install pyarrow",
         )
 
 

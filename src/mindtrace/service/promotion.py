@@ -127,7 +127,7 @@ def promote(
     """
     rule = _rule(settings, margin)
     if force and not (reason or "").strip():
-        raise UsageError("force wants a reason for the history", hint="--force --reason TEXT")
+        raise UsageError("force wants a reason for the history", hint="--reason TEXT")
     _check_reason(reason)
     reader = open_reader(settings)
     row = find(settings, reader, ref)
@@ -346,7 +346,7 @@ def _gate(
     except (BundleError, NotFoundError, UsageError) as error:
         if force:
             return None
-        error.hint = error.hint or "--force --reason TEXT promotes without comparing"
+        error.hint = error.hint or "--force --reason TEXT  # promotes without comparing"
         raise
 
 

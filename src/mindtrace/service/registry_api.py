@@ -109,7 +109,7 @@ def _place(option: str) -> str:
     for section in ("data", "model", "train", "compute", "registry"):
         if option in KNOWN[section] and option != "name":
             return f"{section}.{option}"
-    raise TypeError(f"train() has no option '{option}'; mindtrace config init - shows every key")
+    raise TypeError(f"train() has no option '{option}'; mindtrace config init - has every key")
 
 
 class _LogProgress(Progress):

@@ -74,7 +74,7 @@ class Link:
                 root = root.__context__
             reason = getattr(root, "strerror", None) or str(root) or type(root).__name__
             raise MindtraceError(
-                f"no answer from {self.url}: {reason}", hint="start it: mindtrace serve"
+                f"no answer from {self.url}: {reason}", hint="mindtrace serve  # starts it"
             ) from root
         try:
             fields = response.json()
@@ -105,7 +105,7 @@ class Link:
         if kind is None:
             return MindtraceError(f"{message} ({reply.status})", hint=hint)
         if reply.status == 401:
-            hint = "--token-file FILE, the one that the server was given"
+            hint = "--token-file FILE  # the one that the server was given"
         elif reply.status in (429, 503):
             hint = hint or "the server is busy; try again later"
         return kind(message, hint=hint)
@@ -113,7 +113,7 @@ class Link:
     def stranger(self, what: str) -> MindtraceError:
         """The error for an answer that is not mindtrace's."""
         return MindtraceError(
-            f"{self.url} {what}", hint="--url is what `mindtrace serve` says when it starts"
+            f"{self.url} {what}", hint="give the URL that the server prints when it starts"
         )
 
 

@@ -87,7 +87,7 @@ class RetrainRequest:
                     message = f"[{row.section}] {row.key}: {reason}"
                     faults.append(Fault(origin.file, origin.line, *place, message))
         if faults:
-            raise ConfigError(faults, hint="train without --url, or leave these to the server")
+            raise ConfigError(faults, hint="leave these to the server, or train here")
         return cls(cls.from_settings(settings).layer, **options)
 
     def digest(self) -> str:

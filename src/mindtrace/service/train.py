@@ -7,10 +7,10 @@ import gc
 import math
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 class TrainOutcome:
     """What a training came to; version and digests of what was not registered are None.
 
-    `fit_s` is the time of `Trainer.fit`, `duration_s` that of `train`. `reused` tells that a
-    job found the same training registered already, and trained nothing.
+    `fit_s` is the time of `Trainer.fit`, `duration_s` that from the start of `train` to the end
+    of the test, as its version has it. `reused` tells that a job found the same training
+    registered already, and trained nothing.
     """
 
     model_name: str
@@ -124,11 +125,14 @@ def train(
     `warm_start` from its weights; `resume` (`last` or a run id) goes on from a checkpoint.
     `run_name` is that of a new MLflow run; None names it by model or version, network and seed.
     """
-    began = time.perf_counter()
+    began = datetime.now(UTC)
     progress = progress or Progress()
     settings, resumed = begun(settings, resume)
     name = model_name_of(settings)
-    require_writable(settings.dirs.root, settings.dirs.checkpoints)
+    root, checkpoints = settings.dirs.root, settings.dirs.checkpoints
+    require_writable(root, checkpoints)
+    if not checkpoints.exists():
+        progress.note(f"everything is kept in {root}; [DIR_PATHS] ROOT names another folder")
     with interruptible() as interrupts:
         progress.stage("loading")
         from mindtrace.registry.callbacks import RunCallback
@@ -137,13 +141,12 @@ def train(
         from mindtrace.training.callbacks import StopOnRequest
         from mindtrace.training.fit import fit
 
-        root = settings.dirs.root
         if guard is not None:
             # An earlier attempt of the job may have registered, and died right after.
             store = Store(settings.registry.tracking_uri, root)
             found = find_by_job(store, name, guard.job_id)
             if found is not None:
-                return _outcome_of_earlier(found, time.perf_counter() - began, reused=False)
+                return _outcome_of_earlier(found, reused=False)
         if warm_start and parent:
             settings = _with_weights_of(settings, parent)
         settings, data, model = _prepared(settings, name, progress, resumed, allow_leakage)
@@ -151,7 +154,7 @@ def train(
         if guard is not None and not guard.force:
             found = find_identical(store, name, config_digest(settings), data.digests().data_digest)
             if found is not None:
-                return _outcome_of_earlier(found, time.perf_counter() - began, reused=True)
+                return _outcome_of_earlier(found, reused=True)
         job_id = None if guard is None else guard.job_id
         opened = _opened_run(store, settings, name, data, interrupts, job_id, resumed, run_name)
         with opened as (run, folder):
@@ -166,6 +169,7 @@ def train(
                     checkpoints=folder,
                     resume=resume is not None,
                 )
+            result = replace(result, started_at=began)
             run.flush()  # here, where a signal may still end it
             progress.stage("writing the report")
             report = _log_report(run, result)
@@ -189,7 +193,7 @@ def train(
         epochs=result.epochs,
         steps=result.steps,
         fit_s=result.fit_s,
-        duration_s=time.perf_counter() - began,
+        duration_s=(result.ended_at - began).total_seconds(),
         config_digest=config_digest(settings),
         data_digest=digests.data_digest,
         test_digest=digests.test_digest,
@@ -200,7 +204,7 @@ def train(
     )
 
 
-def _outcome_of_earlier(found: ModelVersion, duration_s: float, *, reused: bool) -> TrainOutcome:
+def _outcome_of_earlier(found: ModelVersion, *, reused: bool) -> TrainOutcome:
     """The outcome of a job whose version was registered before."""
     names, tags = ("config_digest", "data_digest", "test_digest"), found.own_tags
     digests: dict[str, Any] = {name: tags.get(name, "") for name in names}
@@ -209,7 +213,7 @@ def _outcome_of_earlier(found: ModelVersion, duration_s: float, *, reused: bool)
         run_id=found.run_id or "",
         metrics=found.best_metrics,
         best_epoch=int(tags.get("best_epoch", 0)),
-        duration_s=duration_s,
+        duration_s=float(tags.get("duration_s", 0)),
         reused=reused,
         **digests,
         **_registered(found),
@@ -364,8 +368,8 @@ def _opened_run(
             yield run, folder
         except (InterruptedByUser, StoreError) as error:
             if (folder / checkpoint.LAST).exists():
-                resume = f"the same command with --resume {run.run_id} goes on from the last epoch"
-                error.hint = "; then ".join(filter(None, (error.hint, resume)))
+                first = f"{error.hint}; then this" if error.hint else "this"
+                error.hint = f"--resume {run.run_id}  # {first} goes on from the last epoch"
             raise
 
 

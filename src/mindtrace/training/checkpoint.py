@@ -105,7 +105,7 @@ def require_same(found: Identity, wanted: Identity) -> None:
             raise UsageError(
                 f"cannot resume {found.run_id} with more epochs: under schedule = "
                 f"{old['train.schedule']} every learning rate depends on their number",
-                hint=f"--resume {found.run_id} without --max-epochs, or start anew",
+                hint=f"mindtrace train --resume {found.run_id}  # without more epochs",
             )
         old["train.max_epochs"] = new["train.max_epochs"]
     differences = [
@@ -123,7 +123,7 @@ def require_same(found: Identity, wanted: Identity) -> None:
     if differences:
         raise UsageError(
             f"cannot resume {found.run_id}: {'; '.join(differences)}",
-            hint="give the configuration it began with, or start anew without --resume",
+            hint="give the configuration it began with, or start anew",
         )
 
 

@@ -39,7 +39,7 @@ def suspect_labels(settings: Settings, progress: Progress) -> tuple[SuspectLabel
     try:
         model = build_model(settings.model, settings.train, data.spec, data.class_names)
     except DownloadError as error:
-        error.hint = f"--set model.name={name} --set model.weights=PATH names a file of them"
+        error.hint = f"--set model.name={name} --set model.weights=PATH  # a file of them"
         raise
     part = FrozenPart(model, settings, progress)
     features = torch.cat([part.features(data.split(stage)) for stage in STAGES])
