@@ -125,7 +125,6 @@ def test_a_printed_command_exists_with_its_options(line: str) -> None:
         ("registry list --sort=nothing", {}),
         ("registry list --columns nothing", {}),
         ("registry promote digits/1 --force", {"TEXT": "why"}),
-        ("registry evaluate digits/1 --set data.source=digits", {"FILE": "other.ini"}),
         ("registry alias digits/1 champion", {}),
         ("registry delete digits/1", {}),
         ("registry gc --keep 0", {}),
@@ -147,7 +146,7 @@ def test_what_is_printed_runs(
     words = shlex.split(typed, comments=True)  # as a shell reads the whole line
     assert words[0] == "mindtrace", line
     ends = {
-        "train": ["--dry-run", "--set", "model.weights=none"],
+        "train": ["--dry-run", "--set", "data.source=digits", "--set", "model.weights=none"],
         "serve": ["--host", "0.0.0.0"],  # it would go on; without a token it ends
     }
     done = run_cli(*words[1:], *ends.get(words[1], []))
@@ -170,8 +169,9 @@ def digits_copy(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         Image.new("L", (8, 8), number * 10).save(folder / f"{number}.png")
     for folder in ("train/a", "train/b", "test/a", "test/b"):
         (tmp_path / "leaky" / folder).mkdir(parents=True)
-        Image.new("L", (8, 8), ord(folder[-1])).save(tmp_path / "leaky" / folder / "1.png")
+        for number in range(5 if folder.startswith("train") else 1):
+            grey = Image.new("L", (8, 8), 10 * number + ord(folder[-1]))
+            grey.save(tmp_path / "leaky" / folder / f"{number}.png")
     Image.new("L", (8, 8)).save(tmp_path / "image.png")
-    (tmp_path / "other.ini").write_text("[data]\nsource = folder\ndir = my images\n")
     (tmp_path / "taken.ini").write_text("")
     return root

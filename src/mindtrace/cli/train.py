@@ -164,13 +164,10 @@ def reproduce(
 
 def _show(console: Console, fields: Mapping[str, Any]) -> None:
     version = fields.get("version")
-    pairs = flatten(fields, unprefixed="metrics")
+    named = {name: value for name, value in fields.items() if name != "classes"}
+    pairs = flatten(named, unprefixed="metrics")
     if console.terminal:
-        pairs = [
-            (name, _shortened(name, value))
-            for name, value in pairs
-            if value is not None and name != "classes"
-        ]
+        pairs = [(name, _shortened(name, value)) for name, value in pairs if value is not None]
     reference = None if version is None else f"{fields['model_name']}/{version}"
     console.result(fields, pairs, quiet=reference)
     if console.terminal and fields.get("classes") and not (console.quiet and reference):

@@ -51,7 +51,7 @@ def check_token_rule(settings: Settings) -> None:
     elif not is_loopback(serve.host):
         raise UsageError(
             f"[serve] host = {serve.host}: other machines could reach it, so it needs a token_file",
-            hint=_TOKEN_HINT,
+            hint=f"{_TOKEN_HINT} --host {serve.host}",
         )
 
 
