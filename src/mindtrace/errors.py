@@ -121,8 +121,6 @@ _LISTS = {
 class NotFoundError(MindtraceError):
     """Something that does not exist; `known` is what does, `name` None leaves a choice."""
 
-    is_choice = False  # several exist, and none was named
-
     def __init__(
         self,
         kind: str,
@@ -140,7 +138,6 @@ class NotFoundError(MindtraceError):
         self.kind = kind
         self.name = name
         self.known = tuple(known)
-        self.is_choice = name is None and bool(known)
 
 
 class BundleError(MindtraceError):

@@ -281,13 +281,10 @@ class Console:
             error = MindtraceError(reason, hint="set a smaller [data] batch_size or image_size")
         if isinstance(error, MindtraceError):
             message, hint = error.message, error.hint
-            if isinstance(error, NotFoundError) and error.is_choice and error.kind == "model":
-                hint = f"--set registry.model_name={error.known[0]}"
         else:
             text = " ".join(str(error).split())
             message = ": ".join(filter(None, ("internal", type(error).__name__, text)))
             hint = "please report it" if self.debug else "--debug  # shows where; please report it"
-        hint = _typed_with(hint) if hint and hint.startswith("--") else hint
         if self.json:
             fields: dict[str, Any] = {
                 "type": type(error).__name__,
@@ -301,6 +298,7 @@ class Console:
             for text in message.splitlines() or [""]:
                 self._stderr(f"{self._paint('error:', _RED)} {text}")
             if hint:
+                hint = _typed_with(hint) if hint.startswith("--") else hint
                 self._stderr(f"{self._paint('hint:', _CYAN)} {hint}")
         return exit_code(error)
 
@@ -321,8 +319,6 @@ class Console:
 def _typed_with(options: str) -> str:
     """The command that was typed, with these options."""
     words, (option, *value) = sys.argv[1:], options.partition("  #")[0].split()
-    if "--job-id" in words:  # nobody typed it
-        return options
     if value and option in words and option != "--set":
         place = words.index(option)
         del words[place : place + 2]

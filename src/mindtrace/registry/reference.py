@@ -123,7 +123,7 @@ def default_model(settings: Settings, reader: Reader) -> str:
         return names[0]
     if not names:
         raise NotFoundError("model", None, hint="mindtrace train")
-    raise NotFoundError("model", None, names, hint="name one, or set [registry] model_name")
+    raise NotFoundError("model", None, names, hint=f"--set registry.model_name={names[0]}")
 
 
 def or_latest(settings: Settings, ref: str | None, note: Callable[[str], None]) -> Settings:
