@@ -76,7 +76,7 @@ def test_help_shows_defaults_and_two_examples_that_parse(
 
     text = run_cli(*words, "--help", env={"COLUMNS": "80"}).stdout
     assert max(map(len, text.splitlines())) <= 80
-    _, *examples = text.partition("\n  Examples:\n")[2].splitlines()
+    examples = text.partition("\n  Examples:\n")[2].splitlines()
     assert len(examples) == len({*examples}) == 2
     for example in examples:
         first, *typed = shlex.split(example)

@@ -114,7 +114,7 @@ def list_jobs(
     call.console.results(found, _COLUMNS, [_row(document) for document in found])
 
 
-@command(app, f"jobs show {_ID}", f"jobs show {_ID} --url http://127.0.0.1:8000")
+@command(app, f"jobs show {_ID}", f"jobs show {_ID} --json")
 def show(
     call: Call, job_id: str = JOB, url: str | None = URL, token_file: str | None = TOKEN_FILE
 ) -> None:
