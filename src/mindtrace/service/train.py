@@ -131,8 +131,6 @@ def train(
     name = model_name_of(settings)
     root, checkpoints = settings.dirs.root, settings.dirs.checkpoints
     require_writable(root, checkpoints)
-    if not checkpoints.exists():
-        progress.note(f"everything is kept in {root}; [DIR_PATHS] ROOT names another folder")
     with interruptible() as interrupts:
         progress.stage("loading")
         from mindtrace.registry.callbacks import RunCallback
@@ -155,6 +153,8 @@ def train(
             found = find_identical(store, name, config_digest(settings), data.digests().data_digest)
             if found is not None:
                 return _outcome_of_earlier(found, reused=True)
+        if not checkpoints.exists():  # the first training here
+            progress.note(f"everything is kept in {root}; [DIR_PATHS] ROOT names another folder")
         job_id = None if guard is None else guard.job_id
         opened = _opened_run(store, settings, name, data, interrupts, job_id, resumed, run_name)
         with opened as (run, folder):
