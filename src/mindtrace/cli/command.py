@@ -66,12 +66,9 @@ def _shown(text: str) -> str:
     return re.sub(r"\[(?=[a-z])", r"\\[", text) if MARKUP else text
 
 
-MODEL = option(
-    "REF",
-    "NAME, NAME@ALIAS, NAME/VERSION or a bundle folder; the default is the champion.",
-    autocompletion=completion.versions,
-)
-
+_REF = "NAME, NAME@ALIAS, NAME/VERSION or a bundle folder; the default is the champion."
+MODEL = option("REF", _REF, autocompletion=completion.versions)
+REF_OR_CHAMPION = argument("REF", _REF, completion.versions, default=None)
 URL = option("URL", "A running server, for example http://127.0.0.1:8000.")
 TOKEN_FILE = setting("FILE", "serve.token_file", "File with the server's token")
 PATH = argument(

@@ -63,9 +63,8 @@ EXIT_CODE_MEANINGS: tuple[tuple[str, str], ...] = (
 )
 
 _RED, _CYAN, _RESET = "\033[1;31m", "\033[36m", "\033[0m"
-_TIME = re.compile(
-    r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d):[\d.:]+\+00:00$"
-)  # minutes are enough in a table
+# Minutes are enough in a table.
+_TIME = re.compile(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d):[\d.:]+\+00:00$")
 _ESCAPES = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 Cell = str | int | float | None
@@ -274,9 +273,7 @@ class Console:
             traceback.print_exception(error)
         if isinstance(error, OSError) and error.strerror:
             error = of_system(error)
-        elif (
-            isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-        ):  # torch's
+        elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             reason = f"not enough memory: {error}".partition("\n")[0]
             error = MindtraceError(reason, hint="set a smaller [data] batch_size or image_size")
         if isinstance(error, MindtraceError):
@@ -286,11 +283,8 @@ class Console:
             message = ": ".join(filter(None, ("internal", type(error).__name__, text)))
             hint = "please report it" if self.debug else "--debug  # shows where; please report it"
         if self.json:
-            fields: dict[str, Any] = {
-                "type": type(error).__name__,
-                "message": message,
-                "hint": hint,
-            }
+            kind = type(error).__name__
+            fields: dict[str, Any] = {"type": kind, "message": message, "hint": hint}
             if isinstance(error, ConfigError):
                 fields["faults"] = [asdict(fault) for fault in error.faults]
             self._stderr(dumps(document({"error": fields})))

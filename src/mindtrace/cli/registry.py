@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mindtrace.cli.command import Call, argument, command, flag, group, option
+from mindtrace.cli.command import REF_OR_CHAMPION, Call, argument, command, flag, group, option
 from mindtrace.cli.completion import models, versions
 from mindtrace.cli.console import Cell, Console, Pair, flatten
 from mindtrace.documents import document as document_of
@@ -20,12 +20,19 @@ if TYPE_CHECKING:
     from mindtrace.registry.maintenance import Verification
 
 _METRICS = ("val_acc", "test_acc", "test_loss")
-_CREATED = "created_at (UTC)"
 _DIGESTS = ("data_digest", "test_digest", "bundle_digest")
 _COLUMNS = ("model_name", "version", "aliases", *_METRICS, "created_at", "run_id", *_DIGESTS)
 # A version that plain MLflow registered has no bundle: `-`.
 _BUNDLE = "bundle"
-_ON_TERMINAL = ("model_name", "version", "aliases", "val_acc", "test_acc", _CREATED, _BUNDLE)
+_ON_TERMINAL = (
+    "model_name",
+    "version",
+    "aliases",
+    "val_acc",
+    "test_acc",
+    "created_at (UTC)",
+    _BUNDLE,
+)
 _HISTORY = ("revision", "at", "by", "action", "from", "to", "verdict", "reason", "forced", "gone")
 _COMPARED = (
     *("a", "b", "test_digest", "n", "acc_a", "acc_b", "diff", "ci", "mcnemar_p"),
@@ -213,10 +220,7 @@ def history(
     found = [entry.document() for entry in reversed(service(settings, name, limit=limit))]
     if call.console.terminal:  # to the minute, without the name, and with marks in words
         columns: tuple[str, ...] = ("revision", "at (UTC)", *_HISTORY[2:-2])
-        rows = [
-            [fields["revision"], _minute(fields["at"]), *(fields[name] for name in _HISTORY[2:-2])]
-            for fields in found
-        ]
+        rows = [[fields[column] for column in _HISTORY[:-2]] for fields in found]
         for row, fields in zip(rows, found, strict=True):
             marks = ("forced", fields["forced"]), ("version is gone", fields["gone"])
             row[3] = ", ".join([row[3], *(word for word, holds in marks if holds)])
@@ -319,12 +323,7 @@ def export(
 @command(app, "registry verify digits/2", "registry verify --all")
 def verify(
     call: Call,
-    ref: str | None = argument(
-        "REF",
-        "A version or a bundle folder; the default is the champion.",
-        versions,
-        default=None,
-    ),
+    ref: str | None = REF_OR_CHAMPION,
     all_: bool = flag("--all", "Every version of every model."),
 ) -> None:
     """Check that a version is what was registered.
@@ -380,12 +379,10 @@ def _cell(fields: Mapping[str, Any], column: str) -> Cell:
     if column in _METRICS:
         metric: float | None = fields["metrics"].get(column)
         return metric
-    if column == _CREATED:
-        return _minute(fields["created_at"])
     if column in (_BUNDLE, "bundle_digest"):
         digest: str | None = fields["bundle_digest"]
         return "-" if digest is None else digest[: _DIGEST_SHOWN if column == _BUNDLE else None]
-    value = fields.get(column)
+    value = fields.get(column.removesuffix(" (UTC)"))
     if column == "aliases":
         return ",".join(value or ())
     return value if isinstance(value, str | int | float | None) else str(value)
@@ -408,7 +405,3 @@ def _comparison_pairs(comparison: Comparison, *, short: bool) -> list[Pair]:
 
 def _signed(value: float | None) -> str:
     return "" if value is None else f"{value:+.4f}"
-
-
-def _minute(time: Any) -> str:
-    return str(time)[:16].replace("T", " ")

@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from mindtrace.cli.command import ALLOW_LEAKAGE, PATH, Call, argument, flag, option, setting
-from mindtrace.cli.completion import models, networks, sources, versions
+from mindtrace.cli.command import ALLOW_LEAKAGE, PATH, REF_OR_CHAMPION, Call, flag, option, setting
+from mindtrace.cli.completion import models, networks, sources
 from mindtrace.cli.console import Cell, Console, Pair, flatten
 from mindtrace.cli.progress import progress_of
 from mindtrace.config.sections import PHOTO_SOURCES, images_at
@@ -131,12 +131,7 @@ def train(
 
 def reproduce(
     call: Call,
-    ref: str | None = argument(
-        "REF",
-        "A version: NAME/VERSION, VERSION, NAME, a folder; the default is the champion.",
-        versions,
-        default=None,
-    ),
+    ref: str | None = REF_OR_CHAMPION,
     tolerance: float = option(
         "T", "Largest difference of a probability for NUMERIC.", default=0.01
     ),
