@@ -62,6 +62,9 @@ def test_the_life_of_a_job(
     shown = json.loads(run_cli("jobs", "show", job_id, "--json", *at).stdout)
     assert (shown["state"], shown["schema_version"]) == ("queued", 1)
 
+    alone = "" if at_server else "no worker runs it; start one: mindtrace worker\n"
+    assert run_cli("jobs", "show", job_id, *at).stderr == alone
+
     worker = taken(job_id)
     assert "seed = 5" in worker.request().config
     worker.tell(text="größer\n")
@@ -78,8 +81,6 @@ def test_the_life_of_a_job(
     assert [fields["text"] for fields in told] == ["größer\n"]
 
     other = submitted(run_cli, *at)
-    alone = "" if at_server else "no worker runs it; start one: mindtrace worker\n"
-    assert run_cli("jobs", "show", other, *at).stderr == alone
     header, *listed = rows(run_cli("jobs", "list", *at).stdout)
     assert header[:2] == ["job_id", "state"]
     assert [row[:2] for row in listed] == [[other, "queued"], [job_id, "failed"]]

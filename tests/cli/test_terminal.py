@@ -62,7 +62,7 @@ def test_help_is_drawn_in_colour_and_fits(terminal: Terminal) -> None:
     assert any("Common options" in line for line in lines)
     assert max(len(line) for line in lines) <= 80
     assert "(data.batch_size)" in text and re.search(r"\[default: 64\]", text)
-    assert "  mindtrace train --source digits --max-epochs 3" in map(str.rstrip, lines)
+    assert "mindtrace train --source digits --max-epochs 3" in map(str.strip, lines)
     assert "[registry] margin" in _STYLES.sub("", terminal("registry", "promote", "--help"))
 
 

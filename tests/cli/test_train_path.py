@@ -78,7 +78,11 @@ def test_a_table_by_its_stem_and_a_column_as_group(
         (("--dir", "pets"), 0, ""),
         (("--dir", "My labels.csv", "--set", "data.group=patient"), 0, ""),
         (("pets", "--dir", "pets"), 2, "both pets and --dir pets name images"),
-        (("--dir", "pets", "--source", "digits"), 2, "[data] dir: is for source = folder or table"),
+        (
+            ("--dir", "pets", "--source", "digits"),
+            2,
+            "is for source = folder or table, and source is",
+        ),
     ],
 )
 def test_paths(
