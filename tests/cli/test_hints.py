@@ -114,7 +114,6 @@ def test_a_printed_command_exists_with_its_options(line: str) -> None:
         ("train --source digits --set DIR_PATHS.ROOT=taken.ini", {"FOLDER": "new"}),
         ("train --config 'my missing.ini'", {}),
         ("config init nowhere/a.ini", {}),
-        ("doctor --set compute.device=cuda", {}),
         ("predict image.png --token-file t", {"URL": "http://127.0.0.1:1"}),
         ("predict image.png --url http://127.0.0.1:1", {}),
         ("predict image.png --url nothing", {}),
