@@ -77,9 +77,7 @@ def run_name(settings: Settings, model: str) -> str:
     return " ".join([model, *([] if named else [network]), f"seed {settings.train.seed}"])
 
 
-def run_tags(
-    settings: Settings, model_name: str, job_id: str | None, source: str = "mindtrace train"
-) -> dict[str, str]:
+def run_tags(settings: Settings, name: str, job_id: str | None, source: str) -> dict[str, str]:
     """Tags of a run: ours, and what MLflow's pages show as Created by, Source and Description."""
     images = settings.data.dir or settings.data.source
     tags = {
@@ -90,7 +88,7 @@ def run_tags(
         "mlflow.source.name": source,
         "mlflow.source.git.commit": git_state().get("git_commit"),
         "mlflow.note.content": f"mindtrace {VERSION} trains {settings.model.name} on {images} "
-        f"with seed {settings.train.seed}, for the model {model_name}.",
+        f"with seed {settings.train.seed}, for the model {name}.",
     }
     return {key: value for key, value in tags.items() if value is not None}
 

@@ -184,16 +184,15 @@ def show_version(settings: Settings, ref: str) -> VersionDetail:
         files = manifest.sizes(folder)
         spec = ModelConfig.read(folder).spec.document()
     names = ("parent", "job_id", "started_at", "ended_at", "config_digest", "weights_digest")
-    texts: dict[str, Any] = {name: tags.get(name) for name in names}
     kinds: dict[str, Callable[[str], Any]] = {"seed": int, "best_epoch": int, "duration_s": float}
-    numbers: dict[str, Any] = {
+    kinds |= dict.fromkeys(names, str)
+    facts: dict[str, Any] = {
         name: kind(tags[name]) if name in tags else None for name, kind in kinds.items()
     }
     git = {"commit": tags.get("git_commit"), "dirty": tags.get("git_dirty") == "true"}
     return VersionDetail(
         **_summary(row),
-        **texts,
-        **numbers,
+        **facts,
         params=reader.params(row.run_id),
         environment={key: tags[key] for key in _ENVIRONMENT if key in tags},
         git=git if "git_commit" in tags else {},

@@ -180,10 +180,7 @@ OPTIONS: dict[str, Any] = {
     },
     "warm_start": {"type": "boolean", "description": "begin with the weights of base"},
     "force": {"type": "boolean", "description": "train even if the same was trained before"},
-    "allow_leakage": {
-        "type": "boolean",
-        "description": "accept images in more than one split that the server's user made",
-    },
+    "allow_leakage": {"type": "boolean", "description": "accept images in more than one split"},
 }
 
 

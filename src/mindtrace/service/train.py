@@ -342,7 +342,7 @@ def _opened_run(
 
     config, digest = settings.to_ini(), data.digests().data_digest
     run_name = run_name or provenance.run_name(settings, name)
-    tags = provenance.run_tags(settings, name, job_id)
+    tags = provenance.run_tags(settings, name, job_id, "mindtrace train")
     params = {
         f"{row.section}.{row.key}": row.value
         for row in settings.rows()
