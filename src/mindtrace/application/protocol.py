@@ -24,7 +24,6 @@ IDLE, HEAD, BODY, CLOSING = range(4)
 MAX_PIPELINED = 64  # requests that wait for earlier answers of their connection
 MAX_LINGERING = 256  # refused connections that stay open until the client has read the refusal
 _LINGER = 1.0  # seconds
-_STREAM_END = 1.0  # seconds in which an open answer must end when the server stops
 _REAP_EVERY = 0.5  # seconds
 # Raised by uvicorn and here for a bad head; a missing path is an AttributeError.
 _EXPECTED = (Problem, httptools.HttpParserError, UnicodeError, AttributeError)
@@ -276,18 +275,8 @@ class Protocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """The server stops: answer requests that have begun, and accept no others."""
         if self.busy:
-            self.disable_keep_alive()
-            self.loop.call_later(_STREAM_END, self._end_stream)
+            self.disable_keep_alive()  # streams end by themselves: `served.draining`
         elif self.stage in (IDLE, CLOSING):
-            self.transport.close()
-
-    def _end_stream(self) -> None:
-        """End an answer that may never end by itself."""
-        cycle = self._running
-        if cycle is None or cycle.response_complete or self.flow.write_paused:
-            return
-        if cycle.response_started:
-            _abandon(cycle)
             self.transport.close()
 
 
