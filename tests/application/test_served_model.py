@@ -24,8 +24,6 @@ from mindtrace.errors import StoreError
 from mindtrace.registry import database as registry_database
 from mindtrace.registry.names import CHAMPION
 
-THOROUGH = 10  # looks, of which one is thorough
-
 
 class Watched:
     """A served model with a poller that polls when it is told to."""
@@ -69,7 +67,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 def test_a_promotion_and_a_rollback(two: Registered, said: list[str]) -> None:
     watched = Watched(two.settings)
     two.add(2.0, name="others")  # another model beside it changes nothing
-    assert watched.look(THOROUGH) == 1
+    assert watched.look() == 1
     before = watched.served.model
     two.point(2)
     assert watched.look() == 2
@@ -95,7 +93,7 @@ def test_the_model_before_is_freed(two: Registered) -> None:
 
 def test_the_first_champion(registry: Registered, said: list[str]) -> None:
     watched = Watched(registry.settings)
-    assert watched.look(THOROUGH) is None
+    assert watched.look() is None
     with pytest.raises(Problem, match="no version to serve yet"):
         watched.served.require_model()
     registry.add(1.0)
@@ -109,7 +107,7 @@ def test_a_first_champion_that_nobody_can_find(registry: Registered, said: list[
     watched = Watched(registry.settings)
     registry.add(1.0)
     registry.add(1.0, name="others")
-    assert watched.look(THOROUGH) is None
+    assert watched.look() is None
     with pytest.raises(Problem, match="cannot be looked up"):
         watched.served.require_model()
     assert len(said) == 1
@@ -121,7 +119,7 @@ def test_a_first_champion_that_is_broken(registry: Registered, said: list[str]) 
     watched = Watched(registry.settings)
     registry.add(1.0)
     registry.break_(1)
-    assert watched.look(THOROUGH) is None
+    assert watched.look() is None
     assert watched.swaps == (0, 1, 0)
     with pytest.raises(Problem, match="cannot be served") as caught:
         watched.served.require_model()
@@ -136,15 +134,15 @@ def test_a_broken_version_is_refused_once(two: Registered, said: list[str]) -> N
     watched = Watched(two.settings)
     two.break_(2)
     two.point(2)
-    assert watched.look(3 * THOROUGH) == 1
+    assert watched.look(3) == 1
     assert watched.swaps == (0, 1, 0)
     assert len(said) == 1
     assert said[0].startswith("squares/2 is refused: bundle ")
     assert "None" not in said[0]
     two.point(1)
-    assert watched.look(THOROUGH) == 1
+    assert watched.look() == 1
     two.point(2)  # somebody wants it again
-    assert watched.look(THOROUGH) == 1
+    assert watched.look() == 1
     assert watched.swaps == (0, 2, 0)
     assert two.add(3.0) == 3
     two.point(3)
@@ -211,7 +209,7 @@ def test_a_version_that_cannot_be_fetched_yet(
 def test_an_alias_that_is_gone(two: Registered, said: list[str]) -> None:
     watched = Watched(two.settings)
     two.store.client.delete_registered_model_alias(NAME, CHAMPION)
-    assert watched.look(THOROUGH) == 1
+    assert watched.look() == 1
     assert len(said) == 1
     assert "no alias 'squares@champion'" in said[0]
     two.point(2)
@@ -223,9 +221,9 @@ def test_a_registry_that_is_away(two: Registered, root: Path, said: list[str]) -
     watched = Watched(two.settings)
     two.point(2)
     (root / "mlflow.db").rename(root / "elsewhere.db")
-    assert watched.look(THOROUGH) == 1
+    assert watched.look() == 1
     (root / "mlflow.db").write_bytes(b"no database" * 100)
-    assert watched.look(THOROUGH) == 1
+    assert watched.look() == 1
     assert len(said) == 1
     (root / "elsewhere.db").rename(root / "mlflow.db")
     assert watched.look() == 2
@@ -267,7 +265,7 @@ def test_a_registry_that_was_made_anew(
     (tmp_path / "mlflow.db").unlink()
     shutil.copytree(anew / "mlartifacts", tmp_path / "mlartifacts", dirs_exist_ok=True)
     copy_database(anew / "mlflow.db", tmp_path / "mlflow.db")
-    assert watched.look(THOROUGH) == 1
+    assert watched.look() == 1
     assert watched.swaps == (1, 0, 0)
     assert watched.served.model is not None
     assert float(watched.served.model.predictor.predict(png(200)).max()) > 0.9
@@ -298,7 +296,7 @@ def test_an_alias_of_ones_own(two: Registered) -> None:
     two.point(1, "tried")
     watched = Watched(two.settings, "squares@tried")
     two.point(2)
-    assert watched.look(THOROUGH) == 1
+    assert watched.look() == 1
     two.point(2, "tried")
     assert watched.look() == 2
 

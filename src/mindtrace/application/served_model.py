@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from mindtrace.registry.reader import ModelVersion
 
 POLL_EVERY = 0.5  # seconds
-# Every eighth poll compares the digest too, the others the version's number only. The digest
-# differs where a registry was deleted and created again.
-_THOROUGH = 8
 _PATIENCE = 2.0  # seconds that a server waits at its end for a poll that is running
 _LATER = {"Retry-After": "5"}
 # Detail and hint of the problem while there is no model, by its kind.
@@ -141,7 +138,6 @@ class ChampionPoller:
     def __init__(self, served: ServedModel, settings: Settings) -> None:
         self._served = served
         self._settings = settings
-        self._polls = 0
         self._refused: Identity | None = None
         self._failed: Identity | None = None
         self._complained = served.away
@@ -176,7 +172,9 @@ class ChampionPoller:
         model = self._served.model
         identity = None if model is None else model.identity
         try:
-            row = self._wanted(identity)
+            name = None if model is None else model.model_name
+            found = pointed_at(self._settings, self._served.ref, name)
+            row = None if found is None else open_reader(self._settings).version(*found)
         except MindtraceError as error:
             self._served.away = isinstance(error, StoreError)
             if not self._complained:
@@ -192,24 +190,11 @@ class ChampionPoller:
                 self._served.trouble = "no-version"
         if row is None:
             return
-        wanted = identity_of(row)
+        wanted = identity_of(row)  # of its digest too: a registry may be made anew
         if wanted == identity:
             self._refused = self._failed = None
         elif wanted != self._refused:
             self._replace(row, wanted)
-
-    def _wanted(self, served: Identity | None) -> ModelVersion | None:
-        """What the reference means; None where a quick poll finds it served."""
-        self._polls += 1
-        name = None if served is None else served.model_name
-        found = pointed_at(self._settings, self._served.ref, name)
-        if found is None:
-            return None
-        same = served is not None and found == (served.model_name, served.version)
-        if same and self._polls % _THOROUGH:
-            self._refused = self._failed = None
-            return None
-        return open_reader(self._settings).version(*found)
 
     def _replace(self, row: ModelVersion, wanted: Identity) -> None:
         name = f"{row.name}/{row.version}"
