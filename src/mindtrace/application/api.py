@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 _ABOUT = "Serves a registered version of an image classifier, and trains the next one."
 _MODULES = (system, inference, models, jobs, open_inference)
+_ROUTES: list[Any] = [route for module in _MODULES for route in module.router.routes]
 
 
 def create_app(
@@ -57,8 +58,6 @@ def create_app(
     serve = settings.serve
     token = None if serve.token_file is None else read_token(serve.token_file)
     rules = security.Rules(token, serve.allowed_hosts)
-    # Of all routes that have no parameters.
-    paths = {getattr(route, "path", "{") for module in _MODULES for route in module.router.routes}
     counters, access_log = Metrics(shared), AccessLog() if serve.access_log else None
     application = _Application(
         title="mindtrace",
@@ -74,7 +73,7 @@ def create_app(
                 RequestMiddleware,
                 metrics=counters,
                 access_log=access_log,
-                paths={path for path in paths if "{" not in path},
+                paths={route.path for route in _ROUTES if "{" not in route.path},
             ),
             Middleware(security.SecurityMiddleware, rules=rules),
             Middleware(
@@ -166,22 +165,12 @@ def _http_problem(request: Request, error: Exception) -> Any:
         detail = f"there is nothing at {request.url.path[:200]}"
     elif error.status_code == 405:
         detail = f"{request.method} is not for {request.url.path[:200]}"
-        headers = {"Allow": _allowed(request)}
+        # Starlette names those of the first route with this path.
+        own = [route for route in _ROUTES if route.matches(request.scope)[0] is not Match.NONE]
+        methods = {method for route in own for method in route.methods}
+        headers = {"Allow": ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))}
     hint = "GET /docs lists what there is" if error.status_code in (404, 405) else None
     raise Problem(error.status_code, detail, hint=hint, headers=headers)
-
-
-def _allowed(request: Request) -> str:
-    """What all routes of a path take together; Starlette says what the first of them does."""
-    scope = request.scope
-    methods = {
-        method
-        for module in _MODULES
-        for route in module.router.routes
-        if route.matches(scope)[0] is not Match.NONE
-        for method in getattr(route, "methods", None) or ()
-    }
-    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
 def _validation_problem(_: Request, error: Exception) -> Any:
