@@ -10,8 +10,9 @@ import pytest
 from starlette.requests import Request
 from tests.application.conftest import PNG, Serve, png
 
+from mindtrace.application.bodies import require_type
 from mindtrace.application.problems import Problem
-from mindtrace.application.security import Rules, check_body, parse_authority
+from mindtrace.application.security import Rules, parse_authority
 
 OPEN = Rules(None, ())
 
@@ -133,14 +134,11 @@ def test_origins(headers: dict[str, str], expected: int) -> None:
 )
 def test_content_types(kind: str | None, expected: int) -> None:
     headers = [] if kind is None else [(b"content-type", kind.encode())]
-    for method in ("POST", "DELETE"):
-        request = Request(
-            {"type": "http", "method": method, "path": "/retrain", "headers": headers}
-        )
-        refused = expected == 415 and method == "POST"
-        with pytest.raises(Problem) if refused else contextlib.nullcontext() as caught:
-            check_body(request)
-        assert not refused or caught.value.status == 415
+    request = Request({"type": "http", "method": "POST", "path": "/", "headers": headers})
+    refused = expected == 415
+    with pytest.raises(Problem) if refused else contextlib.nullcontext() as caught:
+        require_type(request, ("application/json", "image/png"))
+    assert not refused or caught.value.status == 415
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -97,7 +97,7 @@ def create_app(
     state.sidecar = jobs_service.sidecar(settings, serving=True)
     application.fast_path = FastPath(state, rules)
     for module in _MODULES:
-        application.include_router(module.router, dependencies=[Depends(security.check_body)])
+        application.include_router(module.router)
     return application
 
 

@@ -13,7 +13,6 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from mindtrace.application.problems import Problem
-from mindtrace.application.security import media_type
 from mindtrace.config.urls import shown
 
 # Names that browsers, libraries and mail programs give to files that we read.
@@ -27,13 +26,19 @@ _PLAIN = str.maketrans("-_", "+/", " \t\r\n")
 
 
 def require_type(request: Request, accepted: Sequence[str]) -> str:
-    """The media type of a body, if it is one of `accepted`; else 415."""
-    kind = media_type(request.headers.get("content-type", "").encode("latin-1"))
+    """The media type of a plain body, if it is one of `accepted`; else 415."""
+    # A page of another site may send text/plain, form-urlencoded or no type: never accepted but
+    # the last on /v2, whose clients send JSON without one; Origin covers it and multipart.
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        detail = f"Content-Encoding {coding[:64]} is not accepted here: send it plain"
+        raise Problem(415, detail, headers={"Accept-Encoding": "identity"})
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     kind = _MISNAMED.get(kind, kind)
     if kind not in accepted:
         names = ", ".join(filter(None, accepted))
-        detail = f"Content-Type {kind} is not accepted here; accepted: {names}"
-        raise Problem(415, detail, headers={"Accept": names})
+        given = f"Content-Type {kind} is not accepted here" if kind else "Content-Type is missing"
+        raise Problem(415, f"{given}; accepted: {names}", headers={"Accept": names})
     return kind
 
 

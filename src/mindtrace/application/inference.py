@@ -65,10 +65,14 @@ router = APIRouter(tags=["inference"])
 async def inference(request: Request) -> Response:
     """Classify one image, or several with one bad image hurting only itself."""
     state = request.app.state
+    images = [f"image/{name}" for name in state.settings.serve.formats]
+    kind = bodies.require_type(request, ("application/json", *images, "multipart/form-data"))
     model: LoadedModel = state.served.require_model()
     if not is_light(model):
         state.admission.require_free_place()
-    content, is_json, top_k = await _read(request)
+    is_form = kind == "multipart/form-data"
+    content = await (bodies.form_file(request, "image") if is_form else request.body())
+    is_json, top_k = kind == "application/json", _query_top_k(request)
 
     def run(asked: InferenceRequest, wanted: Wanted) -> tuple[dict[str, Any], list[str]]:
         fields = answer(model, asked, state.settings.serve.max_pixels, wanted)
@@ -164,17 +168,12 @@ class InferenceRequest:
         return cls(found_images, top_k, many=True, show_input=show_input)
 
 
-async def _read(request: Request) -> tuple[bytes, bool, int | None]:
-    """The body, or the image file of a form; whether it is JSON; the `top_k` of the query."""
-    images = [f"image/{name}" for name in request.app.state.settings.serve.formats]
-    kind = bodies.require_type(request, ("application/json", *images, "multipart/form-data"))
-    is_form = kind == "multipart/form-data"
-    content = await (bodies.form_file(request, "image") if is_form else request.body())
+def _query_top_k(request: Request) -> int | None:
     text = request.query_params.get("top_k")
     if text is None:
-        return content, kind == "application/json", None
+        return None
     is_number = text.isascii() and text.isdigit() and len(text) < 10
-    return content, kind == "application/json", _top_k(int(text) if is_number else text)
+    return _top_k(int(text) if is_number else text)
 
 
 def _parse(content: bytes, is_json: bool, top_k: int | None) -> InferenceRequest:

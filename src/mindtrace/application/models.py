@@ -209,8 +209,8 @@ async def rollback(request: Request, name: Name) -> JSONResponse:
 
 async def _read(request: Request, shape: type[Body]) -> Body:
     """The body as `shape`; an empty body has no fields."""
-    body = await request.body()
     bodies.require_type(request, ("application/json",))
+    body = await request.body()
     try:
         return shape.model_validate(bodies.parse_object(body) if body.strip() else {})
     except ValidationError as error:

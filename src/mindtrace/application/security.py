@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
-from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mindtrace.application.problems import Problem
@@ -18,8 +17,6 @@ _AUTHORITY = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[A-Za-z0-9._-]{1,253}))(?::(?P<port>\d{1,5}))?"
 )
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-# What an HTML form may send to any site; multipart is left, Origin covers it.
-_FORM_TYPES = frozenset({"text/plain", "application/x-www-form-urlencoded"})
 _ONCE = (b"host", b"authorization", b"content-type", b"content-length", b"origin")
 _PAGES = ("/", "/docs", "/redoc")
 _PORTS = {"http": 80, "https": 443}
@@ -112,27 +109,6 @@ def _check_origin(headers: Headers) -> None:
     is_own = origin is None or _is_own(origin, headers.get(b"host", b""))
     if site not in (b"same-origin", b"none") or not is_own:
         raise Problem(403, "a page of another site may not ask for this", kind="foreign-origin")
-
-
-def check_body(request: Request) -> None:
-    """Of a method that the path has: a body as it is, and of a type that no form could send."""
-    if request.method != "POST":
-        return
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
-    if coding != "identity":
-        detail, headers = f"Content-Encoding {coding[:64]}", {"Accept-Encoding": "identity"}
-        raise Problem(415, f"{detail} is not accepted here: send it plain", headers=headers)
-    kind = media_type(request.headers.get("content-type", "").encode("latin-1"))
-    if not kind and request.url.path.startswith("/v2/"):
-        return  # Triton's client sends JSON without a type; of a page, Origin tells
-    if not kind or kind in _FORM_TYPES:
-        given = f"Content-Type {kind} is not accepted here" if kind else "Content-Type is missing"
-        raise Problem(415, given, hint="send Content-Type: application/json")
-
-
-def media_type(header: bytes | None) -> str:
-    """`image/png` of `Image/PNG; q=1`; empty without a header."""
-    return (header or b"").partition(b";")[0].strip().lower().decode("latin-1")
 
 
 def parse_authority(text: str) -> tuple[str, int | None] | None:
