@@ -9,11 +9,11 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from numpy.typing import NDArray
 from starlette.datastructures import State
 from starlette.types import Message, Receive, Scope, Send
@@ -27,7 +27,6 @@ from mindtrace.application.problems import Problem
 from mindtrace.application.schemas import (
     INFERENCE_BODY,
     MAX_IMAGES,
-    TOP_K,
     Answer,
     Answers,
     problems,
@@ -51,6 +50,9 @@ BATCH = 32
 # Values in JSON, the images among them: base64 has neither commas nor brackets, so that more
 # of them can be counted before parsing.
 _MAX_VALUES = 2 * MAX_IMAGES
+_TOP_K = (
+    "how many of the likeliest classes to list, 1 if left out; where the body is JSON it is there"
+)
 
 router = APIRouter(tags=["inference"])
 
@@ -60,9 +62,13 @@ router = APIRouter(tags=["inference"])
     summary="Classify images",
     response_model=Answer | Answers,
     responses=problems(413, 415, 503, 504),
-    openapi_extra={"requestBody": INFERENCE_BODY, "parameters": [TOP_K]},
+    openapi_extra={"requestBody": INFERENCE_BODY},
 )
-async def inference(request: Request) -> Response:
+async def inference(
+    request: Request,
+    # Without a default: a generated client would send it beside another one in the body.
+    top_k: Annotated[int | None, Query(ge=1, description=_TOP_K)] = None,
+) -> Response:
     """Classify one image, or several with one bad image hurting only itself."""
     state = request.app.state
     images = [f"image/{name}" for name in state.settings.serve.formats]
@@ -72,7 +78,7 @@ async def inference(request: Request) -> Response:
         state.admission.require_free_place()
     is_form = kind == "multipart/form-data"
     content = await (bodies.form_file(request, "image") if is_form else request.body())
-    is_json, top_k = kind == "application/json", _query_top_k(request)
+    is_json = kind == "application/json"
 
     def run(asked: InferenceRequest, wanted: Wanted) -> tuple[dict[str, Any], list[str]]:
         fields = answer(model, asked, state.settings.serve.max_pixels, wanted)
@@ -166,14 +172,6 @@ class InferenceRequest:
             except Problem as problem:
                 found_images.append(problem)
         return cls(found_images, top_k, many=True, show_input=show_input)
-
-
-def _query_top_k(request: Request) -> int | None:
-    text = request.query_params.get("top_k")
-    if text is None:
-        return None
-    is_number = text.isascii() and text.isdigit() and len(text) < 10
-    return _top_k(int(text) if is_number else text)
 
 
 def _parse(content: bytes, is_json: bool, top_k: int | None) -> InferenceRequest:

@@ -383,11 +383,3 @@ INFERENCE_BODY: dict[str, Any] = {
         },
     },
 }
-TOP_K: dict[str, Any] = {
-    "name": "top_k",
-    "in": "query",
-    # Without a default: a generated client would send it beside another one in the body.
-    "description": "how many of the likeliest classes to list, 1 if it is left out; where the "
-    "body is JSON it stands there",
-    "schema": {"type": "integer", "minimum": 1},
-}
