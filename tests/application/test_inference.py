@@ -91,21 +91,19 @@ NO_JSON = (
     *(b"{'image': 'QUJD'}", b'{"image": "\0"}', b'{"image": "QU\nJD"}', b'{"im\xffge": ""}'),
     *('{"image": "QUJD"}'.encode(code) for code in ("utf-16", "utf-32")),
     *(b'{%s, "top_k": %s}' % (IMAGE, number) for number in (b"Infinity", b"-Infinity", b"0x3")),
-    *(b"{%s, %s}" % (IMAGE, IMAGE), b'{%s, "\\u0069mage": ""}' % IMAGE),
-    b'{%s, "top_k": 1, "top_k": 2}' % IMAGE,
+    b'{"image": "\\ud800"}',
 )
 NO_BASE64 = (
     "!!!!",
     "====",
     "/etc/passwd.",
-    "\\ud800",
     "QUJ\\u0000D",
     "-_-_-",
     "QQ===",
     "QQ====AA",
     "data:a,QQ==",
 )
-NO_TOP_K = (b"0", b"-1", b"1.5", b"-1e400", b"null", b"[3]", b"{}")
+NO_TOP_K = (b"0", b"-1", b"1.5", b"-1e300", b"null", b"[3]", b"{}")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +118,7 @@ NO_TOP_K = (b"0", b"-1", b"1.5", b"-1e400", b"null", b"[3]", b"{}")
         (b'{%s, "model": "other"}' % IMAGE, 422, "unknown field 'model'"),
         (b"{", 400, "not JSON"),
         (b"\xff\xfe", 400, "not JSON"),
-        (b'{"image": NaN}', 400, "NaN"),
+        (b'{"image": NaN}', 400, "not JSON"),
         (b"[" * 100_000, 400, "not JSON"),
         (b"[]", 422, "JSON object"),
         (b"{}", 422, "'image' or 'images'"),
@@ -135,17 +133,15 @@ NO_TOP_K = (b"0", b"-1", b"1.5", b"-1e400", b"null", b"[3]", b"{}")
         (b'{"images": "QQ=="}', 422, "list"),
         (b'{"image": "QUJD", "top_k": true}', 422, "top_k"),
         (b'{"image": "QUJD", "top_k": "3"}', 422, "top_k"),
-        (b'{"image": "QUJD", "top_k": NaN}', 400, "NaN"),
-        (b'{"image": "QUJD", "top_k": 1e999}', 422, "top_k"),
+        (b'{"image": "QUJD", "top_k": NaN}', 400, "not JSON"),
+        (b'{"image": "QUJD", "top_k": 1e999}', 400, "not JSON"),
         (b'{"image": "QUJD", "top_k": ' + b"1" * 10_000 + b"}", 400, "not JSON"),
-        (b'{"image": "QUJD", "image": "QUJD"}', 400, "'image' is there twice"),
-        (b'{"image": {"a": 1, "a": 2}}', 400, "'a' is there twice"),
         (b'{"image": "QUJD", "show_input": 1}', 422, "show_input"),
-        (b'{"image": "QUJD", "\\ud800\\n": 1}', 422, "unknown field '\\ud800\\n'"),
+        (b'{"image": "QUJD", "\\ud800\\n": 1}', 400, "not JSON"),
         (b'{"image": "QUJD", "' + b"x" * 10_000 + b'": 1}', 422, "xxx..."),
         (b'{"images": [' + b'"",' * 1024 + b'""]}', 422, "1 to 1024"),
         (b'{"images": [' + b"[]," * 1_000_000 + b"[]]}", 400, "not JSON that we read"),
-        (b'{"image": ' * 100_000, 400, "not JSON that we read"),
+        (b'{"image": ' * 100_000, 400, "depth limit"),
         (b'{"image": "' + b"A" * (8 << 20), 400, "not JSON"),
     ],
     ids=lambda value: repr(value[:40]) if isinstance(value, bytes) else None,

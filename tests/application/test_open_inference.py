@@ -284,7 +284,7 @@ _TENSOR = {"name": "image", "datatype": "BYTES", "shape": [1]}
         ({"inputs": [{**_TENSOR, "data": ["%%%"]}]}, "not base64"),
         ({"inputs": [{**_TENSOR, "shape": [1, 2], "data": []}]}, "[n] or [n, 1]"),
         (_images(DARK, id=3), "id: Input should be a valid string"),
-        (_images(DARK, id="\ud800"), "surrogates not allowed"),
+        (_images(DARK, id="\ud800"), "surrogate"),
         (_images(DARK, outputs=[{"name": "logits"}]), "outputs.0.name: Input should be"),
         (_images(DARK, outputs=[{"name": "label"}] * 2), "each at most once"),
         (

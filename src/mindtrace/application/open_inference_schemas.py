@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict
 
 from mindtrace.application.schemas import (
@@ -123,18 +123,10 @@ class WantedOutput(Strict):
     parameters: dict[str, Any] = Field(default={}, examples=[{"binary_data": False}])
 
 
-def _encodable(text: str) -> str:
-    """JSON lets half a surrogate pair pass, which cannot be sent back."""
-    text.encode()
-    return text
-
-
 class InferBody(Strict):
     """What is asked."""
 
-    id: Annotated[str, AfterValidator(_encodable)] | None = Field(
-        default=None, description="echoed"
-    )
+    id: str | None = Field(default=None, description="echoed")
     inputs: list[_Input] = Field(min_length=1, max_length=1)
     outputs: list[WantedOutput] | None = Field(default=None, description="all, if left out")
     parameters: dict[str, Any] = Field(default={}, examples=[{"binary_data_output": False}])
