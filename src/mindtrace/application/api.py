@@ -179,7 +179,9 @@ def _validation_problem(_: Request, error: Exception) -> Any:
     for fault in error.errors():
         place, *names = map(str, fault["loc"])
         faults.append({"message": fault["msg"], "in": place, "name": shown(".".join(names))})
-    raise Problem(422, "the request does not fit", errors=faults)
+    first = "{in} {name}: {message}".format(**faults[0])
+    hint = "GET /docs shows what fits"
+    raise Problem(422, f"the request does not fit: {first}", hint=hint, errors=faults)
 
 
 def __getattr__(name: str) -> Any:

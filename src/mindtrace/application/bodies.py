@@ -5,14 +5,17 @@ from __future__ import annotations
 import binascii
 import contextlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from mindtrace.application.problems import Problem
 
+Body = TypeVar("Body", bound=BaseModel)
 # Names that browsers, libraries and mail programs give to files that we read.
 _MISNAMED = {
     **dict.fromkeys(("image/jpg", "image/jpe", "image/jfif", "image/pjpeg"), "image/jpeg"),
@@ -51,6 +54,15 @@ def parse_object(body: bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise Problem(422, "the body must be a JSON object")
     return fields
+
+
+def validated(shape: type[Body], fields: dict[str, Any]) -> Body:
+    """`fields` as `shape`; 422 with every fault."""
+    try:
+        return shape.model_validate(fields)
+    except ValidationError as error:
+        faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]
+        raise RequestValidationError(faults) from error
 
 
 def from_base64(text: object, field: str) -> bytes:

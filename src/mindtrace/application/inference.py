@@ -29,12 +29,13 @@ from mindtrace.application.schemas import (
     MAX_IMAGES,
     Answer,
     Answers,
+    ManyImages,
+    OneImage,
     problems,
 )
 from mindtrace.application.security import Rules
 from mindtrace.application.served_model import ServedModel
 from mindtrace.config.sections import ServeSettings
-from mindtrace.config.urls import shown
 from mindtrace.errors import ImageError
 from mindtrace.preprocess import count_pixels, encode_png
 from mindtrace.service.predict import LoadedModel, compose
@@ -145,33 +146,17 @@ class InferenceRequest:
             detail = f"the body is not JSON that we read: more than {_MAX_VALUES} values"
             raise Problem(400, detail)
         fields = bodies.parse_object(body)
-        unknown = sorted(set(fields) - {"image", "images", "top_k", "show_input"})
-        if unknown or ("image" in fields) == ("images" in fields):
-            found = f"unknown field '{shown(unknown[0])}'" if unknown else "found both or neither"
-            raise Problem(
-                422,
-                "the body must have 'image' or 'images', and may have 'top_k' and 'show_input': "
-                + found,
-                hint='{"image": "<base64 of a PNG, JPEG or WebP file>", "top_k": 3}',
-            )
-        top_k, show_input = _top_k(fields.get("top_k", 1)), fields.get("show_input", False)
-        if not isinstance(show_input, bool):
-            raise Problem(422, "'show_input' must be true or false")
-        if "image" in fields:
-            image = bodies.from_base64(fields["image"], "image")
-            return cls([image], top_k, show_input=show_input)
-        images = fields["images"]
-        if not isinstance(images, list) or not 0 < len(images) <= MAX_IMAGES:
-            raise Problem(422, f"'images' must be a list of 1 to {MAX_IMAGES} images in base64")
-        found_images: list[bytes | Problem] = []
-        for place, text in enumerate(images):
-            if not isinstance(text, str):
-                raise Problem(422, f"'images[{place}]' must be a text in base64")
+        asked = bodies.validated(ManyImages if "images" in fields else OneImage, fields)
+        if isinstance(asked, OneImage):
+            image = bodies.from_base64(asked.image, "image")
+            return cls([image], asked.top_k, show_input=asked.show_input)
+        images: list[bytes | Problem] = []
+        for place, text in enumerate(asked.images):
             try:
-                found_images.append(bodies.from_base64(text, f"images[{place}]"))
+                images.append(bodies.from_base64(text, f"images[{place}]"))
             except Problem as problem:
-                found_images.append(problem)
-        return cls(found_images, top_k, many=True, show_input=show_input)
+                images.append(problem)
+        return cls(images, asked.top_k, many=True, show_input=asked.show_input)
 
 
 def _parse(content: bytes, is_json: bool, top_k: int | None) -> InferenceRequest:
@@ -182,12 +167,6 @@ def _parse(content: bytes, is_json: bool, top_k: int | None) -> InferenceRequest
         detail = f"'top_k' is {top_k} in the query and {asked.top_k} in the body"
         raise Problem(422, detail, hint="it stands in the body where that is JSON")
     return asked
-
-
-def _top_k(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise Problem(422, "'top_k' must be a whole number from 1")
-    return value
 
 
 def answer(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
-from fastapi.exceptions import RequestValidationError
-from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
@@ -42,7 +41,6 @@ def _require_name(name: str) -> str:
     return name
 
 
-Body = TypeVar("Body", bound=BaseModel)
 Name = Annotated[str, AfterValidator(_require_name)]
 Limit = Annotated[int, Query(ge=1, le=100)]
 Version = Annotated[int, Query(ge=1, le=1 << 31)]
@@ -207,15 +205,11 @@ async def rollback(request: Request, name: Name) -> JSONResponse:
     return await run_in_threadpool(_change, request, name, "rollback", asked.reason, [name])
 
 
-async def _read(request: Request, shape: type[Body]) -> Body:
+async def _read(request: Request, shape: type[bodies.Body]) -> bodies.Body:
     """The body as `shape`; an empty body has no fields."""
     bodies.require_type(request, ("application/json",))
     body = await request.body()
-    try:
-        return shape.model_validate(bodies.parse_object(body) if body.strip() else {})
-    except ValidationError as error:
-        faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]
-        raise RequestValidationError(faults) from error
+    return bodies.validated(shape, bodies.parse_object(body) if body.strip() else {})
 
 
 def _change(

@@ -1,4 +1,4 @@
-"""The shapes of requests and answers; /inference is read by hand, tests compare it with these."""
+"""The shapes of requests and answers."""
 
 from __future__ import annotations
 
@@ -98,7 +98,9 @@ class OneImage(Strict):
 class ManyImages(Strict):
     """Several images; one that cannot be read hurts only itself."""
 
-    images: list[Base64] = Field(min_length=1, description="image files in base64")
+    images: list[Base64] = Field(
+        min_length=1, max_length=MAX_IMAGES, description="image files in base64"
+    )
     top_k: int = Field(default=1, ge=1, description="how many of the likeliest classes to list")
     show_input: bool = Field(default=False, description="show each image as the network sees it")
 
