@@ -18,7 +18,7 @@ from tests.application.conftest import JSON, PNG, Serve, png
 from tests.application.registered import Registered
 from tests.jobs.fake import FakeWorker, taken
 
-from mindtrace.application.schemas import Job, JobPage
+from mindtrace.application.schemas import Job, Page
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.service import jobs
 from mindtrace.service.retrain_request import RetrainRequest
@@ -92,7 +92,7 @@ def test_a_job_is_accepted_and_can_be_asked_for(idle: httpx.Client) -> None:
     for body in (b"[train]\nmax_epochs = 2\n", b"\xef\xbb\xbf[train]\r\nmax_epochs = 2\r\n"):
         assert idle.post("/retrain", content=body, headers=INI).status_code == 202
     page = idle.get("/jobs?limit=2").json()
-    TypeAdapter(JobPage).validate_python(page, strict=True)
+    TypeAdapter(Page[Job]).validate_python(page, strict=True)
     rest = idle.get("/jobs", params={"cursor": page["next_cursor"]}).json()
     assert [row["job_id"] for row in rest["items"]] == [job["job_id"]]
     assert rest["next_cursor"] is None

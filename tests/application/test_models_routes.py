@@ -17,7 +17,7 @@ from tests.conftest import Mindtrace, RunCli
 from tests.waiting import until
 
 from mindtrace.application import models
-from mindtrace.application.schemas import ComparisonItem, ModelPage, VersionItem, VersionPage
+from mindtrace.application.schemas import ComparisonItem, ModelItem, Page, VersionItem
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import BundleError, NotFoundError, StoreError, UsageError
 from mindtrace.service.registry import VersionSummary
@@ -97,7 +97,7 @@ def test_names_come_in_pages(client: httpx.Client, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(models.registry, "list_versions", lambda *_, **__: [])
     monkeypatch.setattr(models.registry, "show_version", no_version)
     first = client.get("/models?limit=2").json()
-    TypeAdapter(ModelPage).validate_python(first, strict=True)
+    TypeAdapter(Page[ModelItem]).validate_python(first, strict=True)
     assert [item["model_name"] for item in first["items"]] == ["a", "b"]
     second = client.get("/models", params={"limit": 2, "cursor": first["next_cursor"]}).json()
     assert [item["model_name"] for item in second["items"]] == ["c"]
@@ -153,7 +153,7 @@ def test_a_trained_version(real: httpx.Client) -> None:
         return real.get("/models/digits/versions", params=query).json()
 
     page = versions()
-    TypeAdapter(VersionPage).validate_python(page, strict=True)
+    TypeAdapter(Page[VersionItem]).validate_python(page, strict=True)
     assert page["items"][0]["aliases"] == ["champion"]
     assert versions(where="val_acc > 0 and alias = champion")["items"] == page["items"]
     assert versions(where="val_acc > 1") == {"items": [], "next_cursor": None}

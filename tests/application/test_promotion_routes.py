@@ -13,7 +13,7 @@ from tests.application.conftest import Serve
 from tests.contract.conftest import unpack
 
 from mindtrace.application import models
-from mindtrace.application.schemas import HistoryPage, PromotionItem
+from mindtrace.application.schemas import HistoryItem, Page, PromotionItem
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import NotFoundError
 from mindtrace.registry.champions import HistoryEntry
@@ -73,7 +73,7 @@ def test_history_comes_newest_first_with_the_revision_as_etag(
     response = client.get("/models/m/history", params={"limit": 2})
     assert response.headers["etag"] == '"3"'
     page = response.json()
-    HistoryPage.model_validate(page)
+    Page[HistoryItem].model_validate(page)
     assert [item["revision"] for item in page["items"]] == [3, 2]
     assert page["items"][1]["from"] == 1
     rest = client.get("/models/m/history", params={"cursor": page["next_cursor"]}).json()

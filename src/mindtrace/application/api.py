@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Match
@@ -28,8 +29,9 @@ from mindtrace.application.admission import Admission
 from mindtrace.application.inference import FastPath
 from mindtrace.application.metrics import Metrics
 from mindtrace.application.middleware import AccessLog, BodyLimit, RequestMiddleware
+from mindtrace.application.open_inference_schemas import InferBody
 from mindtrace.application.problems import Problem
-from mindtrace.application.schemas import ProblemDocument, problems
+from mindtrace.application.schemas import COMPONENT, ProblemDocument, problems
 from mindtrace.application.served_model import ChampionPoller, ServedModel
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.config.urls import shown
@@ -123,8 +125,8 @@ class _Application(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
-        shapes = document["components"]["schemas"]
-        shapes[ProblemDocument.__name__] = ProblemDocument.model_json_schema()
+        others = TypeAdapter(ProblemDocument | InferBody).json_schema(ref_template=COMPONENT)
+        document["components"]["schemas"] |= others["$defs"]
         return document
 
 

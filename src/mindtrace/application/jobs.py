@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 
 from mindtrace.application import bodies
 from mindtrace.application.problems import Problem, log
-from mindtrace.application.schemas import EXAMPLE_INI, Job, JobPage, problems
+from mindtrace.application.schemas import EXAMPLE_INI, Job, Page, problems
 from mindtrace.errors import MindtraceError
 from mindtrace.jobs.job import END, JOB_ID, KEY, is_key
 from mindtrace.service import jobs as service
@@ -108,7 +108,9 @@ async def check(request: Request) -> JSONResponse:
     return JSONResponse({"ok": True})
 
 
-@router.get("/jobs", summary="Jobs, newest first", response_model=JobPage, responses=problems(503))
+@router.get(
+    "/jobs", summary="Jobs, newest first", response_model=Page[Job], responses=problems(503)
+)
 def list_jobs(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,

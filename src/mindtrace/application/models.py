@@ -15,13 +15,12 @@ from mindtrace.application.problems import Problem, kind_of
 from mindtrace.application.schemas import (
     ComparisonItem,
     HistoryItem,
-    HistoryPage,
-    ModelPage,
+    ModelItem,
+    Page,
     PromoteRequest,
     PromotionItem,
     RollbackRequest,
     VersionItem,
-    VersionPage,
     problems,
 )
 from mindtrace.config.settings import Settings
@@ -70,7 +69,9 @@ def _json_body(shape: type[BaseModel], example: dict[str, Any]) -> dict[str, Any
     return {"requestBody": {"required": True, "content": content}, "parameters": [_IF_MATCH]}
 
 
-@router.get("", summary="Registered models", response_model=ModelPage, responses=problems(503))
+@router.get(
+    "", summary="Registered models", response_model=Page[ModelItem], responses=problems(503)
+)
 def list_models(
     request: Request,
     limit: Limit = 20,
@@ -86,7 +87,7 @@ def list_models(
 @router.get(
     "/{name}/versions",
     summary="Versions of a model",
-    response_model=VersionPage,
+    response_model=Page[VersionItem],
     responses=problems(404, 422, 503),
 )
 def list_versions(
@@ -164,7 +165,7 @@ def compare_versions(request: Request, name: Name, a: Version, b: Version) -> JS
 @router.get(
     "/{name}/history",
     summary="Champions",
-    response_model=HistoryPage,
+    response_model=Page[HistoryItem],
     responses=problems(404, 503),
 )
 def history(request: Request, name: Name, limit: Limit = 20, cursor: Cursor = None) -> JSONResponse:

@@ -12,8 +12,8 @@ from mindtrace.application.schemas import (
     MAX_IMAGES,
     Shape,
     Strict,
-    inlined,
     problems,
+    reference,
 )
 
 JSON_LENGTH = "Inference-Header-Content-Length"
@@ -166,7 +166,7 @@ INFER_ROUTE: dict[str, Any] = {
             "required": True,
             "content": {
                 "application/json": {
-                    "schema": inlined(InferBody),
+                    "schema": reference(InferBody),
                     "example": {
                         "inputs": [
                             {

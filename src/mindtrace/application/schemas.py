@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
@@ -22,6 +22,9 @@ EXAMPLE_INI = "[data]\nsource = digits\n\n[train]\nmax_epochs = 1\n"
 _ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
 
 
+Item = TypeVar("Item")
+
+
 class Shape(BaseModel):
     """Base of all shapes."""
 
@@ -33,6 +36,13 @@ class Strict(Shape):
     """Refuses fields and types that it does not declare."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Page(Shape, Generic[Item]):
+    """Some of them, in order."""
+
+    items: list[Item]
+    next_cursor: str | None = Field(description="send as `cursor` for the next page")
 
 
 class Candidate(Shape):
@@ -127,13 +137,6 @@ class VersionItem(Shape):
     )
 
 
-class VersionPage(Shape):
-    """Versions, newest first."""
-
-    items: list[VersionItem]
-    next_cursor: str | None = Field(description="send as `cursor` for the next page")
-
-
 class ModelItem(Shape):
     """A registered model."""
 
@@ -141,13 +144,6 @@ class ModelItem(Shape):
     model_name: str
     champion: int | None = Field(description="version that the alias champion names")
     latest: int | None = Field(description="newest version")
-
-
-class ModelPage(Shape):
-    """Registered models, by name."""
-
-    items: list[ModelItem]
-    next_cursor: str | None
 
 
 class HistoryItem(Shape):
@@ -165,13 +161,6 @@ class HistoryItem(Shape):
     verdict: str | None
     forced: bool = Field(description="whatever the gate said")
     gone: bool = Field(description="the version it is about exists no more, so it does not count")
-
-
-class HistoryPage(Shape):
-    """The history of champions, newest first."""
-
-    items: list[HistoryItem]
-    next_cursor: str | None
 
 
 def _whole(value: object) -> object:
@@ -292,13 +281,6 @@ class Job(Shape):
     error: ItemFault | None
 
 
-class JobPage(Shape):
-    """Jobs, newest first."""
-
-    items: list[Job]
-    next_cursor: str | None
-
-
 class Alive(Shape):
     """The process answers."""
 
@@ -332,36 +314,24 @@ class ProblemDocument(BaseModel):
     errors: list[dict[str, Any]] | None = None
 
 
+COMPONENT = "#/components/schemas/{model}"
+
+
+def reference(shape: type[BaseModel]) -> dict[str, str]:
+    """Where the application's document has a shape that no route declares to FastAPI."""
+    return {"$ref": COMPONENT.format(model=shape.__name__)}
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may answer with these problems."""
-    schema = {"$ref": f"#/components/schemas/{ProblemDocument.__name__}"}
     return {
         status: {
             "description": HTTPStatus(status).phrase,
-            "content": {"application/problem+json": {"schema": schema}},
+            "content": {"application/problem+json": {"schema": reference(ProblemDocument)}},
             **({"headers": _RETRY_AFTER} if status in (429, 503) else {}),
         }
         for status in statuses
     }
-
-
-def inlined(shape: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of `shape` with what it refers to in place of every reference."""
-    schema = shape.model_json_schema()
-    parts = schema.pop("$defs", {})
-
-    def resolved(node: Any) -> Any:
-        if isinstance(node, list):
-            return [resolved(inner) for inner in node]
-        if not isinstance(node, dict):
-            return node
-        if "$ref" in node:
-            return resolved(parts[node["$ref"].rpartition("/")[2]])
-        # A discriminator names what it chooses from by reference, and is optional.
-        return {key: resolved(inner) for key, inner in node.items() if key != "discriminator"}
-
-    inner: dict[str, Any] = resolved(schema)
-    return inner
 
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
