@@ -153,14 +153,14 @@ def test_a_trained_version(real: httpx.Client) -> None:
         return real.get("/models/digits/versions", params=query).json()
 
     page = versions()
-    TypeAdapter(Page[VersionItem]).validate_python(page, strict=True)
+    TypeAdapter(Page[VersionItem]).validate_json(json.dumps(page), strict=True)
     assert page["items"][0]["aliases"] == ["champion"]
     assert versions(where="val_acc > 0 and alias = champion")["items"] == page["items"]
     assert versions(where="val_acc > 1") == {"items": [], "next_cursor": None}
     stale = versions(cursor="9", sort="val_acc")
     assert (stale["status"], "cursor" in stale["detail"]) == (422, True)
     shown = real.get("/models/digits/versions/1").json()
-    TypeAdapter(VersionItem).validate_python(shown, strict=True)
+    TypeAdapter(VersionItem).validate_json(json.dumps(shown), strict=True)
     assert shown["params"]["data.source"] == "digits"
     assert "report" not in shown, "a path of this machine"
     files = {
@@ -191,7 +191,7 @@ def test_a_comparison_is_the_document_of_the_command(
     words = ("registry", "compare", "digits/1", "1", "--json")
     printed = mindtrace(*words, env={"DIR_PATHS__ROOT": str(trained)}).stdout
     assert answer.json() == json.loads(printed)
-    TypeAdapter(ComparisonItem).validate_python(answer.json(), strict=True)
+    TypeAdapter(ComparisonItem).validate_json(answer.content, strict=True)
     assert (missing.status_code, "digits/9" in missing.json()["detail"]) == (404, True)
 
 

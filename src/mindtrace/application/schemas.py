@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
+
+from mindtrace.registry.comparison import Comparison
+from mindtrace.service.promotion import Promotion
+from mindtrace.service.registry import VersionSummary
 
 # A handwritten three of 8 x 8 pixels, from the digits data of scikit-learn (UCI).
 EXAMPLE_IMAGE = (
@@ -115,26 +121,19 @@ class ManyImages(Strict):
     show_input: bool = Field(default=False, description="show each image as the network sees it")
 
 
-class VersionItem(Shape):
+@dataclass(frozen=True, kw_only=True)
+class VersionItem(VersionSummary):
     """A registered version; the fields of `mindtrace registry list --json`."""
 
-    model_config = ConfigDict(extra="allow")
     schema_version: int
-    model_name: str
-    version: int
-    aliases: list[str]
-    metrics: dict[str, float]
-    created_at: str
-    run_id: str | None
-    data_digest: str | None
-    test_digest: str | None
-    bundle_digest: str | None
-    input: dict[str, Any] | None = Field(
-        default=None, description="of one version: what its network takes, from pixels"
-    )
-    report_files: list[str] | None = Field(
-        default=None, description="of one version: what this server has of its training's report"
-    )
+    input: Annotated[
+        Mapping[str, Any] | None,
+        Field(description="of one version: what its network takes, from pixels"),
+    ] = None
+    report_files: Annotated[
+        Sequence[str] | None,
+        Field(description="of one version: what this server has of its training's report"),
+    ] = None
 
 
 class ModelItem(Shape):
@@ -196,54 +195,20 @@ class RollbackRequest(Strict):
     reason: str | None = Field(default=None, max_length=1000, pattern=_ONE_LINE)
 
 
-class PromotionItem(Shape):
-    """What became of a wish; the fields of `mindtrace registry promote --json`."""
-
-    model_config = ConfigDict(extra="allow")
-    schema_version: int
-    model_name: str
-    version: int
-    champion: int | None = Field(description="champion before")
-    promoted: bool
-    dry_run: bool
-    revision: int
-    verdict: str | None
-    reasons: list[str]
-    comparison: dict[str, Any] | None
-
-
-class ClassItem(Shape):
-    """One class of a comparison; accuracies are null where it has no test image."""
-
-    label: int
-    class_name: str
-    n: int = Field(description="test images")
-    acc_a: float | None
-    acc_b: float | None
-    diff: float | None
-    mcnemar_p: float
-
-
-class ComparisonItem(Shape):
+@dataclass(frozen=True, kw_only=True)
+class ComparisonItem(Comparison):
     """Version b beside version a; the fields of `mindtrace registry compare --json`."""
 
-    model_config = ConfigDict(extra="allow")
     schema_version: int
-    a: str
-    b: str
-    test_digest: str
-    n: int = Field(description="test images")
-    acc_a: float
-    acc_b: float
-    diff: float = Field(description="acc_b - acc_a")
-    ci: list[float] = Field(min_length=2, max_length=2, description="95 % of the difference")
-    mcnemar_p: float
-    wrong_to_right: int
-    right_to_wrong: int
-    per_class: list[ClassItem]
-    minimum_detectable: float = Field(description="smallest difference this test set shows")
     verdict: Literal["PROMOTE", "HOLD", "REJECT"]
-    reasons: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromotionItem(Promotion):
+    """What became of a request; the fields of `mindtrace registry promote --json`."""
+
+    schema_version: int
+    comparison: ComparisonItem | None
 
 
 class Progress(Shape):
