@@ -12,7 +12,8 @@ from tests.application.conftest import PNG, Serve, png
 
 from mindtrace.application.bodies import require_type
 from mindtrace.application.problems import Problem
-from mindtrace.application.security import Rules, parse_authority
+from mindtrace.application.security import Rules
+from mindtrace.config.urls import parse_authority
 
 OPEN = Rules(None, ())
 

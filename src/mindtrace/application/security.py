@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
-import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mindtrace.application.problems import Problem
+from mindtrace.config.urls import parse_authority
 from mindtrace.service.serve import is_loopback
 
-_AUTHORITY = re.compile(
-    r"(?:\[(?P<v6>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[A-Za-z0-9._-]{1,253}))(?::(?P<port>\d{1,5}))?"
-)
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _ONCE = (b"host", b"authorization", b"content-type", b"content-length", b"origin")
 _PAGES = ("/", "/docs", "/redoc")
@@ -109,22 +105,6 @@ def _check_origin(headers: Headers) -> None:
     is_own = origin is None or _is_own(origin, headers.get(b"host", b""))
     if site not in (b"same-origin", b"none") or not is_own:
         raise Problem(403, "a page of another site may not ask for this", kind="foreign-origin")
-
-
-def parse_authority(text: str) -> tuple[str, int | None] | None:
-    """`("127.0.0.1", 8000)` of `127.0.0.1:8000`; IPv6 in its shortest form; None if it is none."""
-    match = _AUTHORITY.fullmatch(text)
-    if match is None:
-        return None
-    port = int(match["port"]) if match["port"] else None
-    if port is not None and not 0 < port < 65536:
-        return None
-    if match["v6"] is None:
-        return match["name"].lower(), port
-    try:
-        return str(ipaddress.IPv6Address(match["v6"])), port
-    except ValueError:
-        return None
 
 
 def _is_own(origin: bytes, host: bytes) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
+from mindtrace.config.urls import parse_authority
 from mindtrace.errors import meant
 
 
@@ -214,7 +215,6 @@ def url(*schemes: str) -> Kind:
     return Kind(words, parse, str, anchor)
 
 
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)(:[0-9]{1,5})?")
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _WHOLE = re.compile(r"[+-]?[0-9](_?[0-9]){0,17}")
 
@@ -222,7 +222,7 @@ _WHOLE = re.compile(r"[+-]?[0-9](_?[0-9]){0,17}")
 def _hosts(text: str) -> tuple[str, ...]:
     names = tuple(name for name in re.split(r"[\s,]+", text) if name)
     for name in names:
-        if not _HOST.fullmatch(name):
+        if parse_authority(name) is None:
             raise ValueError(f"'{name}' is no host name; must be {HOSTS.words}, without * or /")
     return names
 

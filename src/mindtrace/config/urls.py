@@ -1,7 +1,8 @@
-"""URLs: passwords masked for people to see, and the local files that some of them name."""
+"""URLs: passwords masked for people to see, hosts, and the local files that some name."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -16,6 +17,9 @@ _QUERY = re.compile(r"([?&][^=?&]*=)([^?&]*)")
 _MARGIN = 4096  # characters behind what is shown that masking looks at
 _LONGEST = 80  # characters of a text in a message
 _SECRETS = ("pass", "pwd", "secret", "token", "key")
+_AUTHORITY = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[A-Za-z0-9._-]{1,253}))(?::(?P<port>\d{1,5}))?"
+)
 
 
 def masked(text: str) -> str:
@@ -45,6 +49,22 @@ def shown(text: str) -> str:
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in head)
     line = masked(line)
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
+
+
+def parse_authority(text: str) -> tuple[str, int | None] | None:
+    """`("127.0.0.1", 8000)` of `127.0.0.1:8000`; IPv6 in its shortest form; None if it is none."""
+    match = _AUTHORITY.fullmatch(text)
+    if match is None:
+        return None
+    port = int(match["port"]) if match["port"] else None
+    if port is not None and not 0 < port < 65536:
+        return None
+    if match["v6"] is None:
+        return match["name"].lower(), port
+    try:
+        return str(ipaddress.IPv6Address(match["v6"])), port
+    except ValueError:
+        return None
 
 
 def sqlite_path(url: str) -> Path | None:
