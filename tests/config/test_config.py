@@ -67,14 +67,15 @@ def test_the_variable_names_a_file_and_the_argument_comes_before_it(
 def test_the_environment_comes_before_every_file_and_adds_no_keys(
     home: Path, ini: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = Config(ini)
     for name in ("MINE__NEW", "NEW__KEY", "mine__thekey"):
         monkeypatch.setenv(name, "not ours")
+    config = Config(ini)
     assert "NEW" not in config["Mine"]
     assert "NEW" not in config
     assert config["Mine"]["TheKey"] == "value"
     monkeypatch.setenv("MINE__THEKEY", "${not} touched")
     monkeypatch.setenv("DIR_PATHS__ROOT", "~/r")
+    config = Config(ini)
     assert config["Mine"]["TheKey"] == "${not} touched"
     assert config["Mine"]["Both"] == f"${{not}} touched and {home}/r"
     assert Config()["DIR_PATHS"]["CHECKPOINTS"] == f"{home}/r/checkpoints"

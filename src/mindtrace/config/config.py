@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,11 +25,8 @@ from mindtrace.errors import ConfigError, listed
 T = TypeVar("T")
 
 
-class _Names(Mapping[str, T]):
-    """A mapping whose `keys` and `items` are lists, as they have always been here."""
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+class _Names(dict[str, T]):
+    """A dict whose `keys` and `items` are lists, as they have always been here."""
 
     def keys(self) -> list[str]:  # type: ignore[override]
         """The names, in the order in which they were read."""
@@ -37,34 +34,29 @@ class _Names(Mapping[str, T]):
 
     def items(self) -> list[tuple[str, T]]:  # type: ignore[override]
         """The names and what is behind them."""
-        return [(name, self[name]) for name in self]
+        return [*super().items()]
 
 
 class ConfigSection(_Names[str]):
     """One section: key -> text with references replaced; keys keep their case."""
 
     def __init__(self, name: str, texts: Mapping[str, str]) -> None:
+        super().__init__(texts)
         self.name = name
-        self._texts = dict(texts)
 
-    def __getitem__(self, key: str) -> str:
-        if key not in self._texts:
-            raise KeyError(f"no key '{key}' in [{self.name}]; there are: {listed([*self])}")
-        return self._texts[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._texts)
+    def __missing__(self, key: str) -> str:
+        raise KeyError(f"no key '{key}' in [{self.name}]; there are: {listed([*self])}")
 
     def __repr__(self) -> str:
-        return f"ConfigSection({self.name!r}, {_without_passwords(self._texts)})"
+        return f"ConfigSection({self.name!r}, {_without_passwords(self)})"
 
 
 class Config(_Names[ConfigSection]):
     """The user's INI over the packaged one, below the environment.
 
-    A variable `{SECTION}__{KEY}` in capitals replaces the value of a key that exists, now
-    and whenever it changes; it is taken as it stands. `${SECTION:KEY}` is replaced after
-    that, so `DIR_PATHS__ROOT` moves DATA as well.
+    A variable `{SECTION}__{KEY}` in capitals replaces the value of a key that exists; it is
+    taken as it stands. `${SECTION:KEY}` is replaced after that, so `DIR_PATHS__ROOT` moves
+    DATA as well.
 
     Args:
         config_path: an INI; None is the one that the variable MindtraceConfig names, and
@@ -85,40 +77,29 @@ class Config(_Names[ConfigSection]):
         path = config_path or os.environ.get(CONFIG_VARIABLE)
         if path:
             layers.append(_user_layer(Path(path)))
-        self._entries = merged(layers)
-        self._sections = list(dict.fromkeys(name for layer in layers for name in layer.sections))
-        self._texts()
-
-    def __getitem__(self, section: str) -> ConfigSection:
-        if section not in self._sections:
-            raise KeyError(f"no section '{section}'; there are: {listed(self._sections)}")
-        return ConfigSection(section, self.as_dict()[section])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._sections)
-
-    def as_dict(self) -> dict[str, dict[str, str]]:
-        """Section -> key -> text, as plain dicts."""
-        sections: dict[str, dict[str, str]] = {name: {} for name in self._sections}
-        for (section, key), text in self._texts().items():
-            sections[section][key] = text
-        return sections
-
-    def __str__(self) -> str:
-        """The same as JSON; passwords in URLs are masked."""
-        shown = {name: _without_passwords(texts) for name, texts in self.as_dict().items()}
-        return json.dumps(shown, indent=4, ensure_ascii=False)
-
-    def __repr__(self) -> str:
-        return f"Config({', '.join(self._sections)})"
-
-    def _texts(self) -> dict[Place, str]:
-        entries = {place: _overridden(place, entry) for place, entry in self._entries.items()}
+        entries = {place: _overridden(place, entry) for place, entry in merged(layers).items()}
         resolver = Resolver(entries, lambda place, entry, text: os.path.expanduser(text))  # noqa: PTH111 - a text, not a path
         texts = resolver.resolve()
         if resolver.faults:
             raise ConfigError(resolver.faults)
-        return texts
+        for section in (name for layer in layers for name in layer.sections):
+            own = {key: text for (owner, key), text in texts.items() if owner == section}
+            self[section] = ConfigSection(section, own)
+
+    def __missing__(self, section: str) -> ConfigSection:
+        raise KeyError(f"no section '{section}'; there are: {listed([*self])}")
+
+    def as_dict(self) -> dict[str, dict[str, str]]:
+        """Section -> key -> text, as plain dicts."""
+        return {name: {**section} for name, section in self.items()}
+
+    def __str__(self) -> str:
+        """The same as JSON; passwords in URLs are masked."""
+        shown = {name: _without_passwords(section) for name, section in self.items()}
+        return json.dumps(shown, indent=4, ensure_ascii=False)
+
+    def __repr__(self) -> str:
+        return f"Config({', '.join(self)})"
 
 
 def _user_layer(path: Path) -> Layer:
