@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_type_hints
 
 from pydantic import Field
 from pydantic.fields import FieldInfo
@@ -348,16 +349,23 @@ class ComputeSettings(Section):
     pin_memory: bool = key(False, "use pinned memory for copies to a GPU", "pin pinned")
 
 
-#: The name of each section in an INI.
+@dataclass(frozen=True)
+class Sections:
+    """All of them."""
+
+    dirs: DirSettings  # [DIR_PATHS] of an INI
+    data: DataSettings
+    model: ModelSettings
+    train: TrainSettings
+    registry: RegistrySettings
+    serve: ServeSettings
+    jobs: JobSettings
+    compute: ComputeSettings
+
+
+#: By their names in an INI.
 SECTIONS: Mapping[str, type[Section]] = {
-    "DIR_PATHS": DirSettings,
-    "data": DataSettings,
-    "model": ModelSettings,
-    "train": TrainSettings,
-    "registry": RegistrySettings,
-    "serve": ServeSettings,
-    "jobs": JobSettings,
-    "compute": ComputeSettings,
+    "DIR_PATHS" if name == "dirs" else name: kind for name, kind in get_type_hints(Sections).items()
 }
 #: The sections that a bundle or a run may carry; the rest belongs to a machine.
 TRAVELLING = ("data", "model", "train", "compute")

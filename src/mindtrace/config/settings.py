@@ -28,21 +28,14 @@ from mindtrace.config.ini import (
     value_fault,
 )
 from mindtrace.config.networks import conflicts, recipe
-from mindtrace.config.schema import Section, allowed, ini_text, key_of, reasons
+from mindtrace.config.schema import allowed, ini_text, key_of, reasons
 from mindtrace.config.sections import (
     KEYS,
     KNOWN,
     PHOTO_SOURCES,
     SECTIONS,
     TRAVELLING,
-    ComputeSettings,
-    DataSettings,
-    DirSettings,
-    JobSettings,
-    ModelSettings,
-    RegistrySettings,
-    ServeSettings,
-    TrainSettings,
+    Sections,
     default_texts,
     ini_name,
 )
@@ -62,17 +55,9 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Sections):
     """Every value of the configuration, checked; `origins` by (section, key) of the INI."""
 
-    dirs: DirSettings
-    data: DataSettings
-    model: ModelSettings
-    train: TrainSettings
-    registry: RegistrySettings
-    serve: ServeSettings
-    jobs: JobSettings
-    compute: ComputeSettings
     origins: Mapping[Place, Origin] = field(repr=False, compare=False)
 
     def rows(self) -> list[Row]:
@@ -180,9 +165,8 @@ def load_below(
         other = "-  # shows every key, its default and what it takes"
         hint = f"mindtrace config init {shlex.quote(str(path)) if missing else other}"
         raise ConfigError(_in_order(faults, layers), hint=hint)
-    parts: dict[str, Any] = {_attribute(name): part for name, part in sections.items()}
     origins = {place: entry.origin for place, entry in entries.items()}
-    return Settings(**parts, origins=origins)
+    return Settings(**sections, origins=origins)
 
 
 def _finished(place: Place, entry: Entry, text: str) -> str:
@@ -194,16 +178,14 @@ def _finished(place: Place, entry: Entry, text: str) -> str:
     return own.kind.anchor(text, entry.origin.base or Path.cwd())
 
 
-def _validated(
-    texts: Mapping[Place, str],
-) -> tuple[dict[str, Section], list[tuple[Place, str]]]:
-    """The sections; and each place of a bad value, with the reason."""
-    sections: dict[str, Section] = {}
+def _validated(texts: Mapping[Place, str]) -> tuple[dict[str, Any], list[tuple[Place, str]]]:
+    """The sections by their attributes; and each place of a bad value, with the reason."""
+    sections: dict[str, Any] = {}
     bad = [*conflicts(texts)]
     for section, model in SECTIONS.items():
         own = {name.lower(): text for (owner, name), text in texts.items() if owner == section}
         try:
-            sections[section] = model.model_validate(own)
+            sections[_attribute(section)] = model.model_validate(own)
         except ValidationError as error:
             found = reasons(model, error)
             bad += [((section, ini_name(section, name)), reason) for name, reason in found]
