@@ -233,7 +233,7 @@ def _queue(request: Request) -> JobQueue:
 async def _read_request(request: Request) -> RetrainRequest:
     """The body, JSON or INI text; Problem: 400 not JSON, 415 another type, 422 no configuration."""
     kind = bodies.require_type(request, _ACCEPTED)
-    parse = _from_json if kind == "application/json" else _from_ini
+    parse = _from_json if kind == "application/json" else RetrainRequest.from_ini
     # In another thread: thousands of faults take longer than other requests should wait.
     return await run_in_threadpool(parse, await request.body())
 
@@ -252,13 +252,3 @@ def _from_json(body: bytes) -> RetrainRequest:
     if len(fields) > 1 or not isinstance(fields["config"], str):
         raise Problem(422, "'config' must be INI text, and then no section may be beside it")
     return RetrainRequest.from_ini(fields["config"], base=base, **options)
-
-
-def _from_ini(body: bytes) -> RetrainRequest:
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Problem(422, "the configuration is not UTF-8 text") from error
-    if "\0" in text:
-        raise Problem(422, "the configuration is not a text")
-    return RetrainRequest.from_ini(text)

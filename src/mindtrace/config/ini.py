@@ -79,8 +79,18 @@ _HEADER = re.compile(r"\[([^\]]+)\]\s*([#;].*)?$")
 _DELIMITER = re.compile("[=:]")
 
 
-def read_ini(text: str, file: str, base: Path) -> Layer:
+def read_ini(text: str | bytes, file: str, base: Path) -> Layer:
     """Read INI text; `file` names it in origins and faults, relative paths start at `base`."""
+    if isinstance(text, bytes):
+        try:
+            text = text.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            before = text[: error.start]
+            return _unreadable(
+                file, before.count(b"\n") + 1, "not UTF-8 text; save the file as UTF-8"
+            )
+    if "\0" in text:
+        return _unreadable(file, text[: text.index("\0")].count("\n") + 1, "not a text file")
     # The dialect is that of the standard configparser (a test compares them), which stops
     # at the first duplicate or missing header and keeps no line of what it reads.
     layer = Layer()
@@ -126,6 +136,10 @@ def read_ini(text: str, file: str, base: Path) -> Layer:
     return layer
 
 
+def _unreadable(file: str, line: int | None, message: str) -> Layer:
+    return Layer(faults=[Fault(file, line, None, None, message)])
+
+
 def _header(layer: Layer, content: str, here: Origin) -> str | None:
     """The name of a section; None where it cannot be read."""
     match = _HEADER.match(content)
@@ -148,22 +162,12 @@ def located(path: Path | str, here: Path) -> Path:
 def read_ini_file(path: Path, here: Path) -> Layer:
     """Read an INI file, relative to `here`; what cannot be read is one fault, absence is raised."""
     file = located(path, here)
-
-    def unreadable(message: str, line: int | None = None) -> Layer:
-        return Layer(faults=[Fault(str(path), line, None, None, message)])
-
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        return read_ini(file.read_bytes(), str(path), file.parent)
     except FileNotFoundError:
         raise
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        return unreadable("not UTF-8 text; save the file as UTF-8", line)
     except OSError as error:
-        return unreadable(f"cannot be read: {error.strerror}")
-    if "\0" in text:
-        return unreadable("not a text file", text[: text.index("\0")].count("\n") + 1)
-    return read_ini(text, str(path), file.parent)
+        return _unreadable(str(path), None, f"cannot be read: {error.strerror}")
 
 
 _REFERENCE = re.compile(r"\$(?:\$|\{([^{}$\n]*)\})?")

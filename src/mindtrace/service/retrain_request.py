@@ -43,7 +43,7 @@ class RetrainRequest:
     allow_leakage: bool = False  # accept images in more than one split
 
     @classmethod
-    def from_ini(cls, text: str, **options: Any) -> Self:
+    def from_ini(cls, text: str | bytes, **options: Any) -> Self:
         """Read INI text; `${...}` is not replaced. `options`: base and the flags."""
         return cls(read_ini(text, FILE, base=Path()), **options)
 
