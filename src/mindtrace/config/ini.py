@@ -85,10 +85,8 @@ def read_ini(text: str | bytes, file: str, base: Path) -> Layer:
         try:
             text = text.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            before = text[: error.start]
-            return _unreadable(
-                file, before.count(b"\n") + 1, "not UTF-8 text; save the file as UTF-8"
-            )
+            number = error.object[: error.start].count(b"\n") + 1
+            return _unreadable(file, number, "not UTF-8 text; save the file as UTF-8")
     if "\0" in text:
         return _unreadable(file, text[: text.index("\0")].count("\n") + 1, "not a text file")
     # The dialect is that of the standard configparser (a test compares them), which stops
