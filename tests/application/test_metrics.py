@@ -163,6 +163,7 @@ def test_a_histogram_counts_what_is_on_a_bound_below_it() -> None:
 WORKER = """
 import sys, time
 from pathlib import Path
+from types import SimpleNamespace as State
 from mindtrace.application.metrics import Metrics
 
 metrics = Metrics(Path(sys.argv[1]))
@@ -173,7 +174,8 @@ for line in sys.stdin:
     for _ in range(int(count)):
         metrics.answered("/inference", 200, 0.002)
         metrics.predicted(["a"], 0.001)
-    families = metrics.flush({"ok": 1, "failed": 0}, int(depth), ("m", version))
+    served = State(swaps={"ok": 1, "failed": 0}, model=State(model_name="m", version=version))
+    families = metrics.flush(State(served=served, admission=State(depth=int(depth))))
     text = generate_latest(families.collected)
     sys.stdout.write(f"{len(text.splitlines())}\\n{text.decode()}")
     sys.stdout.flush()

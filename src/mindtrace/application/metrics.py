@@ -75,10 +75,8 @@ class Metrics:
             self._predictions[name,] += 1
         self._inference_seconds.observe(seconds)
 
-    def flush(
-        self, swaps: Mapping[str, int], queue_depth: int, model: tuple[str, str] | None
-    ) -> _Families:
-        """Add the new counts to prometheus-client's metrics."""
+    def flush(self, state: State) -> _Families:
+        """Add what is new to prometheus-client's metrics; for the event loop's thread."""
         if self._families is None:
             self._families = _Families(self.shared)
         families = self._families
@@ -90,16 +88,17 @@ class Metrics:
                 family.labels(*labels).inc(count)
             counts.clear()
         # Another thread counts these and adds to them meanwhile.
-        for result, count in swaps.items():
+        for result, count in state.served.swaps.items():
             families.swaps.labels(result).inc(count - self._swaps.get(result, 0))
             self._swaps[result] = count
         self._request_seconds.flush(families.request_seconds)
         self._inference_seconds.flush(families.inference_seconds)
-        families.queue_depth.set(queue_depth)
-        if model is not None:
-            self._models.add(model)
-        for known in self._models:
-            families.model_info.labels(*known).set(known == model)
+        families.queue_depth.set(state.admission.depth)
+        if (model := state.served.model) is not None:
+            name = (model.model_name or "", str(model.version or ""))
+            self._models.add(name)
+            for known in self._models:
+                families.model_info.labels(*known).set(known == name)
         return families
 
 
@@ -164,14 +163,6 @@ class _Families:
         yield jobs
 
 
-def flush(state: State) -> _Families:
-    """Flush this process's metrics; for the event loop's thread."""
-    model = state.served.model
-    names = None if model is None else (model.model_name or "", str(model.version or ""))
-    families: _Families = state.metrics.flush(state.served.swaps, state.admission.depth, names)
-    return families
-
-
 @contextlib.asynccontextmanager
 async def flushed_regularly(state: State) -> AsyncIterator[None]:
     """While inside, the other workers of this server see the counts of this one."""
@@ -181,7 +172,7 @@ async def flushed_regularly(state: State) -> AsyncIterator[None]:
 
     async def keep_flushing() -> None:
         while True:
-            flush(state)
+            state.metrics.flush(state)
             await asyncio.sleep(FLUSH_EVERY)
 
     task = asyncio.create_task(keep_flushing())
@@ -190,13 +181,12 @@ async def flushed_regularly(state: State) -> AsyncIterator[None]:
     finally:
         task.cancel()
         with contextlib.suppress(OSError):  # the supervisor may have removed the folder
-            flush(state)
+            state.metrics.flush(state)
 
 
 async def scrape(state: State) -> tuple[bytes, str]:
     """The text of `GET /metrics` and its media type."""
-    families = flush(state)
-    return await run_in_threadpool(_render, families, state.settings)
+    return await run_in_threadpool(_render, state.metrics.flush(state), state.settings)
 
 
 def _render(families: _Families, settings: Any) -> tuple[bytes, str]:
