@@ -146,7 +146,8 @@ class InferenceRequest:
             detail = f"the body is not JSON that we read: more than {_MAX_VALUES} values"
             raise Problem(400, detail)
         fields = bodies.parse_object(body)
-        asked = bodies.validated(ManyImages if "images" in fields else OneImage, fields)
+        shape: type[OneImage | ManyImages] = ManyImages if "images" in fields else OneImage
+        asked = bodies.validated(shape, fields)
         if isinstance(asked, OneImage):
             image = bodies.from_base64(asked.image, "image")
             return cls([image], asked.top_k, show_input=asked.show_input)
