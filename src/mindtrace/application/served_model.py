@@ -14,7 +14,6 @@ from mindtrace.bundle.predictions import GOLDEN_TOLERANCE, largest_difference
 from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, MindtraceError, StoreError, listed
 from mindtrace.registry.names import CHAMPION
-from mindtrace.registry.reader import open_reader
 from mindtrace.service.following import (
     Opened,
     identity_of,
@@ -173,8 +172,7 @@ class ChampionPoller:
         identity = None if model is None else model.identity
         try:
             name = None if model is None else model.model_name
-            found = pointed_at(self._settings, self._served.ref, name)
-            row = None if found is None else open_reader(self._settings).version(*found)
+            row = pointed_at(self._settings, self._served.ref, name)
         except MindtraceError as error:
             self._served.away = isinstance(error, StoreError)
             if not self._complained:

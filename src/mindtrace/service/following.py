@@ -79,8 +79,8 @@ def is_moving(model_ref: str | None) -> bool:
 
 def pointed_at(
     settings: Settings, model_ref: str | None, model_name: str | None
-) -> tuple[str, int] | None:
-    """The name and version that a reference means now; None for nothing yet."""
+) -> ModelVersion | None:
+    """The version that a reference means now; None for nothing yet."""
     reference = parse_reference(model_ref)
     try:
         reader = open_reader(settings)
@@ -94,7 +94,7 @@ def pointed_at(
         return None
     if version is None and model_name is not None:
         raise NotFoundError("alias", f"{name}@{reference.alias}")
-    return None if version is None else (name, version)
+    return None if version is None else reader.version(name, version)
 
 
 def _open_and_remember(settings: Settings, model_ref: str | None, located: Located) -> Opened:
