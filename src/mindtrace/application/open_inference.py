@@ -116,13 +116,13 @@ async def v2_model_version_ready(request: Request, name: str, version: str) -> M
 @router.post("/models/{name}/infer", **INFER_ROUTE)
 async def v2_infer(request: Request, name: str) -> Response:
     """Answer with probabilities, label and class_name of each image."""
-    return await _infer(request, _served(request, name))
+    return await _infer(request, name)
 
 
 @router.post("/models/{name}/versions/{version}/infer", **INFER_ROUTE)
 async def v2_infer_version(request: Request, name: str, version: str) -> Response:
     """The same, if the server serves this version."""
-    return await _infer(request, _served(request, name, version))
+    return await _infer(request, name, version)
 
 
 @router.post("/repository/index", summary="The models that can be asked")
@@ -190,9 +190,9 @@ def _metadata(model: LoadedModel) -> ModelMetadata:
     )
 
 
-async def _infer(request: Request, model: LoadedModel) -> Response:
-    state = request.app.state
-    length = _json_length(request)
+async def _infer(request: Request, name: str, version: str | None = None) -> Response:
+    state, length = request.app.state, _json_length(request)
+    model = _served(request, name, version)
     if not is_light(model):
         state.admission.require_free_place()
     body = await request.body()
