@@ -39,7 +39,8 @@ def require_type(request: Request, accepted: Sequence[str]) -> str:
     if kind not in accepted:
         names = ", ".join(filter(None, accepted))
         given = f"Content-Type {kind} is not accepted here" if kind else "Content-Type is missing"
-        raise Problem(415, f"{given}; accepted: {names}", headers={"Accept": names})
+        hint = f"send Content-Type: {names.partition(',')[0]}"
+        raise Problem(415, f"{given}; accepted: {names}", hint=hint, headers={"Accept": names})
     return kind
 
 
