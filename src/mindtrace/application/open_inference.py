@@ -293,10 +293,7 @@ def _pixels(
         if not all(type(value) in (int, float) for value in values):
             raise _wrong("the data of 'input' must be numbers")
         _require_count(tensor, len(values))
-        try:
-            flat = np.asarray(values, np.float64)
-        except OverflowError as error:
-            raise _wrong("a value of 'input' is too large") from error
+        flat = np.asarray(values, np.float64)
     else:
         _require_count(tensor, len(data) / 4)
         flat = np.frombuffer(data, "<f4")
