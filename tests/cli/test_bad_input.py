@@ -34,3 +34,16 @@ def test_no_network(root: Path, run_cli: RunCli) -> None:
     assert all(remedy in result.stderr for remedy in ("mirror", "MNIST", "digits"))
     assert not list(root.rglob("*ubyte*"))
     assert not (root / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize("line", ["train --dry-run", "predict a.png", "registry list", "doctor"])
+def test_a_working_directory_that_was_deleted(
+    root: Path, run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    result = run_cli(*line.split())
+    assert (result.exit_code, result.stdout) == (2, "")
+    error, hint = result.stderr.splitlines()
+    assert error == "error: the working directory was deleted" and hint.startswith("hint: go to")

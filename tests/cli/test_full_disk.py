@@ -7,7 +7,6 @@ import json
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,43 +16,12 @@ import pytest
 from PIL import Image
 from tests.cli.conftest import error_of
 from tests.conftest import Mindtrace
+from tests.moments import command as at
 
 pytestmark = [pytest.mark.slow, pytest.mark.proof]
 
 TRAIN = "train --source digits --max-epochs 1 --set compute.threads=1 --json --set train.seed="
 SIZE = "12m"
-
-# Fills the file system when a function is called, then calls it: the errors are the kernel's.
-PROGRAM = """
-import functools, importlib, sys
-moment, filler, *words = sys.argv[1:]
-
-def fill():
-    with open(filler, "ab", buffering=0) as file:
-        for size in (65536, 4096, 1):
-            try:
-                while file.write(bytes(size)): pass
-            except OSError: pass
-
-module, _, path = moment.partition(":")
-if path:
-    owner = importlib.import_module(module)
-    *classes, name = path.split(".")
-    for one in classes: owner = getattr(owner, one)
-    function = getattr(owner, name)
-
-    @functools.wraps(function)
-    def filling(*args, **options):
-        fill()
-        return function(*args, **options)
-
-    setattr(owner, name, filling)
-else:
-    fill()
-sys.argv = ["mindtrace", *words]
-from mindtrace.cli.main import main
-main()
-"""
 
 
 @pytest.fixture
@@ -77,7 +45,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def full_at(moment: str, small: Path, command: str) -> subprocess.CompletedProcess[str]:
     """The command in a process whose file system is full from that moment on."""
-    words = [sys.executable, "-c", PROGRAM, moment, str(small / "filler"), *command.split()]
+    words = at(str(small / "filler"), moment, *command.split())
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     (small / "filler").unlink(missing_ok=True)
     return done
@@ -104,7 +72,7 @@ def require_one_line(done: subprocess.CompletedProcess[str], root: Path) -> None
     [
         "",
         "mindtrace.registry.store:start_run",
-        "mindtrace.training.checkpoint:begin",
+        "mindtrace.training.checkpoint:write_identity",
         "mindtrace.training.checkpoint:Checkpoints.on_train_epoch_end",
         "mindtrace.registry.callbacks:RunCallback.on_train_epoch_end",
         "mindtrace.service.train:_log_report",
@@ -120,7 +88,9 @@ def test_train(small: Path, mindtrace: Mindtrace, moment: str) -> None:
     require_one_line(done, small / "root")
     again = mindtrace(*TRAIN.split()[:-1], "train.seed=0")
     assert again.returncode == 0, again.stderr
-    assert mindtrace("predict", "--help").returncode == 0
+    with closing(sqlite3.connect(small / "root" / "mlflow.db")) as database:
+        statuses = database.execute("select distinct status from runs").fetchall()
+    assert set(statuses) <= {("FAILED",), ("FINISHED",)}, "the second says how the first ended"
     verified = mindtrace("registry", "verify", "--all")
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
@@ -163,10 +133,21 @@ def test_what_writes(trained_twice: Path, mindtrace: Mindtrace, command: str) ->
     assert again.returncode == 0, again.stderr
 
 
+def test_doctor_names_it_and_what_is_right_all_the_same(trained_twice: Path) -> None:
+    done = full_at("", trained_twice, "doctor --json --set serve.port=0")
+    checks = json.loads(done.stdout)["checks"]
+    (wrong,) = [check for check in checks if check["state"] == "wrong"]
+    assert (done.returncode, wrong["check"], wrong["details"]["free"]) == (1, "root", 0)
+    assert error_of(done)["message"].startswith(f"root: {trained_twice / 'root'}, 0.0 GiB free")
+    assert error_of(done)["hint"].startswith("mindtrace registry gc")
+    (champion,) = [check for check in checks if check["check"] == "champion of digits"]
+    assert champion["found"] == "version 1, verified"
+
+
 def test_a_server_answers_and_takes_jobs_once_there_is_room(trained_twice: Path) -> None:
-    words = [sys.executable, "-c", PROGRAM, "", str(trained_twice / "filler"), "serve", "--json"]
+    words = ["serve", "--json", "--port", "0", "--model", "digits", "--no-worker"]
     with subprocess.Popen(
-        [*words, "--port", "0", "--model", "digits", "--no-worker"],
+        at(str(trained_twice / "filler"), "", *words),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -198,7 +179,7 @@ def test_a_worker_whose_disk_fills_up_goes_on(trained_twice: Path, mindtrace: Mi
     job_id = json.loads(mindtrace(*retrain).stdout)["job_id"]
     filler, ended = trained_twice / "filler", ("succeeded", "failed", "cancelled")
     moment = "mindtrace.jobs.process:Watchdog.__init__"
-    command = [sys.executable, "-c", PROGRAM, moment, str(filler), "worker"]
+    command = at(str(filler), moment, "worker")
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as worker:
         try:
             assert worker.stderr is not None

@@ -53,17 +53,24 @@ def entries(home: Path) -> list[Path]:
     return sorted(path for path in home.iterdir() if not path.name.startswith("."))
 
 
-def scramble(path: Path) -> None:
-    """Make a file unreadable in a way that its size and its time do not show."""
-    before = path.stat()
-    path.write_bytes(bytes(before.st_size))
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+@pytest.fixture
+def decode_no_more(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From its call on, to decode an image is an error."""
+
+    def refuse(*_: Any) -> None:
+        raise ImageError("decoded")
+
+    return lambda: monkeypatch.setattr("mindtrace.data.folder._decode", refuse)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("requirements", [None, InputRequirements(mode="RGB", min_side=12)])
 def test_the_second_start_decodes_nothing(
-    make_folder: Any, home: Path, mode: str, requirements: InputRequirements | None
+    make_folder: Any,
+    home: Path,
+    decode_no_more: Callable[[], None],
+    mode: str,
+    requirements: InputRequirements | None,
 ) -> None:
     folder = make_folder("a", "b", mode=mode)
     expected = ready(folder, None, requirements=requirements)
@@ -73,8 +80,7 @@ def test_the_second_start_decodes_nothing(
     (entry,) = entries(home)
     shape = np.load(entry / "images.npy").shape
     assert shape == (20, 1 if grey else 3, 12 if requirements else 6, side), "grey is kept once"
-    for path in folder.rglob("*.png"):
-        scramble(path)
+    decode_no_more()
     assert same(ready(folder, home, requirements=requirements), expected)
     with pytest.raises(ImageError):
         ready(folder, None, requirements=requirements)
@@ -92,14 +98,17 @@ def test_the_key(make_folder: Any, home: Path) -> None:
     assert len(entries(home)) == 4
 
 
-@pytest.mark.parametrize("change", ["touched", "added", "removed", "renamed"])
+@pytest.mark.parametrize("change", ["touched", "added", "removed", "renamed", "swapped"])
 def test_a_change_in_the_folder_is_seen_and_the_old_entry_goes(
     make_folder: Any, home: Path, change: str
 ) -> None:
     folder = make_folder("a", "b")
+    path, other = folder / "a" / "0003.png", folder / "b" / "0001.png"
+    for file in (path, other):  # of one size and time, as an archive of bitmaps leaves them
+        file.write_bytes(file.read_bytes().ljust(4096, b"\0"))
+        os.utime(file, (1000, 1000))
     ready(folder, home)
     ready(folder, home, image_size=5)
-    path = folder / "a" / "0003.png"
     if change == "touched":
         shutil.copy(folder / "b" / "0001.png", path)
         os.utime(path, ns=(0, 0))
@@ -107,6 +116,10 @@ def test_a_change_in_the_folder_is_seen_and_the_old_entry_goes(
         shutil.copy(path, folder / "a" / "new.png")
     elif change == "removed":
         path.unlink()
+    elif change == "swapped":
+        path.rename(folder / "aside")
+        other.rename(path)
+        (folder / "aside").rename(other)
     else:
         path.rename(folder / "b" / "new.png")
     before = ready(folder, home)
@@ -134,7 +147,11 @@ def _forget_about(path: Path) -> None:
     ],
 )
 def test_a_damaged_entry_is_made_anew(
-    make_folder: Any, home: Path, name: str, damage: Callable[[Path], None]
+    make_folder: Any,
+    home: Path,
+    decode_no_more: Callable[[], None],
+    name: str,
+    damage: Callable[[Path], None],
 ) -> None:
     folder = make_folder("a", "b")
     expected = ready(folder, None)
@@ -143,7 +160,7 @@ def test_a_damaged_entry_is_made_anew(
     damage(entry / name)
     assert same(ready(folder, home), expected)
     assert entries(home) == [entry]
-    scramble(folder / "a" / "0003.png")
+    decode_no_more()
     assert same(ready(folder, home), expected)
 
 

@@ -96,7 +96,14 @@ def _user() -> str | None:
 @contextmanager
 def postgres_server(programs: Path) -> Iterator[str]:
     """A URL with its password, without a database at its end."""
-    user, port = _user(), free_port()
+    with postgres_folder(programs) as folder, running_postgres(programs, folder) as url:
+        yield url
+
+
+@contextmanager
+def postgres_folder(programs: Path) -> Iterator[Path]:
+    """The folder of a server that does not run yet."""
+    user = _user()
     folder = Path(tempfile.mkdtemp(prefix="mindtrace-pg-"))  # short: sockets have short names
     try:
         (folder / "password").write_text(PASSWORD)
@@ -116,24 +123,31 @@ def postgres_server(programs: Path) -> Iterator[str]:
             check=False,
         )
         assert made.returncode == 0, made.stderr
-        settings = ["-p", str(port), "-k", str(folder), "-c", "listen_addresses=127.0.0.1"]
-        with (folder / "log.txt").open("w") as log:
-            process = subprocess.Popen(
-                [programs / "postgres", "-D", folder / "data", "-F", *settings],
-                user=user,
-                cwd=folder,
-                stdout=log,
-                stderr=log,
-            )
-        url = f"postgresql://mindtrace:{PASSWORD}@127.0.0.1:{port}"
-        try:
-            wait_until(lambda: _connects(f"{url}/postgres"), process, folder / "log.txt")
-            yield url
-        finally:
-            process.send_signal(signal.SIGINT)  # its fast way: clients are not waited for
-            process.wait(timeout=PATIENCE)
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running_postgres(programs: Path, folder: Path, port: int | None = None) -> Iterator[str]:
+    """The same URL as `postgres_server`, of a folder that may have been served before."""
+    port = port or free_port()
+    settings = ["-p", str(port), "-k", str(folder), "-c", "listen_addresses=127.0.0.1"]
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(
+            [programs / "postgres", "-D", folder / "data", "-F", *settings],
+            user=_user(),
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+        )
+    url = f"postgresql://mindtrace:{PASSWORD}@127.0.0.1:{port}"
+    try:
+        wait_until(lambda: _connects(f"{url}/postgres"), process, folder / "log.txt")
+        yield url
+    finally:
+        process.send_signal(signal.SIGINT)  # its fast way: clients are not waited for
+        process.wait(timeout=PATIENCE)
 
 
 def _connects(url: str) -> bool:

@@ -23,7 +23,7 @@ from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import BundleError, ConflictError, NotFoundError, UsageError, VerdictError
 from mindtrace.registry.champions import ChampionLog
 from mindtrace.registry.names import CHAMPION
-from mindtrace.registry.publish import find_by_job, warning_of
+from mindtrace.registry.publish import find_registered, having, warning_of
 from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
 from mindtrace.service.promotion import history, promote, rollback
@@ -197,7 +197,7 @@ def test_a_first_version_that_answers_one_class_is_no_champion(
     assert (bool(made.aliases), warning_of(made) is None) == (not refused, not refused)
     if refused:
         assert "to every test image, so it does not become champion" in str(warning_of(made))
-        again = find_by_job(store, "dull", "j1")
+        again = find_registered(store, "dull", having(job_id="j1"))
         assert again is not None and not again.aliases
         assert CHAMPION not in store.client.get_registered_model("dull").aliases
     assert bool(register("dull").aliases) is refused, "the first that answers more becomes champion"

@@ -27,7 +27,7 @@ from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, InterruptedByUser, StoreError
 from mindtrace.registry.champions import ChampionLog, ensure_model
 from mindtrace.registry.provenance import code_digest, environment, git_state, times, who
-from mindtrace.registry.publish import close_runs, find_by_job, find_identical
+from mindtrace.registry.publish import close_runs, find_identical, find_registered, having
 from mindtrace.registry.reader import open_database
 from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store, start_run
@@ -198,17 +198,17 @@ def test_mlflow_itself_loads_the_champion_and_gives_the_same_answers(
 
 
 def test_the_version_of_a_job(store: Store, register: Publish) -> None:
-    assert find_by_job(store, "digits", "j1") is None
+    assert find_registered(store, "digits", having(job_id="j1")) is None
     plain_version(store, job_id="other")
     register(metadata={**SAME, "job_id": "j1", "best_epoch": "3", "metric.val_acc": "0.5"})
-    found = find_by_job(store, "digits", "j1")
+    found = find_registered(store, "digits", having(job_id="j1"))
     assert found is not None
     assert found.label == "digits/2"
     assert (found.own_tags["best_epoch"], found.best_metrics) == ("3", {"val_acc": 0.5})
     assert found.own_tags["config_digest"] == "c"
     assert len(found.own_tags["bundle_digest"]) == 64
-    assert find_by_job(store, None, "j1") == found
-    assert find_by_job(store, "mnist", "j1") is None
+    assert find_registered(store, None, having(job_id="j1")) == found
+    assert find_registered(store, "mnist", having(job_id="j1")) is None
 
 
 def test_what_was_left_to_do_is_done(store: Store) -> None:
@@ -220,7 +220,7 @@ def test_what_was_left_to_do_is_done(store: Store) -> None:
         "digits", f"runs:/{run.run_id}/bundle", run.run_id, tags=tags, await_creation_for=0
     )
     for _ in range(2):
-        found = find_by_job(store, "digits", "j1")
+        found = find_registered(store, "digits", having(job_id="j1"))
         assert found is not None and found.aliases == ("champion",)
         assert [to for _, to, *_ in champions(store)] == [1]
         assert store.client.get_run(run.run_id).info.status == "FINISHED"
@@ -241,7 +241,7 @@ def test_runs_of_a_job_are_closed_and_no_others(store: Store) -> None:
         for number, job_id in enumerate(("j1", "j1", "j2"))
     ]
     runs[1].end("FINISHED")
-    close_runs(store, "j1", "KILLED")
+    close_runs(store, having(job_id="j1"), "KILLED")
     statuses = [store.client.get_run(run.run_id).info.status for run in runs]
     assert statuses == ["KILLED", "FINISHED", "RUNNING"]
     for run in runs:
@@ -258,15 +258,15 @@ def test_other_stores_find_versions_and_runs_too(kind: str, request: pytest.Fixt
     for job_id in ("j0", name):
         plain_version(store, name, job_id=job_id, **SAME)
     for found in (
-        find_by_job(store, name, name),
-        find_by_job(store, None, name),
+        find_registered(store, name, having(job_id=name)),
+        find_registered(store, None, having(job_id=name)),
         find_identical(store, name, "c", "d"),
     ):
         assert found is not None
         assert found.version == 2
-    assert find_by_job(store, name, "nobody") is None
+    assert find_registered(store, name, having(job_id="nobody")) is None
     run = start_run(store, name, None, {"mindtrace.job_id": name})
-    close_runs(store, name, "FAILED")
+    close_runs(store, having(job_id=name), "FAILED")
     assert store.client.get_run(run.run_id).info.status == "FAILED"
     run.end("FINISHED")
 

@@ -131,6 +131,7 @@ WRITING = [
     "registry evaluate digits --set data.source=digits",
     "retrain --set data.source=digits",
 ]
+DOCTOR = "doctor --set serve.port=0"
 EACH = """
 import subprocess, sys
 for line in sys.argv[1:]:
@@ -168,10 +169,13 @@ def test_commands_that_read_work_and_those_that_write_say_so_in_one_line(
     reading = [f"predict {image}", *READING]
     each = ("env", f"DIR_PATHS__ROOT={two}", sys.executable, "-c", EACH)
 
-    done = read_only(two, *each, *reading, *WRITING)
+    done = read_only(two, *each, DOCTOR, *reading, *WRITING)
 
     assert done.returncode == 0, done.stderr
-    rows = [ast.literal_eval(line) for line in done.stdout.splitlines()]
+    examined, *rows = [ast.literal_eval(line) for line in done.stdout.splitlines()]
+    wrong = [line for line in examined[2].splitlines() if "\twrong\t" in line]
+    assert (examined[:2], len(wrong)) == ((DOCTOR, 1), 1), examined
+    assert wrong[0].startswith("root\t") and "reading and serving work all the same" in wrong[0]
     assert [row[0] for row in rows] == [*reading, *WRITING]
     for line, status, out, errors in rows:
         if line in reading:

@@ -90,6 +90,16 @@ SECRET = "postgresql://user:geheim@127.0.0.1:1/db"
             "the database is newer than this MLflow (schema revision 0123456789ab)",
             "--upgrade mindtrace mlflow",
         ),
+        *(
+            (
+                MlflowException(
+                    f"The {kind} a1 must be in the 'active' state. Current is deleted."
+                ),
+                f"registry sqlite:///x.db: {kind} a1 was deleted in MLflow",
+                f"MLFLOW_TRACKING_URI=sqlite:///x.db mlflow {kind}s restore --{kind}-id a1",
+            )
+            for kind in ("experiment", "run")
+        ),
     ],
 )
 def test_what_mlflow_raises_becomes_one_line_with_a_hint(
@@ -121,6 +131,21 @@ def test_a_store_that_is_away_is_an_error_after_one_try(
     assert f"127.0.0.1:{port}" in caught.value.message
     assert "geheim" not in caught.value.message
     assert "retried" not in caplog.text
+
+
+def test_what_was_deleted_in_mlflow_is_said_and_how_it_comes_back(store: Store) -> None:
+    run = start_run(store, "e", None, {})
+    place = store.experiment_id("e")
+    store.client.delete_run(run.run_id)
+    store.client.delete_experiment(place)
+    for kind, its_id, work in (
+        ("experiment", place, lambda: start_run(store, "e", None, {})),
+        ("run", run.run_id, lambda: resume_run(store, run.run_id)),
+        ("run", run.run_id, lambda: run.end("FINISHED")),
+    ):
+        with pytest.raises(StoreError, match=f"{kind} {its_id} was deleted in MLflow") as caught:
+            work()
+        assert str(caught.value.hint).endswith(f" mlflow {kind}s restore --{kind}-id {its_id}")
 
 
 SCHEMAS = sorted((Path(__file__).parent / "schemas").glob("*.sql"))

@@ -6,6 +6,7 @@ import logging
 import math
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -232,8 +233,11 @@ def test_auto_follows_the_network_and_the_machine(
 
 def test_a_resumed_training_keeps_the_compute_that_its_checkpoint_records(root: Path) -> None:
     config = "[compute]\ndevice = cpu\nprecision = bf16\nthreads = 2\n"
-    folder = checkpoint.begin(root / "checkpoints", Identity("run", "digits", config, "digest"))
-    (folder / checkpoint.LAST).touch()
+    identity = Identity("run", "digits", config, "digest")
+    folder = root / "checkpoints" / "run"
+    folder.mkdir(parents=True)
+    checkpoint.write_identity(folder, identity)
+    ZipFile(folder / checkpoint.LAST, "w").close()
 
     kept = begun(load_settings(), "run")[0].compute
     said = begun(load_settings(sets=["compute.threads=1"]), "run")[0].compute

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import RunCli, invoke
+from tests.moments import command as at
 
 from mindtrace.training.checkpoint import LAST
 
@@ -133,3 +134,53 @@ def test_however_often_it_is_ended_it_goes_on_and_ends_with_the_same_weights(
     assert run_status(root, run_id) == "FINISHED"
     assert checkpoint_folders(root) == []
     assert run_cli("train", *WORDS, "--resume", "last").exit_code == 4
+
+
+def test_a_training_that_goes_on_is_nobody_elses_and_one_that_was_killed_is_marked(
+    root: Path, run_cli: RunCli, uninterrupted: dict[str, object]
+) -> None:
+    process = begin()
+    wait_for_epoch(process, 2)
+    (folder,) = checkpoint_folders(root)
+    other = run_cli("train", *WORDS, "--resume", folder.name)
+    assert other.exit_code == 5, other.stderr
+    assert error_of(other.stderr)["message"].endswith(f"{folder.name} goes on in another process")
+    process.kill()
+    process.communicate(timeout=PATIENCE)
+    assert run_status(root, folder.name) == "RUNNING"
+    assert run_cli("train", *WORDS, "--max-epochs", "1").exit_code == 0
+    assert run_status(root, folder.name) == "FAILED"
+    done = run_cli("train", *WORDS, "--resume", "last")
+    assert json.loads(done.stdout)["metrics"] == uninterrupted["metrics"], done.stderr
+    assert run_status(root, folder.name) == "FINISHED"
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "mindtrace.registry.publish:add_mlflow_files",
+        "mindtrace.registry.publish:_upload",
+        "mindtrace.registry.publish:ensure_model",
+        "mindtrace.registry.publish:promote_first_version",
+        "mindtrace.registry.store:Run.end",
+    ],
+)
+def test_kill_9_around_the_registration_makes_one_version(
+    root: Path, run_cli: RunCli, moment: str
+) -> None:
+    words = ["train", *WORDS, "--max-epochs", "2"]
+    with subprocess.Popen(
+        at("wait", moment, *words), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"now\n"
+        process.kill()
+    (folder,) = checkpoint_folders(root)
+    done = run_cli(*words, "--resume", "last")
+    assert (done.exit_code, json.loads(done.stdout)["version"]) == (0, 1), done.stderr
+    assert run_status(root, folder.name) == "FINISHED"
+    assert (checkpoint_folders(root), list(root.glob("staging/*"))) == ([], [])
+    verified = run_cli("registry", "verify", "--all", "--json")
+    assert [json.loads(line)["version"] for line in verified.stdout.splitlines()] == [1, None]
+    assert verified.exit_code == 0, verified.stdout

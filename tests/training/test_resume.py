@@ -6,13 +6,14 @@ import os
 import resource
 from dataclasses import replace
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import pytorch_lightning as pl
 from tests.training.conftest import Fit, InterruptAt, PowerCutError
 
 from mindtrace.bundle.bundle import weights_digest
-from mindtrace.errors import NotFoundError, TrainingError, UsageError
+from mindtrace.errors import ConflictError, NotFoundError, TrainingError, UsageError
 from mindtrace.training import checkpoint
 from mindtrace.training.checkpoint import Identity
 from mindtrace.training.fit import TrainResult
@@ -66,18 +67,51 @@ def test_patience_is_counted_across_an_interruption(fitted: Fit, tmp_path: Path)
     assert same(fitted(*IMPATIENT, checkpoints=tmp_path, resume=True), whole)
 
 
-def test_last_is_the_newest_checkpoint(tmp_path: Path) -> None:
-    for age, run_id in ((10, "old"), (5, "new"), (20, "oldest")):
-        folder = checkpoint.begin(tmp_path, Identity(run_id, "m", "", "d"))
-        (folder / checkpoint.LAST).write_bytes(b"")
-        os.utime(folder / checkpoint.LAST, (1000 - age, 1000 - age))
-    checkpoint.begin(tmp_path, Identity("without", "m", "", "d"))
+def _left(checkpoints: Path, run_id: str, *, age: int | None = None) -> Path:
+    """The folder of a training that was killed, its checkpoint of that age; None: it has none."""
+    folder = checkpoints / run_id
+    with checkpoint.held(folder):
+        checkpoint.write_identity(folder, Identity(run_id, "m", "", "d"))
+        if age is not None:
+            ZipFile(folder / checkpoint.LAST, "w").close()
+            os.utime(folder / checkpoint.LAST, (1000 - age, 1000 - age))
+    return folder
+
+
+def test_last_is_the_newest_checkpoint_of_those_that_nobody_goes_on_with(tmp_path: Path) -> None:
+    for run_id, age in (("old", 10), ("new", 5), ("oldest", 20), ("without", None)):
+        _left(tmp_path, run_id, age=age)
 
     assert checkpoint.find(tmp_path, "last")[1].run_id == "new"
     assert checkpoint.find(tmp_path, "oldest")[1].run_id == "oldest"
+    with checkpoint.held(tmp_path / "new"):
+        assert checkpoint.find(tmp_path, "last")[1].run_id == "old"
+        assert checkpoint.find(tmp_path, "new")[1].run_id == "new"
+        assert sorted(checkpoint.abandoned(tmp_path)) == ["old", "oldest", "without"]
+        with pytest.raises(ConflictError, match="new goes on in another process"):
+            checkpoint.held(tmp_path / "new").__enter__()
     with pytest.raises(NotFoundError) as caught:
         checkpoint.find(tmp_path, "without")
     assert caught.value.known == ("new", "old", "oldest")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *((checkpoint.LAST, content) for content in (b"", b"PK\x03\x04 and no end", b"other")),
+        *(("training.json", content) for content in (b"", b"{", b"[]", b'{"x": 1}', b"\xff")),
+        ("training.json", None),
+    ],
+)
+def test_a_damaged_checkpoint_is_said_to_be(
+    tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    file = _left(tmp_path, "run", age=1) / name
+    file.unlink() if content is None else file.write_bytes(content)
+    for which in ("last", "run"):
+        with pytest.raises(TrainingError, match="damaged") as caught:
+            checkpoint.find(tmp_path, which)
+        assert caught.value.hint == "start anew without --resume"
 
 
 def test_another_configuration_is_refused_with_every_difference() -> None:

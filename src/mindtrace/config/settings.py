@@ -40,7 +40,7 @@ from mindtrace.config.sections import (
     ini_name,
 )
 from mindtrace.config.urls import masked, shown
-from mindtrace.errors import ConfigError, Fault, listed, meant, nearest
+from mindtrace.errors import ConfigError, Fault, UsageError, listed, meant, nearest
 
 MANY = 100  # unknown names that are reported one by one
 
@@ -129,7 +129,11 @@ def load_settings(
     (`TRAIN__LR`), `sets` (`train.lr=0.01`), `overrides` (`{"train.max_epochs": "3"}` is
     `--max-epochs 3`). Relative paths outside an INI start at `cwd`.
     """
-    here = Path.cwd() if cwd is None else cwd
+    try:
+        here = Path.cwd() if cwd is None else cwd
+    except FileNotFoundError as error:
+        hint = "go to a folder that is there, then the same command"
+        raise UsageError("the working directory was deleted", hint=hint) from error
     above = [_sets(sets, here), _options(overrides, here)]
     return load_below(above, path, text, os.environ if environ is None else environ, here)
 

@@ -246,7 +246,7 @@ def _state(path: str) -> str:
         found = os.stat(path)  # noqa: PTH116 - 70,000 times
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror}") from error
-    return f"{found.st_size}\0{found.st_mtime_ns}"
+    return f"{found.st_size}\0{found.st_ctime_ns}"  # a copy or an archive may keep st_mtime
 
 
 def _digest(lines: Sequence[str]) -> str:

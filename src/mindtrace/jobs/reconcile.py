@@ -45,10 +45,11 @@ def _reconcile(ended: Mapping[str, str]) -> Versions:
     store = open_store(load_settings())
     found: Versions = {}
     for job_id, state in ended.items():
-        version = publish.find_by_job(store, None, job_id)
+        of_job = publish.having(job_id=job_id)
+        version = publish.find_registered(store, None, of_job)
         if version is not None:
             found[job_id] = {"model_name": version.name, "version": version.version}
-        publish.close_runs(store, job_id, "KILLED" if state == CANCELLED else "FAILED")
+        publish.close_runs(store, of_job, "KILLED" if state == CANCELLED else "FAILED")
     return found
 
 

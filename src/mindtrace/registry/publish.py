@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version as version_of
@@ -145,9 +145,14 @@ def warning_of(row: ModelVersion) -> str | None:
     return f"{row.label} answers '{answer}' to every test image{rest}; train it longer or otherwise"
 
 
-def find_by_job(store: Store, model_name: str | None, job_id: str) -> ModelVersion | None:
-    """The version that a job registered, or None; completes what a killed process left of it."""
-    found = _find(store, model_name, "ASC", job_id=job_id)
+def having(**tags: str) -> str:
+    """What MLflow is asked for runs or versions with these tags of ours."""
+    return " and ".join(f"tags.`{PREFIX}{name}` = '{text}'" for name, text in tags.items())
+
+
+def find_registered(store: Store, model_name: str | None, which: str) -> ModelVersion | None:
+    """The first such version, or None; completes what a killed process left of it."""
+    found = _find(store, model_name, "ASC", which)
     if found is None:
         return None
     run_id = found.run_id or ""
@@ -162,18 +167,27 @@ def find_identical(
     store: Store, model_name: str, config_digest: str, data_digest: str
 ) -> ModelVersion | None:
     """The newest version of the same configuration, seed, images and code, or None."""
-    digests = {"config_digest": config_digest, "data_digest": data_digest}
-    found = _find(store, model_name, "DESC", **digests, code_digest=code_digest())
+    same = {"config_digest": config_digest, "data_digest": data_digest}
+    found = _find(store, model_name, "DESC", having(**same, code_digest=code_digest()))
     return None if found is None else _row(store, found)
 
 
-def close_runs(store: Store, job_id: str, status: End) -> None:
-    """End the runs of a job that say RUNNING."""
-    wanted = f"attributes.status = 'RUNNING' and tags.`{PREFIX}job_id` = '{job_id}'"
+def close_runs(store: Store, which: str, status: End) -> None:
+    """End those runs that say RUNNING."""
+    wanted = f"attributes.status = 'RUNNING' and {which}"
     with store_errors(store.uri):
         places = [found.experiment_id for found in store.client.search_experiments()]
         for run in store.client.search_runs(places, wanted):
             store.client.set_terminated(run.info.run_id, status)
+
+
+def close_abandoned(store: Store, run_ids: Sequence[str]) -> None:
+    """End runs that nobody goes on with as FAILED, and remove what they were writing."""
+    ids = ", ".join(f"'{run_id}'" for run_id in run_ids)
+    close_runs(store, f"attributes.run_id in ({ids})", "FAILED")
+    for run_id in run_ids:
+        for folder in (store.root / "staging").glob(f"{run_id}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def add_mlflow_files(folder: Path, spec: ImageSpec) -> None:
@@ -231,13 +245,11 @@ def _upload(store: Store, run_id: str, folder: Path) -> None:
         sync(local / BUNDLE)
 
 
-def _find(store: Store, model_name: str | None, order: str, **tags: str) -> MlflowVersion | None:
-    """The oldest (`ASC`) or newest (`DESC`) version with these tags."""
-    wanted = [] if model_name is None else [f"name = '{model_name}'"]
-    wanted += [f"tags.`{PREFIX}{name}` = '{text}'" for name, text in tags.items()]
+def _find(store: Store, model_name: str | None, order: str, which: str) -> MlflowVersion | None:
+    """The oldest (`ASC`) or newest (`DESC`) such version."""
     search = partial(
         store.client.search_model_versions,
-        " and ".join(wanted),
+        which if model_name is None else f"name = '{model_name}' and {which}",
         max_results=1,
         order_by=[f"version_number {order}"],
     )

@@ -65,6 +65,7 @@ _PARAM_LENGTH = 6000
 _PARAM_BATCH, _METRIC_BATCH = 100, 500
 _PAUSE, _FLUSH = 2.0, 30.0  # seconds between two tries to store metrics; for the last of them
 _SCHEMA = re.compile(r"database schema \(found version (\w+)")
+_DELETED = re.compile(r"The (experiment|run) (\w+) must be in the 'active' state")
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
 # They log what they raise, with its traceback; we report it.
@@ -154,6 +155,10 @@ def store_errors(uri: str) -> Iterator[None]:
         if schema is not None:
             # MLflow recommends an upgrade of the database even where it is the newer one.
             reason, hint = describe_schema(schema[1], masked(uri))
+        if (deleted := _DELETED.search(reason)) is not None:
+            kind, its_id = deleted.groups()
+            reason = f"{kind} {its_id} was deleted in MLflow"
+            hint = f"MLFLOW_TRACKING_URI={masked(uri)} mlflow {kind}s restore --{kind}-id {its_id}"
         raise StoreError(f"registry {masked(uri)}: {reason}", hint=hint) from error
 
 

@@ -133,8 +133,8 @@ def train(
     require_writable(root, checkpoints)
     with interruptible() as interrupts:
         progress.stage("loading")
+        from mindtrace.registry import publish
         from mindtrace.registry.callbacks import RunCallback
-        from mindtrace.registry.publish import config_digest, find_by_job, find_identical
         from mindtrace.registry.store import Store
         from mindtrace.training.callbacks import StopOnRequest
         from mindtrace.training.fit import fit
@@ -142,7 +142,8 @@ def train(
         if guard is not None:
             # An earlier attempt of the job may have registered, and died right after.
             store = Store(settings.registry.tracking_uri, root)
-            found = find_by_job(store, name, guard.job_id)
+            of_job = publish.having(job_id=guard.job_id)
+            found = publish.find_registered(store, name, of_job)
             if found is not None:
                 return _outcome_of_earlier(found, reused=False)
         if warm_start and parent:
@@ -150,7 +151,8 @@ def train(
         settings, data, model = _prepared(settings, name, progress, resumed, allow_leakage)
         store = Store(settings.registry.tracking_uri, root)
         if guard is not None and not guard.force:
-            found = find_identical(store, name, config_digest(settings), data.digests().data_digest)
+            key = publish.config_digest(settings), data.digests().data_digest
+            found = publish.find_identical(store, name, *key)
             if found is not None:
                 return _outcome_of_earlier(found, reused=True)
         if not checkpoints.exists():  # the first training here
@@ -194,7 +196,7 @@ def train(
         steps=result.steps,
         fit_s=result.fit_s,
         duration_s=(result.ended_at - began).total_seconds(),
-        config_digest=config_digest(settings),
+        config_digest=publish.config_digest(settings),
         data_digest=digests.data_digest,
         test_digest=digests.test_digest,
         calibration_error=report.calibration_error,
@@ -337,6 +339,7 @@ def _opened_run(
     """An MLflow run and its checkpoint folder; the run ends as the block ends."""
     from mindtrace.registry import provenance
     from mindtrace.registry.callbacks import run_finished_or_failed
+    from mindtrace.registry.publish import close_abandoned
     from mindtrace.registry.store import resume_run, start_run
     from mindtrace.training import checkpoint
 
@@ -348,11 +351,17 @@ def _opened_run(
         for row in settings.rows()
         if row.section in TRAVELLING and row.key != "mirror"
     }
+    checkpoints = settings.dirs.checkpoints
     with ExitStack() as stack:
+        lock = stack.enter_context(ExitStack())  # until the run has ended
         # A signal must not come while the run exists and nothing would end it.
         with interrupts.held():
+            if dead := checkpoint.abandoned(checkpoints):
+                # Killed, or without space to say how they ended.
+                close_abandoned(store, dead)
             if resumed is not None:
                 folder, found = resumed
+                lock.enter_context(checkpoint.held(folder))
                 run = resume_run(store, found.run_id)
                 stack.enter_context(run_finished_or_failed(run))
                 if config != found.config:  # more epochs
@@ -363,9 +372,12 @@ def _opened_run(
                 run.log_params(params)
                 run.log_dataset(settings.data, data.digests())
                 wanted = checkpoint.Identity(run.run_id, name, config, digest, data.split_rule)
-                folder = checkpoint.begin(settings.dirs.checkpoints, wanted)
+                folder = checkpoints / run.run_id
+                lock.enter_context(checkpoint.held(folder))
+                checkpoint.write_identity(folder, wanted)
         try:
-            yield run, folder
+            with stack.pop_all():
+                yield run, folder
         except (InterruptedByUser, StoreError) as error:
             if (folder / checkpoint.LAST).exists():
                 first = f"{error.hint}; then this" if error.hint else "this"
@@ -420,12 +432,12 @@ def _register(
     guard: RegistrationGuard | None,
     parent: str | None,
 ) -> ModelVersion:
-    """Make the version; once for a job, however many of its attempts get here."""
-    from mindtrace.registry.publish import find_by_job, register
+    """Make the version; once for a run or a job, however many processes get here."""
+    from mindtrace.registry.publish import find_registered, having, register
 
     publish = partial(register, run, name, settings, result, parent=parent)
     if guard is None:
-        return publish()
+        return find_registered(run.store, name, f"run_id = '{run.run_id}'") or publish()
     guard.require()
-    found = find_by_job(run.store, name, guard.job_id)
+    found = find_registered(run.store, name, having(job_id=guard.job_id))
     return found or publish(job_id=guard.job_id, before_register=guard.require)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import configparser
 import json
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zipfile import is_zipfile
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from mindtrace.bundle.bundle import EARLIER_RULE
-from mindtrace.config.sections import TRAVELLING, default_texts
-from mindtrace.errors import NotFoundError, TrainingError, UsageError, hint_if_full
-from mindtrace.system import atomic_write, sync
+from mindtrace.config.sections import default_texts
+from mindtrace.errors import ConflictError, NotFoundError, TrainingError, UsageError
+from mindtrace.system import atomic_write, file_lock, sync
 
 LAST = "last.ckpt"
+LOCK = "lock"  # held while a process trains
 _IDENTITY = "training.json"
 
 
@@ -63,43 +66,64 @@ class Checkpoints(Checkpoint):
             part.unlink(missing_ok=True)
 
 
-def begin(checkpoints: Path, identity: Identity) -> Path:
-    """Make the folder of a new training."""
-    folder = checkpoints / identity.run_id
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_identity(folder, identity)
-    except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        reason = f"cannot write checkpoints to {folder}: {error.strerror}"
-        raise TrainingError(reason, hint=hint_if_full(error)) from error
-    return folder
-
-
 def write_identity(folder: Path, identity: Identity) -> None:
     """Say, whole or not at all, which training a folder's checkpoint belongs to."""
     atomic_write(folder / _IDENTITY, json.dumps(asdict(identity), indent=1).encode())
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """A training's folder, for this process alone; ConflictError if another one trains there."""
+
+    def refuse() -> None:
+        hint = "wait for its end, or --resume with the id of another run"
+        raise ConflictError(f"training {folder.name} goes on in another process", hint=hint)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(folder / LOCK, on_wait=refuse):
+        yield
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process trains there."""
+    try:
+        with held(folder):
+            return False
+    except ConflictError:
+        return True
+
+
+def abandoned(checkpoints: Path) -> list[str]:
+    """The runs of trainings that began here and that no process goes on with."""
+    folders = [path.parent for path in checkpoints.glob(f"*/{LOCK}")]
+    return [folder.name for folder in folders if not is_held(folder)]
+
+
 def find(checkpoints: Path, which: str) -> tuple[Path, Identity]:
-    """The folder of `last` or of a run id, and what it belongs to."""
+    """The folder of `last` (of those that no process trains in) or of a run id, and of what."""
     folders = sorted(
         (path.parent for path in checkpoints.glob(f"*/{LAST}")),
-        key=lambda folder: (folder / LAST).stat().st_mtime_ns,
+        key=lambda folder: (not is_held(folder), (folder / LAST).stat().st_mtime_ns),
         reverse=True,
     )
     for folder in folders:
         if which in ("last", folder.name):
-            text = (folder / _IDENTITY).read_text(encoding="utf-8")
-            return folder, Identity(**json.loads(text))
+            with suppress(OSError, ValueError, TypeError):
+                identity = Identity(**json.loads((folder / _IDENTITY).read_bytes()))
+                if is_zipfile(folder / LAST):
+                    return folder, identity
+            hint = "start anew without --resume"
+            raise TrainingError(f"the checkpoint in {folder} is damaged", hint=hint)
     raise NotFoundError("checkpoint", which, [folder.name for folder in folders])
 
 
 def require_same(found: Identity, wanted: Identity) -> None:
     """UsageError with every difference, more epochs aside, if it would be another training."""
     # A key that is younger than the checkpoint has its default, which changes nothing.
+    defaults = {f"{section}.{key}": text for (section, key), text in default_texts().items()}
+    defaults["data.resize"] = "stretch"  # what was done before there was a choice
     new = wanted.values()
-    old = {key: text for key, text in _defaults().items() if key in new} | found.values()
+    old = {key: text for key, text in defaults.items() if key in new} | found.values()
     if int(new["train.max_epochs"]) > int(old["train.max_epochs"]):
         if old["train.schedule"] != "constant":
             raise UsageError(
@@ -125,9 +149,3 @@ def require_same(found: Identity, wanted: Identity) -> None:
             f"cannot resume {found.run_id}: {'; '.join(differences)}",
             hint="give the configuration it began with, or start anew",
         )
-
-
-def _defaults() -> dict[str, str]:
-    texts = default_texts().items()
-    found = {f"{section}.{key}": text for (section, key), text in texts if section in TRAVELLING}
-    return found | {"data.resize": "stretch"}  # what was done before there was a choice
