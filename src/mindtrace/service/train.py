@@ -351,12 +351,11 @@ def _opened_run(
         for row in settings.rows()
         if row.section in TRAVELLING and row.key != "mirror"
     }
-    checkpoints = settings.dirs.checkpoints
     with ExitStack() as stack:
         lock = stack.enter_context(ExitStack())  # until the run has ended
         # A signal must not come while the run exists and nothing would end it.
         with interrupts.held():
-            if dead := checkpoint.abandoned(checkpoints):
+            if dead := checkpoint.abandoned(settings.dirs.checkpoints):
                 # Killed, or without space to say how they ended.
                 close_abandoned(store, dead)
             if resumed is not None:
@@ -372,7 +371,7 @@ def _opened_run(
                 run.log_params(params)
                 run.log_dataset(settings.data, data.digests())
                 wanted = checkpoint.Identity(run.run_id, name, config, digest, data.split_rule)
-                folder = checkpoints / run.run_id
+                folder = settings.dirs.checkpoints / run.run_id
                 lock.enter_context(checkpoint.held(folder))
                 checkpoint.write_identity(folder, wanted)
         try:
