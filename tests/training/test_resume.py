@@ -111,7 +111,7 @@ def test_a_damaged_checkpoint_is_said_to_be(
     for which in ("last", "run"):
         with pytest.raises(TrainingError, match="damaged") as caught:
             checkpoint.find(tmp_path, which)
-        assert caught.value.hint == "start anew without --resume"
+        assert caught.value.hint == "start anew"
 
 
 def test_another_configuration_is_refused_with_every_difference() -> None:

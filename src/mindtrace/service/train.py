@@ -142,8 +142,7 @@ def train(
         if guard is not None:
             # An earlier attempt of the job may have registered, and died right after.
             store = Store(settings.registry.tracking_uri, root)
-            of_job = publish.having(job_id=guard.job_id)
-            found = publish.find_registered(store, name, of_job)
+            found = publish.find_registered(store, name, publish.having(job_id=guard.job_id))
             if found is not None:
                 return _outcome_of_earlier(found, reused=False)
         if warm_start and parent:

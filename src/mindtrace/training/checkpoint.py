@@ -86,11 +86,9 @@ def held(folder: Path) -> Iterator[None]:
 
 def is_held(folder: Path) -> bool:
     """Whether a process trains there."""
-    try:
-        with held(folder):
-            return False
-    except ConflictError:
-        return True
+    with suppress(ConflictError), held(folder):
+        return False
+    return True
 
 
 def abandoned(checkpoints: Path) -> list[str]:
@@ -112,8 +110,7 @@ def find(checkpoints: Path, which: str) -> tuple[Path, Identity]:
                 identity = Identity(**json.loads((folder / _IDENTITY).read_bytes()))
                 if is_zipfile(folder / LAST):
                     return folder, identity
-            hint = "start anew without --resume"
-            raise TrainingError(f"the checkpoint in {folder} is damaged", hint=hint)
+            raise TrainingError(f"the checkpoint in {folder} is damaged", hint="start anew")
     raise NotFoundError("checkpoint", which, [folder.name for folder in folders])
 
 
