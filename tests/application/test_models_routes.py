@@ -12,7 +12,7 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 from tests.application.conftest import PNG, Serve, png
-from tests.application.registered import Registered
+from tests.application.registered import Registered, copy_database
 from tests.conftest import Mindtrace, RunCli
 from tests.waiting import until
 
@@ -202,7 +202,7 @@ def test_a_server_takes_the_champion_of_a_registry_that_appears(
     with start(ref=None) as client:
         assert client.get("/healthz/ready").status_code == 503
         shutil.copytree(trained / "mlartifacts", tmp_path / "mlartifacts")
-        shutil.copy(trained / "mlflow.db", tmp_path / "mlflow.db")
+        copy_database(trained / "mlflow.db", tmp_path / "mlflow.db")  # its last rows are in -wal
         until(lambda: client.get("/healthz/ready").status_code != 503)
         assert client.get("/healthz/ready").json()["version"] == 1
 
