@@ -21,8 +21,6 @@ Programs read an error's attributes, people its text and `hint`. `cli/console.py
 exit codes, `application/problems.py` the HTTP statuses.
 """
 
-from __future__ import annotations
-
 import difflib
 import errno
 import shutil

@@ -1,7 +1,5 @@
 """Pages of HTML that stand alone: no script, no other file."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Iterable, Sequence

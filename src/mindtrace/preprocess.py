@@ -3,8 +3,6 @@
 # Of an animation, or of several pages, the first frame. The rotation that EXIF asks for is
 # carried out. A transparent pixel becomes black. 16 bits a channel are scaled to 8, not clipped.
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import functools

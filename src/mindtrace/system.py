@@ -1,7 +1,5 @@
 """Signals, files, locks, child processes and the machine: what the standard library lacks."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

@@ -1,7 +1,5 @@
 """The queue in front of work that takes long, and the threads that do it."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time

@@ -1,7 +1,5 @@
 """Parts of request bodies: JSON objects, base64, files of forms."""
 
-from __future__ import annotations
-
 import binascii
 import contextlib
 from collections.abc import Sequence

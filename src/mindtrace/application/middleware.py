@@ -1,7 +1,5 @@
 """What surrounds every request: id, problem documents, counting, access log, body limits."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import logging

@@ -1,7 +1,5 @@
 """Registered models, their versions and champions, with the fields of the `registry` commands."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """The shapes of the Open Inference Protocol v2; those of requests validate them."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, WithJsonSchema

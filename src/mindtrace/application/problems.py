@@ -1,7 +1,5 @@
 """Exceptions as RFC 9457 problem documents; messages that name files or stores go to the log."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The shapes of requests and answers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus

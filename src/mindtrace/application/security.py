@@ -1,7 +1,5 @@
 """Who may ask: rules on a request's head that keep web pages from driving a local server."""
 
-from __future__ import annotations
-
 import hmac
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit

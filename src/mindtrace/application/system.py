@@ -1,7 +1,5 @@
 """What is not about models: health, `GET /metrics`, and the files of the web page."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from fastapi import APIRouter, Request, Response

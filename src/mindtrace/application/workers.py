@@ -1,7 +1,5 @@
 """Processes that accept on one shared socket, and the supervisor that keeps them alive."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """`manifest.json`: size and SHA-256 of every other file; its own digest covers them all."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """`mindtrace config`: the settings in force, a check of a file, a file to start from."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`mindtrace doctor`: checks the configuration, ROOT and the store."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 from mindtrace.cli.command import Call, flag

@@ -1,7 +1,5 @@
 """The `mindtrace` command. Commands import their service in their body, so that help is quick."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Sequence
 from importlib import import_module

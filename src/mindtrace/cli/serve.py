@@ -1,7 +1,5 @@
 """`mindtrace serve`: run the HTTP server."""
 
-from __future__ import annotations
-
 from mindtrace.cli.command import MODEL, Call, flag, setting
 
 

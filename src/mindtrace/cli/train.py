@@ -1,7 +1,5 @@
 """`mindtrace train` and `mindtrace reproduce`."""
 
-from __future__ import annotations
-
 import math
 import shlex
 from collections.abc import Mapping

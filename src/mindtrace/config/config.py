@@ -1,7 +1,5 @@
 """`Config`: an INI as sections of texts; it keeps whatever it reads and knows no types."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The image formats that can be read: their names, Pillow's names, the suffixes of their files."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """INI text as entries that know their file and line, and `${SECTION:KEY}` between them."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping

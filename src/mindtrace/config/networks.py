@@ -1,7 +1,5 @@
 """Networks by their names, found without importing timm; values that do not go together."""
 
-from __future__ import annotations
-
 import difflib
 import importlib.util
 import re

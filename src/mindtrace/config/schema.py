@@ -1,7 +1,5 @@
 """How a key of a section is declared, read from INI text and described in words."""
 
-from __future__ import annotations
-
 import os
 import re
 import types

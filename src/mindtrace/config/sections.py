@@ -1,7 +1,5 @@
 """Every section and key, declared once: type, range, default, help, synonyms."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial

@@ -1,7 +1,5 @@
 """URLs: passwords masked for people to see, hosts, and the local files that some name."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from pathlib import Path

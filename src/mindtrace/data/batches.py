@@ -1,7 +1,5 @@
 """Images of a split in memory, as a data set of single images and as batches, augmented or not."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import math

@@ -1,7 +1,5 @@
 """What is in the images of a source and what is wrong with them, without training on them."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The contact sheet of a check: rows of images with two lines of text before each."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

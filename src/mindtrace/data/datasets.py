@@ -1,7 +1,5 @@
 """Data sets by name: torchvision's, read through torchvision, and scikit-learn's digits."""
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import importlib.util

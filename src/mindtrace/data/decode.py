@@ -1,7 +1,5 @@
 """Decodes image files, several at a time, and keeps the result on disk. No torch."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import io

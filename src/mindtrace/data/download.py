@@ -1,7 +1,5 @@
 """What torchvision's downloads lack: time limits, retries, progress and the login of a mirror."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import functools

@@ -1,7 +1,5 @@
 """A folder of image files, one sub-folder a class: split, decoded once, kept on disk."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

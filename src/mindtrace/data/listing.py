@@ -1,7 +1,5 @@
 """Which image files there are: the one walk below a folder, and a folder of classes. No torch."""
 
-from __future__ import annotations
-
 import heapq
 import os
 import re

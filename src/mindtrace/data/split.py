@@ -1,7 +1,5 @@
 """Which images train, validate and test: each drawn by itself, or so many of all."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence

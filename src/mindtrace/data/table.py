@@ -1,7 +1,5 @@
 """A table of image files: CSV or Parquet with path, label and optional split, group, weight."""
 
-from __future__ import annotations
-
 import csv
 import math
 import os

@@ -1,7 +1,5 @@
 """One job's training in a process of its own, from a worker's claim on the job to its outcome."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """The jobs as DBOS keeps them, by SQL: its API neither pages by id nor counts by state."""
 
-from __future__ import annotations
-
 import json
 import signal
 from collections.abc import Mapping, Sequence

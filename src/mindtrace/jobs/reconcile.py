@@ -1,7 +1,5 @@
 """A child of the worker that imports MLflow: closes runs of ended jobs, finds their versions."""
 
-from __future__ import annotations
-
 import json
 import logging
 import sys

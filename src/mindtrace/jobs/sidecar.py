@@ -1,7 +1,5 @@
 """The one worker beside the servers of a ROOT while there are jobs; it holds the ROOT's lock."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

@@ -1,7 +1,5 @@
 """`mindtrace worker`: takes jobs from DBOS, one at a time, until it is told to end."""
 
-from __future__ import annotations
-
 import logging
 import os
 import secrets

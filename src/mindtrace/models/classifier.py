@@ -1,7 +1,5 @@
 """The Lightning module that trains any network from images to logits."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence

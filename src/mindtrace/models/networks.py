@@ -1,7 +1,5 @@
 """The networks that `[model] name` knows, and how to build them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise

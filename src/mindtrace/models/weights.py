@@ -1,7 +1,5 @@
 """Weights to start a training from (`[model] weights`), and frozen layers (`freeze`)."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import json

@@ -1,7 +1,5 @@
 """MLflow for a Lightning trainer: a run's metrics, its end, and the public callback."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import logging

@@ -1,7 +1,5 @@
 """Reads PostgreSQL, an MLflow server or any other store through MLflow's client."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math

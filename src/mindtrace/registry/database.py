@@ -1,7 +1,5 @@
 """MLflow's database as a file: opened to read, its schema, a copy before it is migrated."""
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 import os

@@ -14,8 +14,6 @@ become numbers by the function `mindtrace_number`, because SQLite's own conversi
 numbers of words.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta

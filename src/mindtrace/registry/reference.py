@@ -1,7 +1,5 @@
 """From what a user names (`NAME@ALIAS`, `NAME/VERSION`, a folder) to a version and its bundle."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

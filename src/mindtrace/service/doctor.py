@@ -1,7 +1,5 @@
 """Checks the configuration, ROOT and the store: what would stop a training, or is lost."""
 
-from __future__ import annotations
-
 import shutil
 import sqlite3
 import time

@@ -1,7 +1,5 @@
 """Questions about registered versions: which there are, all about one, what differs."""
 
-from __future__ import annotations
-
 import configparser
 import contextlib
 import json

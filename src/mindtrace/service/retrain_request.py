@@ -4,8 +4,6 @@ A client may set what makes a training; paths, addresses, commands and whatever 
 to the machine stay the server's own.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

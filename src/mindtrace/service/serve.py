@@ -1,7 +1,5 @@
 """What must be right before a server runs, then the server."""
 
-from __future__ import annotations
-
 import errno
 import importlib
 import ipaddress

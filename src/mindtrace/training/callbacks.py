@@ -1,7 +1,5 @@
 """Lightning callbacks of a training: seeds, best weights, progress, reasons to stop."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """`last.ckpt`, from which an interrupted training goes on, and what it belongs to."""
 
-from __future__ import annotations
-
 import configparser
 import json
 from collections.abc import Iterator

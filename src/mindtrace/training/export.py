@@ -1,7 +1,5 @@
 """From a trained network to the contents of its bundle, ONNX graph included."""
 
-from __future__ import annotations
-
 import io
 import json
 import warnings

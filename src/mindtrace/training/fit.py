@@ -1,7 +1,5 @@
 """Trains a network and tests its best weights."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import signal

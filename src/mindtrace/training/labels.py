@@ -1,7 +1,5 @@
 """Labels that are probably wrong, by what classifiers say that have not seen the image."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy

@@ -1,7 +1,5 @@
 """Plots of a training's report: curves, confusion, calibration, worst mistakes."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

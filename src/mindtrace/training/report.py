@@ -1,7 +1,5 @@
 """What a trained network answers to the test images, and what that says about it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Cores of the machine, and those that this process may use."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator
