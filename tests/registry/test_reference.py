@@ -138,8 +138,8 @@ MODELS = ("digits", "mnist")
 VERSIONS, ALIASES = ("mnist/3", "mnist/2", "mnist/1"), ("mnist@best", "mnist@champion")
 # What is configured and written, what is missed, what there is, and a part of message and hint.
 MISSED = [
-    ("", None, ("model", None, MODELS), "set [registry] model_name"),
-    ("", "1", ("model", None, MODELS), "set [registry] model_name"),
+    ("", None, ("model", None, MODELS), "--set registry.model_name=digits"),
+    ("", "1", ("model", None, MODELS), "--set registry.model_name=digits"),
     ("mnits", None, ("model", "mnits", MODELS), "did you mean 'mnist'"),
     ("", "nmist", ("model", "nmist", MODELS), "did you mean 'mnist'"),
     ("", "mnist/9", ("version", "mnist/9", VERSIONS), "registry list"),
