@@ -74,7 +74,7 @@ def held(folder: Path) -> Iterator[None]:
     """A training's folder, for this process alone; ConflictError if another one trains there."""
 
     def refuse() -> None:
-        hint = "wait for its end, or --resume with the id of another run"
+        hint = "wait for its end, or resume another run"
         raise ConflictError(f"training {folder.name} goes on in another process", hint=hint)
 
     folder.mkdir(parents=True, exist_ok=True)
