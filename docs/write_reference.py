@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,26 +85,16 @@ def _is_ours(kind: type) -> bool:
     return kind.__module__.startswith("mindtrace")
 
 
-class _Bare(str):
-    """An annotation that is shown without the quotes of a postponed one."""
-
-    __repr__ = str.__str__
-
-
 def _signature(found: Any) -> str:
     try:
         whole = inspect.signature(found)
     except ValueError:  # of a built-in base
         return ""
-    shown = [
-        one.replace(annotation=_Bare(one.annotation)) if isinstance(one.annotation, str) else one
-        for one in whole.parameters.values()
-        if one.name not in ("self", "cls")
-    ]
-    returned = whole.return_annotation
-    if isinstance(returned, str):
-        returned = inspect.Signature.empty if returned == "None" else _Bare(returned)
-    return str(whole.replace(parameters=shown, return_annotation=returned))
+    shown = [one for name, one in whole.parameters.items() if name not in ("self", "cls")]
+    text = str(whole.replace(parameters=shown)).removesuffix(" -> None").removesuffix(" -> 'None'")
+    # Names without the quotes of a postponed annotation, and without their modules.
+    text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)
+    return re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Za-z])", "", text)
 
 
 def _text(found: Any) -> str:
