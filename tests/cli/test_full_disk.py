@@ -133,15 +133,14 @@ def test_what_writes(trained_twice: Path, mindtrace: Mindtrace, command: str) ->
     assert again.returncode == 0, again.stderr
 
 
-def test_doctor_names_it_and_what_is_right_all_the_same(trained_twice: Path) -> None:
+def test_doctor_names_it_and_nothing_else(trained_twice: Path) -> None:
     done = full_at("", trained_twice, "doctor --json --set serve.port=0")
     checks = json.loads(done.stdout)["checks"]
     (wrong,) = [check for check in checks if check["state"] == "wrong"]
-    assert (done.returncode, wrong["check"], wrong["details"]["free"]) == (1, "root", 0)
-    assert error_of(done)["message"].startswith(f"root: {trained_twice / 'root'}, 0.0 GiB free")
+    assert (done.returncode, wrong["check"]) == (1, "root")
+    message = error_of(done)["message"]
+    assert message.startswith(f"root: {trained_twice / 'root'}") and "0.0 GiB free" in message
     assert error_of(done)["hint"].startswith("mindtrace registry gc")
-    (champion,) = [check for check in checks if check["check"] == "champion of digits"]
-    assert champion["found"] == "version 1, verified"
 
 
 def test_a_server_answers_and_takes_jobs_once_there_is_room(trained_twice: Path) -> None:
