@@ -159,6 +159,20 @@ def test_a_class_that_links_to_another_has_no_images(run_cli: RunCli, folder: Pa
     assert "1 read under another name (emu)" in result.stderr
 
 
+def test_a_class_whose_name_is_no_text_is_refused_before_the_work(
+    run_cli: RunCli, folder: Path
+) -> None:
+    for name in (b"c\xff", b"\xe9t\xe9", "été".encode("utf-16-le")[:1] + b"\xfe"):
+        place = folder / os.fsdecode(name)
+        shutil.copytree(folder / "cat", place)
+        source = ("--source", "folder", "--set", f"data.dir={folder}")
+        for words in (("train", "--dry-run", *source), ("data", "check", str(folder))):
+            result = run_cli(*words)
+            assert (result.exit_code, "is not UTF-8" in result.stderr) == (2, True), result.stderr
+            assert "rename its folder" in result.stderr
+        shutil.rmtree(place)
+
+
 def test_what_a_pattern_matches_beside_files_is_said(
     run_cli: RunCli, folder: Path, bundle: Path
 ) -> None:

@@ -104,6 +104,9 @@ def list_folder(folder: Path, formats: Sequence[str], group: str | None) -> List
     """The images of a folder of classes; sub-folders of a class belong to it."""
     roots = _roots(folder)
     class_names = _subfolders(roots["train"])
+    if odd := [name for name in class_names if re.search("[\ud800-\udfff]", name)]:
+        reason = f"the name of class {odd[0]!a} is not UTF-8"
+        raise DataFolderError(folder, reason, hint="rename its folder")
     try:
         found, left_out = find_images(str(folder), suffixes(formats))
     except OSError as error:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
@@ -47,10 +48,12 @@ def write_report(
     }
     if report.mistakes:
         figures["mistakes"] = mistakes(report, test, class_names)
-    for name, figure in figures.items():
-        # Not by pyplot, which wants a window system and keeps figures between two trainings.
-        FigureCanvasAgg(figure)
-        figure.savefig(folder / f"{name}.png", dpi=DPI)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of letters that the font lacks; the page has them
+        for name, figure in figures.items():
+            # Not by pyplot, which wants a window system and keeps figures between two trainings.
+            FigureCanvasAgg(figure)
+            figure.savefig(folder / f"{name}.png", dpi=DPI)
     text = report_page(report, test, class_names, Image.open(folder / "curves.png"))
     (folder / "report.html").write_text(text, encoding="utf-8")
 
