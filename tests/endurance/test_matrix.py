@@ -187,7 +187,7 @@ def fault_of(ask: Ask, place: Place, said: list[str], reply: Any) -> str | None:
         return "invites other sites"
     if reply.status >= 500 and not loads.is_busy(reply):
         return "a failure of the server"
-    page = ask.route in ("/", "/static/{name}")
+    page = ask.route in ("/", "/docs", "/redoc", "/static/{name}")
     if said == ["no token"] and page:
         return None if reply.status in (200, 401, 404, 405) else "neither page nor refusal"
     if said == [FORM_TYPE] and reply.status in (404, 405):

@@ -43,6 +43,7 @@ from mindtrace.version import VERSION
 if TYPE_CHECKING:
     app: FastAPI
 
+_MOST_FAULTS = 10  # told of a request: a body may have a hundred thousand
 _ABOUT = "Serves a registered version of an image classifier, and trains the next one."
 _MODULES = (system, inference, models, jobs, open_inference)
 _ROUTES: list[Any] = [route for module in _MODULES for route in module.router.routes]
@@ -178,7 +179,7 @@ def _http_problem(request: Request, error: Exception) -> Any:
 def _validation_problem(_: Request, error: Exception) -> Any:
     assert isinstance(error, RequestValidationError)
     faults = []
-    for fault in error.errors():
+    for fault in error.errors()[:_MOST_FAULTS]:
         place, *names = map(str, fault["loc"])
         faults.append({"message": fault["msg"], "in": place, "name": shown(".".join(names))})
     first = "{in} {name}: {message}".format(**faults[0])

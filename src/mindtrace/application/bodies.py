@@ -56,7 +56,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def validated(shape: type[Body], fields: dict[str, Any]) -> Body:
-    """`fields` as `shape`; 422 with every fault."""
+    """`fields` as `shape`; else 422."""
     try:
         return shape.model_validate(fields)
     except ValidationError as error:
