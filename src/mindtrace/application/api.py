@@ -6,7 +6,7 @@ import contextlib
 import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,15 +16,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
-from mindtrace.application import (
-    inference,
-    jobs,
-    metrics,
-    models,
-    open_inference,
-    security,
-    system,
-)
+from mindtrace.application import inference, jobs, metrics, models, open_inference, system
 from mindtrace.application.admission import Admission
 from mindtrace.application.inference import FastPath
 from mindtrace.application.metrics import Metrics
@@ -32,6 +24,7 @@ from mindtrace.application.middleware import AccessLog, BodyLimit, RequestMiddle
 from mindtrace.application.open_inference_schemas import InferBody
 from mindtrace.application.problems import Problem
 from mindtrace.application.schemas import COMPONENT, ProblemDocument, problems
+from mindtrace.application.security import Rules
 from mindtrace.application.served_model import ChampionPoller, ServedModel
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.config.urls import shown
@@ -39,9 +32,6 @@ from mindtrace.service import jobs as jobs_service
 from mindtrace.service.serve import read_token
 from mindtrace.utils.system import available_cores
 from mindtrace.version import VERSION
-
-if TYPE_CHECKING:
-    app: FastAPI
 
 _MOST_FAULTS = 10  # told of a request: a body may have a hundred thousand
 _ABOUT = "Serves a registered version of an image classifier, and trains the next one."
@@ -60,7 +50,7 @@ def create_app(
     """Build the application; its model is loaded when it starts."""
     serve = settings.serve
     token = None if serve.token_file is None else read_token(serve.token_file)
-    rules = security.Rules(token, serve.allowed_hosts)
+    rules = Rules(token, serve.allowed_hosts)
     counters, access_log = Metrics(shared), AccessLog() if serve.access_log else None
     application = _Application(
         title="mindtrace",
@@ -76,9 +66,9 @@ def create_app(
                 RequestMiddleware,
                 metrics=counters,
                 access_log=access_log,
+                rules=rules,
                 paths={route.path for route in _ROUTES if "{" not in route.path},
             ),
-            Middleware(security.SecurityMiddleware, rules=rules),
             Middleware(
                 BodyLimit,
                 default=serve.max_body,

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mindtrace.application.metrics import OTHER, Metrics
 from mindtrace.application.problems import REQUEST_ID, Problem, body_too_long, from_error
+from mindtrace.application.security import Rules
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 # Ids are the process's prefix and a number.
@@ -84,12 +85,14 @@ class RequestMiddleware:
         self,
         app: ASGIApp,
         metrics: Metrics,
-        access_log: AccessLog | None = None,
-        paths: Collection[str] = (),
+        access_log: AccessLog | None,
+        rules: Rules,
+        paths: Collection[str],
     ) -> None:
         self.app = app
         self.metrics = metrics
         self.access_log = access_log
+        self.rules = rules
         # Routes without parameters: a request refused before routing is counted under these.
         self.paths = frozenset(paths)
 
@@ -105,6 +108,7 @@ class RequestMiddleware:
         # HEAD is wherever GET is, and the same but for the body.
         routed = {**scope, "method": "GET"} if head else scope
         try:
+            self.rules.check(scope)
             await self.app(routed, receive, reply.send)
         except ClientDisconnect:
             return

@@ -4,7 +4,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from mindtrace.application.problems import Problem
 from mindtrace.config.urls import parse_authority
@@ -72,18 +72,6 @@ class Rules:
                 hint="send Authorization: Bearer TOKEN",
                 headers={"WWW-Authenticate": 'Bearer realm="mindtrace"'},
             )
-
-
-class SecurityMiddleware:
-    """Asks every rule before the application hears of the request."""
-
-    def __init__(self, app: ASGIApp, rules: Rules) -> None:
-        self.app, self.rules = app, rules
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            self.rules.check(scope)
-        await self.app(scope, receive, send)
 
 
 def _check_address(address: str) -> None:

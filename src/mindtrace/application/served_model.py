@@ -5,32 +5,31 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mindtrace.application.problems import Problem, log
+from mindtrace.bundle.bundle import Bundle
 from mindtrace.bundle.predictions import GOLDEN_TOLERANCE, largest_difference
 from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, MindtraceError, StoreError, listed
 from mindtrace.registry.names import CHAMPION
+from mindtrace.registry.reader import ModelVersion
 from mindtrace.service.following import (
-    Opened,
-    identity_of,
     is_moving,
     open_or_wait,
     open_remembered,
     open_row,
     pointed_at,
 )
-from mindtrace.service.predict import Identity, LoadedModel
-
-if TYPE_CHECKING:
-    from mindtrace.registry.reader import ModelVersion
+from mindtrace.service.predict import LoadedModel
 
 POLL_EVERY = 0.5  # seconds
 _PATIENCE = 2.0  # seconds that a server waits at its end for a poll that is running
 _LATER = {"Retry-After": "5"}
+# Tells versions apart, also those of a registry that was deleted and made anew.
+Identity = tuple[str | None, int | None, str | None]  # name, version, digest of the bundle
 # Detail and hint of the problem while there is no model, by its kind.
 _TROUBLES: dict[str, tuple[str, str | None]] = {
     "no-version": (
@@ -72,27 +71,26 @@ class ServedModel:
             opened = open_remembered(self._settings, self.ref)
             if opened is None:
                 raise
-            name, self.away = f"{opened.model.model_name}/{opened.model.version}", True
+            name, self.away = f"{opened[0].model_name}/{opened[0].version}", True
             log.error("%s; serving %s, the last that it named, until it answers", error, name)
         if opened is not None:
-            if opened.model.model_name == self.ref:  # it may be a number
+            if opened[0].model_name == self.ref:  # it may be a number
                 self.ref = f"{self.ref}@{CHAMPION}"
-            self.replace(opened)
+            self.replace(*opened)
 
-    def replace(self, opened: Opened) -> None:
+    def replace(self, model: LoadedModel, bundle: Bundle) -> None:
         """Serve this model from now on, unless its classes or golden images are wrong."""
-        new = opened.model.predictor.model_config.class_names
         if self.model is not None and not self._allow_label_change:
-            served = self.model.predictor.model_config.class_names
+            new, served = model.class_names, self.model.class_names
             if new != served:
                 raise BundleError(
-                    f"of {opened.model.model_name}/{opened.model.version}",
+                    f"of {model.model_name}/{model.version}",
                     f"its classes are {listed(new)}, those that are served are {listed(served)}",
                     hint="mindtrace serve --allow-label-change  # if no client relies on them",
                 )
-        opened.model.predictor.formats = self._settings.serve.formats
-        check_golden_images(opened, self._settings.serve.max_pixels)
-        self.model = opened.model
+        model.predictor.formats = self._settings.serve.formats
+        check_golden_images(model, bundle, self._settings.serve.max_pixels)
+        self.model = model
 
     def require_model(self) -> LoadedModel:
         """The model that answers; else 503 with what to do."""
@@ -109,23 +107,23 @@ class ServedModel:
         return self.require_model()
 
 
-def check_golden_images(opened: Opened, max_pixels: int) -> None:
+def check_golden_images(model: LoadedModel, bundle: Bundle, max_pixels: int) -> None:
     """Send a model its golden images as a client would; this also warms it up."""
     # Here and not above: that module knows this one.
     from mindtrace.application.inference import answer_json
 
     def predict(image: bytes) -> np.ndarray[Any, Any]:
         body = json.dumps({"image": base64.b64encode(image).decode()}).encode()
-        fields = json.loads(answer_json(opened.model, body, max_pixels))
+        fields = json.loads(answer_json(model, body, max_pixels))
         return np.asarray(fields["probabilities"], np.float32)
 
     try:
-        difference = largest_difference(opened.golden, predict)
+        difference = largest_difference(bundle.golden, predict)
     except (MindtraceError, Problem) as error:
-        raise BundleError(opened.folder, f"a golden image is refused: {error}") from error
+        raise BundleError(bundle.folder, f"a golden image is refused: {error}") from error
     if difference > GOLDEN_TOLERANCE:
         raise BundleError(
-            opened.folder,
+            bundle.folder,
             f"its golden images are answered with a difference of {difference:.2g}, "
             f"allowed is {GOLDEN_TOLERANCE:.0e}",
         )
@@ -169,7 +167,7 @@ class ChampionPoller:
     def poll(self) -> None:
         """Look once, and replace the model if another one is meant."""
         model = self._served.model
-        identity = None if model is None else model.identity
+        served = model and (model.model_name, model.version, model.digest)
         try:
             name = None if model is None else model.model_name
             row = pointed_at(self._settings, self._served.ref, name)
@@ -188,8 +186,8 @@ class ChampionPoller:
                 self._served.trouble = "no-version"
         if row is None:
             return
-        wanted = identity_of(row)  # of its digest too: a registry may be made anew
-        if wanted == identity:
+        wanted = (row.name, row.version, row.own_tags.get("bundle_digest"))
+        if wanted == served:
             self._refused = self._failed = None
         elif wanted != self._refused:
             self._replace(row, wanted)
@@ -197,7 +195,7 @@ class ChampionPoller:
     def _replace(self, row: ModelVersion, wanted: Identity) -> None:
         name = f"{row.name}/{row.version}"
         try:
-            self._served.replace(open_row(self._settings, row, self._served.ref))
+            self._served.replace(*open_row(self._settings, row, self._served.ref))
         except (StoreError, OSError) as error:
             # Tried again with the next poll.
             if wanted != self._failed:

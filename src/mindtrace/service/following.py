@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import masked, sqlite_path
 from mindtrace.errors import BundleError, NotFoundError
-from mindtrace.registry.names import PREFIX
-from mindtrace.registry.reader import open_reader
+from mindtrace.registry.reader import ModelVersion, open_reader
 from mindtrace.registry.reference import (
     Located,
     default_model,
@@ -20,29 +18,16 @@ from mindtrace.registry.reference import (
     locate_version,
     parse_reference,
 )
-from mindtrace.service.predict import Identity, LoadedModel
+from mindtrace.service.predict import LoadedModel
 from mindtrace.system import atomic_write
 
 if TYPE_CHECKING:
-    from mindtrace.bundle.predictions import GoldenCase
-    from mindtrace.registry.reader import ModelVersion
+    from mindtrace.bundle.bundle import Bundle
 
+    # A model that can answer, and the golden images that it must answer as in training.
+    Opened = tuple[LoadedModel, Bundle]
 
 _SERVED = "served.json"  # in ROOT: what each reference meant when its store answered last
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A model that can answer, and golden images that it must still answer as in training."""
-
-    model: LoadedModel
-    folder: Path
-    golden: tuple[GoldenCase, ...]
-
-
-def identity_of(row: ModelVersion) -> Identity:
-    """The identity of what is registered."""
-    return Identity(row.name, row.version, row.tags.get(PREFIX + "bundle_digest"))
 
 
 def open_or_wait(settings: Settings, model_ref: str | None) -> Opened | None:
@@ -132,7 +117,7 @@ def _open(folder: Path, digest: str | None, name: str | None, version: int | Non
     from mindtrace.bundle.predictor import Predictor
 
     bundle = read_bundle(folder, digest)
-    return Opened(LoadedModel(Predictor(bundle), name, version), folder, bundle.golden)
+    return LoadedModel(Predictor(bundle), name, version), bundle
 
 
 def _is_choice(settings: Settings, error: NotFoundError) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from mindtrace.config.formats import suffixes
 from mindtrace.config.settings import Settings
@@ -35,14 +35,6 @@ _READ = 64 * 1024
 # Images that run together: no more than pay, and no more values than 4 MiB hold.
 _LARGEST_BATCH = 128
 _BATCH_VALUES = 2**20
-
-
-class Identity(NamedTuple):
-    """Tells versions apart, also those of a registry that was deleted and made anew."""
-
-    model_name: str | None  # None for a bare folder, as its version
-    version: int | None
-    digest: str | None  # of the bundle; None where nobody registered one
 
 
 @dataclass(frozen=True)
@@ -71,10 +63,6 @@ class LoadedModel:
     predictor: Predictor
     model_name: str | None
     version: int | None
-
-    @property
-    def identity(self) -> Identity:
-        return Identity(self.model_name, self.version, self.digest)
 
     @property
     def class_names(self) -> tuple[str, ...]:
