@@ -7,6 +7,7 @@ import json
 import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -93,6 +94,16 @@ def test_train(small: Path, mindtrace: Mindtrace, moment: str) -> None:
     assert set(statuses) <= {("FAILED",), ("FINISHED",)}, "the second says how the first ended"
     verified = mindtrace("registry", "verify", "--all")
     assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def test_files_that_may_not_grow(root: Path, mindtrace: Mindtrace) -> None:
+    """`ulimit -f`: nothing is full, and the hint says which limit it is."""
+    words = [sys.executable, "-m", "mindtrace", *TRAIN.split()[:-1], "train.seed=0"]
+    limited = ["bash", "-c", 'ulimit -f 400; exec "$@"', "bash", *words]
+    done = subprocess.run(limited, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert error_of(done)["hint"] == "ulimit -f unlimited  # no file may exceed 409,600 bytes"
+    assert mindtrace(*words[3:]).returncode == 0
 
 
 @pytest.fixture

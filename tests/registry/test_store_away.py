@@ -62,7 +62,7 @@ def running(
         yield partial(mlflow_server, tmp_path, port)
 
 
-def _begin(*words: str) -> subprocess.Popen[str]:
+def _begin(*words: str, cwd: Path | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*words],
         stdin=subprocess.PIPE,
@@ -70,6 +70,7 @@ def _begin(*words: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ},
+        cwd=cwd,
     )
 
 
@@ -119,6 +120,22 @@ def test_a_training_outlives_its_store(
         process.send_signal(signum)
         process.communicate(timeout=PATIENCE)
         assert process.returncode == 128 + signum
+
+
+def test_a_training_outlives_its_working_directory(root: Path, tmp_path: Path) -> None:
+    """MLflow asks for it when it keeps files."""
+    here, words = tmp_path / "here", [*TRAIN, "--max-epochs", "1"]
+    here.mkdir()
+    process = _begin(*at("wait", "mindtrace.service.train:_log_report", *words), cwd=here)
+    assert process.stdout is not None and process.stdout.readline() == "now\n"
+    here.rmdir()
+    _, err = process.communicate("\n", timeout=PATIENCE)
+    message = json.loads(err.splitlines()[-1])["error"]["message"]
+    assert process.returncode == 1 and message.endswith("the working directory was deleted")
+    process = _begin(sys.executable, "-m", "mindtrace", *words, "--resume", _run_id(err))
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert json.loads(out)["version"] == 1
 
 
 @pytest.mark.sampled(4)

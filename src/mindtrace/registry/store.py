@@ -155,6 +155,9 @@ def store_errors(uri: str) -> Iterator[None]:
         if schema is not None:
             # MLflow recommends an upgrade of the database even where it is the newer one.
             reason, hint = describe_schema(schema[1], masked(uri))
+        if isinstance(error, FileNotFoundError) and error.filename is None:  # os.getcwd()
+            reason = "the working directory was deleted"
+            hint = "go to a folder that is there"
         if (deleted := _DELETED.search(reason)) is not None:
             kind, its_id = deleted.groups()
             reason = f"{kind} {its_id} was deleted in MLflow"
