@@ -31,7 +31,7 @@ class FakeWorker:
         self.queue = queue
         self.job_id = job_id
         self.executor_id = executor_id
-        queue.beat(executor_id, 600)
+        queue.beat(executor_id, 60)
         taken = self._change(
             workflows.c.status.in_(("ENQUEUED", "PENDING")),
             status="PENDING",

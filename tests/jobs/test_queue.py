@@ -235,8 +235,9 @@ def test_workers_live_for_a_lease(queue: JobQueue) -> None:
     worker = taken(queue, queue.submit(ANY), "one")
     taken(queue, queue.submit(ANY), "silent")
     assert queue.dead() == []
-    queue.beat("silent", -1)
-    assert queue.dead() == ["silent"]
+    for left in (-1, 24 * 3600):  # it fell silent, or its clock was set back since
+        queue.beat("silent", left)
+        assert queue.dead() == ["silent"]
     queue.beat("silent", 60)
     queue.leave("one")
     assert queue.dead() == ["one"]

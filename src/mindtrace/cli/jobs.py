@@ -170,7 +170,7 @@ def cancel(
 
 def worker(
     call: Call,
-    lease: float = option(None, _HIDDEN, default=_LEASE, hidden=True, min=0.5),
+    lease: float = option(None, _HIDDEN, default=_LEASE, hidden=True, min=0.5, max=60),
     grace: float = option(None, _HIDDEN, default=_GRACE, hidden=True, min=0),
     lock_fd: int | None = option(None, "The lock, opened by the parent process.", hidden=True),
 ) -> None:

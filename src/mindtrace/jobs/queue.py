@@ -53,6 +53,7 @@ GO_ON, CANCEL, LOST = "go on", "cancel", "lost"
 _MARK, _OPEN_RUNS = "mark", "open_runs"
 _CANCELLING, _REGISTERING = "cancelling", "registering"
 _PAGE = 500  # events
+_LONGEST_LEASE = 60.0  # seconds, above the one of any worker
 _STATES = {
     "ENQUEUED": QUEUED,
     "DELAYED": QUEUED,
@@ -127,8 +128,7 @@ class JobQueue(Database):
 
     def attended(self) -> bool:
         """Whether a worker is alive."""
-        alive = sa.select(heartbeats.c.executor_id).where(heartbeats.c.expires > self.now)
-        return bool(self.rows(alive))
+        return bool(self.rows(self._alive))
 
     def unfinished(self) -> bool:
         """Whether a worker is needed: a job waits, runs, or may have left a run open."""
@@ -148,8 +148,7 @@ class JobQueue(Database):
             raise ConflictError(
                 f"job {job_id} has begun to register its version: too late to cancel"
             )
-        alive = sa.select(heartbeats.c.executor_id).where(heartbeats.c.expires > self.now)
-        runs = (_id == job_id, _status == "PENDING", workflows.c.executor_id.in_(alive))
+        runs = (_id == job_id, _status == "PENDING", workflows.c.executor_id.in_(self._alive))
         # A live worker does it, once its training has ended.
         if not self.rows(sa.select(_id).where(*runs)):
             self.note_open_runs(job_id, job.attempts > 0)
@@ -216,7 +215,12 @@ class JobQueue(Database):
         """Whether this attempt has the job, and it has begun to register."""
         return bool(self._mark(job_id, fence) == _REGISTERING)
 
-    # Workers are alive for a lease after each heartbeat, by the database's clock.
+    # Workers are alive for a lease after each heartbeat, by the database's clock. What expires
+    # later than any lease was written before that clock was set back.
+    @property
+    def _alive(self) -> sa.Select[tuple[str]]:
+        own = heartbeats.c.expires.between(self.now, self.now + _LONGEST_LEASE)
+        return sa.select(heartbeats.c.executor_id).where(own)
 
     def beat(self, executor_id: str, lease: float) -> None:
         """A heartbeat: the worker is alive for `lease` seconds from now."""
@@ -237,9 +241,8 @@ class JobQueue(Database):
 
     def dead(self) -> Sequence[str]:
         """The workers that have a job and are not alive."""
-        alive = sa.select(heartbeats.c.executor_id).where(heartbeats.c.expires > self.now)
         owner = workflows.c.executor_id
-        query = sa.select(owner).where(_ours, _status == "PENDING", owner.not_in(alive))
+        query = sa.select(owner).where(_ours, _status == "PENDING", owner.not_in(self._alive))
         return sorted({row[0] for row in self.rows(query)})
 
     def _jobs(self, *where: Any, limit: int | None = None) -> Sequence[Job]:
