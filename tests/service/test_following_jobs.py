@@ -16,7 +16,6 @@ from mindtrace.errors import ConflictError, MindtraceError, NotFoundError, Store
 from mindtrace.jobs.job import Event
 from mindtrace.jobs.queue import JobQueue
 from mindtrace.service.jobs import LocalJobs, RemoteJobs
-from mindtrace.service.remote import Reply
 from mindtrace.service.retrain_request import RetrainRequest
 
 JOB = "20250131T235959123456-0a1b2c3d"
@@ -62,8 +61,14 @@ class Server:
         return answer  # type: ignore[no-any-return]
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mindtrace.service.jobs._POLL", 0.0)
+    monkeypatch.setattr("mindtrace.service.jobs._PAUSE", 0.0)
+
+
 def remote_jobs(server: Server) -> RemoteJobs:
-    remote = RemoteJobs("http://there", sleep=lambda _: None)
+    remote = RemoteJobs("http://there")
     remote._pool = server  # type: ignore[assignment]
     return remote
 
@@ -73,9 +78,9 @@ def test_each_submission_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -
     keys = []
     remote = remote_jobs(Server([]))
 
-    def ask(method: str, path: str, json: Any, headers: Mapping[str, str]) -> Reply:
+    def ask(method: str, path: str, json: Any, headers: Mapping[str, str]) -> Any:
         keys.append(headers["Idempotency-Key"])
-        return Reply(202, {"job_id": JOB})
+        return 202, {"job_id": JOB}
 
     monkeypatch.setattr(remote, "ask", ask)
     for key in (None, None, "mine"):
@@ -113,7 +118,7 @@ def test_a_database_that_is_away_for_a_while_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}"], environ={})
-    local = LocalJobs(settings, sleep=lambda _: None)
+    local = LocalJobs(settings)
     monkeypatch.setattr(local._sidecar, "start", lambda: None)
     first, last = Event(1, "state", {}), Event(2, "end", {})
     answers: list[Any] = [StoreError("away"), [first], StoreError("away"), [], [last]]

@@ -49,8 +49,7 @@ def create_app(
 ) -> FastAPI:
     """Build the application; its model is loaded when it starts."""
     serve = settings.serve
-    token = None if serve.token_file is None else read_token(serve.token_file)
-    rules = Rules(token, serve.allowed_hosts)
+    rules = Rules(read_token(serve.token_file), serve.allowed_hosts)
     counters, access_log = Metrics(shared), AccessLog() if serve.access_log else None
     application = _Application(
         title="mindtrace",

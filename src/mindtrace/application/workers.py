@@ -22,6 +22,7 @@ from mindtrace.application.problems import log
 from mindtrace.application.serve import READINESS_DELAY, SAME_SIGNAL, Server
 from mindtrace.config.settings import Settings
 from mindtrace.errors import InterruptedByUser, MindtraceError
+from mindtrace.jobs.process import when_parent_ends
 from mindtrace.system import last_json, stop_signals
 
 _SERVES = b"serves\n"  # what a worker reports
@@ -103,16 +104,15 @@ def serve_as_worker() -> None:
         report.write(json.dumps(failure).encode())
         sys.exit(STARTUP_FAILURE)
     orphaned = threading.Event()
-    threading.Thread(target=_end_with_parent, args=(orphaned,), daemon=True).start()
+
+    def end() -> None:
+        orphaned.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    when_parent_ends(end)
     server.run(sockets=[listener])
     if orphaned.is_set():
         shutil.rmtree(arguments["shared"], ignore_errors=True)  # nobody else is left to do it
-
-
-def _end_with_parent(orphaned: threading.Event) -> None:
-    os.read(0, 1)  # not by sys.stdin: its lock would be held at the end of the interpreter
-    orphaned.set()
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Supervisor:

@@ -51,15 +51,7 @@ def init(
     if file == "-":
         call.console.document({"text": text}) if call.console.json else call.console.write(text)
         return
-    _write_new(Path(file), text)
-    if call.console.json:
-        call.console.document({"path": file})
-    else:
-        call.console.line(file)
-        call.console.next_step(f"mindtrace config check {shlex.quote(file)}")
-
-
-def _write_new(path: Path, text: str) -> None:
+    path = Path(file)
     try:
         if path.exists():
             raise ConflictError(
@@ -67,6 +59,10 @@ def _write_new(path: Path, text: str) -> None:
             )
         atomic_write(path, text.encode())
     except OSError as error:
-        raise UsageError(
-            f"cannot write {path}: {error.strerror}", hint="mindtrace config init -"
-        ) from error
+        hint = "mindtrace config init -"
+        raise UsageError(f"cannot write {path}: {error.strerror}", hint=hint) from error
+    if call.console.json:
+        call.console.document({"path": file})
+    else:
+        call.console.line(file)
+        call.console.next_step(f"mindtrace config check {shlex.quote(file)}")

@@ -222,8 +222,7 @@ def _open_jobs(settings: Settings, url: str | None) -> LocalJobs | RemoteJobs:
 
     if url is None:
         return LocalJobs(settings)
-    file = settings.serve.token_file
-    return RemoteJobs(url, None if file is None else read_token(file))
+    return RemoteJobs(url, read_token(settings.serve.token_file))
 
 
 def _jobs(call: Call, url: str | None, token_file: str | None) -> LocalJobs | RemoteJobs:

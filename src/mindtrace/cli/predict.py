@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from mindtrace.cli.command import MODEL, TOKEN_FILE, URL, Call, argument, flag, option
@@ -12,7 +11,6 @@ from mindtrace.cli.console import Cell, Console
 from mindtrace.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from mindtrace.config.settings import Settings
     from mindtrace.service.predict import Document
 
 _BAR_FROM = 100  # images
@@ -46,16 +44,24 @@ def predict(
         raise UsageError("--token-file needs --url", hint="mindtrace predict --url URL PATH")
     options = {"serve.token_file": token_file}
     settings = call.settings(options) if url else call.reading(model, options)
-    from mindtrace.service.predict import collect, require_table, until_failure, write_table
+    from mindtrace.service import predict as service
 
     if out is not None:
-        require_table(out)
-    files, left_out = collect(paths, settings.data.formats)
+        service.require_table(out)
+    files, left_out = service.collect(paths, settings.data.formats)
     if left_out is not None:
         call.console.note(f"note: {left_out}")
-    ask = _local(settings, model) if url is None else _remote(settings, url)
-    answers = ask(files, top_k=topk, stdin=sys.stdin.buffer.read)
-    answers = until_failure(answers) if fail_fast else answers
+    stdin = sys.stdin.buffer.read
+    if url is None:
+        loaded = service.load_model(settings, model)
+        answers = service.predict_paths(loaded, files, top_k=topk, stdin=stdin)
+    else:
+        from mindtrace.service.remote import Link, predict_remote
+        from mindtrace.service.serve import read_token
+
+        link = Link(url, read_token(settings.serve.token_file))
+        answers = predict_remote(link, files, top_k=topk, stdin=stdin)
+    answers = service.until_failure(answers) if fail_fast else answers
     failed, rows, classes = 0, [], dict[str, list[float]]()
     for shown in _show(call.console, answers, len(files)):
         failed += "error" in shown
@@ -64,7 +70,7 @@ def predict(
         if out is not None:
             rows.append(dict(zip(_COLUMNS, _cells(shown), strict=True)))
     if out is not None:
-        write_table(out, _COLUMNS, rows)
+        service.write_table(out, _COLUMNS, rows)
     if call.console.terminal and len(files) > len(paths) and classes:
         counted = sorted(classes.items(), key=lambda found: -len(found[1]))
         summary: list[list[Cell]] = [
@@ -73,20 +79,6 @@ def predict(
         call.console.table(("class_name", "images", "mean_confidence"), summary)
     if failed:
         raise DataError(f"{failed} of {len(files)} images could not be predicted")
-
-
-def _local(settings: Settings, model: str | None) -> Callable[..., Iterator[Document]]:
-    from mindtrace.service.predict import load_model, predict_paths
-
-    return partial(predict_paths, load_model(settings, model))
-
-
-def _remote(settings: Settings, url: str) -> Callable[..., Iterator[Document]]:
-    from mindtrace.service.remote import Link, predict_remote
-    from mindtrace.service.serve import read_token
-
-    file = settings.serve.token_file
-    return partial(predict_remote, Link(url, None if file is None else read_token(file)))
 
 
 def _show(console: Console, documents: Iterable[Document], total: int) -> Iterator[Document]:

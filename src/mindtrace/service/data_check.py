@@ -26,10 +26,7 @@ def check(
     labels: bool = False,
     progress: Progress | None = None,
 ) -> DataCheck:
-    """Decode all images of `[data]` in their own size; `sheet` is a picture to draw.
-
-    With `labels` also look for wrong ones, by features of a pretrained network.
-    """
+    """Decode all images of `[data]` in their own size; `sheet` is a picture to draw."""
     if sheet is not None:
         path = Path(sheet)
         if path.suffix.lower() not in _FORMATS:

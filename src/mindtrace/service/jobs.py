@@ -29,7 +29,7 @@ from mindtrace.errors import (
 )
 from mindtrace.jobs.job import END, FLAGS, STATES, Event, Job, Request, database_file
 from mindtrace.service import retrain_request
-from mindtrace.service.remote import Link, Reply
+from mindtrace.service.remote import Link
 from mindtrace.service.retrain_request import RetrainRequest
 from mindtrace.system import last_json
 
@@ -183,7 +183,6 @@ def _followed(
     read: Callable[[int], Iterable[Event]],
     away: type[Exception] | tuple[type[Exception], ...],
     tries: int,
-    sleep: Callable[[float], object],
 ) -> Iterator[tuple[str, Document]]:
     """Events of `read(after)`, to the end; it is asked again where it raises `away`."""
     after, failed = 0, 0
@@ -198,18 +197,15 @@ def _followed(
             failed += 1
             if failed >= tries:
                 raise
-        sleep(_PAUSE if failed else _POLL)
+        time.sleep(_PAUSE if failed else _POLL)
 
 
 class LocalJobs:
     """The jobs of the database that the settings name, as documents."""
 
-    def __init__(
-        self, settings: Settings, *, sleep: Callable[[float], object] = time.sleep
-    ) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._queue = queue(settings)
-        self._sleep = sleep
         self._sidecar = sidecar(settings, serving=False)
 
     def submit(self, request: RetrainRequest, *, idempotency_key: str | None) -> Document:
@@ -233,7 +229,7 @@ class LocalJobs:
         """Name and data of a job's events, to its end; starts a worker if none runs."""
         self._sidecar.start()
         read = partial(self._queue.events, job_id)
-        yield from _followed(read, StoreError, _LOCAL_TRIES, self._sleep)
+        yield from _followed(read, StoreError, _LOCAL_TRIES)
 
     def log(self, job_id: str, offset: int) -> bytes:
         """A part of a job's log from an offset in bytes; empty at its end for now."""
@@ -249,16 +245,6 @@ class RemoteJobs(Link):
 
     errors: ClassVar = {**Link.errors, 409: ConflictError, 422: UsageError, 429: QueueFullError}
     patient = False
-
-    def __init__(
-        self,
-        url: str,
-        token: bytes | None = None,
-        *,
-        sleep: Callable[[float], object] = time.sleep,
-    ) -> None:
-        super().__init__(url, token)
-        self._sleep = sleep
 
     def submit(self, request: RetrainRequest, *, idempotency_key: str | None) -> Document:
         # Always with a key: a broken connection is tried again, and must not make a second job.
@@ -291,7 +277,7 @@ class RemoteJobs(Link):
         read = partial(self._events, f"/jobs/{_safe(job_id)}/events")
         away = (ConflictError, ConnectionError)  # its database, or itself
         try:
-            yield from _followed(read, away, _REMOTE_TRIES, self._sleep)
+            yield from _followed(read, away, _REMOTE_TRIES)
         except ConnectionError as error:
             raise self.stranger("does not answer any more") from error
 
@@ -301,22 +287,22 @@ class RemoteJobs(Link):
         except ConnectionError as error:
             raise self.stranger(f"does not answer: {error}") from error
 
-    def refused(self, reply: Reply) -> MindtraceError:
-        detail, hint = reply.fields.get("detail"), reply.fields.get("hint")
-        if reply.status == 404 and isinstance(detail, str):
+    def refused(self, status: int, fields: Document) -> MindtraceError:
+        detail, hint = fields.get("detail"), fields.get("hint")
+        if status == 404 and isinstance(detail, str):
             error = NotFoundError("job", None, hint=f"mindtrace jobs list --url {self.url}")
             error.message = f"{self.url}: {detail}"
             error.args = (error.message,)
             return error
-        if reply.status == 422 and reply.fields.get("errors"):
-            return ConfigError([_fault(row) for row in reply.fields["errors"]], hint=hint)
-        return super().refused(reply)
+        if status == 422 and fields.get("errors"):
+            return ConfigError([_fault(row) for row in fields["errors"]], hint=hint)
+        return super().refused(status, fields)
 
     def _ask(self, method: str, path: str, **request: Any) -> Document:
-        reply = self.ask(method, path, **request)
-        if reply.status >= 300:
-            raise self.refused(reply)
-        return dict(reply.fields)
+        status, fields = self.ask(method, path, **request)
+        if status >= 300:
+            raise self.refused(status, fields)
+        return fields
 
     def _events(self, path: str, after: int) -> Iterator[Event]:
         """Server-sent events after a number."""
@@ -344,7 +330,7 @@ class RemoteJobs(Link):
             raise ConnectionError(str(error)) from error
         if response.status == 503 and not fields:
             raise ConnectionError("503")  # of a proxy, whose server restarts
-        raise self.refused(Reply(response.status, fields))
+        raise self.refused(response.status, fields)
 
 
 def _fault(row: Mapping[str, Any]) -> Fault:

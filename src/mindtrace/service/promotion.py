@@ -25,15 +25,9 @@ from mindtrace.errors import (
     VerdictError,
     listed,
 )
-from mindtrace.registry.champions import (
-    PROMOTE,
-    REFUSE,
-    ROLLBACK,
-    ChampionLog,
-    HistoryEntry,
-)
+from mindtrace.registry.champions import PROMOTE, REFUSE, ROLLBACK, ChampionLog, HistoryEntry
 from mindtrace.registry.names import CHAMPION
-from mindtrace.registry.reader import open_reader, open_store
+from mindtrace.registry.reader import ModelVersion, Reader, open_reader, open_store
 from mindtrace.registry.reference import (
     Reference,
     default_model,
@@ -48,7 +42,6 @@ if TYPE_CHECKING:
     from mindtrace.jobs.queue import RegistrationGuard
     from mindtrace.registry.comparison import Comparison
     from mindtrace.registry.gate import Rule
-    from mindtrace.registry.reader import ModelVersion, Reader
 
 CHILD_TIMEOUT = 60.0  # seconds: a store that is away must not hold a request for ever
 _TURN_TIMEOUT = 5.0  # seconds

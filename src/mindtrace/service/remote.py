@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -18,17 +17,7 @@ PATIENCE = 60.0  # seconds without a byte from the server
 TRIES = 4  # of a request that is answered with 503 and Retry-After
 LONGEST_WAIT = 5  # seconds before the next try, whatever Retry-After says
 # What an answer holds besides its path.
-_FIELDS = (
-    *("label", "class_name", "confidence", "probabilities", "top_k", "model_name", "version"),
-)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """HTTP status and JSON object."""
-
-    status: int
-    fields: Mapping[str, Any]
+_FIELDS = ["label", "class_name", "confidence", "probabilities", "top_k", "model_name", "version"]
 
 
 class Link:
@@ -62,8 +51,8 @@ class Link:
             self.url, headers=headers, retries=retries, timeout=PATIENCE
         )
 
-    def ask(self, method: str, path: str, **request: Any) -> Reply:
-        """Send a request and read its reply; again where the connection breaks."""
+    def ask(self, method: str, path: str, **request: Any) -> tuple[int, Document]:
+        """Send a request, again where the connection breaks; the reply's status and fields."""
         from urllib3.exceptions import HTTPError
 
         try:
@@ -82,7 +71,7 @@ class Link:
             fields = None
         if not isinstance(fields, dict):
             raise self.stranger(f"answers {response.status} and no JSON object")
-        return Reply(response.status, fields)
+        return response.status, fields
 
     def send(
         self, method: str, path: str, headers: Mapping[str, str] = {}, **request: Any
@@ -96,17 +85,17 @@ class Link:
     def close(self) -> None:
         self._pool.close()
 
-    def refused(self, reply: Reply) -> MindtraceError:
+    def refused(self, status: int, fields: Document) -> MindtraceError:
         """A reply of 300 and above as the error of the command."""
-        detail, hint = reply.fields.get("detail"), reply.fields.get("hint")
-        if not isinstance(detail, str) or reply.status in (404, 405, 415):
-            return self.stranger(f"answers {reply.status}")
-        message, kind = f"{self.url}: {detail}", self.errors.get(reply.status)
+        detail, hint = fields.get("detail"), fields.get("hint")
+        if not isinstance(detail, str) or status in (404, 405, 415):
+            return self.stranger(f"answers {status}")
+        message, kind = f"{self.url}: {detail}", self.errors.get(status)
         if kind is None:
-            return MindtraceError(f"{message} ({reply.status})", hint=hint)
-        if reply.status == 401:
+            return MindtraceError(f"{message} ({status})", hint=hint)
+        if status == 401:
             hint = "--token-file FILE  # the one that the server was given"
-        elif reply.status in (429, 503):
+        elif status in (429, 503):
             hint = hint or "the server is busy; try again later"
         return kind(message, hint=hint)
 
@@ -149,12 +138,12 @@ def predict_remote(
 def _answer(link: Link, path: str, image: bytes, top_k: int) -> Document:
     # As a form: a body of its own would have to name its format.
     form = {"image": ("image", image)}
-    reply = link.ask("POST", f"/inference?top_k={top_k}", fields=form)
-    if reply.status in (400, 413, 422):
-        detail = reply.fields.get("detail", f"the server answers {reply.status}")
-        raise ImageError(str(detail), hint=reply.fields.get("hint"))
-    if reply.status != 200:
-        raise link.refused(reply)
-    if not reply.fields.keys() >= {*_FIELDS}:
+    status, fields = link.ask("POST", f"/inference?top_k={top_k}", fields=form)
+    if status in (400, 413, 422):
+        detail = fields.get("detail", f"the server answers {status}")
+        raise ImageError(str(detail), hint=fields.get("hint"))
+    if status != 200:
+        raise link.refused(status, fields)
+    if not fields.keys() >= {*_FIELDS}:
         raise link.stranger("answers otherwise than a mindtrace server")
-    return {"path": path, **{name: reply.fields[name] for name in _FIELDS}}
+    return {"path": path, **{name: fields[name] for name in _FIELDS}}

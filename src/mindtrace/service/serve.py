@@ -43,18 +43,18 @@ def serve(
 
 def check_token_rule(settings: Settings) -> None:
     """Only a server of this machine alone may do without a token."""
-    serve = settings.serve
-    if serve.token_file is not None:
-        read_token(serve.token_file)
-    elif not is_loopback(serve.host):
+    host = settings.serve.host
+    if read_token(settings.serve.token_file) is None and not is_loopback(host):
         raise UsageError(
-            f"[serve] host = {serve.host}: other machines could reach it, so it needs a token_file",
-            hint=f"{_TOKEN_HINT} --host {serve.host}",
+            f"[serve] host = {host}: other machines could reach it, so it needs a token_file",
+            hint=f"{_TOKEN_HINT} --host {host}",
         )
 
 
-def read_token(path: Path) -> bytes:
-    """The token in a file: one line of visible ASCII characters."""
+def read_token(path: Path | None) -> bytes | None:
+    """The token in a file, if one is named: one line of visible ASCII characters."""
+    if path is None:
+        return None
     try:
         token = path.read_bytes().strip()
     except OSError as error:

@@ -119,12 +119,7 @@ def train(
     allow_leakage: bool = False,
     run_name: str | None = None,
 ) -> TrainOutcome:
-    """Train, test the best weights, register them as a version.
-
-    `guard` is that of a job; `parent` the version (`NAME/VERSION`) that it started from, with
-    `warm_start` from its weights; `resume` (`last` or a run id) goes on from a checkpoint.
-    `run_name` is that of a new MLflow run; None names it by model or version, network and seed.
-    """
+    """Train, test the best weights, register them as a version; of a job with its `guard`."""
     began = datetime.now(UTC)
     progress = progress or Progress()
     settings, resumed = begun(settings, resume)
