@@ -1,7 +1,5 @@
 """mindtrace: from an INI file to a served image classifier; names are loaded when first used."""
 
-from __future__ import annotations
-
 import importlib
 import os
 from typing import TYPE_CHECKING, Any

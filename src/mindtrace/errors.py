@@ -121,12 +121,7 @@ class NotFoundError(MindtraceError):
     """Something that does not exist; `known` is what does, `name` None leaves a choice."""
 
     def __init__(
-        self,
-        kind: str,
-        name: str | None,
-        known: Sequence[str] = (),
-        *,
-        hint: str | None = None,
+        self, kind: str, name: str | None, known: Sequence[str] = (), *, hint: str | None = None
     ) -> None:
         if name is None:
             message = f"which {kind}? there are: {listed(known)}"

@@ -147,8 +147,7 @@ def open_pixels(
         width, height = image.size
         if width * height > max_pixels:
             raise ImageError(
-                f"image of {width} x {height} pixels: more than {max_pixels:,}",
-                hint=_TOO_LARGE,
+                f"image of {width} x {height} pixels: more than {max_pixels:,}", hint=_TOO_LARGE
             )
         if max(width, height) > MAX_SIDE:
             raise ImageError(f"image of {width} x {height} pixels: too long and thin")
@@ -198,10 +197,7 @@ def count_pixels(data: bytes, formats: tuple[str, ...] = SERVED) -> int:
 
 
 def decode(
-    data: bytes,
-    spec: ImageSpec,
-    max_pixels: int = MAX_PIXELS,
-    formats: tuple[str, ...] = SERVED,
+    data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = SERVED
 ) -> NDArray[np.uint8]:
     """Decode and resize an image file: uint8, (height, width) or (height, width, 3)."""
     if spec.height * spec.width <= max_pixels:
@@ -241,10 +237,8 @@ def resized(image: Image.Image, spec: ImageSpec) -> Image.Image:
         return image
     width, height = _scaled_size(image, spec)
     if width * height > max(_LARGEST_SCALED, image.width * image.height):
-        raise ImageError(
-            f"image of {image.width} x {image.height} pixels: too long and thin",
-            hint="cut out the part that matters",
-        )
+        message = f"image of {image.width} x {image.height} pixels: too long and thin"
+        raise ImageError(message, hint="cut out the part that matters")
     filter_ = Image.Resampling[spec.interpolation.upper()]
     grown = image.resize((width, height), filter_)
     if grown.size == (spec.width, spec.height):
@@ -317,7 +311,8 @@ def _to_mode(image: Image.Image, mode: Mode) -> Image.Image:
 
 def _converted(image: Image.Image, mode: Mode) -> Image.Image:
     if image.mode.startswith("I"):
-        image = _from_16_bits(image)
+        levels = np.clip(np.asarray(image, np.int32), 0, 65535)
+        image = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
@@ -333,11 +328,6 @@ def _from_float(image: Image.Image) -> Image.Image:
     high = levels.max()
     levels *= 255.0 if high <= 1 else 1.0 if high <= 255 else 1 / 257
     return Image.fromarray((levels + 0.5).astype(np.uint8))
-
-
-def _from_16_bits(image: Image.Image) -> Image.Image:
-    levels = np.clip(np.asarray(image, np.int32), 0, 65535)
-    return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
 
 
 def plain_pixels(data: bytes, mode: str, height: int, width: int) -> NDArray[np.uint8] | None:
@@ -420,15 +410,11 @@ def _costly_jpeg(data: bytes) -> str | None:
         if marker in _ALONE:
             continue
         if marker in _FRAMES:
-            frame = bytes([marker]) + data[at + 7 : at + 8]
+            frame = bytes([marker]) + data[at + 7 : at + 8]  # kind, number of components
         if marker == _SCAN[1]:
-            return _costly_scans(data, at, frame if gaps == 0 else b"")
+            whole = gaps == 0 and len(frame) == 2 and data[at + 2 : at + 3] == frame[1:]
+            if whole and frame[0] in _ONE_BY_ONE:
+                return None  # one scan has all components, and what follows it is not read
+            return "scans" if data.count(_SCAN, at) >= _MAX_SCANS else None
         at += max(2, int.from_bytes(data[at : at + 2]))
     return "segments"
-
-
-def _costly_scans(data: bytes, at: int, frame: bytes) -> str | None:
-    """Check from the first scan on; `frame` is its kind and its number of components."""
-    if len(frame) == 2 and frame[0] in _ONE_BY_ONE and data[at + 2 : at + 3] == frame[1:]:
-        return None  # one scan has all, and what follows it is not read
-    return "scans" if data.count(_SCAN, at) >= _MAX_SCANS else None

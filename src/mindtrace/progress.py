@@ -1,11 +1,9 @@
 """Reports of a training's progress; subclass `Progress`, whose methods do nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import nan
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class EpochReport:
     monitor: str = "val_acc"
 
     @classmethod
-    def read(cls, fields: Mapping[str, Any]) -> EpochReport:
+    def read(cls, fields: Mapping[str, Any]) -> Self:
         """From an event's JSON, which has null where a diverging training measured no number."""
         metrics = {
             name: nan if value is None else value for name, value in fields["metrics"].items()

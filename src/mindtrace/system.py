@@ -117,10 +117,7 @@ def try_lock(descriptor: int) -> bool:
 
 @contextmanager
 def file_lock(path: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[int]:
-    """Hold an exclusive lock on a file; the system frees it when the process dies.
-
-    `on_wait` is called once if another process holds it. Yields the open descriptor.
-    """
+    """Hold a lock on a file, freed when the process dies; `on_wait`: another process has it."""
     with path.open("a") as file:
         if not try_lock(file.fileno()):
             if on_wait is not None:

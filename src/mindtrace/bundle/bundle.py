@@ -1,14 +1,12 @@
 """A bundle: its `model.json`, and the whole, of which every byte is checked when it is read."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,14 +51,8 @@ class ModelConfig:
         """The text of `model.json`."""
         # What an older mindtrace reads right keeps the format that it knows.
         plain = self.spec.interpolation == "bilinear" and self.spec.resize != "pad"
-        fields = {
-            "format_version": 1 if plain else FORMAT_VERSION,
-            "architecture": self.architecture,
-            "arguments": dict(self.arguments),
-            "input": asdict(self.spec),
-            "class_names": list(self.class_names),
-            "pretrained": dict(self.pretrained),
-        }
+        fields = {"input" if key == "spec" else key: x for key, x in asdict(self).items()}
+        fields = {"format_version": 1 if plain else FORMAT_VERSION, **fields}
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
     @property
@@ -71,7 +63,7 @@ class ModelConfig:
         return TORCHVISION.get(self.architecture) if torchvision else None
 
     @classmethod
-    def read(cls, folder: Path) -> ModelConfig:
+    def read(cls, folder: Path) -> Self:
         """Read the `model.json` of a folder; BundleError."""
         try:
             return cls.from_json((folder / MODEL_FILE).read_text(encoding="utf-8"))
@@ -79,7 +71,7 @@ class ModelConfig:
             raise BundleError(folder, str(error)) from error
 
     @classmethod
-    def from_json(cls, text: str) -> ModelConfig:
+    def from_json(cls, text: str) -> Self:
         """Read a `model.json`; ValueError for a newer format or an invalid value."""
         try:
             fields = json.loads(text)

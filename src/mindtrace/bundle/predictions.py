@@ -1,18 +1,16 @@
 """A version's answers: to its golden images and to each image of its frozen test set."""
 
-from __future__ import annotations
-
-import base64
 import hashlib
 import io
 import json
 import math
 import struct
+from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +32,8 @@ class GoldenCase:
 def golden_to_json(cases: Sequence[GoldenCase]) -> str:
     """The text of `golden.json`."""
     rows = [
-        {
-            "image": base64.b64encode(case.image).decode("ascii"),
-            "probabilities": [float(value) for value in case.probabilities],
-        }
-        for case in cases
+        {"image": b64encode(one.image).decode(), "probabilities": one.probabilities.tolist()}
+        for one in cases
     ]
     return json.dumps({"cases": rows}) + "\n"
 
@@ -46,12 +41,10 @@ def golden_to_json(cases: Sequence[GoldenCase]) -> str:
 def golden_from_json(text: str) -> tuple[GoldenCase, ...]:
     """Read `golden.json`; ValueError if it is not what `golden_to_json` writes."""
     try:
+        rows = [(one["image"], one["probabilities"]) for one in json.loads(text)["cases"]]
         return tuple(
-            GoldenCase(
-                base64.b64decode(row["image"], validate=True),
-                np.asarray(row["probabilities"], np.float32),
-            )
-            for row in json.loads(text)["cases"]
+            GoldenCase(b64decode(image, validate=True), np.asarray(probabilities, np.float32))
+            for image, probabilities in rows
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"golden.json cannot be read: {error!r}") from error
@@ -98,7 +91,7 @@ class TestPredictions:
             before[pair] += 1
         return found
 
-    def rows(self, chosen: Sequence[int] | NDArray[Any]) -> TestPredictions:
+    def rows(self, chosen: Sequence[int] | NDArray[Any]) -> Self:
         """These rows alone, by index or mask."""
         kept = {name: getattr(self, name)[chosen] for name in ("digests", "labels")}
         return replace(self, **kept, probabilities=self.probabilities[chosen])
@@ -109,7 +102,7 @@ class TestPredictions:
         np.savez_compressed(path, **arrays)
 
     @classmethod
-    def parse(cls, content: bytes) -> TestPredictions:
+    def parse(cls, content: bytes) -> Self:
         """Read what `write` wrote; ValueError if it is damaged, pickled or inconsistent."""
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:

@@ -1,11 +1,9 @@
 """From a bundle to probabilities, with ONNX Runtime."""
 
-from __future__ import annotations
-
 import functools
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +32,7 @@ class Predictor:
         self._run = self._session.run
 
     @classmethod
-    def open(cls, folder: Path, expected_digest: str | None = None, threads: int = 1) -> Predictor:
+    def open(cls, folder: Path, expected_digest: str | None = None, threads: int = 1) -> Self:
         """Read, check and load a bundle, and ask its golden images; BundleError."""
         bundle = read_bundle(folder, expected_digest)
         predictor = cls(bundle, threads)

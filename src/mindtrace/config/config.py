@@ -6,17 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from mindtrace.config.ini import (
-    CONFIG_VARIABLE,
-    Entry,
-    Layer,
-    Origin,
-    Place,
-    Resolver,
-    merged,
-    packaged_layer,
-    read_ini_file,
-)
+from mindtrace.config import ini
 from mindtrace.config.urls import masked
 from mindtrace.errors import ConfigError, listed
 
@@ -71,12 +61,15 @@ class Config(_Names[ConfigSection]):
     """
 
     def __init__(self, config_path: str | Path | None = None) -> None:
-        layers = [packaged_layer()]
-        path = config_path or os.environ.get(CONFIG_VARIABLE)
-        if path:
+        layers = [ini.packaged_layer()]
+        if path := config_path or os.environ.get(ini.CONFIG_VARIABLE):
             layers.append(_user_layer(Path(path)))
-        entries = {place: _overridden(place, entry) for place, entry in merged(layers).items()}
-        resolver = Resolver(entries, lambda place, entry, text: os.path.expanduser(text))  # noqa: PTH111 - a text, not a path
+        entries = ini.merged(layers)
+        for place in entries:
+            if (variable := "__".join(place).upper()) in os.environ:
+                origin = ini.Origin(f"environment {variable}", literal=True)
+                entries[place] = ini.Entry(os.environ[variable], origin)
+        resolver = ini.Resolver(entries, lambda place, entry, text: os.path.expanduser(text))  # noqa: PTH111 - a text, not a path
         texts = resolver.resolve()
         if resolver.faults:
             raise ConfigError(resolver.faults)
@@ -100,21 +93,14 @@ class Config(_Names[ConfigSection]):
         return f"Config({', '.join(self)})"
 
 
-def _user_layer(path: Path) -> Layer:
+def _user_layer(path: Path) -> ini.Layer:
     try:
-        layer = read_ini_file(path, Path.cwd())
+        layer = ini.read_ini_file(path, Path.cwd())
     except FileNotFoundError:
         raise FileNotFoundError(f"no such configuration file: {path}") from None
     if layer.faults:
         raise ConfigError(layer.faults)
     return layer
-
-
-def _overridden(place: Place, entry: Entry) -> Entry:
-    variable = "__".join(place).upper()
-    if variable not in os.environ:
-        return entry
-    return Entry(os.environ[variable], Origin(f"environment {variable}", literal=True))
 
 
 def _without_passwords(texts: Mapping[str, str]) -> dict[str, str]:

@@ -58,17 +58,13 @@ def conflicts(texts: Mapping[Place, str]) -> Iterator[tuple[Place, str]]:
     source, folder = texts.get(("data", "source")), texts.get(("data", "dir"))
     if source in PHOTO_SOURCES and folder in BLANK:
         yield ("data", "source"), f"needs the {source} too; add dir = PATH to [data]"
-    elif (
-        source in get_args(Source) and source not in PHOTO_SOURCES and folder not in (None, *BLANK)
-    ):
+    elif source in {*get_args(Source)} - {*PHOTO_SOURCES} and folder not in (None, *BLANK):
         reason = f"is for source = folder or table, and source is {source}; change or remove one"
         yield ("data", "dir"), reason
     network = texts.get(("model", "name"))
     if network in OWN_NETWORKS and texts.get(("model", "weights")) == "default":
-        yield (
-            ("model", "weights"),
-            f"there are none for {network}; use none, a path, or another name",
-        )
+        reason = f"there are none for {network}; use none, a path, or another name"
+        yield ("model", "weights"), reason
     if network is not None and (unknown := unknown_network(network)):
         yield ("model", "name"), unknown
     moving = [place for place in _MOVING if texts.get(place, "none") not in _STILL]

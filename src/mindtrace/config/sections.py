@@ -9,38 +9,14 @@ from typing import Annotated, Literal, get_type_hints
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
+from mindtrace.config import schema
 from mindtrace.config.formats import FORMAT_NAMES, FORMATS, SERVED
 from mindtrace.config.ini import Place, packaged_layer
-from mindtrace.config.schema import (
-    COUNT_OR_FRACTION,
-    HOSTS,
-    PATH,
-    REGEX,
-    SIZE,
-    Section,
-    ini_text,
-    key,
-    key_of,
-    path,
-    url,
-)
+from mindtrace.config.schema import Section, ini_text, key, key_of, path, url
 
-Source = Literal[
-    "mnist",
-    "fashion_mnist",
-    "digits",
-    "folder",
-    "kmnist",
-    "emnist",
-    "cifar10",
-    "cifar100",
-    "svhn",
-    "flowers102",
-    "oxford_iiit_pet",
-    "eurosat",
-    "food101",
-    "table",
-]
+_Small = Literal["kmnist", "emnist", "cifar10", "cifar100", "svhn"]
+_Photos = Literal["flowers102", "oxford_iiit_pet", "eurosat", "food101"]
+Source = Literal["mnist", "fashion_mnist", "digits", "folder", _Small, _Photos, "table"]
 #: The sources that `[data] dir` names, and that begin with pretrained weights.
 PHOTO_SOURCES = ("folder", "table")
 #: What `[model] weights` may be besides a path, and all that a request may say.
@@ -59,9 +35,9 @@ class DirSettings(Section):
     synonyms = "paths dirs directories path dir"
 
     # Their defaults stand in config.ini, which `Config` reads as well.
-    root: Path = key(..., "the folder that holds everything else", kind=PATH)
-    data: Path = key(..., "downloaded images", kind=PATH)
-    checkpoints: Path = key(..., "checkpoints of running trainings", kind=PATH)
+    root: Path = key(..., "the folder that holds everything else", kind=schema.PATH)
+    data: Path = key(..., "downloaded images", kind=schema.PATH)
+    checkpoints: Path = key(..., "checkpoints of running trainings", kind=schema.PATH)
 
 
 class DataSettings(Section):
@@ -76,7 +52,7 @@ class DataSettings(Section):
         "of source = folder: one sub-folder a class, under train/val/test or as one tree; "
         "of table: a CSV or Parquet file with path and label, also split, group, weight",
         "path folder data_dir root directory",
-        kind=PATH,
+        kind=schema.PATH,
     )
     mirror: str | None = optional(
         "download mnist and its kin, cifar and svhn from here instead of torchvision's addresses",
@@ -96,7 +72,7 @@ class DataSettings(Section):
         None,
         "fraction for validation (blank: 0.1); for mnist and its kin images of train (blank: 5000)",
         "val_size val_fraction val_split validation",
-        kind=COUNT_OR_FRACTION,
+        kind=schema.COUNT_OR_FRACTION,
         none=AUTO,
     )
     test_fraction: float = public(
@@ -113,7 +89,7 @@ class DataSettings(Section):
         "keeps in one split the images in whose relative paths it finds the same text; of a "
         "table: or a column",
         "groups group_by",
-        kind=REGEX,
+        kind=schema.REGEX,
     )
     image_size: int | None = public(
         None,
@@ -280,17 +256,17 @@ class ServeSettings(Section):
     port: int = key(8000, "port to listen on; 0 is any free one", ge=0, le=65535)
     workers: int = key(1, "processes that answer requests", "processes", ge=1, le=256)
     token_file: Path | None = optional(
-        "file with the token that every request must carry", "auth api_key", kind=PATH
+        "file with the token that every request must carry", "auth api_key", kind=schema.PATH
     )
     allowed_hosts: tuple[str, ...] = key(
         (),
         "host names, besides the loopback ones, under which the server may be called",
         "hosts",
-        kind=HOSTS,
+        kind=schema.HOSTS,
     )
-    max_body: int = key(16 * 2**20, "largest body of a request", "body_limit", kind=SIZE)
-    max_retrain_body: int = key(256 * 2**10, "largest body of POST /retrain", kind=SIZE)
-    max_header: int = key(16 * 2**10, "largest header of a request", kind=SIZE)
+    max_body: int = key(16 * 2**20, "largest body of a request", "body_limit", kind=schema.SIZE)
+    max_retrain_body: int = key(256 * 2**10, "largest body of POST /retrain", kind=schema.SIZE)
+    max_header: int = key(16 * 2**10, "largest header of a request", kind=schema.SIZE)
     formats: tuple[str, ...] = key(SERVED, "image files that are read", kind=FORMAT_NAMES)
     max_pixels: int = key(25_000_000, "largest image, in pixels", ge=1)
     max_connections: int = key(1024, "most connections at once", ge=1)

@@ -1,7 +1,5 @@
 """`Settings`: every value of the configuration, typed, or every fault of all its layers at once."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import shlex
@@ -12,21 +10,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from mindtrace.config.ini import (
-    CONFIG_VARIABLE,
-    DEFAULT,
-    RECIPE,
-    Entry,
-    Layer,
-    Origin,
-    Place,
-    Resolver,
-    located,
-    merged,
-    read_ini,
-    read_ini_file,
-    value_fault,
-)
+from mindtrace.config import ini
+from mindtrace.config.ini import Entry, Layer, Origin, Place
 from mindtrace.config.networks import conflicts, recipe
 from mindtrace.config.schema import allowed, ini_text, key_of, reasons
 from mindtrace.config.sections import (
@@ -66,11 +51,11 @@ class Settings(Sections):
 
     def given(self, section: str, key: str) -> bool:
         """Whether a user set it, in whatever layer."""
-        return self.origins[section, key] not in (DEFAULT, RECIPE)
+        return self.origins[section, key] not in (ini.DEFAULT, ini.RECIPE)
 
     def recipe(self) -> list[tuple[str, str, Any]]:
         """Section, key and default of what a recipe set."""
-        own = [place for place in KEYS if self.origins[place] == RECIPE]
+        own = [place for place in KEYS if self.origins[place] == ini.RECIPE]
         return [(*place, KEYS[place].default) for place in own]
 
     def to_ini(self, sections: Sequence[str] = TRAVELLING, *, given: bool = False) -> str:
@@ -83,7 +68,7 @@ class Settings(Sections):
             blocks.append("\n".join([f"[{section}]", *lines, ""]))
         return "\n".join(blocks)
 
-    def replace(self, **values: Any) -> Settings:
+    def replace(self, **values: Any) -> "Settings":
         """Copy with typed values: `replace(**{"compute.threads": 2})`; KeyError, ValueError."""
         parts: dict[str, Any] = {}
         origins = dict(self.origins)
@@ -147,7 +132,7 @@ def load_below(
 ) -> Settings:
     """The settings where the layers in `above` come last."""
     layers = [
-        Layer({place: Entry(default, DEFAULT) for place, default in default_texts().items()}),
+        Layer({place: Entry(default, ini.DEFAULT) for place, default in default_texts().items()}),
         _mlflow(environ, here),
         _ini(path, text, environ, here),
         _environment(environ, here),
@@ -155,17 +140,17 @@ def load_below(
     ]
     faults = [fault for layer in layers for fault in (*layer.faults, *unknown_names(layer))]
     _drop_stale_folder(layers)
-    entries = {place: entry for place, entry in merged(layers).items() if place in KEYS}
-    resolver = Resolver(entries, _finished)
+    entries = {place: entry for place, entry in ini.merged(layers).items() if place in KEYS}
+    resolver = ini.Resolver(entries, _finished)
     texts = resolver.resolve()
-    starts = recipe(texts, merged(layers[1:]))
-    entries |= {place: Entry(start, RECIPE) for place, start in starts.items()}
+    starts = recipe(texts, ini.merged(layers[1:]))
+    entries |= {place: Entry(start, ini.RECIPE) for place, start in starts.items()}
     sections, bad = _validated(texts | starts)
     faults += resolver.faults
-    faults += [value_fault(place, entries[place], reason, texts[place]) for place, reason in bad]
+    faults += (ini.value_fault(one, entries[one], reason, texts[one]) for one, reason in bad)
     if faults:
         # os.path's own test, as Path's raises where a folder may not be entered
-        missing = path is not None and not os.path.exists(located(path, here))  # noqa: PTH110
+        missing = path is not None and not os.path.exists(ini.located(path, here))  # noqa: PTH110
         other = "-  # shows every key, its default and what it takes"
         hint = f"mindtrace config init {shlex.quote(str(path)) if missing else other}"
         raise ConfigError(_in_order(faults, layers), hint=hint)
@@ -200,24 +185,22 @@ def _ini(
     path: Path | str | None, text: str | None, environ: Mapping[str, str], here: Path
 ) -> Layer:
     if text is not None:
-        return read_ini(text, "config", here)
-    named = path if path is not None else environ.get(CONFIG_VARIABLE) or None
+        return ini.read_ini(text, "config", here)
+    named = path if path is not None else environ.get(ini.CONFIG_VARIABLE) or None
     if named is None:
         return Layer()
     try:
-        return read_ini_file(Path(named), here)
+        return ini.read_ini_file(Path(named), here)
     except FileNotFoundError:
-        message = _missing(located(named, here))
+        file = ini.located(named, here)
+        message = f"no such file; there is no folder {file.parent}"
+        if file.parent.is_dir():
+            others = sorted(other.name for other in file.parent.glob("*.ini"))
+            suggestion = meant(file.name, others, otherwise=";")
+            message = f"no such file{suggestion} INIs beside it: {listed(others)}"
         if path is None:
-            message += f" (the variable {CONFIG_VARIABLE} names it)"
+            message += f" (the variable {ini.CONFIG_VARIABLE} names it)"
         return Layer(faults=[Fault(str(named), None, None, None, message)])
-
-
-def _missing(file: Path) -> str:
-    if not file.parent.is_dir():
-        return f"no such file; there is no folder {file.parent}"
-    others = sorted(other.name for other in file.parent.glob("*.ini"))
-    return f"no such file{meant(file.name, others, otherwise=';')} INIs beside it: {listed(others)}"
 
 
 def own_spelling(section: str, key: str) -> Place:

@@ -52,11 +52,9 @@ def shown(text: str) -> str:
 def parse_authority(text: str) -> tuple[str, int | None] | None:
     """`("127.0.0.1", 8000)` of `127.0.0.1:8000`; IPv6 in its shortest form; None if it is none."""
     match = _AUTHORITY.fullmatch(text)
-    if match is None:
+    if match is None or not 0 < int(match["port"] or 1) < 65536:
         return None
     port = int(match["port"]) if match["port"] else None
-    if port is not None and not 0 < port < 65536:
-        return None
     if match["v6"] is None:
         return match["name"].lower(), port
     try:

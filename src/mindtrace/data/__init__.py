@@ -1,7 +1,5 @@
 """Images by the name of their source, as data sets and as fast loaders; loaded when first used."""
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -318,11 +318,8 @@ class TrainBatches(EvalBatches):
     balanced: bool = False  # as many images of each class, drawn with replacement
 
     def __len__(self) -> int:
-        return math.ceil(len(self._sizes) / self._batches_at_once)
-
-    @property
-    def _sizes(self) -> list[int]:
-        return batch_sizes(len(self.split), self.batch_size)
+        sizes = batch_sizes(len(self.split), self.batch_size)
+        return math.ceil(len(sizes) / self._batches_at_once)
 
     @property
     def _batches_at_once(self) -> int:
@@ -331,7 +328,8 @@ class TrainBatches(EvalBatches):
         return max(1, limit // self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
-        count, sizes, at_once = len(self.split), self._sizes, self._batches_at_once
+        count, at_once = len(self.split), self._batches_at_once
+        sizes = batch_sizes(count, self.batch_size)
         chunks = [sizes[first : first + at_once] for first in range(0, len(sizes), at_once)]
         augment = AUGMENTATIONS.get(self.augment)
         draws = self.sampler.draws(count, DRAWS[self.augment]) if augment else None

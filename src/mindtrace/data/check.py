@@ -2,7 +2,8 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -114,27 +115,27 @@ class SuspectLabel(ImagePlace):
     confidence: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataCheck:
     """What was found; its fields are the JSON of `mindtrace data check`."""
 
     source: str
-    dir: str | None
+    dir: str | None = None
     images: int
     class_names: tuple[str, ...]
     counts: Mapping[Stage, Mapping[str, int]]
     made_by: Mapping[Stage, str]  # of each split: user, source or mindtrace
     sizes: tuple[ImageSize, ...]
     modes: Mapping[str, int]
-    formats: Mapping[str, int]
+    formats: Mapping[str, int] = field(default_factory=dict)
     unreadable: tuple[UnreadableImage, ...]
-    missing_classes: tuple[SplitClass, ...]  # training classes that another split's folder lacks
-    added_classes: tuple[SplitClass, ...]  # that val or test has and train does not
+    missing_classes: tuple[SplitClass, ...] = ()  # training classes that val or test lacks
+    added_classes: tuple[SplitClass, ...] = ()  # that val or test has and train does not
     leakage: tuple[Duplicates, ...]  # in several splits
     group_leakage: tuple[SharedGroup, ...]  # in several splits that the user made
     conflicts: tuple[Duplicates, ...]  # under several class names
     duplicates: tuple[Duplicates, ...]  # in one split and class
-    similar: tuple[Similar, ...]  # photos of several splits that look alike
+    similar: tuple[Similar, ...] = ()  # photos of several splits that look alike
     suspects: tuple[SuspectLabel, ...] | None  # None where labels were not compared
     notes: tuple[str, ...]
     data_digest: str | None  # as a training has it; None where it would refuse these images
@@ -157,21 +158,16 @@ def check(
 ) -> tuple[DataCheck, list[CheckedImage]]:
     """Decode all images of a source and say what is wrong with them."""
     images, fields = _check_files(data) if isinstance(data, ImageFolder) else _check_source(data)
-    names = dict.fromkeys(
-        [*fields["class_names"], *(one.class_name for one in fields["added_classes"])]
-    )
+    added = [one.class_name for one in fields.get("added_classes", ())]
+    names = dict.fromkeys([*fields["class_names"], *added])
     seen = Counter((image.place.split, image.place.class_name) for image in images)
-    same = duplicates_of(images)
+    same, broken = duplicates_of(images), [one for one in images if one.error]
     fields["notes"] = (*fields["notes"], *remarks(same, fields["made_by"]))
     return DataCheck(
         source=data.source,
         images=len(images),
         counts={stage: {name: seen[stage, name] for name in names} for stage in STAGES},
-        unreadable=tuple(
-            UnreadableImage(**vars(image.place), message=image.error)
-            for image in images
-            if image.error
-        ),
+        unreadable=tuple(UnreadableImage(**vars(one.place), message=one.error) for one in broken),
         leakage=tuple(one for one in same if one.leak),
         group_leakage=parted_groups(images, fields["made_by"]),
         conflicts=tuple(one for one in same if one.contradict),
@@ -219,10 +215,8 @@ def leakage_error(
     parts = [_sentence(some, "split") for some in (found, groups) if some]
     if not parts:
         return None
-    return VerdictError(
-        f"leakage: {'; '.join(parts)}",
-        hint="--allow-leakage  # or leave each in one split; data check lists all",
-    )
+    hint = "--allow-leakage  # or leave each in one split; data check lists all"
+    return VerdictError(f"leakage: {'; '.join(parts)}", hint=hint)
 
 
 def _sentence(found: Sequence[Duplicates | SharedGroup], what: Literal["split", "class"]) -> str:
@@ -263,15 +257,10 @@ def _check_source(data: ImageDataModule) -> tuple[list[CheckedImage], dict[str, 
     images = listed_images(data)
     digests = data.digests()
     return images, {
-        "dir": None,
         "class_names": data.class_names,
         "sizes": (ImageSize(data.spec.height, data.spec.width, len(images)),),
         "modes": {data.spec.mode: len(images)},
-        "formats": {},
-        "missing_classes": (),
-        "added_classes": (),
         "made_by": data.made_by,
-        "similar": (),
         "notes": data.notes,
         "data_digest": digests.data_digest,
         "test_digest": digests.test_digest,
@@ -299,16 +288,11 @@ def _check_files(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]]
         for stage in STAGES
         for index in division.parts[stage].tolist()
     ]
-    images = [
-        CheckedImage(
-            ImagePlace(one.stage, one.name, one.class_name),
-            one.file,
-            fact["digest"].tobytes(),
-            fact["error"].decode(errors="replace"),
-            one.group,
-        )
-        for one, fact in zip([*placed, *others], facts, strict=True)
-    ]
+    images = []
+    for one, fact in zip([*placed, *others], facts, strict=True):
+        place, digest = ImagePlace(one.stage, one.name, one.class_name), fact["digest"].tobytes()
+        error = fact["error"].decode(errors="replace")
+        images.append(CheckedImage(place, one.file, digest, error, one.group))
     split_ids = np.array([STAGES.index(image.place.split) for image in images])
     similar = tuple(
         Similar(images[first].place, images[second].place, distance)
@@ -330,10 +314,7 @@ def _check_files(data: ImageFolder) -> tuple[list[CheckedImage], dict[str, Any]]
         "modes": _counted(readable["mode"]),
         "formats": _counted(readable["format"]),
         "missing_classes": tuple(
-            SplitClass(stage, name)
-            for stage in listing.classes
-            for name in names
-            if (stage, name) not in filled
+            SplitClass(*one) for one in product(listing.classes, names) if one not in filled
         ),
         "added_classes": tuple(
             SplitClass(stage, name)

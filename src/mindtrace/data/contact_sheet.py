@@ -36,14 +36,9 @@ def contact_sheet(
         for name in class_names[:_LARGEST_ROWS]
     ]
     more = len(class_names) - len(rows)
-    rows += [
-        (
-            Path(one.path).name,
-            f"{one.class_name}: {one.suggested}?",
-            [_picture(data, at[named(one)])],
-        )
-        for one in (found.suspects or ())[:_LARGEST_ROWS]
-    ]
+    for one in (found.suspects or ())[:_LARGEST_ROWS]:
+        text = f"{one.class_name}: {one.suggested}?"
+        rows.append((Path(one.path).name, text, [_picture(data, at[named(one)])]))
     return draw_sheet(rows, more=more)
 
 
@@ -80,9 +75,8 @@ def draw_sheet(
     widest = max((len(images) for _, _, images in rows), default=0)
     width = left + widest * (_TILE + _GAP) - _GAP + _MARGIN
     bottom = _MARGIN + len(rows) * (_TILE + _GAP)
-    sheet = Image.new(
-        "RGB", (width, bottom + (2 * _GAP + 15 if more else 0) - _GAP + _MARGIN), "white"
-    )
+    height = bottom + (2 * _GAP + 15 if more else 0) - _GAP + _MARGIN
+    sheet = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(sheet)
     for row, (text, (_, _, images)) in enumerate(zip(lines, rows, strict=True)):
         middle = _MARGIN + row * (_TILE + _GAP) + _TILE // 2

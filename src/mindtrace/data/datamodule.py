@@ -1,12 +1,10 @@
 """What all sources share: settings to a data module, its splits, loaders and digests."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -16,15 +14,9 @@ from torch import Tensor
 from mindtrace.bundle.predictions import pairs_digest
 from mindtrace.config.schema import reasons
 from mindtrace.config.sections import PHOTO_SOURCES, DataSettings
-from mindtrace.data.batches import (
-    AUGMENTATIONS,
-    DataDigests,
-    EvalBatches,
-    ImageSplit,
-    TrainBatches,
-    TrainOrder,
-    batch_limit,
-)
+from mindtrace.config.settings import Settings
+from mindtrace.data import batches
+from mindtrace.data.batches import DataDigests, EvalBatches, ImageSplit, TrainBatches, TrainOrder
 from mindtrace.data.listing import STAGES, Stage
 from mindtrace.data.split import (
     BY_COUNT,
@@ -38,9 +30,6 @@ from mindtrace.data.split import (
 from mindtrace.errors import UsageError
 from mindtrace.preprocess import Accepted, ImageSpec, InputRequirements, Mode
 from mindtrace.progress import Progress
-
-if TYPE_CHECKING:
-    from mindtrace.config.settings import Settings
 
 EVAL_BATCH_SIZE = 512
 
@@ -153,10 +142,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return shares_of(given, test_fraction=self.test_fraction, num_val=self.num_val)
 
     def divide(
-        self,
-        labels: Tensor,
-        counts: Mapping[Stage, int],
-        keys: Sequence[bytes],
+        self, labels: Tensor, counts: Mapping[Stage, int], keys: Sequence[bytes]
     ) -> Division:
         """The indices of each stage by the module's rule; `counts` are of the stages given."""
         common: dict[str, Any] = {"split_seed": self.split_seed, "num_train": self.num_train}
@@ -171,10 +157,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         requirements, side = self.requirements, self.image_size
         least = requirements.min_side or 1
         if side is not None and side < least:
-            raise UsageError(
-                f"[data] image_size = {side}: this network needs {least} or more",
-                hint=f"--set data.image_size={least}",
-            )
+            message = f"[data] image_size = {side}: this network needs {least} or more"
+            raise UsageError(message, hint=f"--set data.image_size={least}")
         height = side or requirements.height or stats.height
         width = side or requirements.width or stats.width
         scale = max(1.0, least / min(height, width))
@@ -183,12 +167,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         if requirements.crop_pct is not None:
             short_side = math.floor(min(height, width) / requirements.crop_pct)
         elif requirements.short_side is not None:
-            if requirements.height is None or requirements.width is None:
-                short_side = max(requirements.short_side, min(height, width))
-            else:
-                # In proportion where another size was asked for.
-                own_side = min(requirements.height, requirements.width)
-                short_side = round(requirements.short_side * min(height, width) / own_side)
+            # In proportion where another size was asked for.
+            own_side = min(requirements.height or height, requirements.width or width)
+            short_side = round(requirements.short_side * min(height, width) / own_side)
         mode = requirements.mode or stats.mode
         return ImageSpec(
             mode=mode,
@@ -298,18 +279,19 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         Raises:
             ValueError: `augment` is not known.
         """
-        if self.augment not in ("none", *AUGMENTATIONS):
-            raise ValueError(f"augment = {self.augment!r}: none, {', '.join(AUGMENTATIONS)}")
+        known = ["none", *batches.AUGMENTATIONS]
+        if self.augment not in known:
+            raise ValueError(f"augment = {self.augment!r}: {', '.join(known)}")
         shared = (self.train, self.batch_size, self._pins())
         return TrainBatches(*shared, self.order, self.augment, self.chunk, self.balanced)
 
     def val_dataloader(self) -> EvalBatches:
         """Validation batches of 512 (fewer where images are large), in order."""
-        return EvalBatches(self.val, batch_limit(self.val, EVAL_BATCH_SIZE), self._pins())
+        return EvalBatches(self.val, batches.batch_limit(self.val, EVAL_BATCH_SIZE), self._pins())
 
     def test_dataloader(self) -> EvalBatches:
         """Test batches of 512 (fewer where images are large), in order."""
-        return EvalBatches(self.test, batch_limit(self.test, EVAL_BATCH_SIZE), self._pins())
+        return EvalBatches(self.test, batches.batch_limit(self.test, EVAL_BATCH_SIZE), self._pins())
 
     def predict_dataloader(self) -> EvalBatches:
         """The test batches, for `Trainer.predict`."""

@@ -122,10 +122,9 @@ class TorchvisionImages(ImageDataModule):
         self.data_dir = Path(data_dir).expanduser().absolute()
         self.mirror = mirror
         if mirror is not None and not self._about.mirrored:
-            raise UsageError(
-                f"[data] mirror: torchvision downloads {source} from one address only",
-                hint=f"remove it, or put the files into {self._folder} by hand",
-            )
+            message = f"[data] mirror: torchvision downloads {source} from one address only"
+            hint = f"remove it, or put the files into {self._folder} by hand"
+            raise UsageError(message, hint=hint)
         self._parts: dict[Stage, Any] | None = None
 
     def prepare_data(self) -> None:
@@ -238,10 +237,9 @@ class TorchvisionImages(ImageDataModule):
                     shutil.rmtree(aside, ignore_errors=True)
                 return self._read(self.data_dir)
         except OSError as error:
-            raise DownloadError(
-                f"cannot write into {self.data_dir}: {error.strerror or error}",
-                hint="--set DIR_PATHS.DATA=FOLDER  # keeps them elsewhere",
-            ) from error
+            message = f"cannot write into {self.data_dir}: {error.strerror or error}"
+            hint = "--set DIR_PATHS.DATA=FOLDER  # keeps them elsewhere"
+            raise DownloadError(message, hint=hint) from error
 
     def _fill(self, aside: Path) -> dict[Stage, Any]:
         """Have torchvision unpack or download everything; archives put by hand are used."""
@@ -258,13 +256,13 @@ class TorchvisionImages(ImageDataModule):
             with downloads(self.source, self.mirror, self.progress):
                 return self._read(aside, download=True)
         except _FAULTS as error:
-            here, mirror = "", ""
+            here, mirror, reason = "", "", masked(" ".join(str(error).split()))
             if self._about.folder and self._folder.is_dir() and any(self._folder.iterdir()):
                 here = f"the files in {self._folder} are incomplete or damaged; "
             if self._about.mirrored:
                 mirror = "set [data] mirror to an address that has the files, "
             raise DownloadError(
-                f"{here}cannot download {self.source}: {_one_line(error)}",
+                f"{here}cannot download {self.source}: {reason or type(error).__name__}",
                 hint=f"{mirror}put them into {self._folder} by hand, "
                 "or use source = digits, which needs no network",
             ) from error
@@ -277,10 +275,6 @@ class TorchvisionImages(ImageDataModule):
 def _first(part: Any, *names: str) -> Any:
     """The first of these attributes that a data set of torchvision has."""
     return next(getattr(part, name) for name in names if hasattr(part, name))
-
-
-def _one_line(error: BaseException) -> str:
-    return masked(" ".join(f"{error}".split())) or type(error).__name__
 
 
 class MNIST(TorchvisionImages):

@@ -18,17 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mindtrace import preprocess
 from mindtrace.errors import DataError, ImageError
-from mindtrace.preprocess import (
-    DAMAGE,
-    Accepted,
-    ImageSpec,
-    Mode,
-    image_digest,
-    open_pixels,
-    opened,
-    resized,
-)
+from mindtrace.preprocess import Accepted, ImageSpec, Mode, image_digest, open_pixels, resized
 from mindtrace.progress import Progress
 from mindtrace.system import file_lock, sync
 from mindtrace.utils.system import available_cores
@@ -36,7 +28,7 @@ from mindtrace.utils.system import available_cores
 _GREY = {"1", "L", "LA", "La", "F", "I", "I;16", "I;16L", "I;16B", "I;16N"}
 _WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
 _ORIENTATION, _ROTATED, _SIDEWAYS = 0x0112, {2, 3, 4, 5, 6, 7, 8}, {5, 6, 7, 8}
-_BAD_HEADER = (*DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning)
+_BAD_HEADER = (*preprocess.DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 #: Hashes of a photo's looks: of itself, then of it without a margin on one side or two.
 HASHES = 9
@@ -84,11 +76,7 @@ def reporter(progress: Progress, text: str, total: int) -> Report:
 
 
 def examine_files(
-    paths: Sequence[str],
-    report: Report,
-    accepted: Accepted,
-    *,
-    threads: int | None = None,
+    paths: Sequence[str], report: Report, accepted: Accepted, *, threads: int | None = None
 ) -> NDArray[Any]:
     """The `FACTS` of image files, each decoded; what is wrong with a file is in `error`."""
     facts = np.zeros(len(paths), FACTS)
@@ -183,7 +171,7 @@ def difference_hashes(image: Image.Image) -> NDArray[np.uint64]:
 def _header(file: str | io.BytesIO, accepted: Accepted) -> tuple[Any, ...]:
     """The fields of `FACTS` that Pillow knows before it decodes."""
     try:
-        with opened(file, *accepted) as image:
+        with preprocess.opened(file, *accepted) as image:
             width, height = image.size
             # Asking a PNG for its EXIF decodes it whole; cameras write none into PNGs.
             tagged = image.format != "PNG" or "exif" in image.info
@@ -193,16 +181,9 @@ def _header(file: str | io.BytesIO, accepted: Accepted) -> tuple[Any, ...]:
             transparent = image.mode in _WITH_ALPHA or "transparency" in image.info
             # A grey level that stands for transparency becomes black on the way to RGB.
             keyed = transparent and image.mode not in _WITH_ALPHA
-            return (
-                image.mode,
-                image.format,
-                height,
-                width,
-                getattr(image, "is_animated", False),
-                turn in _ROTATED,
-                transparent,
-                image.mode in _GREY and not keyed,
-            )
+            animated, rotated = getattr(image, "is_animated", False), turn in _ROTATED
+            grey = image.mode in _GREY and not keyed
+            return image.mode, image.format, height, width, animated, rotated, transparent, grey
     except _BAD_HEADER as error:
         # Decoding reports what is wrong in the usual words.
         data = Path(file).read_bytes() if isinstance(file, str) else file.getvalue()
@@ -272,10 +253,9 @@ def find_or_make(
                 shutil.rmtree(new, ignore_errors=True)
             return _found(entry)
     except OSError as error:
-        raise DataError(
-            f"cannot keep decoded images in {home}: {error.strerror or error}",
-            hint="free some space, or set [DIR_PATHS] DATA to another folder",
-        ) from error
+        message = f"cannot keep decoded images in {home}: {error.strerror or error}"
+        hint = "free some space, or set [DIR_PATHS] DATA to another folder"
+        raise DataError(message, hint=hint) from error
 
 
 def _found(entry: Path) -> Decoded | None:

@@ -16,20 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mindtrace.data import decode
 from mindtrace.data.batches import ImageSplit, channel_statistics, to_images
 from mindtrace.data.datamodule import ImageDataModule, ImageStats, SourceImages
-from mindtrace.data.decode import (
-    CACHE_FORMAT,
-    CacheKey,
-    Decoded,
-    decode_files,
-    find_or_make,
-    new_array,
-    read_headers,
-    reorder,
-    reporter,
-    require_space,
-)
 from mindtrace.data.listing import STAGES, ListedImage, Listing, Stage, list_folder
 from mindtrace.data.split import Division
 from mindtrace.errors import DataFolderError, ImageError, listed
@@ -114,11 +103,9 @@ def divide(
     if not all(len(division.parts[stage]) for stage in STAGES if stage not in listing.classes):
         groups = len({one.group for one in images} - {None})
         found = f" and {groups:,} groups" if groups else ""
-        raise DataFolderError(
-            listing.place,
-            f"{len(images):,} images{found} are too few to split",
-            hint="a class needs three different images, or groups, to be in each split",
-        )
+        reason = f"{len(images):,} images{found} are too few to split"
+        hint = "a class needs three different images, or groups, to be in each split"
+        raise DataFolderError(listing.place, reason, hint=hint)
     return division
 
 
@@ -132,11 +119,11 @@ def group_notes(images: Sequence[ListedImage]) -> tuple[str, ...]:
 
 def load(data: ImageDataModule, listing: Listing, cache_dir: Path | None) -> SourceImages:
     """Take the images from the cache, or decode them into it or into memory."""
-    found: Decoded | None = None
+    found: decode.Decoded | None = None
     notes: tuple[str, ...] = ()
     labels = labels_of(listing.images, listing.class_names)
     if cache_dir is not None:
-        found = find_or_make(
+        found = decode.find_or_make(
             cache_dir,
             _cache_key(data, listing, labels),
             lambda folder: _decode(data, listing, labels, folder)[0],
@@ -157,27 +144,25 @@ def load(data: ImageDataModule, listing: Listing, cache_dir: Path | None) -> Sou
     for stage in STAGES:
         part = slice(end, end := end + about["counts"][stage])
         places = order[part].tolist()
-        listed_images = [listing.images[place] for place in places]
+        here = [listing.images[place] for place in places]
+        files, groups = [one.name for one in here], [one.group for one in here]
+        drawn = None if bool((weights == 1).all()) else weights[places]
         splits[stage] = ImageSplit(
-            tensor[part],
-            labels[places],
-            spec,
-            digests[part],
-            [one.name for one in listed_images],
-            [one.group for one in listed_images],
-            None if bool((weights == 1).all()) else weights[places],
+            tensor[part], labels[places], spec, digests[part], files, groups, drawn
         )
     notes = (*group_notes(listing.images), *about["notes"], *notes)
     return SourceImages(splits, spec, listing.class_names, notes, listing.classes.keys())
 
 
-def _decode(data: ImageDataModule, listing: Listing, labels: Tensor, into: Path | None) -> Decoded:
+def _decode(
+    data: ImageDataModule, listing: Listing, labels: Tensor, into: Path | None
+) -> decode.Decoded:
     """The images in the order of the stages, in memory or in files of the folder `into`."""
     data.shares(listing.classes)  # refuses before the work what `divide` would refuse
     paths = [one.file for one in listing.images]
     count = len(paths)
-    report = reporter(data.progress, f"reading the headers of {count:,} images", count)
-    facts = read_headers(paths, report, data.accepted)
+    report = decode.reporter(data.progress, f"reading the headers of {count:,} images", count)
+    facts = decode.read_headers(paths, report, data.accepted)
     grey = facts["grey"]
     height, width, note = _common_size(facts["height"], facts["width"])
     stats = ImageStats("L" if grey.all() else "RGB", height, width, note=note)
@@ -186,12 +171,12 @@ def _decode(data: ImageDataModule, listing: Listing, labels: Tensor, into: Path 
     stored = replace(spec, mode="L") if grey.all() else spec
     shape = (count, stored.channels, spec.height, spec.width)
     if into is not None:
-        size = require_space(into, math.prod(shape) + 32 * count)
+        size = decode.require_space(into, math.prod(shape) + 32 * count)
         data.progress.note(f"decoded images are kept in {into.parent}: {size}")
-    images = new_array(into and into / "images.npy", shape)
-    digests = new_array(into and into / "digests.npy", (count, 32))
-    report = reporter(data.progress, f"decoding {count:,} images", count)
-    decode_files(
+    images = decode.new_array(into and into / "images.npy", shape)
+    digests = decode.new_array(into and into / "digests.npy", (count, 32))
+    report = decode.reporter(data.progress, f"decoding {count:,} images", count)
+    decode.decode_files(
         *(paths, grey.tolist(), stored, images, digests, report, data.accepted),
         threads=data.num_workers,
     )
@@ -200,7 +185,7 @@ def _decode(data: ImageDataModule, listing: Listing, labels: Tensor, into: Path 
     counts = {stage: len(division.parts[stage]) for stage in STAGES}
     unused = np.setdiff1d(np.arange(count), order)  # where `num_train` takes some
     for array in (images, digests):
-        reorder(array, np.concatenate([order, unused]))
+        decode.reorder(array, np.concatenate([order, unused]))
     if into is not None:
         np.save(into / "order.npy", order)
     mean, std = channel_statistics(to_images(images[: counts["train"]]))
@@ -224,19 +209,19 @@ def _common_size(heights: NDArray[Any], widths: NDArray[Any]) -> tuple[int, int,
     return DEFAULT_SIDE, DEFAULT_SIDE, f"the images' sides are {low} to {high} pixels"
 
 
-def _cache_key(data: ImageDataModule, listing: Listing, labels: Tensor) -> CacheKey:
+def _cache_key(data: ImageDataModule, listing: Listing, labels: Tensor) -> decode.CacheKey:
     """What the decoded images depend on: each file's path, size and time of its last change."""
     images = listing.images
     counts = Counter(one.stage for one in images)
     files = [f"{one.name}\0{_state(one.file)}" for one in images]
     required = {**asdict(data.requirements), "mean": None, "std": None}
-    rules = [CACHE_FORMAT, PIL.__version__, LARGEST_OWN_SIDE, DEFAULT_SIDE]
+    rules = [decode.CACHE_FORMAT, PIL.__version__, LARGEST_OWN_SIDE, DEFAULT_SIDE]
     split = [data.split_rule, data.split_seed, data.test_fraction, data.num_val, data.num_train]
     given = {stage: counts[stage] for stage in listing.classes}
     wanted = json.dumps([rules, data.image_size, data.accepted, required, split, given])
     grouped = json.dumps([labels.tolist(), [one.group for one in images]])
-    listed_files = _digest([str(CACHE_FORMAT), *sorted(files)])
-    return CacheKey(_digest([wanted, grouped, *files]), str(listing.place), listed_files)
+    listed_files = _digest([str(decode.CACHE_FORMAT), *sorted(files)])
+    return decode.CacheKey(_digest([wanted, grouped, *files]), str(listing.place), listed_files)
 
 
 def _state(path: str) -> str:
@@ -268,7 +253,6 @@ def class_notes(
     ]
     for stage in stages:
         lacking = ((counts[stage] == 0) & ~single).tolist()
-        missing = [name for name, lacks in zip(class_names, lacking, strict=True) if lacks]
-        if missing:
+        if missing := [name for name, lacks in zip(class_names, lacking, strict=True) if lacks]:
             notes.append(f"{stage} has no image of class {', '.join(missing)}")
     return tuple(notes)

@@ -91,12 +91,8 @@ def left_out_line(left_out: LeftOut, folder: str | None = None) -> str | None:
         shown.append(f"{len(left_out[kind]):,} {kind} ({example})")
     if more := len(kinds) - len(shown):
         shown.append(f"{more} more kinds")
-    heic = FORMATS["heic"].suffixes
-    hint = (
-        "; pip install 'mindtrace[heif]' for HEIC"
-        if {*heic} & {*kinds} and not reads_heic()
-        else ""
-    )
+    is_heic = {*FORMATS["heic"].suffixes} & {*kinds} and not reads_heic()
+    hint = "; pip install 'mindtrace[heif]' for HEIC" if is_heic else ""
     return f"{sum(map(len, left_out.values())):,} left out: {', '.join(shown)}{hint}"
 
 
@@ -157,11 +153,8 @@ def foreign_class(
     """The error for classes that only val or test has."""
     for stage, names in classes.items():
         if foreign := [name for name in names if name not in class_names]:
-            return DataFolderError(
-                place,
-                f"class {listed(foreign)} is in {stage} and not in train",
-                hint=f"train has {listed(class_names)}",
-            )
+            reason = f"class {listed(foreign)} is in {stage} and not in train"
+            return DataFolderError(place, reason, hint=f"train has {listed(class_names)}")
     return None
 
 
@@ -179,11 +172,9 @@ def _roots(folder: Path) -> dict[Stage, Path]:
         return {"train": folder}
     foreign = [name for name in names if name not in meant]
     if "train" in spelled and foreign:
-        raise DataFolderError(
-            folder,
-            f"beside {spelled['train'][0]} there is {listed(foreign)}",
-            hint="with a train folder the others are val and test; rename or move what is not",
-        )
+        reason = f"beside {spelled['train'][0]} there is {listed(foreign)}"
+        hint = "with a train folder the others are val and test; rename or move what is not"
+        raise DataFolderError(folder, reason, hint=hint)
     if "train" not in spelled or len(meant) > len(spelled):
         fault = "two for one split" if "train" in spelled else "no train"
         reason = f"has {listed(meant)} but {fault}"

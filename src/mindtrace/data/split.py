@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from mindtrace.errors import UsageError, listed
 
 # How a split is drawn, as bundles and checkpoints name it.
 BY_IMAGE, BY_COUNT = "image", EARLIER_RULE  # which the MNIST kinds and digits keep
+_KEYS: Mapping[Stage, str] = {"test": "test_fraction", "val": "num_val"}  # of `[data]`
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,7 @@ def shares_of(
     fractions: dict[Stage, float] = {"test": test_fraction, "val": num_val}
     shares = {stage: share for stage, share in fractions.items() if stage not in given}
     if not all(0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
-        keys = {"test": "test_fraction", "val": "num_val"}
-        texts = ", ".join(f"{keys[stage]} = {share}" for stage, share in shares.items())
+        texts = ", ".join(f"{_KEYS[stage]} = {share}" for stage, share in shares.items())
         raise UsageError(
             f"[data] {texts}: must be fractions with a sum below 1 here, no counts, "
             "as each image is drawn by itself",
@@ -73,13 +74,15 @@ def divide_by_image(
     """Keep the parts that the source has, draw the others: images of equal `keys` stay together."""
     parts = _given_parts(counts)
     stages = [stage for stage in STAGES if stage == "train" or stage in shares]
+    ends = dict(zip(shares, accumulate(shares.values()), strict=True))
     units: dict[bytes, _Unit] = {}
     for index, label in zip(parts["train"].tolist(), labels[parts["train"]].tolist(), strict=True):
         key = keys[index]
         if key not in units:
             digest = hashlib.sha256(b"%d:%b" % (split_seed, key)).digest()
             number = int.from_bytes(digest[:6], "big") / 2**48
-            units[key] = _Unit(number, _stage_of(number, shares))
+            own: Stage = next((one for one, end in ends.items() if number < end), "train")
+            units[key] = _Unit(number, own)
         units[key].members.setdefault(label, []).append(index)
     ordered = [units[key] for key in sorted(units, key=lambda key: (units[key].number, key))]
     moved = _fill(ordered, stages)
@@ -92,15 +95,6 @@ def divide_by_image(
 def _given_parts(counts: Mapping[Stage, int]) -> dict[Stage, Tensor]:
     ends = torch.arange(sum(counts.values()))
     return dict(zip(counts, torch.split(ends, list(counts.values())), strict=True))
-
-
-def _stage_of(number: float, shares: Mapping[Stage, float]) -> Stage:
-    end = 0.0
-    for stage, share in shares.items():
-        end += share
-        if number < end:
-            return stage
-    return "train"
 
 
 def _fill(units: Sequence[_Unit], stages: Sequence[Stage]) -> list[tuple[Stage, int]]:
@@ -145,14 +139,11 @@ def divide_by_count(
     # Test images are drawn first, then validation images, then `num_train` of the rest.
     generator = seeded(split_seed)
     division = _given_parts(counts)
-    amounts: list[tuple[Stage, int | float, str]] = [
-        ("test", test_fraction, "test_fraction"),
-        ("val", num_val, "num_val"),
-    ]
-    for stage, amount, key in amounts:
+    amounts: dict[Stage, int | float] = {"test": test_fraction, "val": num_val}
+    for stage, amount in amounts.items():
         if stage not in division:
             pool = division["train"]
-            drawn, rest = draw(labels[pool], count_of(amount, len(pool), key), generator)
+            drawn, rest = draw(labels[pool], count_of(amount, len(pool), _KEYS[stage]), generator)
             division[stage], division["train"] = pool[drawn], pool[rest]
     return Division(_limited(division, labels, num_train, generator))
 
@@ -185,10 +176,9 @@ def count_of(amount: int | float, total: int, key: str) -> int:
     else:
         count = int(amount)
     if not 0 < count < total:
-        raise UsageError(
-            f"[data] {key} = {amount}: of {total:,} images it must leave some and take some",
-            hint=f"give a number from 1 to {total - 1}, or a fraction such as 0.1",
-        )
+        message = f"[data] {key} = {amount}: of {total:,} images it must leave some and take some"
+        hint = f"give a number from 1 to {total - 1}, or a fraction such as 0.1"
+        raise UsageError(message, hint=hint)
     return count
 
 

@@ -12,17 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mindtrace.config.urls import file_path, masked
+from mindtrace.data import listing
 from mindtrace.data.folder import ImageFolder
-from mindtrace.data.listing import (
-    STAGES,
-    ListedImage,
-    Listing,
-    Stage,
-    foreign_class,
-    group_in,
-    split_of,
-)
-from mindtrace.errors import ConfigError, DataFolderError, Fault, UsageError, listed, nearest
+from mindtrace.data.listing import STAGES, ListedImage, Listing, Stage
+from mindtrace.errors import ConfigError, DataFolderError, Fault, UsageError, listed, meant
 
 _MOST = 100  # faults that are told
 _AT_ONCE = 200  # files fetched together; each is open meanwhile
@@ -57,7 +50,7 @@ class ImageTable(ImageFolder):
         found: dict[Stage, dict[str, list[ListedImage]]] = {}
         for row, file in zip(rows, files, strict=True):
             name = masked(row.path)
-            group = row.group if column in columns else group_in(self.group, name)
+            group = row.group if column in columns else listing.group_in(self.group, name)
             image = ListedImage(str(file), name, row.split, row.label, group, row.weight)
             found.setdefault(row.split, {}).setdefault(row.label, []).append(image)
             if file is None or not Path(file).is_file():
@@ -82,7 +75,7 @@ class ImageTable(ImageFolder):
         images = [
             one for stage in classes for of_class in found[stage].values() for one in of_class
         ]
-        fault = foreign_class(self.dir, names, classes)
+        fault = listing.foreign_class(self.dir, names, classes)
         return Listing(self.dir, names, classes, images, fault=fault)
 
     def _local(self, paths: Sequence[str]) -> list[str | None]:
@@ -132,10 +125,8 @@ def _fetched(urls: Sequence[str], home: Path) -> dict[str, str | None]:
                 paths |= zip(some, copies(some), strict=True)
         return paths
     except (ImportError, ValueError) as error:
-        raise UsageError(
-            f"{masked(urls[0])}: {' '.join(str(error).split())}",
-            hint="pip install fsspec, and its package for this kind of address (s3fs, gcsfs, ...)",
-        ) from error
+        hint = "pip install fsspec, and its package for this kind of address (s3fs, gcsfs, ...)"
+        raise UsageError(f"{masked(urls[0])}: {' '.join(str(error).split())}", hint=hint) from error
 
 
 def _read(file: Path) -> tuple[Sequence[str], Sequence[tuple[int, Mapping[Any, Any]]]]:
@@ -160,11 +151,8 @@ def _read(file: Path) -> tuple[Sequence[str], Sequence[tuple[int, Mapping[Any, A
         raise DataFolderError(file, f"not a table: {reason}", hint="CSV or Parquet") from error
     for name in ("path", "label"):
         if name not in columns:
-            close = nearest(name, columns)
-            also = f", did you mean '{close}'?" if close else ""
-            raise DataFolderError(
-                file, f"no column '{name}'{also}", hint=f"its columns are {listed(columns)}"
-            )
+            reason = f"no column '{name}'{meant(name, columns)}"
+            raise DataFolderError(file, reason, hint=f"its columns are {listed(columns)}")
     return columns, rows
 
 
@@ -183,7 +171,8 @@ def _checked(
         if not any(row.values()):
             continue
         split = row.get("split", "")
-        stage, weight = split_of(split) if splits else "train", _weight(row.get("weight", ""))
+        weight = _weight(row.get("weight", ""))
+        stage = listing.split_of(split) if splits else "train"
         wrong = {
             "more cells than columns": None in row,
             "no path": not row["path"],

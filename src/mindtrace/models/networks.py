@@ -13,15 +13,8 @@ from mindtrace.config.networks import OWN_NETWORKS
 from mindtrace.config.sections import PHOTO_SOURCES, ModelSettings, TrainSettings
 from mindtrace.config.settings import Settings
 from mindtrace.errors import DownloadError, UsageError
+from mindtrace.models import weights
 from mindtrace.models.classifier import ImageClassifier
-from mindtrace.models.weights import (
-    config_beside,
-    data_config,
-    freeze,
-    img_size,
-    load_weights,
-    starting_weights,
-)
 from mindtrace.preprocess import ImageSpec, InputRequirements
 
 # MNIST's mean and deviation over its 60,000 training images, on the scale of [0, 1].
@@ -106,16 +99,16 @@ def build_model(
     """The network of `[model]`, ready to train; new weights come from torch's global seed."""
     arguments = _arguments(settings, spec, len(class_names))
     network = channels_last(build_network(settings.name, arguments))
-    start = starting_weights(settings, spec.height, spec.width)
+    start = weights.starting_weights(settings, spec.height, spec.width)
     if start is not None:
-        load_weights(network, settings, start.tensors)
+        weights.load_weights(network, settings, start.tensors)
     about = start.about if start else {}
     config = ModelConfig(settings.name, arguments, spec, tuple(class_names), about)
     model = ImageClassifier(network, config, lr=train.lr, schedule=train.schedule)
     model.weight_decay, model.mixup = train.weight_decay, train.mixup
     model.label_smoothing = train.label_smoothing
     if settings.freeze:
-        model.frozen = freeze(network)
+        model.frozen = weights.freeze(network)
     return model
 
 
@@ -132,10 +125,9 @@ def build_network(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
     try:
         network: nn.Module = timm.create_model(architecture, pretrained=False, **arguments)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"[model] name = {architecture}: timm cannot build it for these images: {error}",
-            hint="leave [data] image_size blank for the size that the network has",
-        ) from error
+        message = f"[model] name = {architecture}: timm cannot build it for these images: {error}"
+        hint = "leave [data] image_size blank for the size that the network has"
+        raise UsageError(message, hint=hint) from error
     return network
 
 
@@ -151,7 +143,7 @@ def resolve_network(settings: Settings) -> tuple[Settings, str | None]:
         assert requirements is not None
         side = settings.data.image_size
         try:
-            starting_weights(
+            weights.starting_weights(
                 wanted, side or requirements.height or 0, side or requirements.width or 0
             )
         except DownloadError as error:
@@ -177,12 +169,12 @@ def channels_last(network: nn.Module) -> nn.Module:
 
 def input_requirements(settings: ModelSettings) -> InputRequirements | None:
     """What a network requires of its input; None if any images will do."""
-    beside = config_beside(settings.weights)
+    beside = weights.config_beside(settings.weights)
     if isinstance(beside, ModelConfig):
         return InputRequirements(**vars(beside.spec))
     if settings.name in OWN_NETWORKS:
         return None
-    found = data_config(settings.name, beside)
+    found = weights.data_config(settings.name, beside)
     squash = found["crop_mode"] == "squash"
     rules = InputRequirements(
         mode="RGB",
@@ -208,7 +200,7 @@ def _arguments(settings: ModelSettings, spec: ImageSpec, classes: int) -> dict[s
         own = {"dropout": settings.dropout, "widths": list(_CNN_WIDTHS)}
         return {"channels": spec.channels, "classes": classes, **own}
     arguments: dict[str, Any] = {"in_chans": spec.channels, "num_classes": classes}
-    if (size := img_size(settings.name, spec.height, spec.width)) is not None:
+    if (size := weights.img_size(settings.name, spec.height, spec.width)) is not None:
         arguments["img_size"] = list(size)
     return arguments
 

@@ -1,7 +1,5 @@
 """Versions in MLflow. Exports load on first use, since MLflow takes a second to import."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

@@ -23,10 +23,9 @@ from mindtrace.documents import document
 from mindtrace.errors import ConflictError
 from mindtrace.registry.names import BUNDLE, CHAMPION, PREFIX, log_name
 from mindtrace.registry.provenance import who
-from mindtrace.registry.reader import ALL
+from mindtrace.registry.reader import ALL, ModelVersion, Reader
 
 if TYPE_CHECKING:
-    from mindtrace.registry.reader import ModelVersion, Reader
     from mindtrace.registry.store import Store
 
 PROMOTE, ROLLBACK, REFUSE = "promote", "rollback", "refuse"
@@ -84,11 +83,10 @@ def _standing(entries: Sequence[HistoryEntry]) -> list[HistoryEntry]:
     """The entries that made somebody champion and were not undone; the last one is in force."""
     standing: list[HistoryEntry] = []
     for entry in entries:
-        if entry.action == ROLLBACK and standing:
+        back = entry.action == ROLLBACK
+        if back and standing:
             standing.pop()
-        if entry.action == PROMOTE or (
-            entry.action == ROLLBACK and (not standing or standing[-1].to != entry.to)
-        ):
+        if entry.action == PROMOTE or (back and (not standing or standing[-1].to != entry.to)):
             standing.append(entry)
     return standing
 
@@ -186,10 +184,9 @@ class ChampionLog:
 
     def lost_race(self) -> ConflictError:
         """The error of a writer that lost too many races."""
-        return ConflictError(
-            f"{self.model_name}: somebody else changed its champion at the same time",
-            hint=f"mindtrace registry history {self.model_name}  # look, then repeat",
-        )
+        message = f"{self.model_name}: somebody else changed its champion at the same time"
+        hint = f"mindtrace registry history {self.model_name}  # look, then repeat"
+        return ConflictError(message, hint=hint)
 
     def _write(self, store: Store, entry: HistoryEntry) -> bool:
         """Write an entry, which counts or not; False if MLflow gave up."""

@@ -14,7 +14,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from mindtrace.config.urls import file_path, masked
 from mindtrace.registry.names import METRIC, PREFIX, is_log, log_name
-from mindtrace.registry.query import Field, Query
+from mindtrace.registry.query import Query
 from mindtrace.registry.reader import TABLES, ModelVersion, Reader, prepare
 from mindtrace.registry.store import Store, if_there, pages, store_errors
 
@@ -104,7 +104,7 @@ class ClientReader(Reader):
     ) -> Sequence[tuple[Any, ...]]:
         """Copies versions, the newest first, until `limit` of them meet the query."""
         self._clear()
-        with_aliases: set[str] = set()
+        with_aliases, groups = set[str](), {field.group for field in query.fields}
         # A sorted query needs all versions, and its cursor may be any of them.
         is_sorted = bool(query.order.text)
         size = _PAGE if is_sorted or query.where != Query().where else min(_PAGE, limit)
@@ -112,7 +112,8 @@ class ClientReader(Reader):
         while page := list(itertools.islice(newest, size)):
             for version in page:
                 self._insert_version(version)
-                if version.run_id and _wants_run(version.tags, query.fields):
+                told = any(key.startswith(PREFIX + METRIC) for key in version.tags)
+                if version.run_id and ("param" in groups or ("metric" in groups and not told)):
                     self._insert_run(version.run_id)
             for model in {version.name for version in page} - with_aliases:
                 rows = ((model, alias, number) for alias, number in self.aliases(model).items())
@@ -179,10 +180,3 @@ class ClientReader(Reader):
 def opened_once(uri: str, root: Path) -> Store:
     """The store of a URI; to open one takes a while."""
     return Store(uri, root)
-
-
-def _wants_run(tags: Iterable[str], fields: Iterable[Field]) -> bool:
-    """Whether the run of a version with these tags must be read to know these fields."""
-    groups = {field.group for field in fields}
-    has_metrics = any(key.startswith(PREFIX + METRIC) for key in tags)
-    return "param" in groups or ("metric" in groups and not has_metrics)

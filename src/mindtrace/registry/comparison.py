@@ -1,31 +1,19 @@
 """Two versions image by image: the figures, the verdict of the gate, and a page of both."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mindtrace import html
 from mindtrace.bundle.bundle import CONFIG_FILE, ModelConfig, read_data
+from mindtrace.config.settings import Settings
 from mindtrace.errors import DataError, MindtraceError, UsageError
+from mindtrace.registry import gate
 from mindtrace.registry.evaluation import UNKNOWN_TRAINING, Side, images_for
-from mindtrace.registry.gate import (
-    Answers,
-    ClassChange,
-    Rule,
-    decide,
-    mcnemar_p,
-    minimum_detectable,
-)
 from mindtrace.registry.reference import Located, settings_of_bundle
-
-if TYPE_CHECKING:
-    from mindtrace.config.settings import Settings
 
 # A page of thousands of images is slow to open and no easier to judge.
 MOST = 120
@@ -48,7 +36,7 @@ class Comparison:
     mcnemar_p: float
     wrong_to_right: int  # images that only b gets right
     right_to_wrong: int
-    per_class: tuple[ClassChange, ...]
+    per_class: tuple[gate.ClassChange, ...]
     minimum_detectable: float
     verdict: str  # of the gate, b as challenger of a
     reasons: tuple[str, ...]
@@ -73,7 +61,11 @@ def judged(a: Side, b: Side) -> tuple[Side, Side, int]:
         why += " is in both"
         if pairs:
             why = f"share {len(pairs):,} test images, but one of them was trained on each"
-        raise UsageError(f"{a.name} and {b.name} {why}", hint=_hint(a, b))
+        # How two versions without a common test image can be compared.
+        hint = "mindtrace registry evaluate REF --config FILE  # tests a version on other images"
+        if untold := [side.name for side in (a, b) if side.trained_on is None]:
+            hint = f"train {untold[0]} again: it keeps no digests of its training images"
+        raise UsageError(f"{a.name} and {b.name} {why}", hint=hint)
     first, second = (
         replace(side, ledger=side.ledger.rows(chosen))
         for side, chosen in zip((a, b), np.array(fair).T, strict=True)
@@ -81,14 +73,14 @@ def judged(a: Side, b: Side) -> tuple[Side, Side, int]:
     return first, second, len(pairs) - len(fair)
 
 
-def compare(a: Side, b: Side, rule: Rule | None = None) -> Comparison:
+def compare(a: Side, b: Side, rule: gate.Rule | None = None) -> Comparison:
     """Compare b with a; UsageError if they share no test images or have other classes."""
-    rule, whole = rule or Rule(), (a, b)
+    rule, whole = rule or gate.Rule(), (a, b)
     a, b, left_out = judged(a, b)
     n, right_a, right_b, gained, lost = _counts(a.right, b.right)
-    answers = Answers.of(a.ledger.labels, a.answers, b.answers, rule.metric)
+    answers = gate.Answers.of(a.ledger.labels, a.answers, b.answers, rule.metric)
     interval, classes, scores = answers.interval(), _per_class(a, b), answers.scores()
-    verdict, reasons = decide(rule, interval, classes, answers)
+    verdict, reasons = gate.decide(rule, interval, classes, answers)
     return Comparison(
         a=a.name,
         b=b.name,
@@ -98,11 +90,11 @@ def compare(a: Side, b: Side, rule: Rule | None = None) -> Comparison:
         acc_b=right_b / n,
         diff=(right_b - right_a) / n,
         ci=interval,
-        mcnemar_p=mcnemar_p(gained, lost),
+        mcnemar_p=gate.mcnemar_p(gained, lost),
         wrong_to_right=gained,
         right_to_wrong=lost,
         per_class=classes,
-        minimum_detectable=minimum_detectable(n, gained, lost),
+        minimum_detectable=gate.minimum_detectable(n, gained, lost),
         verdict=verdict,
         reasons=reasons,
         margin=rule.margin,
@@ -114,29 +106,21 @@ def compare(a: Side, b: Side, rule: Rule | None = None) -> Comparison:
     )
 
 
-def _per_class(a: Side, b: Side) -> tuple[ClassChange, ...]:
+def _per_class(a: Side, b: Side) -> tuple[gate.ClassChange, ...]:
     rows = []
     for label, class_name in enumerate(a.class_names):
         here = a.ledger.labels == label
         n, right_a, right_b, gained, lost = _counts(a.right[here], b.right[here])
         of_n = (right_a / n, right_b / n, (right_b - right_a) / n) if n else (None, None, None)
         acc_a, acc_b, diff = of_n
-        p = mcnemar_p(gained, lost)
-        rows.append(ClassChange(label, class_name, n, acc_a, acc_b, diff, p))
+        p = gate.mcnemar_p(gained, lost)
+        rows.append(gate.ClassChange(label, class_name, n, acc_a, acc_b, diff, p))
     return tuple(rows)
 
 
 def _counts(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[int, int, int, int, int]:
     """Images, those that a and that b get right, and those that only b and only a does."""
     return len(a), int(a.sum()), int(b.sum()), int((b & ~a).sum()), int((a & ~b).sum())
-
-
-def _hint(a: Side, b: Side) -> str:
-    """How two versions without a common test image can be compared."""
-    for side in (a, b):
-        if side.trained_on is None:
-            return f"train {side.name} again: it keeps no digests of its training images"
-    return "mindtrace registry evaluate REF --config FILE  # tests a version on other images"
 
 
 def _notes(a: Side, b: Side, common: int, left_out: int) -> tuple[str, ...]:

@@ -98,8 +98,10 @@ def revision_of(connection: sqlite3.Connection) -> str | None:
     return None if row is None else str(row[0])
 
 
-def before_writing(database: Path) -> None:
-    """StoreError for a newer schema; a copy of the database, announced, for an older one."""
+def before_writing(database: Path) -> bool:
+    """StoreError for a newer schema, a copy, announced, of an older one; whether it has WAL."""
+    # By SQLite, because opening and closing the file ourselves would drop every lock that this
+    # process holds on it (POSIX), and a reader may be open.
     with closing(sqlite3.connect(database, timeout=30)) as connection:
         revision = revision_of(connection)
         age = "current" if revision is None else age_of(revision)
@@ -109,6 +111,7 @@ def before_writing(database: Path) -> None:
         if age == "older":
             kept = keep_copy(connection, database, str(revision))
             _LOG.warning("MLflow migrates %s; a copy of it as it was stays: %s", database, kept)
+        return bool(connection.execute("pragma journal_mode").fetchone() == ("wal",))
 
 
 def keep_copy(connection: sqlite3.Connection, database: Path, name: str) -> Path:

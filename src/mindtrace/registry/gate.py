@@ -1,10 +1,9 @@
 """The gate: whether a version may replace another one, and every number that decides it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +56,7 @@ class Answers:
     @classmethod
     def of(
         cls, labels: NDArray[np.int64], a: NDArray[np.int64], b: NDArray[np.int64], metric: str
-    ) -> Answers:
+    ) -> Self:
         """The answers that each version gave, by image."""
         rows = np.stack([labels, a, b], axis=1)
         if metric == "accuracy":  # right or wrong is all that counts
@@ -97,7 +96,7 @@ class Answers:
             count = min(count * (width / max(margin, _ROUNDING)) ** (4 / 3), _MOST_IMAGES)
         return round(count) if count < _MOST_IMAGES else None
 
-    def _with_pairs(self) -> Answers:
+    def _with_pairs(self) -> Self:
         """One image more in each class that only a, and one that only b gets right."""
         # Without any change the interval would shrink to nothing.
         classes = max(2, int(self.cells.max()) + 1)
@@ -105,7 +104,7 @@ class Answers:
         wrong = (there + 1) % classes
         cells = (self.cells, np.stack([there, wrong, there], 1), np.stack([there, there, wrong], 1))
         counts = np.concatenate([self.counts, np.ones(2 * len(there))])
-        return Answers(np.concatenate(cells), counts, self.metric)
+        return type(self)(np.concatenate(cells), counts, self.metric)
 
     def _score(self, drawn: NDArray[np.floating | np.integer], side: int) -> NDArray[np.float64]:
         """The metric of one version (1 or 2) in each row of counts by cell."""

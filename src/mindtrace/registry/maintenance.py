@@ -70,10 +70,7 @@ class Exported:
 
 
 def verify(settings: Settings, ref: str | None = None) -> list[Verification]:
-    """Check one version (the champion for None) and the aliases of its model, or a folder.
-
-    What is wrong stands in the `faults` of what comes back; nothing is raised for it.
-    """
+    """Check a version (None: the champion) and its model's aliases, or a folder; raises nothing."""
     reference = parse_reference(ref)
     if reference.folder is not None:
         folder = locate(settings, ref).folder
@@ -99,10 +96,8 @@ def require_verified(found: Sequence[Verification], *, named: bool) -> None:
         first = wrong[0]
         faults = "; ".join(first.faults) or "it has no bundle: mindtrace did not register it"
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise VerdictError(
-            f"{first.subject}: {faults}{more}",
-            hint="restore the files from a copy, or train and register again",
-        )
+        hint = "restore the files from a copy, or train and register again"
+        raise VerdictError(f"{first.subject}: {faults}{more}", hint=hint)
 
 
 def export(settings: Settings, ref: str, folder: Path | str) -> Exported:
@@ -154,10 +149,8 @@ def delete(settings: Settings, ref: str) -> Removal:
     reader = open_reader(settings)
     row = find(settings, reader, ref)
     if CHAMPION in row.aliases or ChampionLog(reader, row.name).champion() == row.version:
-        raise ConflictError(
-            f"{row.name}/{row.version} is the champion",
-            hint=f"mindtrace registry history {row.name}",
-        )
+        message = f"{row.name}/{row.version} is the champion"
+        raise ConflictError(message, hint=f"mindtrace registry history {row.name}")
     _delete(settings, open_store(settings), row)
     digest = row.own_tags.get("bundle_digest", "")
     return Removal(row.name, row.version, row.created_at, digest, removed=True)

@@ -1,21 +1,16 @@
 """Names and places that the writers and the readers of the registry share."""
 
-from __future__ import annotations
-
 import os
 import re
 import sqlite3
 import unicodedata
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mindtrace.config.sections import PHOTO_SOURCES
+from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path
 from mindtrace.errors import StoreError
-
-if TYPE_CHECKING:
-    from mindtrace.config.settings import Settings
 
 # Of a registered model, and of an alias.
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"

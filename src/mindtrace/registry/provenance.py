@@ -1,23 +1,17 @@
 """Where a version comes from: software, machine, time, person, code; flat text for its tags."""
 
-from __future__ import annotations
-
 import getpass
 import hashlib
 import platform
 import subprocess
-from datetime import datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from mindtrace.config.settings import Settings
 from mindtrace.registry.names import PREFIX
 from mindtrace.system import processor
 from mindtrace.version import VERSION
-
-if TYPE_CHECKING:
-    from mindtrace.config.settings import Settings
 
 GIT_TIMEOUT = 5.0  # seconds
 _PACKAGE = Path(__file__).parents[1]
@@ -91,15 +85,6 @@ def run_tags(settings: Settings, name: str, job_id: str | None, source: str) -> 
         f"with seed {settings.train.seed}, for the model {name}.",
     }
     return {key: value for key, value in tags.items() if value is not None}
-
-
-def times(started_at: datetime, ended_at: datetime) -> dict[str, str]:
-    """Start, end (UTC, ISO 8601) and the seconds between."""
-    return {
-        "started_at": started_at.isoformat(timespec="milliseconds"),
-        "ended_at": ended_at.isoformat(timespec="milliseconds"),
-        "duration_s": f"{(ended_at - started_at).total_seconds():.3f}",
-    }
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -13,31 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 
 from mindtrace.bundle import manifest
 from mindtrace.bundle.bundle import ONNX_FILE, Contents, weights_digest, write_contents
 from mindtrace.bundle.predictor import Predictor
+from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path
 from mindtrace.errors import NotFoundError, StoreError
+from mindtrace.preprocess import ImageSpec
 from mindtrace.registry.champions import ONE_CLASS, ensure_model, promote_first_version
 from mindtrace.registry.names import BUNDLE, CHAMPION, METRIC, PREFIX
-from mindtrace.registry.provenance import (
-    code_digest,
-    environment,
-    git_state,
-    run_name,
-    times,
-    who,
-)
+from mindtrace.registry.provenance import code_digest, environment, git_state, run_name, who
 from mindtrace.registry.reader import ModelVersion
 from mindtrace.registry.store import End, Run, Store, if_there, store_errors, upload
 from mindtrace.system import sync
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion as MlflowVersion
-
-    from mindtrace.config.settings import Settings
-    from mindtrace.preprocess import ImageSpec
     from mindtrace.training.fit import TrainResult
 
 
@@ -62,7 +54,9 @@ def register(
     pretrained = result.model.model_config.pretrained
     metadata = {
         **environment(),
-        **times(result.started_at, result.ended_at),
+        "started_at": result.started_at.isoformat(timespec="milliseconds"),
+        "ended_at": result.ended_at.isoformat(timespec="milliseconds"),
+        "duration_s": f"{(result.ended_at - result.started_at).total_seconds():.3f}",
         **git_state(),
         "who": who(),
         "seed": str(settings.train.seed),

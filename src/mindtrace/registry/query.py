@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple, NoReturn
 
-from mindtrace.errors import UsageError, listed, nearest
+from mindtrace.errors import UsageError, listed, meant
 from mindtrace.registry.names import LATEST, METRIC, PREFIX
 
 Kind = Literal["number", "text", "time", "alias", "mixed"]
@@ -41,21 +41,11 @@ METRICS = (
     *("train_loss", "val_loss", "val_acc", "val_balanced_accuracy", "val_f1_macro"),
     *("test_loss", "test_acc", "test_balanced_accuracy", "test_f1_macro"),
 )
-OUR_TAGS: Mapping[str, Kind] = {
-    "data_digest": "text",
-    "test_digest": "text",
-    "bundle_digest": "text",
-    "weights_digest": "text",
-    "config_digest": "text",
-    "seed": "number",
-    "best_epoch": "number",
-    "duration_s": "number",
-    "parent": "text",
-    "job_id": "text",
-    "who": "text",
-    "git_commit": "text",
-    "platform": "text",
-}
+_NUMBERS = ("seed", "best_epoch", "duration_s")
+OUR_TAGS = (
+    *("data_digest", "test_digest", "bundle_digest", "weights_digest", "config_digest"),
+    *(*_NUMBERS, "parent", "job_id", "who", "git_commit", "platform"),
+)
 NAMES = (*COLUMNS, *METRICS, *OUR_TAGS)
 # Whatever a run or another tool has written.
 FREE: Mapping[str, tuple[Group, Kind]] = {
@@ -192,7 +182,7 @@ def find_field(text: str) -> Field | None:
     if text in METRICS:
         return Field("metric", text, "number")
     if text in OUR_TAGS:
-        return Field("tag", PREFIX + text, OUR_TAGS[text])
+        return Field("tag", PREFIX + text, "number" if text in _NUMBERS else "text")
     group, _, name = text.partition(".")
     if name and group in FREE:
         return Field(FREE[group][0], name, FREE[group][1])
@@ -254,8 +244,8 @@ class _Where:
         self._fields.append(field)
         sign = self._next()
         if sign.kind != "operator" or sign.text not in OPERATORS:
-            meant = _MEANT.get(sign.text)
-            tail = f", write '{meant}'" if meant else f": one of {' '.join(OPERATORS)}"
+            right = _MEANT.get(sign.text)
+            tail = f", write '{right}'" if right else f": one of {' '.join(OPERATORS)}"
             self._fail(f"expected an operator after {name.text}, found '{sign.text}'{tail}")
         if field.kind in ("alias", "text") and sign.text not in ("=", "!="):
             self._fail(f"{name.text} is compared with = or != only")
@@ -325,10 +315,9 @@ def _known_field(name: str, option: str, text: str, column: int) -> Field:
         name = f"{group}.{own[1:-1]}"
     field = find_field(name)
     if field is None:
-        close = nearest(name, NAMES)
-        meant = f", did you mean '{close}'?" if close else ";"
+        close = meant(name, NAMES, otherwise=";")
         known = [*NAMES, *(f"{free}.NAME" for free in FREE)]
-        reason = f"unknown field '{name}'{meant} there are: {listed(known, len(known))}"
+        reason = f"unknown field '{name}'{close} there are: {listed(known, len(known))}"
         raise QueryError(option, text, column, reason, len(name))
     return field
 

@@ -94,10 +94,7 @@ class Reader:
     """Answers questions about a registry and changes nothing; StoreError if it cannot be read."""
 
     def __init__(
-        self,
-        connection: sqlite3.Connection,
-        place: str,
-        resolved: Callable[[str], str] = str,
+        self, connection: sqlite3.Connection, place: str, resolved: Callable[[str], str] = str
     ) -> None:
         """Read through a prepared connection; errors name `place`, `resolved` finds locations."""
         self._connection = connection
@@ -217,10 +214,8 @@ class Reader:
             numbers = [int(row[1]) for row in rows]
             if after in numbers:
                 return rows[numbers.index(after) + 1 :][:limit]
-            raise UsageError(
-                f"cursor: version {after} is not among these versions any more",
-                hint="begin again without a cursor",
-            )
+            message = f"cursor: version {after} is not among these versions any more"
+            raise UsageError(message, hint="begin again without a cursor")
         return self._rows(f"{sql} limit ?", *values, limit)
 
     def _complete(self, row: tuple[Any, ...]) -> ModelVersion:

@@ -75,10 +75,8 @@ def find(
     """The registered version that `ref` names; a bare number is one of `model_name`."""
     reference = ref if isinstance(ref, Reference) else parse_reference(ref)
     if reference.folder is not None:
-        raise UsageError(
-            f"{ref} is a folder, not a registered version",
-            hint="write NAME, NAME@ALIAS, NAME/VERSION or VERSION",
-        )
+        message = f"{ref} is a folder, not a registered version"
+        raise UsageError(message, hint="write NAME, NAME@ALIAS, NAME/VERSION or VERSION")
     if reference.version is not None and not (reference.name or model_name):
         reference = _named_by_number(settings, reader, reference)
     name = reference.name or model_name or default_model(settings, reader)
@@ -105,10 +103,8 @@ def _named_by_number(settings: Settings, reader: Reader, reference: Reference) -
         return reference
     known = settings.registry.model_name or (text if len(names) == 1 else None)
     if known is not None and reader.version(known, int(text)) is not None:
-        raise UsageError(
-            f"'{text}' is the name of a model and a version of {known}",
-            hint=f"write {text}@{CHAMPION} or {known}/{text}",
-        )
+        message = f"'{text}' is the name of a model and a version of {known}"
+        raise UsageError(message, hint=f"write {text}@{CHAMPION} or {known}/{text}")
     return Reference(name=text, alias=CHAMPION)
 
 
@@ -169,10 +165,8 @@ def locate_version(settings: Settings, reader: Reader, row: ModelVersion) -> Loc
     """The bundle of a version, fetched if it is not on this machine."""
     digest = row.own_tags.get("bundle_digest")
     if digest is None or row.location is None:
-        raise BundleError(
-            f"of {row.name}/{row.version}",
-            "there is none: the version was not registered by mindtrace",
-        )
+        reason = "there is none: the version was not registered by mindtrace"
+        raise BundleError(f"of {row.label}", reason)
     local = file_path(row.location) or _fetched(settings, reader, row.location, digest)
     return Located(local, digest, row)
 

@@ -6,22 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mindtrace.bundle.bundle import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    ModelConfig,
-    read_data,
-    weights_digest,
-)
+import numpy as np
+from safetensors.numpy import load
+
+from mindtrace.bundle import bundle, manifest
+from mindtrace.bundle.bundle import CONFIG_FILE, ModelConfig, read_data
+from mindtrace.bundle.predictions import TestPredictions, digest_rows
 from mindtrace.config.settings import Settings
-from mindtrace.errors import BundleError, UsageError, VerdictError, listed
+from mindtrace.errors import UsageError, VerdictError, listed
 from mindtrace.progress import Progress
+from mindtrace.registry.evaluation import Side, images_for, ordered, read_side
+from mindtrace.registry.provenance import environment, git_state
 from mindtrace.registry.reference import Located, locate, settings_of_bundle
 from mindtrace.system import interruptible
+from mindtrace.utils.system import available_cores
 
 if TYPE_CHECKING:
     from mindtrace.data.datamodule import ImageDataModule
-    from mindtrace.registry.evaluation import Side
     from mindtrace.training.fit import TrainResult
 
 EXACT, NUMERIC, DIVERGED = "EXACT", "NUMERIC", "DIVERGED"
@@ -72,11 +73,6 @@ def reproduce(
     progress: Progress | None = None,
 ) -> Reproduction:
     """Train as the bundle says, with the folders of `settings`; nothing is registered."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    from mindtrace.registry.evaluation import images_for, read_side
-
     if not 0 <= tolerance <= 1:
         raise UsageError(f"tolerance {tolerance}: must be between 0 and 1")
     progress = progress or Progress()
@@ -106,11 +102,9 @@ def reproduce(
         with interrupts.deferred():
             stop = StopOnRequest(interrupts.wanted)
             result = fit(made, data, callbacks=[stop], progress=progress)
-    try:
-        expected = weights_digest(load((located.folder / WEIGHTS_FILE).read_bytes()))
-    except (OSError, SafetensorError) as error:
-        raise BundleError(located.folder, f"{WEIGHTS_FILE}: {error}") from error
-    found = weights_digest(result.model.weights())
+    content = manifest.check_one(located.folder, bundle.WEIGHTS_FILE, located.digest)
+    expected = bundle.weights_digest(load(content))
+    found = bundle.weights_digest(result.model.weights())
     largest, changed = _distance(registered, result, data)
     verdict = DIVERGED
     if found == expected:
@@ -136,11 +130,6 @@ def _distance(
     registered: Side, result: TrainResult, data: ImageDataModule
 ) -> tuple[float | None, int | None]:
     """Largest difference of a probability and count of other answers; None if not comparable."""
-    import numpy as np
-
-    from mindtrace.bundle.predictions import TestPredictions, digest_rows
-    from mindtrace.registry.evaluation import ordered
-
     digests = digest_rows(data.split("test").digests())
     now = ordered(TestPredictions(digests, result.test.labels, result.test.probabilities))
     then = registered.ledger
@@ -158,9 +147,6 @@ def _deviations(
     located: Located, data: ImageDataModule, made: Settings, device: str
 ) -> list[Deviation]:
     """Versions, processor, threads, code and data, where they are not what they were."""
-    from mindtrace.registry.provenance import environment, git_state
-    from mindtrace.utils.system import available_cores
-
     recorded = read_data(located.folder)
     then = {name: str(recorded.get(name)) for name in _DIGESTS}
     digests = data.digests()

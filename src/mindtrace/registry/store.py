@@ -103,20 +103,17 @@ class Store:
     def experiment_id(self, name: str) -> str:
         """The id of an experiment, made where it does not exist."""
         with store_errors(self.uri):
-            found = self.client.get_experiment_by_name(name)
-            if found is not None:
-                return str(found.experiment_id)
-            try:
+            if (found := self.client.get_experiment_by_name(name)) is None:
                 # A database stores no files, so they go below ROOT; a server stores its own.
                 is_server = self.uri.startswith(_SERVERS)
                 location = None if is_server else (self.root / ARTIFACTS).as_uri()
-                return str(self.client.create_experiment(name, location))
-            except MlflowException:
-                # Another process may have made it meanwhile.
-                again = self.client.get_experiment_by_name(name)
-                if again is None:
-                    raise
-                return str(again.experiment_id)
+                try:
+                    return str(self.client.create_experiment(name, location))
+                except MlflowException:
+                    # Another process may have made it meanwhile.
+                    if (found := self.client.get_experiment_by_name(name)) is None:
+                        raise
+            return str(found.experiment_id)
 
     def resolved(self, location: str) -> str:
         """A stored location, also `runs:/RUN/...`, as it is with this ROOT in force."""
@@ -209,10 +206,8 @@ def if_there(ask: Callable[[], T]) -> T | None:
 
 def _prepare(database: Path, uri: str) -> None:
     """Make the tables once, however many processes begin together, and set WAL."""
-    if database.stat().st_size > 0:
-        before_writing(database)
-        if _is_wal(database):
-            return
+    if database.stat().st_size > 0 and before_writing(database):
+        return
     making = making_marker(database)
     with file_lock(database.parent / f".{database.name}.lock"):
         if making.exists():
@@ -226,13 +221,6 @@ def _prepare(database: Path, uri: str) -> None:
         making.unlink(missing_ok=True)
         with closing(sqlite3.connect(database, timeout=30)) as connection:
             connection.execute("pragma journal_mode = wal")
-
-
-def _is_wal(database: Path) -> bool:
-    # By SQLite, because opening and closing the file ourselves would drop every lock that this
-    # process holds on it (POSIX), and a reader may be open.
-    with closing(sqlite3.connect(database, timeout=30)) as connection:
-        return bool(connection.execute("pragma journal_mode").fetchone() == ("wal",))
 
 
 def ping(uri: str) -> None:

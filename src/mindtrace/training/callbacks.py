@@ -90,14 +90,7 @@ class ProgressCallback(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._began = time.perf_counter()
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *about: Any) -> None:
         epoch = trainer.current_epoch
         self._progress.advanced(epoch + 1, trainer.global_step - epoch * self._steps)
 
@@ -122,9 +115,7 @@ class StopOnRequest(pl.Callback):
     def __init__(self, wanted: Callable[[], BaseException | None]) -> None:
         self._wanted = wanted
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, *about: Any) -> None:
         self.check()
 
     def check(self) -> None:

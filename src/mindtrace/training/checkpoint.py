@@ -1,6 +1,5 @@
 """`last.ckpt`, from which an interrupted training goes on, and what it belongs to."""
 
-import configparser
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from mindtrace.bundle.bundle import EARLIER_RULE
+from mindtrace.config.ini import read_ini
 from mindtrace.config.sections import default_texts
 from mindtrace.errors import ConflictError, NotFoundError, TrainingError, UsageError
 from mindtrace.system import atomic_write, file_lock, sync
@@ -33,11 +33,8 @@ class Identity:
 
     def values(self) -> dict[str, str]:
         """The configuration's values by `section.key`, as text."""
-        parser = configparser.ConfigParser(interpolation=None, delimiters="=")
-        parser.read_string(self.config)
-        return {
-            f"{section}.{key}": value for section in parser for key, value in parser.items(section)
-        }
+        entries = read_ini(self.config, "", Path()).entries
+        return {f"{section}.{key}": entry.text for (section, key), entry in entries.items()}
 
 
 class Checkpoints(Checkpoint):
@@ -56,10 +53,9 @@ class Checkpoints(Checkpoint):
             sync(self._folder)
         except (OSError, RuntimeError) as error:  # torch's writer raises its own
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise TrainingError(
-                f"cannot write the checkpoint {self._folder / LAST}: {reason}",
-                hint="free some space or set [DIR_PATHS] CHECKPOINTS; the one before is whole",
-            ) from error
+            message = f"cannot write the checkpoint {self._folder / LAST}: {reason}"
+            hint = "free some space or set [DIR_PATHS] CHECKPOINTS; the one before is whole"
+            raise TrainingError(message, hint=hint) from error
         finally:
             part.unlink(missing_ok=True)
 
@@ -140,7 +136,5 @@ def require_same(found: Identity, wanted: Identity) -> None:
     if found.data_digest != wanted.data_digest:
         differences.append("the images are not those it began with")
     if differences:
-        raise UsageError(
-            f"cannot resume {found.run_id}: {'; '.join(differences)}",
-            hint="give the configuration it began with, or start anew",
-        )
+        message = f"cannot resume {found.run_id}: {'; '.join(differences)}"
+        raise UsageError(message, hint="give the configuration it began with, or start anew")

@@ -68,10 +68,8 @@ def resolve_compute(settings: Settings) -> Settings:
         # This build of torch may lack what the machine has.
         device = device if device in devices() else "cpu"
     elif device not in devices():
-        raise UsageError(
-            f"[compute] device = {device}: torch finds {', '.join(devices())} here",
-            hint=f"--device {devices()[-1]}",
-        )
+        message = f"[compute] device = {device}: torch finds {', '.join(devices())} here"
+        raise UsageError(message, hint=f"--device {devices()[-1]}")
     # A perceptron has too little to multiply for bf16's casts, or for a second thread, to pay.
     convolves = settings.model.name != "mlp"
     threads = compute.threads
