@@ -9,6 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -78,23 +79,16 @@ class _JsonLine(logging.Formatter):
         return json.dumps({"at": at, **vars(record)["fields"]})
 
 
+@dataclass(eq=False)
 class RequestMiddleware:
     """The outermost layer: every answer has a request id, every failure a problem document."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        metrics: Metrics,
-        access_log: AccessLog | None,
-        rules: Rules,
-        paths: Collection[str],
-    ) -> None:
-        self.app = app
-        self.metrics = metrics
-        self.access_log = access_log
-        self.rules = rules
-        # Routes without parameters: a request refused before routing is counted under these.
-        self.paths = frozenset(paths)
+    app: ASGIApp
+    metrics: Metrics
+    access_log: AccessLog | None
+    rules: Rules
+    # Routes without parameters: a request refused before routing is counted under these.
+    paths: Collection[str]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -179,15 +173,14 @@ def request_id(given: bytes | None) -> str:
     return f"{_PREFIX}{next(_NUMBERS):012x}"
 
 
+@dataclass(eq=False)
 class BodyLimit:
     """Refuses bodies longer than the route allows, and too many long bodies at a time."""
 
-    def __init__(self, app: ASGIApp, default: int, by_path: Mapping[str, int]) -> None:
-        self.app = app
-        self.default = default
-        self.by_path = by_path
-        self.held = 0  # bytes of long bodies of requests that are not answered yet
-        self._budget = max(LONG_BODIES, default)
+    app: ASGIApp
+    default: int
+    by_path: Mapping[str, int]
+    held: int = 0  # bytes of long bodies of requests that are not answered yet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -208,7 +201,7 @@ class BodyLimit:
                 raise body_too_long(limit)
             if seen > SHORT_BODY:
                 self.held += seen - max(before, SHORT_BODY)
-                if self.held > self._budget:
+                if self.held > max(LONG_BODIES, self.default):
                     detail = "too many long bodies are on their way at the same time"
                     headers = {"Connection": "close", "Retry-After": "1"}
                     raise Problem(503, detail, headers=headers, kind="overloaded")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,31 +45,27 @@ _TROUBLES: dict[str, tuple[str, str | None]] = {
 }
 
 
+@dataclass(eq=False)
 class ServedModel:
     """Holds the model that answers."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        model_ref: str | None = None,
-        *,
-        allow_label_change: bool = False,
-    ) -> None:
-        self.model: LoadedModel | None = None  # None while there is nothing to serve
-        self.draining = False  # the server stops: not ready, but open requests are answered
-        self.away = False  # the registry does not answer
-        self.trouble = "no-version"  # why there is no model: a key of `_TROUBLES`
+    settings: Settings
+    ref: str | None = None
+    allow_label_change: bool = False
+    model: LoadedModel | None = None  # None while there is nothing to serve
+    draining: bool = False  # the server stops: not ready, but open requests are answered
+    away: bool = False  # the registry does not answer
+    trouble: str = "no-version"  # why there is no model: a key of `_TROUBLES`
+
+    def __post_init__(self) -> None:
         self.swaps = {"ok": 0, "refused": 0, "failed": 0}
-        self.ref = model_ref
-        self._settings = settings
-        self._allow_label_change = allow_label_change
 
     def load(self) -> None:
         """Load the model at start, if it is there."""
         try:
-            opened = open_or_wait(self._settings, self.ref)
+            opened = open_or_wait(self.settings, self.ref)
         except StoreError as error:
-            opened = open_remembered(self._settings, self.ref)
+            opened = open_remembered(self.settings, self.ref)
             if opened is None:
                 raise
             name, self.away = f"{opened[0].model_name}/{opened[0].version}", True
@@ -80,7 +77,7 @@ class ServedModel:
 
     def replace(self, model: LoadedModel, bundle: Bundle) -> None:
         """Serve this model from now on, unless its classes or golden images are wrong."""
-        if self.model is not None and not self._allow_label_change:
+        if self.model is not None and not self.allow_label_change:
             new, served = model.class_names, self.model.class_names
             if new != served:
                 raise BundleError(
@@ -88,8 +85,8 @@ class ServedModel:
                     f"its classes are {listed(new)}, those that are served are {listed(served)}",
                     hint="mindtrace serve --allow-label-change  # if no client relies on them",
                 )
-        model.predictor.formats = self._settings.serve.formats
-        check_golden_images(model, bundle, self._settings.serve.max_pixels)
+        model.predictor.formats = self.settings.serve.formats
+        check_golden_images(model, bundle, self.settings.serve.max_pixels)
         self.model = model
 
     def require_model(self) -> LoadedModel:

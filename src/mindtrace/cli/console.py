@@ -10,25 +10,12 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
+from mindtrace import errors
 from mindtrace.documents import document
-from mindtrace.errors import (
-    BundleError,
-    ConfigError,
-    ConflictError,
-    DataError,
-    DataFolderError,
-    InterruptedByUser,
-    MindtraceError,
-    NotFoundError,
-    StoreError,
-    TrainingError,
-    UsageError,
-    VerdictError,
-    of_system,
-)
+from mindtrace.errors import ConfigError, InterruptedByUser, MindtraceError, of_system
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,17 +24,17 @@ DONE, FAILED, USAGE, VERDICT_NO, NOT_FOUND, CONFLICT = range(6)
 BROKEN_PIPE = 128 + signal.SIGPIPE
 
 EXIT_CODES: dict[type[MindtraceError], int] = {
-    MindtraceError: FAILED,
-    ConfigError: USAGE,
-    UsageError: USAGE,
-    DataError: FAILED,
-    DataFolderError: USAGE,
-    NotFoundError: NOT_FOUND,
-    BundleError: FAILED,
-    TrainingError: FAILED,
-    StoreError: FAILED,
-    ConflictError: CONFLICT,
-    VerdictError: VERDICT_NO,
+    errors.MindtraceError: FAILED,
+    errors.ConfigError: USAGE,
+    errors.UsageError: USAGE,
+    errors.DataError: FAILED,
+    errors.DataFolderError: USAGE,
+    errors.NotFoundError: NOT_FOUND,
+    errors.BundleError: FAILED,
+    errors.TrainingError: FAILED,
+    errors.StoreError: FAILED,
+    errors.ConflictError: CONFLICT,
+    errors.VerdictError: VERDICT_NO,
 }
 #: The table that `mindtrace --help` prints.
 EXIT_CODE_MEANINGS: tuple[tuple[str, str], ...] = (
@@ -133,24 +120,19 @@ def _finite(value: Any) -> Any:
     return value
 
 
+@dataclass(kw_only=True, eq=False)
 class Console:
     """The one object that prints; `terminal`: stdout is one, `live`: stderr is one."""
 
-    def __init__(
-        self,
-        *,
-        json: bool = False,
-        quiet: bool = False,
-        verbose: bool = False,
-        debug: bool = False,
-    ) -> None:
-        self.json = json
-        self.quiet = quiet
-        self.verbose = verbose
-        self.debug = debug
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+
+    def __post_init__(self) -> None:
         self.out = sys.stdout  # alone: while a command runs, `print` goes to stderr
-        self.terminal = is_terminal(self.out) and not json
-        self.live = is_terminal(sys.stderr) and not json and not quiet
+        self.terminal = is_terminal(self.out) and not self.json
+        self.live = is_terminal(sys.stderr) and not self.json and not self.quiet
         for stream in (self.out, sys.stderr):
             _accept_any_file_name(stream)
 

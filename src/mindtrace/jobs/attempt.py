@@ -89,17 +89,15 @@ class Workplace:
         return {name for name in names if is_job_id(name)}
 
 
+@dataclass(eq=False)
 class Attempt:
     """A worker's claim on a job; `journal` (DBOS) raises if it is lost, which DBOS catches."""
 
-    def __init__(
-        self, work: Workplace, journal: Any, job: Job, request: Request, fence: int
-    ) -> None:
-        self.work = work
-        self.job = job
-        self.request = request
-        self.fence = fence
-        self._journal = journal
+    work: Workplace
+    journal: Any
+    job: Job
+    request: Request
+    fence: int
 
     def train(self) -> Outcome | None:
         """Train, blocks: the outcome (`state`, `version`, `error`); None if it is not ours."""
@@ -151,7 +149,7 @@ class Attempt:
     def save(self, **changes: Any) -> None:
         """Record changes of the job."""
         self.job = replace(self.job, **changes)
-        self._journal.set_event(RECORD, self.job.record())
+        self.journal.set_event(RECORD, self.job.record())
 
     def _begin(self, lost: int) -> None:
         started = self.job.started_at or iso_time(datetime.now(UTC))
@@ -208,7 +206,7 @@ class Attempt:
         return ended
 
     def _report(self, name: str, data: Mapping[str, Any]) -> None:
-        self._journal.write_stream(EVENTS, {"event": name, "data": data})
+        self.journal.write_stream(EVENTS, {"event": name, "data": data})
 
     def _report_lines(self, lines: Sequence[bytes]) -> None:
         """Report a training's stderr: the record and events, then the log."""
@@ -235,7 +233,7 @@ class Attempt:
         for name, data in events:
             self._report(name, data)
         if text:
-            self._journal.write_stream(LOG, text)
+            self.journal.write_stream(LOG, text)
 
     def _wanted(self) -> str:
         return self.work.queue.wanted(self.job.job_id, self.fence)

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from mindtrace.errors import StoreError
@@ -40,24 +41,17 @@ def hold_lock(root: Path) -> int | None:
     return None
 
 
+@dataclass(eq=False)
 class WorkerSidecar:
-    """Keeps a worker running while there are jobs."""
+    """Keeps a worker running while there are jobs, once it is started."""
 
-    def __init__(
-        self,
-        root: Path,
-        *,
-        unfinished: Callable[[], bool],
-        config: Callable[[], str],
-        environ: Mapping[str, str],
-        serving: bool,
-    ) -> None:
-        """Starts nothing yet; `config` is INI text without passwords, `environ` has them."""
-        self._root = root
-        self._unfinished = unfinished
-        self._config = config
-        self._environ = environ
-        self._serving = serving
+    root: Path
+    unfinished: Callable[[], bool]
+    config: Callable[[], str]  # INI text without passwords, which `environ` has
+    environ: Mapping[str, str]
+    serving: bool
+
+    def __post_init__(self) -> None:
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -87,7 +81,7 @@ class WorkerSidecar:
             while not self._stopping.is_set():
                 self._wake.clear()
                 try:
-                    if not self._runs() and self._unfinished():
+                    if not self._runs() and self.unfinished():
                         self._begin()
                     fault = ""
                 except (StoreError, OSError) as error:
@@ -112,17 +106,17 @@ class WorkerSidecar:
         return False
 
     def _begin(self) -> None:
-        lock = hold_lock(self._root)
+        lock = hold_lock(self.root)
         if lock is None:
             return  # another server's worker takes the jobs
         try:
-            folder = self._root / "jobs"
+            folder = self.root / "jobs"
             config = folder / _CONFIG
-            config.write_text(self._config(), encoding="utf-8")
+            config.write_text(self.config(), encoding="utf-8")
             self._worker = subprocess.Popen(
-                worker_command(config, lock, serving=self._serving),
+                worker_command(config, lock, serving=self.serving),
                 cwd=folder,
-                env=dict(self._environ),
+                env=dict(self.environ),
                 stdin=subprocess.PIPE,  # closes when we die
                 stdout=subprocess.DEVNULL,
                 process_group=0,  # Ctrl-C at the terminal reaches us only; we pass it on
