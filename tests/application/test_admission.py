@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 from tests.application.conftest import PNG, Serve, png
 
+from mindtrace.application import middleware
 from mindtrace.application.admission import Admission
 from mindtrace.application.middleware import SHORT_BODY, BodyLimit
 from mindtrace.application.problems import Problem
@@ -215,7 +216,7 @@ def test_a_large_image_does_not_hold_up_the_others(client: httpx.Client) -> None
     assert probes >= 5
 
 
-def test_long_bodies_share_what_memory_is_set_aside() -> None:
+def test_long_bodies_share_what_memory_is_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
     go = asyncio.Event()
 
     async def inner(_: Any, receive: Any, __: Any) -> None:
@@ -223,8 +224,8 @@ def test_long_bodies_share_what_memory_is_set_aside() -> None:
             pass
         await go.wait()
 
-    limit = BodyLimit(inner, default=8 * SHORT_BODY, by_path={})
-    limit._budget = 5 * SHORT_BODY
+    monkeypatch.setattr(middleware, "LONG_BODIES", 5 * SHORT_BODY)
+    limit = BodyLimit(inner, default=4 * SHORT_BODY, by_path={})
 
     async def ask() -> int | None:
         left = [b"x" * SHORT_BODY] * 3

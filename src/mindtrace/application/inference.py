@@ -19,20 +19,12 @@ from starlette.datastructures import State
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from mindtrace.application import bodies
+from mindtrace.application import bodies, schemas
 from mindtrace.application.admission import Admission, Result, Wanted, always, overloaded
 from mindtrace.application.metrics import Metrics
 from mindtrace.application.middleware import AccessLog, Reply, request_id, send_problem
 from mindtrace.application.problems import Problem
-from mindtrace.application.schemas import (
-    INFERENCE_BODY,
-    MAX_IMAGES,
-    Answer,
-    Answers,
-    ManyImages,
-    OneImage,
-    problems,
-)
+from mindtrace.application.schemas import MAX_IMAGES, ManyImages, OneImage, problems
 from mindtrace.application.security import Rules
 from mindtrace.application.served_model import ServedModel
 from mindtrace.config.sections import ServeSettings
@@ -61,9 +53,9 @@ router = APIRouter(tags=["inference"])
 @router.post(
     ROUTE,
     summary="Classify images",
-    response_model=Answer | Answers,
+    response_model=schemas.Answer | schemas.Answers,
     responses=problems(413, 415, 503, 504),
-    openapi_extra={"requestBody": INFERENCE_BODY},
+    openapi_extra={"requestBody": schemas.INFERENCE_BODY},
 )
 async def inference(
     request: Request,
@@ -216,10 +208,7 @@ def require_wanted(wanted: Wanted) -> None:
 
 
 def _shown(
-    model: LoadedModel,
-    asked: InferenceRequest,
-    pixels: Pixels,
-    row: NDArray[np.float32],
+    model: LoadedModel, asked: InferenceRequest, pixels: Pixels, row: NDArray[np.float32]
 ) -> dict[str, Any]:
     fields = compose(model, row.tolist(), asked.top_k)
     if asked.show_input:

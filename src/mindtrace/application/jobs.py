@@ -118,13 +118,9 @@ def list_jobs(
 ) -> JSONResponse:
     """A page of jobs."""
     jobs = _queue(request).list(limit + 1, cursor)
-    more = len(jobs) > limit
-    return JSONResponse(
-        {
-            "items": [job.document() for job in jobs[:limit]],
-            "next_cursor": jobs[limit - 1].job_id if more else None,
-        }
-    )
+    items = [job.document() for job in jobs[:limit]]
+    next_cursor = jobs[limit - 1].job_id if len(jobs) > limit else None
+    return JSONResponse({"items": items, "next_cursor": next_cursor})
 
 
 @router.get("/jobs/{job_id}", summary="A job", response_model=Job, responses=problems(404, 503))
@@ -184,11 +180,8 @@ async def _stream(request: Request, job_id: str, after: int) -> AsyncIterator[by
             continue
         away = False
         for event in found:
-            yield format_sse_event(
-                data_str=json.dumps(event.data, allow_nan=False),
-                event=event.name,
-                id=str(event.id),
-            )
+            data = json.dumps(event.data, allow_nan=False)
+            yield format_sse_event(data_str=data, event=event.name, id=str(event.id))
             after, heard = event.id, time.monotonic()
             if event.name == END:
                 return

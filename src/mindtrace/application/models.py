@@ -8,19 +8,9 @@ from pydantic import AfterValidator, BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from mindtrace.application import bodies
+from mindtrace.application import bodies, schemas
 from mindtrace.application.problems import Problem, kind_of
-from mindtrace.application.schemas import (
-    ComparisonItem,
-    HistoryItem,
-    ModelItem,
-    Page,
-    PromoteRequest,
-    PromotionItem,
-    RollbackRequest,
-    VersionItem,
-    problems,
-)
+from mindtrace.application.schemas import Page, problems
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import shown
 from mindtrace.documents import document
@@ -68,12 +58,10 @@ def _json_body(shape: type[BaseModel], example: dict[str, Any]) -> dict[str, Any
 
 
 @router.get(
-    "", summary="Registered models", response_model=Page[ModelItem], responses=problems(503)
+    "", summary="Registered models", response_model=Page[schemas.ModelItem], responses=problems(503)
 )
 def list_models(
-    request: Request,
-    limit: Limit = 20,
-    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    request: Request, limit: Limit = 20, cursor: Annotated[str | None, Query(max_length=64)] = None
 ) -> JSONResponse:
     """Models by name, each with its champion and its newest version."""
     settings = request.app.state.settings
@@ -85,7 +73,7 @@ def list_models(
 @router.get(
     "/{name}/versions",
     summary="Versions of a model",
-    response_model=Page[VersionItem],
+    response_model=Page[schemas.VersionItem],
     responses=problems(404, 422, 503),
 )
 def list_versions(
@@ -109,7 +97,7 @@ def list_versions(
 @router.get(
     "/{name}/versions/{version}",
     summary="All about one version",
-    response_model=VersionItem,
+    response_model=schemas.VersionItem,
     responses=problems(404, 503),
 )
 def show_version(
@@ -144,7 +132,7 @@ def report_file(
 @router.get(
     "/{name}/compare",
     summary="Two versions on one test set",
-    response_model=ComparisonItem,
+    response_model=schemas.ComparisonItem,
     responses=problems(404, 409, 503),
 )
 def compare_versions(request: Request, name: Name, a: Version, b: Version) -> JSONResponse:
@@ -163,7 +151,7 @@ def compare_versions(request: Request, name: Name, a: Version, b: Version) -> JS
 @router.get(
     "/{name}/history",
     summary="Champions",
-    response_model=Page[HistoryItem],
+    response_model=Page[schemas.HistoryItem],
     responses=problems(404, 503),
 )
 def history(request: Request, name: Name, limit: Limit = 20, cursor: Cursor = None) -> JSONResponse:
@@ -178,13 +166,13 @@ def history(request: Request, name: Name, limit: Limit = 20, cursor: Cursor = No
 @router.post(
     "/{name}/promote",
     summary="Make a version champion",
-    response_model=PromotionItem,
+    response_model=schemas.PromotionItem,
     responses=_CHANGES,
-    openapi_extra=_json_body(PromoteRequest, {"version": 2}),
+    openapi_extra=_json_body(schemas.PromoteRequest, {"version": 2}),
 )
 async def promote(request: Request, name: Name) -> JSONResponse:
     """Champion against challenger; 409 with the verdict where the gate says no."""
-    asked = await _read(request, PromoteRequest)
+    asked = await _read(request, schemas.PromoteRequest)
     words = [f"{name}/{asked.version}"]
     words += [] if asked.margin is None else ["--margin", str(asked.margin)]
     words += ["--dry-run"] * asked.dry_run + ["--force"] * asked.force
@@ -194,13 +182,13 @@ async def promote(request: Request, name: Name) -> JSONResponse:
 @router.post(
     "/{name}/rollback",
     summary="Put the champion before back",
-    response_model=HistoryItem,
+    response_model=schemas.HistoryItem,
     responses=_CHANGES,
-    openapi_extra=_json_body(RollbackRequest, {}),
+    openapi_extra=_json_body(schemas.RollbackRequest, {}),
 )
 async def rollback(request: Request, name: Name) -> JSONResponse:
     """Undo the latest promotion not yet undone; 409 where there is none."""
-    asked = await _read(request, RollbackRequest)
+    asked = await _read(request, schemas.RollbackRequest)
     return await run_in_threadpool(_change, request, name, "rollback", asked.reason, [name])
 
 

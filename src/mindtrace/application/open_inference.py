@@ -7,6 +7,7 @@ import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from mindtrace.application.open_inference_schemas import (
 )
 from mindtrace.application.problems import Problem
 from mindtrace.application.schemas import MAX_IMAGES, problems
+from mindtrace.config.sections import ServeSettings
 from mindtrace.errors import ImageError, NotFoundError
 from mindtrace.preprocess import ImageSpec
 from mindtrace.service.predict import LoadedModel
@@ -74,10 +76,7 @@ async def v2_ready(request: Request) -> ServerReady:
 
 
 @router.get(
-    "/models/{name}",
-    summary="The model",
-    response_model_exclude_none=True,
-    responses=_UNREADY,
+    "/models/{name}", summary="The model", response_model_exclude_none=True, responses=_UNREADY
 )
 async def v2_model(request: Request, name: str) -> ModelMetadata:
     """What it takes and gives: one of the two inputs, any of the outputs."""
@@ -172,13 +171,8 @@ def _metadata(model: LoadedModel) -> ModelMetadata:
 
     def tensors(kinds: dict[str, Kind]) -> list[TensorMetadata]:
         return [
-            TensorMetadata(
-                name=name,
-                datatype=kinds[name],
-                shape=shapes[name],
-                parameters=about.get(name),
-            )
-            for name in kinds
+            TensorMetadata(name=name, datatype=kind, shape=shapes[name], parameters=about.get(name))
+            for name, kind in kinds.items()
         ]
 
     return ModelMetadata(
@@ -196,11 +190,7 @@ async def _infer(request: Request, name: str, version: str | None = None) -> Res
     if not is_light(model):
         state.admission.require_free_place()
     body = await request.body()
-    spec, max_pixels = model.predictor.model_config.spec, state.settings.serve.max_pixels
-
-    def run(asked: InferRequest, wanted: Wanted) -> tuple[Response, list[str]]:
-        return _run(model, asked, max_pixels, wanted)
-
+    spec, run = model.predictor.model_config.spec, partial(_run, model, state.settings.serve)
     return await classify(state, model, body, lambda: read_infer(body, length, spec), run)
 
 
@@ -359,7 +349,7 @@ def _wrong(reason: str) -> Problem:
 
 
 def _run(
-    model: LoadedModel, asked: InferRequest, max_pixels: int, wanted: Wanted
+    model: LoadedModel, limits: ServeSettings, asked: InferRequest, wanted: Wanted
 ) -> tuple[Response, list[str]]:
     """The answer, and the classes in it, which are counted."""
     parts = []
@@ -367,7 +357,7 @@ def _run(
         for start in range(0, len(asked.pixels), BATCH):
             require_wanted(wanted)
             parts.append(model.predictor.run_input(asked.pixels[start : start + BATCH]))
-    for place, found in enumerate(predict(model, asked.images, max_pixels, wanted)):
+    for place, found in enumerate(predict(model, asked.images, limits.max_pixels, wanted)):
         if isinstance(found, ImageError):
             raise ImageError(f"image {place}: {found.message}", hint=found.hint) from found
         if isinstance(found, Problem):

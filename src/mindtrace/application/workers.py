@@ -136,7 +136,7 @@ class Supervisor:
             signal.signal(signum, lambda got, _: self._signals.append((got, time.monotonic())))
         try:
             # The first one alone: what is wrong with it is wrong with all.
-            self._start()
+            self._workers.append(Worker(self._listener, self._arguments))
             while not self._signals:
                 self._watch(ready)
             self._drain()
@@ -144,9 +144,6 @@ class Supervisor:
             self._listener.close()  # workers may end before `_drain` closes it
             for worker in self._workers:
                 worker.close()
-
-    def _start(self) -> None:
-        self._workers.append(Worker(self._listener, self._arguments))
 
     def _watch(self, ready: Callable[[], object]) -> None:
         readable, _, _ = select.select([worker.pipe for worker in self._workers], [], [], _TICK)
@@ -160,10 +157,8 @@ class Supervisor:
             ready()
         if self._serving and time.monotonic() >= self._start_at:
             while len(self._workers) < self._settings.workers:
-                self._start()
-        if len(self._workers) == self._settings.workers and all(
-            worker.serves for worker in self._workers
-        ):
+                self._workers.append(Worker(self._listener, self._arguments))
+        if sum(worker.serves for worker in self._workers) == self._settings.workers:
             self._complete, self._pause = True, 0.0
 
     def _replace(self, worker: Worker) -> None:

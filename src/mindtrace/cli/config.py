@@ -13,10 +13,7 @@ app = group("Show, check and write configurations.")
 
 
 @command(app, "config show", "config show --config mnist.ini --origin")
-def show(
-    call: Call,
-    origin: bool = flag("--origin", "Say where each value comes from."),
-) -> None:
+def show(call: Call, origin: bool = flag("--origin", "Say where each value comes from.")) -> None:
     """Show every value in force."""
     rows = call.settings().rows()
     columns = ("section", "key", "value", "origin")[: 4 if origin else 3]
@@ -25,31 +22,24 @@ def show(
 
 
 @command(app, "config check mnist.ini", "config check mnist.ini --json")
-def check(
-    call: Call,
-    file: str = argument("FILE", "The INI file to check."),
-) -> None:
+def check(call: Call, file: str = argument("FILE", "The INI file to check.")) -> None:
     """Check a file by itself; every fault is reported."""
     from mindtrace.config.settings import load_settings
 
     load_settings(file, sets=call.sets, environ={})  # the environment plays no part
-    if call.console.json:
-        call.console.document({"path": file, "valid": True})
-    else:
-        call.console.line(f"{file}: no faults")
+    call.console.text({"path": file, "valid": True}, f"{file}: no faults\n")
 
 
 @command(app, "config init", "config init -")
 def init(
-    call: Call,
-    file: str = argument("FILE", "The file to write; - for stdout.", default=_NEW_FILE),
+    call: Call, file: str = argument("FILE", "The file to write; - for stdout.", default=_NEW_FILE)
 ) -> None:
     """Write a file with every setting, its default and what it means."""
     from mindtrace.config.settings import template_ini
 
     text = template_ini()
     if file == "-":
-        call.console.document({"text": text}) if call.console.json else call.console.write(text)
+        call.console.text({"text": text}, text)
         return
     path = Path(file)
     try:
@@ -61,8 +51,5 @@ def init(
     except OSError as error:
         hint = "mindtrace config init -"
         raise UsageError(f"cannot write {path}: {error.strerror}", hint=hint) from error
-    if call.console.json:
-        call.console.document({"path": file})
-    else:
-        call.console.line(file)
-        call.console.next_step(f"mindtrace config check {shlex.quote(file)}")
+    call.console.text({"path": file}, f"{file}\n")
+    call.console.next_step(f"mindtrace config check {shlex.quote(file)}")

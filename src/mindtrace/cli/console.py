@@ -145,11 +145,12 @@ class Console:
         else:
             self.fields(list(pairs))
 
+    def text(self, found: Any, text: str) -> None:
+        """A result that is text: its document with --json, else the text as it stands."""
+        self.document(found) if self.json else self.write(text)
+
     def results(
-        self,
-        documents: Iterable[Any],
-        columns: Sequence[str],
-        rows: Iterable[Sequence[Cell]],
+        self, documents: Iterable[Any], columns: Sequence[str], rows: Iterable[Sequence[Cell]]
     ) -> None:
         """Many results: one document a line with --json, else a table."""
         if self.json:

@@ -143,10 +143,7 @@ def logs(
             ended = not follow or jobs.show(job_id)["state"] in ENDED
             while part := jobs.log(job_id, offset):
                 text = part.decode(errors="replace")
-                if call.console.json:
-                    call.console.document({"text": text})
-                else:
-                    call.console.write(text)
+                call.console.text({"text": text}, text)
                 call.console.write("", flush=True)
                 offset += len(part)
             if ended:

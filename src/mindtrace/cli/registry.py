@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +25,7 @@ _DIGESTS = ("data_digest", "test_digest", "bundle_digest")
 _COLUMNS = ("model_name", "version", "aliases", *_METRICS, "created_at", "run_id", *_DIGESTS)
 # A version that plain MLflow registered has no bundle: `-`.
 _BUNDLE = "bundle"
-_ON_TERMINAL = (
-    "model_name",
-    "version",
-    "aliases",
-    "val_acc",
-    "test_acc",
-    "created_at (UTC)",
-    _BUNDLE,
-)
+_ON_TERMINAL = ("model_name", "version", "aliases", *_METRICS[:2], "created_at (UTC)", _BUNDLE)
 _HISTORY = ("revision", "at", "by", "action", "from", "to", "verdict", "reason", "forced", "gone")
 _COMPARED = (
     *("a", "b", "test_digest", "n", "acc_a", "acc_b", "diff", "ci", "mcnemar_p"),
@@ -76,18 +69,14 @@ def list_versions(
     console = call.console
     from mindtrace.service import registry as service
 
+    count = partial(service.count_versions, settings, name, where)
     if columns is not None:
         names, table = service.list_columns(settings, columns, name, limit, where=where, sort=sort)
         console.results((dict(zip(names, row, strict=True)) for row in table), names, table)
-        _note_rest(
-            console, len(table), limit, lambda: service.count_versions(settings, name, where)
-        )
+        _note_rest(console, len(table), limit, count)
         return
-    found = [
-        document_of(version)
-        for version in service.list_versions(settings, name, limit, where=where, sort=sort)
-    ]
-    count = len(found)
+    listed = service.list_versions(settings, name, limit, where=where, sort=sort)
+    found = [document_of(version) for version in listed]
     if console.terminal and where is None:  # the champions too, however old
         champions = service.list_versions(settings, name, 0, where="alias = champion")
         found += [one for one in map(document_of, champions) if one not in found]
@@ -95,7 +84,7 @@ def list_versions(
         shown = _ON_TERMINAL if console.terminal else _COLUMNS
         rows = [[_cell(fields, column) for column in shown] for fields in found]
         console.results(found, shown, rows)
-        _note_rest(console, count, limit, lambda: service.count_versions(settings, name, where))
+        _note_rest(console, len(listed), limit, count)
     if not found and not console.json:
         console.note("no versions yet" if where is None else "no version matches")
         if where is None:
@@ -304,19 +293,14 @@ def report(
 
 @command(app, "registry export digits bundle/", "registry export digits/2 bundle/")
 def export(
-    call: Call,
-    ref: str = REF,
-    folder: str = argument("DIR", "A new or empty folder."),
+    call: Call, ref: str = REF, folder: str = argument("DIR", "A new or empty folder.")
 ) -> None:
     """Write a version's bundle into a folder and check it."""
     settings = call.reading(ref)
     from mindtrace.registry.maintenance import export as service
 
     done = service(settings, ref, folder)
-    if call.console.json:
-        call.console.document(done)
-        return
-    call.console.line(done.folder)
+    call.console.text(done, f"{done.folder}\n")
     call.console.next_step(f"mindtrace serve --model {shlex.quote(done.folder)}")
 
 

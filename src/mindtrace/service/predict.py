@@ -176,10 +176,7 @@ def until_failure(answers: Iterable[Document]) -> Iterator[Document]:
 
 
 def _predict_batch(
-    model: LoadedModel,
-    images: Sequence[AnyImage],
-    top_k: int,
-    stdin: Callable[[], bytes] | None,
+    model: LoadedModel, images: Sequence[AnyImage], top_k: int, stdin: Callable[[], bytes] | None
 ) -> Iterator[Document]:
     """The answers to a few images."""
     from mindtrace.preprocess import decoded
