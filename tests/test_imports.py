@@ -90,10 +90,10 @@ def test_doctor_loads_neither_what_trains_nor_what_serves(root: Path) -> None:
 def test_predict_loads_neither_torch_nor_lightning_nor_mlflow(
     trained: Path, trained_bundle: Path, tmp_path: Path
 ) -> None:
-    from mindtrace.bundle.predictions import golden_from_json
+    from mindtrace.bundle.predictions import read_golden
 
     golden = (trained_bundle / "golden.json").read_text()
-    (tmp_path / "digit.png").write_bytes(golden_from_json(golden)[0].image)
+    (tmp_path / "digit.png").write_bytes(read_golden(golden)[0].image)
 
     found = loaded(command("predict", str(tmp_path / "digit.png")), trained)
 

@@ -1,18 +1,13 @@
 """JSON documents: each begins with the version of its schema."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from dataclasses import asdict
+from typing import Any
 
 SCHEMA_VERSION = 1
 
 
-def document(result: Mapping[str, Any] | DataclassInstance) -> dict[str, Any]:
+def document(result: Any) -> dict[str, Any]:
     """`result`, a mapping or a dataclass, as a JSON document; its order of fields is kept."""
-    fields = asdict(result) if is_dataclass(result) else result
+    fields = result if isinstance(result, Mapping) else asdict(result)
     return {"schema_version": SCHEMA_VERSION, **fields}

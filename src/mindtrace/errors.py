@@ -109,12 +109,8 @@ class ImageError(DataError):
 
 
 # The command that lists what exists, by the kind of thing.
-_LISTS = {
-    "job": "mindtrace jobs list",
-    "model": "mindtrace registry list",
-    "version": "mindtrace registry list",
-    "alias": "mindtrace registry list",
-}
+_LISTS = dict.fromkeys(("model", "version", "alias"), "mindtrace registry list")
+_LISTS["job"] = "mindtrace jobs list"
 
 
 class NotFoundError(MindtraceError):
@@ -159,10 +155,8 @@ class PortInUseError(ConflictError):
     """The address to serve at is taken."""
 
     def __init__(self, host: str, port: int) -> None:
-        super().__init__(
-            f"cannot listen on {host}:{port}: the port is in use",
-            hint=f"mindtrace serve --port {port + 1}",
-        )
+        message = f"cannot listen on {host}:{port}: the port is in use"
+        super().__init__(message, hint=f"mindtrace serve --port {port + 1}")
         self.host = host
         self.port = port
 

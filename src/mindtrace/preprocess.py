@@ -146,9 +146,8 @@ def open_pixels(
         image = opened(io.BytesIO(data), max_pixels, formats)
         width, height = image.size
         if width * height > max_pixels:
-            raise ImageError(
-                f"image of {width} x {height} pixels: more than {max_pixels:,}", hint=_TOO_LARGE
-            )
+            message = f"image of {width} x {height} pixels: more than {max_pixels:,}"
+            raise ImageError(message, hint=_TOO_LARGE)
         if max(width, height) > MAX_SIDE:
             raise ImageError(f"image of {width} x {height} pixels: too long and thin")
         image.load()

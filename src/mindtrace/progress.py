@@ -20,9 +20,7 @@ class EpochReport:
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Self:
         """From an event's JSON, which has null where a diverging training measured no number."""
-        metrics = {
-            name: nan if value is None else value for name, value in fields["metrics"].items()
-        }
+        metrics = {name: nan if x is None else x for name, x in fields["metrics"].items()}
         given = {"seconds": 0.0, "best": False, "monitor": "val_acc", **fields}
         names = ("epoch", "max_epochs", "seconds", "best", "monitor")
         return cls(metrics=metrics, **{name: given[name] for name in names})

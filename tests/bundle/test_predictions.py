@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from mindtrace.bundle.predictions import (
     GoldenCase,
     TestPredictions,
-    golden_from_json,
-    golden_to_json,
+    golden_json,
     largest_difference,
+    read_golden,
 )
 
 RANDOM = np.random.default_rng(0)
@@ -87,7 +87,7 @@ def answer(shift: float, to: int = 2) -> Callable[[bytes], np.ndarray]:
 
 def test_golden_cases_come_back_bit_for_bit() -> None:
     exact = GoldenCase(bytes(range(256)), np.array([1 / 3, 2e-38], np.float32))
-    (found,) = golden_from_json(golden_to_json([exact]))
+    (found,) = read_golden(golden_json([exact]))
     assert found.image == exact.image
     assert found.probabilities.tobytes() == exact.probabilities.tobytes()
 
@@ -124,4 +124,4 @@ def test_what_cannot_be_compared_is_infinitely_wrong() -> None:
 )
 def test_a_strange_golden_json_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
-        golden_from_json(text)
+        read_golden(text)

@@ -13,12 +13,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from mindtrace.bundle import manifest
-from mindtrace.bundle.predictions import (
-    GoldenCase,
-    TestPredictions,
-    golden_from_json,
-    golden_to_json,
-)
+from mindtrace.bundle.predictions import GoldenCase, TestPredictions, golden_json, read_golden
 from mindtrace.config.networks import TORCHVISION
 from mindtrace.errors import BundleError
 from mindtrace.preprocess import ImageSpec
@@ -133,7 +128,7 @@ def write_contents(folder: Path, contents: Contents) -> None:
     (folder / WEIGHTS_FILE).write_bytes(save(dict(contents.weights)))
     (folder / ONNX_FILE).write_bytes(contents.onnx)
     (folder / MODEL_FILE).write_text(contents.model_config.to_json(), encoding="utf-8")
-    (folder / GOLDEN_FILE).write_text(golden_to_json(contents.golden), encoding="utf-8")
+    (folder / GOLDEN_FILE).write_text(golden_json(contents.golden), encoding="utf-8")
     contents.predictions.write(folder / PREDICTIONS_FILE)
     (folder / CONFIG_FILE).write_text(contents.config, encoding="utf-8")
     (folder / DATA_FILE).write_text(json.dumps(contents.data, indent=2) + "\n", encoding="utf-8")
@@ -149,7 +144,7 @@ def read_bundle(folder: Path, expected_digest: str | None = None) -> Bundle:
         raise BundleError(folder, f"{', '.join(sorted(missing))} is not in the manifest")
     try:
         model_config = ModelConfig.from_json(files[MODEL_FILE].decode())
-        cases = golden_from_json(files[GOLDEN_FILE].decode())
+        cases = read_golden(files[GOLDEN_FILE].decode())
     except ValueError as error:
         raise BundleError(folder, str(error)) from error
     digest = hashlib.sha256(files[manifest.MANIFEST]).hexdigest()

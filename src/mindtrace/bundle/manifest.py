@@ -60,11 +60,9 @@ def _manifest(folder: Path, expected_digest: str | None) -> tuple[bytes, _Entrie
     manifest = _read(folder, MANIFEST)
     found = _sha256(manifest)
     if expected_digest not in (None, found):
-        raise BundleError(
-            folder,
-            f"{MANIFEST} has digest {found[:12]}, the registry says {str(expected_digest)[:12]}",
-            hint="the files are not what was registered; restore them or register again",
-        )
+        known = f"the registry says {str(expected_digest)[:12]}"
+        hint = "the files are not what was registered; restore them or register again"
+        raise BundleError(folder, f"{MANIFEST} has digest {found[:12]}, {known}", hint=hint)
     try:
         parsed = json.loads(manifest)
         if (version := parsed["format_version"]) != 1:

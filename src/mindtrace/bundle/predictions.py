@@ -29,7 +29,7 @@ class GoldenCase:
     probabilities: NDArray[np.float32]
 
 
-def golden_to_json(cases: Sequence[GoldenCase]) -> str:
+def golden_json(cases: Sequence[GoldenCase]) -> str:
     """The text of `golden.json`."""
     rows = [
         {"image": b64encode(one.image).decode(), "probabilities": one.probabilities.tolist()}
@@ -38,8 +38,8 @@ def golden_to_json(cases: Sequence[GoldenCase]) -> str:
     return json.dumps({"cases": rows}) + "\n"
 
 
-def golden_from_json(text: str) -> tuple[GoldenCase, ...]:
-    """Read `golden.json`; ValueError if it is not what `golden_to_json` writes."""
+def read_golden(text: str) -> tuple[GoldenCase, ...]:
+    """Read `golden.json`; ValueError if it is not what `golden_json` writes."""
     try:
         rows = [(one["image"], one["probabilities"]) for one in json.loads(text)["cases"]]
         return tuple(

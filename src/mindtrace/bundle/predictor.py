@@ -41,11 +41,8 @@ class Predictor:
         except ImageError as error:
             raise BundleError(folder, f"a golden image cannot be read: {error}") from error
         if difference > GOLDEN_TOLERANCE:
-            raise BundleError(
-                folder,
-                f"its golden images are answered with a difference of {difference:.2g}, "
-                f"allowed is {GOLDEN_TOLERANCE:.0e}",
-            )
+            reason = f"its golden images are answered with a difference of {difference:.2g}"
+            raise BundleError(folder, f"{reason}, allowed is {GOLDEN_TOLERANCE:.0e}")
         return predictor
 
     def decode(self, data: bytes, max_pixels: int | None = None) -> NDArray[np.uint8]:
@@ -92,12 +89,9 @@ def open_session(graph: bytes, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(
-        graph,
-        options,
-        providers=["CPUExecutionProvider"],
-        enable_fallback=0,  # else it prints its error and tries the same again
-    )
+    # With its fallback it prints an error and tries the same again.
+    how = {"providers": ["CPUExecutionProvider"], "enable_fallback": 0}
+    return onnxruntime.InferenceSession(graph, options, **how)
 
 
 def _session(bundle: Bundle, threads: int) -> Any:
@@ -112,9 +106,7 @@ def _session(bundle: Bundle, threads: int) -> Any:
     shapes = (inputs.get(INPUT), outputs.get(OUTPUT))
     expected = ([spec.channels, spec.height, spec.width], [classes])
     if shapes != expected:
-        raise BundleError(
-            bundle.folder,
-            f"model.onnx maps {shapes[0]} to {shapes[1]}, model.json says "
-            f"{expected[0]} to {expected[1]}",
-        )
+        reason = f"model.onnx maps {shapes[0]} to {shapes[1]}"
+        known = f"model.json says {expected[0]} to {expected[1]}"
+        raise BundleError(bundle.folder, f"{reason}, {known}")
     return session

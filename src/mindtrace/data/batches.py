@@ -178,16 +178,10 @@ def light(images: Tensor, draws: Tensor) -> Tensor:
     # Where each pixel comes from is one term of its column and one of its row, which
     # costs a quarter of torch's affine_grid.
     grid = images.new_empty((len(images), 2, height, width), dtype=torch.float32)
-    torch.add(
-        (cos * across)[:, None, :],
-        (shift[:, :1] - sin * (height / width) * down)[:, :, None],
-        out=grid[:, 0],
-    )
-    torch.add(
-        (sin * (width / height) * across)[:, None, :],
-        (shift[:, 1:] + cos * down)[:, :, None],
-        out=grid[:, 1],
-    )
+    columns = cos * across, sin * (width / height) * across
+    rows = shift[:, :1] - sin * (height / width) * down, shift[:, 1:] + cos * down
+    for axis, (column, row) in enumerate(zip(columns, rows, strict=True)):
+        torch.add(column[:, None, :], row[:, :, None], out=grid[:, axis])
     return grid_sample(images.float(), grid.permute(0, 2, 3, 1), align_corners=False)
 
 

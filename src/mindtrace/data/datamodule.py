@@ -304,11 +304,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             for stage in STAGES:
                 split = self.split(stage)
                 pairs[stage] = list(zip(split.digests(), split.labels.tolist(), strict=True))
-            self._digests = DataDigests(
-                data_digest=pairs_digest(pair for stage in STAGES for pair in pairs[stage]),
-                test_digest=pairs_digest(pairs["test"]),
-                counts={stage: len(pairs[stage]) for stage in STAGES},
-            )
+            whole = pairs_digest(pair for of_stage in pairs.values() for pair in of_stage)
+            counts: dict[str, int] = {stage: len(of_stage) for stage, of_stage in pairs.items()}
+            self._digests = DataDigests(whole, pairs_digest(pairs["test"]), counts)
         return self._digests
 
     def _pins(self) -> bool:

@@ -144,9 +144,8 @@ class TorchvisionImages(ImageDataModule):
         }
         for found in labels.values():
             if len(found) and not 0 <= found.min() <= found.max() < len(names):
-                raise DataError(
-                    f"{self.source}: label {found.max()}, expected 0 to {len(names) - 1}"
-                )
+                wrong = f"label {found.max()}, expected 0 to {len(names) - 1}"
+                raise DataError(f"{self.source}: {wrong}")
         if not hasattr(parts["train"], "data"):
             images = []
             for stage, part in parts.items():
@@ -161,14 +160,10 @@ class TorchvisionImages(ImageDataModule):
             if len(part.data) != (count := len(labels[stage])):
                 both = f"{len(part.data):,} images, {count:,} labels"
                 raise DataError(f"{self.source}, {stage}: {both}")
-        return _in_memory(
-            self,
-            np.concatenate([self._pixels(part) for part in parts.values()]),
-            np.concatenate(list(labels.values())),
-            {stage: len(found) for stage, found in labels.items()},
-            names,
-            self._about.statistics,
-        )
+        pixels = np.concatenate([self._pixels(part) for part in parts.values()])
+        counts = {stage: len(found) for stage, found in labels.items()}
+        whole = np.concatenate(list(labels.values()))
+        return _in_memory(self, pixels, whole, counts, names, self._about.statistics)
 
     def _pixels(self, part: Any) -> NDArray[np.uint8]:
         """The images of a part in memory: (n, h, w) or (n, h, w, 3)."""
@@ -308,16 +303,9 @@ class MNIST(TorchvisionImages):
         data_dir: str | Path | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(
-            type(self).source,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            num_train=num_train,
-            num_val=num_val,
-            pin_memory=pin_memory,
-            data_dir=data_dir,
-            **options,
-        )
+        options |= {"batch_size": batch_size, "num_workers": num_workers, "pin_memory": pin_memory}
+        options |= {"num_train": num_train, "num_val": num_val, "data_dir": data_dir}
+        super().__init__(type(self).source, **options)
 
 
 class FashionMNIST(MNIST):

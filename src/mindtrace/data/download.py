@@ -43,13 +43,10 @@ def _retrieve(
     request = _request(url, mirror)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            with (
-                urlopen(request, timeout=_TIMEOUT_S) as response,
-                Path(filename).open("wb") as file,
-            ):
-                total, done = response.length or 0, 0
+            with urlopen(request, timeout=_TIMEOUT_S) as reply, Path(filename).open("wb") as file:
+                total, done = reply.length or 0, 0
                 report = reporter(progress, text, total)
-                while data := response.read(2**16):
+                while data := reply.read(2**16):
                     file.write(data)
                     done += len(data)
                     report(done)

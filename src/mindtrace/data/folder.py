@@ -176,10 +176,8 @@ def _decode(
     images = decode.new_array(into and into / "images.npy", shape)
     digests = decode.new_array(into and into / "digests.npy", (count, 32))
     report = decode.reporter(data.progress, f"decoding {count:,} images", count)
-    decode.decode_files(
-        *(paths, grey.tolist(), stored, images, digests, report, data.accepted),
-        threads=data.num_workers,
-    )
+    work = (paths, grey.tolist(), stored, images, digests, report, data.accepted)
+    decode.decode_files(*work, threads=data.num_workers)
     division = divide(data, listing, listing.images, labels, digests)
     order = torch.cat([division.parts[stage] for stage in STAGES]).numpy()
     counts = {stage: len(division.parts[stage]) for stage in STAGES}

@@ -127,9 +127,8 @@ def list_folder(folder: Path, formats: Sequence[str], group: str | None) -> List
         reason = f"only one class, '{class_names[0]}'" if class_names else "no sub-folders"
         hint = "; ".join((f"two or more classes are needed: {_LAYOUT}", *notes))
         raise DataFolderError(folder, reason, hint=hint)
-    fault = foreign_class(folder, class_names, classes) or _lack(
-        folder, roots, classes, images, notes
-    )
+    fault = foreign_class(folder, class_names, classes)
+    fault = fault or _lack(folder, roots, classes, images, notes)
     return Listing(folder, tuple(class_names), classes, images, notes, fault)
 
 
@@ -209,9 +208,8 @@ def _subfolders(folder: Path) -> list[str]:
     except FileNotFoundError as error:
         parent = next((path for path in folder.parents if path.is_dir()), Path("/"))
         names = sorted(path.name for path in parent.iterdir() if not path.name.startswith("."))
-        raise DataFolderError(
-            folder, "no such folder", hint=f"{parent} has {listed(names)}"
-        ) from error
+        hint = f"{parent} has {listed(names)}"
+        raise DataFolderError(folder, "no such folder", hint=hint) from error
     except NotADirectoryError as error:
         raise DataFolderError(folder, "not a folder", hint=f"expected {_LAYOUT}") from error
     except OSError as error:

@@ -135,10 +135,8 @@ class ImageClassifier(pl.LightningModule):
         if not self.automatic_optimization:
             return optimizer
         scheduler = LambdaLR(optimizer, lambda step: rate(step) / self.lr)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        by_step = {"scheduler": scheduler, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": by_step}
 
     def on_train_epoch_start(self) -> None:
         """Reset the sum of losses; frozen modules go back to evaluation mode."""

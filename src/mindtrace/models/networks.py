@@ -15,7 +15,7 @@ from mindtrace.config.settings import Settings
 from mindtrace.errors import DownloadError, UsageError
 from mindtrace.models import weights
 from mindtrace.models.classifier import ImageClassifier
-from mindtrace.preprocess import ImageSpec, InputRequirements
+from mindtrace.preprocess import ImageSpec, InputRequirements, Resize
 
 # MNIST's mean and deviation over its 60,000 training images, on the scale of [0, 1].
 _MEAN, _STD = (0.1307,), (0.3081,)
@@ -142,10 +142,9 @@ def resolve_network(settings: Settings) -> tuple[Settings, str | None]:
         requirements = input_requirements(wanted)
         assert requirements is not None
         side = settings.data.image_size
+        sizes = side or requirements.height or 0, side or requirements.width or 0
         try:
-            weights.starting_weights(
-                wanted, side or requirements.height or 0, side or requirements.width or 0
-            )
+            weights.starting_weights(wanted, *sizes)
         except DownloadError as error:
             warning = f"{error.message}: trained from scratch, without pretrained weights"
             values = {f"{section}.{key}": default for section, key, default in settings.recipe()}
@@ -155,9 +154,8 @@ def resolve_network(settings: Settings) -> tuple[Settings, str | None]:
     settings = settings.replace(**values)
     if settings.data.resize == "auto":
         requirements = input_requirements(settings.model)
-        settings = settings.replace(
-            **{"data.resize": (requirements and requirements.resize) or "stretch"}
-        )
+        resize = (requirements and requirements.resize) or "stretch"
+        settings = settings.replace(**{"data.resize": resize})
     return settings, warning
 
 
@@ -175,14 +173,9 @@ def input_requirements(settings: ModelSettings) -> InputRequirements | None:
     if settings.name in OWN_NETWORKS:
         return None
     found = weights.data_config(settings.name, beside)
-    squash = found["crop_mode"] == "squash"
-    rules = InputRequirements(
-        mode="RGB",
-        resize="stretch" if squash else "crop",
-        interpolation=found["interpolation"],
-        crop_pct=found["crop_pct"],
-        min_side=32,
-    )
+    own = {name: found[name] for name in ("interpolation", "crop_pct")}
+    resize: Resize = "stretch" if found["crop_mode"] == "squash" else "crop"
+    rules = InputRequirements(mode="RGB", resize=resize, min_side=32, **own)
     _, height, width = found["input_size"]
     if settings.weights in ("auto", "none"):
         # From scratch it learns from images of any size, unless it is built for one.

@@ -77,11 +77,8 @@ def freeze(network: nn.Module) -> list[nn.Module]:
     head = head_of(network)
     for name, parameter in network.named_parameters():
         parameter.requires_grad = name.startswith(f"{head}.")
-    return [
-        module
-        for name, module in network.named_modules()
-        if name != head and not any(module.children())
-    ]
+    modules = [one for name, one in network.named_modules() if name != head]
+    return [one for one in modules if not any(one.children())]
 
 
 def head_of(network: nn.Module) -> str:

@@ -1,12 +1,12 @@
 """MLflow for a Lightning trainer: a run's metrics, its end, and the public callback."""
 
 import copy
-import dataclasses
 import logging
 import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -182,9 +182,7 @@ class MlflowLightningCallback(pl.Callback):
         assert isinstance(data, ImageDataModule) and isinstance(pl_module, ImageClassifier)
         run.log_dataset(self._settings.data, data.digests())
         # A copy with the best weights: the caller's own model is left as it ended.
-        card = dataclasses.replace(
-            pl_module.model_config, spec=data.spec, class_names=data.class_names
-        )
+        card = replace(pl_module.model_config, spec=data.spec, class_names=data.class_names)
         best = ImageClassifier(copy.deepcopy(pl_module.network), card)
         self._best.restore(best)
         best.cpu()

@@ -140,11 +140,9 @@ class ChampionLog:
         for _ in range(ATTEMPTS):
             entries = self.entries()
             if if_revision is not None and len(entries) != if_revision:
-                raise ConflictError(
-                    f"{self.model_name}: its history is at revision {len(entries)}, "
-                    f"not {if_revision}",
-                    hint=f"mindtrace registry history {self.model_name}",
-                )
+                reason = f"its history is at revision {len(entries)}, not {if_revision}"
+                hint = f"mindtrace registry history {self.model_name}"
+                raise ConflictError(f"{self.model_name}: {reason}", hint=hint)
             yield entries
             time.sleep(random.uniform(0, _LONGEST_PAUSE))
         raise self.lost_race()

@@ -14,7 +14,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from mindtrace.config.urls import file_path, masked
 from mindtrace.registry.names import METRIC, PREFIX, is_log, log_name
-from mindtrace.registry.query import Query
+from mindtrace.registry.query import Query, Sql
 from mindtrace.registry.reader import TABLES, ModelVersion, Reader, prepare
 from mindtrace.registry.store import Store, if_there, pages, store_errors
 
@@ -94,13 +94,7 @@ class ClientReader(Reader):
             return sorted(model.name for model in models)
 
     def _select(
-        self,
-        columns: str,
-        values: Sequence[Any],
-        name: str | None,
-        limit: int,
-        query: Query,
-        after: int | None,
+        self, chosen: Sql, name: str | None, limit: int, query: Query, after: int | None
     ) -> Sequence[tuple[Any, ...]]:
         """Copies versions, the newest first, until `limit` of them meet the query."""
         self._clear()
@@ -120,10 +114,10 @@ class ClientReader(Reader):
                 self._insert("registered_model_aliases", rows)
                 with_aliases.add(model)
             if not is_sorted:
-                found = super()._select(columns, values, name, limit, query, after)
+                found = super()._select(chosen, name, limit, query, after)
                 if len(found) == limit:
                     return found
-        return super()._select(columns, values, name, limit, query, after)
+        return super()._select(chosen, name, limit, query, after)
 
     def _complete(self, row: tuple[Any, ...]) -> ModelVersion:
         run_id = row[2]

@@ -258,10 +258,8 @@ def _gallery(
         yield f'<div class="flip">{image}<span>is <b>{name}</b></span>'
         for side, when in ((a, "before"), (b, "now")):
             answer = escape(side.class_names[side.answers[row]])
-            colour, share = (
-                "up" if side.right[row] else "down",
-                side.ledger.probabilities[row].max(),
-            )
+            colour = "up" if side.right[row] else "down"
+            share = side.ledger.probabilities[row].max()
             yield f'<span class="{colour}">{when}: {answer} ({share:.0%})</span>'
         yield f'<span class="soft">{escape(path)}</span></div>'
     yield "</div>"

@@ -17,7 +17,7 @@ _LOG = logging.getLogger("mindtrace")
 BUSY_TIMEOUT = 5.0  # seconds
 
 
-def making_marker(database: Path) -> Path:
+def making_file(database: Path) -> Path:
     """The file that exists until all tables of a new database are made; they are empty so far."""
     return database.with_name(f".{database.name}.making")
 

@@ -84,10 +84,8 @@ def read_sides(reader: Reader | None, a: Located, b: Located) -> tuple[Side, Sid
     digests = [side.ledger.test_digest for side in (first, second)]
     if digests[0] == digests[1] or reader is None:
         return first, second
-    return (
-        _with_evaluation(reader, a, first, digests[1]),
-        _with_evaluation(reader, b, second, digests[0]),
-    )
+    first = _with_evaluation(reader, a, first, digests[1])
+    return first, _with_evaluation(reader, b, second, digests[0])
 
 
 def read_side(located: Located) -> Side:
@@ -109,9 +107,7 @@ def read_side(located: Located) -> Side:
 def ordered(ledger: TestPredictions) -> TestPredictions:
     """Sorted by (digest, label); equal images have equal answers, so their order is no matter."""
     words = np.ascontiguousarray(ledger.digests).view(">u8")
-    return ledger.rows(
-        np.lexsort((ledger.labels, *(words[:, column] for column in range(3, -1, -1))))
-    )
+    return ledger.rows(np.lexsort((ledger.labels, *words.T[::-1])))
 
 
 def images_for(
@@ -136,10 +132,8 @@ def evaluate(
     progress.stage(f"reading {settings.data.source}")
     data = images_for(settings, card.spec)
     if data.class_names != card.class_names:
-        raise UsageError(
-            f"the images have classes {listed(data.class_names)}; "
-            f"the version knows {listed(card.class_names)}"
-        )
+        known = f"the version knows {listed(card.class_names)}"
+        raise UsageError(f"the images have classes {listed(data.class_names)}; {known}")
     progress.stage(f"answering {len(data.split('test').labels)} images")
     whole = _predictions(predictor, data)
     ledger, note = _judged(located, whole)
@@ -187,9 +181,8 @@ def _predictions(predictor: Predictor, data: ImageDataModule) -> TestPredictions
     if predictor.model_config.spec.mode == "L":
         pixels = pixels[..., 0]
     parts = [predictor.run(pixels[at : at + _BATCH]) for at in range(0, len(pixels), _BATCH)]
-    return TestPredictions(
-        digest_rows(split.digests()), split.labels.numpy(), np.concatenate(parts)
-    )
+    digests = digest_rows(split.digests())
+    return TestPredictions(digests, split.labels.numpy(), np.concatenate(parts))
 
 
 def _keep(

@@ -114,13 +114,8 @@ def export(settings: Settings, ref: str, folder: Path | str) -> Exported:
             sync(part / name)
         sync(part)
         predictor = Predictor.open(part, located.digest)
-    return Exported(
-        model_name=located.model_name,
-        version=located.version,
-        folder=str(target),
-        bundle_digest=predictor.digest,
-        files={name: len(content) for name, content in sorted(files.items())},
-    )
+    sizes = {name: len(content) for name, content in sorted(files.items())}
+    return Exported(located.model_name, located.version, str(target), predictor.digest, sizes)
 
 
 def gc(

@@ -106,22 +106,15 @@ def publish(
             add_mlflow_files(folder, model.spec)
             bundle_digest = manifest.seal(folder)
             Predictor.open(folder, bundle_digest)
-            tags = {
-                **metadata,
-                "bundle_digest": bundle_digest,
-                "weights_digest": weights_digest(contents.weights),
-                **_one_class(contents),
-            }
+            tags = {**metadata, "bundle_digest": bundle_digest, **_one_class(contents)}
+            tags["weights_digest"] = weights_digest(contents.weights)
             _upload(store, run_id, folder)
             if before_register is not None:
                 before_register()
             ensure_model(store, model_name)
+            source, own = f"runs:/{run_id}/{BUNDLE}", {PREFIX + key: tags[key] for key in tags}
             created = store.client.create_model_version(
-                model_name,
-                f"runs:/{run_id}/{BUNDLE}",
-                run_id,
-                tags={PREFIX + key: value for key, value in tags.items()},
-                await_creation_for=0,
+                model_name, source, run_id, tags=own, await_creation_for=0
             )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -241,14 +234,11 @@ def _upload(store: Store, run_id: str, folder: Path) -> None:
 
 def _find(store: Store, model_name: str | None, order: str, which: str) -> MlflowVersion | None:
     """The oldest (`ASC`) or newest (`DESC`) such version."""
-    search = partial(
-        store.client.search_model_versions,
-        which if model_name is None else f"name = '{model_name}' and {which}",
-        max_results=1,
-        order_by=[f"version_number {order}"],
-    )
+    which = which if model_name is None else f"name = '{model_name}' and {which}"
+    search = partial(store.client.search_model_versions, which, max_results=1)
     with store_errors(store.uri):
-        return next(iter(if_there(search) or ()), None)
+        found = if_there(lambda: search(order_by=[f"version_number {order}"]))
+    return next(iter(found or ()), None)
 
 
 def _row(store: Store, found: MlflowVersion) -> ModelVersion:

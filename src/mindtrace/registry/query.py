@@ -30,12 +30,18 @@ MAX_COMPARISONS = 200
 # SQLite's own limit on the depth of an expression is 1000.
 MAX_DEPTH = 50
 
-COLUMNS: Mapping[str, Kind] = {
-    "model_name": "text",
-    "version": "number",
-    "alias": "alias",
-    "created_at": "time",
-    "run_id": "text",
+_OF_VERSION = "name = v.name and version = v.version"
+_SQL_ALIASES = (
+    "coalesce((select group_concat(alias, ',') from"
+    f" (select alias from version_aliases where {_OF_VERSION} order by alias)), '')"
+)
+# Of each its kind, and its value for `versions v`.
+COLUMNS: Mapping[str, tuple[Kind, str]] = {
+    "model_name": ("text", "v.name"),
+    "version": ("number", "v.version"),
+    "alias": ("alias", _SQL_ALIASES),
+    "created_at": ("time", "v.creation_time"),
+    "run_id": ("text", "v.run_id"),
 }
 METRICS = (
     *("train_loss", "val_loss", "val_acc", "val_balanced_accuracy", "val_f1_macro"),
@@ -74,20 +80,9 @@ _TOKEN = re.compile(
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-_OF_VERSION = "name = v.name and version = v.version"
-_SQL_COLUMNS = {
-    "model_name": "v.name",
-    "version": "v.version",
-    "created_at": "v.creation_time",
-    "run_id": "v.run_id",
-}
 _SQL_TAG = f"(select value from version_tags where {_OF_VERSION} and key = ?)"
 _SQL_PARAM = "(select value from params where run_uuid = v.run_id and key = ?)"
 _SQL_HAS_ALIAS = f"exists (select 1 from version_aliases where {_OF_VERSION} and alias = ?)"
-_SQL_ALIASES = (
-    "coalesce((select group_concat(alias, ',') from"
-    f" (select alias from version_aliases where {_OF_VERSION} order by alias)), '')"
-)
 # The metrics of the best epoch are tags of ours; a version without any has those of its run.
 # "/" follows "." in ASCII, so this range holds the keys that begin with "mindtrace.metric.".
 _SQL_METRIC = f"""coalesce({NUMBER_FUNCTION}({_SQL_TAG}), (
@@ -125,10 +120,8 @@ class Field(NamedTuple):
     @property
     def sql(self) -> Sql:
         """Its value for `versions v`; of `alias` all of them, with commas between."""
-        if self.kind == "alias":
-            return Sql(_SQL_ALIASES)
         if self.group == "column":
-            return Sql(_SQL_COLUMNS[self.name])
+            return Sql(COLUMNS[self.name][1])
         if self.group == "param":
             return Sql(_SQL_PARAM, (self.name,))
         if self.group == "metric":
@@ -178,7 +171,7 @@ def parse_columns(text: str) -> list[tuple[str, Field]]:
 def find_field(text: str) -> Field | None:
     """The field of that name, or None: `val_acc`, `metrics.f1`, `params.train.lr`, `tags.x`."""
     if text in COLUMNS:
-        return Field("column", text, COLUMNS[text])
+        return Field("column", text, COLUMNS[text][0])
     if text in METRICS:
         return Field("metric", text, "number")
     if text in OUR_TAGS:

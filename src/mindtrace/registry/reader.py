@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, sqlite_path
 from mindtrace.errors import NotFoundError, StoreError, UsageError
-from mindtrace.registry.database import connect, describe_schema, making_marker, revision_of
+from mindtrace.registry.database import connect, describe_schema, making_file, revision_of
 from mindtrace.registry.names import LATEST, METRIC, PREFIX, is_log, log_name, resolve
-from mindtrace.registry.query import NUMBER_FUNCTION, Field, Query
+from mindtrace.registry.query import NUMBER_FUNCTION, Field, Query, Sql
 
 if TYPE_CHECKING:
     from mindtrace.registry.store import Store
@@ -134,7 +134,7 @@ class Reader:
         self, name: str | None, limit: int, *, query: Query | None = None, after: int | None = None
     ) -> Sequence[ModelVersion]:
         """The first versions of a model or all, newest first or as `query` says, behind `after`."""
-        rows = self._select("v.*", (), name, limit, query or Query(), after)
+        rows = self._select(Sql("v.*"), name, limit, query or Query(), after)
         return [self._complete(row) for row in rows]
 
     def columns(
@@ -142,11 +142,11 @@ class Reader:
     ) -> list[list[str | float | None]]:
         """Values of `fields`, a row for each of the first versions; None for what it has not."""
         parts = [field.sql for field in fields]
-        values = [value for part in parts for value in part.values]
+        values = tuple(value for part in parts for value in part.values)
         # The first two are for `after`, as in `versions`.
         chosen = ", ".join(["v.name", "v.version", *(part.text for part in parts)])
         query = query._replace(fields=(*query.fields, *fields))
-        rows = self._select(chosen, values, name, limit, query, None)
+        rows = self._select(Sql(chosen, values), name, limit, query, None)
         return [
             [_shown(value, field) for value, field in zip(row[2:], fields, strict=True)]
             for row in rows
@@ -182,13 +182,7 @@ class Reader:
         return sorted(name for (name,) in self._rows("select name from models"))
 
     def _select(
-        self,
-        columns: str,
-        values: Sequence[Any],
-        name: str | None,
-        limit: int,
-        query: Query,
-        after: int | None,
+        self, chosen: Sql, name: str | None, limit: int, query: Query, after: int | None
     ) -> Sequence[tuple[Any, ...]]:
         if name is not None and is_log(name):
             return []
@@ -196,8 +190,8 @@ class Reader:
             models = self._rows("select name from models where name not like '%~history' limit 2")
             if len(models) == 1:
                 name = str(models[0][0])  # its versions are in order already
-        sql = f"select {columns} from versions v where {query.where.text}"
-        values = [*values, *query.where.values]
+        sql = f"select {chosen.text} from versions v where {query.where.text}"
+        values = [*chosen.values, *query.where.values]
         if name is None:
             sql += f" and v.name not like '%~history' order by {query.order.text}"
             sql += " v.creation_time desc, v.name, v.version desc"
@@ -223,9 +217,8 @@ class Reader:
         key = "where name = ? and version = ?"
         aliases = self._rows(f"select alias from version_aliases {key} order by 1", name, number)
         tags = self._rows(f"select key, value from version_tags {key}", name, number)
-        metrics = self._rows(
-            "select key, value from latest_metrics where run_uuid = ? and is_nan = 0", run_id
-        )
+        sql = "select key, value from latest_metrics where run_uuid = ? and is_nan = 0"
+        metrics = self._rows(sql, run_id)
         return ModelVersion(
             name=name,
             version=int(number),
@@ -274,7 +267,7 @@ def open_database(database: Path, root: Path | None = None) -> Reader:
     """A reader of one SQLite file, in ROOT unless said; NotFoundError until it has tables."""
     hint = "mindtrace train  # the first training makes it"
     missing = NotFoundError("registry", str(database), hint=hint)
-    if not database.exists() or making_marker(database).exists():
+    if not database.exists() or making_file(database).exists():
         there = next(place for place in database.parents if place.exists())
         if not there.is_dir():
             raise StoreError(f"registry {database}: {there} is a file", hint="mindtrace doctor")
@@ -306,9 +299,8 @@ def prepare(connection: sqlite3.Connection, place: Path | str) -> None:
     connection.execute("pragma temp_store = memory")
     for view, (table, columns, condition) in _VIEWS.items():
         own = " and workspace = 'default'" if f"{table}.workspace" in found else ""
-        connection.execute(
-            f"create temp view {view} as select {columns} from {table} where {condition}{own}"
-        )
+        sql = f"create temp view {view} as select {columns} from {table} where {condition}{own}"
+        connection.execute(sql)
     connection.create_function(NUMBER_FUNCTION, 1, number, deterministic=True)
 
 
@@ -351,6 +343,5 @@ def _errors(place: Path | str) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise StoreError(
-            f"registry {place}: {error}", hint="check [registry] tracking_uri"
-        ) from error
+        hint = "check [registry] tracking_uri"
+        raise StoreError(f"registry {place}: {error}", hint=hint) from error

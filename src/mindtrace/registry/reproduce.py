@@ -133,11 +133,8 @@ def _distance(
     digests = digest_rows(data.split("test").digests())
     now = ordered(TestPredictions(digests, result.test.labels, result.test.probabilities))
     then = registered.ledger
-    if not (
-        np.array_equal(now.digests, then.digests)
-        and np.array_equal(now.labels, then.labels)
-        and now.probabilities.shape == then.probabilities.shape
-    ):
+    same = np.array_equal(now.digests, then.digests) and np.array_equal(now.labels, then.labels)
+    if not same or now.probabilities.shape != then.probabilities.shape:
         return None, None
     changed = now.probabilities.argmax(axis=1) != then.probabilities.argmax(axis=1)
     return float(np.abs(now.probabilities - then.probabilities).max()), int(changed.sum())
@@ -147,10 +144,9 @@ def _deviations(
     located: Located, data: ImageDataModule, made: Settings, device: str
 ) -> list[Deviation]:
     """Versions, processor, threads, code and data, where they are not what they were."""
-    recorded = read_data(located.folder)
+    recorded, digests = read_data(located.folder), data.digests()
     then = {name: str(recorded.get(name)) for name in _DIGESTS}
-    digests = data.digests()
-    now = {"data_digest": digests.data_digest, "test_digest": digests.test_digest}
+    now = {name: str(getattr(digests, name)) for name in _DIGESTS}
     names = list(_DIGESTS)
     if located.row is not None:
         tags, here = located.row.own_tags, environment()

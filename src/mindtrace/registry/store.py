@@ -41,7 +41,7 @@ from mindtrace.errors import StoreError, hint_if_full
 from mindtrace.registry.database import (
     before_writing,
     describe_schema,
-    making_marker,
+    making_file,
     require_current,
 )
 from mindtrace.registry.names import ARTIFACTS, is_below, resolve
@@ -208,7 +208,7 @@ def _prepare(database: Path, uri: str) -> None:
     """Make the tables once, however many processes begin together, and set WAL."""
     if database.stat().st_size > 0 and before_writing(database):
         return
-    making = making_marker(database)
+    making = making_file(database)
     with file_lock(database.parent / f".{database.name}.lock"):
         if making.exists():
             # The process that made the tables was killed. MLflow cannot continue from there,

@@ -82,9 +82,8 @@ def resolve_compute(settings: Settings) -> Settings:
             or (device == "cpu" and convolves and has_bf16())
         )
         precision = "bf16" if bf16 else "32"
-    return settings.replace(
-        **{"compute.device": device, "compute.precision": precision, "compute.threads": threads}
-    )
+    found = {"compute.device": device, "compute.precision": precision, "compute.threads": threads}
+    return settings.replace(**found)
 
 
 def devices() -> list[str]:

@@ -250,7 +250,5 @@ def _key(model: ImageClassifier) -> str:
     versions = {name: version(name) for name in ("torch", "timm", "onnx")}
     # Neither names nor number of classes matter: the last layer is replaced.
     arguments = {key: x for key, x in card.arguments.items() if x != len(card.class_names)}
-    text = json.dumps(
-        [card.architecture, arguments, card.spec.document(), weights_digest(weights), versions]
-    )
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    parts = [card.architecture, arguments, card.spec.document(), weights_digest(weights), versions]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

@@ -28,10 +28,8 @@ def suspect_labels(settings: Settings, progress: Progress) -> tuple[SuspectLabel
         name, weights = PHOTO_NETWORK, "default"
     elif weights in ("auto", "none"):
         weights = "default"
-    settings = settings.replace(
-        **{"model.name": name, "model.weights": weights, "model.freeze": True}
-    )
-    settings = resolve_compute(settings)
+    changes = {"model.name": name, "model.weights": weights, "model.freeze": True}
+    settings = resolve_compute(settings.replace(**changes))
     data = build_data(settings, input_requirements(settings.model))
     data.progress = progress
     try:

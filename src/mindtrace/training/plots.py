@@ -41,11 +41,8 @@ def write_report(
 ) -> None:
     """Write `report.html`, `report.json` and the plots as PNG."""
     (folder / "report.json").write_text(json.dumps(asdict(report)) + "\n", encoding="utf-8")
-    figures = {
-        "curves": curves(course),
-        "confusion": confusion(report, class_names),
-        "calibration": calibration(report),
-    }
+    figures = {"curves": curves(course), "confusion": confusion(report, class_names)}
+    figures["calibration"] = calibration(report)
     if report.mistakes:
         figures["mistakes"] = mistakes(report, test, class_names)
     with warnings.catch_warnings():
@@ -151,10 +148,8 @@ def confusion(report: Report, class_names: Sequence[str]) -> Figure:
         axes.set_yticks(range(count), class_names)
         middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
         for row, column in zip(*np.nonzero(counts), strict=True):
-            dark = shares[row, column] > 0.4
-            axes.text(
-                column, row, str(counts[row, column]), {"color": "w" if dark else "k"}, **middle
-            )
+            colour = {"color": "w" if shares[row, column] > 0.4 else "k"}
+            axes.text(column, row, str(counts[row, column]), colour, **middle)
     return figure
 
 
@@ -182,9 +177,7 @@ def mistakes(report: Report, test: ImageSplit, class_names: Sequence[str]) -> Fi
     for axes, mistake in zip(grid.flat, report.mistakes, strict=False):
         pixels = to_pixels(test.images[mistake.index, None])[0]
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(
-            f"{class_names[mistake.label]} called {class_names[mistake.predicted]}\n"
-            + fill(f"{mistake.confidence:.1%}, {mistake.name}", _LETTERS),
-            fontsize=8,
-        )
+        title = f"{class_names[mistake.label]} called {class_names[mistake.predicted]}\n"
+        title += fill(f"{mistake.confidence:.1%}, {mistake.name}", _LETTERS)
+        axes.set_title(title, fontsize=8)
     return figure

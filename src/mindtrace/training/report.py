@@ -43,12 +43,8 @@ class Evaluation:
     @property
     def metrics(self) -> dict[str, float]:
         """Loss, accuracy and the metrics of classes, named as those of a test."""
-        classes = class_metrics(self.confusion)
-        return {
-            "test_loss": self.loss,
-            "test_acc": self.accuracy,
-            **{f"test_{name}": value for name, value in classes.items()},
-        }
+        found = {"loss": self.loss, "acc": self.accuracy, **class_metrics(self.confusion)}
+        return {f"test_{name}": value for name, value in found.items()}
 
 
 @torch.inference_mode()
@@ -60,12 +56,8 @@ def evaluate(
     model.eval()
     split = data.split(stage)
     images, labels = split.images[:count], split.labels[:count]
-    logits = torch.cat(
-        [
-            model(data.normalise(images[start : start + BATCH]).to(model.device)).cpu()
-            for start in range(0, len(labels), BATCH)
-        ]
-    )
+    batches = (data.normalise(part).to(model.device) for part in images.split(BATCH))
+    logits = torch.cat([model(batch).cpu() for batch in batches])
     model.train(was_training)
     return evaluation(logits, labels)
 

@@ -15,12 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # channels -> the modes that Pillow has for them, the usual one first
-_MODES = {
-    1: ("L",),
-    2: ("LA",),
-    3: ("RGB", "YCbCr", "HSV", "LAB"),
-    4: ("RGBA", "RGBX", "CMYK"),
-}
+_MODES = {1: ("L",), 2: ("LA",), 3: ("RGB", "YCbCr", "HSV", "LAB"), 4: ("RGBA", "RGBX", "CMYK")}
 
 
 def pil_to_ascii(image: Image.Image) -> str:
