@@ -119,7 +119,7 @@ def test_only_published_keys_may_be_set(settings: Settings) -> None:
         ),
         *(
             (RetrainRequest.from_mapping({"train": {"lr": value}}), "single value")
-            for value in ([1], {"a": 1}, float("inf"), float("nan"))
+            for value in ([1], {"a": 1})
         ),
         (RetrainRequest.from_mapping({"train": 3}), "[train]: must be an object"),
         (RetrainRequest.from_ini("[train]\nlr = 1\nLR = 2\n"), "twice"),

@@ -150,8 +150,7 @@ async def _lifespan(application: FastAPI) -> AsyncIterator[None]:
     state.sidecar.stop()
 
 
-def _http_problem(request: Request, error: Exception) -> Any:
-    assert isinstance(error, HTTPException)
+def _http_problem(request: Request, error: HTTPException) -> Any:
     detail, headers = str(error.detail), error.headers
     if error.status_code == 404:
         detail = f"there is nothing at {request.url.path[:200]}"
@@ -165,8 +164,7 @@ def _http_problem(request: Request, error: Exception) -> Any:
     raise Problem(error.status_code, detail, hint=hint, headers=headers)
 
 
-def _validation_problem(_: Request, error: Exception) -> Any:
-    assert isinstance(error, RequestValidationError)
+def _validation_problem(_: Request, error: RequestValidationError) -> Any:
     faults = []
     for fault in error.errors()[:_MOST_FAULTS]:
         place, *names = map(str, fault["loc"])

@@ -31,27 +31,24 @@ SHORT_BODY = 256 * 1024  # always accepted; longer bodies share a budget
 LONG_BODIES = 256 * 1024 * 1024
 
 
-class AccessLog:
+class AccessLog(logging.handlers.QueueListener):
     """Writes a JSON line a request, in a thread; never queries, headers or bodies."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.handler = logging.StreamHandler(stream)
         self.handler.setFormatter(_JsonLine())
-        self._listener = logging.handlers.QueueListener(self._queue, self.handler)
+        super().__init__(self._waiting, self.handler)
         self._dropped = 0
-
-    def start(self) -> None:
-        self._listener.start()
 
     def stop(self) -> None:
         """Write the lines that wait, and stop."""
         self._report_dropped()
-        self._listener.stop()
+        super().stop()
 
     def note(self, scope: Scope, request_id: str, status: int, seconds: float, length: int) -> None:
         """Note an answer of `length` bytes that took `seconds`."""
-        if self._queue.qsize() >= _MAX_WAITING:
+        if self._waiting.qsize() >= _MAX_WAITING:
             self._dropped += 1
             return
         self._report_dropped()
@@ -65,11 +62,11 @@ class AccessLog:
             "client": client[0] if client else None,
             "bytes": length,
         }
-        self._queue.put(logging.makeLogRecord({"fields": fields}))
+        self._waiting.put(logging.makeLogRecord({"fields": fields}))
 
     def _report_dropped(self) -> None:
         if self._dropped:
-            self._queue.put(logging.makeLogRecord({"fields": {"dropped": self._dropped}}))
+            self._waiting.put(logging.makeLogRecord({"fields": {"dropped": self._dropped}}))
             self._dropped = 0
 
 

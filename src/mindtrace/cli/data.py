@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mindtrace.cli.command import ALLOW_LEAKAGE, PATH, Call, command, flag, group, option
-from mindtrace.cli.console import Cell, Console
+from mindtrace.cli.console import Cell, Console, Pair
 from mindtrace.cli.progress import progress_of
 from mindtrace.config.sections import images_at
 
@@ -68,7 +68,7 @@ def _show(console: Console, found: DataCheck) -> None:
     console.table(("class_name", *found.counts), rows)
     if not console.terminal:
         console.line("")
-    console.fields(list(_fields(found)))
+    console.fields(_fields(found))
     if findings := list(_findings(found)):
         if not console.terminal:
             console.line("")
@@ -80,25 +80,24 @@ def _show(console: Console, found: DataCheck) -> None:
         console.note(f"note: {note}")
 
 
-def _fields(found: DataCheck) -> Iterator[tuple[str, Cell]]:
+def _fields(found: DataCheck) -> list[Pair]:
     sizes = [f"{one.width} x {one.height}: {one.images}" for one in found.sizes]
     more = [f"and {len(sizes) - 8} more"] if len(sizes) > 8 else []
     kinds = {
         name: ", ".join(f"{kind}: {count}" for kind, count in counts.items()) or None
         for name, counts in (("modes", found.modes), ("formats", found.formats))
     }
-    for name, value in (
-        ("source", found.source),
-        ("dir", found.dir),
-        ("images", found.images),
-        ("sizes", ", ".join([*sizes[:8], *more])),
-        *kinds.items(),
-        ("data_digest", found.data_digest),
-        ("test_digest", found.test_digest),
-        ("sheet", found.sheet),
-    ):
-        if value is not None:
-            yield name, value
+    fields: dict[str, Cell] = {
+        "source": found.source,
+        "dir": found.dir,
+        "images": found.images,
+        "sizes": ", ".join([*sizes[:8], *more]),
+        **kinds,
+        "data_digest": found.data_digest,
+        "test_digest": found.test_digest,
+        "sheet": found.sheet,
+    }
+    return [(name, value) for name, value in fields.items() if value is not None]
 
 
 def _findings(found: DataCheck) -> Iterator[list[Cell]]:

@@ -13,29 +13,19 @@ from mindtrace.cli.console import EXIT_CODE_MEANINGS, Console
 from mindtrace.errors import UsageError
 from mindtrace.version import VERSION
 
-#: Each command or group: its module and its name there, in the order of the help.
+#: Each command, in the order of the help: its module and its examples; without these, a group.
 COMMANDS = {
-    "train": ("train", "train"),
-    "predict": ("predict", "predict"),
-    "registry": ("registry", "app"),
-    "reproduce": ("train", "reproduce"),
-    "serve": ("serve", "serve"),
-    "retrain": ("jobs", "retrain"),
-    "jobs": ("jobs", "app"),
-    "worker": ("jobs", "worker"),
-    "config": ("config", "app"),
-    "data": ("data", "app"),
-    "doctor": ("doctor", "doctor"),
-}
-#: The examples of the commands that are in no group.
-EXAMPLES = {
-    "train": ("train photos/", "train --source digits --max-epochs 3"),
-    "predict": ("predict digit.png", "predict photos/ --model flowers/2 --json"),
-    "reproduce": ("reproduce digits/1", "reproduce digits --tolerance 0.001"),
-    "serve": ("serve", "serve --model digits --port 8080"),
-    "retrain": ("retrain --base digits --follow", "retrain --config mnist.ini"),
-    "worker": ("worker", "worker --config server.ini"),
-    "doctor": ("doctor", "doctor --json"),
+    "train": ("train", "train photos/", "train --source digits --max-epochs 3"),
+    "predict": ("predict", "predict digit.png", "predict photos/ --model flowers/2 --json"),
+    "registry": ("registry",),
+    "reproduce": ("train", "reproduce digits/1", "reproduce digits --tolerance 0.001"),
+    "serve": ("serve", "serve", "serve --model digits --port 8080"),
+    "retrain": ("jobs", "retrain --base digits --follow", "retrain --config mnist.ini"),
+    "jobs": ("jobs",),
+    "worker": ("jobs", "worker", "worker --config server.ini"),
+    "config": ("config",),
+    "data": ("data",),
+    "doctor": ("doctor", "doctor", "doctor --json"),
 }
 
 
@@ -103,12 +93,12 @@ def program(names: Iterable[str] = COMMANDS) -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_root)
     for name in names:
-        module, attribute = COMMANDS[name]
-        found = getattr(import_module(f"mindtrace.cli.{module}"), attribute)
-        if isinstance(found, typer.Typer):
-            app.add_typer(found, name=name)
+        module, *examples = COMMANDS[name]
+        found = import_module(f"mindtrace.cli.{module}")
+        if examples:
+            command(app, *examples)(getattr(found, name))
         else:
-            command(app, *EXAMPLES[name])(found)
+            app.add_typer(found.app, name=name)
     return app
 
 

@@ -145,11 +145,7 @@ def list_columns(
 
 def count_versions(settings: Settings, name: str | None = None, where: str | None = None) -> int:
     """How many versions `list_versions` has without a limit."""
-
-    def ask(reader: Reader, query: Query) -> Sequence[list[Value]]:
-        return reader.columns([], name, ALL, query)
-
-    return len(_queried(settings, ask, name, where))
+    return len(_queried(settings, lambda reader, q: reader.columns([], name, ALL, q), name, where))
 
 
 def write_report(settings: Settings, ref: str, folder: str | None) -> str:

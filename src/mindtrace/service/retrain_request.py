@@ -6,7 +6,6 @@ to the machine stay the server's own.
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -165,8 +164,6 @@ def _text(value: object) -> str | None:
     """A JSON value as INI text; None if it is no single value."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
     return str(value) if isinstance(value, str | int | float) else None
 
 

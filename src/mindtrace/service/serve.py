@@ -81,22 +81,17 @@ def is_loopback(host: str) -> bool:
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens already: early connections wait until the server runs."""
     try:
-        family, *_, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, *_, address = found[0]
+        both = family == socket.AF_INET6  # :: takes IPv4 too
+        return socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=both)
     except socket.gaierror as error:
         raise UsageError(f"[serve] host = {host}: no such address") from error
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
     except OSError as error:
-        listener.close()
         if error.errno == errno.EADDRINUSE:
             raise PortInUseError(host, port) from error
-        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    return listener
+        reason = os.strerror(error.errno or 0)  # without the address, which is named already
+        raise UsageError(f"cannot listen on {host}:{port}: {reason}") from error
 
 
 def url_of(host: str, port: int) -> str:
