@@ -13,20 +13,7 @@ from typing import IO, Any, TypeVar
 
 from mindtrace.errors import StoreError
 from mindtrace.jobs.database import EVENTS, LOG, RECORD
-from mindtrace.jobs.job import (
-    CANCELLED,
-    EPOCH,
-    FAILED,
-    FLAGS,
-    QUEUED,
-    RUNNING,
-    STATE,
-    SUCCEEDED,
-    Job,
-    Request,
-    is_job_id,
-    iso_time,
-)
+from mindtrace.jobs.job import EPOCH, FLAGS, STATE, Job, Request, State, is_job_id, iso_time
 from mindtrace.jobs.process import GRACE, Watchdog, checkpoint_lock
 from mindtrace.jobs.queue import CANCEL, GO_ON, LOST, JobQueue
 from mindtrace.jobs.reconcile import Versions, reconcile_runs
@@ -106,7 +93,7 @@ class Attempt:
         lost = self.job.lost + self.job.begun
         while True:
             if patiently(self._wanted) == CANCEL:
-                return self._ended(CANCELLED)
+                return self._ended(State.CANCELLED)
             if lost >= ATTEMPTS:
                 return self._failed(f"{ATTEMPTS} attempts were lost: {last}")
             self._begin(lost)
@@ -123,7 +110,7 @@ class Attempt:
                 waited += self._pause(min(max(_PAUSE, waited), _LONGEST_PAUSE))
             wanted = patiently(self._wanted)
             if wanted == CANCEL:
-                return self._ended(CANCELLED)
+                return self._ended(State.CANCELLED)
             if wanted == LOST:
                 return None
             if self.work.stopping.is_set():
@@ -144,7 +131,8 @@ class Attempt:
         except Exception:
             # Its runs could not be closed; the next sweep does that.
             log.exception("job %s", self.job.job_id)
-            return {"state": FAILED, "open_runs": True, "error": {"type": kind, "message": text}}
+            fields = {"type": kind, "message": text}
+            return {"state": State.FAILED, "open_runs": True, "error": fields}
 
     def save(self, **changes: Any) -> None:
         """Record changes of the job."""
@@ -154,13 +142,13 @@ class Attempt:
     def _begin(self, lost: int) -> None:
         started = self.job.started_at or iso_time(datetime.now(UTC))
         attempts = self.job.attempts + 1
-        self.save(state=RUNNING, attempts=attempts, begun=True, lost=lost, started_at=started)
+        self.save(state=State.RUNNING, attempts=attempts, begun=True, lost=lost, started_at=started)
         self._report(STATE, self.job.document())
         log.info("job %s: a training begins", self.job.job_id)
 
     def _put_back(self) -> None:
         """Leave the job for another worker to go on with."""
-        self.save(state=QUEUED, begun=False)
+        self.save(state=State.QUEUED, begun=False)
         self._report(STATE, self.job.document())
 
     def _run(self) -> ChildResult:
@@ -248,9 +236,9 @@ class Attempt:
 
     def _succeeded(self, result: Mapping[str, Any]) -> Outcome:
         # Earlier attempts may have left runs open.
-        closed = self.job.attempts == 1 or self._reconcile(SUCCEEDED) is not None
+        closed = self.job.attempts == 1 or self._reconcile(State.SUCCEEDED) is not None
         return {
-            "state": SUCCEEDED,
+            "state": State.SUCCEEDED,
             "open_runs": not closed,
             "model_name": result.get("model_name"),
             "version": result.get("version"),
@@ -259,8 +247,8 @@ class Attempt:
         }
 
     def _failed(self, message: str, *, kind: str = "TrainingError") -> Outcome | None:
-        outcome = self._ended(FAILED)
-        if outcome is not None and outcome["state"] == FAILED:
+        outcome = self._ended(State.FAILED)
+        if outcome is not None and outcome["state"] == State.FAILED:
             outcome["error"] = {"type": kind, "message": message}
         return outcome
 
@@ -271,7 +259,7 @@ class Attempt:
                 self._put_back()
                 return None
         version = (found or {}).get(self.job.job_id, {})
-        state = SUCCEEDED if version else state
+        state = State.SUCCEEDED if version else state
         return {"state": state, "open_runs": found is None, **version}
 
     def _is_registering(self) -> bool:

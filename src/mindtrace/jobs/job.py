@@ -7,21 +7,31 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from enum import StrEnum, auto
 from pathlib import Path
 from typing import Any
 
 from mindtrace.documents import document
 
-QUEUED, RUNNING = "queued", "running"
-SUCCEEDED, FAILED, CANCELLED = "succeeded", "failed", "cancelled"
-STATES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED)
-ENDED = frozenset({SUCCEEDED, FAILED, CANCELLED})
 STATE, EPOCH, END = "state", "epoch", "end"  # the names of events
 
 JOB_ID = r"^[0-9]{8}T[0-9]{12}-[0-9a-f]{8}$"
 KEY = r"^[!-~]{1,255}$"  # of a client's own key for a job: visible ASCII
 FLAGS = ("warm_start", "force", "allow_leakage")  # of a Request, and of `mindtrace train`
 _TIME = "%Y%m%dT%H%M%S%f"
+
+
+class State(StrEnum):
+    """The states of a job, in this order."""
+
+    QUEUED = auto()
+    RUNNING = auto()
+    SUCCEEDED = auto()
+    FAILED = auto()
+    CANCELLED = auto()
+
+
+ENDED = frozenset(State) - {State.QUEUED, State.RUNNING}
 
 
 @dataclass(frozen=True)

@@ -32,17 +32,12 @@ from mindtrace.jobs.database import (
     workflows,
 )
 from mindtrace.jobs.job import (
-    CANCELLED,
     END,
-    FAILED,
-    QUEUED,
-    RUNNING,
     STATE,
-    STATES,
-    SUCCEEDED,
     Event,
     Job,
     Request,
+    State,
     is_job_id,
     iso_time,
     new_job_id,
@@ -55,13 +50,13 @@ _CANCELLING, _REGISTERING = "cancelling", "registering"
 _PAGE = 500  # events
 _LONGEST_LEASE = 60.0  # seconds, above the one of any worker
 _STATES = {
-    "ENQUEUED": QUEUED,
-    "DELAYED": QUEUED,
-    "PENDING": RUNNING,
-    "SUCCESS": SUCCEEDED,
-    "ERROR": FAILED,
-    "MAX_RECOVERY_ATTEMPTS_EXCEEDED": FAILED,
-    "CANCELLED": CANCELLED,
+    "ENQUEUED": State.QUEUED,
+    "DELAYED": State.QUEUED,
+    "PENDING": State.RUNNING,
+    "SUCCESS": State.SUCCEEDED,
+    "ERROR": State.FAILED,
+    "MAX_RECOVERY_ATTEMPTS_EXCEEDED": State.FAILED,
+    "CANCELLED": State.CANCELLED,
 }
 _id, _status, _attributes = workflows.c.workflow_uuid, workflows.c.status, workflows.c.attributes
 _ours = workflows.c.name == WORKFLOW
@@ -120,7 +115,7 @@ class JobQueue(Database):
 
     def counts(self) -> Mapping[str, int]:
         """How many jobs are in each state."""
-        counts = dict.fromkeys(STATES, 0)
+        counts: dict[str, int] = dict.fromkeys(State, 0)
         query = sa.select(_status, sa.func.count()).where(_ours).group_by(_status)
         for row in self.rows(query):
             counts[_STATES[row[0]]] += row[1]
@@ -171,7 +166,7 @@ class JobQueue(Database):
     def events(self, job_id: str, after: int = 0) -> Sequence[Event]:
         """A page of a job's events after a number, in order; NotFoundError."""
         job = self.get(job_id)  # before the stream, which is complete once the job has ended
-        first = Job.from_record(job_id, QUEUED, {}).document()
+        first = Job.from_record(job_id, State.QUEUED, {}).document()
         found = [Event(1, STATE, first)] if after < 1 else []
         rows = self.rows(_stream(job_id, EVENTS, max(after - 1, 0)).limit(_PAGE))
         for row in rows:

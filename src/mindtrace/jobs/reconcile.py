@@ -9,7 +9,7 @@ from typing import Any
 
 from mindtrace.errors import MindtraceError
 from mindtrace.jobs import process
-from mindtrace.jobs.job import CANCELLED
+from mindtrace.jobs.job import State
 
 _LIMIT = 120.0  # seconds
 log = logging.getLogger("mindtrace.jobs")
@@ -47,7 +47,7 @@ def _reconcile(ended: Mapping[str, str]) -> Versions:
         version = publish.find_registered(store, None, of_job)
         if version is not None:
             found[job_id] = {"model_name": version.name, "version": version.version}
-        publish.close_runs(store, of_job, "KILLED" if state == CANCELLED else "FAILED")
+        publish.close_runs(store, of_job, "KILLED" if state == State.CANCELLED else "FAILED")
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from mindtrace.errors import StoreError
 from mindtrace.jobs.attempt import Attempt, Outcome, Workplace, patiently
 from mindtrace.jobs.database import APPLICATION, QUEUE, VERSION, WORKFLOW
-from mindtrace.jobs.job import CANCELLED, FAILED, Request, iso_time
+from mindtrace.jobs.job import Request, State, iso_time
 from mindtrace.jobs.reconcile import reconcile_runs
 
 _ROUND = 0.5  # seconds between two checks for jobs of dead workers
@@ -110,9 +110,9 @@ class Worker:
         state = outcome["state"]
         log.info("job %s %s", job_id, state)
         self._work.forget(job_id)
-        if state == CANCELLED:
+        if state == State.CANCELLED:
             patiently(lambda: self._queue.end_cancelled(job_id))
-        if state == FAILED:
+        if state == State.FAILED:
             raise JobFailedError(outcome["error"]["message"])
 
     def _train(self, attempt: Attempt) -> Outcome | None:

@@ -27,7 +27,7 @@ from mindtrace.errors import (
     StoreError,
     UsageError,
 )
-from mindtrace.jobs.job import END, FLAGS, STATES, Event, Job, Request, database_file
+from mindtrace.jobs.job import END, FLAGS, Event, Job, Request, State, database_file
 from mindtrace.service import retrain_request
 from mindtrace.service.remote import Link
 from mindtrace.service.retrain_request import RetrainRequest
@@ -59,7 +59,7 @@ def _queue(database_url: str | None, root: Path, max_queued: int) -> JobQueue:
 
 def counts(settings: Settings) -> Mapping[str, int]:
     """How many jobs are in each state; StoreError. Cheap where nobody ever submitted one."""
-    return queue(settings).counts() if _exists(settings) else dict.fromkeys(STATES, 0)
+    return queue(settings).counts() if _exists(settings) else dict.fromkeys(State, 0)
 
 
 def _exists(settings: Settings) -> bool:
