@@ -56,9 +56,8 @@ class Admission:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(job), self._timeout)
         except TimeoutError as error:
-            raise Problem(
-                504, f"no answer within {self._timeout:g} s", hint="send fewer or smaller images"
-            ) from error
+            hint = "send fewer or smaller images"
+            raise Problem(504, f"no answer within {self._timeout:g} s", hint=hint) from error
         finally:
             over.set()
 
@@ -80,6 +79,5 @@ class Admission:
 
 def overloaded() -> Problem:
     """The answer when too many requests wait."""
-    return Problem(
-        503, "too many requests wait already", headers={"Retry-After": "1"}, kind="overloaded"
-    )
+    detail = "too many requests wait already"
+    return Problem(503, detail, headers={"Retry-After": "1"}, kind="overloaded")

@@ -236,13 +236,9 @@ def _matches_any(if_match: str, revision: int) -> bool:
 
 
 def _stale(revision: int) -> Problem:
-    return Problem(
-        412,
-        f"somebody else changed the champion: the history is at revision {revision}",
-        hint="look at GET /models/{name}/history, then repeat with its ETag",
-        headers=_etag(revision),
-        kind="stale",
-    )
+    hint = "look at GET /models/{name}/history, then repeat with its ETag"
+    detail = f"somebody else changed the champion: the history is at revision {revision}"
+    return Problem(412, detail, hint=hint, headers=_etag(revision), kind="stale")
 
 
 def _revision(request: Request, name: str) -> int:

@@ -245,9 +245,8 @@ def _data(tensor: ImageInput | PixelInput, tail: memoryview) -> list[Any] | memo
     size = tensor.parameters.get("binary_data_size")
     if size is None:
         if tensor.data is None or len(tail):
-            raise _wrong(
-                f"'{tensor.name}' must have a list 'data', or a parameter binary_data_size"
-            )
+            message = f"'{tensor.name}' must have a list 'data', or a parameter binary_data_size"
+            raise _wrong(message)
         return tensor.data
     if type(size) is not int or size != len(tail) or tensor.data is not None:
         raise _wrong(

@@ -54,35 +54,25 @@ class Rules:
                 return
             if is_loopback(name) and port == our_port:
                 return
-        raise Problem(
-            421,
-            "this server does not answer under the name in the Host header",
-            hint="[serve] allowed_hosts = NAME lets the server answer under another name",
-            kind="host",
-        )
+        hint = "[serve] allowed_hosts = NAME lets the server answer under another name"
+        detail = "this server does not answer under the name in the Host header"
+        raise Problem(421, detail, hint=hint, kind="host")
 
     def _check_token(self, authorization: bytes) -> None:
         scheme, _, given = authorization.partition(b" ")
         # Compared even where the scheme is wrong: no timing side channel.
         right = hmac.compare_digest(given.strip(), self._token or b"")
         if not (right and scheme.lower() == b"bearer"):
-            raise Problem(
-                401,
-                "a token is needed" if not given else "the token is wrong",
-                hint="send Authorization: Bearer TOKEN",
-                headers={"WWW-Authenticate": 'Bearer realm="mindtrace"'},
-            )
+            detail = "a token is needed" if not given else "the token is wrong"
+            headers = {"WWW-Authenticate": 'Bearer realm="mindtrace"'}
+            raise Problem(401, detail, hint="send Authorization: Bearer TOKEN", headers=headers)
 
 
 def _check_address(address: str) -> None:
     """Without a token only this machine is answered, however the server was started."""
     if not (is_loopback(address) or address.startswith("/")):
-        raise Problem(
-            403,
-            "this server has no token, so it answers on loopback addresses only",
-            hint="mindtrace serve --token-file FILE",
-            kind="token-needed",
-        )
+        detail = "this server has no token, so it answers on loopback addresses only"
+        raise Problem(403, detail, hint="mindtrace serve --token-file FILE", kind="token-needed")
 
 
 def _check_origin(headers: Headers) -> None:

@@ -44,9 +44,8 @@ def init(
     path = Path(file)
     try:
         if path.exists():
-            raise ConflictError(
-                f"{path} exists and stays as it is", hint="mindtrace config init OTHER.ini"
-            )
+            hint = "mindtrace config init OTHER.ini"
+            raise ConflictError(f"{path} exists and stays as it is", hint=hint)
         atomic_write(path, text.encode())
     except OSError as error:
         hint = "mindtrace config init -"

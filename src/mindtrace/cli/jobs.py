@@ -273,10 +273,8 @@ def _report_state(progress: Progress, now: Document, before: Document) -> None:
 def _require_success(document: Document, at: str) -> None:
     if document["state"] == "failed":
         error = document["error"] or {}
-        raise TrainingError(
-            f"job {document['job_id']} failed: {error.get('message')}",
-            hint=f"mindtrace jobs logs {document['job_id']}{at}",
-        )
+        hint = f"mindtrace jobs logs {document['job_id']}{at}"
+        raise TrainingError(f"job {document['job_id']} failed: {error.get('message')}", hint=hint)
     if document["state"] == "cancelled":
         raise VerdictError(f"job {document['job_id']} was cancelled")
 

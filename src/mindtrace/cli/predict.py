@@ -36,10 +36,8 @@ def predict(
     A file that cannot be read is a row with the error; the others go on, and the exit code is 1.
     """
     if url is not None and model is not None:
-        raise UsageError(
-            "--url and --model exclude each other: a server uses its own version",
-            hint="mindtrace predict --model REF PATH",
-        )
+        message = "--url and --model exclude each other: a server uses its own version"
+        raise UsageError(message, hint="mindtrace predict --model REF PATH")
     if url is None and token_file is not None:
         raise UsageError("--token-file needs --url", hint="mindtrace predict --url URL PATH")
     options = {"serve.token_file": token_file}

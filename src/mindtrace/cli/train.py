@@ -70,9 +70,8 @@ def train(
     other = f"--source {source}" if source not in (None, *PHOTO_SOURCES) else None
     other = other if folder is None else f"--dir {folder}"
     if path is not None and other is not None:
-        raise UsageError(
-            f"both {path} and {other} name images", hint=f"mindtrace train {shlex.quote(path)}"
-        )
+        hint = f"mindtrace train {shlex.quote(path)}"
+        raise UsageError(f"both {path} and {other} name images", hint=hint)
     images = images_at(folder if path is None else path)
     settings = call.settings(
         {

@@ -156,10 +156,9 @@ class Database:
         except (sa.exc.SQLAlchemyError, OSError) as error:
             cause = getattr(error, "orig", None) or error
             reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-            raise StoreError(
-                f"jobs database {masked(self._url)}: {masked(reason)}",
-                hint=hint_if_full(cause) or "check [jobs] database_url and that it can be written",
-            ) from error
+            hint = hint_if_full(cause) or "check [jobs] database_url and that it can be written"
+            message = f"jobs database {masked(self._url)}: {masked(reason)}"
+            raise StoreError(message, hint=hint) from error
 
     def close(self) -> None:
         self.engine.dispose()

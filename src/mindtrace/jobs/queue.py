@@ -85,10 +85,8 @@ class JobQueue(Database):
                 count = sa.select(sa.func.count()).select_from(workflows).where(_ours, _waits)
                 waiting = connection.execute(count).scalar_one()
                 if waiting >= self.max_queued:
-                    raise QueueFullError(
-                        f"{waiting} jobs wait already, [jobs] max_queued = {self.max_queued}",
-                        hint="try again when one of them has ended",
-                    )
+                    message = f"{waiting} jobs wait already, [jobs] max_queued = {self.max_queued}"
+                    raise QueueFullError(message, hint="try again when one of them has ended")
                 enqueue(client, connection, job_id, request, request_digest, key_digest)
         return self.get(job_id if row is None else _same_request(row, request_digest))
 
@@ -140,9 +138,8 @@ class JobQueue(Database):
         if job.ended:
             raise ConflictError(f"job {job_id} has ended: {job.state}")
         if self._decide(job_id, _CANCELLING) != _CANCELLING:
-            raise ConflictError(
-                f"job {job_id} has begun to register its version: too late to cancel"
-            )
+            message = f"job {job_id} has begun to register its version: too late to cancel"
+            raise ConflictError(message)
         runs = (_id == job_id, _status == "PENDING", workflows.c.executor_id.in_(self._alive))
         # A live worker does it, once its training has ended.
         if not self.rows(sa.select(_id).where(*runs)):
@@ -297,10 +294,8 @@ def _with_key(key_digest: str) -> sa.Select[Any]:
 def _same_request(row: Any, request_digest: str | None) -> str:
     """The id of the job that has the key; the request must be the same."""
     if row.attributes[REQUEST] != request_digest:
-        raise UsageError(
-            "this Idempotency-Key was sent before with another request",
-            hint="send a new key with a new request",
-        )
+        hint = "send a new key with a new request"
+        raise UsageError("this Idempotency-Key was sent before with another request", hint=hint)
     return str(row.workflow_uuid)
 
 

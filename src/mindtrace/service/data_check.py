@@ -30,10 +30,8 @@ def check(
     if sheet is not None:
         path = Path(sheet)
         if path.suffix.lower() not in _FORMATS:
-            raise UsageError(
-                f"--sheet {path}: not the name of a picture",
-                hint=f"pictures end in {' '.join(_FORMATS)}",
-            )
+            hint = f"pictures end in {' '.join(_FORMATS)}"
+            raise UsageError(f"--sheet {path}: not the name of a picture", hint=hint)
         if not path.parent.is_dir():
             raise UsageError(f"--sheet {path}: no such folder: {path.parent}")
     from mindtrace.data.check import check
@@ -80,8 +78,6 @@ def verdict(found: DataCheck, *, allow_leakage: bool = False) -> MindtraceError 
         also = f"; also {faults}" if faults else ""
         return VerdictError(error.message + also, hint=error.hint)
     if faults:
-        return DataError(
-            f"{faults} in {found.dir or found.source}",
-            hint="correct or remove what is listed, then check again",
-        )
+        hint = "correct or remove what is listed, then check again"
+        return DataError(f"{faults} in {found.dir or found.source}", hint=hint)
     return None

@@ -230,10 +230,8 @@ def _images_below(folder: str, formats: Sequence[str]) -> tuple[list[str], LeftO
         raise UsageError(f"folder '{error.filename}' cannot be read: {error.strerror}") from error
     if not found:
         line = left_out_line(left_out)
-        raise UsageError(
-            f"no images in folder '{folder}'" + (f", {line}" if line else ""),
-            hint=f"files read are {', '.join(suffixes(formats))}",
-        )
+        message = f"no images in folder '{folder}'" + (f", {line}" if line else "")
+        raise UsageError(message, hint=f"files read are {', '.join(suffixes(formats))}")
     return found, left_out
 
 
@@ -246,10 +244,8 @@ def require_table(out: str) -> None:
         reason = "is a folder" if path.is_dir() else f"no such folder: {path.parent}"
         raise UsageError(f"--out {out}: {reason}")
     if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
-        raise UsageError(
-            f"--out {out}: needs the package pyarrow",
-            hint=f"--out {shlex.quote(str(path.with_suffix('.csv')))}  # or pip install pyarrow",
-        )
+        hint = f"--out {shlex.quote(str(path.with_suffix('.csv')))}  # or pip install pyarrow"
+        raise UsageError(f"--out {out}: needs the package pyarrow", hint=hint)
 
 
 def write_table(out: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:

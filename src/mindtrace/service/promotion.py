@@ -231,10 +231,8 @@ def rollback(
         if undone is None:
             if entries:
                 log.repair_alias(store)
-            raise ConflictError(
-                f"{model_name}: there is nothing to roll back",
-                hint=f"mindtrace registry history {model_name}",
-            )
+            hint = f"mindtrace registry history {model_name}"
+            raise ConflictError(f"{model_name}: there is nothing to roll back", hint=hint)
         if wanted is not None and undone != wanted:
             # Another writer undid it, or promoted another version: the caller saw an older state.
             raise log.lost_race()

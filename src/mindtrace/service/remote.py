@@ -62,9 +62,8 @@ class Link:
             while root.__context__ is not None:
                 root = root.__context__
             reason = getattr(root, "strerror", None) or str(root) or type(root).__name__
-            raise MindtraceError(
-                f"no answer from {self.url}: {reason}", hint="mindtrace serve  # starts it"
-            ) from root
+            hint = "mindtrace serve  # starts it"
+            raise MindtraceError(f"no answer from {self.url}: {reason}", hint=hint) from root
         try:
             fields = response.json()
         except ValueError:
@@ -101,9 +100,8 @@ class Link:
 
     def stranger(self, what: str) -> MindtraceError:
         """The error for an answer that is not mindtrace's."""
-        return MindtraceError(
-            f"{self.url} {what}", hint="give the URL that the server prints when it starts"
-        )
+        hint = "give the URL that the server prints when it starts"
+        return MindtraceError(f"{self.url} {what}", hint=hint)
 
 
 def _parsed(url: str) -> SplitResult:
@@ -115,10 +113,8 @@ def _parsed(url: str) -> SplitResult:
     if not right or not url.isascii() or not url.isprintable() or " " in url:
         raise UsageError("--url is not the address of a server", hint="--url http://127.0.0.1:8000")
     if parts.username is not None or parts.query or parts.fragment:
-        raise UsageError(
-            "--url takes neither credentials nor a query",
-            hint="--url http://127.0.0.1:8000 --token-file FILE",
-        )
+        hint = "--url http://127.0.0.1:8000 --token-file FILE"
+        raise UsageError("--url takes neither credentials nor a query", hint=hint)
     return parts
 
 

@@ -45,10 +45,8 @@ def check_token_rule(settings: Settings) -> None:
     """Only a server of this machine alone may do without a token."""
     host = settings.serve.host
     if read_token(settings.serve.token_file) is None and not is_loopback(host):
-        raise UsageError(
-            f"[serve] host = {host}: other machines could reach it, so it needs a token_file",
-            hint=f"{_TOKEN_HINT} --host {host}",
-        )
+        message = f"[serve] host = {host}: other machines could reach it, so it needs a token_file"
+        raise UsageError(message, hint=f"{_TOKEN_HINT} --host {host}")
 
 
 def read_token(path: Path | None) -> bytes | None:
@@ -61,10 +59,8 @@ def read_token(path: Path | None) -> bytes | None:
         reason = error.strerror
         raise UsageError(f"[serve] token_file = {path}: {reason}", hint=_TOKEN_HINT) from error
     if not token or not all(0x21 <= byte <= 0x7E for byte in token):
-        raise UsageError(
-            f"[serve] token_file = {path}: must hold one line of visible ASCII characters",
-            hint=_TOKEN_HINT,
-        )
+        message = f"[serve] token_file = {path}: must hold one line of visible ASCII characters"
+        raise UsageError(message, hint=_TOKEN_HINT)
     return token
 
 
