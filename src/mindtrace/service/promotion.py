@@ -11,20 +11,10 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from mindtrace import errors
 from mindtrace.config.settings import Settings
 from mindtrace.documents import document
-from mindtrace.errors import (
-    BundleError,
-    ConflictError,
-    InterruptedByUser,
-    MindtraceError,
-    NotFoundError,
-    QueueFullError,
-    StoreError,
-    UsageError,
-    VerdictError,
-    listed,
-)
+from mindtrace.errors import ConflictError, MindtraceError, UsageError, listed
 from mindtrace.registry.champions import PROMOTE, REFUSE, ROLLBACK, ChampionLog, HistoryEntry
 from mindtrace.registry.names import CHAMPION
 from mindtrace.registry.reader import ModelVersion, Reader, open_reader, open_store
@@ -78,7 +68,7 @@ class Promotion:
         """Raise VerdictError if the gate said HOLD or REJECT and was not overruled."""
         if self.forced or self.verdict in (None, "PROMOTE"):
             return
-        raise VerdictError(
+        raise errors.VerdictError(
             f"{self.verdict}: {self.model_name}/{self.version} does not replace "
             f"{self.model_name}/{self.champion}: {listed(self.reasons, 2)}",
             hint=f"mindtrace registry compare {self.model_name} {self.version} --html changes.html",
@@ -202,7 +192,7 @@ def promote_for_job(
             )
             shown = found.reasons[0] if found.reasons else None
             return {"promoted": found.promoted, "verdict": found.verdict, "message": shown}
-        except (InterruptedByUser, StoreError):
+        except (errors.InterruptedByUser, errors.StoreError):
             raise  # the next attempt decides, or finds what this one decided
         except MindtraceError as error:
             message = error.message
@@ -282,7 +272,8 @@ def change_in_child(settings: Settings, verb: str, arguments: Sequence[str]) -> 
         "REGISTRY__CLASS_MARGIN": str(registry.class_margin),
     }
     if not _turn.acquire(timeout=_TURN_TIMEOUT):
-        raise QueueFullError("the registry is being changed already", hint="repeat in a moment")
+        hint = "repeat in a moment"
+        raise errors.QueueFullError("the registry is being changed already", hint=hint)
     try:
         environ = process.listed_environment(os.environ, ours)
         command = own_command("registry", verb, "--json", *arguments)
@@ -292,7 +283,7 @@ def change_in_child(settings: Settings, verb: str, arguments: Sequence[str]) -> 
     finally:
         _turn.release()
     if ended.status in (-signal.SIGKILL, 128 + signal.SIGTERM):
-        raise StoreError(f"registry: {verb} did not end within {CHILD_TIMEOUT:.0f} s")
+        raise errors.StoreError(f"registry: {verb} did not end within {CHILD_TIMEOUT:.0f} s")
     return ended
 
 
@@ -334,7 +325,7 @@ def _gate(
         before = find(settings, reader, Reference(name=row.name, version=champion))
         bundles = (locate_version(settings, reader, one) for one in (before, row))
         return compare(*read_sides(reader, *bundles), rule)
-    except (BundleError, NotFoundError, UsageError) as error:
+    except (errors.BundleError, errors.NotFoundError, UsageError) as error:
         if force:
             return None
         error.hint = error.hint or "--force --reason TEXT  # promotes without comparing"
@@ -364,7 +355,7 @@ def _against_chain(
     best = found
     for version in [*dict.fromkeys(earlier)][:CHAIN]:
         # One that is gone, damaged or about other images says nothing.
-        with contextlib.suppress(BundleError, NotFoundError, UsageError):
+        with contextlib.suppress(errors.BundleError, errors.NotFoundError, UsageError):
             other = gate(version)
             best = other if other is not None and other.score_a > best.score_a else best
     if not falls_behind(best.ci, best.margin):
