@@ -83,9 +83,8 @@ def create_app(
     state.settings, state.worker = settings, worker
     state.metrics, state.access_log = counters, access_log
     state.served = ServedModel(settings, model_ref, allow_label_change=allow_label_change)
-    state.admission = Admission(
-        serve.queue, serve.request_timeout, max(1, available_cores() // serve.workers)
-    )
+    threads = max(1, available_cores() // serve.workers)
+    state.admission = Admission(serve.queue, serve.request_timeout, threads)
     state.sidecar = jobs_service.sidecar(settings, serving=True)
     application.fast_path = FastPath(state, rules)
     for module in _MODULES:

@@ -358,9 +358,8 @@ class FastPath:
             lines = [b"%s: %s\r\n" % pair for pair in self._default_headers]
             self._start = b"".join((b"HTTP/1.1 200 OK\r\n", *lines))
         end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
-        write_response(
-            cycle, (self._start, _JSON_HEADERS % (len(content), request_id), end, content)
-        )
+        headers = _JSON_HEADERS % (len(content), request_id)
+        write_response(cycle, (self._start, headers, end, content))
 
 
 def write_response(cycle: RequestResponseCycle, parts: Sequence[bytes]) -> None:

@@ -149,10 +149,8 @@ async def follow_job(request: Request, job_id: str) -> Response:
             return Response(status_code=204)  # else a browser would reconnect for ever
         # From the first where the job never had that event (its database is a new one).
         after = after if seen else 0
-    return EventSourceResponse(
-        _stream(request, job_id, after),
-        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-    )
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return EventSourceResponse(_stream(request, job_id, after), headers=headers)
 
 
 def _last_event_id(request: Request) -> int:

@@ -118,30 +118,16 @@ class _Families:
             return kind(f"mindtrace_{name}", about, labels, registry=own, **options)
 
         self.requests = make(Count, "requests", "Requests that were answered.", "route", "code")
-        self.request_seconds = make(
-            Buckets,
-            "request_duration_seconds",
-            "From the head of a request to the head of its answer.",
-            buckets=BOUNDS,
-        )
-        self.inference_seconds = make(
-            Buckets,
-            "inference_duration_seconds",
-            "Decoding and the network, of one request.",
-            buckets=BOUNDS,
-        )
+        about = "From the head of a request to the head of its answer."
+        self.request_seconds = make(Buckets, "request_duration_seconds", about, buckets=BOUNDS)
+        about = "Decoding and the network, of one request."
+        self.inference_seconds = make(Buckets, "inference_duration_seconds", about, buckets=BOUNDS)
         self.predictions = make(Count, "predictions", "Images that were classified.", "class_name")
         self.swaps = make(Count, "model_swaps", "Changes of the served version.", "result")
-        self.queue_depth = make(
-            Gauge, "queue_depth", "Requests that wait for a thread.", multiprocess_mode="livesum"
-        )
-        self.model_info = make(
-            Gauge,
-            "model_info",
-            "The version that answers.",
-            *("model_name", "version"),
-            multiprocess_mode="livemax",
-        )
+        about, mode = "Requests that wait for a thread.", "livesum"
+        self.queue_depth = make(Gauge, "queue_depth", about, multiprocess_mode=mode)
+        about, names = "The version that answers.", ("model_name", "version")
+        self.model_info = make(Gauge, "model_info", about, *names, multiprocess_mode="livemax")
         self.jobs: Mapping[str, int] = {}  # by state; counted for each scrape
         # In multiprocess mode the files are read, which hold what this process counted too.
         self.collected = own

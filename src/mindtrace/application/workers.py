@@ -8,11 +8,11 @@ import select
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from subprocess import PIPE, Popen
 from typing import Any
 
 from uvicorn.config import STARTUP_FAILURE
@@ -40,12 +40,8 @@ class Worker:
         # Ctrl-C reaches every process of a terminal; the supervisor decides what it means.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINALS)
         try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _WORKER, str(descriptor)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                pass_fds=[descriptor],
-            )
+            command = [sys.executable, "-P", "-c", _WORKER, str(descriptor)]
+            self.process = Popen(command, stdin=PIPE, stdout=PIPE, pass_fds=[descriptor])
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         assert self.process.stdin is not None

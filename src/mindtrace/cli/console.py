@@ -207,11 +207,8 @@ class Console:
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
         """A table of results: drawn on a terminal, tab-separated and untruncated in a pipe."""
         if self.terminal:
-            _print_table(
-                self.out,
-                columns,
-                [[_TIME.sub(r"\1 \2", short(cell)) for cell in row] for row in rows],
-            )
+            texts = [[_TIME.sub(r"\1 \2", short(cell)) for cell in row] for row in rows]
+            _print_table(self.out, columns, texts)
             return
         self.header(columns)
         for row in rows:

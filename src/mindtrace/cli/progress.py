@@ -98,11 +98,8 @@ class BarProgress(LineProgress):
         self._bar.start()
 
     def advanced(self, epoch: int, done: int) -> None:
-        self._bar.update(
-            self._task,
-            completed=(epoch - 1) * self._batches + done,
-            description=f"epoch {epoch}/{self._max_epochs}",
-        )
+        completed, text = (epoch - 1) * self._batches + done, f"epoch {epoch}/{self._max_epochs}"
+        self._bar.update(self._task, completed=completed, description=text)
 
     def note(self, text: str) -> None:
         # Through Rich, so that it and the bar do not overwrite each other.

@@ -205,12 +205,9 @@ class Attempt:
                 self.job = replace(self.job, max_epochs=fields.get("max_epochs"))
                 events.append((STATE, self.job.document()))
             elif fields.get("event") == "epoch":
-                self.job = replace(
-                    self.job,
-                    epoch=fields.get("epoch"),
-                    max_epochs=fields.get("max_epochs"),
-                    val_acc=(fields.get("metrics") or {}).get("val_acc"),
-                )
+                epoch, max_epochs = fields.get("epoch"), fields.get("max_epochs")
+                val_acc = (fields.get("metrics") or {}).get("val_acc")
+                self.job = replace(self.job, epoch=epoch, max_epochs=max_epochs, val_acc=val_acc)
                 del fields["event"]
                 events.append((EPOCH, fields))
         text, left = "".join(map(log_text, lines)).replace("\0", "?"), LOG_LIMIT - self.job.log_size

@@ -48,9 +48,8 @@ class Request:
     @classmethod
     def from_fields(cls, found: Mapping[str, Any]) -> Request:
         """Read stored fields; those that a newer release added are ignored."""
-        return cls(
-            **{field.name: found[field.name] for field in fields(cls) if field.name in found}
-        )
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in found.items() if name in known})
 
 
 @dataclass(frozen=True)

@@ -71,10 +71,8 @@ def verdict(found: DataCheck, *, allow_leakage: bool = False) -> MindtraceError 
     faults = ", ".join(
         f"{count:,} {one if count == 1 else many}" for count, one, many in counts if count
     )
-    error = (
-        None if allow_leakage else leakage_error(found.leakage, found.group_leakage, found.made_by)
-    )
-    if error is not None:
+    error = leakage_error(found.leakage, found.group_leakage, found.made_by)
+    if error is not None and not allow_leakage:
         also = f"; also {faults}" if faults else ""
         return VerdictError(error.message + also, hint=error.hint)
     if faults:

@@ -262,10 +262,10 @@ def change_in_child(settings: Settings, verb: str, arguments: Sequence[str]) -> 
     """Run `mindtrace registry VERB` as a child: MLflow costs a second and 150 MB to import."""
     from mindtrace.jobs import process
 
-    registry = settings.registry
+    registry, root = settings.registry, settings.dirs.root
     # In the environment and not in the command line: a URI may hold a password.
     ours = {
-        "DIR_PATHS__ROOT": str(settings.dirs.root),
+        "DIR_PATHS__ROOT": str(root),
         "REGISTRY__TRACKING_URI": registry.tracking_uri,
         "REGISTRY__METRIC": registry.metric,
         "REGISTRY__MARGIN": str(registry.margin),
@@ -277,9 +277,7 @@ def change_in_child(settings: Settings, verb: str, arguments: Sequence[str]) -> 
     try:
         environ = process.listed_environment(os.environ, ours)
         command = own_command("registry", verb, "--json", *arguments)
-        ended = process.run(
-            command, folder=settings.dirs.root, environ=environ, limit=CHILD_TIMEOUT
-        )
+        ended = process.run(command, folder=root, environ=environ, limit=CHILD_TIMEOUT)
     finally:
         _turn.release()
     if ended.status in (-signal.SIGKILL, 128 + signal.SIGTERM):

@@ -77,9 +77,8 @@ class Link:
     ) -> BaseHTTPResponse:
         """Send a request; urllib3's errors."""
         sent = {**self._pool.headers, **headers}
-        return self._pool.request(
-            method, self._prefix + path, headers=sent, redirect=False, **request
-        )
+        url = self._prefix + path
+        return self._pool.request(method, url, headers=sent, redirect=False, **request)
 
     def close(self) -> None:
         self._pool.close()
