@@ -51,6 +51,9 @@ def create_app(
     serve = settings.serve
     rules = Rules(read_token(serve.token_file), serve.allowed_hosts)
     counters, access_log = Metrics(shared), AccessLog() if serve.access_log else None
+    paths = {route.path for route in _ROUTES if "{" not in route.path}
+    limits = dict.fromkeys(("/retrain", "/retrain/check"), serve.max_retrain_body)
+    handlers: Any = {HTTPException: _http_problem, RequestValidationError: _validation_problem}
     application = _Application(
         title="mindtrace",
         version=VERSION,
@@ -61,23 +64,10 @@ def create_app(
         responses=problems(400, 401, 403, 408, 413, 421, 422, 431, 500, 503),
         generate_unique_id_function=lambda route: route.name,
         middleware=[
-            Middleware(
-                RequestMiddleware,
-                metrics=counters,
-                access_log=access_log,
-                rules=rules,
-                paths={route.path for route in _ROUTES if "{" not in route.path},
-            ),
-            Middleware(
-                BodyLimit,
-                default=serve.max_body,
-                by_path=dict.fromkeys(("/retrain", "/retrain/check"), serve.max_retrain_body),
-            ),
+            Middleware(RequestMiddleware, counters, access_log, rules, paths),
+            Middleware(BodyLimit, serve.max_body, limits),
         ],
-        exception_handlers={
-            HTTPException: _http_problem,
-            RequestValidationError: _validation_problem,
-        },
+        exception_handlers=handlers,
     )
     state = application.state
     state.settings, state.worker = settings, worker

@@ -5,14 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict
 
-from mindtrace.application.schemas import (
-    EXAMPLE_IMAGE,
-    MAX_IMAGES,
-    Shape,
-    Strict,
-    problems,
-    reference,
-)
+from mindtrace.application import schemas
+from mindtrace.application.schemas import EXAMPLE_IMAGE, MAX_IMAGES, Shape, Strict
 
 JSON_LENGTH = "Inference-Header-Content-Length"
 BINARY = "application/octet-stream"
@@ -149,14 +143,16 @@ class Inferred(Shape):
     outputs: list[OutputTensor]
 
 
+_BYTES = {BINARY: {"schema": {"type": "string", "format": "binary"}}}
+_EXAMPLE = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [EXAMPLE_IMAGE]}
 INFER_ROUTE: dict[str, Any] = {
     "summary": "Classify images",
     "response_model": Inferred,
     "responses": {
-        **problems(404, 413, 415, 503, 504),
+        **schemas.problems(404, 413, 415, 503, 504),
         200: {
             "description": "The answer; with tensors behind the JSON where they were asked for so.",
-            "content": {BINARY: {"schema": {"type": "string", "format": "binary"}}},
+            "content": _BYTES,
         },
     },
     "openapi_extra": {
@@ -164,19 +160,10 @@ INFER_ROUTE: dict[str, Any] = {
             "required": True,
             "content": {
                 "application/json": {
-                    "schema": reference(InferBody),
-                    "example": {
-                        "inputs": [
-                            {
-                                "name": "image",
-                                "datatype": "BYTES",
-                                "shape": [1],
-                                "data": [EXAMPLE_IMAGE],
-                            }
-                        ]
-                    },
+                    "schema": schemas.reference(InferBody),
+                    "example": {"inputs": [_EXAMPLE]},
                 },
-                BINARY: {"schema": {"type": "string", "format": "binary"}},
+                **_BYTES,
             },
         },
         "parameters": [

@@ -297,7 +297,8 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_FILE = {"type": "string", "format": "binary"}
+_FORM = {"type": "object", "required": ["image"], "properties": {"image": _FILE}}
 INFERENCE_BODY: dict[str, Any] = {
     "required": True,
     "content": {
@@ -308,13 +309,7 @@ INFERENCE_BODY: dict[str, Any] = {
                 "several images": {"value": {"images": [EXAMPLE_IMAGE, EXAMPLE_IMAGE]}},
             },
         },
-        **dict.fromkeys(IMAGE_TYPES, _BINARY),
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["image"],
-                "properties": {"image": _BINARY["schema"]},
-            }
-        },
+        **{kind: {"schema": _FILE} for kind in IMAGE_TYPES},
+        "multipart/form-data": {"schema": _FORM},
     },
 }
