@@ -23,6 +23,7 @@ from mindtrace.config.settings import Settings
 from mindtrace.errors import StoreError
 from mindtrace.registry import database as registry_database
 from mindtrace.registry.names import CHAMPION
+from mindtrace.service import following
 
 
 class Watched:
@@ -168,7 +169,7 @@ def test_an_accident_while_loading(
 ) -> None:
     watched = Watched(two.settings)
     two.point(2)
-    monkeypatch.setattr(served_model, "open_row", lambda *_: 1 // 0)
+    monkeypatch.setattr(following, "open_row", lambda *_: 1 // 0)
     assert watched.look(2) == 1
     assert watched.swaps == (0, 1, 0)
     assert said == ["squares/2 is refused"]
@@ -192,16 +193,16 @@ def test_a_version_that_cannot_be_fetched_yet(
 ) -> None:
     watched = Watched(two.settings)
     two.point(2)
-    right = served_model.open_row
+    right = following.open_row
 
     def fail(*_: Any) -> Any:
         raise StoreError("the network is away")
 
-    monkeypatch.setattr(served_model, "open_row", fail)
+    monkeypatch.setattr(following, "open_row", fail)
     assert watched.look(4) == 1
     assert watched.swaps == (0, 0, 1)
     assert said == ["squares/2 cannot be fetched yet: the network is away"]
-    monkeypatch.setattr(served_model, "open_row", right)
+    monkeypatch.setattr(following, "open_row", right)
     assert watched.look() == 2
     assert watched.swaps == (1, 0, 1)
 
@@ -313,7 +314,7 @@ def test_the_thread_survives_whatever_comes(
             watched.poller._stopping.set()
         raise RuntimeError("nobody thought of it")
 
-    monkeypatch.setattr(served_model, "pointed_at", fail)
+    monkeypatch.setattr(following, "pointed_at", fail)
     monkeypatch.setattr(served_model, "POLL_EVERY", 0.0)
     watched.poller._run()
     assert said == ["the champion cannot be looked up"]

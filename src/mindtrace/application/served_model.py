@@ -17,13 +17,7 @@ from mindtrace.config.settings import Settings
 from mindtrace.errors import BundleError, MindtraceError, StoreError, listed
 from mindtrace.registry.names import CHAMPION
 from mindtrace.registry.reader import ModelVersion
-from mindtrace.service.following import (
-    is_moving,
-    open_or_wait,
-    open_remembered,
-    open_row,
-    pointed_at,
-)
+from mindtrace.service import following
 from mindtrace.service.predict import LoadedModel
 
 POLL_EVERY = 0.5  # seconds
@@ -63,9 +57,9 @@ class ServedModel:
     def load(self) -> None:
         """Load the model at start, if it is there."""
         try:
-            opened = open_or_wait(self.settings, self.ref)
+            opened = following.open_or_wait(self.settings, self.ref)
         except StoreError as error:
-            opened = open_remembered(self.settings, self.ref)
+            opened = following.open_remembered(self.settings, self.ref)
             if opened is None:
                 raise
             name, self.away = f"{opened[0].model_name}/{opened[0].version}", True
@@ -140,7 +134,7 @@ class ChampionPoller:
 
     def start(self) -> None:
         """Begin to poll, if what is served can change, or until the registry answers."""
-        if is_moving(self._served.ref) or self._served.away:
+        if following.is_moving(self._served.ref) or self._served.away:
             self._thread = threading.Thread(target=self._run, name="champion", daemon=True)
             self._thread.start()
 
@@ -152,7 +146,9 @@ class ChampionPoller:
 
     def _run(self) -> None:
         while not self._stopping.wait(POLL_EVERY):
-            if self._served.draining or not (is_moving(self._served.ref) or self._served.away):
+            if self._served.draining or not (
+                following.is_moving(self._served.ref) or self._served.away
+            ):
                 return
             try:
                 self.poll()
@@ -167,7 +163,7 @@ class ChampionPoller:
         served = model and (model.model_name, model.version, model.digest)
         try:
             name = None if model is None else model.model_name
-            row = pointed_at(self._settings, self._served.ref, name)
+            row = following.pointed_at(self._settings, self._served.ref, name)
         except MindtraceError as error:
             self._served.away = isinstance(error, StoreError)
             if not self._complained:
@@ -192,7 +188,7 @@ class ChampionPoller:
     def _replace(self, row: ModelVersion, wanted: Identity) -> None:
         name = f"{row.name}/{row.version}"
         try:
-            self._served.replace(*open_row(self._settings, row, self._served.ref))
+            self._served.replace(*following.open_row(self._settings, row, self._served.ref))
         except (StoreError, OSError) as error:
             # Tried again with the next poll.
             if wanted != self._failed:

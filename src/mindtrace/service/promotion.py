@@ -15,17 +15,11 @@ from mindtrace import errors
 from mindtrace.config.settings import Settings
 from mindtrace.documents import document
 from mindtrace.errors import ConflictError, MindtraceError, UsageError, listed
+from mindtrace.registry import reference
 from mindtrace.registry.champions import PROMOTE, REFUSE, ROLLBACK, ChampionLog, HistoryEntry
 from mindtrace.registry.names import CHAMPION
 from mindtrace.registry.reader import ModelVersion, Reader, open_reader, open_store
-from mindtrace.registry.reference import (
-    Reference,
-    default_model,
-    find,
-    locate,
-    locate_version,
-    require_model,
-)
+from mindtrace.registry.reference import Reference, find
 from mindtrace.system import ChildResult, own_command
 
 if TYPE_CHECKING:
@@ -250,8 +244,8 @@ def compare_with_page(
     from mindtrace.registry.comparison import compare, comparison_page
     from mindtrace.registry.evaluation import read_sides
 
-    first = locate(settings, a)
-    second = locate(settings, b, first.model_name)
+    first = reference.locate(settings, a)
+    second = reference.locate(settings, b, first.model_name)
     reader = open_reader(settings) if first.row or second.row else None
     sides = read_sides(reader, first, second)
     found = compare(*sides, _rule(settings, margin))
@@ -294,8 +288,8 @@ def _champion_by_alias(reader: Reader, model_name: str) -> int | None:
 def _model_of(settings: Settings, name: str | None) -> tuple[Reader, str]:
     """The reader of the registry, and a model in it; for None the only one."""
     reader = open_reader(settings)
-    model_name = default_model(settings, reader) if name is None else name
-    require_model(reader, model_name)
+    model_name = reference.default_model(settings, reader) if name is None else name
+    reference.require_model(reader, model_name)
     return reader, model_name
 
 
@@ -308,7 +302,7 @@ def _check_bundle(settings: Settings, reader: Reader, row: ModelVersion) -> None
     """Raise BundleError unless the bundle is what was registered and answers its golden images."""
     from mindtrace.bundle.predictor import Predictor
 
-    located = locate_version(settings, reader, row)
+    located = reference.locate_version(settings, reader, row)
     Predictor.open(located.folder, located.digest)
 
 
@@ -321,7 +315,7 @@ def _gate(
 
     try:
         before = find(settings, reader, Reference(name=row.name, version=champion))
-        bundles = (locate_version(settings, reader, one) for one in (before, row))
+        bundles = (reference.locate_version(settings, reader, one) for one in (before, row))
         return compare(*read_sides(reader, *bundles), rule)
     except (errors.BundleError, errors.NotFoundError, UsageError) as error:
         if force:

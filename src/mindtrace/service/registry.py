@@ -15,17 +15,10 @@ from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, masked
 from mindtrace.documents import document
 from mindtrace.errors import BundleError, NotFoundError, StoreError
+from mindtrace.registry import reference
 from mindtrace.registry.maintenance import new_folder
 from mindtrace.registry.query import Query, parse_columns, parse_query
 from mindtrace.registry.reader import ALL, ModelVersion, Reader, open_reader
-from mindtrace.registry.reference import (
-    Located,
-    find,
-    locate,
-    locate_version,
-    parse_reference,
-    require_model,
-)
 
 REPORT_FILES = ("report.json", "curves.png", "confusion.png", "calibration.png", "mistakes.png")
 PARTS = ("configuration", "data", "environment", "metrics")
@@ -151,7 +144,7 @@ def count_versions(settings: Settings, name: str | None = None, where: str | Non
 def write_report(settings: Settings, ref: str, folder: str | None) -> str:
     """Copy the report of a version's training into a new or empty folder; its path."""
     reader = open_reader(settings)
-    row = find(settings, reader, ref)
+    row = reference.find(settings, reader, ref)
     name, place = f"{row.name}/{row.version}", row.beside("report")
     target = Path(folder or f"{row.name}-{row.version}-report").expanduser().absolute()
     local = place and file_path(place)
@@ -167,14 +160,14 @@ def show_version(settings: Settings, ref: str) -> VersionDetail:
     from mindtrace.bundle.bundle import ModelConfig  # it imports numpy
 
     reader = open_reader(settings)
-    row = find(settings, reader, ref)
+    row = reference.find(settings, reader, ref)
     tags, report = row.own_tags, row.beside("report/report.html")
     local = report and file_path(report)
     files: dict[str, int] = {}
     spec: dict[str, Any] = {}
     # `registry verify` reports a damaged bundle; the rest is worth showing.
     with contextlib.suppress(BundleError):
-        folder = locate_version(settings, reader, row).folder
+        folder = reference.locate_version(settings, reader, row).folder
         files = manifest.sizes(folder)
         spec = ModelConfig.read(folder).spec.document()
     names = ("parent", "job_id", "started_at", "ended_at", "config_digest", "weights_digest")
@@ -256,7 +249,7 @@ def _queried(
         raise
     rows = ask(reader, query)
     if not rows and name is not None:
-        require_model(reader, name)
+        reference.require_model(reader, name)
     return rows
 
 
@@ -277,11 +270,11 @@ _Parts = Mapping[str, Mapping[str, Value]]
 
 def _facts(settings: Settings, ref: str, model_name: str | None) -> tuple[str, _Parts, str | None]:
     """The name of a version or folder, what `diff` compares, and the model's name."""
-    reference = parse_reference(ref)
-    if reference.folder is not None:
-        return ref, _bundle_facts(locate(settings, ref)), None
+    parsed = reference.parse_reference(ref)
+    if parsed.folder is not None:
+        return ref, _bundle_facts(reference.locate(settings, ref)), None
     reader = open_reader(settings)
-    row = find(settings, reader, reference, model_name)
+    row = reference.find(settings, reader, parsed, model_name)
     tags = row.own_tags
     parts: dict[str, Mapping[str, Value]] = {
         "configuration": dict(sorted(reader.params(row.run_id).items())),
@@ -292,11 +285,11 @@ def _facts(settings: Settings, ref: str, model_name: str | None) -> tuple[str, _
     # From the bundle where there is one: a run's parameters may be anything. One that is
     # not ours, or damaged, which verify reports, leaves what the registry knows.
     with contextlib.suppress(BundleError, StoreError):
-        parts |= _bundle_facts(locate_version(settings, reader, row))
+        parts |= _bundle_facts(reference.locate_version(settings, reader, row))
     return row.label, parts, row.name
 
 
-def _bundle_facts(located: Located) -> dict[str, Mapping[str, Value]]:
+def _bundle_facts(located: reference.Located) -> dict[str, Mapping[str, Value]]:
     from mindtrace.bundle.bundle import CONFIG_FILE, DATA_FILE  # it imports numpy
 
     files = manifest.check(located.folder, located.digest)
