@@ -67,7 +67,7 @@ def require_one_line(done: subprocess.CompletedProcess[str], root: Path) -> None
     assert partial == [] and list(root.glob("staging/*")) == []
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "moment",
     [

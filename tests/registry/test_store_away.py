@@ -90,13 +90,14 @@ def _run_id(err: str) -> str:
     return found[1]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("running", "signum"),
     [
         ("mlflow", signal.SIGTERM),
         ("mlflow", signal.SIGINT),
-        ("mlflow", signal.SIGHUP),
         pytest.param("postgres", signal.SIGTERM, marks=pytest.mark.postgres),
+        ("mlflow", signal.SIGHUP),
     ],
     indirect=["running"],
 )
@@ -138,7 +139,7 @@ def test_a_training_outlives_its_working_directory(root: Path, tmp_path: Path) -
     assert json.loads(out)["version"] == 1
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("running", "moment"),
     [
