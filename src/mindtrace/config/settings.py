@@ -1,5 +1,7 @@
 """`Settings`: every value of the configuration, typed, or every fault of all its layers at once."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
 import shlex
@@ -68,7 +70,7 @@ class Settings(Sections):
             blocks.append("\n".join([f"[{section}]", *lines, ""]))
         return "\n".join(blocks)
 
-    def replace(self, **values: Any) -> "Settings":
+    def replace(self, **values: Any) -> Settings:
         """Copy with typed values: `replace(**{"compute.threads": 2})`; KeyError, ValueError."""
         parts: dict[str, Any] = {}
         origins = dict(self.origins)

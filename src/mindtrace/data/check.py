@@ -365,10 +365,9 @@ def _look_alikes(similar: Sequence[Similar]) -> Iterator[str]:
     if similar:
         one = similar[0]
         count = "1 photo looks" if len(similar) == 1 else f"{len(similar):,} photos look"
-        yield (
-            f"{count} like one of another split, {named(one.image)} like {named(one.like)}: if "
-            "they show the same thing, [data] group keeps it in one split"
-        )
+        pair = f"{named(one.image)} like {named(one.like)}"
+        hint = "if they show the same thing, [data] group keeps it in one split"
+        yield f"{count} like one of another split, {pair}: {hint}"
 
 
 def _counted(texts: NDArray[Any]) -> dict[str, int]:

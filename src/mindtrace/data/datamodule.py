@@ -1,5 +1,7 @@
 """What all sources share: settings to a data module, its splits, loaders and digests."""
 
+from __future__ import annotations
+
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence

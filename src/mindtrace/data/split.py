@@ -156,10 +156,8 @@ def _limited(
     if num_train is None:
         return parts
     if not 1 <= num_train <= len(pool):
-        raise UsageError(
-            f"num_train = {num_train:,} and num_val = {len(parts['val']):,}: "
-            f"there are {len(pool) + len(parts['val']):,} training images"
-        )
+        there = f"there are {len(pool) + len(parts['val']):,} training images"
+        raise UsageError(f"num_train = {num_train:,} and num_val = {len(parts['val']):,}: {there}")
     _, rest = draw(labels[pool], len(pool) - num_train, generator)
     return {**parts, "train": pool[rest]}
 

@@ -140,10 +140,8 @@ def decide(
     reasons = [f"cannot tell whether it is worse than {margin}: {found}"]
     needed = None if answers is None else answers.images_needed(rule.margin)
     if needed is not None and answers is not None:
-        reasons.append(
-            f"equal models could be promoted at this margin from about {needed:,} test images on; "
-            f"these are {answers.counts.sum():,.0f}"
-        )
+        many = f"from about {needed:,} test images on; these are {answers.counts.sum():,.0f}"
+        reasons.append(f"equal models could be promoted at this margin {many}")
     return HOLD, tuple(reasons)
 
 
@@ -156,10 +154,9 @@ def fallen_classes(classes: Sequence[ClassChange], margin: float) -> tuple[str, 
         if one.mcnemar_p > _LEVEL / (len(tested) - rank):
             break
         if one.diff is not None and one.diff < -margin - _ROUNDING:
-            lines.append(
-                f"class {one.class_name} falls from {one.acc_a:.4f} to {one.acc_b:.4f}, more than "
-                f"{points(margin)} ({one.n} images, p = {one.mcnemar_p:.2g})"
-            )
+            fall = f"class {one.class_name} falls from {one.acc_a:.4f} to {one.acc_b:.4f}"
+            tested_on = f"({one.n} images, p = {one.mcnemar_p:.2g})"
+            lines.append(f"{fall}, more than {points(margin)} {tested_on}")
     return tuple(lines)
 
 

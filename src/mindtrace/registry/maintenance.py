@@ -70,7 +70,10 @@ class Exported:
 
 
 def verify(settings: Settings, ref: str | None = None) -> list[Verification]:
-    """Check a version (None: the champion) and its model's aliases, or a folder; raises nothing."""
+    """Check one version (the champion for None) and the aliases of its model, or a folder.
+
+    What is wrong stands in the `faults` of what comes back; nothing is raised for it.
+    """
     reference = parse_reference(ref)
     if reference.folder is not None:
         folder = locate(settings, ref).folder

@@ -97,14 +97,9 @@ class ProgressCallback(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # `BestWeights` comes before in the list of callbacks.
         epoch = trainer.current_epoch + 1
-        report = EpochReport(
-            epoch=epoch,
-            max_epochs=trainer.max_epochs or epoch,
-            metrics=epoch_metrics(trainer),
-            seconds=time.perf_counter() - self._began,
-            best=self._best.epoch == epoch,
-            monitor=self._best.monitor,
-        )
+        max_epochs, metrics = trainer.max_epochs or epoch, epoch_metrics(trainer)
+        seconds, best = time.perf_counter() - self._began, self._best.epoch == epoch
+        report = EpochReport(epoch, max_epochs, metrics, seconds, best, self._best.monitor)
         self.course.append(report)
         self._progress.epoch(report)
 
@@ -128,12 +123,11 @@ class TerminateOnNaN(pl.Callback):
     """Ends a training whose loss is no longer finite."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        epoch, hint = trainer.current_epoch + 1, "if it stays, look at the images"
         for name, value in epoch_metrics(trainer).items():
             if name.endswith("loss") and not math.isfinite(value):
-                raise TrainingError(
-                    f"{name} = {value} in epoch {trainer.current_epoch + 1}: the training diverged",
-                    hint="try a smaller [train] lr; if it stays, look at the images",
-                )
+                message = f"{name} = {value} in epoch {epoch}: the training diverged"
+                raise TrainingError(message, hint=f"try a smaller [train] lr; {hint}")
 
 
 def epoch_metrics(trainer: pl.Trainer) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """Small functions of the starter library; what they need is imported on first use."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
