@@ -32,7 +32,7 @@ class Watched:
     def __init__(self, settings: Settings, ref: str | None = None, **options: Any) -> None:
         self.served = ServedModel(settings, ref, **options)
         self.served.load()
-        self.poller = ChampionPoller(self.served, settings)
+        self.poller = ChampionPoller(self.served)
 
     def look(self, times: int = 1) -> int | None:
         for _ in range(times):

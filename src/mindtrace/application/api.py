@@ -114,7 +114,7 @@ async def _lifespan(application: FastAPI) -> AsyncIterator[None]:
     state = application.state
     if state.served.model is None:
         state.served.load()
-    poller = ChampionPoller(state.served, state.settings)
+    poller = ChampionPoller(state.served)
     poller.start()
     if state.access_log is not None:
         state.access_log.start()

@@ -80,10 +80,8 @@ class Metrics:
         if self._families is None:
             self._families = _Families(self.shared)
         families = self._families
-        for counts, family in (
-            (self._requests, families.requests),
-            (self._predictions, families.predictions),
-        ):
+        pairs = (self._requests, families.requests), (self._predictions, families.predictions)
+        for counts, family in pairs:
             for labels, count in counts.items():
                 family.labels(*labels).inc(count)
             counts.clear()

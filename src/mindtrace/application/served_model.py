@@ -120,21 +120,22 @@ def check_golden_images(model: LoadedModel, bundle: Bundle, max_pixels: int) -> 
         )
 
 
+@dataclass(eq=False)
 class ChampionPoller:
     """Replaces the served model when its reference means another version, if that one is sound."""
 
-    def __init__(self, served: ServedModel, settings: Settings) -> None:
-        self._served = served
-        self._settings = settings
+    served: ServedModel
+
+    def __post_init__(self) -> None:
         self._refused: Identity | None = None
         self._failed: Identity | None = None
-        self._complained = served.away
+        self._complained = self.served.away
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin to poll, if what is served can change, or until the registry answers."""
-        if following.is_moving(self._served.ref) or self._served.away:
+        if following.is_moving(self.served.ref) or self.served.away:
             self._thread = threading.Thread(target=self._run, name="champion", daemon=True)
             self._thread.start()
 
@@ -146,8 +147,8 @@ class ChampionPoller:
 
     def _run(self) -> None:
         while not self._stopping.wait(POLL_EVERY):
-            if self._served.draining or not (
-                following.is_moving(self._served.ref) or self._served.away
+            if self.served.draining or not (
+                following.is_moving(self.served.ref) or self.served.away
             ):
                 return
             try:
@@ -159,24 +160,24 @@ class ChampionPoller:
 
     def poll(self) -> None:
         """Look once, and replace the model if another one is meant."""
-        model = self._served.model
+        model = self.served.model
         served = model and (model.model_name, model.version, model.digest)
         try:
             name = None if model is None else model.model_name
-            row = following.pointed_at(self._settings, self._served.ref, name)
+            row = following.pointed_at(self.served.settings, self.served.ref, name)
         except MindtraceError as error:
-            self._served.away = isinstance(error, StoreError)
+            self.served.away = isinstance(error, StoreError)
             if not self._complained:
                 self._complained = True
                 log.error("the champion cannot be looked up: %s", error.message)
                 if model is None:
-                    self._served.trouble = "registry"
+                    self.served.trouble = "registry"
             return
         if self._complained:
             log.info("the champion can be looked up again")
-            self._complained = self._served.away = False
-            if self._served.trouble == "registry":
-                self._served.trouble = "no-version"
+            self._complained = self.served.away = False
+            if self.served.trouble == "registry":
+                self.served.trouble = "no-version"
         if row is None:
             return
         wanted = (row.name, row.version, row.own_tags.get("bundle_digest"))
@@ -188,12 +189,12 @@ class ChampionPoller:
     def _replace(self, row: ModelVersion, wanted: Identity) -> None:
         name = f"{row.name}/{row.version}"
         try:
-            self._served.replace(*following.open_row(self._settings, row, self._served.ref))
+            self.served.replace(*following.open_row(self.served.settings, row, self.served.ref))
         except (StoreError, OSError) as error:
             # Tried again with the next poll.
             if wanted != self._failed:
                 self._failed = wanted
-                self._served.swaps["failed"] += 1
+                self.served.swaps["failed"] += 1
                 log.error("%s cannot be fetched yet: %s", name, error)
         except MindtraceError as error:
             self._refuse(wanted)
@@ -204,12 +205,12 @@ class ChampionPoller:
             log.exception("%s is refused", name)
         else:
             self._refused = self._failed = None
-            self._served.swaps["ok"] += 1
+            self.served.swaps["ok"] += 1
             log.info("serving %s", name)
 
     def _refuse(self, wanted: Identity) -> None:
         """Not tried again until the reference means something else."""
         self._refused = wanted
-        self._served.swaps["refused"] += 1
-        if self._served.model is None:
-            self._served.trouble = "refused"
+        self.served.swaps["refused"] += 1
+        if self.served.model is None:
+            self.served.trouble = "refused"

@@ -71,11 +71,8 @@ MODEL = option("REF", _REF, autocompletion=completion.versions)
 REF_OR_CHAMPION = argument("REF", _REF, completion.versions, default=None)
 URL = option("URL", "A running server, for example http://127.0.0.1:8000.")
 TOKEN_FILE = setting("FILE", "serve.token_file", "File with the server's token")
-PATH = argument(
-    "PATH",
-    "Images: a folder with one sub-folder a class, or a table (data.source, data.dir).",
-    default=None,
-)
+_PATH = "Images: a folder with one sub-folder a class, or a table (data.source, data.dir)."
+PATH = argument("PATH", _PATH, default=None)
 ALLOW_LEAKAGE = flag("--allow-leakage", "Accept images in more than one split of yours.")
 
 

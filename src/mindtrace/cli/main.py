@@ -62,15 +62,12 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _root(
-    context: typer.Context,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
-        ),
-    ] = False,
-) -> None:
+_VERSION = typer.Option(
+    "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+)
+
+
+def _root(context: typer.Context, version: Annotated[bool, _VERSION] = False) -> None:
     """From an INI file to a served, versioned, verified image classifier.
 
     Start with `mindtrace train`; without a configuration it trains on MNIST.

@@ -234,14 +234,9 @@ class Attempt:
     def _succeeded(self, result: Mapping[str, Any]) -> Outcome:
         # Earlier attempts may have left runs open.
         closed = self.job.attempts == 1 or self._reconcile(State.SUCCEEDED) is not None
-        return {
-            "state": State.SUCCEEDED,
-            "open_runs": not closed,
-            "model_name": result.get("model_name"),
-            "version": result.get("version"),
-            "reused": bool(result.get("reused")),
-            "promotion": result.get("promotion"),
-        }
+        found = {name: result.get(name) for name in ("model_name", "version", "promotion")}
+        found["reused"] = bool(result.get("reused"))
+        return {"state": State.SUCCEEDED, "open_runs": not closed, **found}
 
     def _failed(self, message: str, *, kind: str = "TrainingError") -> Outcome | None:
         outcome = self._ended(State.FAILED)

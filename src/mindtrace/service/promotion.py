@@ -62,11 +62,10 @@ class Promotion:
         """Raise VerdictError if the gate said HOLD or REJECT and was not overruled."""
         if self.forced or self.verdict in (None, "PROMOTE"):
             return
-        raise errors.VerdictError(
-            f"{self.verdict}: {self.model_name}/{self.version} does not replace "
-            f"{self.model_name}/{self.champion}: {listed(self.reasons, 2)}",
-            hint=f"mindtrace registry compare {self.model_name} {self.version} --html changes.html",
-        )
+        name = self.model_name
+        hint = f"mindtrace registry compare {name} {self.version} --html changes.html"
+        both = f"{name}/{self.version} does not replace {name}/{self.champion}"
+        raise errors.VerdictError(f"{self.verdict}: {both}: {listed(self.reasons, 2)}", hint=hint)
 
 
 def history(
