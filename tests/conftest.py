@@ -45,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Of the cases of a test marked `sampled(n)`, run n without `--soak`, evenly spread."""
+    # The longest tests come first, or one process would still be at them after all others.
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
     if config.getoption("--soak") > 1:
         return
     cases: dict[str, list[pytest.Item]] = {}

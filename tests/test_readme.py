@@ -149,6 +149,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 @pytest.mark.proof
 @pytest.mark.slow
+@pytest.mark.long
 def test_what_the_readme_shows_is_what_comes_out(shell: Shell) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

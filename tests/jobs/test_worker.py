@@ -144,6 +144,7 @@ def test_another_machine_that_slept_registers_nothing(
 
 
 @pytest.mark.proof
+@pytest.mark.long
 def test_real_trainings_start_from_a_version_and_are_promoted_once(tmp_path: Path) -> None:
     with shop(tmp_path, None) as opened:
         worker = opened.start()

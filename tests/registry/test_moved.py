@@ -183,6 +183,7 @@ def test_images_that_were_moved_are_the_same_images(
         assert (made["verdict"], made["weights_digest"]) == ("EXACT", first["weights_digest"])
 
 
+@pytest.mark.long
 def test_a_folder_that_grew_is_trained_by_a_job_and_passes_the_gate(tmp_path: Path) -> None:
     """The old version is compared on images that neither was trained on, so it can be."""
     photos(tmp_path / "photos", 0, 150)

@@ -88,6 +88,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]
     return document
 
 
+@pytest.mark.long
 def test_however_often_it_is_ended_it_goes_on_and_ends_with_the_same_weights(
     root: Path, uninterrupted: dict[str, object], run_cli: RunCli, soak: int
 ) -> None:
