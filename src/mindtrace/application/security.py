@@ -37,7 +37,11 @@ class Rules:
             address, port = scope.get("server") or ("", None)
             self._check_host(headers.get(b"host"), scope["scheme"], port)
             if self._token is None:
-                _check_address(address)
+                # Only this machine is answered then, however the server was started.
+                if not (is_loopback(address) or address.startswith("/")):
+                    detail = "this server has no token, so it answers on loopback addresses only"
+                    hint = "mindtrace serve --token-file FILE"
+                    raise Problem(403, detail, hint=hint, kind="token-needed")
             # Pages are files that are the same for everybody; they ask for the token themselves.
             elif not (is_safe and (path in _PAGES or path.startswith("/static/"))):
                 self._check_token(headers.get(b"authorization", b""))
@@ -66,13 +70,6 @@ class Rules:
             detail = "a token is needed" if not given else "the token is wrong"
             headers = {"WWW-Authenticate": 'Bearer realm="mindtrace"'}
             raise Problem(401, detail, hint="send Authorization: Bearer TOKEN", headers=headers)
-
-
-def _check_address(address: str) -> None:
-    """Without a token only this machine is answered, however the server was started."""
-    if not (is_loopback(address) or address.startswith("/")):
-        detail = "this server has no token, so it answers on loopback addresses only"
-        raise Problem(403, detail, hint="mindtrace serve --token-file FILE", kind="token-needed")
 
 
 def _check_origin(headers: Headers) -> None:

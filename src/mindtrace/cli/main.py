@@ -44,16 +44,13 @@ class Program(TyperGroup):
             try:
                 code = super(Program, self).main(words, prog_name or "mindtrace", **extra)
             except typer.TyperException as error:
-                raise _usage_error(error) from error
+                context = getattr(error, "ctx", None)
+                hint = f"{context.command_path if context else 'mindtrace'} --help"
+                message = " ".join(error.format_message().split())
+                raise UsageError(message, hint=hint) from error
             raise typer.Exit(code if isinstance(code, int) else 0)
 
         sys.exit(guarded(console, work))
-
-
-def _usage_error(error: typer.TyperException) -> UsageError:
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "mindtrace"
-    return UsageError(" ".join(error.format_message().split()), hint=f"{path} --help")
 
 
 def _print_version(wanted: bool) -> None:
