@@ -97,7 +97,7 @@ def test_waiting_is_for_what_may_appear(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(following, "locate", fail)
+    monkeypatch.setattr(following.reference, "locate", fail)
     settings = load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}", *sets], environ={})
     with contextlib.nullcontext() if waits else pytest.raises(type(error)):
         assert open_or_wait(settings, ref) is None

@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import masked, sqlite_path
 from mindtrace.errors import BundleError, NotFoundError
+from mindtrace.registry import reference
 from mindtrace.registry.reader import ModelVersion, open_reader
-from mindtrace.registry.reference import (
-    Located,
-    default_model,
-    locate,
-    locate_version,
-    parse_reference,
-)
 from mindtrace.service.predict import LoadedModel
 from mindtrace.system import atomic_write
 
@@ -33,7 +27,7 @@ _SERVED = "served.json"  # in ROOT: what each reference meant when its store ans
 def open_or_wait(settings: Settings, model_ref: str | None) -> Opened | None:
     """The model to serve; None where nothing was named and nothing is registered yet."""
     try:
-        located = locate(settings, model_ref)
+        located = reference.locate(settings, model_ref)
     except NotFoundError as error:
         if model_ref is not None or _is_choice(settings, error):
             raise
@@ -43,7 +37,7 @@ def open_or_wait(settings: Settings, model_ref: str | None) -> Opened | None:
 
 def open_row(settings: Settings, row: ModelVersion, model_ref: str | None) -> Opened:
     """A version, fetched if it is not on this machine."""
-    located = locate_version(settings, open_reader(settings), row)
+    located = reference.locate_version(settings, open_reader(settings), row)
     return _open_and_remember(settings, model_ref, located)
 
 
@@ -59,30 +53,32 @@ def open_remembered(settings: Settings, model_ref: str | None) -> Opened | None:
 
 def is_moving(model_ref: str | None) -> bool:
     """Whether a reference may mean another version tomorrow."""
-    return parse_reference(model_ref).alias is not None
+    return reference.parse_reference(model_ref).alias is not None
 
 
 def pointed_at(
     settings: Settings, model_ref: str | None, model_name: str | None
 ) -> ModelVersion | None:
     """The version that a reference means now; None for nothing yet."""
-    reference = parse_reference(model_ref)
+    parsed = reference.parse_reference(model_ref)
     try:
         reader = open_reader(settings)
-        name = model_name or reference.name or default_model(settings, reader)
-        version = reference.version
-        if reference.alias is not None:
-            version = reader.version_of_alias(name, reference.alias)
+        name = model_name or parsed.name or reference.default_model(settings, reader)
+        version = parsed.version
+        if parsed.alias is not None:
+            version = reader.version_of_alias(name, parsed.alias)
     except NotFoundError as error:
         if model_name is not None or _is_choice(settings, error):
             raise
         return None
     if version is None and model_name is not None:
-        raise NotFoundError("alias", f"{name}@{reference.alias}")
+        raise NotFoundError("alias", f"{name}@{parsed.alias}")
     return None if version is None else reader.version(name, version)
 
 
-def _open_and_remember(settings: Settings, model_ref: str | None, located: Located) -> Opened:
+def _open_and_remember(
+    settings: Settings, model_ref: str | None, located: reference.Located
+) -> Opened:
     opened = _open(located.folder, located.digest, located.model_name, located.version)
     root = settings.dirs.root
     if located.row is not None and sqlite_path(settings.registry.tracking_uri) is None:

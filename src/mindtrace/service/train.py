@@ -265,13 +265,7 @@ def _prepared(
     allow_leakage: bool,
 ) -> tuple[Settings, ImageDataModule, ImageClassifier]:
     """Resolved settings, images in memory and the network, all checked."""
-    from mindtrace.data.check import (
-        duplicates_of,
-        leakage_error,
-        listed_images,
-        parted_groups,
-        remarks,
-    )
+    from mindtrace.data import check
     from mindtrace.data.datamodule import build_data
     from mindtrace.models.networks import input_requirements, resolve_network
     from mindtrace.training import checkpoint
@@ -285,10 +279,10 @@ def _prepared(
     data.progress = progress
     data.prepare_data()
     data.setup()
-    images = listed_images(data, alone=False)
-    same = duplicates_of(images)
-    error = leakage_error(same, parted_groups(images, data.made_by), data.made_by)
-    notes = (*data.notes, *remarks(same, data.made_by))
+    images = check.listed_images(data, alone=False)
+    same = check.duplicates_of(images)
+    error = check.leakage_error(same, check.parted_groups(images, data.made_by), data.made_by)
+    notes = (*data.notes, *check.remarks(same, data.made_by))
     if error is not None and not allow_leakage:
         for note in notes:
             progress.note(note)
