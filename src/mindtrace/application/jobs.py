@@ -55,21 +55,18 @@ _IDEMPOTENCY_KEY: dict[str, Any] = {
 _OK: dict[str, Any] = {"content": {"application/json": {"example": {"ok": True}}}}
 _TEXT: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 _SEEN: dict[str, Any] = {"description": "the job has ended, and the last event was seen"}
+_EVENT: dict[str, Any] = {
+    "type": "object",
+    "required": ["event", "data", "id"],
+    "properties": {
+        "event": {"enum": ["state", "epoch", "end"]},
+        "id": {"type": "string", "pattern": "^[0-9]+$"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 _STREAM: dict[str, Any] = {
     "description": "`state` and `end` carry the job's document, `epoch` an epoch's metrics",
-    "content": {
-        "text/event-stream": {
-            "schema": {  # of each event
-                "type": "object",
-                "required": ["event", "data", "id"],
-                "properties": {
-                    "event": {"enum": ["state", "epoch", "end"]},
-                    "id": {"type": "string", "pattern": "^[0-9]+$"},
-                    "data": {"type": "string", "contentMediaType": "application/json"},
-                },
-            }
-        }
-    },
+    "content": {"text/event-stream": {"schema": _EVENT}},
 }
 
 

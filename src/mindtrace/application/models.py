@@ -41,12 +41,8 @@ _IF_MATCH: dict[str, Any] = {
     "description": 'the ETag of GET /models/{name}/history, such as `"3"`; `*` for any',
     "schema": {"type": "string", "pattern": rf"^(\*|{_ETAG})$"},
 }
-_REPORT: dict[str, Any] = {
-    "content": {
-        "application/json": {"schema": {"type": "object"}},
-        "image/png": {"schema": {"type": "string", "format": "binary"}},
-    }
-}
+_JSON, _PNG = {"type": "object"}, {"type": "string", "format": "binary"}
+_REPORT = {"content": {"application/json": {"schema": _JSON}, "image/png": {"schema": _PNG}}}
 _CHANGES = problems(404, 409, 412, 413, 415, 428, 429, 503)
 # Errors of the child process that are the client's.
 _STATUSES = {"NotFoundError": 404, "VerdictError": 409, "ConflictError": 409, "UsageError": 422}

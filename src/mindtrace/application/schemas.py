@@ -255,13 +255,8 @@ class Alive(Shape):
     )
 
 
-_RETRY_AFTER = {
-    "Retry-After": {
-        "description": "seconds after which to try again",
-        "required": True,
-        "schema": {"type": "integer", "minimum": 1},
-    }
-}
+_SECONDS = {"type": "integer", "minimum": 1}
+_AFTER = {"description": "seconds after which to try again", "required": True, "schema": _SECONDS}
 
 
 class ProblemDocument(BaseModel):
@@ -291,7 +286,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         status: {
             "description": HTTPStatus(status).phrase,
             "content": {"application/problem+json": {"schema": reference(ProblemDocument)}},
-            **({"headers": _RETRY_AFTER} if status in (429, 503) else {}),
+            **({"headers": {"Retry-After": _AFTER}} if status in (429, 503) else {}),
         }
         for status in statuses
     }

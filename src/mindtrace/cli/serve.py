@@ -23,14 +23,8 @@ def serve(
 
     POST /inference, POST /retrain; the documentation of all endpoints is at /docs.
     """
-    settings = call.settings(
-        {
-            "serve.host": host,
-            "serve.port": port,
-            "serve.workers": workers,
-            "serve.token_file": token_file,
-        }
-    )
+    options = {"serve.host": host, "serve.port": port, "serve.workers": workers}
+    settings = call.settings({**options, "serve.token_file": token_file})
     from mindtrace.service.serve import serve as service
 
     service(

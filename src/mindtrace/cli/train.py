@@ -73,19 +73,18 @@ def train(
         hint = f"mindtrace train {shlex.quote(path)}"
         raise UsageError(f"both {path} and {other} name images", hint=hint)
     images = images_at(folder if path is None else path)
-    settings = call.settings(
-        {
-            **images,
-            "data.source": source or images.get("data.source"),
-            "data.batch_size": batch_size,
-            "model.name": model,
-            "train.max_epochs": max_epochs,
-            "train.lr": lr,
-            "train.seed": seed,
-            "compute.device": device,
-            "registry.model_name": model_name,
-        }
-    )
+    options = {
+        **images,
+        "data.source": source or images.get("data.source"),
+        "data.batch_size": batch_size,
+        "model.name": model,
+        "train.max_epochs": max_epochs,
+        "train.lr": lr,
+        "train.seed": seed,
+        "compute.device": device,
+        "registry.model_name": model_name,
+    }
+    settings = call.settings(options)
     from mindtrace.service import train as service
 
     service.prepare_process(settings)
