@@ -291,10 +291,7 @@ def _as_bytes(problem: Problem, default_headers: list[tuple[bytes, bytes]]) -> b
     """A problem document as a complete HTTP response."""
     request_id = secrets.token_hex(16)
     body = problem.body(request_id)
-    headers = [
-        *default_headers,
-        *problem.http_headers(body),
-        (b"x-request-id", request_id.encode()),
-    ]
+    id_header = (b"x-request-id", request_id.encode())
+    headers = [*default_headers, *problem.http_headers(body), id_header]
     lines = b"".join(b"%s: %s\r\n" % pair for pair in headers)
     return b"".join((STATUS_LINE[problem.status], lines, b"\r\n", body))

@@ -74,11 +74,10 @@ class ServedModel:
         if self.model is not None and not self.allow_label_change:
             new, served = model.class_names, self.model.class_names
             if new != served:
-                raise BundleError(
-                    f"of {model.model_name}/{model.version}",
-                    f"its classes are {listed(new)}, those that are served are {listed(served)}",
-                    hint="mindtrace serve --allow-label-change  # if no client relies on them",
-                )
+                name = f"of {model.model_name}/{model.version}"
+                reason = f"its classes are {listed(new)}, those served are {listed(served)}"
+                hint = "mindtrace serve --allow-label-change  # if no client relies on them"
+                raise BundleError(name, reason, hint=hint)
         model.predictor.formats = self.settings.serve.formats
         check_golden_images(model, bundle, self.settings.serve.max_pixels)
         self.model = model
@@ -113,11 +112,9 @@ def check_golden_images(model: LoadedModel, bundle: Bundle, max_pixels: int) -> 
     except (MindtraceError, Problem) as error:
         raise BundleError(bundle.folder, f"a golden image is refused: {error}") from error
     if difference > GOLDEN_TOLERANCE:
-        raise BundleError(
-            bundle.folder,
-            f"its golden images are answered with a difference of {difference:.2g}, "
-            f"allowed is {GOLDEN_TOLERANCE:.0e}",
-        )
+        allowed = f"allowed is {GOLDEN_TOLERANCE:.0e}"
+        reason = f"its golden images are answered with a difference of {difference:.2g}, {allowed}"
+        raise BundleError(bundle.folder, reason)
 
 
 @dataclass(eq=False)

@@ -176,6 +176,7 @@ def show_version(settings: Settings, ref: str) -> VersionDetail:
     facts: dict[str, Any] = {
         name: kind(tags[name]) if name in tags else None for name, kind in kinds.items()
     }
+    begun = {k.removeprefix(_PRETRAINED): v for k, v in tags.items() if k.startswith(_PRETRAINED)}
     git = {"commit": tags.get("git_commit"), "dirty": tags.get("git_dirty") == "true"}
     return VersionDetail(
         **_summary(row),
@@ -183,11 +184,7 @@ def show_version(settings: Settings, ref: str) -> VersionDetail:
         params=reader.params(row.run_id),
         environment={key: tags[key] for key in _ENVIRONMENT if key in tags},
         git=git if "git_commit" in tags else {},
-        pretrained={
-            key.removeprefix(_PRETRAINED): text
-            for key, text in tags.items()
-            if key.startswith(_PRETRAINED)
-        },
+        pretrained=begun,
         files=files,
         input=spec,
         # A store that is no folder is not asked whether it is there.

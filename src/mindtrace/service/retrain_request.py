@@ -185,12 +185,9 @@ def json_schema() -> dict[str, Any]:
     sections = {name: _section_schema(name) for name in KNOWN if name in published}
     text = {"config": {"type": "string", "description": "the same as INI text"}}
     closed = {"type": "object", "additionalProperties": False}
-    return {
-        "oneOf": [
-            {**closed, "properties": {**sections, **OPTIONS}},
-            {**closed, "properties": {**text, **OPTIONS}, "required": ["config"]},
-        ]
-    }
+    by_section = {**closed, "properties": {**sections, **OPTIONS}}
+    as_text = {**closed, "properties": {**text, **OPTIONS}, "required": ["config"]}
+    return {"oneOf": [by_section, as_text]}
 
 
 def _section_schema(section: str) -> dict[str, Any]:
