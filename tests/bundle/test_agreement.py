@@ -18,10 +18,10 @@ from mindtrace.config.settings import load_settings
 from mindtrace.data import Digits, build_data
 from mindtrace.data.batches import to_pixels
 from mindtrace.errors import ImageError
-from mindtrace.models import build_model, input_requirements
+from mindtrace.models import input_requirements
 from mindtrace.preprocess import encode_png
 from mindtrace.training.export import contents
-from mindtrace.training.report import evaluate
+from mindtrace.training.fit import fit, resolve_compute
 
 TOLERANCE = 1e-4
 
@@ -79,16 +79,15 @@ def test_the_same_picture_in_other_modes_formats_and_sizes(
         *(pytest.param(name, [], marks=pytest.mark.proof) for name in TESTED),
     ],
 )
-def test_every_kind_of_network_is_exported_as_it_is(
+def test_every_kind_of_network_trains_and_is_exported_as_it_is(
     tmp_path: Path, name: str, sets: list[str]
 ) -> None:
-    settings = load_settings(sets=["data.source=digits", f"model.name={name}", *sets])
-    torch.manual_seed(0)
+    own = [f"model.name={name}", "train.max_epochs=1", "compute.threads=1", *sets]
+    settings = resolve_compute(load_settings(sets=["data.source=digits", *own]))
     data = build_data(settings, input_requirements(settings.model))
-    model = build_model(settings.model, settings.train, data.spec, data.class_names)
-    _settle_running_statistics(model.network, data)
-    test = evaluate(model, data, "test")
-    write_contents(tmp_path, contents(model, data, test, settings.to_ini()))
+    result = fit(settings, data)
+    test = result.test
+    write_contents(tmp_path, contents(result.model, data, test, settings.to_ini()))
     digest = manifest.seal(tmp_path)
 
     predictor = Predictor.open(tmp_path, digest)
@@ -98,13 +97,3 @@ def test_every_kind_of_network_is_exported_as_it_is(
     assert np.abs(found - test.probabilities[:100]).max() <= TOLERANCE
     assert (found.argmax(1) == test.probabilities[:100].argmax(1)).all()
     assert found.std(0).max() > 1e-3, "an answer that depends on nothing proves nothing"
-
-
-def _settle_running_statistics(network: torch.nn.Module, data: Digits) -> None:
-    """Let batch normalisation learn the images' statistics, or every answer is the same."""
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # the plain average of what it sees
-    network.train()
-    with torch.no_grad():
-        network(data.normalise(data.split("train").images[:128]))
