@@ -74,16 +74,19 @@ class FrozenPart:
         count, pixels = len(split), math.prod(split.images.shape[2:])
         step = max(1, (_PIXELS if self._device == "cpu" else _PIXELS_ACCELERATED) // pixels)
         report = reporter(self._progress, f"computing features of {count:,} images", count)
-        found: list[Tensor] = []
+        # Written in place: results kept one by one pin the heap between large short-lived inputs.
+        found = torch.empty(count, self._head.in_features)
         with self._runner() as run, ThreadPoolExecutor(self._threads) as pool:
             # So many at a time that few wait in memory.
             for start in range(0, count, step * self._threads * 8):
                 check()
                 stop = min(count, start + step * self._threads * 8)
                 parts = (split.images[at : min(at + step, stop)] for at in range(start, stop, step))
-                found += pool.map(run, map(split.normalise, parts))
+                for at, part in enumerate(pool.map(run, map(split.normalise, parts))):
+                    first = start + at * step
+                    found[first : first + len(part)] = part
                 report(stop)
-        return torch.cat(found)
+        return found
 
     def put_back(self, head: Head) -> None:
         """Give network and graph the trained layer."""
