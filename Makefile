@@ -10,7 +10,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := build/demo
-WORKERS ?= 2
+# One more than two cores: tests wait for servers as often as for a core.
+WORKERS ?= 3
 SOAK ?= 1
 
 # The first interpreter that is new enough.

