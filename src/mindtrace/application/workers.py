@@ -21,7 +21,6 @@ from mindtrace import errors
 from mindtrace.application.problems import log
 from mindtrace.application.serve import READINESS_DELAY, SAME_SIGNAL, Server
 from mindtrace.config.settings import Settings
-from mindtrace.errors import InterruptedByUser, MindtraceError
 from mindtrace.jobs.process import when_parent_ends
 from mindtrace.system import last_json, stop_signals
 
@@ -63,17 +62,17 @@ class Worker:
         self.process.kill()
         self.process.communicate()
 
-    def failure(self, prefix: str) -> MindtraceError:
+    def failure(self, prefix: str) -> errors.MindtraceError:
         """Why it could not start: the error that it met, with its own class."""
         failure = last_json(self._reported)
         if not failure:
             how = _how_it_ended(self.process.returncode)
-            return MindtraceError(f"{prefix or 'a worker could not start'}: it {how}")
-        kind = getattr(errors, failure["type"], MindtraceError)
+            return errors.MindtraceError(f"{prefix or 'a worker could not start'}: it {how}")
+        kind = getattr(errors, failure["type"], errors.MindtraceError)
         # Each class has a constructor of its own.
-        error: MindtraceError = kind.__new__(kind)
+        error: errors.MindtraceError = kind.__new__(kind)
         message = f"{prefix}: {failure['message']}" if prefix else failure["message"]
-        MindtraceError.__init__(error, message, hint=failure["hint"])
+        errors.MindtraceError.__init__(error, message, hint=failure["hint"])
         return error
 
 
@@ -95,7 +94,7 @@ def serve_as_worker() -> None:
         from mindtrace.application.api import load_app
 
         server = Server(load_app(**arguments), on_start=lambda: report.write(_SERVES))
-    except MindtraceError as error:
+    except errors.MindtraceError as error:
         failure = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
         report.write(json.dumps(failure).encode())
         sys.exit(STARTUP_FAILURE)
@@ -185,7 +184,7 @@ class Supervisor:
         while alive := [worker for worker in self._workers if worker.process.poll() is None]:
             later = [signum for signum, at in self._signals if at > since + SAME_SIGNAL]
             if later:
-                raise InterruptedByUser(later[0])
+                raise errors.InterruptedByUser(later[0])
             if self._listener.fileno() >= 0 and time.monotonic() >= accept_until:
                 # Workers accept until the queue is empty: clients that return at once would
                 # fill it for ever. Closed here, or clients would wait in a queue that nobody reads.

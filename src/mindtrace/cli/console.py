@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from mindtrace import errors
 from mindtrace.documents import document
-from mindtrace.errors import ConfigError, InterruptedByUser, MindtraceError, of_system
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 DONE, FAILED, USAGE, VERDICT_NO, NOT_FOUND, CONFLICT = range(6)
 BROKEN_PIPE = 128 + signal.SIGPIPE
 
-EXIT_CODES: dict[type[MindtraceError], int] = {
+EXIT_CODES: dict[type[errors.MindtraceError], int] = {
     errors.MindtraceError: FAILED,
     errors.ConfigError: USAGE,
     errors.UsageError: USAGE,
@@ -61,7 +60,7 @@ T = TypeVar("T")
 
 def exit_code(error: BaseException) -> int:
     """The exit code of an error: that of its nearest class in the table."""
-    if isinstance(error, InterruptedByUser):
+    if isinstance(error, errors.InterruptedByUser):
         return 128 + error.signum
     codes = (EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
     return next(codes, FAILED)
@@ -193,7 +192,7 @@ class Console:
             os.close(devnull)
             if isinstance(error, BrokenPipeError):
                 raise
-            raise MindtraceError(f"cannot write to stdout: {error.strerror}") from error
+            raise errors.MindtraceError(f"cannot write to stdout: {error.strerror}") from error
 
     def header(self, columns: Sequence[str]) -> None:
         """The names above tab-separated rows; left out with -q."""
@@ -252,11 +251,13 @@ class Console:
 
             traceback.print_exception(error)
         if isinstance(error, OSError) and error.strerror:
-            error = of_system(error)
+            error = errors.of_system(error)
         elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             reason = f"not enough memory: {error}".partition("\n")[0]
-            error = MindtraceError(reason, hint="set a smaller [data] batch_size or image_size")
-        if isinstance(error, MindtraceError):
+            error = errors.MindtraceError(
+                reason, hint="set a smaller [data] batch_size or image_size"
+            )
+        if isinstance(error, errors.MindtraceError):
             message, hint = error.message, error.hint
         else:
             text = " ".join(str(error).split())
@@ -265,7 +266,7 @@ class Console:
         if self.json:
             kind = type(error).__name__
             fields: dict[str, Any] = {"type": kind, "message": message, "hint": hint}
-            if isinstance(error, ConfigError):
+            if isinstance(error, errors.ConfigError):
                 fields["faults"] = [asdict(fault) for fault in error.faults]
             self._stderr(dumps(document({"error": fields})))
         else:

@@ -11,7 +11,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from mindtrace import errors
-from mindtrace.errors import ConflictError, UsageError
 from mindtrace.jobs import database
 from mindtrace.jobs import job as jobs
 from mindtrace.jobs.database import KEY, Database, heartbeats, records, streams, workflows
@@ -111,10 +110,10 @@ class JobQueue(Database):
         """Take a job out of the queue, or ask for its end; NotFoundError, ConflictError."""
         job = self.get(job_id)
         if job.ended:
-            raise ConflictError(f"job {job_id} has ended: {job.state}")
+            raise errors.ConflictError(f"job {job_id} has ended: {job.state}")
         if self._decide(job_id, _CANCELLING) != _CANCELLING:
             message = f"job {job_id} has begun to register its version: too late to cancel"
-            raise ConflictError(message)
+            raise errors.ConflictError(message)
         runs = (_id == job_id, _status == "PENDING", workflows.c.executor_id.in_(self._alive))
         # A live worker does it, once its training has ended.
         if not self.rows(sa.select(_id).where(*runs)):
@@ -270,7 +269,9 @@ def _same_request(row: Any, request_digest: str | None) -> str:
     """The id of the job that has the key; the request must be the same."""
     if row.attributes[database.REQUEST] != request_digest:
         hint = "send a new key with a new request"
-        raise UsageError("this Idempotency-Key was sent before with another request", hint=hint)
+        raise errors.UsageError(
+            "this Idempotency-Key was sent before with another request", hint=hint
+        )
     return str(row.workflow_uuid)
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from mindtrace import errors
 from mindtrace.config.settings import Settings
 from mindtrace.documents import document
-from mindtrace.errors import ConflictError, MindtraceError, UsageError, listed
 from mindtrace.registry import reference
 from mindtrace.registry.champions import PROMOTE, REFUSE, ROLLBACK, ChampionLog, HistoryEntry
 from mindtrace.registry.names import CHAMPION
@@ -65,7 +64,9 @@ class Promotion:
         name = self.model_name
         hint = f"mindtrace registry compare {name} {self.version} --html changes.html"
         both = f"{name}/{self.version} does not replace {name}/{self.champion}"
-        raise errors.VerdictError(f"{self.verdict}: {both}: {listed(self.reasons, 2)}", hint=hint)
+        raise errors.VerdictError(
+            f"{self.verdict}: {both}: {errors.listed(self.reasons, 2)}", hint=hint
+        )
 
 
 def history(
@@ -103,7 +104,7 @@ def promote(
     """
     rule = _rule(settings, margin)
     if force and not (reason or "").strip():
-        raise UsageError("force wants a reason for the history", hint="--reason TEXT")
+        raise errors.UsageError("force wants a reason for the history", hint="--reason TEXT")
     _check_reason(reason)
     reader = open_reader(settings)
     row = find(settings, reader, ref)
@@ -187,9 +188,9 @@ def promote_for_job(
             return {"promoted": found.promoted, "verdict": found.verdict, "message": shown}
         except (errors.InterruptedByUser, errors.StoreError):
             raise  # the next attempt decides, or finds what this one decided
-        except MindtraceError as error:
+        except errors.MindtraceError as error:
             message = error.message
-            if not isinstance(error, ConflictError):
+            if not isinstance(error, errors.ConflictError):
                 break
     return {"promoted": False, "verdict": None, "message": message}
 
@@ -215,7 +216,7 @@ def rollback(
             if entries:
                 log.repair_alias(store)
             hint = f"mindtrace registry history {model_name}"
-            raise ConflictError(f"{model_name}: there is nothing to roll back", hint=hint)
+            raise errors.ConflictError(f"{model_name}: there is nothing to roll back", hint=hint)
         if wanted is not None and undone != wanted:
             # Another writer undid it, or promoted another version: the caller saw an older state.
             raise log.lost_race()
@@ -294,7 +295,9 @@ def _model_of(settings: Settings, name: str | None) -> tuple[Reader, str]:
 
 def _check_reason(reason: str | None) -> None:
     if reason is not None and len(reason) > _LONGEST_REASON:
-        raise UsageError(f"a reason has at most {_LONGEST_REASON} characters, not {len(reason)}")
+        raise errors.UsageError(
+            f"a reason has at most {_LONGEST_REASON} characters, not {len(reason)}"
+        )
 
 
 def _check_bundle(settings: Settings, reader: Reader, row: ModelVersion) -> None:
@@ -316,7 +319,7 @@ def _gate(
         before = find(settings, reader, Reference(name=row.name, version=champion))
         bundles = (reference.locate_version(settings, reader, one) for one in (before, row))
         return compare(*read_sides(reader, *bundles), rule)
-    except (errors.BundleError, errors.NotFoundError, UsageError) as error:
+    except (errors.BundleError, errors.NotFoundError, errors.UsageError) as error:
         if force:
             return None
         error.hint = error.hint or "--force --reason TEXT  # promotes without comparing"
@@ -331,7 +334,7 @@ def _rule(settings: Settings, margin: float | None) -> Rule:
     if margin is None:
         margin = ours.margin
     if not 0 <= margin <= 1:
-        raise UsageError(f"margin {margin}: must be between 0 and 1")
+        raise errors.UsageError(f"margin {margin}: must be between 0 and 1")
     return Rule(ours.metric, margin, ours.class_margin)
 
 
@@ -346,7 +349,7 @@ def _against_chain(
     best = found
     for version in [*dict.fromkeys(earlier)][:CHAIN]:
         # One that is gone, damaged or about other images says nothing.
-        with contextlib.suppress(errors.BundleError, errors.NotFoundError, UsageError):
+        with contextlib.suppress(errors.BundleError, errors.NotFoundError, errors.UsageError):
             other = gate(version)
             best = other if other is not None and other.score_a > best.score_a else best
     if not falls_behind(best.ci, best.margin):
