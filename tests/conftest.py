@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -189,3 +191,5 @@ def _train_digits(folder: Path) -> None:
     done = invoke(*args, env={**foreign, **clean, "DIR_PATHS__ROOT": str(folder)})
     assert done.exit_code == 0, done.stderr
     assert done.stdout == "digits/1\n"  # with --quiet, the version and nothing else
+    with closing(sqlite3.connect(folder / "mlflow.db")) as connection:
+        connection.execute("pragma wal_checkpoint(truncate)")  # it may be copied

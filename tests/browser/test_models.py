@@ -6,7 +6,7 @@ import re
 
 import httpx
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 from tests.browser.make_versions import MANY
 from tests.browser.visiting import Serve, Server, Visit
 
@@ -96,6 +96,27 @@ def test_what_the_gate_refuses_wants_a_reason(own: Server, visit: Visit) -> None
     expect(page.locator("#models-title")).to_have_text("digits/3")
     expect(page.locator("#history li")).to_have_count(1)
     expect(page.locator("#history li .forced")).to_have_text("forced")
+    visited.forgive("status of 409")
+
+
+def test_the_focus_returns_where_a_dialog_was_opened(server: Server, visit: Visit) -> None:
+    """Also if the table was being loaded anew at that moment."""
+    visited = visit(server.url, "#models")
+    page = visited.page
+    third = page.get_by_role("button", name="Promote version 3")
+    expect(third).to_be_visible()
+    held: list[Route] = []
+    page.route("**/versions?*", lambda route: held.append(route))
+    with page.expect_request("**/versions?*"):
+        page.evaluate("dispatchEvent(new Event('served'))")
+    third.click()
+    expect(page.get_by_role("dialog").locator(".verdict")).to_contain_text("REJECT")
+    with page.expect_response("**/versions?*"):
+        held[0].continue_()
+    page.unroute("**/versions?*")
+    page.evaluate("fetch('/healthz/live').then((answer) => answer.text())")  # behind the answer
+    page.keyboard.press("Escape")
+    expect(third).to_be_focused()
     visited.forgive("status of 409")
 
 

@@ -209,7 +209,8 @@ function submitForm(submitted) {
     force: force.checked,
   });
 
-  return el("form", { class: "card", onsubmit: submit },
+  // The text never changes below the user's caret.
+  return el("form", { class: "card", onsubmit: submit, onfocusin: () => (touched = true) },
     el("h2", {}, "Train a new version"),
     el("label", { for: "config" }, "Configuration"),
     text,

@@ -25,10 +25,7 @@ export function startModels() {
     byId("compare").hidden = true;
     void refresh();
   });
-  // Somebody else has promoted. What a dialog was opened from stays until it is closed.
-  addEventListener("served", () => {
-    if (!byId("models").hidden && !document.querySelector("dialog[open]")) void load();
-  });
+  addEventListener("served", () => byId("models").hidden || void load()); // somebody has promoted
   return (model, version) => {
     name = model ?? name;
     number = version ? Number(version) : null;
@@ -64,7 +61,8 @@ async function refresh() {
   const what = number === null ? page("versions", Math.min(wanted, MOST)) : about(number);
   try {
     const [found, lines] = await Promise.all([what, page("history", MOST)]);
-    if (turn !== newest) return;
+    // What a dialog was opened from stays until it is closed: the focus returns there.
+    if (turn !== newest || document.querySelector("dialog[open]")) return;
     byId("models-problem").replaceChildren();
     entries = [];
     showHistory(lines);
