@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
-from hypothesis import settings as examples
-from hypothesis import strategies as st
+from hypothesis import given, settings as examples, strategies as st
 
 from mindtrace.bundle import manifest
 from mindtrace.bundle.predictor import Predictor

@@ -14,8 +14,7 @@ import pytest
 from tests.application.conftest import _serving as serving
 from tests.cli.conftest import documents, error_of, rows
 from tests.conftest import Mindtrace, RunCli
-from tests.jobs.fake import FakeWorker
-from tests.jobs.fake import taken as take
+from tests.jobs.fake import FakeWorker, taken as take
 from tests.jobs.shop import FAKE
 from tests.waiting import until
 

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.application.conftest import _serving as serving
-from tests.application.conftest import png, write_bundle
+from tests.application.conftest import _serving as serving, png, write_bundle
 from tests.cli.conftest import documents, error_of
 from tests.conftest import RunCli
 

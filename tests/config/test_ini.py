@@ -6,8 +6,7 @@ import configparser
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from mindtrace.config.ini import Layer, read_ini, read_ini_file
 

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mindtrace.data.split import count_of, divide_by_count, draw, seeded
 from mindtrace.errors import UsageError

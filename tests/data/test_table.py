@@ -11,8 +11,7 @@ from typing import Any
 
 import fsspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from tests.data.conftest import png, write_images
 
 from mindtrace.config.settings import load_settings

@@ -8,8 +8,7 @@ from collections.abc import Callable
 import pytest
 import pytorch_lightning as pl
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 

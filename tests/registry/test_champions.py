@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from tests.registry.conftest import Version
 
 from mindtrace.registry.champions import ChampionLog, HistoryEntry

@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from sqlalchemy import create_engine
-from sqlalchemy import text as sql
+from sqlalchemy import create_engine, text as sql
 from tests.conftest import Mindtrace, RunCli
 from tests.jobs.shop import shop
 from tests.registry.conftest import register_version

@@ -12,8 +12,7 @@ from mindtrace.config.sections import KNOWN, PUBLISHED, SECTIONS
 from mindtrace.config.settings import MANY, Settings, load_settings
 from mindtrace.errors import ConfigError, NotFoundError, UsageError
 from mindtrace.service import jobs
-from mindtrace.service.retrain_request import SECTIONS as SECTIONS_OF_A_JOB
-from mindtrace.service.retrain_request import RetrainRequest
+from mindtrace.service.retrain_request import SECTIONS as SECTIONS_OF_A_JOB, RetrainRequest
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from PIL import Image
 
 from mindtrace.utils import ascii_to_pil, pil_to_ascii, pil_to_tensor, tensor_to_pil

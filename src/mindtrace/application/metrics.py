@@ -104,9 +104,13 @@ class _Families:
     """All metrics in prometheus-client's types, which are imported when first needed."""
 
     def __init__(self, shared: Path | None) -> None:
-        from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics
-        from prometheus_client import Counter as Count
-        from prometheus_client import Histogram as Buckets
+        from prometheus_client import (
+            CollectorRegistry,
+            Counter as Count,
+            Gauge,
+            Histogram as Buckets,
+            disable_created_metrics,
+        )
         from prometheus_client.multiprocess import MultiProcessCollector
 
         disable_created_metrics()  # type: ignore[no-untyped-call]

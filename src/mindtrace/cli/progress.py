@@ -11,8 +11,7 @@ from mindtrace.cli.console import Console
 from mindtrace.progress import EpochReport, Progress
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
-    from rich.progress import ProgressColumn
+    from rich.progress import Progress as RichProgress, ProgressColumn
 
 T = TypeVar("T")
 

@@ -1,35 +1,32 @@
 """Images by the name of their source, as data sets and as fast loaders; loaded when first used."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
-    from mindtrace.data.batches import DataDigests, ImageSplit
-    from mindtrace.data.datamodule import ImageDataModule, build_data
-    from mindtrace.data.datasets import MNIST, Digits, FashionMNIST, TorchvisionImages
-    from mindtrace.data.folder import ImageFolder
-    from mindtrace.data.table import ImageTable
-    from mindtrace.preprocess import InputRequirements
+    from mindtrace.data.batches import DataDigests as DataDigests, ImageSplit as ImageSplit
+    from mindtrace.data.datamodule import (
+        ImageDataModule as ImageDataModule,
+        build_data as build_data,
+    )
+    from mindtrace.data.datasets import (
+        MNIST as MNIST,
+        Digits as Digits,
+        FashionMNIST as FashionMNIST,
+        TorchvisionImages as TorchvisionImages,
+    )
+    from mindtrace.data.folder import ImageFolder as ImageFolder
+    from mindtrace.data.table import ImageTable as ImageTable
+    from mindtrace.preprocess import InputRequirements as InputRequirements
 
-__all__ = [
-    "MNIST",
-    "DataDigests",
-    "Digits",
-    "FashionMNIST",
-    "ImageDataModule",
-    "ImageFolder",
-    "ImageSplit",
-    "ImageTable",
-    "InputRequirements",
-    "TorchvisionImages",
-    "build_data",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for module in ("batches", "datamodule", "datasets", "folder", "table"):
-            found = importlib.import_module(f"mindtrace.data.{module}")
-            if hasattr(found, name):
-                return getattr(found, name)
-    raise AttributeError(f"module 'mindtrace.data' has no attribute '{name}'")
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "batches": ["DataDigests", "ImageSplit"],
+        "datamodule": ["ImageDataModule", "InputRequirements", "build_data"],
+        "datasets": ["MNIST", "Digits", "FashionMNIST", "TorchvisionImages"],
+        "folder": ["ImageFolder"],
+        "table": ["ImageTable"],
+    },
+)

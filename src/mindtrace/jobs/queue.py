@@ -11,8 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mindtrace import errors
-from mindtrace.jobs import database
-from mindtrace.jobs import job as jobs
+from mindtrace.jobs import database, job as jobs
 from mindtrace.jobs.database import KEY, Database, heartbeats, records, streams, workflows
 from mindtrace.jobs.job import Event, Job, Request, State
 

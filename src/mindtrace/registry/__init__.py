@@ -1,16 +1,12 @@
 """Versions in MLflow. Exports load on first use, since MLflow takes a second to import."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
-    from mindtrace.registry.callbacks import MlflowLightningCallback
+    from mindtrace.registry.callbacks import MlflowLightningCallback as MlflowLightningCallback
 
-__all__ = ["MlflowLightningCallback"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'mindtrace.registry' has no attribute '{name}'")
-    from mindtrace.registry import callbacks
-
-    return getattr(callbacks, name)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={"callbacks": ["MlflowLightningCallback"]}
+)

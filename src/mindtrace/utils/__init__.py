@@ -5,31 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import lazy_loader
+
 from mindtrace.utils.system import available_cores, num_cores
 
 if TYPE_CHECKING:
-    from mindtrace.utils.images import ascii_to_pil, pil_to_ascii, pil_to_tensor, tensor_to_pil
+    from mindtrace.utils.images import (
+        ascii_to_pil as ascii_to_pil,
+        pil_to_ascii as pil_to_ascii,
+        pil_to_tensor as pil_to_tensor,
+        tensor_to_pil as tensor_to_pil,
+    )
 
 _T = TypeVar("_T")
 
-__all__ = [
-    "ascii_to_pil",
-    "available_cores",
-    "flatten_dict",
-    "ifnone",
-    "num_cores",
-    "pil_to_ascii",
-    "pil_to_tensor",
-    "tensor_to_pil",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'mindtrace.utils' has no attribute '{name}'")
-    from mindtrace.utils import images
-
-    return getattr(images, name)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={"images": ["ascii_to_pil", "pil_to_ascii", "pil_to_tensor", "tensor_to_pil"]},
+)
+__all__ += ["available_cores", "flatten_dict", "ifnone", "num_cores"]
 
 
 def ifnone(val: _T | None, default: _T) -> _T:
