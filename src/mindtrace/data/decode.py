@@ -8,9 +8,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from PIL import Image
 
 from mindtrace import preprocess
 from mindtrace.errors import DataError, ImageError
-from mindtrace.preprocess import Accepted, ImageSpec, Mode, image_digest, open_pixels, resized
+from mindtrace.preprocess import Accepted, ImageSpec, Mode
 from mindtrace.progress import Progress
 from mindtrace.system import file_lock, sync
 from mindtrace.utils.system import available_cores
@@ -83,17 +82,15 @@ def examine_files(
 
     def examine(place: int) -> None:
         try:
-            with _named(paths[place]):
-                data = Path(paths[place]).read_bytes()
-                header = _header(io.BytesIO(data), accepted)
-                image = open_pixels(data, "L" if header[-1] else "RGB", *accepted)
-            digest = np.frombuffer(image_digest(np.asarray(image)), np.uint8)
+            data = Path(paths[place]).read_bytes()
+            header = _header(io.BytesIO(data), accepted)
+            image = preprocess.open_pixels(data, "L" if header[-1] else "RGB", *accepted)
+            digest = np.frombuffer(preprocess.image_digest(np.asarray(image)), np.uint8)
             facts[place] = (*header, digest, difference_hashes(image), b"")
-        except ImageError as error:
-            reason = error.message.removeprefix(f"{paths[place]}: ")
-            facts[place]["error"] = reason.encode(errors="replace")[:256]
+        except (OSError, ImageError) as error:
+            facts[place]["error"] = _reason(error).encode(errors="replace")[:256]
 
-    _for_each(examine, len(paths), report, threads)
+    _for_each(examine, paths, report, threads)
     return facts
 
 
@@ -102,10 +99,9 @@ def read_headers(paths: Sequence[str], report: Report, accepted: Accepted) -> ND
     facts = np.zeros(len(paths), FACTS)
 
     def read(place: int) -> None:
-        with _named(paths[place]):
-            facts[place] = (*_header(paths[place], accepted), *_NO_DIGEST, b"")
+        facts[place] = (*_header(paths[place], accepted), *_NO_DIGEST, b"")
 
-    _for_each(read, len(paths), report, threads=1)  # Python's own work, almost all of it
+    _for_each(read, paths, report, threads=1)  # Python's own work, almost all of it
     return facts
 
 
@@ -124,26 +120,31 @@ def decode_files(
 
     def decode(place: int) -> None:
         own_mode: Mode = "L" if grey[place] else "RGB"
-        with _named(paths[place]):
-            data = Path(paths[place]).read_bytes()
-            image = open_pixels(data, own_mode, *accepted)
-            digests[place] = np.frombuffer(image_digest(np.asarray(image)), np.uint8)
-            if spec.mode != own_mode:
-                image = open_pixels(data, spec.mode, *accepted)
-            pixels = np.asarray(resized(image, spec))
+        data = Path(paths[place]).read_bytes()
+        image = preprocess.open_pixels(data, own_mode, *accepted)
+        digests[place] = np.frombuffer(preprocess.image_digest(np.asarray(image)), np.uint8)
+        if spec.mode != own_mode:
+            image = preprocess.open_pixels(data, spec.mode, *accepted)
+        pixels = np.asarray(preprocess.resized(image, spec))
         images[place] = pixels if spec.mode == "L" else pixels.transpose(2, 0, 1)
 
-    _for_each(decode, len(paths), report, threads)
+    _for_each(decode, paths, report, threads)
 
 
-def _for_each(work: Callable[[int], None], count: int, report: Report, threads: int | None) -> None:
-    """Call `work` with every number below `count`, in `threads`; None or 0 for all cores."""
+def _for_each(
+    work: Callable[[int], None], paths: Sequence[str], report: Report, threads: int | None
+) -> None:
+    """Call `work` with the number of each path, in `threads`; None or 0 for all cores."""
     # Threads do: Pillow and hashlib leave the interpreter lock while they work on pixels.
-    parts = [range(at, min(at + _BLOCK, count)) for at in range(0, count, _BLOCK)]
+    parts = [range(at, min(at + _BLOCK, len(paths))) for at in range(0, len(paths), _BLOCK)]
 
     def some(part: range) -> range:
         for place in part:
-            work(place)
+            try:
+                work(place)
+            except (OSError, ImageError) as error:
+                hint, message = getattr(error, "hint", None), f"{paths[place]}: {_reason(error)}"
+                raise ImageError(message, hint=hint) from error
         return part
 
     with ThreadPoolExecutor(threads or available_cores()) as pool:
@@ -187,19 +188,12 @@ def _header(file: str | io.BytesIO, accepted: Accepted) -> tuple[Any, ...]:
     except _BAD_HEADER as error:
         # Decoding reports what is wrong in the usual words.
         data = Path(file).read_bytes() if isinstance(file, str) else file.getvalue()
-        open_pixels(data, "RGB", *accepted)
+        preprocess.open_pixels(data, "RGB", *accepted)
         raise ImageError(f"damaged header: {error}") from error
 
 
-@contextlib.contextmanager
-def _named(path: str) -> Iterator[None]:
-    """Errors begin with the file's path."""
-    try:
-        yield
-    except OSError as error:
-        raise ImageError(f"{path}: {error.strerror or error}") from error
-    except ImageError as error:
-        raise ImageError(f"{path}: {error.message}", hint=error.hint) from error
+def _reason(error: OSError | ImageError) -> str:
+    return str(error.strerror or error) if isinstance(error, OSError) else error.message
 
 
 # Part of every key: another format or another way to decode makes other entries.
@@ -209,28 +203,20 @@ _MANIFEST, _LOCK, _NEW = "manifest.json", ".lock", ".new"
 Decoded = tuple[Mapping[str, Any], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]
 
 
-@dataclass(frozen=True)
-class CacheKey:
-    """An entry's name; entries of the same folder with another listing of files are stale."""
-
-    name: str
-    folder: str
-    listing: str
-
-
 def find_or_make(
-    home: Path,
-    key: CacheKey,
+    entry: Path,
+    origin: tuple[str, str],
     fill: Callable[[Path], Mapping[str, Any]],
     on_wait: Callable[[], None],
 ) -> Decoded | None:
-    """What `fill` wrote into `home / key.name`, now or earlier; None where none can be written."""
+    """What `fill` wrote into `entry`, now or earlier; None where none can be written."""
+    # `origin` is a folder and its listing of files: entries of another listing are stale.
     # `fill` returns what else there is to say. Entries are renamed at the end: whole or absent.
+    home, new = entry.parent, entry.with_name(_NEW)
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError:
         return None
-    entry, new = home / key.name, home / _NEW
     if (found := _found(entry)) is not None or not os.access(home, os.W_OK):
         return found
     try:
@@ -241,12 +227,12 @@ def find_or_make(
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir()
             try:
-                manifest = {"about": fill(new), "origin": (key.folder, key.listing)}
+                manifest = {"about": fill(new), "origin": origin}
                 (new / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
                 for path in (*new.iterdir(), new):
                     sync(path)
                 shutil.rmtree(entry, ignore_errors=True)
-                _remove_stale(home, key)
+                _remove_stale(home, *origin)
                 new.rename(entry)
                 sync(home)
             finally:
@@ -269,11 +255,11 @@ def _found(entry: Path) -> Decoded | None:
         return None
 
 
-def _remove_stale(home: Path, key: CacheKey) -> None:
+def _remove_stale(home: Path, own: str, current: str) -> None:
     for path in home.glob(f"*/{_MANIFEST}"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             folder, listing = json.loads(path.read_text(encoding="utf-8"))["origin"]
-            if folder == key.folder and listing != key.listing:
+            if folder == own and listing != current:
                 shutil.rmtree(path.parent)
 
 

@@ -123,9 +123,10 @@ def load(data: ImageDataModule, listing: Listing, cache_dir: Path | None) -> Sou
     notes: tuple[str, ...] = ()
     labels = labels_of(listing.images, listing.class_names)
     if cache_dir is not None:
+        name, files = _cache_key(data, listing, labels)
         found = decode.find_or_make(
-            cache_dir,
-            _cache_key(data, listing, labels),
+            cache_dir / name,
+            (str(listing.place), files),
             lambda folder: _decode(data, listing, labels, folder)[0],
             lambda: data.progress.stage("waiting for another process that decodes images"),
         )
@@ -207,8 +208,8 @@ def _common_size(heights: NDArray[Any], widths: NDArray[Any]) -> tuple[int, int,
     return DEFAULT_SIDE, DEFAULT_SIDE, f"the images' sides are {low} to {high} pixels"
 
 
-def _cache_key(data: ImageDataModule, listing: Listing, labels: Tensor) -> decode.CacheKey:
-    """What the decoded images depend on: each file's path, size and time of its last change."""
+def _cache_key(data: ImageDataModule, listing: Listing, labels: Tensor) -> tuple[str, str]:
+    """Digests of what decoded images depend on, and of each file's path, size and change time."""
     images = listing.images
     counts = Counter(one.stage for one in images)
     files = [f"{one.name}\0{_state(one.file)}" for one in images]
@@ -218,8 +219,8 @@ def _cache_key(data: ImageDataModule, listing: Listing, labels: Tensor) -> decod
     given = {stage: counts[stage] for stage in listing.classes}
     wanted = json.dumps([rules, data.image_size, data.accepted, required, split, given])
     grouped = json.dumps([labels.tolist(), [one.group for one in images]])
-    listed_files = _digest([str(decode.CACHE_FORMAT), *sorted(files)])
-    return decode.CacheKey(_digest([wanted, grouped, *files]), str(listing.place), listed_files)
+    of_files = _digest([str(decode.CACHE_FORMAT), *sorted(files)])
+    return _digest([wanted, grouped, *files]), of_files
 
 
 def _state(path: str) -> str:
