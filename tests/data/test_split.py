@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from mindtrace.data.split import count_of, divide_by_count, draw, seeded
+from mindtrace.data.split import count_of, divide_by_count, draw
 from mindtrace.errors import UsageError
 
 LABELS = st.lists(st.integers(0, 5), min_size=2, max_size=120).map(torch.tensor)
@@ -15,10 +15,10 @@ def test_a_draw_is_complete_and_repeatable_and_each_class_keeps_an_image(
     labels: torch.Tensor, seed: int, data: st.DataObject
 ) -> None:
     amount = data.draw(st.integers(1, len(labels) - 1))
-    drawn, rest = draw(labels, amount, seeded(seed))
+    drawn, rest = draw(labels, amount, torch.Generator().manual_seed(seed))
     assert sorted([*drawn.tolist(), *rest.tolist()]) == list(range(len(labels)))
     assert drawn.tolist() == sorted(drawn.tolist())
-    assert torch.equal(draw(labels, amount, seeded(seed))[0], drawn)
+    assert torch.equal(draw(labels, amount, torch.Generator().manual_seed(seed))[0], drawn)
     counts = torch.bincount(labels)
     spare = int((counts - 1).clamp(min=0).sum())
     assert len(drawn) == min(amount, spare)
@@ -36,9 +36,9 @@ def test_a_draw_is_complete_and_repeatable_and_each_class_keeps_an_image(
 )
 def test_each_class_gives_its_share(labels: list[int], amount: int, shares: list[int]) -> None:
     whole = torch.tensor(labels)
-    drawn, _ = draw(whole, amount, seeded(0))
+    drawn, _ = draw(whole, amount, torch.Generator().manual_seed(0))
     assert torch.bincount(whole[drawn]).tolist() == shares
-    assert not torch.equal(drawn, draw(whole, amount, seeded(1))[0])
+    assert not torch.equal(drawn, draw(whole, amount, torch.Generator().manual_seed(1))[0])
 
 
 def test_what_a_source_splits_is_kept_and_the_rest_is_drawn_from_train() -> None:

@@ -17,7 +17,6 @@ from torch.nn import functional
 from mindtrace.config.networks import TORCHVISION, timm_names
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.data import build_data
-from mindtrace.data.datamodule import ImageStats
 from mindtrace.errors import UsageError
 from mindtrace.models import ImageClassifier, build_model, input_requirements
 from mindtrace.models.networks import build_network
@@ -108,7 +107,7 @@ def test_the_names_read_from_timms_source_are_those_that_timm_lists() -> None:
 def test_with_pretrained_weights_images_are_those_of_timms_own_transforms(name: str) -> None:
     requirements = input_requirements(settings(f"model.name={name}", "model.weights=default").model)
     spec = build_data(settings("data.source=digits"), requirements).resolve_spec(
-        ImageStats("L", 8, 8)
+        ImageSpec("L", 8, 8, (0.0,), (1.0,))
     )
     config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
     transform = timm.data.create_transform(**config)

@@ -23,11 +23,11 @@ from mindtrace.data.listing import STAGES, Stage
 from mindtrace.data.split import (
     BY_COUNT,
     BY_IMAGE,
+    KEYS,
     Division,
     divide_by_count,
     divide_by_image,
     made_by,
-    shares_of,
 )
 from mindtrace.errors import UsageError
 from mindtrace.preprocess import Accepted, ImageSpec, InputRequirements, Mode
@@ -45,18 +45,6 @@ class SourceImages:
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
     given: Collection[Stage] = STAGES  # the splits that were not drawn
-
-
-@dataclass(frozen=True)
-class ImageStats:
-    """What images are by themselves, and mean and deviation of those that train."""
-
-    mode: Mode
-    height: int
-    width: int
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    note: str = ""  # how height and width were chosen, where the images do not all have them
 
 
 class ImageDataModule(pl.LightningDataModule, ABC):
@@ -138,10 +126,18 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Read and split the source's images; called once."""
 
     def shares(self, given: Collection[Stage]) -> dict[Stage, float] | None:
-        """What to draw by image, see `shares_of`; None draws by counts."""
+        """The fraction to draw of each stage that is not given; None draws by counts."""
         if self.split_rule == BY_COUNT:
             return None
-        return shares_of(given, test_fraction=self.test_fraction, num_val=self.num_val)
+        shares = {stage: getattr(self, key) for stage, key in KEYS.items() if stage not in given}
+        if not all(0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
+            texts = ", ".join(f"{KEYS[stage]} = {share}" for stage, share in shares.items())
+            raise UsageError(
+                f"[data] {texts}: must be fractions with a sum below 1 here, no counts, "
+                "as each image is drawn by itself",
+                hint="--set data.test_fraction=0.2 --set data.num_val=0.1",
+            )
+        return shares
 
     def divide(
         self, labels: Tensor, counts: Mapping[Stage, int], keys: Sequence[bytes]
@@ -154,15 +150,15 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         common |= {"test_fraction": self.test_fraction, "num_val": self.num_val}
         return divide_by_count(labels, counts, **common)
 
-    def resolve_spec(self, stats: ImageStats) -> ImageSpec:
+    def resolve_spec(self, images: ImageSpec) -> ImageSpec:
         """The network's input: `[data] image_size`, else the network's own, else the images'."""
         requirements, side = self.requirements, self.image_size
         least = requirements.min_side or 1
         if side is not None and side < least:
             message = f"[data] image_size = {side}: this network needs {least} or more"
             raise UsageError(message, hint=f"--set data.image_size={least}")
-        height = side or requirements.height or stats.height
-        width = side or requirements.width or stats.width
+        height = side or requirements.height or images.height
+        width = side or requirements.width or images.width
         scale = max(1.0, least / min(height, width))
         height, width = round(height * scale), round(width * scale)
         short_side = None
@@ -172,13 +168,13 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             # In proportion where another size was asked for.
             own_side = min(requirements.height or height, requirements.width or width)
             short_side = round(requirements.short_side * min(height, width) / own_side)
-        mode = requirements.mode or stats.mode
+        mode = requirements.mode or images.mode
         return ImageSpec(
             mode=mode,
             height=height,
             width=width,
-            mean=_per_channel(requirements.mean or stats.mean, mode),
-            std=_per_channel(requirements.std or stats.std, mode),
+            mean=_per_channel(requirements.mean or images.mean, mode),
+            std=_per_channel(requirements.std or images.std, mode),
             resize=requirements.resize or "stretch",
             short_side=short_side,
             interpolation=requirements.interpolation or "bilinear",
@@ -315,11 +311,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return self.pin_memory and torch.cuda.is_available()
 
 
-def _per_channel(values: tuple[float, ...], mode: Mode) -> tuple[float, ...]:
+def _per_channel(values: Sequence[float], mode: Mode) -> tuple[float, ...]:
     """One value a channel: a grey value serves all three, three become their mean."""
     if len(values) == (1 if mode == "L" else 3):
-        return values
-    return values * 3 if mode == "RGB" else (round(sum(values) / len(values), 6),)
+        return tuple(values)
+    return tuple(values) * 3 if mode == "RGB" else (round(sum(values) / len(values), 6),)
 
 
 def build_data(

@@ -22,13 +22,13 @@ from PIL import Image
 from mindtrace.config.config import Config
 from mindtrace.config.urls import masked
 from mindtrace.data.batches import ImageSplit, channel_statistics, image_digests
-from mindtrace.data.datamodule import ImageDataModule, ImageStats, SourceImages
+from mindtrace.data.datamodule import ImageDataModule, SourceImages
 from mindtrace.data.download import downloads
 from mindtrace.data.folder import load
 from mindtrace.data.listing import ListedImage, Listing, Stage
 from mindtrace.data.split import BY_COUNT
 from mindtrace.errors import DataError, DownloadError, UsageError
-from mindtrace.preprocess import ImageSpec, resized
+from mindtrace.preprocess import ImageSpec, Mode, resized
 from mindtrace.system import file_lock
 
 _DIGITS = tuple("0123456789")
@@ -363,8 +363,8 @@ def _in_memory(
         planes = train[:, None] if train.ndim == 3 else train.transpose(0, 3, 1, 2)
         statistics = channel_statistics(torch.from_numpy(planes))
     height, width = pixels.shape[1:3]
-    stats = ImageStats("L" if pixels.ndim == 3 else "RGB", height, width, *statistics)
-    spec = data.resolve_spec(stats)
+    mode: Mode = "L" if pixels.ndim == 3 else "RGB"
+    spec = data.resolve_spec(ImageSpec(mode, height, width, *statistics))
     images = torch.from_numpy(_scaled(pixels, spec))
     images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
     known = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)

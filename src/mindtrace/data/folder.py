@@ -18,10 +18,11 @@ from torch import Tensor
 
 from mindtrace.data import decode
 from mindtrace.data.batches import ImageSplit, channel_statistics, to_images
-from mindtrace.data.datamodule import ImageDataModule, ImageStats, SourceImages
+from mindtrace.data.datamodule import ImageDataModule, SourceImages
 from mindtrace.data.listing import STAGES, ListedImage, Listing, Stage, list_folder
 from mindtrace.data.split import Division
 from mindtrace.errors import DataFolderError, ImageError, listed
+from mindtrace.preprocess import ImageSpec
 
 # Images of about one size up to this many pixels a side keep it; others become DEFAULT_SIDE.
 LARGEST_OWN_SIDE = 224
@@ -133,11 +134,11 @@ def load(data: ImageDataModule, listing: Listing, cache_dir: Path | None) -> Sou
         if found is None:
             notes = (f"{cache_dir} cannot be written: images are decoded anew each time",)
     about, images, digests, order = found or _decode(data, listing, labels, None)
-    own = about["stats"]
-    stats = ImageStats(**{**own, "mean": tuple(own["mean"]), "std": tuple(own["std"])})
-    spec = data.resolve_spec(stats)
-    if stats.note and data.image_size is None and data.requirements.height is None:
-        size = f"{spec.width} x {spec.height} pixels: {stats.note}"
+    stats = dict(about["stats"])
+    why = stats.pop("note")
+    spec = data.resolve_spec(ImageSpec(**stats))
+    if why and data.image_size is None and data.requirements.height is None:
+        size = f"{spec.width} x {spec.height} pixels: {why}"
         notes += (f"the network reads {size}; [data] image_size sets another",)
     tensor = to_images(images).expand(-1, spec.channels, -1, -1)
     weights = torch.tensor([one.weight for one in listing.images])
@@ -166,8 +167,8 @@ def _decode(
     facts = decode.read_headers(paths, report, data.accepted)
     grey = facts["grey"]
     height, width, note = _common_size(facts["height"], facts["width"])
-    stats = ImageStats("L" if grey.all() else "RGB", height, width, note=note)
-    spec = data.resolve_spec(stats)
+    own = ImageSpec("L" if grey.all() else "RGB", height, width, mean=(0.0,), std=(1.0,))
+    spec = data.resolve_spec(own)
     # Three equal channels are decoded and kept once.
     stored = replace(spec, mode="L") if grey.all() else spec
     shape = (count, stored.channels, spec.height, spec.width)
@@ -188,8 +189,9 @@ def _decode(
     if into is not None:
         np.save(into / "order.npy", order)
     mean, std = channel_statistics(to_images(images[: counts["train"]]))
+    sizes = {"mode": own.mode, "height": height, "width": width}
     about = {
-        "stats": asdict(replace(stats, mean=mean, std=std)),
+        "stats": {**sizes, "mean": mean, "std": std, "note": note},
         "counts": counts,
         "notes": division.notes([one.name for one in listing.images].__getitem__),
     }

@@ -15,7 +15,8 @@ from mindtrace.errors import UsageError, listed
 
 # How a split is drawn, as bundles and checkpoints name it.
 BY_IMAGE, BY_COUNT = "image", EARLIER_RULE  # which the MNIST kinds and digits keep
-_KEYS: Mapping[Stage, str] = {"test": "test_fraction", "val": "num_val"}  # of `[data]`
+#: The keys of `[data]` that say how much to draw, by stage; test is drawn first.
+KEYS: Mapping[Stage, str] = {"test": "test_fraction", "val": "num_val"}
 
 
 @dataclass(frozen=True)
@@ -35,22 +36,6 @@ def made_by(given: Collection[Stage], who: str) -> dict[Stage, str]:
     """Who made each split: `who` those that were given, else `mindtrace`."""
     # Of train alone, everything is drawn.
     return {one: who if one in given and len(given) > 1 else "mindtrace" for one in STAGES}
-
-
-def shares_of(
-    given: Collection[Stage], *, test_fraction: float, num_val: float
-) -> dict[Stage, float]:
-    """The fraction to draw of each stage that was not given; test is drawn first."""
-    fractions: dict[Stage, float] = {"test": test_fraction, "val": num_val}
-    shares = {stage: share for stage, share in fractions.items() if stage not in given}
-    if not all(0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
-        texts = ", ".join(f"{_KEYS[stage]} = {share}" for stage, share in shares.items())
-        raise UsageError(
-            f"[data] {texts}: must be fractions with a sum below 1 here, no counts, "
-            "as each image is drawn by itself",
-            hint="--set data.test_fraction=0.2 --set data.num_val=0.1",
-        )
-    return shares
 
 
 @dataclass(eq=False)
@@ -89,7 +74,8 @@ def divide_by_image(
     for stage in stages:
         drawn = [unit.members.values() for unit in ordered if unit.stage == stage]
         parts[stage] = torch.tensor(sorted(i for own in drawn for some in own for i in some)).long()
-    return Division(_limited(parts, labels, num_train, seeded(split_seed)), moved)
+    generator = torch.Generator().manual_seed(split_seed)
+    return Division(_limited(parts, labels, num_train, generator), moved)
 
 
 def _given_parts(counts: Mapping[Stage, int]) -> dict[Stage, Tensor]:
@@ -137,13 +123,13 @@ def divide_by_count(
 ) -> Division:
     """Keep the parts that the source has, draw the others from labels, with the classes' shares."""
     # Test images are drawn first, then validation images, then `num_train` of the rest.
-    generator = seeded(split_seed)
+    generator = torch.Generator().manual_seed(split_seed)
     division = _given_parts(counts)
     amounts: dict[Stage, int | float] = {"test": test_fraction, "val": num_val}
     for stage, amount in amounts.items():
         if stage not in division:
             pool = division["train"]
-            drawn, rest = draw(labels[pool], count_of(amount, len(pool), _KEYS[stage]), generator)
+            drawn, rest = draw(labels[pool], count_of(amount, len(pool), KEYS[stage]), generator)
             division[stage], division["train"] = pool[drawn], pool[rest]
     return Division(_limited(division, labels, num_train, generator))
 
@@ -160,11 +146,6 @@ def _limited(
         raise UsageError(f"num_train = {num_train:,} and num_val = {len(parts['val']):,}: {there}")
     _, rest = draw(labels[pool], len(pool) - num_train, generator)
     return {**parts, "train": pool[rest]}
-
-
-def seeded(split_seed: int) -> torch.Generator:
-    """The generator of all draws of one split."""
-    return torch.Generator().manual_seed(split_seed)
 
 
 def count_of(amount: int | float, total: int, key: str) -> int:

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mindtrace.config.urls import file_path, masked
 from mindtrace.data import listing
@@ -42,22 +42,18 @@ class ImageTable(ImageFolder):
 
     def listing(self) -> Listing:
         """Read the table and find its files; ConfigError has every fault with its line."""
-        columns, cells = _read(self.dir)
-        column = "group" if self.group is None else self.group
-        rows, faults = _checked(cells, column)
-        files = self._local([row.path for row in rows])
+        rows, faults = _checked(_read(self.dir), self.group)
+        files = self._local([row.file for _, row in rows])
         lines: dict[str | None, int] = {}
         found: dict[Stage, dict[str, list[ListedImage]]] = {}
-        for row, file in zip(rows, files, strict=True):
-            name = masked(row.path)
-            group = row.group if column in columns else listing.group_in(self.group, name)
-            image = ListedImage(str(file), name, row.split, row.label, group, row.weight)
-            found.setdefault(row.split, {}).setdefault(row.label, []).append(image)
+        for (line, row), file in zip(rows, files, strict=True):
+            of_class = found.setdefault(row.stage, {}).setdefault(row.class_name, [])
+            of_class.append(row._replace(file=str(file)))
             if file is None or not Path(file).is_file():
-                faults.append((row.line, f"no such file: {name}"))
+                faults.append((line, f"no such file: {row.name}"))
             elif file in lines:
-                faults.append((row.line, f"{name} is in line {lines[file]} already"))
-            lines.setdefault(file, row.line)
+                faults.append((line, f"{row.name} is in line {lines[file]} already"))
+            lines.setdefault(file, line)
         if faults:
             faults.sort()
             more = len(faults) - _MOST
@@ -95,15 +91,6 @@ class ImageTable(ImageFolder):
         ]
 
 
-class _Row(NamedTuple):
-    line: int
-    path: str
-    label: str
-    split: Stage
-    group: str | None
-    weight: float
-
-
 def _fetched(urls: Sequence[str], home: Path) -> dict[str, str | None]:
     """Copies of remote files, made anew where they changed; None for what cannot be had."""
     try:
@@ -129,8 +116,8 @@ def _fetched(urls: Sequence[str], home: Path) -> dict[str, str | None]:
         raise UsageError(f"{masked(urls[0])}: {' '.join(str(error).split())}", hint=hint) from error
 
 
-def _read(file: Path) -> tuple[Sequence[str], Sequence[tuple[int, Mapping[Any, Any]]]]:
-    """The columns, and the rows by line; DataFolderError where there is no such table."""
+def _read(file: Path) -> Sequence[tuple[int, Mapping[Any, Any]]]:
+    """The rows by line; DataFolderError where there is no such table."""
     try:
         if file.suffix.lower() == ".parquet":
             from pyarrow import parquet
@@ -153,19 +140,20 @@ def _read(file: Path) -> tuple[Sequence[str], Sequence[tuple[int, Mapping[Any, A
         if name not in columns:
             reason = f"no column '{name}'{meant(name, columns)}"
             raise DataFolderError(file, reason, hint=f"its columns are {listed(columns)}")
-    return columns, rows
+    return rows
 
 
 def _checked(
-    rows: Sequence[tuple[int, Mapping[Any, Any]]], group: str
-) -> tuple[list[_Row], list[tuple[int, str]]]:
-    """The rows, and what is wrong with each by its line."""
+    rows: Sequence[tuple[int, Mapping[Any, Any]]], group: str | None
+) -> tuple[list[tuple[int, ListedImage]], list[tuple[int, str]]]:
+    """The images, and what is wrong with the rows, by line; files are as the table has them."""
+    column = "group" if group is None else group
     texts = [
         (line, {name: "" if value is None else str(value).strip() for name, value in row.items()})
         for line, row in rows
     ]
     splits = any(row.get("split") for _, row in texts)
-    found: list[_Row] = []
+    found: list[tuple[int, ListedImage]] = []
     faults: list[tuple[int, str]] = []
     for line, row in texts:
         if not any(row.values()):
@@ -183,8 +171,10 @@ def _checked(
         }
         faults += [(line, fault) for fault, holds in wrong.items() if holds]
         if stage and weight and not any(wrong.values()):
-            own = row.get(group) or None
-            found.append(_Row(line, row["path"], row["label"], stage, own, weight))
+            name = masked(row["path"])
+            own = row[column] or None if column in row else listing.group_in(group, name)
+            image = ListedImage(row["path"], name, stage, row["label"], own, weight)
+            found.append((line, image))
     return found, faults
 
 
