@@ -124,10 +124,10 @@ def load(data: ImageDataModule, listing: Listing, cache_dir: Path | None) -> Sou
     notes: tuple[str, ...] = ()
     labels = labels_of(listing.images, listing.class_names)
     if cache_dir is not None:
-        name, files = _cache_key(data, listing, labels)
+        name, state = _cache_key(data, listing, labels)
         found = decode.find_or_make(
             cache_dir / name,
-            (str(listing.place), files),
+            (str(listing.place), state),
             lambda folder: _decode(data, listing, labels, folder)[0],
             lambda: data.progress.stage("waiting for another process that decodes images"),
         )
