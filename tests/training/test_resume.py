@@ -82,11 +82,11 @@ def test_last_is_the_newest_checkpoint_of_those_that_nobody_goes_on_with(tmp_pat
     for run_id, age in (("old", 10), ("new", 5), ("oldest", 20), ("without", None)):
         _left(tmp_path, run_id, age=age)
 
-    assert checkpoint.find(tmp_path, "last")[1].run_id == "new"
-    assert checkpoint.find(tmp_path, "oldest")[1].run_id == "oldest"
+    assert checkpoint.find(tmp_path, "last").run_id == "new"
+    assert checkpoint.find(tmp_path, "oldest").run_id == "oldest"
     with checkpoint.held(tmp_path / "new"):
-        assert checkpoint.find(tmp_path, "last")[1].run_id == "old"
-        assert checkpoint.find(tmp_path, "new")[1].run_id == "new"
+        assert checkpoint.find(tmp_path, "last").run_id == "old"
+        assert checkpoint.find(tmp_path, "new").run_id == "new"
         assert sorted(checkpoint.abandoned(tmp_path)) == ["old", "oldest", "without"]
         with pytest.raises(ConflictError, match="new goes on in another process"):
             checkpoint.held(tmp_path / "new").__enter__()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 import typer
 
+from mindtrace import service
 from mindtrace.config.networks import OWN_NETWORKS, timm_names
 from mindtrace.config.sections import KEYS, Source
 
@@ -51,11 +52,9 @@ def _versions(ctx: typer.Context) -> Iterator[str]:
 
 
 def _jobs(ctx: typer.Context) -> Iterable[str]:
-    from mindtrace.service.jobs import queue
-
     settings = _settings(ctx)
     assert not (settings.jobs.database_url or "").startswith("postgresql")  # as above
-    return [job.job_id for job in queue(settings).list(_NEWEST)]
+    return [job.job_id for job in service.jobs.queue(settings).list(_NEWEST)]
 
 
 sources = _completing(lambda _: get_args(Source))

@@ -135,14 +135,16 @@ class Console:
         for stream in (self.out, sys.stderr):
             _accept_any_file_name(stream)
 
-    def result(self, found: Any, pairs: Iterable[Pair], *, quiet: Cell = None) -> None:
+    def result(
+        self, found: Any, pairs: Iterable[Pair] | None = None, *, quiet: Cell = None
+    ) -> None:
         """One result: its document with --json, `quiet` alone with -q, else names and values."""
         if self.json:
             self.document(found)
         elif self.quiet and quiet is not None:
             self.line(plain(quiet))
         else:
-            self.fields(list(pairs))
+            self.fields(flatten(document(found)) if pairs is None else [*pairs])
 
     def text(self, found: Any, text: str) -> None:
         """A result that is text: its document with --json, else the text as it stands."""

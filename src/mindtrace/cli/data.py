@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from mindtrace import service
 from mindtrace.cli.command import ALLOW_LEAKAGE, PATH, Call, command, flag, group, option
 from mindtrace.cli.console import Cell, Console, Pair
 from mindtrace.cli.progress import progress_of
@@ -43,15 +44,14 @@ def check(
     probable.
     """
     settings = call.settings(images_at(path))
-    from mindtrace.service import data_check as service
-
+    checking = service.data_check
     with progress_of(call.console) as progress:
-        found = service.check(settings, sheet=sheet, labels=labels, progress=progress)
+        found = checking.check(settings, sheet=sheet, labels=labels, progress=progress)
     if call.console.json:
         call.console.document(found)
     else:
         _show(call.console, found)
-    error = service.verdict(found, allow_leakage=allow_leakage)
+    error = checking.verdict(found, allow_leakage=allow_leakage)
     if error is not None:
         raise error
     if path is not None:

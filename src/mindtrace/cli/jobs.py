@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING
 
+from mindtrace import service
 from mindtrace.cli import completion
 from mindtrace.cli.command import (
     ALLOW_LEAKAGE,
@@ -179,7 +180,6 @@ def worker(
     """
     settings = call.settings()
     from mindtrace.jobs.sidecar import hold_lock
-    from mindtrace.service.jobs import work
 
     line = "%(asctime)s %(levelname)s %(message)s"
     logging.basicConfig(stream=sys.stderr, format=line, level=logging.WARNING)
@@ -188,7 +188,7 @@ def worker(
     if lock_fd is None:
         hold_lock(settings.dirs.root)  # until the end: servers of this ROOT start no worker then
     try:
-        work(
+        service.jobs.work(
             settings,
             _stopping(beside=lock_fd is not None),
             lease=lease,
@@ -214,12 +214,9 @@ def _note_waiting(
 
 def _open_jobs(settings: Settings, url: str | None) -> LocalJobs | RemoteJobs:
     """The jobs of the server at `url`, or the local ones."""
-    from mindtrace.service.jobs import LocalJobs, RemoteJobs
-    from mindtrace.service.serve import read_token
-
     if url is None:
-        return LocalJobs(settings)
-    return RemoteJobs(url, read_token(settings.serve.token_file))
+        return service.jobs.LocalJobs(settings)
+    return service.jobs.RemoteJobs(url, service.serve.read_token(settings.serve.token_file))
 
 
 def _jobs(call: Call, url: str | None, token_file: str | None) -> LocalJobs | RemoteJobs:

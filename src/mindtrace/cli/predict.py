@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from mindtrace import service
 from mindtrace.cli.command import MODEL, TOKEN_FILE, URL, Call, argument, flag, option
 from mindtrace.cli.console import Cell, Console
 from mindtrace.errors import DataError, UsageError
@@ -42,24 +43,22 @@ def predict(
         raise UsageError("--token-file needs --url", hint="mindtrace predict --url URL PATH")
     options = {"serve.token_file": token_file}
     settings = call.settings(options) if url else call.reading(model, options)
-    from mindtrace.service import predict as service
-
+    predicting = service.predict
     if out is not None:
-        service.require_table(out)
-    files, left_out = service.collect(paths, settings.data.formats)
+        predicting.require_table(out)
+    files, left_out = predicting.collect(paths, settings.data.formats)
     if left_out is not None:
         call.console.note(f"note: {left_out}")
     stdin = sys.stdin.buffer.read
     if url is None:
-        loaded = service.load_model(settings, model)
-        answers = service.predict_paths(loaded, files, top_k=topk, stdin=stdin)
+        loaded = predicting.load_model(settings, model)
+        answers = predicting.predict_paths(loaded, files, top_k=topk, stdin=stdin)
     else:
         from mindtrace.service.remote import Link, predict_remote
-        from mindtrace.service.serve import read_token
 
-        link = Link(url, read_token(settings.serve.token_file))
+        link = Link(url, service.serve.read_token(settings.serve.token_file))
         answers = predict_remote(link, files, top_k=topk, stdin=stdin)
-    answers = service.until_failure(answers) if fail_fast else answers
+    answers = predicting.until_failure(answers) if fail_fast else answers
     failed, rows, classes = 0, [], dict[str, list[float]]()
     for shown in _show(call.console, answers, len(files)):
         failed += "error" in shown
@@ -68,7 +67,7 @@ def predict(
         if out is not None:
             rows.append(dict(zip(_COLUMNS, _cells(shown), strict=True)))
     if out is not None:
-        service.write_table(out, _COLUMNS, rows)
+        predicting.write_table(out, _COLUMNS, rows)
     if call.console.terminal and len(files) > len(paths) and classes:
         counted = sorted(classes.items(), key=lambda found: -len(found[1]))
         summary: list[list[Cell]] = [

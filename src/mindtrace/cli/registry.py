@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mindtrace import service
 from mindtrace.cli.command import REF_OR_CHAMPION, Call, argument, command, flag, group, option
 from mindtrace.cli.completion import models, versions
-from mindtrace.cli.console import Cell, Console, Pair, flatten
+from mindtrace.cli.console import Cell, Console, Pair
 from mindtrace.documents import document as document_of
 from mindtrace.errors import UsageError
 from mindtrace.system import atomic_write
@@ -65,20 +66,17 @@ def list_versions(
     and metrics.NAME, params.NAME (params.train.lr), tags.NAME. A missing value equals
     nothing and comes last in any order.
     """
-    settings = call.settings()
-    console = call.console
-    from mindtrace.service import registry as service
-
-    count = partial(service.count_versions, settings, name, where)
+    settings, console, versions = call.settings(), call.console, service.registry
+    count = partial(versions.count_versions, settings, name, where)
     if columns is not None:
-        names, table = service.list_columns(settings, columns, name, limit, where=where, sort=sort)
+        names, table = versions.list_columns(settings, columns, name, limit, where=where, sort=sort)
         console.results((dict(zip(names, row, strict=True)) for row in table), names, table)
         _note_rest(console, len(table), limit, count)
         return
-    listed = service.list_versions(settings, name, limit, where=where, sort=sort)
+    listed = versions.list_versions(settings, name, limit, where=where, sort=sort)
     found = [document_of(version) for version in listed]
     if console.terminal and where is None:  # the champions too, however old
-        champions = service.list_versions(settings, name, 0, where="alias = champion")
+        champions = versions.list_versions(settings, name, 0, where="alias = champion")
         found += [one for one in map(document_of, champions) if one not in found]
     if found or not console.terminal:
         shown = _ON_TERMINAL if console.terminal else _COLUMNS
@@ -94,11 +92,7 @@ def list_versions(
 @command(app, "registry show digits", "registry show digits/2 --json", name="show")
 def show_version(call: Call, ref: str = REF) -> None:
     """Show everything that is known of one version."""
-    settings = call.reading(ref)
-    from mindtrace.service.registry import show_version as service
-
-    fields = document_of(service(settings, ref))
-    call.console.result(fields, flatten(fields))
+    call.console.result(service.registry.show_version(call.reading(ref), ref))
 
 
 @command(app, "registry compare digits/1 2", "registry compare digits/1 2 --html changes.html")
@@ -114,11 +108,8 @@ def compare(
     Images that one of them was trained on are left out. Prints the difference of their
     accuracies with its interval, what changed by class, and whether B might replace A.
     """
-    settings = call.settings()
     console = call.console
-    from mindtrace.service import promotion as service
-
-    comparison, page = service.compare_with_page(settings, a, b, margin=margin)
+    comparison, page = service.promotion.compare_with_page(call.settings(), a, b, margin=margin)
     if html is not None:
         content = page().encode()
         try:
@@ -153,11 +144,8 @@ def promote(
     if the test images cannot tell, or if it falls behind one of the last ten champions. HOLD and
     REJECT change nothing, are kept in the history and exit with 3.
     """
-    settings = call.settings()
-    from mindtrace.service.promotion import promote as service
-
-    outcome = service(
-        settings,
+    outcome = service.promotion.promote(
+        call.settings(),
         ref,
         dry_run=dry_run,
         margin=margin,
@@ -187,10 +175,8 @@ def rollback(
     if_revision: int | None = IF_REVISION,
 ) -> None:
     """Restore the previous champion; repeated calls go further back."""
-    settings = call.settings()
-    from mindtrace.service.promotion import rollback as service
-
-    entry = service(settings, name, reason=reason, if_revision=if_revision)
+    change = service.promotion.rollback
+    entry = change(call.settings(), name, reason=reason, if_revision=if_revision)
     fields = entry.document()
     pairs = [(column, fields[column]) for column in ("model_name", *_HISTORY)]
     call.console.result(fields, pairs, quiet=f"{entry.model_name}/{entry.to}")
@@ -204,9 +190,8 @@ def history(
 ) -> None:
     """List who made which version champion, when and why."""
     settings = call.settings() if name else call.reading(None)
-    from mindtrace.service.promotion import history as service
-
-    found = [entry.document() for entry in reversed(service(settings, name, limit=limit))]
+    entries = service.promotion.history(settings, name, limit=limit)
+    found = [entry.document() for entry in reversed(entries)]
     if call.console.terminal:  # to the minute, without the name, and with marks in words
         columns: tuple[str, ...] = ("revision", "at (UTC)", *_HISTORY[2:-2])
         rows = [[fields[column] for column in _HISTORY[:-2]] for fields in found]
@@ -226,10 +211,7 @@ def diff(
     b: str = argument("B", "Another; a number is a version of A's model.", versions),
 ) -> None:
     """Show how two versions differ in configuration, data, environment and metrics."""
-    settings = call.settings()
-    from mindtrace.service.registry import diff as service
-
-    found = service(settings, a, b)
+    found = service.registry.diff(call.settings(), a, b)
     call.console.results([found.document()], ("part", "name", found.a, found.b), found.rows())
 
 
@@ -241,10 +223,7 @@ def evaluate(call: Call, ref: str = REF) -> None:
     as evaluations/TEST_DIGEST.npz.
     """
     settings = call.reading(ref)
-    from mindtrace.registry.evaluation import evaluate as service
-
-    found = service(settings, ref)
-    call.console.result(found, [*vars(found).items()])
+    call.console.result(service.evaluation.evaluate(settings, ref))
 
 
 @command(app, "registry alias digits/2 staging", "registry alias digits staging --json")
@@ -254,12 +233,8 @@ def alias(
     name: str = argument("NAME", "The alias, such as staging; champion is set by promote."),
 ) -> None:
     """Give a version an alias, which leaves the version that had it."""
-    settings = call.settings()
-    from mindtrace.registry.maintenance import set_alias as service
-
-    row = service(settings, ref, name)
-    fields = {"model_name": row.name, "version": row.version, "alias": name}
-    call.console.result(fields, flatten(fields))
+    row = service.maintenance.set_alias(call.settings(), ref, name)
+    call.console.result({"model_name": row.name, "version": row.version, "alias": name})
 
 
 @command(app, "registry delete digits/2", "registry delete digits@staging")
@@ -268,11 +243,7 @@ def delete(call: Call, ref: str = REF) -> None:
 
     Its run, its metrics and the history stay.
     """
-    settings = call.settings()
-    from mindtrace.registry.maintenance import delete as service
-
-    removed = service(settings, ref)
-    call.console.result(removed, [*vars(removed).items()])
+    call.console.result(service.maintenance.delete(call.settings(), ref))
 
 
 @command(app, "registry report digits", "registry report digits/2 report/")
@@ -284,11 +255,8 @@ def report(
     ),
 ) -> None:
     """Write the report of a version's training into a folder."""
-    settings = call.reading(ref)
-    from mindtrace.service.registry import write_report as service
-
-    page = service(settings, ref, folder)
-    call.console.result({"report": page}, [("report", page)], quiet=page)
+    page = service.registry.write_report(call.reading(ref), ref, folder)
+    call.console.result({"report": page}, quiet=page)
 
 
 @command(app, "registry export digits bundle/", "registry export digits/2 bundle/")
@@ -296,10 +264,7 @@ def export(
     call: Call, ref: str = REF, folder: str = argument("DIR", "A new or empty folder.")
 ) -> None:
     """Write a version's bundle into a folder and check it."""
-    settings = call.reading(ref)
-    from mindtrace.registry.maintenance import export as service
-
-    done = service(settings, ref, folder)
+    done = service.maintenance.export(call.reading(ref), ref, folder)
     call.console.text(done, f"{done.folder}\n")
     call.console.next_step(f"mindtrace serve --model {shlex.quote(done.folder)}")
 
@@ -319,15 +284,15 @@ def verify(
     if all_ and ref is not None:
         raise UsageError("give REF or --all, not both", hint="mindtrace registry verify --help")
     settings = call.settings() if all_ else call.reading(ref)
-    from mindtrace.registry import maintenance as service
 
     def cells(one: Verification) -> Sequence[Cell]:
         digest = "-" if one.bundle_digest is None else one.bundle_digest[:_DIGEST_SHOWN]
         return (one.subject, one.state, digest, "; ".join(one.faults))
 
-    checks = service.verify_all(settings) if all_ else service.verify(settings, ref)
+    maintenance = service.maintenance
+    checks = maintenance.verify_all(settings) if all_ else maintenance.verify(settings, ref)
     columns = ("subject", "state", "bundle_digest", "faults")
-    service.require_verified([*call.console.stream(checks, columns, cells)], named=not all_)
+    maintenance.require_verified([*call.console.stream(checks, columns, cells)], named=not all_)
 
 
 @command(app, "registry gc --keep 5 --dry-run", "registry gc digits --keep 5")
@@ -342,10 +307,7 @@ def gc(
     Versions with an alias or in the last ten entries of the history stay, and so do
     versions that mindtrace did not register. Runs and their metrics stay.
     """
-    settings = call.settings()
-    from mindtrace.registry.maintenance import gc as service
-
-    removals = service(settings, name, keep=keep, dry_run=dry_run)
+    removals = service.maintenance.gc(call.settings(), name, keep=keep, dry_run=dry_run)
     columns = ("model_name", "version", "created_at", "removed")
     cells = operator.attrgetter(*columns)
     count = sum(1 for _ in call.console.stream(removals, columns, cells))

@@ -1,5 +1,6 @@
 """`mindtrace serve`: run the HTTP server."""
 
+from mindtrace import service
 from mindtrace.cli.command import MODEL, Call, flag, setting
 
 
@@ -24,11 +25,8 @@ def serve(
     POST /inference, POST /retrain; the documentation of all endpoints is at /docs.
     """
     options = {"serve.host": host, "serve.port": port, "serve.workers": workers}
-    settings = call.settings({**options, "serve.token_file": token_file})
-    from mindtrace.service.serve import serve as service
-
-    service(
-        settings,
+    service.serve.serve(
+        call.settings({**options, "serve.token_file": token_file}),
         model,
         worker=not no_worker,
         allow_label_change=allow_label_change,

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from mindtrace import service
 from mindtrace.cli.command import ALLOW_LEAKAGE, PATH, REF_OR_CHAMPION, Call, flag, option, setting
 from mindtrace.cli.completion import models, networks, sources
 from mindtrace.cli.console import Cell, Console, Pair, flatten
@@ -85,12 +86,10 @@ def train(
         "registry.model_name": model_name,
     }
     settings = call.settings(options)
-    from mindtrace.service import train as service
-
-    service.prepare_process(settings)
+    service.train.prepare_process(settings)
     if dry_run:
         with progress_of(call.console) as progress:
-            planned = service.plan(
+            planned = service.train.plan(
                 settings, progress=progress, resume=resume, allow_leakage=allow_leakage
             )
         _show(call.console, document(planned))
@@ -98,11 +97,10 @@ def train(
     guard = None
     if job_id is not None:
         from mindtrace.jobs.queue import RegistrationGuard
-        from mindtrace.service.jobs import queue
 
-        guard = RegistrationGuard(job_id, attempt, force, queue(settings))
+        guard = RegistrationGuard(job_id, attempt, force, service.jobs.queue(settings))
     with progress_of(call.console) as progress:
-        outcome = service.train(
+        outcome = service.train.train(
             settings,
             progress=progress,
             register=not no_register,
@@ -115,10 +113,8 @@ def train(
         )
     fields = document(outcome)
     if guard is not None and outcome.version is not None and not outcome.reused:
-        from mindtrace.service.promotion import promote_for_job
-
-        name, version = outcome.model_name, outcome.version
-        fields["promotion"] = promote_for_job(settings, name, version, guard)
+        decide, name = service.promotion.promote_for_job, outcome.model_name
+        fields["promotion"] = decide(settings, name, outcome.version, guard)
     _show(call.console, fields)
     if not no_register:
         reference = f"{outcome.model_name}/{outcome.version}"
@@ -138,13 +134,10 @@ def reproduce(
     another model, exit 3. Lists what differs here; registers nothing.
     """
     settings = call.reading(ref)
-    from mindtrace.service.train import prepare_process
-
-    prepare_process(settings)
-    from mindtrace.registry.reproduce import reproduce as service
-
+    service.train.prepare_process(settings)
+    train_again = service.reproduce.reproduce
     with progress_of(call.console) as progress:
-        outcome = service(settings, ref, tolerance=tolerance, progress=progress)
+        outcome = train_again(settings, ref, tolerance=tolerance, progress=progress)
     pairs: list[Pair] = [(name, getattr(outcome, name)) for name in _REPRODUCED]
     for one in outcome.differences:
         pairs.append((f"different.{one.what}", f"{one.registered} -> {one.here}"))

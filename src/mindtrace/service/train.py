@@ -232,17 +232,14 @@ def _with_weights_of(settings: Settings, parent: str) -> Settings:
     return settings.replace(**{"model.weights": str(located.folder / WEIGHTS_FILE)})
 
 
-Checkpoint = tuple[Path, "Identity"]
-
-
-def begun(settings: Settings, resume: str | None) -> tuple[Settings, Checkpoint | None]:
+def begun(settings: Settings, resume: str | None) -> tuple[Settings, Identity | None]:
     """The configuration of an interrupted training, under what the user says now."""
     if resume is None:
         return settings, None
     from mindtrace.registry.reference import settings_of_bundle
     from mindtrace.training import checkpoint
 
-    folder, identity = checkpoint.find(settings.dirs.checkpoints, resume)
+    identity = checkpoint.find(settings.dirs.checkpoints, resume)
     values: dict[str, Any] = {"registry.model_name": identity.model_name}
     if "data.resize" not in identity.values():
         values["data.resize"] = "stretch"  # what was done before there was a choice
@@ -254,14 +251,14 @@ def begun(settings: Settings, resume: str | None) -> tuple[Settings, Checkpoint 
         if section != "compute" or value not in ("auto", None):
             values[f"{section}.{key}"] = value
     made = settings_of_bundle(settings, identity.config)
-    return made.replace(**values), (folder, identity)
+    return made.replace(**values), identity
 
 
 def _prepared(
     settings: Settings,
     name: str,
     progress: Progress,
-    resumed: Checkpoint | None,
+    resumed: Identity | None,
     allow_leakage: bool,
 ) -> tuple[Settings, ImageDataModule, ImageClassifier]:
     """Resolved settings, images in memory and the network, all checked."""
@@ -274,7 +271,7 @@ def _prepared(
     settings, warning = resolve_network(settings)
     settings = resolve_compute(settings)
     progress.stage(f"reading {settings.data.source}")
-    rule = None if resumed is None else resumed[1].split_rule
+    rule = None if resumed is None else resumed.split_rule
     data = build_data(settings, input_requirements(settings.model), rule)
     data.progress = progress
     data.prepare_data()
@@ -289,8 +286,8 @@ def _prepared(
         raise error
     if resumed is not None:
         digest = data.digests().data_digest
-        wanted = checkpoint.Identity(resumed[1].run_id, name, settings.to_ini(), digest)
-        checkpoint.require_same(resumed[1], wanted)
+        wanted = checkpoint.Identity(resumed.run_id, name, settings.to_ini(), digest)
+        checkpoint.require_same(resumed, wanted)
     model = build(settings, data)
     if warning is not None:
         progress.note(f"warning: {warning}")
@@ -321,7 +318,7 @@ def _opened_run(
     data: ImageDataModule,
     interrupts: Interrupts,
     job_id: str | None,
-    resumed: Checkpoint | None,
+    resumed: Identity | None,
     run_name: str | None,
 ) -> Iterator[tuple[Run, Path]]:
     """An MLflow run and its checkpoint folder; the run ends as the block ends."""
@@ -347,21 +344,20 @@ def _opened_run(
                 # Killed, or without space to say how they ended.
                 close_abandoned(store, dead)
             if resumed is not None:
-                folder, found = resumed
+                folder = settings.dirs.checkpoints / resumed.run_id
                 lock.enter_context(checkpoint.held(folder))
-                run = resume_run(store, found.run_id)
+                run = resume_run(store, resumed.run_id)
                 stack.enter_context(run_finished_or_failed(run))
-                if config != found.config:  # more epochs
-                    checkpoint.write_identity(folder, replace(found, config=config))
+                identity = replace(resumed, config=config)  # it may say more epochs
             else:
                 run = start_run(store, settings.registry.experiment_name or name, run_name, tags)
                 stack.enter_context(run_finished_or_failed(run))
                 run.log_params(params)
                 run.log_dataset(settings.data, data.digests())
-                wanted = checkpoint.Identity(run.run_id, name, config, digest, data.split_rule)
+                identity = checkpoint.Identity(run.run_id, name, config, digest, data.split_rule)
                 folder = settings.dirs.checkpoints / run.run_id
                 lock.enter_context(checkpoint.held(folder))
-                checkpoint.write_identity(folder, wanted)
+            checkpoint.write_identity(folder, identity)
         try:
             with stack.pop_all():
                 yield run, folder

@@ -91,8 +91,8 @@ def abandoned(checkpoints: Path) -> list[str]:
     return [folder.name for folder in folders if not is_held(folder)]
 
 
-def find(checkpoints: Path, which: str) -> tuple[Path, Identity]:
-    """The folder of `last` (of those that no process trains in) or of a run id, and of what."""
+def find(checkpoints: Path, which: str) -> Identity:
+    """The training of `last` (of those that no process goes on with), or of a run id."""
     folders = sorted(
         (path.parent for path in checkpoints.glob(f"*/{LAST}")),
         key=lambda folder: (not is_held(folder), (folder / LAST).stat().st_mtime_ns),
@@ -103,7 +103,7 @@ def find(checkpoints: Path, which: str) -> tuple[Path, Identity]:
             with suppress(OSError, ValueError, TypeError):
                 identity = Identity(**json.loads((folder / _IDENTITY).read_bytes()))
                 if is_zipfile(folder / LAST):
-                    return folder, identity
+                    return identity
             raise TrainingError(f"the checkpoint in {folder} is damaged", hint="start anew")
     raise NotFoundError("checkpoint", which, [folder.name for folder in folders])
 
