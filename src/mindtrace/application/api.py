@@ -18,8 +18,6 @@ from starlette.types import Receive, Scope, Send
 
 from mindtrace.application import inference, jobs, metrics, models, open_inference, system
 from mindtrace.application.admission import Admission
-from mindtrace.application.inference import FastPath
-from mindtrace.application.metrics import Metrics
 from mindtrace.application.middleware import AccessLog, BodyLimit, RequestMiddleware
 from mindtrace.application.open_inference_schemas import InferBody
 from mindtrace.application.problems import Problem
@@ -50,7 +48,7 @@ def create_app(
     """Build the application; its model is loaded when it starts."""
     serve = settings.serve
     rules = Rules(read_token(serve.token_file), serve.allowed_hosts)
-    counters, access_log = Metrics(shared), AccessLog() if serve.access_log else None
+    counters, access_log = metrics.Metrics(shared), AccessLog() if serve.access_log else None
     paths = {route.path for route in _ROUTES if "{" not in route.path}
     limits = dict.fromkeys(("/retrain", "/retrain/check"), serve.max_retrain_body)
     handlers: Any = {HTTPException: _http_problem, RequestValidationError: _validation_problem}
@@ -76,7 +74,7 @@ def create_app(
     threads = max(1, available_cores() // serve.workers)
     state.admission = Admission(serve.queue, serve.request_timeout, threads)
     state.sidecar = jobs_service.sidecar(settings, serving=True)
-    application.fast_path = FastPath(state, rules)
+    application.fast_path = inference.FastPath(state, rules)
     for module in _MODULES:
         application.include_router(module.router)
     return application
@@ -92,7 +90,7 @@ def load_app(settings: Settings, model_ref: str | None = None, **options: Any) -
 class _Application(FastAPI):
     """FastAPI behind the fast path; it knows the shape of refusals, which no route returns."""
 
-    fast_path: FastPath
+    fast_path: inference.FastPath
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == inference.ROUTE:

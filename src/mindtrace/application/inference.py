@@ -24,7 +24,6 @@ from mindtrace.application.admission import Admission, Result, Wanted, always, o
 from mindtrace.application.metrics import Metrics
 from mindtrace.application.middleware import AccessLog, Reply, request_id, send_problem
 from mindtrace.application.problems import Problem
-from mindtrace.application.schemas import MAX_IMAGES, ManyImages, OneImage, problems
 from mindtrace.application.security import Rules
 from mindtrace.application.served_model import ServedModel
 from mindtrace.config.sections import ServeSettings
@@ -42,7 +41,7 @@ LIGHT_SECONDS = 0.001
 BATCH = 32
 # Values in JSON, the images among them: base64 has neither commas nor brackets, so that more
 # of them can be counted before parsing.
-_MAX_VALUES = 2 * MAX_IMAGES
+_MAX_VALUES = 2 * schemas.MAX_IMAGES
 _TOP_K = (
     "how many of the likeliest classes to list, 1 if left out; where the body is JSON it is there"
 )
@@ -54,7 +53,7 @@ router = APIRouter(tags=["inference"])
     ROUTE,
     summary="Classify images",
     response_model=schemas.Answer | schemas.Answers,
-    responses=problems(413, 415, 503, 504),
+    responses=schemas.problems(413, 415, 503, 504),
     openapi_extra={"requestBody": schemas.INFERENCE_BODY},
 )
 async def inference(
@@ -138,9 +137,11 @@ class InferenceRequest:
             detail = f"the body is not JSON that we read: more than {_MAX_VALUES} values"
             raise Problem(400, detail)
         fields = bodies.parse_object(body)
-        shape: type[OneImage | ManyImages] = ManyImages if "images" in fields else OneImage
+        shape: type[schemas.OneImage | schemas.ManyImages] = (
+            schemas.ManyImages if "images" in fields else schemas.OneImage
+        )
         asked = bodies.validated(shape, fields)
-        if isinstance(asked, OneImage):
+        if isinstance(asked, schemas.OneImage):
             image = bodies.from_base64(asked.image, "image")
             return cls([image], asked.top_k, show_input=asked.show_input)
         images: list[bytes | Problem] = []

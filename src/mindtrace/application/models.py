@@ -10,7 +10,6 @@ from starlette.responses import JSONResponse, Response
 
 from mindtrace.application import bodies, schemas
 from mindtrace.application.problems import Problem, kind_of
-from mindtrace.application.schemas import Page, problems
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import shown
 from mindtrace.documents import document
@@ -43,7 +42,7 @@ _IF_MATCH: dict[str, Any] = {
 }
 _JSON, _PNG = {"type": "object"}, {"type": "string", "format": "binary"}
 _REPORT = {"content": {"application/json": {"schema": _JSON}, "image/png": {"schema": _PNG}}}
-_CHANGES = problems(404, 409, 412, 413, 415, 428, 429, 503)
+_CHANGES = schemas.problems(404, 409, 412, 413, 415, 428, 429, 503)
 # Errors of the child process that are the client's.
 _STATUSES = {"NotFoundError": 404, "VerdictError": 409, "ConflictError": 409, "UsageError": 422}
 
@@ -54,7 +53,10 @@ def _json_body(shape: type[BaseModel], example: dict[str, Any]) -> dict[str, Any
 
 
 @router.get(
-    "", summary="Registered models", response_model=Page[schemas.ModelItem], responses=problems(503)
+    "",
+    summary="Registered models",
+    response_model=schemas.Page[schemas.ModelItem],
+    responses=schemas.problems(503),
 )
 def list_models(
     request: Request, limit: Limit = 20, cursor: Annotated[str | None, Query(max_length=64)] = None
@@ -69,8 +71,8 @@ def list_models(
 @router.get(
     "/{name}/versions",
     summary="Versions of a model",
-    response_model=Page[schemas.VersionItem],
-    responses=problems(404, 422, 503),
+    response_model=schemas.Page[schemas.VersionItem],
+    responses=schemas.problems(404, 422, 503),
 )
 def list_versions(
     request: Request,
@@ -94,7 +96,7 @@ def list_versions(
     "/{name}/versions/{version}",
     summary="All about one version",
     response_model=schemas.VersionItem,
-    responses=problems(404, 503),
+    responses=schemas.problems(404, 503),
 )
 def show_version(
     request: Request, name: Name, version: Annotated[int, Path(ge=1, le=1 << 31)]
@@ -110,7 +112,7 @@ def show_version(
     "/{name}/versions/{version}/report/{file}",
     summary="A file of its report",
     response_class=Response,
-    responses={200: _REPORT, **problems(404, 503)},
+    responses={200: _REPORT, **schemas.problems(404, 503)},
 )
 def report_file(
     request: Request, name: Name, version: Annotated[int, Path(ge=1, le=1 << 31)], file: str
@@ -129,7 +131,7 @@ def report_file(
     "/{name}/compare",
     summary="Two versions on one test set",
     response_model=schemas.ComparisonItem,
-    responses=problems(404, 409, 503),
+    responses=schemas.problems(404, 409, 503),
 )
 def compare_versions(request: Request, name: Name, a: Version, b: Version) -> JSONResponse:
     """Version b beside version a; 409 where they were tested on different images.
@@ -147,8 +149,8 @@ def compare_versions(request: Request, name: Name, a: Version, b: Version) -> JS
 @router.get(
     "/{name}/history",
     summary="Champions",
-    response_model=Page[schemas.HistoryItem],
-    responses=problems(404, 503),
+    response_model=schemas.Page[schemas.HistoryItem],
+    responses=schemas.problems(404, 503),
 )
 def history(request: Request, name: Name, limit: Limit = 20, cursor: Cursor = None) -> JSONResponse:
     """Who made which version champion, newest first; the ETag is for If-Match."""

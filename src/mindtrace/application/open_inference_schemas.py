@@ -6,14 +6,13 @@ from pydantic import ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict
 
 from mindtrace.application import schemas
-from mindtrace.application.schemas import EXAMPLE_IMAGE, MAX_IMAGES, Shape, Strict
 
 JSON_LENGTH = "Inference-Header-Content-Length"
 BINARY = "application/octet-stream"
 Kind = Literal["BYTES", "FP32", "INT64"]
 
 
-class Metadata(Shape):
+class Metadata(schemas.Shape):
     """The server."""
 
     name: str
@@ -21,26 +20,26 @@ class Metadata(Shape):
     extensions: list[str]
 
 
-class ServerLive(Shape):
+class ServerLive(schemas.Shape):
     """The process answers."""
 
     live: bool
 
 
-class ServerReady(Shape):
+class ServerReady(schemas.Shape):
     """It can classify."""
 
     ready: bool
 
 
-class ModelReady(Shape):
+class ModelReady(schemas.Shape):
     """The model can classify."""
 
     name: str
     ready: bool
 
 
-class TensorMetadata(Shape):
+class TensorMetadata(schemas.Shape):
     """A tensor that the model takes or gives; -1 is any number of rows."""
 
     name: str
@@ -53,7 +52,7 @@ class TensorMetadata(Shape):
     )
 
 
-class ModelMetadata(Shape):
+class ModelMetadata(schemas.Shape):
     """What the model takes (one of `inputs`) and gives."""
 
     name: str
@@ -63,7 +62,7 @@ class ModelMetadata(Shape):
     outputs: list[TensorMetadata]
 
 
-class IndexEntry(Shape):
+class IndexEntry(schemas.Shape):
     """A model of the repository."""
 
     name: str
@@ -72,7 +71,7 @@ class IndexEntry(Shape):
     reason: str
 
 
-_Rows = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
+_Rows = Annotated[int, Field(ge=1, le=schemas.MAX_IMAGES)]
 
 
 # Binary data stands behind the JSON, in place of `data`.
@@ -83,7 +82,7 @@ _NUMBERS = {"type": "array", "items": {}, "minItems": 1}
 _NUMBERS["description"] = "numbers, flat or nested as the shape"
 
 
-class ImageInput(Strict):
+class ImageInput(schemas.Strict):
     """Image files: a PNG, JPEG or WebP in each element."""
 
     model_config = ConfigDict(json_schema_extra=_DATA_REQUIRED)
@@ -94,7 +93,7 @@ class ImageInput(Strict):
     parameters: dict[str, Any] = Field(default={})
 
 
-class PixelInput(Strict):
+class PixelInput(schemas.Strict):
     """(n, channels, height, width), normalised as GET /v2/models/NAME says."""
 
     model_config = ConfigDict(json_schema_extra=_DATA_REQUIRED)
@@ -108,14 +107,14 @@ class PixelInput(Strict):
 _Input = Annotated[ImageInput | PixelInput, Field(discriminator="name")]
 
 
-class WantedOutput(Strict):
+class WantedOutput(schemas.Strict):
     """One of the outputs."""
 
     name: Literal["probabilities", "label", "class_name"]
     parameters: dict[str, Any] = Field(default={}, examples=[{"binary_data": False}])
 
 
-class InferBody(Strict):
+class InferBody(schemas.Strict):
     """What is asked."""
 
     id: str | None = Field(default=None, description="echoed")
@@ -124,7 +123,7 @@ class InferBody(Strict):
     parameters: dict[str, Any] = Field(default={}, examples=[{"binary_data_output": False}])
 
 
-class OutputTensor(Shape):
+class OutputTensor(schemas.Shape):
     """An answer: `data` in row-major order, or `binary_data_size` bytes behind the JSON."""
 
     name: str
@@ -134,7 +133,7 @@ class OutputTensor(Shape):
     parameters: dict[str, Any] | None = None
 
 
-class Inferred(Shape):
+class Inferred(schemas.Shape):
     """What the model says."""
 
     model_name: str
@@ -144,7 +143,7 @@ class Inferred(Shape):
 
 
 _BYTES = {BINARY: {"schema": {"type": "string", "format": "binary"}}}
-_EXAMPLE = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [EXAMPLE_IMAGE]}
+_EXAMPLE = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [schemas.EXAMPLE_IMAGE]}
 INFER_ROUTE: dict[str, Any] = {
     "summary": "Classify images",
     "response_model": Inferred,

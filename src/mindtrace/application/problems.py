@@ -8,7 +8,6 @@ from http import HTTPStatus
 from typing import Any
 
 from mindtrace import errors
-from mindtrace.errors import ConfigError, MindtraceError, NotFoundError
 
 MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger("mindtrace.application")
@@ -16,7 +15,7 @@ log = logging.getLogger("mindtrace.application")
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
 # Every error class has a line of its own; a test walks the tree.
-STATUS: Mapping[type[MindtraceError], int] = {
+STATUS: Mapping[type[errors.MindtraceError], int] = {
     errors.MindtraceError: 500,
     errors.ConfigError: 422,
     errors.UsageError: 422,
@@ -103,7 +102,7 @@ def from_error(error: Exception) -> Problem:
     """What a client may know of an error; the rest is logged."""
     if isinstance(error, Problem):
         return error
-    if not isinstance(error, MindtraceError):
+    if not isinstance(error, errors.MindtraceError):
         log.error("the request failed", exc_info=error)
         return Problem(500, _SILENT[500])
     status = status_of(type(error))
@@ -112,9 +111,9 @@ def from_error(error: Exception) -> Problem:
     if status >= 500:
         log.error("%s: %s", type(error).__name__, error.message)
         return Problem(status, _SILENT[status], headers=retry, kind=kind)
-    if isinstance(error, NotFoundError) and error.kind not in _NAMEABLE:
+    if isinstance(error, errors.NotFoundError) and error.kind not in _NAMEABLE:
         return Problem(status, f"there is no {error.kind}", hint=error.hint, kind=kind)
-    faults = error.faults if isinstance(error, ConfigError) else ()
+    faults = error.faults if isinstance(error, errors.ConfigError) else ()
     rows = [
         {"message": fault.message, "section": fault.section, "key": fault.key, "line": fault.line}
         for fault in faults
@@ -123,7 +122,7 @@ def from_error(error: Exception) -> Problem:
     return Problem(status, detail, hint=error.hint, errors=rows, headers=retry, kind=kind)
 
 
-def status_of(kind: type[MindtraceError]) -> int:
+def status_of(kind: type[errors.MindtraceError]) -> int:
     """The HTTP status of an error class: its own, or its nearest ancestor's."""
     return next(STATUS[ancestor] for ancestor in kind.__mro__ if ancestor in STATUS)
 

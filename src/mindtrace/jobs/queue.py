@@ -11,9 +11,31 @@ from typing import Any
 import sqlalchemy as sa
 
 from mindtrace import errors
-from mindtrace.jobs import database, job as jobs
-from mindtrace.jobs.database import KEY, Database, heartbeats, records, streams, workflows
-from mindtrace.jobs.job import Event, Job, Request, State
+from mindtrace.jobs.database import (
+    EVENTS,
+    KEY,
+    LOG,
+    RECORD,
+    REQUEST,
+    WORKFLOW,
+    Database,
+    enqueue,
+    heartbeats,
+    records,
+    streams,
+    workflows,
+)
+from mindtrace.jobs.job import (
+    END,
+    STATE,
+    Event,
+    Job,
+    Request,
+    State,
+    is_job_id,
+    iso_time,
+    new_job_id,
+)
 
 GO_ON, CANCEL, LOST = "go on", "cancel", "lost"
 # More attributes of a workflow. The mark is the one decision about a job; the first one holds.
@@ -31,7 +53,7 @@ _STATES = {
     "CANCELLED": State.CANCELLED,
 }
 _id, _status, _attributes = workflows.c.workflow_uuid, workflows.c.status, workflows.c.attributes
-_ours = workflows.c.name == database.WORKFLOW
+_ours = workflows.c.name == WORKFLOW
 _waits = _status.in_(("ENQUEUED", "DELAYED"))
 _unfinished = _status.in_(("ENQUEUED", "DELAYED", "PENDING"))
 _open_runs = _attributes[_OPEN_RUNS].as_string() == "yes"
@@ -50,7 +72,7 @@ class JobQueue(Database):
         self, request: Request, *, request_digest: str | None = None, key_digest: str | None = None
     ) -> Job:
         """Put a job into the queue, or find the one of this key; QueueFullError, UsageError."""
-        client, job_id = self.client, jobs.new_job_id()
+        client, job_id = self.client, new_job_id()
         with self.locked() as connection:
             row = connection.execute(_with_key(key_digest)).first() if key_digest else None
             if row is None:
@@ -60,7 +82,7 @@ class JobQueue(Database):
                     message = f"{waiting} jobs wait already, [jobs] max_queued = {self.max_queued}"
                     hint = "try again when one of them has ended"
                     raise errors.QueueFullError(message, hint=hint)
-                database.enqueue(client, connection, job_id, request, request_digest, key_digest)
+                enqueue(client, connection, job_id, request, request_digest, key_digest)
         return self.get(job_id if row is None else _same_request(row, request_digest))
 
     def submitted(self, request_digest: str, key_digest: str) -> Job | None:
@@ -71,7 +93,7 @@ class JobQueue(Database):
 
     def get(self, job_id: str) -> Job:
         """A job as it is now; NotFoundError."""
-        if jobs.is_job_id(job_id):
+        if is_job_id(job_id):
             for job in self.find([job_id]):
                 return job
         raise errors.NotFoundError("job", job_id[:64], [job.job_id for job in self.list(3)])
@@ -137,21 +159,21 @@ class JobQueue(Database):
         """A page of a job's events after a number, in order; NotFoundError."""
         job = self.get(job_id)  # before the stream, which is complete once the job has ended
         first = Job.from_record(job_id, State.QUEUED, {}).document()
-        found = [Event(1, jobs.STATE, first)] if after < 1 else []
-        rows = self.rows(_stream(job_id, database.EVENTS, max(after - 1, 0)).limit(_PAGE))
+        found = [Event(1, STATE, first)] if after < 1 else []
+        rows = self.rows(_stream(job_id, EVENTS, max(after - 1, 0)).limit(_PAGE))
         for row in rows:
             value = json.loads(row.value)
             found.append(Event(row.offset + 2, value["event"], value["data"]))
         if job.ended and len(rows) < _PAGE:
-            last = len(self.rows(_stream(job_id, database.EVENTS))) + 2
+            last = len(self.rows(_stream(job_id, EVENTS))) + 2
             if last > after:
-                found.append(Event(last, jobs.END, job.document()))
+                found.append(Event(last, END, job.document()))
         return found
 
     def log(self, job_id: str, offset: int = 0) -> bytes:
         """A job's log from an offset in bytes, UTF-8; empty at its end. NotFoundError."""
         self.get(job_id)
-        rows = self.rows(_stream(job_id, database.LOG))
+        rows = self.rows(_stream(job_id, LOG))
         return "".join(json.loads(row.value) for row in rows).encode()[offset:]
 
     # For workers and trainings. A fence is the number of a claim on a job: DBOS raises it with
@@ -212,7 +234,7 @@ class JobQueue(Database):
 
     def _jobs(self, *where: Any, limit: int | None = None) -> Sequence[Job]:
         """Jobs, newest first."""
-        record = sa.and_(records.c.workflow_uuid == _id, records.c.key == database.RECORD)
+        record = sa.and_(records.c.workflow_uuid == _id, records.c.key == RECORD)
         query = (
             sa.select(workflows, records.c.value)
             .select_from(workflows.outerjoin(records, record))
@@ -266,7 +288,7 @@ def _with_key(key_digest: str) -> sa.Select[Any]:
 
 def _same_request(row: Any, request_digest: str | None) -> str:
     """The id of the job that has the key; the request must be the same."""
-    if row.attributes[database.REQUEST] != request_digest:
+    if row.attributes[REQUEST] != request_digest:
         hint = "send a new key with a new request"
         raise errors.UsageError(
             "this Idempotency-Key was sent before with another request", hint=hint
@@ -291,5 +313,5 @@ def _job(row: Any) -> Job:
     if not job.ended or job.ended_at is not None:
         return job
     # DBOS writes whole seconds into SQLite: never before the job was submitted or started.
-    ended = jobs.iso_time(datetime.fromtimestamp((row.completed_at or 0) / 1000, UTC))
+    ended = iso_time(datetime.fromtimestamp((row.completed_at or 0) / 1000, UTC))
     return replace(job, ended_at=max(ended, job.started_at or "", job.submitted_at))

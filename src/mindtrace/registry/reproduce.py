@@ -10,7 +10,6 @@ import numpy as np
 from safetensors.numpy import load
 
 from mindtrace.bundle import bundle, manifest
-from mindtrace.bundle.bundle import CONFIG_FILE, ModelConfig, read_data
 from mindtrace.bundle.predictions import TestPredictions, digest_rows
 from mindtrace.config.settings import Settings
 from mindtrace.errors import UsageError, VerdictError, listed
@@ -78,14 +77,14 @@ def reproduce(
     progress = progress or Progress()
     located = locate(settings, ref)
     registered = read_side(located)
-    card = ModelConfig.read(located.folder)
+    card = bundle.ModelConfig.read(located.folder)
     if card.replaced_by is not None:
         raise UsageError(
             f"its network is torchvision's {card.architecture}; timm's {card.replaced_by}"
             " replaces it, and gives other weights",
             hint=f"mindtrace train --model {card.replaced_by}",
         )
-    made = settings_of_bundle(settings, (located.folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    made = settings_of_bundle(settings, (located.folder / bundle.CONFIG_FILE).read_text("utf-8"))
     with interruptible() as interrupts:
         progress.stage("loading")
         from mindtrace.models.networks import resolve_network
@@ -94,7 +93,7 @@ def reproduce(
 
         progress.stage(f"reading {made.data.source}")
         made, _ = resolve_network(made)
-        data = images_for(made, card.spec, read_data(located.folder)["split_rule"])
+        data = images_for(made, card.spec, bundle.read_data(located.folder)["split_rule"])
         recorded = made.compute.device
         if recorded not in devices():
             made = made.replace(**{"compute.device": settings.compute.device})
@@ -144,7 +143,7 @@ def _deviations(
     located: Located, data: ImageDataModule, made: Settings, device: str
 ) -> list[Deviation]:
     """Versions, processor, threads, code and data, where they are not what they were."""
-    recorded, digests = read_data(located.folder), data.digests()
+    recorded, digests = bundle.read_data(located.folder), data.digests()
     then = {name: str(recorded.get(name)) for name in _DIGESTS}
     now = {name: str(getattr(digests, name)) for name in _DIGESTS}
     names = list(_DIGESTS)
