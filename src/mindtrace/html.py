@@ -1,11 +1,11 @@
 """Pages of HTML that stand alone: no script, no other file."""
 
-import base64
-import io
 from collections.abc import Iterable, Sequence
 from html import escape
 
 from PIL import Image
+
+from mindtrace.utils.images import pil_to_ascii
 
 _STYLE = """
 :root{color-scheme:light dark;--ground:#fbfbfa;--card:#fff;--ink:#1c2024;--soft:#60686f;
@@ -74,6 +74,4 @@ def png(image: Image.Image, side: int) -> str:
     """A copy of at most `side` pixels as the text of a data URL."""
     copy = image.copy()
     copy.thumbnail((side, side))
-    file = io.BytesIO()
-    copy.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    return f"data:image/png;base64,{pil_to_ascii(copy)}"

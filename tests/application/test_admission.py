@@ -156,8 +156,8 @@ def slowly(gate: Gate) -> Callable[[Any], None]:
     def change(application: Any) -> None:
         predictor = application.state.served.model.predictor
         predictor.__dict__["seconds"] = 0.05
-        inner = predictor.run_one
-        predictor.run_one = lambda pixels: (gate.work(None), inner(pixels))[1]
+        inner = predictor.run
+        predictor.run = lambda pixels: (gate.work(None), inner(pixels))[1]
 
     return change
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from mindtrace.data import ImageFolder, InputRequirements
-from mindtrace.data.decode import FACTS, decode_files, examine_files, read_headers
+from mindtrace.data.decode import FACTS, decode_files, examine_files, headers_of
 from mindtrace.errors import ImageError
 from mindtrace.preprocess import (
     Accepted,
@@ -28,7 +28,7 @@ SPEC = ImageSpec("RGB", 5, 4, (0.0,) * 3, (1.0,) * 3)
 
 
 def inspect(paths: list[str]) -> NDArray[Any]:
-    return read_headers(paths, lambda done: None, Accepted())
+    return headers_of(paths, lambda done: None, Accepted())
 
 
 def decoded(

@@ -178,7 +178,7 @@ def answer(
     (image,) = asked.images
     assert isinstance(image, bytes)
     pixels = model.predictor.decode(image, max_pixels)
-    return _shown(model, asked, pixels, model.predictor.run_one(pixels))
+    return _shown(model, asked, pixels, model.predictor.run(pixels[None])[0])
 
 
 def predict(
@@ -243,7 +243,7 @@ def answer_quickly(
     if found is None:
         return None
     image = binascii.a2b_base64(found[1], strict_mode=True)
-    row = model.predictor.run_one(model.predictor.decode(image, max_pixels))
+    row = model.predictor.run(model.predictor.decode(image, max_pixels)[None])[0]
     fields = compose(model, row.tolist(), 1 if found[2] is None else int(found[2]))
     fields["request_id"] = request_id
     return fields["class_name"], orjson.dumps(fields)

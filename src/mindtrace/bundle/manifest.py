@@ -18,7 +18,10 @@ _Entries = dict[str, tuple[int, str]]  # size and SHA-256 by name
 def seal(folder: Path) -> str:
     """Write `manifest.json` over all files, flush all to the disk; gives the bundle digest."""
     entries = {
-        path.name: {"sha256": _sha256(path.read_bytes()), "size": path.stat().st_size}
+        path.name: {
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "size": path.stat().st_size,
+        }
         for path in sorted(folder.iterdir())
         if path.name != MANIFEST
     }
@@ -26,7 +29,7 @@ def seal(folder: Path) -> str:
     (folder / MANIFEST).write_text(text, encoding="utf-8")
     for path in (*folder.iterdir(), folder):
         sync(path)
-    return _sha256(text.encode())
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check(folder: Path, expected_digest: str | None = None) -> Mapping[str, bytes]:
@@ -58,7 +61,7 @@ def orphans(folder: Path) -> list[str]:
 def _manifest(folder: Path, expected_digest: str | None) -> tuple[bytes, _Entries]:
     """The manifest's bytes, of the given digest, and what it says."""
     manifest = _read(folder, MANIFEST)
-    found = _sha256(manifest)
+    found = hashlib.sha256(manifest).hexdigest()
     if expected_digest not in (None, found):
         known = f"the registry says {str(expected_digest)[:12]}"
         hint = "the files are not what was registered; restore them or register again"
@@ -86,7 +89,7 @@ def _sealed(folder: Path, name: str, entries: _Entries) -> bytes:
     content = _read(folder, name)
     if len(content) != size:
         raise BundleError(folder, f"{name} has {len(content)} bytes, expected {size}")
-    found = _sha256(content)
+    found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise BundleError(folder, f"{name} has digest {found[:12]}, expected {sha256[:12]}")
     return content
@@ -99,7 +102,3 @@ def _read(folder: Path, name: str) -> bytes:
         missing = isinstance(error, FileNotFoundError)
         reason = "is missing" if missing else f"cannot be read: {error.strerror}"
         raise BundleError(folder, f"{name} {reason}") from error
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -53,11 +53,6 @@ class Predictor:
         """Probabilities, float32 (n, classes), of decoded images, (n, h, w) or (n, h, w, 3)."""
         return self.run_input(normalise(pixels, self.model_config.spec))
 
-    def run_one(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities of one decoded image: float32, (classes,)."""
-        answer: NDArray[np.float32] = self.run(pixels[None])[0]
-        return answer
-
     @functools.cached_property
     def seconds(self) -> float:
         """Seconds that one image takes in the network: the best of five runs, measured once."""
@@ -77,7 +72,8 @@ class Predictor:
 
     def predict(self, data: bytes) -> NDArray[np.float32]:
         """Probabilities of one encoded image: float32, (classes,); ImageError."""
-        return self.run_one(self.decode(data))
+        row: NDArray[np.float32] = self.run(self.decode(data)[None])[0]
+        return row
 
 
 def open_session(graph: bytes, threads: int) -> Any:

@@ -12,7 +12,6 @@ from pydantic.fields import FieldInfo
 from mindtrace.config import schema
 from mindtrace.config.formats import FORMAT_NAMES, FORMATS, SERVED
 from mindtrace.config.ini import Place, packaged_layer
-from mindtrace.config.schema import Section, ini_text, key, key_of, path, url
 
 _Small = Literal["kmnist", "emnist", "cifar10", "cifar100", "svhn"]
 _Photos = Literal["flowers102", "oxford_iiit_pet", "eurosat", "food101"]
@@ -23,13 +22,14 @@ PHOTO_SOURCES = ("folder", "table")
 STARTS = ("auto", "none", "default")
 
 Seconds = Annotated[float, Field(gt=0)]
+key = schema.key
 public = partial(key, request=True)  # POST /retrain may set it; all else is the machine's own
 BLANK = ("", "none")
 optional = partial(key, None, none=BLANK)
 AUTO = ("", "none", "auto")
 
 
-class DirSettings(Section):
+class DirSettings(schema.Section):
     """Where things are kept."""
 
     synonyms = "paths dirs directories path dir"
@@ -40,7 +40,7 @@ class DirSettings(Section):
     checkpoints: Path = key(..., "checkpoints of running trainings", kind=schema.PATH)
 
 
-class DataSettings(Section):
+class DataSettings(schema.Section):
     """The images."""
 
     synonyms = "dataset datamodule dataloader images"
@@ -57,7 +57,7 @@ class DataSettings(Section):
     mirror: str | None = optional(
         "download mnist and its kin, cifar and svhn from here instead of torchvision's addresses",
         "url",
-        kind=url("http", "https"),
+        kind=schema.url("http", "https"),
         repr=False,
     )
     batch_size: int = public(64, "images per training step", "batch bs", ge=1)
@@ -123,7 +123,7 @@ class DataSettings(Section):
     )
 
 
-class ModelSettings(Section):
+class ModelSettings(schema.Section):
     """The network."""
 
     synonyms = "network net architecture arch"
@@ -140,14 +140,14 @@ class ModelSettings(Section):
         "auto",
         "initial weights: random, pretrained (auto: for source = folder), or a .safetensors file",
         "pretrained checkpoint init_from",
-        kind=path("auto, none, default or a path", str, STARTS),
+        kind=schema.path("auto, none, default or a path", str, STARTS),
     )
     freeze: bool = public(
         False, "train the last layer only, in each epoch with less weight decay", "freeze_backbone"
     )
 
 
-class TrainSettings(Section):
+class TrainSettings(schema.Section):
     """The training."""
 
     synonyms = "training fit trainer optimizer optim hyperparameters"
@@ -205,7 +205,7 @@ class TrainSettings(Section):
     )
 
 
-class RegistrySettings(Section):
+class RegistrySettings(schema.Section):
     """Where versions are kept: an MLflow store."""
 
     synonyms = "mlflow tracking registration"
@@ -236,12 +236,12 @@ class RegistrySettings(Section):
         "sqlite:///${DIR_PATHS:ROOT}/mlflow.db",
         "the store: SQLite, another database or an MLflow server",
         "uri url store",
-        kind=url("sqlite", "postgresql", "mysql", "mssql", "http", "https"),
+        kind=schema.url("sqlite", "postgresql", "mysql", "mssql", "http", "https"),
         repr=False,
     )
 
 
-class ServeSettings(Section):
+class ServeSettings(schema.Section):
     """The server. Timeouts are in seconds."""
 
     synonyms = "server http api service"
@@ -280,7 +280,7 @@ class ServeSettings(Section):
     access_log: bool = key(False, "write a line of JSON to stderr for every request")
 
 
-class JobSettings(Section):
+class JobSettings(schema.Section):
     """Retraining."""
 
     synonyms = "job retrain worker queue"
@@ -288,7 +288,7 @@ class JobSettings(Section):
     database_url: str | None = optional(
         "where jobs are kept; blank is SQLite in ROOT",
         "db url",
-        kind=url("sqlite", "postgresql"),
+        kind=schema.url("sqlite", "postgresql"),
         repr=False,
     )
     promote: Literal["never", "gate", "always"] = key(
@@ -297,7 +297,7 @@ class JobSettings(Section):
     max_queued: int = key(8, "jobs that may wait", "queue_size", ge=1)
 
 
-class ComputeSettings(Section):
+class ComputeSettings(schema.Section):
     """The machine."""
 
     synonyms = "hardware device resources machine"
@@ -338,7 +338,7 @@ class Sections:
 
 
 #: By their names in an INI.
-SECTIONS: Mapping[str, type[Section]] = {
+SECTIONS: Mapping[str, type[schema.Section]] = {
     "DIR_PATHS" if name == "dirs" else name: kind for name, kind in get_type_hints(Sections).items()
 }
 #: The sections that a bundle or a run may carry; the rest belongs to a machine.
@@ -358,22 +358,21 @@ KEYS: Mapping[Place, FieldInfo] = {
 }
 #: section -> the names of its keys, and the synonyms of each.
 KNOWN: Mapping[str, Mapping[str, Sequence[str]]] = {
-    section: {name: key_of(KEYS[owner, name]).synonyms for owner, name in KEYS if owner == section}
+    section: {
+        name: schema.key_of(KEYS[owner, name]).synonyms for owner, name in KEYS if owner == section
+    }
     for section in SECTIONS
 }
 #: All that a retraining may ask for.
-PUBLISHED = frozenset(place for place, declared in KEYS.items() if key_of(declared).request)
+PUBLISHED = frozenset(place for place, declared in KEYS.items() if schema.key_of(declared).request)
 
 
 @cache
 def default_texts() -> dict[Place, str]:
     """The INI text of each default, with its references."""
-    packaged = {place: entry.text for place, entry in packaged_layer().entries.items()}
-    others = KEYS.keys() - packaged.keys()
-    return {
-        place: ini_text(found, found.default) if place in others else packaged[place]
-        for place, found in KEYS.items()
-    }
+    texts = {place: entry.text for place, entry in packaged_layer().entries.items()}
+    others = [place for place in KEYS if place not in texts]
+    return texts | {place: schema.ini_text(KEYS[place], KEYS[place].default) for place in others}
 
 
 def images_at(path: str | None) -> dict[str, str]:

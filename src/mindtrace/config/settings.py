@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from mindtrace.config import ini
-from mindtrace.config.ini import Entry, Layer, Origin, Place
 from mindtrace.config.networks import conflicts, recipe
 from mindtrace.config.schema import allowed, ini_text, key_of, reasons
 from mindtrace.config.sections import (
@@ -45,7 +44,7 @@ class Row(NamedTuple):
 class Settings(Sections):
     """Every value of the configuration, checked; `origins` by (section, key) of the INI."""
 
-    origins: Mapping[Place, Origin] = field(repr=False, compare=False)
+    origins: Mapping[ini.Place, ini.Origin] = field(repr=False, compare=False)
 
     def rows(self) -> list[Row]:
         """Every value in force, in the order of declaration."""
@@ -83,10 +82,10 @@ class Settings(Sections):
             except ValidationError as error:
                 _, reason = next(reasons(type(part), error))
                 raise ValueError(f"[{section}] {key}: {reason}") from None
-            origins[place] = Origin("resolved")
+            origins[place] = ini.Origin("resolved")
         return dataclasses.replace(self, **parts, origins=origins)
 
-    def _text(self, place: Place) -> str:
+    def _text(self, place: ini.Place) -> str:
         section, name = place
         value = getattr(getattr(self, _attribute(section)), name.lower())
         return masked(ini_text(KEYS[place], value))
@@ -126,28 +125,28 @@ def load_settings(
 
 
 def load_below(
-    above: Sequence[Layer],
+    above: Sequence[ini.Layer],
     path: Path | str | None,
     text: str | None,
     environ: Mapping[str, str],
     here: Path,
 ) -> Settings:
     """The settings where the layers in `above` come last."""
-    layers = [
-        Layer({place: Entry(default, ini.DEFAULT) for place, default in default_texts().items()}),
-        _mlflow(environ, here),
-        _ini(path, text, environ, here),
-        _environment(environ, here),
-        *above,
-    ]
+    defaults = ini.Layer()
+    for place, default in default_texts().items():
+        defaults.put(*place, default, ini.DEFAULT)
+    if uri := environ.get("MLFLOW_TRACKING_URI"):  # MLflow's own: all that is meant for us counts
+        origin = ini.Origin("environment MLFLOW_TRACKING_URI", literal=True, base=here)
+        defaults.put("registry", "tracking_uri", uri, origin)
+    layers = [defaults, _ini(path, text, environ, here), _environment(environ, here), *above]
     faults = [fault for layer in layers for fault in (*layer.faults, *unknown_names(layer))]
     _drop_stale_folder(layers)
     entries = {place: entry for place, entry in ini.merged(layers).items() if place in KEYS}
     resolver = ini.Resolver(entries, _finished)
     texts = resolver.resolve()
     starts = recipe(texts, ini.merged(layers[1:]))
-    entries |= {place: Entry(start, ini.RECIPE) for place, start in starts.items()}
-    sections, bad = _validated(texts | starts)
+    entries |= {place: ini.Entry(start, ini.RECIPE) for place, start in starts.items()}
+    sections, bad = _checked(texts | starts)
     faults += resolver.faults
     faults += (ini.value_fault(one, entries[one], reason, texts[one]) for one, reason in bad)
     if faults:
@@ -160,7 +159,7 @@ def load_below(
     return Settings(**sections, origins=origins)
 
 
-def _finished(place: Place, entry: Entry, text: str) -> str:
+def _finished(place: ini.Place, entry: ini.Entry, text: str) -> str:
     """A text without white space around it, its paths absolute."""
     own = key_of(KEYS[place])
     text = text.strip()
@@ -169,7 +168,7 @@ def _finished(place: Place, entry: Entry, text: str) -> str:
     return own.kind.anchor(text, entry.origin.base or Path.cwd())
 
 
-def _validated(texts: Mapping[Place, str]) -> tuple[dict[str, Any], list[tuple[Place, str]]]:
+def _checked(texts: Mapping[ini.Place, str]) -> tuple[dict[str, Any], list[tuple[ini.Place, str]]]:
     """The sections by their attributes; and each place of a bad value, with the reason."""
     sections: dict[str, Any] = {}
     bad = [*conflicts(texts)]
@@ -185,12 +184,12 @@ def _validated(texts: Mapping[Place, str]) -> tuple[dict[str, Any], list[tuple[P
 
 def _ini(
     path: Path | str | None, text: str | None, environ: Mapping[str, str], here: Path
-) -> Layer:
+) -> ini.Layer:
     if text is not None:
         return ini.read_ini(text, "config", here)
     named = path if path is not None else environ.get(ini.CONFIG_VARIABLE) or None
     if named is None:
-        return Layer()
+        return ini.Layer()
     try:
         return ini.read_ini_file(Path(named), here)
     except FileNotFoundError:
@@ -202,10 +201,10 @@ def _ini(
             message = f"no such file{suggestion} INIs beside it: {listed(others)}"
         if path is None:
             message += f" (the variable {ini.CONFIG_VARIABLE} names it)"
-        return Layer(faults=[Fault(str(named), None, None, None, message)])
+        return ini.Layer(faults=[Fault(str(named), None, None, None, message)])
 
 
-def own_spelling(section: str, key: str) -> Place:
+def own_spelling(section: str, key: str) -> ini.Place:
     """A section and a key in any case as the schema spells them; unknown ones as they are."""
     for known in (name for name in KNOWN if name.casefold() == section.casefold()):
         own = (name for name in KNOWN[known] if name.casefold() == key.casefold())
@@ -213,23 +212,15 @@ def own_spelling(section: str, key: str) -> Place:
     return section, key
 
 
-def _mlflow(environ: Mapping[str, str], here: Path) -> Layer:
-    """MLflow's own variable, honoured below everything that is meant for us."""
-    layer, name = Layer(), "MLFLOW_TRACKING_URI"
-    if uri := environ.get(name):
-        layer.put("registry", "tracking_uri", uri, Origin(f"environment {name}", None, True, here))
-    return layer
-
-
-def _environment(environ: Mapping[str, str], here: Path) -> Layer:
+def _environment(environ: Mapping[str, str], here: Path) -> ini.Layer:
     """The variables `SECTION__KEY`, in any case; those of unknown sections are not ours."""
-    layer = Layer()
+    layer = ini.Layer()
     for name in sorted(environ):
         head, _, tail = name.partition("__")
         section, key = own_spelling(head, tail)
         if not tail or section not in KNOWN:
             continue
-        origin = Origin(f"environment {name}", literal=True, base=here)
+        origin = ini.Origin(f"environment {name}", literal=True, base=here)
         first = layer.entries.get((section, key))
         if first is not None and first.text != environ[name]:
             message = f"[{section}] {key}: also given by {first.origin.file}; unset one"
@@ -239,13 +230,13 @@ def _environment(environ: Mapping[str, str], here: Path) -> Layer:
     return layer
 
 
-def _sets(sets: Sequence[str], here: Path) -> Layer:
+def _sets(sets: Sequence[str], here: Path) -> ini.Layer:
     """`section.key=value`; of two for one key the later counts."""
-    layer = Layer()
+    layer = ini.Layer()
     for argument in sets:
         name, equals, value = argument.partition("=")
         head, dot, tail = (part.strip() for part in name.partition("."))
-        origin = Origin(f"--set {shown(name.strip())}", literal=True, base=here)
+        origin = ini.Origin(f"--set {shown(name.strip())}", literal=True, base=here)
         if equals and dot and head and tail:
             layer.put(*own_spelling(head, tail), value.strip(), origin)
         else:
@@ -254,18 +245,18 @@ def _sets(sets: Sequence[str], here: Path) -> Layer:
     return layer
 
 
-def _options(overrides: Mapping[str, str], here: Path) -> Layer:
-    layer = Layer()
+def _options(overrides: Mapping[str, str], here: Path) -> ini.Layer:
+    layer = ini.Layer()
     for name, value in overrides.items():
         section, _, key = name.partition(".")
         # The network's name is chosen by `--model`; a `--name` alone would say nothing.
         flag = section if key == "name" else key
-        origin = Origin(f"--{flag.replace('_', '-').lower()}", literal=True, base=here)
+        origin = ini.Origin(f"--{flag.replace('_', '-').lower()}", literal=True, base=here)
         layer.put(section, key, value, origin)
     return layer
 
 
-def _drop_stale_folder(layers: Sequence[Layer]) -> None:
+def _drop_stale_folder(layers: Sequence[ini.Layer]) -> None:
     """`--set data.source=digits` is enough over an INI that names a folder."""
     source, folder = ("data", "source"), ("data", "dir")
     for position, layer in enumerate(layers):
@@ -275,7 +266,7 @@ def _drop_stale_folder(layers: Sequence[Layer]) -> None:
                 below.entries.pop(folder, None)
 
 
-def unknown_names(layer: Layer) -> list[Fault]:
+def unknown_names(layer: ini.Layer) -> list[Fault]:
     """One fault for each unknown section, and for each unknown key of a known one."""
     places: list[tuple[str, str | None]]
     places = [(section, None) for section in layer.sections if section not in SECTIONS]
@@ -316,7 +307,7 @@ def _known(name: str, known: Mapping[str, Sequence[str]], *, alike: bool = True)
     return same or (lower.get(nearest(name.lower(), lower) or "") if alike else None)
 
 
-def _in_order(faults: Sequence[Fault], layers: Sequence[Layer]) -> list[Fault]:
+def _in_order(faults: Sequence[Fault], layers: Sequence[ini.Layer]) -> list[Fault]:
     """By layer, then by line: the order in which a person mends them."""
     rank: dict[str, int] = {}
     for position, layer in enumerate(layers):

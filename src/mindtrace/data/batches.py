@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import math
-import struct
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 from torch.utils.data import Dataset
 
-from mindtrace.preprocess import ImageSpec
+from mindtrace.preprocess import ImageSpec, image_digest
 
 Batch = tuple[Tensor, Tensor]
 
@@ -80,7 +79,7 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
     @functools.cached_property
     def _digests(self) -> list[bytes]:
         if self.known_digests is None:
-            return image_digests(to_pixels(self.images))
+            return [image_digest(one) for one in to_pixels(self.images)]
         return [digest.tobytes() for digest in self.known_digests]
 
 
@@ -91,18 +90,6 @@ class DataDigests:
     data_digest: str
     test_digest: str
     counts: Mapping[str, int]
-
-
-def image_digests(pixels: NDArray[np.uint8]) -> list[bytes]:
-    """`preprocess.image_digest` of many images of one size: (n, h, w) or (n, h, w, 3)."""
-    shape = pixels.shape[1:]
-    # The loop is here because a call per image costs more than the hash; a test holds the two
-    # definitions together.
-    prefix = struct.pack(f"<{len(shape)}q", *shape)
-    step = int(np.prod(shape))
-    flat = np.ascontiguousarray(pixels).reshape(-1).data
-    sha256 = hashlib.sha256
-    return [sha256(prefix + flat[i : i + step]).digest() for i in range(0, len(flat), step)]
 
 
 def to_pixels(images: Tensor) -> NDArray[np.uint8]:

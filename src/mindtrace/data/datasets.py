@@ -21,14 +21,14 @@ from PIL import Image
 
 from mindtrace.config.config import Config
 from mindtrace.config.urls import masked
-from mindtrace.data.batches import ImageSplit, channel_statistics, image_digests
+from mindtrace.data.batches import ImageSplit, channel_statistics
 from mindtrace.data.datamodule import ImageDataModule, SourceImages
 from mindtrace.data.download import downloads
 from mindtrace.data.folder import load
 from mindtrace.data.listing import ListedImage, Listing, Stage
 from mindtrace.data.split import BY_COUNT
 from mindtrace.errors import DataError, DownloadError, UsageError
-from mindtrace.preprocess import ImageSpec, Mode, resized
+from mindtrace.preprocess import ImageSpec, Mode, image_digest, resized
 from mindtrace.system import file_lock
 
 _DIGITS = tuple("0123456789")
@@ -356,7 +356,7 @@ def _in_memory(
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None,
 ) -> SourceImages:
     """Split images of one size, (n, h, w[, 3]), and bring them into the network's size."""
-    digests = image_digests(pixels)
+    digests = [image_digest(one) for one in pixels]
     division = data.divide(torch.from_numpy(labels), counts, digests)
     if statistics is None:
         train = pixels[division.parts["train"].numpy()]

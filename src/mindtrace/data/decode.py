@@ -19,7 +19,6 @@ from PIL import Image
 
 from mindtrace import preprocess
 from mindtrace.errors import DataError, ImageError
-from mindtrace.preprocess import Accepted, ImageSpec, Mode
 from mindtrace.progress import Progress
 from mindtrace.system import file_lock, sync
 from mindtrace.utils.system import available_cores
@@ -75,7 +74,7 @@ def reporter(progress: Progress, text: str, total: int) -> Report:
 
 
 def examine_files(
-    paths: Sequence[str], report: Report, accepted: Accepted, *, threads: int | None = None
+    paths: Sequence[str], report: Report, accepted: preprocess.Accepted, threads: int | None = None
 ) -> NDArray[Any]:
     """The `FACTS` of image files, each decoded; what is wrong with a file is in `error`."""
     facts = np.zeros(len(paths), FACTS)
@@ -94,7 +93,7 @@ def examine_files(
     return facts
 
 
-def read_headers(paths: Sequence[str], report: Report, accepted: Accepted) -> NDArray[Any]:
+def headers_of(paths: Sequence[str], report: Report, accepted: preprocess.Accepted) -> NDArray[Any]:
     """The `FACTS` of image files without digests; ImageError for one that cannot be read."""
     facts = np.zeros(len(paths), FACTS)
 
@@ -108,18 +107,18 @@ def read_headers(paths: Sequence[str], report: Report, accepted: Accepted) -> ND
 def decode_files(
     paths: Sequence[str],
     grey: Sequence[bool],
-    spec: ImageSpec,
+    spec: preprocess.ImageSpec,
     images: NDArray[np.uint8],
     digests: NDArray[np.uint8],
     report: Report,
-    accepted: Accepted,
+    accepted: preprocess.Accepted,
     *,
     threads: int | None = None,
 ) -> None:
     """Fill `images`, (n, channels, height, width), and `digests`, (n, 32): of the originals."""
 
     def decode(place: int) -> None:
-        own_mode: Mode = "L" if grey[place] else "RGB"
+        own_mode: preprocess.Mode = "L" if grey[place] else "RGB"
         data = Path(paths[place]).read_bytes()
         image = preprocess.open_pixels(data, own_mode, *accepted)
         digests[place] = np.frombuffer(preprocess.image_digest(np.asarray(image)), np.uint8)
@@ -169,7 +168,7 @@ def difference_hashes(image: Image.Image) -> NDArray[np.uint64]:
     return hashes
 
 
-def _header(file: str | io.BytesIO, accepted: Accepted) -> tuple[Any, ...]:
+def _header(file: str | io.BytesIO, accepted: preprocess.Accepted) -> tuple[Any, ...]:
     """The fields of `FACTS` that Pillow knows before it decodes."""
     try:
         with preprocess.opened(file, *accepted) as image:

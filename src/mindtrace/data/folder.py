@@ -164,7 +164,7 @@ def _decode(
     paths = [one.file for one in listing.images]
     count = len(paths)
     report = decode.reporter(data.progress, f"reading the headers of {count:,} images", count)
-    facts = decode.read_headers(paths, report, data.accepted)
+    facts = decode.headers_of(paths, report, data.accepted)
     grey = facts["grey"]
     height, width, note = _common_size(facts["height"], facts["width"])
     own = ImageSpec("L" if grey.all() else "RGB", height, width, mean=(0.0,), std=(1.0,))

@@ -88,7 +88,7 @@ class CNN(ImageClassifier):
         """
         widths = list(_CNN_WIDTHS)
         arguments = {"channels": 1, "classes": classes, "dropout": dropout, "widths": widths}
-        network = channels_last(build_network("cnn", arguments))
+        network = build_network("cnn", arguments).to(memory_format=torch.channels_last)
         super().__init__(network, _grey_config("cnn", arguments, side, classes), lr, schedule)
         self.save_hyperparameters()
 
@@ -98,7 +98,9 @@ def build_model(
 ) -> ImageClassifier:
     """The network of `[model]`, ready to train; new weights come from torch's global seed."""
     arguments = _arguments(settings, spec, len(class_names))
-    network = channels_last(build_network(settings.name, arguments))
+    network = build_network(settings.name, arguments)
+    # Convolutions run fastest in this order of weights.
+    network.to(memory_format=torch.channels_last)
     start = weights.starting_weights(settings, spec.height, spec.width)
     if start is not None:
         weights.load_weights(network, settings, start.tensors)
@@ -157,12 +159,6 @@ def resolve_network(settings: Settings) -> tuple[Settings, str | None]:
         resize = (requirements and requirements.resize) or "stretch"
         settings = settings.replace(**{"data.resize": resize})
     return settings, warning
-
-
-def channels_last(network: nn.Module) -> nn.Module:
-    """The network with its weights in the order that convolutions run fastest in."""
-    convolves = any(isinstance(module, nn.Conv2d) for module in network.modules())
-    return network.to(memory_format=torch.channels_last) if convolves else network
 
 
 def input_requirements(settings: ModelSettings) -> InputRequirements | None:

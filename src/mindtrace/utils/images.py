@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 from typing import TYPE_CHECKING
 
@@ -39,7 +38,7 @@ def ascii_to_pil(text: str) -> Image.Image:
     """
     try:
         data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"not base64: {error}") from error
     try:
         image = Image.open(io.BytesIO(data))
@@ -58,14 +57,11 @@ def pil_to_tensor(image: Image.Image) -> Tensor:
     Returns:
         uint8 (other types for modes such as `F` and `I`), (channels, height, width).
     """
-    import torch
+    from torchvision.transforms.functional import pil_to_tensor as as_it_is
 
-    pixels = np.array(image)
-    if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8) * 255  # mode "1"
-    if pixels.ndim == 2:
-        pixels = pixels[:, :, None]
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    # Mode 1 has truth values; black and white as in L.
+    tensor: Tensor = as_it_is(image.convert("L") if image.mode == "1" else image)
+    return tensor.contiguous()
 
 
 def tensor_to_pil(
