@@ -8,14 +8,14 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mindtrace.errors import InterruptedByUser
+from mindtrace.errors import InterruptedByUser, UsageError
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
@@ -104,6 +104,23 @@ def atomic_write(path: Path, data: bytes) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def require_output(option: str, path: Path, suffixes: Collection[str]) -> None:
+    """Refuse what `write_output` could not write; called before the work."""
+    if path.suffix.lower() not in suffixes:
+        raise UsageError(f"{option} {path}: must end in {' or '.join(suffixes)}")
+    if path.is_dir() or not path.parent.is_dir():
+        reason = "is a folder" if path.is_dir() else f"no such folder: {path.parent}"
+        raise UsageError(f"{option} {path}: {reason}")
+
+
+def write_output(option: str, path: Path, data: bytes) -> None:
+    """Write the file that an option names: whole, or it is as it was; UsageError."""
+    try:
+        atomic_write(path, data)
+    except OSError as error:
+        raise UsageError(f"{option} {path}: {error.strerror}") from error
 
 
 def try_lock(descriptor: int) -> bool:

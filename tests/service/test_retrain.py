@@ -12,7 +12,7 @@ from mindtrace.config.sections import KNOWN, PUBLISHED, SECTIONS
 from mindtrace.config.settings import MANY, Settings, load_settings
 from mindtrace.errors import ConfigError, NotFoundError, UsageError
 from mindtrace.service import jobs
-from mindtrace.service.retrain_request import SECTIONS as SECTIONS_OF_A_JOB, RetrainRequest
+from mindtrace.service.retrain_request import TRAINED_WITH, RetrainRequest
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_a_worker_elsewhere_has_folders_of_its_own(tmp_path: Path) -> None:
         load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path}/{name}"], environ={})
         for name in ("here", "there")
     )
-    config = jobs.job_settings(here, RetrainRequest())[0].to_ini(SECTIONS_OF_A_JOB)
+    config = jobs.job_settings(here, RetrainRequest())[0].to_ini(TRAINED_WITH)
     read = load_settings(text=config, environ=jobs.own_places(there))
     assert (read.dirs.root, read.dirs.data) == (there.dirs.root, there.dirs.data)
     assert read.registry == there.registry

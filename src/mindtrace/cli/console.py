@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
+from pydantic_core import to_jsonable_python
+
 from mindtrace import errors
 from mindtrace.documents import document
 
@@ -71,12 +73,12 @@ def is_terminal(stream: TextIO) -> bool:
     return bool(stream.isatty()) and os.environ.get("TERM") != "dumb"
 
 
-def dumps(fields: Mapping[str, Any]) -> str:
+def dumps(value: Any) -> str:
     """One line of JSON; NaN and infinity become null."""
     try:
-        return json.dumps(fields, allow_nan=False)
+        return json.dumps(value, allow_nan=False)
     except ValueError:
-        return json.dumps(_finite(fields))
+        return json.dumps(to_jsonable_python(value, inf_nan_mode="null"))
 
 
 def plain(cell: Cell) -> str:
@@ -101,22 +103,12 @@ def flatten(fields: Mapping[str, Any], *, unprefixed: str = "", prefix: str = ""
             inner = "" if name == unprefixed else f"{prefix}{name}."
             pairs += flatten(value, unprefixed=unprefixed, prefix=inner)
         elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
-            pairs.append((prefix + name, json.dumps(_finite(value))))
+            pairs.append((prefix + name, dumps(value)))
         elif isinstance(value, list | tuple):
             pairs.append((prefix + name, ", ".join(str(item) for item in value)))
         elif prefix or name != "schema_version":
             pairs.append((prefix + name, value))
     return pairs
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 @dataclass(kw_only=True, eq=False)

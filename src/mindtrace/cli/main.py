@@ -25,7 +25,7 @@ COMMANDS = {
     "worker": ("jobs", "worker", "worker --config server.ini"),
     "config": ("config",),
     "data": ("data",),
-    "doctor": ("doctor", "doctor", "doctor --json"),
+    "doctor": ("config", "doctor", "doctor --json"),
 }
 
 

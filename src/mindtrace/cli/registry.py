@@ -15,7 +15,7 @@ from mindtrace.cli.completion import models, versions
 from mindtrace.cli.console import Cell, Console, Pair
 from mindtrace.documents import document as document_of
 from mindtrace.errors import UsageError
-from mindtrace.system import atomic_write
+from mindtrace.system import write_output
 
 if TYPE_CHECKING:
     from mindtrace.registry.comparison import Comparison
@@ -111,11 +111,7 @@ def compare(
     console = call.console
     comparison, page = service.promotion.compare_with_page(call.settings(), a, b, margin=margin)
     if html is not None:
-        content = page().encode()
-        try:
-            atomic_write(html, content)
-        except OSError as error:
-            raise UsageError(f"--html {html}: {error.strerror}") from error
+        write_output("--html", html, page().encode())
     console.result(comparison, _comparison_pairs(comparison, short=console.terminal))
     if console.terminal:
         columns = ("class", "images", "acc_a", "acc_b", "diff")

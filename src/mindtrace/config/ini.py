@@ -132,6 +132,12 @@ def read_ini(text: str | bytes, file: str, base: Path) -> Layer:
     return layer
 
 
+def values_of(text: str) -> dict[str, str]:
+    """The values of INI text by `section.key`, as they stand there."""
+    entries = read_ini(text, "", Path()).entries
+    return {f"{section}.{key}": entry.text for (section, key), entry in entries.items()}
+
+
 def _unreadable(file: str, line: int | None, message: str) -> Layer:
     return Layer(faults=[Fault(file, line, None, None, message)])
 

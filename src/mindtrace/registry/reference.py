@@ -142,6 +142,14 @@ def require_model(reader: Reader, name: str) -> None:
         raise NotFoundError("model", name, names)
 
 
+def open_model(settings: Settings, name: str | None) -> tuple[Reader, str]:
+    """The reader of the registry, and a model in it; for None the only one."""
+    reader = open_reader(settings)
+    model_name = default_model(settings, reader) if name is None else name
+    require_model(reader, model_name)
+    return reader, model_name
+
+
 def model_names(reader: Reader, name: str | None) -> list[str]:
     """One registered model, or all."""
     if name is None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindtrace.config.settings import Settings
-from mindtrace.errors import DataError, MindtraceError, UsageError, VerdictError
+from mindtrace.errors import DataError, MindtraceError, VerdictError
 from mindtrace.progress import Progress
-from mindtrace.system import atomic_write
+from mindtrace.system import require_output, write_output
 
 if TYPE_CHECKING:
     from mindtrace.data.check import DataCheck
@@ -29,11 +29,7 @@ def check(
     """Decode all images of `[data]` in their own size; `sheet` is a picture to draw."""
     if sheet is not None:
         path = Path(sheet)
-        if path.suffix.lower() not in _FORMATS:
-            hint = f"pictures end in {' '.join(_FORMATS)}"
-            raise UsageError(f"--sheet {path}: not the name of a picture", hint=hint)
-        if not path.parent.is_dir():
-            raise UsageError(f"--sheet {path}: no such folder: {path.parent}")
+        require_output("--sheet", path, _FORMATS)
     from mindtrace.data.check import check
     from mindtrace.data.contact_sheet import contact_sheet
     from mindtrace.data.datamodule import build_data
@@ -52,10 +48,7 @@ def check(
     progress.stage("drawing the contact sheet")
     encoded = io.BytesIO()
     contact_sheet(data, images, found).save(encoded, _FORMATS[path.suffix.lower()])
-    try:
-        atomic_write(path, encoded.getvalue())
-    except OSError as error:
-        raise UsageError(f"--sheet {path}: {error.strerror}") from error
+    write_output("--sheet", path, encoded.getvalue())
     return replace(found, sheet=str(path))
 
 

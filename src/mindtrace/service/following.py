@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import masked, sqlite_path
@@ -21,18 +22,15 @@ if TYPE_CHECKING:
     # A model that can answer, and the golden images that it must answer as in training.
     Opened = tuple[LoadedModel, Bundle]
 
+T = TypeVar("T")
 _SERVED = "served.json"  # in ROOT: what each reference meant when its store answered last
 
 
 def open_or_wait(settings: Settings, model_ref: str | None) -> Opened | None:
     """The model to serve; None where nothing was named and nothing is registered yet."""
-    try:
-        located = reference.locate(settings, model_ref)
-    except NotFoundError as error:
-        if model_ref is not None or _is_choice(settings, error):
-            raise
-        return None
-    return _open_and_remember(settings, model_ref, located)
+    named = model_ref is not None
+    located = _if_any(settings, lambda: reference.locate(settings, model_ref), named=named)
+    return None if located is None else _open_and_remember(settings, model_ref, located)
 
 
 def open_row(settings: Settings, row: ModelVersion, model_ref: str | None) -> Opened:
@@ -60,20 +58,11 @@ def pointed_at(
     settings: Settings, model_ref: str | None, model_name: str | None
 ) -> ModelVersion | None:
     """The version that a reference means now; None for nothing yet."""
-    parsed = reference.parse_reference(model_ref)
-    try:
-        reader = open_reader(settings)
-        name = model_name or parsed.name or reference.default_model(settings, reader)
-        version = parsed.version
-        if parsed.alias is not None:
-            version = reader.version_of_alias(name, parsed.alias)
-    except NotFoundError as error:
-        if model_name is not None or _is_choice(settings, error):
-            raise
-        return None
-    if version is None and model_name is not None:
-        raise NotFoundError("alias", f"{name}@{parsed.alias}")
-    return None if version is None else reader.version(name, version)
+
+    def find() -> ModelVersion:
+        return reference.find(settings, open_reader(settings), model_ref, model_name)
+
+    return _if_any(settings, find, named=model_name is not None)
 
 
 def _open_and_remember(
@@ -116,7 +105,12 @@ def _open(folder: Path, digest: str | None, name: str | None, version: int | Non
     return LoadedModel(Predictor(bundle), name, version), bundle
 
 
-def _is_choice(settings: Settings, error: NotFoundError) -> bool:
-    """Whether several models exist, and nothing says which of them is meant."""
-    chosen = settings.registry.model_name is not None
-    return error.kind == "model" and bool(error.known) and not chosen
+def _if_any(settings: Settings, find: Callable[[], T], *, named: bool) -> T | None:
+    """What `find` finds; None for nothing yet, unless it is named or a choice of several models."""
+    try:
+        return find()
+    except NotFoundError as error:
+        chosen = settings.registry.model_name is not None
+        if named or (error.kind == "model" and error.known and not chosen):
+            raise
+        return None

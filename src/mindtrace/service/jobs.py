@@ -28,9 +28,8 @@ from mindtrace.errors import (
     UsageError,
 )
 from mindtrace.jobs.job import END, FLAGS, Event, Job, Request, State, database_file
-from mindtrace.service import retrain_request
 from mindtrace.service.remote import Link
-from mindtrace.service.retrain_request import RetrainRequest
+from mindtrace.service.retrain_request import TRAINED_WITH, RetrainRequest
 from mindtrace.system import last_json
 
 if TYPE_CHECKING:
@@ -38,9 +37,9 @@ if TYPE_CHECKING:
     from mindtrace.jobs.sidecar import WorkerSidecar
 
 _POLL = 0.3  # seconds
-_LOCAL_TRIES = 15  # to read a database that is away
-_REMOTE_TRIES = 20  # of a connection that broke while a job was followed
+_TRIES = 20  # to read the events of a job, while its database or its server is away
 _PAUSE = 2.0  # seconds between them
+_AWAY = (StoreError, ConflictError, ConnectionError)
 
 Document = dict[str, Any]
 
@@ -79,7 +78,7 @@ def submit(
         if job is not None:
             return job
     merged, parent = job_settings(settings, request)
-    config = merged.to_ini(retrain_request.SECTIONS, given=True)
+    config = merged.to_ini(TRAINED_WITH, given=True)
     flags = {name: getattr(request, name) for name in FLAGS}
     job_request = Request(config, parent, promote=settings.jobs.promote, **flags)
     return ours.submit(job_request, request_digest=digest, key_digest=key)
@@ -179,12 +178,8 @@ def _urls(settings: Settings) -> dict[str, str]:
     return {name: url for name, url in values.items() if url}
 
 
-def _followed(
-    read: Callable[[int], Iterable[Event]],
-    away: type[Exception] | tuple[type[Exception], ...],
-    tries: int,
-) -> Iterator[tuple[str, Document]]:
-    """Events of `read(after)`, to the end; it is asked again where it raises `away`."""
+def _followed(read: Callable[[int], Iterable[Event]]) -> Iterator[tuple[str, Document]]:
+    """Events of `read(after)`, to the end; it is asked again where what it reads is away."""
     after, failed = 0, 0
     while True:
         try:
@@ -193,9 +188,9 @@ def _followed(
                 after, failed = event.id, 0
                 if event.name == END:
                     return
-        except away:
+        except _AWAY:
             failed += 1
-            if failed >= tries:
+            if failed >= _TRIES:
                 raise
         time.sleep(_PAUSE if failed else _POLL)
 
@@ -228,8 +223,7 @@ class LocalJobs:
     def follow(self, job_id: str) -> Iterator[tuple[str, Document]]:
         """Name and data of a job's events, to its end; starts a worker if none runs."""
         self._sidecar.start()
-        read = partial(self._queue.events, job_id)
-        yield from _followed(read, StoreError, _LOCAL_TRIES)
+        yield from _followed(partial(self._queue.events, job_id))
 
     def log(self, job_id: str, offset: int) -> bytes:
         """A part of a job's log from an offset in bytes; empty at its end for now."""
@@ -274,10 +268,8 @@ class RemoteJobs(Link):
 
     def follow(self, job_id: str) -> Iterator[tuple[str, Document]]:
         """Name and data of a job's events, to its end; waits for a server that restarts."""
-        read = partial(self._events, f"/jobs/{_safe(job_id)}/events")
-        away = (ConflictError, ConnectionError)  # its database, or itself
         try:
-            yield from _followed(read, away, _REMOTE_TRIES)
+            yield from _followed(partial(self._events, f"/jobs/{_safe(job_id)}/events"))
         except ConnectionError as error:
             raise self.stranger("does not answer any more") from error
 

@@ -17,7 +17,7 @@ from mindtrace.config.formats import suffixes
 from mindtrace.config.settings import Settings
 from mindtrace.data.listing import NO_FILE, LeftOut, find_images, left_out_line
 from mindtrace.errors import ImageError, MindtraceError, UsageError
-from mindtrace.system import atomic_write
+from mindtrace.system import require_output, write_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,14 +98,10 @@ class LoadedModel:
             else:
                 images.append(one)
         found = []
-        for place, answer in enumerate(predict_paths(self, images)):
-            path = answer["path"]
-            if "error" in answer:
-                name, error = path or f"image {place}", answer["error"]
-                raise ImageError(f"{name}: {error['message']}", hint=error["hint"])
+        for answer in until_failure(predict_paths(self, images)):
             label, probabilities = answer["label"], tuple(answer["probabilities"])
             values = (answer["class_name"], answer["confidence"], probabilities)
-            found.append(Prediction(label, *values, path))
+            found.append(Prediction(label, *values, answer["path"]))
         return found if several else found[0]
 
 
@@ -169,9 +165,10 @@ def predict_paths(
 
 def until_failure(answers: Iterable[Document]) -> Iterator[Document]:
     """The same answers; the first failure is raised."""
-    for one in answers:
+    for place, one in enumerate(answers):
         if "error" in one:
-            raise ImageError(f"{one['path']}: {one['error']['message']}", hint=one["error"]["hint"])
+            name, error = one["path"] or f"image {place}", one["error"]
+            raise ImageError(f"{name}: {error['message']}", hint=error["hint"])
         yield one
 
 
@@ -238,11 +235,7 @@ def _images_below(folder: str, formats: Sequence[str]) -> tuple[list[str], LeftO
 def require_table(out: str) -> None:
     """Refuse what `write_table` could not write; called before the work."""
     path = Path(out)
-    if path.suffix.lower() not in (".csv", ".parquet"):
-        raise UsageError(f"--out {out}: must end in .csv or .parquet")
-    if path.is_dir() or not path.parent.is_dir():
-        reason = "is a folder" if path.is_dir() else f"no such folder: {path.parent}"
-        raise UsageError(f"--out {out}: {reason}")
+    require_output("--out", path, (".csv", ".parquet"))
     if path.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
         hint = f"--out {shlex.quote(str(path.with_suffix('.csv')))}  # or pip install pyarrow"
         raise UsageError(f"--out {out}: needs the package pyarrow", hint=hint)
@@ -265,10 +258,7 @@ def write_table(out: str, columns: Sequence[str], rows: Sequence[Mapping[str, An
         buffer = io.BytesIO()
         parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema), buffer)
         data = buffer.getvalue()
-    try:
-        atomic_write(Path(out), data)
-    except OSError as error:
-        raise UsageError(f"--out {out}: {error.strerror}") from error
+    write_output("--out", Path(out), data)
 
 
 def read_file(path: str) -> bytes:

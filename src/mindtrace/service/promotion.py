@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 from mindtrace import errors
 from mindtrace.config.settings import Settings
 from mindtrace.documents import document
-from mindtrace.registry import reference
 from mindtrace.registry.champions import PROMOTE, REFUSE, ROLLBACK, ChampionLog, HistoryEntry
 from mindtrace.registry.names import CHAMPION
 from mindtrace.registry.reader import ModelVersion, Reader, open_reader, open_store
-from mindtrace.registry.reference import Reference, find
+from mindtrace.registry.reference import Reference, find, locate, locate_version, open_model
 from mindtrace.system import ChildResult, own_command
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def history(
 
     The last `limit` entries before revision `before`.
     """
-    log = ChampionLog(*_model_of(settings, name))
+    log = ChampionLog(*open_model(settings, name))
     entries = log.entries()[: None if before is None else max(0, before - 1)]
     return log.shown(entries if limit is None else entries[-limit:])
 
@@ -117,7 +116,8 @@ def promote(
         comparison = None if champion in (None, row.version) else gate(champion)
         if comparison is not None:
             comparison = _against_chain(comparison, gate, [one.to for one in log.champions()])
-        verdict = None if comparison is None else comparison.verdict
+        told = (None, None) if comparison is None else (comparison.verdict, comparison.test_digest)
+        verdict, digest = told
         refused = verdict not in (None, "PROMOTE") and not force
         if dry_run:
             break
@@ -132,13 +132,12 @@ def promote(
             origin=None if champion == row.version else champion,
             reason=reason,
             verdict=verdict,
-            test_digest=None if comparison is None else comparison.test_digest,
+            test_digest=digest,
             forced=force,
         )
         if entry is not None:
             revision = entry.revision
             break
-    digest = None if comparison is None else comparison.test_digest
     outcome = Promotion(
         model_name=row.name,
         version=row.version,
@@ -207,7 +206,7 @@ def rollback(
     ConflictError where there is none, or somebody else changed the champion.
     """
     _check_reason(reason)
-    reader, model_name = _model_of(settings, name)
+    reader, model_name = open_model(settings, name)
     log, store = ChampionLog(reader, model_name), cache(partial(open_store, settings))
     wanted: HistoryEntry | None = None
     for entries in log.attempts(if_revision):
@@ -244,8 +243,8 @@ def compare_with_page(
     from mindtrace.registry.comparison import compare, comparison_page
     from mindtrace.registry.evaluation import read_sides
 
-    first = reference.locate(settings, a)
-    second = reference.locate(settings, b, first.model_name)
+    first = locate(settings, a)
+    second = locate(settings, b, first.model_name)
     reader = open_reader(settings) if first.row or second.row else None
     sides = read_sides(reader, first, second)
     found = compare(*sides, _rule(settings, margin))
@@ -285,14 +284,6 @@ def _champion_by_alias(reader: Reader, model_name: str) -> int | None:
     return None if number is None or reader.version(model_name, number) is None else number
 
 
-def _model_of(settings: Settings, name: str | None) -> tuple[Reader, str]:
-    """The reader of the registry, and a model in it; for None the only one."""
-    reader = open_reader(settings)
-    model_name = reference.default_model(settings, reader) if name is None else name
-    reference.require_model(reader, model_name)
-    return reader, model_name
-
-
 def _check_reason(reason: str | None) -> None:
     if reason is not None and len(reason) > _LONGEST_REASON:
         raise errors.UsageError(
@@ -304,7 +295,7 @@ def _check_bundle(settings: Settings, reader: Reader, row: ModelVersion) -> None
     """Raise BundleError unless the bundle is what was registered and answers its golden images."""
     from mindtrace.bundle.predictor import Predictor
 
-    located = reference.locate_version(settings, reader, row)
+    located = locate_version(settings, reader, row)
     Predictor.open(located.folder, located.digest)
 
 
@@ -317,7 +308,7 @@ def _gate(
 
     try:
         before = find(settings, reader, Reference(name=row.name, version=champion))
-        bundles = (reference.locate_version(settings, reader, one) for one in (before, row))
+        bundles = (locate_version(settings, reader, one) for one in (before, row))
         return compare(*read_sides(reader, *bundles), rule)
     except (errors.BundleError, errors.NotFoundError, errors.UsageError) as error:
         if force:

@@ -1,6 +1,5 @@
 """Questions about registered versions: which there are, all about one, what differs."""
 
-import configparser
 import contextlib
 import json
 import shlex
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from mindtrace.bundle import manifest
+from mindtrace.config.ini import values_of
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, masked
 from mindtrace.documents import document
@@ -291,16 +291,10 @@ def _bundle_facts(located: reference.Located) -> dict[str, Mapping[str, Value]]:
 
     files = manifest.check(located.folder, located.digest)
     try:
-        parser = configparser.ConfigParser(interpolation=None)
-        parser.read_string(files[CONFIG_FILE].decode())
+        config = values_of(files[CONFIG_FILE].decode())
         data = json.loads(files[DATA_FILE])
         counts = {f"{stage}_images": float(n) for stage, n in data["counts"].items()}
         digests = {key: str(data[key]) for key in ("source", *_DIGESTS)}
-    except (KeyError, ValueError, TypeError, AttributeError, configparser.Error) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise BundleError(located.folder, f"cannot be read: {error!r}") from error
-    config: dict[str, Value] = {
-        f"{section}.{key}": value
-        for section in parser.sections()
-        for key, value in parser[section].items()
-    }
-    return {"configuration": config, "data": {**digests, **counts}}
+    return {"configuration": {**config}, "data": {**digests, **counts}}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+from mindtrace import service
 from mindtrace.config.sections import KNOWN, images_at
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.progress import EpochReport, Progress
@@ -87,13 +88,11 @@ def train(
     Example:
         `mindtrace.train(source="digits", max_epochs=3, lr=0.01).metrics["test_acc"]`
     """
-    from mindtrace.service.train import train as service
-
     if settings is None:
         given = {_place(name): str(value) for name, value in options.items() if value is not None}
         given = images_at(None if path is None else str(path)) | given
         settings = load_settings(config, sets=sets, overrides=given)
-    return service(
+    return service.train.train(
         settings,
         progress=_LogProgress(),
         register=register,
@@ -191,15 +190,11 @@ class Registry:
 
     def evaluate(self, ref: str) -> EvaluationOutcome:
         """Test a version on the test images of the settings; UsageError for other classes."""
-        from mindtrace.registry.evaluation import evaluate
-
-        return evaluate(self.settings, ref)
+        return service.evaluation.evaluate(self.settings, ref)
 
     def reproduce(self, ref: str | None = None, *, tolerance: float = 0.01) -> Reproduction:
         """Train a version again from its bundle; a verdict of DIVERGED is returned, not raised.
 
         ConfigError or DataError where it cannot be trained here.
         """
-        from mindtrace.registry.reproduce import reproduce
-
-        return reproduce(self.settings, ref, tolerance=tolerance)
+        return service.reproduce.reproduce(self.settings, ref, tolerance=tolerance)

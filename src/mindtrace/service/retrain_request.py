@@ -23,7 +23,7 @@ from mindtrace.errors import ConfigError, Fault, listed
 
 FILE = "config"
 # The sections of the server's own configuration that a training needs.
-SECTIONS = ("DIR_PATHS", "data", "model", "train", "registry", "compute")
+TRAINED_WITH = ("DIR_PATHS", "data", "model", "train", "registry", "compute")
 _HINT = "GET /openapi.json lists what a request may set, with examples"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -124,7 +124,7 @@ class RetrainRequest:
             if section not in refused:
                 layer.sections[own_spelling(section, "")[0]] = origin
         try:
-            text = settings.to_ini(SECTIONS, given=True)
+            text = settings.to_ini(TRAINED_WITH, given=True)
             merged = load_below([layer], None, text, environ, settings.dirs.root)
         except ConfigError as error:
             for fault in error.faults:  # the lines of our own text say nothing to a client

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mindtrace.config.ini import values_of
 from mindtrace.config.sections import KEYS, TRAVELLING
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, masked
@@ -241,7 +242,7 @@ def begun(settings: Settings, resume: str | None) -> tuple[Settings, Identity | 
 
     identity = checkpoint.find(settings.dirs.checkpoints, resume)
     values: dict[str, Any] = {"registry.model_name": identity.model_name}
-    if "data.resize" not in identity.values():
+    if "data.resize" not in values_of(identity.config):
         values["data.resize"] = "stretch"  # what was done before there was a choice
     for section, key in KEYS:
         if section not in (*TRAVELLING, "registry") or not settings.given(section, key):

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from mindtrace.bundle.bundle import EARLIER_RULE
-from mindtrace.config.ini import read_ini
+from mindtrace.config.ini import values_of
 from mindtrace.config.sections import default_texts
 from mindtrace.errors import ConflictError, NotFoundError, TrainingError, UsageError
 from mindtrace.system import atomic_write, file_lock, sync
@@ -30,11 +30,6 @@ class Identity:
     config: str
     data_digest: str
     split_rule: str = EARLIER_RULE
-
-    def values(self) -> dict[str, str]:
-        """The configuration's values by `section.key`, as text."""
-        entries = read_ini(self.config, "", Path()).entries
-        return {f"{section}.{key}": entry.text for (section, key), entry in entries.items()}
 
 
 class Checkpoints(Checkpoint):
@@ -113,8 +108,8 @@ def require_same(found: Identity, wanted: Identity) -> None:
     # A key that is younger than the checkpoint has its default, which changes nothing.
     defaults = {f"{section}.{key}": text for (section, key), text in default_texts().items()}
     defaults["data.resize"] = "stretch"  # what was done before there was a choice
-    new = wanted.values()
-    old = {key: text for key, text in defaults.items() if key in new} | found.values()
+    new = values_of(wanted.config)
+    old = {key: text for key, text in defaults.items() if key in new} | values_of(found.config)
     if int(new["train.max_epochs"]) > int(old["train.max_epochs"]):
         if old["train.schedule"] != "constant":
             raise UsageError(
