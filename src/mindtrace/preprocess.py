@@ -44,6 +44,7 @@ DAMAGE = (
     *(AssertionError, AttributeError, KeyError, TypeError, OverflowError),
     # What libavif and libheif cannot decode, or have no memory for.
     *(RuntimeError, MemoryError),
+    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
 # By the value of EXIF's tag; 1 is upright.
 _TURNS = {
@@ -184,15 +185,6 @@ def opened(
 
         pillow_heif.register_heif_opener()
         return Image.open(file, formats=["HEIF"])
-
-
-def count_pixels(data: bytes, formats: tuple[str, ...] = SERVED) -> int:
-    """The number of pixels that an image file's header states; or ImageError."""
-    try:
-        with opened(io.BytesIO(data), formats=formats) as image:
-            return image.width * image.height
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning, *DAMAGE) as error:
-        raise ImageError("not an image, or a damaged one") from error
 
 
 def decode(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mindtrace.config.settings import load_settings
 from mindtrace.data import Digits, build_data
-from mindtrace.data.batches import AUGMENTATIONS, DRAWS, light
+from mindtrace.data.batches import AUGMENTATIONS, light
 
 
 def draw(turn: float = 0.0, across: float = 0.0, down: float = 0.0) -> torch.Tensor:
@@ -62,9 +62,10 @@ def test_photo_changes_are_drawn_for_each_image(name: str, shape: tuple[int, ...
     """Two equal images of a batch come out different, and the same draws give the same."""
     one = noise(1, *shape)
     images = torch.cat([one, one, one])
-    draws = torch.rand(3, DRAWS[name], generator=torch.Generator().manual_seed(5)) * 2 - 1
+    augment, numbers = AUGMENTATIONS[name]
+    draws = torch.rand(3, numbers, generator=torch.Generator().manual_seed(5)) * 2 - 1
     draws[2] = draws[0]
-    changed = AUGMENTATIONS[name](images, draws)
+    changed = augment(images, draws)
     assert changed.shape == images.shape and changed.dtype == torch.uint8
     assert torch.equal(changed[0], changed[2])
     assert not torch.equal(changed[0], changed[1])
@@ -75,7 +76,8 @@ def test_photo_changes_are_drawn_for_each_image(name: str, shape: tuple[int, ...
 @pytest.mark.parametrize("extreme", [-1.0, 1 - 2**-24])
 def test_the_ends_of_the_draws(name: str, extreme: float) -> None:
     images = noise(2, 3, 17, 40)
-    changed = AUGMENTATIONS[name](images, torch.full((2, DRAWS[name]), extreme))
+    augment, numbers = AUGMENTATIONS[name]
+    changed = augment(images, torch.full((2, numbers), extreme))
     assert changed.shape == images.shape
 
 

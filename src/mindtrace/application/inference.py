@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import io
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,7 @@ from mindtrace.application.security import Rules
 from mindtrace.application.served_model import ServedModel
 from mindtrace.config.sections import ServeSettings
 from mindtrace.errors import ImageError
-from mindtrace.preprocess import count_pixels, encode_png
+from mindtrace.preprocess import DAMAGE, encode_png, opened
 from mindtrace.service.predict import LoadedModel, compose
 
 Pixels = NDArray[np.uint8]  # of one image, as the network sees it
@@ -115,9 +116,10 @@ def has_few_pixels(model: LoadedModel, images: Sequence[bytes | Problem]) -> boo
     pixels = 0
     for image in images:
         # A file that is no image is refused as quickly.
-        with contextlib.suppress(ImageError):
+        with contextlib.suppress(*DAMAGE):
             if isinstance(image, bytes):
-                pixels += count_pixels(image, model.predictor.formats)
+                with opened(io.BytesIO(image), formats=model.predictor.formats) as found:
+                    pixels += found.width * found.height
     return pixels <= SMALL_PIXELS
 
 

@@ -63,7 +63,10 @@ class Config(_Names[ConfigSection]):
     def __init__(self, config_path: str | Path | None = None) -> None:
         layers = [ini.packaged_layer()]
         if path := config_path or os.environ.get(ini.CONFIG_VARIABLE):
-            layers.append(_user_layer(Path(path)))
+            try:
+                layers.append(ini.read_ini_file(Path(path), Path.cwd()))
+            except FileNotFoundError:
+                raise FileNotFoundError(f"no such configuration file: {path}") from None
         entries = ini.merged(layers)
         for place in entries:
             if (variable := "__".join(place).upper()) in os.environ:
@@ -71,8 +74,8 @@ class Config(_Names[ConfigSection]):
                 entries[place] = ini.Entry(os.environ[variable], origin)
         resolver = ini.Resolver(entries, lambda place, entry, text: os.path.expanduser(text))  # noqa: PTH111 - a text, not a path
         texts = resolver.resolve()
-        if resolver.faults:
-            raise ConfigError(resolver.faults)
+        if faults := [*layers[-1].faults, *resolver.faults]:
+            raise ConfigError(faults)
         for section in (name for layer in layers for name in layer.sections):
             own = {key: text for (owner, key), text in texts.items() if owner == section}
             self[section] = ConfigSection(section, own)
@@ -91,16 +94,6 @@ class Config(_Names[ConfigSection]):
 
     def __repr__(self) -> str:
         return f"Config({', '.join(self)})"
-
-
-def _user_layer(path: Path) -> ini.Layer:
-    try:
-        layer = ini.read_ini_file(path, Path.cwd())
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no such configuration file: {path}") from None
-    if layer.faults:
-        raise ConfigError(layer.faults)
-    return layer
 
 
 def _without_passwords(texts: Mapping[str, str]) -> dict[str, str]:

@@ -345,14 +345,9 @@ SECTIONS: Mapping[str, type[schema.Section]] = {
 TRAVELLING = ("data", "model", "train", "compute")
 
 
-def ini_name(section: str, field_name: str) -> str:
-    """How an INI spells a key."""
-    return field_name.upper() if section == "DIR_PATHS" else field_name
-
-
 #: (section, key) as in an INI -> its field.
 KEYS: Mapping[Place, FieldInfo] = {
-    (section, ini_name(section, name)): declared
+    (section, name.upper() if section == "DIR_PATHS" else name): declared
     for section, model in SECTIONS.items()
     for name, declared in model.model_fields.items()
 }

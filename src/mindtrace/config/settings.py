@@ -23,7 +23,6 @@ from mindtrace.config.sections import (
     TRAVELLING,
     Sections,
     default_texts,
-    ini_name,
 )
 from mindtrace.config.urls import masked, shown
 from mindtrace.errors import ConfigError, Fault, UsageError, listed, meant, nearest
@@ -178,7 +177,7 @@ def _checked(texts: Mapping[ini.Place, str]) -> tuple[dict[str, Any], list[tuple
             sections[_attribute(section)] = model.model_validate(own)
         except ValidationError as error:
             found = reasons(model, error)
-            bad += [((section, ini_name(section, name)), reason) for name, reason in found]
+            bad += [(own_spelling(section, name), reason) for name, reason in found]
     return sections, bad
 
 

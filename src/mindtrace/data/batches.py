@@ -74,13 +74,9 @@ class ImageSplit(Dataset[tuple[Tensor, int]]):
 
     def digests(self) -> list[bytes]:
         """The digest of each image, 32 bytes, in order."""
-        return self._digests
-
-    @functools.cached_property
-    def _digests(self) -> list[bytes]:
         if self.known_digests is None:
             return [image_digest(one) for one in to_pixels(self.images)]
-        return [digest.tobytes() for digest in self.known_digests]
+        return [digest.tobytes() for digest in np.asarray(self.known_digests)]
 
 
 @dataclass(frozen=True)
@@ -225,15 +221,13 @@ def _shares(draws: Tensor) -> list[list[float]]:
     return ((draws + 1) / 2).tolist()
 
 
-# By their names in `[data] augment`, beside none. Images are uint8, (n, channels, height, width),
-# draws float32 in [-1, 1), (n, `DRAWS`).
-AUGMENTATIONS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "light": light,
-    "photo": photo,
-    "strong": strong,
+# By their names in `[data] augment`, beside none, with how many numbers each draws for an image.
+# Images are uint8, (n, channels, height, width), draws float32 in [-1, 1), (n, numbers).
+AUGMENTATIONS: Mapping[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
+    "light": (light, 3),
+    "photo": (photo, 8),
+    "strong": (strong, 14),
 }
-#: How many numbers each draws for an image.
-DRAWS: Mapping[str, int] = {"light": 3, "photo": 8, "strong": 14}
 
 
 def _centres(side: int) -> Tensor:
@@ -312,8 +306,8 @@ class TrainBatches(EvalBatches):
         count, at_once = len(self.split), self._batches_at_once
         sizes = batch_sizes(count, self.batch_size)
         chunks = [sizes[first : first + at_once] for first in range(0, len(sizes), at_once)]
-        augment = AUGMENTATIONS.get(self.augment)
-        draws = self.sampler.draws(count, DRAWS[self.augment]) if augment else None
+        augment, numbers = AUGMENTATIONS.get(self.augment, (None, 0))
+        draws = self.sampler.draws(count, numbers) if augment else None
         order = rows = self.sampler.indices(count)
         weights = image_weights(self.split, self.balanced)
         if weights is not None:

@@ -330,15 +330,9 @@ def build_data(
     requirements = requirements or InputRequirements()
     if data.resize != "auto" and data.resize != requirements.resize:
         requirements = replace(requirements, resize=data.resize, short_side=None, crop_pct=None)
-    common: dict[str, Any] = {
-        "batch_size": data.batch_size,
-        "num_workers": data.num_workers,
-        "pin_memory": settings.compute.pin_memory,
-        "test_fraction": data.test_fraction,
-        "split_seed": data.split_seed,
-        "image_size": data.image_size,
-        "requirements": requirements,
-    }
+    names = ("batch_size", "num_workers", "test_fraction", "split_seed", "image_size")
+    common: dict[str, Any] = {name: getattr(data, name) for name in names}
+    common |= {"pin_memory": settings.compute.pin_memory, "requirements": requirements}
     if data.num_val is not None:
         common["num_val"] = data.num_val
     module: ImageDataModule

@@ -26,7 +26,6 @@ from mindtrace.utils.system import available_cores
 _GREY = {"1", "L", "LA", "La", "F", "I", "I;16", "I;16L", "I;16B", "I;16N"}
 _WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
 _ORIENTATION, _ROTATED, _SIDEWAYS = 0x0112, {2, 3, 4, 5, 6, 7, 8}, {5, 6, 7, 8}
-_BAD_HEADER = (*preprocess.DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 #: Hashes of a photo's looks: of itself, then of it without a margin on one side or two.
 HASHES = 9
@@ -184,7 +183,7 @@ def _header(file: str | io.BytesIO, accepted: preprocess.Accepted) -> tuple[Any,
             animated, rotated = getattr(image, "is_animated", False), turn in _ROTATED
             grey = image.mode in _GREY and not keyed
             return image.mode, image.format, height, width, animated, rotated, transparent, grey
-    except _BAD_HEADER as error:
+    except preprocess.DAMAGE as error:
         # Decoding reports what is wrong in the usual words.
         data = Path(file).read_bytes() if isinstance(file, str) else file.getvalue()
         preprocess.open_pixels(data, "RGB", *accepted)

@@ -99,7 +99,8 @@ def left_out_line(left_out: LeftOut, folder: str | None = None) -> str | None:
 def list_folder(folder: Path, formats: Sequence[str], group: str | None) -> Listing:
     """The images of a folder of classes; sub-folders of a class belong to it."""
     roots = _roots(folder)
-    class_names = _subfolders(roots["train"])
+    classes = {stage: _subfolders(root) for stage, root in roots.items()}
+    class_names = classes["train"]
     if odd := [name for name in class_names if re.search("[\ud800-\udfff]", name)]:
         reason = f"the name of class {odd[0]!a} is not UTF-8"
         raise DataFolderError(folder, reason, hint="rename its folder")
@@ -107,7 +108,6 @@ def list_folder(folder: Path, formats: Sequence[str], group: str | None) -> List
         found, left_out = find_images(str(folder), suffixes(formats))
     except OSError as error:
         raise DataFolderError(Path(error.filename), f"cannot be read: {error.strerror}") from error
-    classes = {stage: _subfolders(root) for stage, root in roots.items()}
     homes = {
         str(roots[stage] / name): (stage, name) for stage in classes for name in classes[stage]
     }
