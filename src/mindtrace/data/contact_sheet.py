@@ -4,7 +4,6 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -12,8 +11,6 @@ from mindtrace.data.batches import to_pixels
 from mindtrace.data.check import CheckedImage, DataCheck, named
 from mindtrace.data.datamodule import ImageDataModule
 from mindtrace.preprocess import open_pixels
-
-T = TypeVar("T")
 
 _COLUMNS, _LARGEST_ROWS = 10, 100
 _TILE, _GAP, _MARGIN = 72, 6, 16
@@ -50,7 +47,7 @@ def _picture(data: ImageDataModule, image: CheckedImage) -> Image.Image:
     return Image.fromarray(pixels).convert("RGB")
 
 
-def spread(images: Sequence[T]) -> list[T]:
+def spread(images: Sequence[CheckedImage]) -> list[CheckedImage]:
     """Up to `_COLUMNS` of them, evenly."""
     count = min(_COLUMNS, len(images))
     return [images[place * len(images) // count] for place in range(count)]

@@ -1,5 +1,6 @@
 """Cores of the machine, and those that this process may use."""
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator
@@ -42,14 +43,10 @@ def _quota(group: Path) -> float | None:
     """Processor seconds a second that a group is granted; None is no limit of its own."""
     # cpu.max (version 2), cpu.cfs_quota_us and cpu.cfs_period_us (version 1), in
     # microseconds; `max` and -1 are no limit.
-    try:
-        granted, period = (group / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            granted = (group / "cpu.cfs_quota_us").read_text().strip()
-            period = (group / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
-    if not granted.isdigit() or not period.isdigit() or int(period) == 0:
-        return None
-    return int(granted) / int(period)
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            words = " ".join((group / name).read_text() for name in names).split()
+            granted, period = map(int, words)
+            if granted >= 0:
+                return granted / period
+    return None
