@@ -102,8 +102,6 @@ def _fields(found: DataCheck) -> list[Pair]:
 
 def _findings(found: DataCheck) -> Iterator[list[Cell]]:
     """The worst first; duplicates within a split come last."""
-    from mindtrace.data.check import named
-
     yield from _same_pixels("leakage", found.leakage)
     for parted in found.group_leakage:
         first, *others = parted.images
@@ -118,7 +116,7 @@ def _findings(found: DataCheck) -> Iterator[list[Cell]]:
     for added in found.added_classes:
         yield ["added", added.split, added.class_name, None, "train does not have this class"]
     for one in found.similar:
-        message = f"looks like {named(one.like)}"
+        message = f"looks like {one.like.name}"
         yield ["similar", one.image.split, one.image.class_name, one.image.path, message]
     for suspect in found.suspects or ():
         message = f"probably {suspect.suggested}; {suspect.class_name} has {suspect.confidence:.1%}"
@@ -127,9 +125,7 @@ def _findings(found: DataCheck) -> Iterator[list[Cell]]:
 
 
 def _same_pixels(kind: str, groups: tuple[Duplicates, ...]) -> Iterator[list[Cell]]:
-    from mindtrace.data.check import named
-
     for one in groups:
         first, *others = one.images
-        message = f"the same pixels as {', '.join(map(named, others))}"
+        message = f"the same pixels as {', '.join(image.name for image in others)}"
         yield [kind, first.split, first.class_name, first.path, message]

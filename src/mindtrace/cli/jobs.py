@@ -28,8 +28,9 @@ from mindtrace.cli.command import (
 from mindtrace.cli.console import DONE, Cell, Console, Pair, flatten
 from mindtrace.cli.progress import progress_of
 from mindtrace.errors import InterruptedByUser, TrainingError, UsageError, VerdictError
+from mindtrace.jobs.job import ENDED, is_key
 from mindtrace.progress import EpochReport, Progress
-from mindtrace.system import stop_signals
+from mindtrace.system import interruptible, stop_signals
 
 if TYPE_CHECKING:
     from mindtrace.config.settings import Settings
@@ -76,9 +77,7 @@ def retrain(
     settings = call.settings({"serve.token_file": token_file})
     if warm_start and base is None:
         raise UsageError("--warm-start needs --base", hint="--base NAME")
-    from mindtrace.jobs.job import is_key
     from mindtrace.service.retrain_request import RetrainRequest
-    from mindtrace.system import interruptible
 
     if key is not None and not is_key(key):
         raise UsageError("--key must be 1 to 255 visible ASCII characters, without blanks")
@@ -135,8 +134,6 @@ def logs(
     token_file: str | None = TOKEN_FILE,
 ) -> None:
     """Print the log of a job."""
-    from mindtrace.jobs.job import ENDED
-
     offset = 0
     with closing(_jobs(call, url, token_file)) as jobs:
         while True:

@@ -35,6 +35,11 @@ class ImagePlace:
     path: str
     class_name: str
 
+    @property
+    def name(self) -> str:
+        """The path, and the split where the path does not begin with it."""
+        return self.path if self.path.startswith(self.split) else f"{self.path} ({self.split})"
+
 
 @dataclass(frozen=True)
 class UnreadableImage(ImagePlace):
@@ -226,12 +231,7 @@ def _sentence(found: Sequence[Duplicates | SharedGroup], what: Literal["split", 
     second = next(one for one in others if getattr(one, attribute) != own)
     kind, sign = ("image", "=") if isinstance(found[0], Duplicates) else ("group", "and")
     count = f"1 {kind} is" if len(found) == 1 else f"{len(found):,} {kind}s are"
-    return f"{count} in more than one {what}, {named(first)} {sign} {named(second)}"
-
-
-def named(image: ImagePlace) -> str:
-    """The path, and the split where the path does not begin with it."""
-    return image.path if image.path.startswith(image.split) else f"{image.path} ({image.split})"
+    return f"{count} in more than one {what}, {first.name} {sign} {second.name}"
 
 
 def listed_images(data: ImageDataModule, *, alone: bool = True) -> list[CheckedImage]:
@@ -365,7 +365,7 @@ def _look_alikes(similar: Sequence[Similar]) -> Iterator[str]:
     if similar:
         one = similar[0]
         count = "1 photo looks" if len(similar) == 1 else f"{len(similar):,} photos look"
-        pair = f"{named(one.image)} like {named(one.like)}"
+        pair = f"{one.image.name} like {one.like.name}"
         hint = "if they show the same thing, [data] group keeps it in one split"
         yield f"{count} like one of another split, {pair}: {hint}"
 

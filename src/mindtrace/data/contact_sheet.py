@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from mindtrace.data.batches import to_pixels
-from mindtrace.data.check import CheckedImage, DataCheck, named
+from mindtrace.data.check import CheckedImage, DataCheck
 from mindtrace.data.datamodule import ImageDataModule
 from mindtrace.preprocess import open_pixels
 
@@ -27,7 +27,7 @@ def contact_sheet(
     for image in images:
         if not image.error:
             members[image.place.class_name].append(image)
-            at[named(image.place)] = image
+            at[image.place.name] = image
     rows = [
         (name, f"{len(members[name]):,}", [_picture(data, one) for one in spread(members[name])])
         for name in class_names[:_LARGEST_ROWS]
@@ -35,7 +35,7 @@ def contact_sheet(
     more = len(class_names) - len(rows)
     for one in (found.suspects or ())[:_LARGEST_ROWS]:
         text = f"{one.class_name}: {one.suggested}?"
-        rows.append((Path(one.path).name, text, [_picture(data, at[named(one)])]))
+        rows.append((Path(one.path).name, text, [_picture(data, at[one.name])]))
     return draw_sheet(rows, more=more)
 
 

@@ -12,7 +12,9 @@ from typing import Literal
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, masked, sqlite_path
 from mindtrace.errors import MindtraceError, NotFoundError, StoreError, listed
+from mindtrace.registry.database import age_of, connect, describe_schema, keep_copy, revision_of
 from mindtrace.registry.names import foreign_roots, is_below, require_writable
+from mindtrace.registry.reader import ALL, open_database, open_reader
 from mindtrace.system import auto_device, has_bf16
 from mindtrace.utils.system import available_cores
 
@@ -65,8 +67,6 @@ def _folder(settings: Settings) -> Check:
 
 def _store(settings: Settings) -> Check:
     """Whether the store answers."""
-    from mindtrace.registry.reader import open_reader
-
     uri = masked(settings.registry.tracking_uri)
     try:
         names = open_reader(settings).names()
@@ -82,9 +82,6 @@ def _store(settings: Settings) -> Check:
 
 def _database(settings: Settings, fix: bool) -> Iterator[Check]:
     """What a SQLite store says of its schema, of places, bundles and models that are gone."""
-    from mindtrace.registry.database import age_of, connect, describe_schema, revision_of
-    from mindtrace.registry.reader import ALL, open_database
-
     root, database = settings.dirs.root, sqlite_path(settings.registry.tracking_uri)
     if database is None:
         return
@@ -119,8 +116,6 @@ def _database(settings: Settings, fix: bool) -> Iterator[Check]:
 
 def _places(root: Path, database: Path, foreign: Mapping[str, int], fix: bool) -> Check:
     """Whether the paths that MLflow stored are of this ROOT."""
-    from mindtrace.registry.database import keep_copy
-
     if not foreign:
         return Check("places", "ok", "all paths in the store are of this ROOT")
     text = f"{sum(foreign.values())} paths in the store are of {listed(list(foreign))}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mindtrace.bundle import manifest
 from mindtrace.config.sections import SECTIONS, STARTS, TRAVELLING
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import masked
@@ -28,13 +29,15 @@ from mindtrace.errors import (
     UsageError,
 )
 from mindtrace.jobs.job import END, FLAGS, Event, Job, Request, State, database_file
+from mindtrace.jobs.process import listed_environment
+from mindtrace.jobs.sidecar import WorkerSidecar
+from mindtrace.registry.reference import locate, parse_reference, settings_of_bundle
 from mindtrace.service.remote import Link
 from mindtrace.service.retrain_request import TRAINED_WITH, RetrainRequest
 from mindtrace.system import last_json
 
 if TYPE_CHECKING:
     from mindtrace.jobs.queue import JobQueue
-    from mindtrace.jobs.sidecar import WorkerSidecar
 
 _POLL = 0.3  # seconds
 _TRIES = 20  # to read the events of a job, while its database or its server is away
@@ -96,9 +99,6 @@ def job_settings(settings: Settings, request: RetrainRequest) -> tuple[Settings,
 
 def _based(settings: Settings, base: str) -> tuple[Settings, str]:
     """The settings with a version's configuration over them, and that version."""
-    from mindtrace.bundle import manifest
-    from mindtrace.registry.reference import locate, parse_reference, settings_of_bundle
-
     if parse_reference(base).folder is not None:
         raise UsageError("base must be a registered version", hint="NAME, NAME@ALIAS, NAME/VERSION")
     located = locate(settings, base)
@@ -117,9 +117,6 @@ def _based(settings: Settings, base: str) -> tuple[Settings, str]:
 
 def sidecar(settings: Settings, *, serving: bool) -> WorkerSidecar:
     """Starts a worker beside this process once there are jobs; the caller must stop it."""
-    from mindtrace.jobs.process import listed_environment
-    from mindtrace.jobs.sidecar import WorkerSidecar
-
     return WorkerSidecar(
         settings.dirs.root,
         unfinished=lambda: _exists(settings) and queue(settings).unfinished(),
@@ -139,7 +136,6 @@ def work(
 ) -> None:
     """Take jobs until `stopping` is set; see `Worker`. Blocks; StoreError."""
     from mindtrace.jobs.attempt import Workplace
-    from mindtrace.jobs.process import listed_environment
     from mindtrace.jobs.queue import JobQueue
     from mindtrace.jobs.worker import Worker
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mindtrace import errors
 from mindtrace.config.settings import Settings
 from mindtrace.documents import document
+from mindtrace.jobs import process
 from mindtrace.registry.champions import PROMOTE, REFUSE, ROLLBACK, ChampionLog, HistoryEntry
 from mindtrace.registry.names import CHAMPION
 from mindtrace.registry.reader import ModelVersion, Reader, open_reader, open_store
@@ -112,7 +113,9 @@ def promote(
     gate = cache(partial(_gate, settings, reader, row, rule, force))
     for entries in log.attempts(if_revision):
         logged, revision = log.champion(), len(entries)
-        champion = logged or _champion_by_alias(reader, row.name)
+        champion, by_alias = logged, reader.version_of_alias(row.name, CHAMPION)
+        if logged is None and by_alias and reader.version(row.name, by_alias) is not None:
+            champion = by_alias  # MLflow's own page set it, or renamed the model
         comparison = None if champion in (None, row.version) else gate(champion)
         if comparison is not None:
             comparison = _against_chain(comparison, gate, [one.to for one in log.champions()])
@@ -253,8 +256,6 @@ def compare_with_page(
 
 def change_in_child(settings: Settings, verb: str, arguments: Sequence[str]) -> ChildResult:
     """Run `mindtrace registry VERB` as a child: MLflow costs a second and 150 MB to import."""
-    from mindtrace.jobs import process
-
     registry, root = settings.registry, settings.dirs.root
     # In the environment and not in the command line: a URI may hold a password.
     ours = {
@@ -276,12 +277,6 @@ def change_in_child(settings: Settings, verb: str, arguments: Sequence[str]) -> 
     if ended.status in (-signal.SIGKILL, 128 + signal.SIGTERM):
         raise errors.StoreError(f"registry: {verb} did not end within {CHILD_TIMEOUT:.0f} s")
     return ended
-
-
-def _champion_by_alias(reader: Reader, model_name: str) -> int | None:
-    """Where the history names nobody: MLflow's own page set it, or renamed the model."""
-    number = reader.version_of_alias(model_name, CHAMPION)
-    return None if number is None or reader.version(model_name, number) is None else number
 
 
 def _check_reason(reason: str | None) -> None:

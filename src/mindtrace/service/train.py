@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mindtrace.bundle import manifest
 from mindtrace.config.ini import values_of
 from mindtrace.config.sections import KEYS, TRAVELLING
 from mindtrace.config.settings import Settings
@@ -22,6 +23,8 @@ from mindtrace.config.urls import file_path, masked
 from mindtrace.errors import InterruptedByUser, MindtraceError, NotFoundError, StoreError, listed
 from mindtrace.progress import Progress
 from mindtrace.registry.names import CHAMPION, model_name_of, require_writable
+from mindtrace.registry.reader import ModelVersion, open_reader
+from mindtrace.registry.reference import locate, settings_of_bundle
 from mindtrace.system import Interrupts, auto_device, hide_gpus, interruptible
 
 if TYPE_CHECKING:
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     from mindtrace.data.datamodule import ImageDataModule
     from mindtrace.jobs.queue import RegistrationGuard
     from mindtrace.models import ImageClassifier
-    from mindtrace.registry.reader import ModelVersion
     from mindtrace.registry.store import Run, Store
     from mindtrace.training.checkpoint import Identity
     from mindtrace.training.fit import TrainResult
@@ -84,18 +86,14 @@ def plan(
     allow_leakage: bool = False,
 ) -> dict[str, Any]:
     """Check all that `train` checks before its first epoch; the training that would begin."""
-    from mindtrace.registry.reader import open_reader
-
     settings, resumed = begun(settings, resume)
-    name = model_name_of(settings)
     require_writable(settings.dirs.root, settings.dirs.checkpoints)
-    progress = progress or Progress()
-    settings, data, _ = _prepared(settings, name, progress, resumed, allow_leakage)
+    settings, data, _ = _prepared(settings, progress or Progress(), resumed, allow_leakage)
     with suppress(NotFoundError):  # the first training makes the store
         open_reader(settings).names()
     compute = settings.compute
     return {
-        "model_name": name,
+        "model_name": model_name_of(settings),
         "source": settings.data.source,
         "network": settings.model.name,
         "max_epochs": settings.train.max_epochs,
@@ -143,7 +141,7 @@ def train(
                 return _outcome_of_earlier(found, reused=False)
         if warm_start and parent:
             settings = _with_weights_of(settings, parent)
-        settings, data, model = _prepared(settings, name, progress, resumed, allow_leakage)
+        settings, data, model = _prepared(settings, progress, resumed, allow_leakage)
         store = Store(settings.registry.tracking_uri, root)
         if guard is not None and not guard.force:
             key = publish.config_digest(settings), data.digests().data_digest
@@ -224,9 +222,7 @@ def _registered(found: ModelVersion) -> dict[str, Any]:
 
 def _with_weights_of(settings: Settings, parent: str) -> Settings:
     """The same training, begun with the weights of a registered version."""
-    from mindtrace.bundle import manifest
     from mindtrace.bundle.bundle import WEIGHTS_FILE
-    from mindtrace.registry.reference import locate
 
     located = locate(settings, parent)
     manifest.check(located.folder, located.digest)
@@ -237,7 +233,6 @@ def begun(settings: Settings, resume: str | None) -> tuple[Settings, Identity | 
     """The configuration of an interrupted training, under what the user says now."""
     if resume is None:
         return settings, None
-    from mindtrace.registry.reference import settings_of_bundle
     from mindtrace.training import checkpoint
 
     identity = checkpoint.find(settings.dirs.checkpoints, resume)
@@ -256,11 +251,7 @@ def begun(settings: Settings, resume: str | None) -> tuple[Settings, Identity | 
 
 
 def _prepared(
-    settings: Settings,
-    name: str,
-    progress: Progress,
-    resumed: Identity | None,
-    allow_leakage: bool,
+    settings: Settings, progress: Progress, resumed: Identity | None, allow_leakage: bool
 ) -> tuple[Settings, ImageDataModule, ImageClassifier]:
     """Resolved settings, images in memory and the network, all checked."""
     from mindtrace.data import check
@@ -286,7 +277,7 @@ def _prepared(
             progress.note(note)
         raise error
     if resumed is not None:
-        digest = data.digests().data_digest
+        digest, name = data.digests().data_digest, model_name_of(settings)
         wanted = checkpoint.Identity(resumed.run_id, name, settings.to_ini(), digest)
         checkpoint.require_same(resumed, wanted)
     model = build(settings, data)
@@ -371,15 +362,13 @@ def _opened_run(
 
 def _log_report(run: Run, result: TrainResult) -> Report:
     """Make the report of the test and its plots, and keep them with the run."""
-    import numpy as np
-
     from mindtrace.registry.store import upload
     from mindtrace.training.plots import write_report
     from mindtrace.training.report import report
 
     names, test = result.data.class_names, result.data.split("test")
-    labels = result.data.split("train").labels.numpy()
-    found = report(result.test, names, np.bincount(labels, minlength=len(names)), test.files)
+    trained = result.data.split("train").labels.bincount(minlength=len(names)).numpy()
+    found = report(result.test, names, trained, test.files)
     with tempfile.TemporaryDirectory(prefix="mindtrace-") as folder:
         write_report(Path(folder), found, result.course, test, names)
         upload(run.store, run.run_id, Path(folder), "report")
@@ -390,7 +379,6 @@ def _remarks(settings: Settings, row: ModelVersion, class_names: Sequence[str]) 
     """What the user must know of a new version."""
     from mindtrace.bundle.bundle import ModelConfig
     from mindtrace.registry.publish import warning_of
-    from mindtrace.registry.reference import locate
 
     if (warning := warning_of(row)) is not None:
         yield warning
