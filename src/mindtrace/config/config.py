@@ -67,7 +67,7 @@ class Config(_Names[ConfigSection]):
                 layers.append(ini.read_ini_file(Path(path), Path.cwd()))
             except FileNotFoundError:
                 raise FileNotFoundError(f"no such configuration file: {path}") from None
-        entries = ini.merged(layers)
+        entries = {place: entry for layer in layers for place, entry in layer.entries.items()}
         for place in entries:
             if (variable := "__".join(place).upper()) in os.environ:
                 origin = ini.Origin(f"environment {variable}", literal=True)

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,14 +56,6 @@ class Layer:
         """Set a value; a section becomes known with its first one."""
         self.sections.setdefault(section, origin)
         self.entries[section, key] = Entry(text, origin)
-
-
-def merged(layers: Iterable[Layer]) -> dict[Place, Entry]:
-    """All entries; a later layer replaces what an earlier one says."""
-    entries: dict[Place, Entry] = {}
-    for layer in layers:
-        entries.update(layer.entries)
-    return entries
 
 
 def packaged_layer() -> Layer:

@@ -134,16 +134,22 @@ def load_below(
     defaults = ini.Layer()
     for place, default in default_texts().items():
         defaults.put(*place, default, ini.DEFAULT)
-    if uri := environ.get("MLFLOW_TRACKING_URI"):  # MLflow's own: all that is meant for us counts
+    if uri := environ.get("MLFLOW_TRACKING_URI"):  # MLflow's own, below all of ours
         origin = ini.Origin("environment MLFLOW_TRACKING_URI", literal=True, base=here)
         defaults.put("registry", "tracking_uri", uri, origin)
     layers = [defaults, _ini(path, text, environ, here), _environment(environ, here), *above]
     faults = [fault for layer in layers for fault in (*layer.faults, *unknown_names(layer))]
-    _drop_stale_folder(layers)
-    entries = {place: entry for place, entry in ini.merged(layers).items() if place in KEYS}
+    folder, entries = ("data", "dir"), dict[ini.Place, ini.Entry]()
+    for layer in layers:
+        source = layer.entries.get(("data", "source"))
+        if source is not None and source.text not in PHOTO_SOURCES:
+            # `--set data.source=digits` is enough over an INI that names a folder.
+            entries[folder] = defaults.entries[folder]
+        entries |= {place: entry for place, entry in layer.entries.items() if place in KEYS}
     resolver = ini.Resolver(entries, _finished)
     texts = resolver.resolve()
-    starts = recipe(texts, ini.merged(layers[1:]))
+    given = {place for place, entry in entries.items() if entry.origin != ini.DEFAULT}
+    starts = recipe(texts, given)
     entries |= {place: ini.Entry(start, ini.RECIPE) for place, start in starts.items()}
     sections, bad = _checked(texts | starts)
     faults += resolver.faults
@@ -253,16 +259,6 @@ def _options(overrides: Mapping[str, str], here: Path) -> ini.Layer:
         origin = ini.Origin(f"--{flag.replace('_', '-').lower()}", literal=True, base=here)
         layer.put(section, key, value, origin)
     return layer
-
-
-def _drop_stale_folder(layers: Sequence[ini.Layer]) -> None:
-    """`--set data.source=digits` is enough over an INI that names a folder."""
-    source, folder = ("data", "source"), ("data", "dir")
-    for position, layer in enumerate(layers):
-        chosen = layer.entries.get(source)
-        if chosen is not None and chosen.text not in PHOTO_SOURCES and folder not in layer.entries:
-            for below in layers[1:position]:
-                below.entries.pop(folder, None)
 
 
 def unknown_names(layer: ini.Layer) -> list[Fault]:

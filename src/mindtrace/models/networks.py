@@ -101,10 +101,9 @@ def build_model(
     network = build_network(settings.name, arguments)
     # Convolutions run fastest in this order of weights.
     network.to(memory_format=torch.channels_last)
-    start = weights.starting_weights(settings, spec.height, spec.width)
-    if start is not None:
-        weights.load_weights(network, settings, start.tensors)
-    about = start.about if start else {}
+    tensors, about = weights.starting_weights(settings, spec.height, spec.width) or ({}, {})
+    if tensors:
+        weights.load_weights(network, settings, tensors)
     config = ModelConfig(settings.name, arguments, spec, tuple(class_names), about)
     model = ImageClassifier(network, config, lr=train.lr, schedule=train.schedule)
     model.weight_decay, model.mixup = train.weight_decay, train.mixup

@@ -4,7 +4,6 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -28,12 +27,8 @@ _DIGESTS = {
 _TRIED = 30
 
 
-@dataclass(frozen=True)
-class Start:
-    """Tensors by name, and of pretrained ones `source` and `license`."""
-
-    tensors: Mapping[str, Tensor]
-    about: Mapping[str, str]
+#: Tensors by name, and of pretrained ones `source` and `license`.
+Start = tuple[Mapping[str, Tensor], Mapping[str, str]]
 
 
 def starting_weights(settings: ModelSettings, height: int, width: int) -> Start | None:
@@ -44,7 +39,7 @@ def starting_weights(settings: ModelSettings, height: int, width: int) -> Start 
         return _default(settings.name, img_size(settings.name, height, width))
     beside = config_beside(settings.weights)
     about = beside.pretrained if isinstance(beside, ModelConfig) else {}
-    return Start(_read(settings.weights), about)
+    return _read(settings.weights), about
 
 
 def load_weights(network: nn.Module, settings: ModelSettings, given: Mapping[str, Tensor]) -> None:
@@ -188,7 +183,7 @@ def _default(name: str, size: tuple[int, int] | None) -> Start:
             f"{str(error).splitlines()[0]}",
             hint="get them elsewhere and set [model] weights = PATH, or weights = none",
         ) from error
-    return Start(tensors, {"source": source, "license": about.license or "unknown"})
+    return tensors, {"source": source, "license": about.license or "unknown"}
 
 
 def _packaged(package: str, sha256: str, names: Iterable[str]) -> tuple[Mapping[str, Tensor], str]:
