@@ -9,7 +9,6 @@ from mindtrace.errors import ConflictError, MindtraceError, UsageError
 from mindtrace.system import atomic_write
 
 _NEW_FILE = "mindtrace.ini"
-_CHECKED = ("check", "state", "found", "hint")
 
 app = group("Show, check and write configurations.")
 
@@ -71,14 +70,13 @@ def doctor(
     console = call.console
     checks = list(examine(settings, fix=fix))
     wrong = [check for check in checks if check.state == "wrong"]
+    rows = [asdict(check) for check in checks]
     if console.json:
-        rows = [asdict(check) for check in checks]
         console.document({"ok": not wrong, "checks": rows})
     else:
         # On a terminal hints stand below the table, which they would make too wide.
-        columns = _CHECKED[:3] if console.terminal else _CHECKED
-        rows_of = ((check.check, check.state, check.found, check.hint) for check in checks)
-        console.table(columns, [row[: len(columns)] for row in rows_of])
+        columns = [*rows[0]][: 3 if console.terminal else None]
+        console.table(columns, [[row[name] for name in columns] for row in rows])
         for check in checks:
             if console.terminal and check.hint and check.state != "ok":
                 console.line(f"{check.check}: {check.hint}")

@@ -21,12 +21,6 @@ _FINDING = ("finding", "split", "class_name", "path", "message")
 app = group("Check images before training.")
 
 
-# Without a callback a group of one verb would be that verb.
-@app.callback()
-def _group() -> None:
-    """Check images before training."""
-
-
 @command(app, "data check photos/", "data check labels.csv --labels")
 def check(
     call: Call,

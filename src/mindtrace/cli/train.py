@@ -155,14 +155,14 @@ def _show(console: Console, fields: Mapping[str, Any]) -> None:
     reference = None if version is None else f"{fields['model_name']}/{version}"
     console.result(fields, pairs, quiet=reference)
     if console.terminal and fields.get("classes") and not (console.quiet and reference):
-        _show_classes(console, fields["classes"])
+        weakest = sorted(fields["classes"], key=_recall)
+        shown = weakest if console.verbose else weakest[:_WEAKEST]
+        console.table([*shown[0]], [[*row.values()] for row in shown])
 
 
-def _show_classes(console: Console, scores: list[dict[str, Any]]) -> None:
-    """The classes with the lowest recall first; with -v all of them."""
-    weakest = sorted(scores, key=lambda score: 1.0 if score["recall"] is None else score["recall"])
-    shown = weakest if console.verbose else weakest[:_WEAKEST]
-    console.table(list(shown[0]), [list(row.values()) for row in shown])
+def _recall(score: Mapping[str, Any]) -> float:
+    """By which classes are ordered: one without test images comes last."""
+    return 1.0 if score["recall"] is None else float(score["recall"])
 
 
 def _shortened(name: str, value: Cell) -> Cell:
