@@ -19,13 +19,13 @@ COMMANDS = {
     "predict": ("predict", "predict digit.png", "predict photos/ --model flowers/2 --json"),
     "registry": ("registry",),
     "reproduce": ("train", "reproduce digits/1", "reproduce digits --tolerance 0.001"),
-    "serve": ("predict", "serve", "serve --model digits --port 8080"),
+    "serve": ("serve", "serve", "serve --model digits --port 8080"),
     "retrain": ("jobs", "retrain --base digits --follow", "retrain --config mnist.ini"),
     "jobs": ("jobs",),
     "worker": ("jobs", "worker", "worker --config server.ini"),
     "config": ("config",),
     "data": ("data",),
-    "doctor": ("config", "doctor", "doctor --json"),
+    "doctor": ("doctor", "doctor", "doctor --json"),
 }
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mindtrace import service
+from mindtrace import registry, service
 from mindtrace.cli.command import REF_OR_CHAMPION, Call, argument, command, flag, group, option
 from mindtrace.cli.completion import models, versions
 from mindtrace.cli.console import Cell, Console, Pair
@@ -219,7 +219,7 @@ def evaluate(call: Call, ref: str = REF) -> None:
     as evaluations/TEST_DIGEST.npz.
     """
     settings = call.reading(ref)
-    call.console.result(service.evaluation.evaluate(settings, ref))
+    call.console.result(registry.evaluation.evaluate(settings, ref))
 
 
 @command(app, "registry alias digits/2 staging", "registry alias digits staging --json")
@@ -229,7 +229,7 @@ def alias(
     name: str = argument("NAME", "The alias, such as staging; champion is set by promote."),
 ) -> None:
     """Give a version an alias, which leaves the version that had it."""
-    row = service.maintenance.set_alias(call.settings(), ref, name)
+    row = registry.maintenance.set_alias(call.settings(), ref, name)
     call.console.result({"model_name": row.name, "version": row.version, "alias": name})
 
 
@@ -239,7 +239,7 @@ def delete(call: Call, ref: str = REF) -> None:
 
     Its run, its metrics and the history stay.
     """
-    call.console.result(service.maintenance.delete(call.settings(), ref))
+    call.console.result(registry.maintenance.delete(call.settings(), ref))
 
 
 @command(app, "registry report digits", "registry report digits/2 report/")
@@ -260,7 +260,7 @@ def export(
     call: Call, ref: str = REF, folder: str = argument("DIR", "A new or empty folder.")
 ) -> None:
     """Write a version's bundle into a folder and check it."""
-    done = service.maintenance.export(call.reading(ref), ref, folder)
+    done = registry.maintenance.export(call.reading(ref), ref, folder)
     call.console.text(done, f"{done.folder}\n")
     call.console.next_step(f"mindtrace serve --model {shlex.quote(done.folder)}")
 
@@ -285,7 +285,7 @@ def verify(
         digest = "-" if one.bundle_digest is None else one.bundle_digest[:_DIGEST_SHOWN]
         return (one.subject, one.state, digest, "; ".join(one.faults))
 
-    maintenance = service.maintenance
+    maintenance = registry.maintenance
     checks = maintenance.verify_all(settings) if all_ else maintenance.verify(settings, ref)
     columns = ("subject", "state", "bundle_digest", "faults")
     maintenance.require_verified([*call.console.stream(checks, columns, cells)], named=not all_)
@@ -303,7 +303,7 @@ def gc(
     Versions with an alias or in the last ten entries of the history stay, and so do
     versions that mindtrace did not register. Runs and their metrics stay.
     """
-    removals = service.maintenance.gc(call.settings(), name, keep=keep, dry_run=dry_run)
+    removals = registry.maintenance.gc(call.settings(), name, keep=keep, dry_run=dry_run)
     columns = ("model_name", "version", "created_at", "removed")
     cells = operator.attrgetter(*columns)
     count = sum(1 for _ in call.console.stream(removals, columns, cells))

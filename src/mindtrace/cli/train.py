@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from mindtrace import service
+from mindtrace import registry, service
 from mindtrace.cli.command import ALLOW_LEAKAGE, PATH, REF_OR_CHAMPION, Call, flag, option, setting
 from mindtrace.cli.completion import models, networks, sources
 from mindtrace.cli.console import Cell, Console, Pair, flatten
@@ -135,7 +135,7 @@ def reproduce(
     """
     settings = call.reading(ref)
     service.train.prepare_process(settings)
-    train_again = service.reproduce.reproduce
+    train_again = registry.reproduce.reproduce
     with progress_of(call.console) as progress:
         outcome = train_again(settings, ref, tolerance=tolerance, progress=progress)
     pairs: list[Pair] = [(name, getattr(outcome, name)) for name in _REPRODUCED]

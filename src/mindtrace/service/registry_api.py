@@ -10,12 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from mindtrace import service
+from mindtrace import registry, service
 from mindtrace.config.sections import KNOWN, images_at
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.progress import EpochReport, Progress
-from mindtrace.registry import maintenance
-from mindtrace.service import promotion, registry
 from mindtrace.service.predict import LoadedModel, load_model
 
 if TYPE_CHECKING:
@@ -167,34 +165,36 @@ class Registry:
         """
         self.settings = settings or load_settings(config, sets=sets)
 
-    names = _method(registry.list_models)
-    list = _method(registry.list_versions)
-    show = _method(registry.show_version)
-    diff = _method(registry.diff)
-    compare = _method(promotion.compare)
-    promote = _method(promotion.promote)
-    rollback = _method(promotion.rollback)
-    history = _method(promotion.history)
-    export = _method(maintenance.export)
-    verify = _method(maintenance.verify)
+    names = _method(service.registry.list_models)
+    list = _method(service.registry.list_versions)
+    show = _method(service.registry.show_version)
+    diff = _method(service.registry.diff)
+    compare = _method(service.promotion.compare)
+    promote = _method(service.promotion.promote)
+    rollback = _method(service.promotion.rollback)
+    history = _method(service.promotion.history)
+    export = _method(registry.maintenance.export)
+    verify = _method(registry.maintenance.verify)
 
-    def verify_all(self) -> builtins.list[maintenance.Verification]:
+    def verify_all(self) -> builtins.list[registry.maintenance.Verification]:
         """Check every version of every model, and all aliases."""
-        return builtins.list(maintenance.verify_all(self.settings))
+        return [*registry.maintenance.verify_all(self.settings)]
 
     def gc(
         self, name: str | None = None, *, keep: int, dry_run: bool = False
-    ) -> builtins.list[maintenance.Removal]:
+    ) -> builtins.list[registry.maintenance.Removal]:
         """Delete all but the newest `keep` (1 or more) versions that nothing names."""
-        return builtins.list(maintenance.gc(self.settings, name, keep=keep, dry_run=dry_run))
+        return builtins.list(
+            registry.maintenance.gc(self.settings, name, keep=keep, dry_run=dry_run)
+        )
 
     def evaluate(self, ref: str) -> EvaluationOutcome:
         """Test a version on the test images of the settings; UsageError for other classes."""
-        return service.evaluation.evaluate(self.settings, ref)
+        return registry.evaluation.evaluate(self.settings, ref)
 
     def reproduce(self, ref: str | None = None, *, tolerance: float = 0.01) -> Reproduction:
         """Train a version again from its bundle; a verdict of DIVERGED is returned, not raised.
 
         ConfigError or DataError where it cannot be trained here.
         """
-        return service.reproduce.reproduce(self.settings, ref, tolerance=tolerance)
+        return registry.reproduce.reproduce(self.settings, ref, tolerance=tolerance)
