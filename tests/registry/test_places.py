@@ -30,11 +30,12 @@ def settings_of(root: Path | str, *sets: str) -> Settings:
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Every file and its digest; a database's -shm is no content."""
+    """Every file and its digest; a database's -shm and an empty -wal are no content."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.endswith("-shm")
+        if path.stat().st_size or not path.name.endswith("-wal")
     }
 
 
