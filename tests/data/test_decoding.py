@@ -37,8 +37,8 @@ def decoded(
     """Images and digests."""
     images = np.empty((len(paths), spec.channels, spec.height, spec.width), np.uint8)
     digests = np.empty((len(paths), 32), np.uint8)
-    grey = inspect(paths)["grey"].tolist()
-    decode_files(paths, grey, spec, images, digests, lambda done: None, Accepted(), threads=threads)
+    work = (paths, inspect(paths), spec, images, digests, lambda done: None, Accepted())
+    decode_files(*work, threads=threads)
     return images, digests
 
 

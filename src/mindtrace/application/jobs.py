@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,7 @@ from mindtrace.application import bodies
 from mindtrace.application.problems import Problem, log
 from mindtrace.application.schemas import EXAMPLE_INI, Job, Page, problems
 from mindtrace.errors import MindtraceError
-from mindtrace.jobs.job import END, JOB_ID, KEY, is_key
+from mindtrace.jobs.job import END, JOB_ID, KEY
 from mindtrace.service import jobs as service
 from mindtrace.service.retrain_request import OPTIONS, RetrainRequest, json_schema
 
@@ -82,7 +83,7 @@ async def retrain(request: Request) -> JSONResponse:
     """Queue a training; the body is laid over the server's own configuration."""
     asked = await _read_request(request)
     key = request.headers.get("idempotency-key")
-    if key is not None and not is_key(key):
+    if key is not None and not re.fullmatch(KEY, key):
         raise Problem(400, "Idempotency-Key must be 1 to 255 visible ASCII characters")
     settings = request.app.state.settings
     job = await run_in_threadpool(service.submit, settings, asked, idempotency_key=key)

@@ -21,11 +21,7 @@ EXAMPLE_IMAGE = (
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp")
 MAX_IMAGES = 1024
 EXAMPLE_INI = "[data]\nsource = digits\n\n[train]\nmax_epochs = 1\n"
-
-
 _ONE_LINE = r"^[^\x00-\x1f\x7f]+$"
-
-
 Item = TypeVar("Item")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -28,7 +29,7 @@ from mindtrace.cli.command import (
 from mindtrace.cli.console import DONE, Cell, Console, Pair, flatten
 from mindtrace.cli.progress import progress_of
 from mindtrace.errors import InterruptedByUser, TrainingError, UsageError, VerdictError
-from mindtrace.jobs.job import ENDED, is_key
+from mindtrace.jobs.job import ENDED, KEY
 from mindtrace.progress import EpochReport, Progress
 from mindtrace.system import interruptible, stop_signals
 
@@ -79,7 +80,7 @@ def retrain(
         raise UsageError("--warm-start needs --base", hint="--base NAME")
     from mindtrace.service.retrain_request import RetrainRequest
 
-    if key is not None and not is_key(key):
+    if key is not None and not re.fullmatch(KEY, key):
         raise UsageError("--key must be 1 to 255 visible ASCII characters, without blanks")
     read = RetrainRequest.from_settings if url is None else RetrainRequest.for_server
     flags = {"warm_start": warm_start, "force": force, "allow_leakage": allow_leakage}

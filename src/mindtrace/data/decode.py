@@ -54,6 +54,7 @@ _NO_DIGEST = (np.zeros(32, np.uint8), np.zeros(HASHES, np.uint64))
 
 # Files that a thread decodes before it takes others.
 _BLOCK = 4
+_SMALL = 128 * 128  # pixels
 
 Report = Callable[[int], None]  # receives how many files are done
 
@@ -105,7 +106,7 @@ def headers_of(paths: Sequence[str], report: Report, accepted: preprocess.Accept
 
 def decode_files(
     paths: Sequence[str],
-    grey: Sequence[bool],
+    facts: NDArray[Any],
     spec: preprocess.ImageSpec,
     images: NDArray[np.uint8],
     digests: NDArray[np.uint8],
@@ -116,16 +117,26 @@ def decode_files(
 ) -> None:
     """Fill `images`, (n, channels, height, width), and `digests`, (n, 32): of the originals."""
 
+    same_size = (facts["height"] == spec.height) & (facts["width"] == spec.width)
+    fits = same_size & (facts["grey"] == (spec.mode == "L"))
+
     def decode(place: int) -> None:
-        own_mode: preprocess.Mode = "L" if grey[place] else "RGB"
         data = Path(paths[place]).read_bytes()
-        image = preprocess.open_pixels(data, own_mode, *accepted)
-        digests[place] = np.frombuffer(preprocess.image_digest(np.asarray(image)), np.uint8)
-        if spec.mode != own_mode:
-            image = preprocess.open_pixels(data, spec.mode, *accepted)
-        pixels = np.asarray(preprocess.resized(image, spec))
+        if fits[place]:
+            pixels = own = preprocess.decode(data, spec, *accepted)
+        else:
+            own_mode: preprocess.Mode = "L" if facts["grey"][place] else "RGB"
+            image = preprocess.open_pixels(data, own_mode, *accepted)
+            own = np.asarray(image)
+            if spec.mode != own_mode:
+                image = preprocess.open_pixels(data, spec.mode, *accepted)
+            pixels = np.asarray(preprocess.resized(image, spec))
+        digests[place] = np.frombuffer(preprocess.image_digest(own), np.uint8)
         images[place] = pixels if spec.mode == "L" else pixels.transpose(2, 0, 1)
 
+    # Of small images most is Python's own work, which two threads do more slowly than one.
+    if (facts["height"] * facts["width"].astype(float)).mean() < _SMALL:
+        threads = threads or 1
     _for_each(decode, paths, report, threads)
 
 
@@ -134,7 +145,8 @@ def _for_each(
 ) -> None:
     """Call `work` with the number of each path, in `threads`; None or 0 for all cores."""
     # Threads do: Pillow and hashlib leave the interpreter lock while they work on pixels.
-    parts = [range(at, min(at + _BLOCK, len(paths))) for at in range(0, len(paths), _BLOCK)]
+    size = 16 * _BLOCK if threads == 1 else _BLOCK
+    parts = [range(at, min(at + size, len(paths))) for at in range(0, len(paths), size)]
 
     def some(part: range) -> range:
         for place in part:

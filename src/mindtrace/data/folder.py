@@ -178,7 +178,7 @@ def _decode(
     images = decode.new_array(into and into / "images.npy", shape)
     digests = decode.new_array(into and into / "digests.npy", (count, 32))
     report = decode.reporter(data.progress, f"decoding {count:,} images", count)
-    work = (paths, grey.tolist(), stored, images, digests, report, data.accepted)
+    work = (paths, facts, stored, images, digests, report, data.accepted)
     decode.decode_files(*work, threads=data.num_workers)
     division = divide(data, listing, listing.images, labels, digests)
     order = torch.cat([division.parts[stage] for stage in STAGES]).numpy()

@@ -131,11 +131,6 @@ def is_job_id(text: str) -> bool:
     return re.fullmatch(JOB_ID, text) is not None
 
 
-def is_key(text: str) -> bool:
-    """Whether `text` can be a client's key for a job."""
-    return re.fullmatch(KEY, text) is not None
-
-
 def iso_time(time: datetime) -> str:
     """ISO 8601, in milliseconds."""
     return time.isoformat(timespec="milliseconds")
