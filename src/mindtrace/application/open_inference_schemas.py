@@ -10,6 +10,12 @@ from mindtrace.application import schemas
 JSON_LENGTH = "Inference-Header-Content-Length"
 BINARY = "application/octet-stream"
 Kind = Literal["BYTES", "FP32", "INT64"]
+INPUTS: dict[str, Kind] = {"image": "BYTES", "input": "FP32"}
+OUTPUTS: dict[Literal["probabilities", "label", "class_name"], Kind] = {
+    "probabilities": "FP32",
+    "label": "INT64",
+    "class_name": "BYTES",
+}
 
 
 class Metadata(schemas.Shape):
@@ -71,8 +77,20 @@ class IndexEntry(schemas.Shape):
     reason: str
 
 
-_Rows = Annotated[int, Field(ge=1, le=schemas.MAX_IMAGES)]
+class _Known(schemas.Shape):
+    """The parameters that mean something here; others are passed over."""
 
+    model_config = ConfigDict(strict=True)
+    binary_data_size: int | None = None
+    binary_data: bool | None = None
+    binary_data_output: bool = False
+    # They would change the answer, and are not offered: to leave them out would be a guess.
+    classification: None = None
+    shared_memory_region: None = None
+
+
+_Parameters = Annotated[_Known, WithJsonSchema({"type": "object"})]
+_Rows = Annotated[int, Field(ge=1, le=schemas.MAX_IMAGES)]
 
 # Binary data stands behind the JSON, in place of `data`.
 _DATA_REQUIRED: JsonDict = {"required": ["name", "datatype", "shape", "data"]}
@@ -90,7 +108,7 @@ class ImageInput(schemas.Strict):
     datatype: Literal["BYTES"]
     shape: list[_Rows] = Field(min_length=1, max_length=2, description="[n] or [n, 1]")
     data: Annotated[list[Any] | None, WithJsonSchema(_IMAGES)] = None
-    parameters: dict[str, Any] = Field(default={})
+    parameters: _Parameters = Field(default_factory=_Known)
 
 
 class PixelInput(schemas.Strict):
@@ -101,7 +119,7 @@ class PixelInput(schemas.Strict):
     datatype: Literal["FP32"]
     shape: list[Annotated[int, Field(ge=1)]] = Field(min_length=4, max_length=4)
     data: Annotated[list[Any] | None, WithJsonSchema(_NUMBERS)] = None
-    parameters: dict[str, Any] = Field(default={})
+    parameters: _Parameters = Field(default_factory=_Known)
 
 
 _Input = Annotated[ImageInput | PixelInput, Field(discriminator="name")]
@@ -111,7 +129,7 @@ class WantedOutput(schemas.Strict):
     """One of the outputs."""
 
     name: Literal["probabilities", "label", "class_name"]
-    parameters: dict[str, Any] = Field(default={}, examples=[{"binary_data": False}])
+    parameters: _Parameters = Field(default_factory=_Known, examples=[{"binary_data": False}])
 
 
 class InferBody(schemas.Strict):
@@ -120,7 +138,9 @@ class InferBody(schemas.Strict):
     id: str | None = Field(default=None, description="echoed")
     inputs: list[_Input] = Field(min_length=1, max_length=1)
     outputs: list[WantedOutput] | None = Field(default=None, description="all, if left out")
-    parameters: dict[str, Any] = Field(default={}, examples=[{"binary_data_output": False}])
+    parameters: _Parameters = Field(
+        default_factory=_Known, examples=[{"binary_data_output": False}]
+    )
 
 
 class OutputTensor(schemas.Shape):
