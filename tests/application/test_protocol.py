@@ -462,41 +462,18 @@ def test_websockets_are_refused(wire: Wire, capfd: pytest.CaptureFixture[str]) -
     assert capfd.readouterr().err == ""
 
 
-def test_who_asks_for_http2_is_answered_in_ours(lines: Lines) -> None:
+def test_who_asks_for_http2_is_answered_in_ours(wire: Wire) -> None:
     upgrade = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEA")
-    length, chunks = "Content-Length: 3", CHUNKED
-    wire = lines.open()
-    text = b"".join(
-        (
-            wire.text("GET /echo/0", *upgrade),
-            wire.text("POST /echo/1", TYPE, *upgrade, length) + b"abc",
-            wire.text("POST /echo/2", *upgrade, TYPE, chunks),
-            b"2\r\nab\r\n0\r\n\r\n" + wire.text("GET /echo/3"),
-        )
-    )
-    for size in (len(text), 7):
-        for start in range(0, len(text), size):
-            wire.send(text[start : start + size])
-        for number, body in enumerate((0, 3, 2, 0)):
-            answer = wire.answer()
-            assert answer.body.startswith(b"/echo/%d %d " % (number, body))
-            assert b"h2c" not in answer.body
-            assert "connection" not in answer.headers
-
-
-def test_limits_hold_for_requests_that_ask_for_http2(lines: Lines) -> None:
-    upgrade = ("Connection: Upgrade", "Upgrade: h2c", TYPE)
-    lines.open().request("POST /echo", *upgrade, f"X: {'x' * 3000}").refusal(431)
-    wire = lines.open().request("POST /echo", *upgrade, CHUNKED)
-    assert wire.send(CHUNK * 65).answer().status == 413
-    wire = lines.open().request("POST /echo", *upgrade, "Content-Length: 3", body=b"ab")
-    assert "body" in wire.refusal(408)["detail"]
-    wire = lines.open()
-    wire.send(wire.text("GET /echo", *upgrade) * (10 * MAX_PIPELINED))
-    for _ in range(MAX_PIPELINED + 1):
-        assert wire.answer().status == 200
-    wire.refusal(400)
-    lines.open().request("CONNECT a:1").refusal(400)
+    for line, body, size in (
+        (("GET /echo",), b"", 0),
+        (("POST /echo", TYPE, "Content-Length: 3"), b"abc", 3),
+        (("POST /echo", TYPE, CHUNKED), b"2\r\nab\r\n0\r\n\r\n", 2),
+    ):
+        answer = wire.request(*line, *upgrade, body=body).answer()
+        assert answer.body.startswith(b"/echo %d " % size)
+        assert b"h2c" not in answer.body
+        assert "connection" not in answer.headers
+    wire.request("CONNECT a:1").refusal(400)
 
 
 def test_a_client_that_asks_before_it_sends(wire: Wire) -> None:

@@ -22,8 +22,7 @@ import json, os, pathlib, pickle, signal, sys, threading, time
 
 FOLDER = pathlib.Path({folder!r})
 (FOLDER / f"pid-{{os.getpid()}}").touch()
-later = (FOLDER / "later").exists() and len(list(FOLDER.glob("pid-*"))) > 1
-if later or (FOLDER / "fail").exists():
+if (FOLDER / "fail").exists():
     failure = {{"type": "NotFoundError", "message": "no version 'a/3'", "hint": "a/1"}}
     os.write(1, json.dumps(failure).encode())
     sys.exit(3)
@@ -95,16 +94,14 @@ def test_a_life_in_peace(tmp_path: Path) -> None:
     ("flag", "says"),
     [
         ("fail", "NotFoundError: no version 'a/3'\n"),
-        ("later", "NotFoundError: the workers could not start: no version 'a/3'\n"),
         ("crash", "MindtraceError: a worker could not start: it ended with code 7\n"),
     ],
 )
 def test_what_fails_at_first_is_told_once(tmp_path: Path, flag: str, says: str) -> None:
-    """`later`: the first worker serves, and those after it cannot."""
     with running(tmp_path, flag) as process:
         out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, out, err) == (1, "ready\n" * (flag == "later"), says)
-    assert len(pids(tmp_path, 1)) == (2 if flag == "later" else 1)
+    assert (process.returncode, out, err) == (1, "", says)
+    assert len(pids(tmp_path, 1)) == 1
 
 
 def test_one_that_dies_is_replaced(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from mindtrace.application.metrics import OTHER, Metrics
-from mindtrace.application.problems import Problem, body_too_long, log
+from mindtrace.application.problems import Problem, log
 from mindtrace.application.served_model import ServedModel
 from mindtrace.config.sections import ServeSettings
 
@@ -28,6 +28,7 @@ _REAP_EVERY = 0.5  # seconds
 # Raised by uvicorn and here for a bad head; a missing path is an AttributeError.
 _EXPECTED = (Problem, httptools.HttpParserError, UnicodeError, AttributeError)
 _CLOSE = {"Connection": "close"}
+_H2C = b"\r\nUpgrade: h2c"
 
 
 class ConnectionReaper:
@@ -78,7 +79,6 @@ class Protocol(HttpToolsProtocol):
         self._piece, self._progress = 0, False
         self._unparsed = 0  # bytes of pieces without progress: heads, trailers, chunk extensions
         self._head_within_piece = False
-        self._body = 0
 
     @property
     def busy(self) -> bool:
@@ -105,11 +105,16 @@ class Protocol(HttpToolsProtocol):
         if self.stage == IDLE:
             # Empty lines before a request count as its head, so that they are limited too.
             self.stage, self.deadline, self._unparsed = HEAD, None, 0
+            if _H2C in data:
+                # Java's client offers HTTP/2 by default, and the parser would skip its body.
+                # RFC 9110, 7.8 lets a server ignore Upgrade.
+                head, end, rest = data.partition(b"\r\n\r\n")
+                data = head.replace(_H2C, b"") + end + rest
         elif self.stage == CLOSING:
             return
         self._piece, self._progress = len(data), False
         try:
-            self._parse(data)
+            self.parser.feed_data(data)
         except httptools.HttpParserError as error:
             cause = error.__context__  # what a callback has raised
             if cause is not None and not isinstance(cause, _EXPECTED):
@@ -121,20 +126,6 @@ class Protocol(HttpToolsProtocol):
             self._unparsed = 0 if self._progress else self._unparsed + self._piece
             if self._unparsed > self.limits.max_header:
                 self.refuse(self._head_too_long())
-
-    def _parse(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-            return
-        except httptools.HttpParserUpgrade as upgrade:
-            rest = data[upgrade.args[0] :]
-        # The parser has skipped the body of a request for h2c, which Java's client sends by
-        # default. RFC 9110, 7.8 lets a server ignore Upgrade: parse the request without it.
-        head = b"%s %s HTTP/" % (self.parser.get_method(), self.url)
-        lines = [head + self.parser.get_http_version().encode()]
-        lines += [b"%s: %s" % pair for pair in self.headers if pair[0] != b"upgrade"]
-        self.parser = httptools.HttpRequestParser(self)
-        self._parse(b"\r\n".join((*lines, b"", rest)))
 
     def on_message_begin(self) -> None:
         if self.stage != HEAD:
@@ -152,33 +143,24 @@ class Protocol(HttpToolsProtocol):
             if size > self.limits.max_header:
                 raise self._head_too_long()
         if self.parser.should_upgrade():
-            other = dict(self.headers).get(b"upgrade", b"").strip().lower()
-            if other == b"websocket" or self.parser.get_method() == b"CONNECT":
-                detail = "this server speaks HTTP/1.1 only: no WebSocket or CONNECT"
-                hint = "send the request without Upgrade"
-                raise Problem(400, detail, hint=hint, headers=_CLOSE, kind="upgrade")
-            return  # `_parse` begins again
+            detail = "this server speaks HTTP/1.1 only: no WebSocket or CONNECT"
+            hint = "send the request without Upgrade"
+            raise Problem(400, detail, hint=hint, headers=_CLOSE, kind="upgrade")
         super().on_headers_complete()
         # Trailers would be added to the headers of this request, which are checked already.
         self.headers = []
         self.stage, self.deadline = BODY, None
-        self._unparsed, self._progress, self._body = 0, True, 0
+        self._unparsed, self._progress = 0, True
         if self.reaper.served.draining:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._unparsed, self._progress = 0, True
-        self._body += len(body)
-        retrains = self.cycle.scope["path"].startswith("/retrain")
-        limit = self.limits.max_retrain_body if retrains else self.limits.max_body
-        if self._body > limit:
-            raise body_too_long(limit)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if not self.parser.should_upgrade():
-            self.stage, self.deadline = IDLE, None
-            super().on_message_complete()
+        self.stage, self.deadline = IDLE, None
+        super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
-import math
 import os
 import resource
 import socket
@@ -16,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
 # Seconds between "not ready" and the end of accepting, for load balancers to notice. Every
 # answer in between is the last one on its connection.
 READINESS_DELAY = 0.5
-_LAST_REQUESTS = 0.1  # seconds for the requests of the last connections to arrive
+_LAST_CONNECTIONS = 0.1  # seconds for those in the kernel's queue, and for their requests
 _FOR_REQUESTS = 0.9  # of the drain timeout; the rest is for closing threads and files
 SAME_SIGNAL = 0.5  # seconds in which a second signal is the first one, sent twice
 _OTHER_FILES = 256  # that are open beside connections: libraries, stores, uploads
@@ -122,7 +120,6 @@ class Server(uvicorn.Server):
         from mindtrace.application.protocol import ConnectionReaper, Protocol
 
         _log_to_stderr()
-        drain_timeout = application.state.settings.serve.drain_timeout
         config = uvicorn.Config(
             application,
             http=functools.partial(Protocol, ConnectionReaper(application.state)),  # type: ignore[arg-type]
@@ -133,12 +130,11 @@ class Server(uvicorn.Server):
             # Nobody in front of us is trusted to say who is calling.
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=math.ceil(drain_timeout),
         )
         super().__init__(config)
         self.cut_short_by: int | None = None
         self._served = application.state.served
-        self._drain_timeout = drain_timeout
+        self._drain_timeout = application.state.settings.serve.drain_timeout
         # Given by workers of a supervisor, who decides about a second signal.
         self._on_start = on_start
         self._signalled_at = float("inf")
@@ -153,6 +149,7 @@ class Server(uvicorn.Server):
         elif self._on_start is None and now > self._signalled_at + SAME_SIGNAL:
             self.cut_short_by = sig
             self.should_exit = self.force_exit = True
+            _exit_after(1.0, 128 + sig)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         # A busy uvloop accepts one connection from each listener in a turn: with one listener
@@ -180,46 +177,13 @@ class Server(uvicorn.Server):
             _exit_after(self._signalled_at + self._drain_timeout - now, 0)
         self._signalled_at = min(self._signalled_at, now)
         self._served.draining = True
-        await self._stop_listening(sockets or [])
-        state = self.server_state
-        for one in list(state.connections):
-            one.shutdown()
-        until = self._signalled_at + self._drain_timeout * _FOR_REQUESTS
-        while (state.connections or state.tasks) and not self.force_exit:
-            if time.monotonic() >= until:
-                log.error("%d requests did not end in time", len(state.tasks))
-                break
-            await asyncio.sleep(0.02)
-        for one in list(state.connections):
-            one.transport.abort()
-        if self.cut_short_by is not None:
-            _exit_after(1.0, 128 + self.cut_short_by)
-        else:
-            await self.lifespan.shutdown()
-
-    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
-        """Accept what the kernel has accepted already: closing would reset these connections."""
-        for server in self.servers:
-            server.close()
+        # Closing would reset the connections in the queue: nobody more enters it, and it empties.
         for listener in self._listeners:
-            listener.close()
-        loop = asyncio.get_running_loop()
-        create: Any = functools.partial(
-            self.config.http_protocol_class,  # type: ignore[call-arg]
-            config=self.config,
-            server_state=self.server_state,
-            app_state=self.lifespan.state,
-        )
-        for listener in sockets:
-            if self._on_start is None:
-                listener.listen(0)  # nobody more enters the queue
-            # Clients that return at once must not keep it here for the whole drain.
-            until = time.monotonic() + self._drain_timeout / 4
-            with contextlib.suppress(BlockingIOError):
-                while time.monotonic() < until:
-                    await loop.connect_accepted_socket(create, listener.accept()[0])
-            listener.close()
-        await asyncio.sleep(_LAST_REQUESTS)
+            listener.listen(0)
+        await asyncio.sleep(_LAST_CONNECTIONS)
+        until = self._signalled_at + self._drain_timeout * _FOR_REQUESTS
+        self.config.timeout_graceful_shutdown = max(0.0, until - time.monotonic())
+        await super().shutdown([*self._listeners, *(sockets or [])])
 
 
 def _exit_after(seconds: float, code: int) -> None:

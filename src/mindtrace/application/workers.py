@@ -19,7 +19,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from mindtrace import errors
 from mindtrace.application.problems import log
-from mindtrace.application.serve import READINESS_DELAY, SAME_SIGNAL, Server
+from mindtrace.application.serve import SAME_SIGNAL, Server
 from mindtrace.config.settings import Settings
 from mindtrace.jobs.process import when_parent_ends
 from mindtrace.system import last_json, stop_signals
@@ -27,7 +27,7 @@ from mindtrace.system import last_json, stop_signals
 _SERVES = b"serves\n"  # what a worker reports
 _OF_TERMINALS = (signal.SIGINT, signal.SIGHUP)
 _TICK = 0.2  # seconds between two looks of the supervisor
-_LONGEST_PAUSE = 10.0  # seconds
+_PAUSE = 1.0  # seconds until a worker that could not start is started again
 _WORKER = "from mindtrace.application.workers import serve_as_worker; serve_as_worker()"
 
 
@@ -62,17 +62,16 @@ class Worker:
         self.process.kill()
         self.process.communicate()
 
-    def failure(self, prefix: str) -> errors.MindtraceError:
+    def failure(self) -> errors.MindtraceError:
         """Why it could not start: the error that it met, with its own class."""
         failure = last_json(self._reported)
         if not failure:
             how = _how_it_ended(self.process.returncode)
-            return errors.MindtraceError(f"{prefix or 'a worker could not start'}: it {how}")
+            return errors.MindtraceError(f"a worker could not start: it {how}")
         kind = getattr(errors, failure["type"], errors.MindtraceError)
         # Each class has a constructor of its own.
         error: errors.MindtraceError = kind.__new__(kind)
-        message = f"{prefix}: {failure['message']}" if prefix else failure["message"]
-        errors.MindtraceError.__init__(error, message, hint=failure["hint"])
+        errors.MindtraceError.__init__(error, failure["message"], hint=failure["hint"])
         return error
 
 
@@ -121,8 +120,7 @@ class Supervisor:
         self._arguments = {"settings": settings, **arguments}  # of `load_app`
         self._workers: list[Worker] = []
         self._signals: list[tuple[int, float]] = []
-        self._serving = self._complete = False  # the first worker serves; all have served
-        self._pause = 0.0  # seconds before a worker that cannot start is started again
+        self._serving = False  # the first worker does
         self._start_at = 0.0
 
     def run(self, ready: Callable[[], object]) -> None:
@@ -136,7 +134,6 @@ class Supervisor:
                 self._watch(ready)
             self._drain()
         finally:
-            self._listener.close()  # workers may end before `_drain` closes it
             for worker in self._workers:
                 worker.close()
 
@@ -153,16 +150,14 @@ class Supervisor:
         if self._serving and time.monotonic() >= self._start_at:
             while len(self._workers) < self._settings.workers:
                 self._workers.append(Worker(self._listener, self._arguments))
-        if sum(worker.serves for worker in self._workers) == self._settings.workers:
-            self._complete, self._pause = True, 0.0
 
     def _replace(self, worker: Worker) -> None:
         """Forget a worker that has died; `_watch` starts another one."""
         self._workers.remove(worker)
         worker.read()
         worker.close()
-        if not worker.serves and not (self._complete and self._workers):
-            raise worker.failure("the workers could not start" if self._serving else "")
+        if not worker.serves and not self._workers:
+            raise worker.failure()
         how = _how_it_ended(worker.process.returncode)
         log.error("worker %s %s; another one takes its place", worker.process.pid, how)
         # What it has counted stays in GET /metrics; its gauges go.
@@ -171,25 +166,20 @@ class Supervisor:
         pid = worker.process.pid
         mark_process_dead(pid, self._arguments["shared"])  # type: ignore[no-untyped-call]
         if not worker.serves:
-            log.error("%s", worker.failure("").message)
-            self._pause = min(_LONGEST_PAUSE, 2 * self._pause or 0.5)
-            self._start_at = time.monotonic() + self._pause
+            log.error("%s", worker.failure().message)
+            self._start_at = time.monotonic() + _PAUSE
 
     def _drain(self) -> None:
         since = self._signals[0][1]
         timeout = self._settings.drain_timeout
-        accept_until = since + min(READINESS_DELAY, timeout / 4)
+        # Or clients would wait in a queue that nobody reads once the workers have closed theirs.
+        self._listener.close()
         for worker in self._workers:
             worker.process.terminate()
         while alive := [worker for worker in self._workers if worker.process.poll() is None]:
             later = [signum for signum, at in self._signals if at > since + SAME_SIGNAL]
             if later:
                 raise errors.InterruptedByUser(later[0])
-            if self._listener.fileno() >= 0 and time.monotonic() >= accept_until:
-                # Workers accept until the queue is empty: clients that return at once would
-                # fill it for ever. Closed here, or clients would wait in a queue that nobody reads.
-                self._listener.listen(0)
-                self._listener.close()
             if time.monotonic() >= since + timeout:
                 log.error("%d workers did not end within %g s", len(alive), timeout)
                 return
