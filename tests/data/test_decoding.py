@@ -63,6 +63,30 @@ def test_threads_give_what_one_gives(paths: list[str]) -> None:
     assert np.array_equal(here[1][20:], digests), "digests are of the images as they came"
 
 
+def test_pngs_that_begin_alike_are_told_apart(tmp_path: Path) -> None:
+    """The first chunk says nothing of transparency, of a rotation or of further frames."""
+    image, frames = Image.new("L", (5, 7), 9), [Image.new("L", (5, 7), 3)]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, options in {
+        "keyed": {"transparency": 9},
+        "moving": {"save_all": True, "append_images": frames},
+        "plain": {},
+        "turned": {"exif": exif},
+    }.items():
+        image.save(tmp_path / f"{name}.png", **options)
+    paths = sorted(str(path) for path in tmp_path.iterdir())
+    assert len({Path(path).read_bytes()[:33] for path in paths}) == 1
+    facts = inspect([*paths, *paths, *paths[::-1]])
+    for name, flags in {
+        "transparent": [True, False, False, False],
+        "animated": [False, True, False, False],
+        "rotated": [False, False, False, True],
+        "grey": [False, True, True, True],
+    }.items():
+        assert facts[name].tolist() == flags * 2 + flags[::-1], name
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_file_that_cannot_be_read_is_named(paths: list[str], threads: int) -> None:
     broken = Path(paths[70])

@@ -95,10 +95,17 @@ def examine_files(
 
 def headers_of(paths: Sequence[str], report: Report, accepted: preprocess.Accepted) -> NDArray[Any]:
     """The `FACTS` of image files without digests; ImageError for one that cannot be read."""
-    facts = np.zeros(len(paths), FACTS)
+    facts, known = np.zeros(len(paths), FACTS), dict[bytes, tuple[Any, ...]]()
 
     def read(place: int) -> None:
-        facts[place] = (*_header(paths[place], accepted), *_NO_DIGEST, b"")
+        with open(paths[place], "rb") as file:  # noqa: PTH123 - 70,000 times
+            start = file.read(41)
+        # With nothing before a PNG's pixels, its header is its first chunk and nothing else.
+        key = start[:33] + start[37:]
+        header = known.get(key) if key[12:16] + key[33:] == b"IHDRIDAT" else None
+        if header is None:
+            header = known[key] = _header(paths[place], accepted)
+        facts[place] = (*header, *_NO_DIGEST, b"")
 
     _for_each(read, paths, report, threads=1)  # Python's own work, almost all of it
     return facts
