@@ -57,11 +57,10 @@ def test_the_dialect(text: str, values: dict[str, str]) -> None:
         ("[]", 1, "[]: a section is written [name]"),
         ("[a] b", 1, "[a] b: a section is written [name]"),
         ("[a]\nk = 1\nk = 2", 3, "[a] k: given twice, first in line 2; keep one"),
-        ("[a]\n[b]\n[a]", 3, "[a]: section given twice, first in line 1; put both together"),
         # a pattern for the whole line would take quadratic time
         (f"[a]\nx{' ' * 1_000_000}y", 2, "not a line of an INI"),
     ],
-    ids=range(9),
+    ids=range(8),
 )
 def test_a_broken_line_is_one_fault_with_its_line(text: str, line: int, words: str) -> None:
     (fault,) = read(text).faults
@@ -93,7 +92,7 @@ LINES = st.lists(
 @given(LINES)
 def test_the_standard_library_reads_the_same(lines: list[str]) -> None:
     text = "\n".join(lines)
-    standard = configparser.RawConfigParser(default_section="\0", interpolation=None)
+    standard = configparser.RawConfigParser(default_section="\0", interpolation=None, strict=False)
     standard.optionxform = str  # type: ignore[assignment, method-assign]
     layer = read(text)
     try:
@@ -102,7 +101,9 @@ def test_the_standard_library_reads_the_same(lines: list[str]) -> None:
         assert layer.faults
     else:
         expected = {name: dict(standard.items(name)) for name in standard.sections()}
-        assert (texts(layer), layer.faults) == (expected, [])
+        twice = [fault for fault in layer.faults if "given twice" in fault.message]
+        assert twice == layer.faults
+        assert twice or texts(layer) == expected
 
 
 @given(st.text())

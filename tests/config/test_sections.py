@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
-from itertools import chain
 
 import pytest
 
 from mindtrace.config.schema import allowed
-from mindtrace.config.sections import KEYS, KNOWN, PUBLISHED, SECTIONS, default_texts
+from mindtrace.config.sections import KEYS, PUBLISHED, SECTIONS, SYNONYMS, default_texts
 from mindtrace.config.settings import Settings, load_settings, template_ini
 
 HEAVY = {"asyncio", "configparser", "fastapi", "logging", "mlflow", "numpy", "PIL", "subprocess"}
@@ -21,18 +20,7 @@ def test_settings_have_a_field_for_each_section_and_a_request_names_keys() -> No
     fields = [field.name for field in dataclasses.fields(Settings)]
     assert fields == ["dirs", *list(SECTIONS)[1:], "origins"]
     assert KEYS.keys() > PUBLISHED
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        *([*keys, *chain(*keys.values())] for keys in KNOWN.values()),
-        [*SECTIONS, *chain(*(section.synonyms.split() for section in SECTIONS.values()))],
-    ],
-    ids=[*KNOWN, "sections"],
-)
-def test_a_synonym_means_one_thing(words: list[str]) -> None:
-    assert len({word.lower() for word in words}) == len(words)
+    assert KEYS.keys() > {*SYNONYMS.values()}
 
 
 def test_everything_is_described_and_defaults_are_what_their_texts_mean() -> None:
@@ -46,7 +34,7 @@ def test_everything_is_described_and_defaults_are_what_their_texts_mean() -> Non
 
 
 def test_the_template_holds_every_key_with_its_default() -> None:
-    names = {name for keys in KNOWN.values() for name in keys}
+    names = {name for _, name in KEYS}
     lines = [
         line[1:] if line.startswith("#") and line[1:].partition(" ")[0] in names else line
         for line in template_ini().splitlines()

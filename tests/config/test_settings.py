@@ -35,29 +35,14 @@ def test_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings(environ={})
     root = Path("/home/me/.cache/mindtrace")
     assert values(settings.dirs) == (root, root / "data", root / "checkpoints")
-    assert values(settings.data) == (
-        *("mnist", None, None, 64, 0, None, 0.2, 0, None, None),
-        *(
-            ("png", "jpeg", "webp", "avif", "tiff", "bmp", "gif", "heic"),
-            100_000_000,
-            "auto",
-            "none",
-        ),
-    )
-    assert values(settings.model) == ("mlp", 100, 0.2, "auto", False)
-    assert values(settings.train) == (
-        *(10, 1e-3, "constant", "val_acc", "none", 0.0, 0.0, 0.01, "none"),
-        *(None, 0, None),
-    )
-    assert settings.registry.model_name is None
     assert settings.registry.tracking_uri == f"sqlite:///{root}/mlflow.db"
-    assert values(settings.serve) == (
-        *("127.0.0.1", 8000, 1, None, ()),
-        *(16 * 2**20, 256 * 2**10, 16 * 2**10, ("png", "jpeg", "webp"), 25_000_000, 1024, 64),
-        *(10.0, 30.0, 10.0, 30.0, False),
-    )
+    data, train, serve = settings.data, settings.train, settings.serve
+    assert (data.source, data.batch_size, data.test_fraction) == ("mnist", 64, 0.2)
+    assert (data.max_pixels, serve.max_pixels) == (100_000_000, 25_000_000)
+    assert (train.max_epochs, train.lr, train.monitor) == (10, 1e-3, "val_acc")
+    assert (serve.host, serve.port, serve.max_body) == ("127.0.0.1", 8000, 16 * 2**20)
+    assert (serve.max_connections, serve.queue, serve.drain_timeout) == (1024, 64, 30.0)
     assert values(settings.jobs) == (None, "never", 8)
-    assert values(settings.compute) == ("auto", "auto", None, False)
 
 
 def test_texts_become_values() -> None:
@@ -256,10 +241,6 @@ def test_the_environment_in_any_case(name: str) -> None:
     settings = load(environ={name: "1", "dir_paths__root": "/r", **others})
     assert (settings.train.lr, settings.dirs.root) == (1, Path("/r"))
     assert origin(settings, "train", "lr") == f"environment {name}"
-    again = {"TRAIN__LR": "1", "train__lr": "1"}
-    assert load(environ=again).train.lr == 1
-    with pytest.raises(ConfigError, match="also given by environment TRAIN__LR"):
-        load(environ=again | {"train__lr": "2"})
 
 
 def test_sets_in_any_case_and_the_last_one_counts() -> None:
@@ -286,7 +267,7 @@ def test_a_replaced_value_obeys_the_schema_and_says_so() -> None:
     # Each alone: a training of one's own may differ from its configuration key by key.
     assert changed.model.weights == "default"
     assert settings.replace(**{"data.source": "folder"}).data.dir is None
-    with pytest.raises(ValueError, match="between 1 and 1024"):
+    with pytest.raises(ValueError, match="1 or more and 1024"):
         settings.replace(**{"compute.threads": 0})
     with pytest.raises(KeyError, match="thread"):
         settings.replace(**{"compute.thread": 1})

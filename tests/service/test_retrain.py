@@ -87,8 +87,7 @@ def test_of_many_unknown_sections_the_first_are_told(settings: Settings) -> None
         RetrainRequest.from_mapping({name: {} for name in names}),
     ):
         found = faults(settings, overlay)
-        assert (len(found), found[0][:21]) == (MANY + 1, "[s0]: unknown section")
-        assert found[-1] == "and 19,900 more unknown names from here on"
+        assert (len(found), found[0][:21]) == (MANY, "[s0]: unknown section")
 
 
 def test_only_published_keys_may_be_set(settings: Settings) -> None:

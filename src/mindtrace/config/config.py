@@ -72,9 +72,8 @@ class Config(_Names[ConfigSection]):
             if (variable := "__".join(place).upper()) in os.environ:
                 origin = ini.Origin(f"environment {variable}", literal=True)
                 entries[place] = ini.Entry(os.environ[variable], origin)
-        resolver = ini.Resolver(entries, lambda place, entry, text: os.path.expanduser(text))  # noqa: PTH111 - a text, not a path
-        texts = resolver.resolve()
-        if faults := [*layers[-1].faults, *resolver.faults]:
+        texts, faults = ini.resolve(entries, lambda place, entry, text: os.path.expanduser(text))  # noqa: PTH111 - a text, not a path
+        if faults := [*layers[-1].faults, *faults]:
             raise ConfigError(faults)
         for section in (name for layer in layers for name in layer.sections):
             own = {key: text for (owner, key), text in texts.items() if owner == section}

@@ -80,11 +80,10 @@ def read_ini(text: str | bytes, file: str, base: Path) -> Layer:
     if "\0" in text:
         return _unreadable(file, text[: text.index("\0")].count("\n") + 1, "not a text file")
     # The dialect is that of the standard configparser (a test compares them), which stops
-    # at the first duplicate or missing header and keeps no line of what it reads.
+    # at a missing header, and keeps no line of what it reads.
     layer = Layer()
     values: dict[Place, tuple[Origin, list[str]]] = {}
     section: str | None = None
-    unreadable = False  # the header above: its keys are not judged
     lines: list[str] | None = None  # of the value that may still go on
     indent = 0
     for number, line in enumerate(_NEW_LINE.split(text), start=1):
@@ -99,10 +98,12 @@ def read_ini(text: str | bytes, file: str, base: Path) -> Layer:
         here = Origin(file, number, base=base)
         lines, indent = None, own_indent
         if content.startswith("["):
-            section = _header(layer, content, here)
-            unreadable = section is None
-            continue
-        if unreadable:
+            match = _HEADER.match(content)
+            section = match[1] if match else ""  # the keys below are not judged
+            if match:
+                layer.sections.setdefault(section, here)
+            else:
+                layer.fault(here, f"{shown(content)}: a section is written [name]", (None, None))
             continue
         # Not one pattern for the line: a long run of blanks would take it for ever.
         key, *rest = (part.strip() for part in _DELIMITER.split(content, maxsplit=1))
@@ -120,7 +121,8 @@ def read_ini(text: str | bytes, file: str, base: Path) -> Layer:
                 message += f", first in line {first.line}; keep one"
                 layer.fault(here, message, (section, key))
     for (owner, key), (origin, parts) in values.items():
-        layer.put(owner, key, "\n".join(parts).rstrip(), origin)
+        if owner:
+            layer.put(owner, key, "\n".join(parts).rstrip(), origin)
     return layer
 
 
@@ -132,20 +134,6 @@ def values_of(text: str) -> dict[str, str]:
 
 def _unreadable(file: str, line: int | None, message: str) -> Layer:
     return Layer(faults=[Fault(file, line, None, None, message)])
-
-
-def _header(layer: Layer, content: str, here: Origin) -> str | None:
-    """The name of a section; None where it cannot be read."""
-    match = _HEADER.match(content)
-    if match is None:
-        layer.fault(here, f"{shown(content)}: a section is written [name]", (None, None))
-        return None
-    name = match[1]
-    first = layer.sections.setdefault(name, here)
-    if first is not here:
-        message = f"[{shown(name)}]: section given twice, first in line {first.line}"
-        layer.fault(here, f"{message}; put both together", (name, None))
-    return name
 
 
 def located(path: Path | str, here: Path) -> Path:
@@ -167,79 +155,63 @@ def read_ini_file(path: Path, here: Path) -> Layer:
 _REFERENCE = re.compile(r"\$(?:\$|\{([^{}$\n]*)\})?")
 
 
-class _Failed(Exception):  # noqa: N818 - its fault has been noted
-    """The text referred to has a fault of its own."""
-
-
-class Resolver:
-    """Replaces `${SECTION:KEY}`, `${KEY}` and `$$`; `finish` gets each text before its users."""
-
+class _Resolver:
     def __init__(
         self, entries: Mapping[Place, Entry], finish: Callable[[Place, Entry, str], str]
     ) -> None:
         self.entries = entries
         self.finish = finish
         self.faults: list[Fault] = []
-        self._texts: dict[Place, str | None] = {}  # None where a fault has been noted
-        self._open: list[Place] = []
+        self.texts: dict[Place, str | None] = {}  # None while it is open, or if it has a fault
+        self.open: list[Place] = []
 
-    def resolve(self) -> dict[Place, str]:
-        """The finished text of every entry that has one; the rest are in `faults`."""
-        texts = {place: self._resolved(place) for place in self.entries}
-        return {place: text for place, text in texts.items() if text is not None}
-
-    def _resolved(self, place: Place) -> str | None:
-        if place in self._texts:
-            return self._texts[place]
+    def resolved(self, place: Place) -> str | None:
+        if place in self.texts:
+            return self.texts[place]
         entry, text = self.entries[place], self.entries[place].text
-        finished = None
-        self._open.append(place)
+        self.texts[place] = None
+        self.open.append(place)
         try:
             if not entry.origin.literal:
-                text = _REFERENCE.sub(lambda match: self._replacement(place[0], match), text)
-            finished = self.finish(place, entry, text)
-        except _Failed:
-            pass
+                text = _REFERENCE.sub(lambda match: self.replacement(place[0], match), text)
+            self.texts[place] = self.finish(place, entry, text)
         except ValueError as reason:
-            self.faults.append(value_fault(place, entry, str(reason), text))
-        self._open.pop()
-        self._texts[place] = finished
-        return finished
+            if reason.args:
+                self.faults.append(value_fault(place, entry, str(reason), text))
+        self.open.pop()
+        return self.texts[place]
 
-    def _replacement(self, section: str, match: re.Match[str]) -> str:
+    def replacement(self, section: str, match: re.Match[str]) -> str:
         if match[0] == "$$":
             return "$"
         if match[1] is None:
             raise ValueError("a reference is ${SECTION:KEY}, and a plain $ is written $$")
-        owner, colon, key = match[1].partition(":")
-        target = (owner, key) if colon else (section, match[1])
-        if target not in self.entries:
-            raise ValueError(self._unknown(*target))
-        if target in self._open:
-            circle = [*self._open[self._open.index(target) :], target]
-            steps = " -> ".join(f"[{section}] {key}" for section, key in circle)
-            raise ValueError(f"refers to itself: {steps}")
-        text = self._resolved(target)
+        name = match[1] if ":" in match[1] else f"{section}:{match[1]}"
+        owner, _, key = name.partition(":")
+        if (owner, key) not in self.entries:
+            known = meant(name, map(":".join, self.entries), "${{{}}}")
+            raise ValueError(f"there is no [{owner}] {key}{known}")
+        if (owner, key) in self.open:
+            raise ValueError(f"refers to [{owner}] {key}, which refers to it")
+        text = self.resolved((owner, key))
         if text is None:
-            raise _Failed
+            raise ValueError  # its fault has been noted
         return text
 
-    def _unknown(self, section: str, key: str) -> str:
-        sections = list(dict.fromkeys(known for known, _ in self.entries))
-        if section not in sections:
-            return f"there is no section [{section}]{meant(section, sections, '[{}]')}"
-        keys = [name for owner, name in self.entries if owner == section]
-        return f"there is no key '{key}' in [{section}]{meant(key, keys)}"
+
+def resolve(
+    entries: Mapping[Place, Entry], finish: Callable[[Place, Entry, str], str]
+) -> tuple[dict[Place, str], list[Fault]]:
+    """Replace `${SECTION:KEY}`, `${KEY}` and `$$`; `finish` gets each text before its users."""
+    resolver = _Resolver(entries, finish)
+    texts = {place: resolver.resolved(place) for place in entries}
+    return {place: text for place, text in texts.items() if text is not None}, resolver.faults
 
 
 def value_fault(place: Place, entry: Entry, reason: str, text: str) -> Fault:
-    """The fault of a value: `[train] max_epochs = -3: must be 1 or more`."""
+    """The fault of a value: `[train] lr = fast: must be a number, above 0`."""
     (section, key), origin = place, entry.origin
-    if "\n" in text:
-        reason += "; an indented line belongs to the value above it"
-    elif " #" in text or " ;" in text:
-        reason += "; a comment stands on a line of its own"
-    elif len(text) > 1 and text[0] in "\"'" and text[-1] == text[0]:
-        reason += "; write it without quotes"
+    if re.search("\n| [#;]|^[\"']", text):
+        reason += "; a value has no comment or quotes, and takes in the indented lines below it"
     message = f"[{section}] {key} = {shown(text) or '(blank)'}: {reason}"
     return Fault(origin.file, origin.line, section, key, message)

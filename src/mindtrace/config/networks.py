@@ -1,6 +1,5 @@
 """Networks by their names, found without importing timm; values that do not go together."""
 
-import difflib
 import importlib.util
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -10,6 +9,7 @@ from typing import get_args
 
 from mindtrace.config.ini import Place
 from mindtrace.config.sections import BLANK, PHOTO_SOURCES, Source
+from mindtrace.errors import meant
 
 #: Our own networks; all others are timm's.
 OWN_NETWORKS = ("mlp", "cnn")
@@ -48,9 +48,8 @@ def unknown_network(name: str) -> str | None:
         return None
     if name in TORCHVISION:
         return f"is torchvision's; timm's '{TORCHVISION[name]}' replaces it"
-    close = difflib.get_close_matches(name.lower(), [*OWN_NETWORKS, *sorted(known)], n=3)
-    meant = f", did you mean {' or '.join(map(repr, close))}?" if close else ""
-    return f"must be mlp, cnn or a name in timm.list_models(){meant}"
+    like = meant(name.lower(), [*OWN_NETWORKS, *sorted(known)])
+    return f"must be mlp, cnn or a name in timm.list_models(){like}"
 
 
 def conflicts(texts: Mapping[Place, str]) -> Iterator[tuple[Place, str]]:

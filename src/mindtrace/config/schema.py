@@ -3,10 +3,10 @@
 import os
 import re
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -20,7 +20,7 @@ class Kind:
     """Values that pydantic does not know: in words, text -> value, and back."""
 
     words: str
-    parse: Callable[[str], Any]  # None where the text is none of these; ValueError says more
+    parse: Callable[[str], Any]  # None where the text is none of these
     render: Callable[[Any], str] = str
     anchor: Callable[[str, Path], str] | None = None  # makes paths in the text absolute
 
@@ -29,7 +29,6 @@ class Kind:
 class Key:
     """What a key has beside a pydantic field: it is the field's `json_schema_extra`."""
 
-    synonyms: Sequence[str]
     request: bool  # whether POST /retrain may set it
     none: tuple[str, ...]  # how None is written, and what else is read as None
     kind: Kind | None
@@ -42,7 +41,6 @@ class Key:
 def key(
     default: Any,
     doc: str,
-    synonyms: str = "",
     *,
     request: bool = False,
     none: tuple[str, ...] = (),
@@ -51,7 +49,7 @@ def key(
     **limits: Any,
 ) -> Any:
     """Declare one key; `limits` are pydantic's: ge, le, gt, lt, pattern, repr."""
-    extra = Key(synonyms.split(), request, none, kind, words or (kind.words if kind else ""))
+    extra = Key(request, none, kind, words or (kind.words if kind else ""))
     return Field(default, description=doc, json_schema_extra=extra, **limits)
 
 
@@ -61,7 +59,6 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
     )
-    synonyms: ClassVar[str] = ""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -72,12 +69,11 @@ class Section(BaseModel):
         if value is None or (isinstance(value, str) and value in own.none):
             return None
         if own.kind is not None:
-            read = own.kind.parse(value if isinstance(value, str) else own.kind.render(value))
-            if read is None:
-                raise ValueError(f"must be {own.words}")
-            return read
-        if isinstance(value, str) and _type(declared) is int and not _WHOLE.fullmatch(value):
-            raise ValueError(f"must be {_words(declared)}")  # pydantic would take 64.0
+            value = own.kind.parse(value if isinstance(value, str) else own.kind.render(value))
+        elif isinstance(value, str) and _type(declared) is int and len(value) > 18:
+            value = None  # nothing that counts takes more than 64 bits
+        if value is None:
+            raise ValueError
         return value
 
 
@@ -96,35 +92,25 @@ def _type(declared: FieldInfo) -> Any:
     return next(part for part in get_args(annotation) if part is not types.NoneType)
 
 
+_LIMITS = {"ge": "{} or more", "gt": "above {}", "le": "{} or less", "lt": "below {}"}
+
+
 def _limits(declared: FieldInfo) -> str:
-    limits: dict[str, Any] = {}
-    for limit in declared.metadata:
-        limits |= asdict(limit)
-    if "le" in limits:
-        return f"between {limits['ge']} and {limits['le']}"
-    least = f"above {limits['gt']}" if "gt" in limits else f"{limits['ge']} or more"
-    return f"{least} and below {limits['lt']}" if "lt" in limits else least
-
-
-def _words(declared: FieldInfo) -> str:
-    """What a key takes beside None: `a whole number, 1 or more`."""
-    own, kind = key_of(declared), _type(declared)
-    if own.words:
-        return own.words
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(get_args(kind))}"
-    if kind is bool:
-        return "true or false"
-    limits = _limits(declared)
-    if kind is int:
-        return f"a whole number, {limits}"
-    return f"a number {limits}" if limits == "above 0" else f"a number, {limits}"
+    limits = [item for limit in declared.metadata for item in asdict(limit).items()]
+    return " and ".join(_LIMITS[side].format(end) for side, end in limits)
 
 
 def allowed(declared: FieldInfo) -> str:
     """What a key takes, in words: `none, or a whole number, 1 or more`."""
-    none = key_of(declared).none
-    return f"{none[0] or 'blank'}, or {_words(declared)}" if none else _words(declared)
+    own, kind = key_of(declared), _type(declared)
+    words = own.words
+    if get_origin(kind) is Literal:
+        words = f"one of {', '.join(get_args(kind))}"
+    elif kind is bool:
+        words = "true or false"
+    elif not words:
+        words = f"{'a whole number' if kind is int else 'a number'}, {_limits(declared)}"
+    return f"{own.none[0] or 'blank'}, or {words}" if own.none else words
 
 
 def ini_text(declared: FieldInfo, value: Any) -> str:
@@ -134,41 +120,33 @@ def ini_text(declared: FieldInfo, value: Any) -> str:
         return own.none[0]
     if own.kind is not None:
         return own.kind.render(value)
-    return str(value).lower() if isinstance(value, bool) else _number(value)
+    if isinstance(value, float):
+        return str(value).removesuffix(".0")
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _number(value: Any) -> str:
-    """A number as short as it can be read back, `30` for 30.0; other values as they are."""
-    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+def reasons(model: type[Section], error: ValidationError) -> dict[str, str]:
+    """Each field that pydantic refused, and why: `must be 1 or more`."""
+    found: dict[str, str] = {}
+    for fault in error.errors(include_url=False):
+        name = str(fault["loc"][0])
+        if fault["type"] != "missing":  # its text has a fault of its own
+            declared = model.model_fields[name]
+            kind = _type(declared)
+            choices = get_args(kind) if get_origin(kind) is Literal else ()
+            suggestion = meant(str(fault["input"]).lower(), choices)
+            in_range = _limits(declared) if "_than" in fault["type"] else ""
+            found[name] = f"must be {in_range or allowed(declared)}{suggestion}"
+    return found
 
 
-def reasons(model: type[Section], error: ValidationError) -> Iterator[tuple[str, str]]:
-    """Each field that pydantic refused, and why in our words: `must be 1 or more`."""
-    for found in error.errors(include_url=False):
-        name = str(found["loc"][0])
-        declared = model.model_fields[name]
-        match found["type"]:
-            case "missing":  # its text has a fault of its own
-                continue
-            case "value_error":
-                yield name, str(found["ctx"]["error"])
-            case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
-                yield name, f"must be {_limits(declared)}"
-            case "literal_error":
-                suggestion = meant(str(found["input"]).lower(), get_args(_type(declared)))
-                yield name, f"must be {_words(declared)}{suggestion}"
-            case _:
-                yield name, f"must be {_words(declared)}"
-
-
-def _require_one_line(text: str) -> None:
-    if any(ord(sign) < 32 or ord(sign) == 127 for sign in text):
-        raise ValueError("must be one line without control characters")
+_CONTROL = r"\x00-\x1f\x7f"
 
 
 def _anchored(text: str, folder: Path) -> str:
     """A path made absolute: `~` expanded, else below `folder` where relative."""
-    _require_one_line(text)
+    if re.search(f"[{_CONTROL}]", text):
+        raise ValueError("must be a path of one line")
     text = os.path.expanduser(text)  # noqa: PTH111 - Path would raise RuntimeError
     if text.startswith("~"):
         raise ValueError("that home folder is not known; set HOME or write the whole path")
@@ -186,21 +164,11 @@ def path(words: str, type_: Callable[[str], Any] = Path, names: Sequence[str] = 
 
 def url(*schemes: str) -> Kind:
     """A URL of one of `schemes`; a dialect such as `postgresql+psycopg2` is one of them."""
-
-    def parse(text: str) -> str | None:
-        scheme, separator, rest = text.partition("://")
-        if not separator or not rest or scheme.lower().partition("+")[0] not in schemes:
-            return None
-        _require_one_line(text)
-        if not scheme.lower().startswith("sqlite"):
-            if " " in text:
-                raise ValueError("must not hold a blank; write it as %20")
-            return text
+    forms = {scheme: rf"{scheme}(\+\w+)?://[^\s{_CONTROL}]+" for scheme in schemes}
+    if "sqlite" in forms:
         # A database in memory would not be the same one in two processes.
-        file = rest.removeprefix("/").partition("?")[0]
-        if not rest.startswith("/") or file in ("", ":memory:"):
-            raise ValueError("must name a file: sqlite:///FILE")
-        return text
+        forms["sqlite"] = rf"sqlite(\+\w+)?:///(?!/?:memory:)[^?{_CONTROL}][^{_CONTROL}]*"
+    known = re.compile("|".join(forms.values()), re.IGNORECASE)
 
     def anchor(text: str, folder: Path) -> str:
         match = re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^/?][^?]*)(.*)", text, re.DOTALL)
@@ -208,31 +176,23 @@ def url(*schemes: str) -> Kind:
             return text
         return f"{match[1]}{_anchored(match[2], folder)}{match[3]}"
 
-    names = [f"{scheme}://" for scheme in schemes]
+    names = ["sqlite:///FILE" if name == "sqlite" else f"{name}://" for name in schemes]
     words = f"a URL that begins with {', '.join(names[:-1])} or {names[-1]}"
-    return Kind(words, parse, str, anchor)
+    return Kind(words, lambda text: text if known.fullmatch(text) else None, str, anchor)
 
 
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_WHOLE = re.compile(r"[+-]?[0-9](_?[0-9]){0,17}")
 
 
-def _hosts(text: str) -> tuple[str, ...]:
+def _hosts(text: str) -> tuple[str, ...] | None:
     names = tuple(name for name in re.split(r"[\s,]+", text) if name)
-    for name in names:
-        if parse_authority(name) is None:
-            raise ValueError(f"'{name}' is no host name; must be {HOSTS.words}, without * or /")
-    return names
+    return names if all(map(parse_authority, names)) else None
 
 
 def _size(text: str) -> int | None:
     match = re.fullmatch(r"([0-9]{1,15})\s*([a-z]*)", text.lower())
-    if match is None or match[2] not in _UNITS:
-        return None
-    value = int(match[1]) * _UNITS[match[2]]
-    if value < 1024:
-        raise ValueError("must be 1 KiB or more")
-    return value
+    value = int(match[1]) * _UNITS.get(match[2], 0) if match else 0
+    return value if value >= 1024 else None
 
 
 def _size_text(value: int) -> str:
@@ -242,28 +202,19 @@ def _size_text(value: int) -> str:
     return str(value)
 
 
-def _count_or_fraction(text: str) -> int | float | None:
-    try:
-        value = int(text) if _WHOLE.fullmatch(text) else float(text)
-    except ValueError:
-        return None
-    return value if (value >= 1 if isinstance(value, int) else 0 < value < 1) else None
-
-
-def _regex(text: str) -> str:
+def _regex(text: str) -> str | None:
     try:
         re.compile(text)
-    except re.error as error:
-        raise ValueError(f"must be a regular expression: {error}") from None
+    except re.error:
+        return None
     return text
 
 
 PATH = path("a path")
 REGEX = Kind("a regular expression", _regex)
-SIZE = Kind("a size such as 262144, 256 KiB or 16 MiB", _size, _size_text)
-COUNT_OR_FRACTION = Kind(
-    "a whole number of images, or a fraction above 0 and below 1", _count_or_fraction, _number
-)
+SIZE = Kind("a size of 1 KiB or more, such as 262144, 256 KiB or 16 MiB", _size, _size_text)
 HOSTS = Kind(
-    "names such as example.org or example.org:8000, separated by commas", _hosts, ", ".join
+    "names such as example.org or example.org:8000, separated by commas, without * or /",
+    _hosts,
+    ", ".join,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,14 +19,15 @@ from mindtrace.config.sections import (
     KNOWN,
     PHOTO_SOURCES,
     SECTIONS,
+    SYNONYMS,
     TRAVELLING,
     Sections,
     default_texts,
 )
 from mindtrace.config.urls import masked, shown
-from mindtrace.errors import ConfigError, Fault, UsageError, listed, meant, nearest
+from mindtrace.errors import ConfigError, Fault, UsageError, listed, meant
 
-MANY = 100  # unknown names that are reported one by one
+MANY = 100  # unknown names that are reported: to look for what thousands mean takes seconds
 
 
 class Row(NamedTuple):
@@ -79,7 +79,7 @@ class Settings(Sections):
             try:
                 parts[attribute] = type(part)(**dict(part) | {key.lower(): value})
             except ValidationError as error:
-                _, reason = next(reasons(type(part), error))
+                reason = reasons(type(part), error)[key.lower()]
                 raise ValueError(f"[{section}] {key}: {reason}") from None
             origins[place] = ini.Origin("resolved")
         return dataclasses.replace(self, **parts, origins=origins)
@@ -146,20 +146,17 @@ def load_below(
             # `--set data.source=digits` is enough over an INI that names a folder.
             entries[folder] = defaults.entries[folder]
         entries |= {place: entry for place, entry in layer.entries.items() if place in KEYS}
-    resolver = ini.Resolver(entries, _finished)
-    texts = resolver.resolve()
+    texts, unresolved = ini.resolve(entries, _finished)
     given = {place for place, entry in entries.items() if entry.origin != ini.DEFAULT}
     starts = recipe(texts, given)
     entries |= {place: ini.Entry(start, ini.RECIPE) for place, start in starts.items()}
     sections, bad = _checked(texts | starts)
-    faults += resolver.faults
+    faults += unresolved
     faults += (ini.value_fault(one, entries[one], reason, texts[one]) for one, reason in bad)
     if faults:
-        # os.path's own test, as Path's raises where a folder may not be entered
-        missing = path is not None and not os.path.exists(ini.located(path, here))  # noqa: PTH110
-        other = "-  # shows every key, its default and what it takes"
-        hint = f"mindtrace config init {shlex.quote(str(path)) if missing else other}"
-        raise ConfigError(_in_order(faults, layers), hint=hint)
+        faults.sort(key=lambda fault: (fault.line is None, fault.line))
+        hint = "mindtrace config init -  # shows every key, its default and what it takes"
+        raise ConfigError(faults, hint=hint)
     origins = {place: entry.origin for place, entry in entries.items()}
     return Settings(**sections, origins=origins)
 
@@ -182,7 +179,7 @@ def _checked(texts: Mapping[ini.Place, str]) -> tuple[dict[str, Any], list[tuple
         try:
             sections[_attribute(section)] = model.model_validate(own)
         except ValidationError as error:
-            found = reasons(model, error)
+            found = reasons(model, error).items()
             bad += [(own_spelling(section, name), reason) for name, reason in found]
     return sections, bad
 
@@ -199,11 +196,9 @@ def _ini(
         return ini.read_ini_file(Path(named), here)
     except FileNotFoundError:
         file = ini.located(named, here)
-        message = f"no such file; there is no folder {file.parent}"
-        if file.parent.is_dir():
-            others = sorted(other.name for other in file.parent.glob("*.ini"))
-            suggestion = meant(file.name, others, otherwise=";")
-            message = f"no such file{suggestion} INIs beside it: {listed(others)}"
+        others = sorted(other.name for other in file.parent.glob("*.ini"))
+        suggestion = meant(file.name, others, otherwise=";")
+        message = f"no such file{suggestion} INIs beside it: {listed(others)}"
         if path is None:
             message += f" (the variable {ini.CONFIG_VARIABLE} names it)"
         return ini.Layer(faults=[Fault(str(named), None, None, None, message)])
@@ -223,14 +218,8 @@ def _environment(environ: Mapping[str, str], here: Path) -> ini.Layer:
     for name in sorted(environ):
         head, _, tail = name.partition("__")
         section, key = own_spelling(head, tail)
-        if not tail or section not in KNOWN:
-            continue
-        origin = ini.Origin(f"environment {name}", literal=True, base=here)
-        first = layer.entries.get((section, key))
-        if first is not None and first.text != environ[name]:
-            message = f"[{section}] {key}: also given by {first.origin.file}; unset one"
-            layer.fault(origin, message, (section, key))
-        else:
+        if tail and section in KNOWN:
+            origin = ini.Origin(f"environment {name}", literal=True, base=here)
             layer.put(section, key, environ[name], origin)
     return layer
 
@@ -267,48 +256,27 @@ def unknown_names(layer: ini.Layer) -> list[Fault]:
     places = [(section, None) for section in layer.sections if section not in SECTIONS]
     places += [place for place in layer.entries if place[0] in SECTIONS and place not in KEYS]
     faults: list[Fault] = []
-    for section, key in places[: MANY + 1]:
-        origin = layer.sections[section] if key is None else layer.entries[section, key].origin
-        if len(faults) == MANY:  # to look for what thousands might mean would take seconds
-            message = f"and {len(places) - MANY:,} more unknown names from here on"
-        elif key is None:
-            message = f"[{shown(section)}]: unknown section{_section_meant(section)}"
+    for section, key in places[:MANY]:
+        if key is None:
+            origin = layer.sections[section]
+            there_are = f"; there are: {listed([*SECTIONS])}"
+            like = meant(own_spelling(section, "")[0], SECTIONS, "[{}]", there_are)
+            message = f"[{shown(section)}]: unknown section{like}"
         else:
+            origin = layer.entries[section, key].origin
             message = f"[{section}] {shown(key)}: unknown key{_key_meant(section, key)}"
         faults.append(Fault(origin.file, origin.line, section, key, message))
     return faults
 
 
-def _section_meant(name: str) -> str:
-    found = _known(name, {section: model.synonyms.split() for section, model in SECTIONS.items()})
-    return f", did you mean [{found}]?" if found else f"; there are: {listed([*SECTIONS])}"
-
-
 def _key_meant(section: str, name: str) -> str:
-    names = KNOWN[section]
-    if found := _known(name, names):
-        return f", did you mean '{found}'?"
-    for other, others in KNOWN.items():
-        if found := _known(name, others, alike=False):
-            return f", did you mean '{found}' in [{other}]?"
-    return f"; [{section}] has: {listed([*names], limit=len(names))}"
-
-
-def _known(name: str, known: Mapping[str, Sequence[str]], *, alike: bool = True) -> str | None:
-    """The one of `known` that is `name` but for case and dashes, or a synonym, or alike."""
-    folded = name.strip().lower().replace("-", "_").replace(" ", "_")
-    same = next((own for own in known if folded in (own.lower(), *known[own])), None)
-    lower = {own.lower(): own for own in known}
-    return same or (lower.get(nearest(name.lower(), lower) or "") if alike else None)
-
-
-def _in_order(faults: Sequence[Fault], layers: Sequence[ini.Layer]) -> list[Fault]:
-    """By layer, then by line: the order in which a person mends them."""
-    rank: dict[str, int] = {}
-    for position, layer in enumerate(layers):
-        rank |= {fault.file: position for fault in layer.faults}
-        rank |= {entry.origin.file: position for entry in layer.entries.values()}
-    return sorted(faults, key=lambda fault: (rank.get(fault.file, 0), fault.line or 0))
+    word = name.strip().lower().replace("-", "_")
+    own, names = own_spelling(section, word), KNOWN[section]
+    others = [place for place in KEYS if place[1] == word]
+    place = own if own in KEYS else SYNONYMS.get(word) or next(iter(others), None)
+    if place is None:
+        return meant(word, names, otherwise=f"; [{section}] has: {listed(names, len(names))}")
+    return f", did you mean '{place[1]}'" + (f" in [{place[0]}]?" if place[0] != section else "?")
 
 
 def template_ini() -> str:

@@ -102,7 +102,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         try:
             DataSettings.model_validate(values)
         except ValidationError as error:
-            name, reason = next(reasons(DataSettings, error))
+            name, reason = next(iter(reasons(DataSettings, error).items()))
             raise ValueError(f"{name} = {values[name]!r}: {reason}") from None
         self.batch_size = batch_size
         self.num_workers = num_workers
