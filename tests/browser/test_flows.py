@@ -62,7 +62,7 @@ def test_an_image_is_classified(server: Server, visit: Visit, tmp_path: Path) ->
     picture.write_bytes(b"no image")
     page.get_by_label("Choose picture").set_input_files(picture)
     problem = page.locator("#answer .problem")
-    expect(problem.locator("strong")).to_contain_text("Not an image")
+    expect(problem.locator("strong")).to_have_text("Not an image that can be read")
     expect(problem).to_have_attribute("role", "alert")
     visited.forgive("status of 422")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,13 @@ def test_a_configuration_is_checked_as_one_types(idle: Server, visit: Visit) -> 
     expect(base).to_have_value("digits/1")
     expect(page.locator("#config")).to_have_value("[train]\nmax_epochs = 3\nlr = 0.003\nseed = 0\n")
     fill(page, "max_epochs = -3", "max_epoch = 2")
-    expect(check).to_contain_text("line 5: ")
+    check.get_by_role("button", name="line 5").click()
+    expect(page.locator("#config")).to_be_focused()
+    chosen = page.evaluate(
+        "(({ value, selectionStart, selectionEnd }) => value.slice(selectionStart, selectionEnd))"
+        "(document.getElementById('config'))"
+    )
+    assert chosen == "max_epoch = 2"
     train(page, "[registry]", "tracking_uri = sqlite:///elsewhere.db")
     expect(check).to_contain_text("tracking_uri")
     assert jobs(idle) == []
@@ -90,9 +97,21 @@ def test_two_clicks_are_one_job_and_a_full_queue_is_told(idle: Server, visit: Vi
     for number in (2, 3):
         expect(page.locator("#jobs-list li")).to_have_count(number - 1)
         train(page, f"max_epochs = {number}")
-    expect(page.locator("#config-check .problem")).to_contain_text("wait already")
+    expect(page.locator("#config-check .problem")).to_contain_text("Enough for now")
     assert len(jobs(idle)) == 2
     visited.forgive("status of 429")
+
+
+def test_a_server_without_jobs_is_told(idle: Server, visit: Visit) -> None:
+    visited = visit(idle.url)
+    page = visited.page
+    body = json.dumps({"title": "Not Found", "status": 404, "detail": "there is nothing at /jobs"})
+    answer: dict[str, Any] = {"body": body, "content_type": "application/problem+json"}
+    page.route("**/jobs", lambda route: route.fulfill(status=404, **answer))
+    page.get_by_role("link", name="Jobs").click()
+    expect(page.locator("#jobs-problem")).to_contain_text("no such part")
+    expect(page.locator("#submit")).to_be_hidden()
+    visited.forgive("status of 404")
 
 
 def test_a_log_that_is_closed_and_opened_is_read_once(idle: Server, visit: Visit) -> None:

@@ -7,6 +7,7 @@ import re
 import httpx
 import pytest
 from playwright.sync_api import Route, expect
+from tests.browser.make_versions import MANY
 from tests.browser.visiting import Serve, Server, Visit
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.proof]
@@ -34,11 +35,17 @@ def promote(server: Server, version: int) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def test_another_model_is_chosen(server: Server, visit: Visit) -> None:
+def test_a_long_table_comes_in_pages(server: Server, visit: Visit) -> None:
     page = visit(server.url, "#models").page
     page.get_by_label("Model", exact=True).select_option("many")
-    expect(page.locator("#versions tbody tr")).to_have_count(100)
-    expect(page.locator("#versions")).to_contain_text("registry list many --limit 0")
+    rows, more = page.locator("#versions tbody tr"), page.get_by_role("button", name="Older")
+    for shown in (20, 40):
+        expect(rows).to_have_count(shown)
+        more.click()
+    expect(rows).to_have_count(MANY)
+    expect(more).to_have_count(0)
+    names = page.locator("#versions tbody th").all_inner_texts()
+    assert names == [str(version) for version in range(MANY, 0, -1)]
 
 
 def test_other_versions_are_compared(server: Server, visit: Visit) -> None:
@@ -120,7 +127,7 @@ def test_somebody_else_is_quicker(own: Server, visit: Visit) -> None:
     expect(dialog.locator(".verdict")).to_contain_text("PROMOTE")
     promote(own, 3)
     dialog.get_by_role("button", name="Make 2 champion").click()
-    expect(dialog.locator(".problem")).to_contain_text("Somebody else changed the champion")
+    expect(dialog.locator(".problem")).to_contain_text("Somebody else was quicker")
     expect(dialog.locator("dl")).to_contain_text("Accuracy of digits/3")
     assert history(own).json()["items"][0]["to"] == 3
     dialog.get_by_label("reason").fill("seen anew")
@@ -131,7 +138,7 @@ def test_somebody_else_is_quicker(own: Server, visit: Visit) -> None:
     expect(dialog).to_contain_text("Version 3 comes back")
     promote(own, 1)
     dialog.get_by_role("button", name="Back to version 3").click()
-    expect(dialog.locator(".problem")).to_contain_text("Somebody else changed the champion")
+    expect(dialog.locator(".problem")).to_contain_text("Somebody else was quicker")
     expect(dialog).to_contain_text("Version 2 comes back in the place of version 1")
     dialog.get_by_role("button", name="Cancel").click()
     expect(page.locator('[data-version="1"]')).to_contain_text("champion")

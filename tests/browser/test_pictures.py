@@ -179,5 +179,5 @@ def test_one_version_has_a_page(served: Served, visit: Visit) -> None:
     expect(page.locator("#models-title")).to_have_text("Models")
     expect(page.locator('[data-version="1"]')).to_be_visible()
     page.goto(f"{served.server.url}/#models/{served.name}/99")
-    expect(page.locator("#models-problem .problem strong")).to_contain_text("No version")
+    expect(page.locator("#models-problem .problem strong")).to_have_text("Not there")
     visited.forgive("status of 404")

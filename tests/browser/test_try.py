@@ -151,17 +151,19 @@ def _answer_of_300_classes(route: Route) -> None:
 def test_what_is_no_picture_is_told(server: Server, visit: Visit, tmp_path: Path) -> None:
     visited = visit(server.url)
     page, problem = visited.page, visited.page.locator("#answer .problem")
-    for name, content, said, status in (
-        ("notes.txt", b"no image", "Not an image", 422),
-        ("empty.png", b"", "at least 1 character", 422),
-        ("huge.png", bytes(17 << 20), "The body is longer", 413),
+    for name, content, headline, status in (
+        ("notes.txt", b"no image", "Not an image that can be read", 422),
+        ("moving.gif", b"GIF89a" + bytes(40), "Not an image that can be read", 422),
+        ("empty.png", b"", "That does not fit", 422),
+        ("huge.png", bytes(17 << 20), "Too large", 413),
     ):
         if status == 413:
             (tmp_path / name).write_bytes(content)
             page.get_by_label("Choose picture").set_input_files(tmp_path / name)
         else:
             choose(page, content, name)
-        expect(problem.locator("strong")).to_contain_text(said)
+        expect(problem.locator("strong")).to_have_text(headline)
+        assert len(problem.inner_text()) > len(headline), "and what is wrong with it"
         visited.forgive(f"status of {status}")
         # An error leaves the page as good as new.
         page.get_by_role("button", name="Clear").click()

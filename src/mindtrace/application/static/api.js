@@ -169,18 +169,27 @@ async function* once(path, last, signal) {
 
 /* What the server serves, looked at every few seconds: in the header, and as an event. */
 
-const EVERY = 2; // seconds
+const EVERY = 4; // seconds
 let served = null;
 let found = null; // what was said of it
+let hurry = 0;
+let wake = () => {};
 
 /** The version that answers now: `{model_name, version}`, or null. */
 export const servedNow = () => served;
+
+/** Look often for a while: something is about to change. */
+export function lookSoon() {
+  hurry = 12;
+  wake();
+}
 
 /** Look for ever; the event `served` tells what was found first, and what takes its place. */
 export async function watch() {
   for (;;) {
     if (visible()) await look();
-    await pause(EVERY);
+    const seconds = hurry-- > 0 ? 0.5 : EVERY;
+    await Promise.race([pause(seconds), new Promise((done) => (wake = done))]);
   }
 }
 

@@ -40,6 +40,9 @@ export const pause = (seconds) => new Promise((done) => setTimeout(done, 1000 * 
 /* Numbers and times as people read them. */
 
 const NONE = "–";
+const UNITS = { second: 1, minute: 60, hour: 3600, day: 86400, month: 86400 * 30 };
+const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+
 /** 0.9812 is 98.1 %. */
 export const percent = (value, digits = 1) =>
   value == null ? NONE : `${(100 * value).toFixed(digits)}\u202f%`;
@@ -55,11 +58,19 @@ export const decimal = (value) => (value == null ? NONE : value.toFixed(3));
 export const count = (value, one) =>
   `${value.toLocaleString("en")} ${one}${value === 1 ? "" : "s"}`;
 
-/** A time of the server, here. */
+/** A time of the server, told from now on; the whole of it on hover. */
 export function when(iso) {
   if (!iso) return NONE;
-  const text = new Date(iso).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
-  return el("time", { datetime: iso }, text);
+  const then = new Date(iso);
+  return el("time", { datetime: iso, title: then.toLocaleString() }, ago(then));
+}
+
+function ago(then) {
+  const seconds = (then - Date.now()) / 1000;
+  if (Math.abs(seconds) < 5) return "just now";
+  const unit = Object.keys(UNITS).findLast((name) => Math.abs(seconds) >= UNITS[name]);
+  if (unit === "month") return then.toLocaleDateString("en", { dateStyle: "medium" });
+  return relative.format(Math.round(seconds / UNITS[unit]), unit);
 }
 
 /** Words with their values, as a list of definitions. */
@@ -152,22 +163,54 @@ export class Decision {
 
 /* A refusal as a box that says what happened and what to do; never silence. */
 
+const HEADLINES = {
+  0: "The server does not answer",
+  401: "The server wants its token",
+  404: "Not there",
+  409: "Not possible as things are",
+  412: "Somebody else was quicker",
+  413: "Too large",
+  415: "Not a kind of file that is read here",
+  422: "That does not fit",
+  429: "Enough for now",
+  503: "Not now",
+  504: "It took too long",
+};
+const BY_KIND = {
+  "no-version": "No version to serve yet",
+  image: "Not an image that can be read",
+  verdict: "The gate says no",
+};
 const HINTS = {
   0: "Is mindtrace serve still running? This page goes on as soon as it answers.",
   401: "Give it with the button Token at the top.",
 };
 
-/** The box for an error, of the server or of the page. */
+/** The box for an error; anything that is no Refusal is a fault of the page, and said so. */
 export function problemBox(error) {
+  const headline = error.headline ?? BY_KIND[error.kind] ?? HEADLINES[error.status] ??
+    (error.status === undefined ? "This page failed" : "The server could not do it");
   const hint = error.hint ?? HINTS[error.status];
   const faults = error.errors?.map((fault) => fault.message).filter(Boolean) ?? [];
   const lines = faults.filter((line) => line !== error.message);
+  const text = error.message.charAt(0).toUpperCase() + error.message.slice(1);
   return el("div", { class: "problem", role: "alert" },
-    el("strong", {}, error.message.charAt(0).toUpperCase() + error.message.slice(1)),
+    el("strong", {}, headline),
+    error.status !== 0 && el("p", {}, `${text}${/[.!?]$/.test(text) ? "" : "."}`),
     lines.length > 0 && el("ul", {}, lines.map((line) => el("li", {}, line))),
     hint && el("p", { class: "soft" }, hint),
     error.status >= 500 && error.requestId &&
       el("p", { class: "soft" }, "request_id ", el("code", {}, error.requestId)));
+}
+
+/** A button that loads more; where that fails, `place` says so. */
+export function moreButton(text, place, load) {
+  const more = button(text, async () => {
+    more.disabled = true;
+    await load().catch((error) => tell(place, error));
+    more.disabled = false;
+  }, { class: "quiet" });
+  return more;
 }
 
 /** Show an error in `place`; what was aborted on purpose is none. */

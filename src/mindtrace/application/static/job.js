@@ -1,6 +1,6 @@
 /* One job: its curve as it grows, its log, its end. */
 
-import { ask, events, request } from "./api.js";
+import { ask, events, lookSoon, request } from "./api.js";
 import {
   button, count, Decision, duration, el, pause, percent, problemBox, say, svg, tell, when,
 } from "./dom.js";
@@ -49,6 +49,7 @@ export class JobView {
     if (this.job !== null && hasEnded(job)) {
       say(`The job has ${job.state}`);
       this.asked?.box.close(); // there is nothing to cancel any more
+      lookSoon();
     }
     this.job = job;
     this.#epoch(job.progress.epoch, job.progress.val_acc);
@@ -86,7 +87,10 @@ export class JobView {
     if (focused) this.head.querySelector("button")?.focus();
     const empty = hasEnded(job) && this.values.size === 0;
     this.curve.replaceChildren(empty ? "" : curve(this.values, job.progress.max_epochs));
-    if (job.error) this.problem.replaceChildren(problemBox(job.error));
+    if (job.error) {
+      const error = { status: null, headline: "The job has failed", ...job.error };
+      this.problem.replaceChildren(problemBox(error));
+    }
   }
 
   #title(job) {

@@ -1,11 +1,15 @@
 /* "Jobs": what trains, what waits, what has ended; and a form for the next one. */
 
 import { ask, modelPath, servedNow } from "./api.js";
-import { button, byId, el, pause, problemBox, say, tell, visible, when } from "./dom.js";
+import {
+  button, byId, el, moreButton, pause, problemBox, say, tell, visible, when,
+} from "./dom.js";
 import { JobView, registered, stateWord } from "./job.js";
 
 const [OFTEN, SELDOM] = [2, 8]; // seconds between two looks, while something goes on and not
 let view = null; // of the job that was chosen
+let cursor = null; // behind the jobs that are shown
+let older = []; // those that the user asked for
 let watching = false;
 
 /** The function that is returned loads the list when the view is opened, and keeps it fresh. */
@@ -32,28 +36,44 @@ async function keepFresh() {
 
 async function load(quiet = false) {
   try {
-    const { data } = await ask("/jobs?limit=100", { quiet });
+    const { data } = await ask("/jobs", { quiet });
     byId("jobs-problem").replaceChildren();
-    show(data.items, data.next_cursor !== null);
+    if (older.length === 0) cursor = data.next_cursor;
+    const last = data.items.at(-1)?.job_id;
+    show([...data.items, ...older.filter((job) => job.job_id < last)]);
   } catch (error) {
-    // What a clock asked in vain, the header tells already.
-    if (!quiet || error.status > 0) tell(byId("jobs-problem"), error);
+    if (error.status === 404) {
+      byId("jobs-list").replaceChildren();
+      byId("submit").hidden = true;
+      const text = "This server has no such part: it trains no jobs.";
+      byId("jobs-problem").replaceChildren(el("p", { class: "card" }, text));
+    } else if (!quiet || error.status > 0) {
+      // What a clock asked in vain, the header tells already.
+      tell(byId("jobs-problem"), error);
+    }
   }
 }
 
-function show(jobs, more) {
+function show(jobs) {
   const focused = document.activeElement?.dataset?.job;
   byId("jobs-list").replaceChildren(
     jobs.length === 0
       ? el("p", { class: "card soft" }, "No job yet. The form below submits one.")
       : el("ul", { class: "card joblist" }, jobs.map(entry)),
-    more ? el("p", { class: "soft" }, "Older ones: ", el("code", {}, "mindtrace jobs list")) : "",
+    cursor ? moreButton("Older jobs", byId("jobs-problem"), loadOlder) : "",
   );
   // The list was made anew below the user's fingers: the keyboard stays where it was.
   if (focused) byId("jobs-list").querySelector(`[data-job="${focused}"]`)?.focus();
   const current = jobs.find((job) => job.job_id === view?.id);
   if (current) view.update(current);
   else if (view === null && jobs.length > 0) choose(jobs[0].job_id);
+}
+
+async function loadOlder() {
+  const { data } = await ask(`/jobs?cursor=${encodeURIComponent(cursor)}`);
+  older.push(...data.items);
+  cursor = data.next_cursor;
+  await load();
 }
 
 function entry(job) {
@@ -171,9 +191,16 @@ function submitForm(submitted) {
     if (error.status !== 422) return show([problemBox(error)]);
     const rows = error.errors.length ? [...error.errors] : [error];
     rows.sort((a, b) => (a.line ?? 0) - (b.line ?? 0));
-    const items = rows.map(({ line, message }) =>
-      el("li", {}, line && `line ${line}: `, message));
+    const items = rows.map(({ line, message }) => el("li", {},
+      line && button(`line ${line}`, () => goTo(line), { class: "quiet" }), message));
     show([el("ul", { class: "faults" }, items)], true);
+  }
+
+  function goTo(line) {
+    const lines = text.value.split("\n");
+    const start = lines.slice(0, line - 1).reduce((sum, one) => sum + one.length + 1, 0);
+    text.focus();
+    text.setSelectionRange(start, start + lines[line - 1].length);
   }
 
   const body = () => ({

@@ -1,16 +1,19 @@
 /* "Models": the versions of a model, one of them, and what can be done with them. */
 
-import { ask, modelPath, request, servedNow } from "./api.js";
+import { ask, lookSoon, modelPath, request, servedNow } from "./api.js";
 import {
-  button, byId, count, decimal, duration, el, facts, percent, table, tableRow, tell, when,
+  button, byId, count, decimal, duration, el, facts, moreButton, percent, table, tableRow, tell,
+  when,
 } from "./dom.js";
 import { championOf, openComparison, promoteDialog, rollbackDialog, undoneBy } from "./promote.js";
 
-const MOST = 100; // versions and lines of the history, the newest first
+const PAGE = 20;
+const MOST = 100; // versions that come at once
 const HEADS = ["Version", "Test accuracy", "Validation", "Test loss", "Trained", ""];
 const ACTIONS = { promote: "promoted", rollback: "rolled back", refuse: "refused" };
 let name = null;
 let number = null; // of the version that is shown alone
+let wanted = PAGE; // versions that the reader has asked to see
 let newest = 0; // of the questions that were asked: a later answer never yields to an earlier
 let entries = []; // of the history of champions, newest first
 
@@ -18,6 +21,7 @@ let entries = []; // of the history of champions, newest first
 export function startModels() {
   byId("model").addEventListener("change", (event) => {
     name = event.target.value;
+    wanted = PAGE;
     byId("compare").hidden = true;
     void refresh();
   });
@@ -54,30 +58,43 @@ async function load() {
 /** Show anew what is shown: the versions, or one. */
 async function refresh() {
   const turn = ++newest;
-  const newestOf = (what) => ask(`${modelPath(name)}/${what}?limit=${MOST}`);
+  const what = number === null ? page("versions", Math.min(wanted, MOST)) : about(number);
   try {
-    const [found, { data: log }] = await Promise.all([
-      number === null ? newestOf("versions") : about(number), newestOf("history"),
-    ]);
+    const [found, lines] = await Promise.all([what, page("history", MOST)]);
     // What a dialog was opened from stays until it is closed: the focus returns there.
     if (turn !== newest || document.querySelector("dialog[open]")) return;
     byId("models-problem").replaceChildren();
-    entries = log.items;
-    showHistory(log.next_cursor !== null);
+    entries = [];
+    showHistory(lines);
     const focused = document.activeElement?.closest("#versions [data-version] button");
-    byId("versions").replaceChildren(...(number === null ? list(found.data) : onePage(found)));
+    const list = table(HEADS, [], "list card");
+    byId("versions").replaceChildren(...(number === null ? [list] : onePage(found)));
+    if (number === null) append(list, found);
     if (focused) refocus(focused);
   } catch (error) {
     if (turn === newest) tell(byId("models-problem"), error);
   }
 }
 
-const olderOnes = (command) => el("p", { class: "soft" }, "Older ones: ", el("code", {}, command));
+/** A page of versions or of the history. */
+async function page(what, limit, cursor = null) {
+  const query = new URLSearchParams({ limit, ...(cursor !== null && { cursor }) });
+  return (await ask(`${modelPath(name)}/${what}?${query}`)).data;
+}
 
-function list({ items, next_cursor: cursor }) {
-  const rows = table(HEADS, [], "list card");
-  rows.querySelector("tbody").append(...items.map(row));
-  return [rows, cursor === null ? "" : olderOnes(`mindtrace registry list ${name} --limit 0`)];
+function append(list, { items, next_cursor: cursor }) {
+  const [{ tBodies: [body] }] = list.children;
+  body.append(...items.map(row));
+  if (cursor === null) return;
+  const more = moreButton("Older versions", byId("models-problem"), async () => {
+    wanted = body.rows.length + PAGE;
+    const rows = await page("versions", PAGE, cursor);
+    // Made anew meanwhile, perhaps before anybody knew that more was wanted.
+    if (!list.isConnected) return void refresh();
+    more.remove();
+    append(list, rows);
+  });
+  list.append(more);
 }
 
 /** All was made anew below the user's fingers: the keyboard goes on where it was. */
@@ -121,19 +138,21 @@ function actions(version) {
 
 /** Whatever came of a dialog: what is shown may be old now. */
 async function change(dialog) {
-  await dialog;
+  if (await dialog) lookSoon();
   await refresh();
 }
 
-/** Who was champion and who said so. */
-function showHistory(more) {
+/** Who was champion and who said so; `items` come behind those that are shown. */
+function showHistory({ items, next_cursor: cursor }) {
+  entries.push(...items);
   const shown = entries.filter(({ from, to }) => number === null || [from, to].includes(number));
+  const older = async () => showHistory(await page("history", MOST, cursor));
   byId("history").replaceChildren(
     el("h2", {}, "History of champions"),
     shown.length === 0
       ? el("p", { class: "soft" }, number ? "It was not champion." : "Nobody was champion yet.")
       : el("ol", { class: "history card", reversed: true }, shown.map(entry)),
-    more ? olderOnes(`mindtrace registry history ${name}`) : "",
+    cursor ? moreButton("Older lines", byId("history"), older) : "",
   );
 }
 
