@@ -7,7 +7,6 @@ import gzip
 import io
 import json
 import textwrap
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -42,16 +41,6 @@ def test_head_is_get_without_its_body(client: httpx.Client, path: str) -> None:
     if path != "/metrics":  # its length changes with every request
         assert head.headers["content-length"] == get.headers["content-length"]
     assert head.headers["x-request-id"] != get.headers["x-request-id"]
-
-
-def test_after_head_the_connection_goes_on(client: httpx.Client) -> None:
-    wire = Wire(client)
-    wire.request("HEAD /healthz/ready")
-    assert wire.file.readline().startswith(b"HTTP/1.1 200 ")
-    while wire.file.readline() not in (b"\r\n", b""):
-        pass
-    assert wire.request("GET /healthz/ready").answer().status == 200
-    wire.close()
 
 
 def test_head_of_a_stream_ends_at_once(start: Serve) -> None:
@@ -210,11 +199,3 @@ def test_the_query_says_no_default_that_a_client_would_send(client: httpx.Client
     post = client.get("/openapi.json").json()["paths"]["/inference"]["post"]
     (top_k,) = post["parameters"]
     assert (top_k["name"], "default" in top_k["schema"]) == ("top_k", False)
-
-
-def test_the_page_is_one_of_them(client: httpx.Client, bundle: Path) -> None:
-    head = client.head("/")
-    assert (
-        head.headers["content-security-policy"]
-        == client.get("/").headers["content-security-policy"]
-    )

@@ -15,7 +15,6 @@ from pydantic import TypeAdapter
 from tests.application.conftest import CLASSES, JSON, PNG, Serve, png, probabilities
 
 from mindtrace.application.schemas import Answer, Answers
-from mindtrace.preprocess import encode_png
 
 BRIGHT = base64.b64encode(png(230)).decode()
 DARK = base64.b64encode(png(20)).decode()
@@ -75,12 +74,6 @@ def test_many_images_are_answered_in_their_order(client: httpx.Client) -> None:
     expected = probabilities(np.stack([np.full((8, 8), level, np.uint8) for level in levels]))
     found = np.array([item["probabilities"] for item in items])
     np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
-def test_a_large_image_takes_the_thread_and_the_same_answer(client: httpx.Client) -> None:
-    noise = encode_png(np.random.default_rng(0).integers(200, 256, (600, 600), np.uint8))
-    answer = client.post("/inference", content=noise, headers=PNG)
-    assert answer.json()["class_name"] == "bright"
 
 
 IMAGE = b'"image": "' + BRIGHT.encode() + b'"'

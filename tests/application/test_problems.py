@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 import httpx
 import pytest
 from tests.application.conftest import Serve
-from tests.application.servers import Wire
 
 from mindtrace import errors
-from mindtrace.application.problems import STATUS, Problem, from_error, status_of
+from mindtrace.application.problems import STATUS, from_error, status_of
 from mindtrace.errors import MindtraceError
 
 
@@ -93,25 +91,3 @@ def test_an_accident_is_500_and_the_log_says_more(
     log = capfd.readouterr().err
     assert "secret" in log
     assert "accident-7" in log
-
-
-def test_a_client_that_leaves_is_no_accident(
-    start: Serve, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with start() as client:
-        wire = Wire(client)
-        head = ("Content-Type: image/png", "Content-Length: 1000")
-        wire.request("POST /inference", *head, body=b"half").close()
-        assert client.get("/healthz/live").status_code == 200
-    assert "failed" not in capfd.readouterr().err
-
-
-def test_a_problem_leaves_out_what_it_does_not_have() -> None:
-    document = json.loads(Problem(404, "no").body("id"))
-    assert document == {
-        "type": "urn:mindtrace:problem:not-found",
-        "title": "Not Found",
-        "status": 404,
-        "detail": "no",
-        "request_id": "id",
-    }

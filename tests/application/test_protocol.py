@@ -484,16 +484,3 @@ def test_a_client_that_asks_before_it_sends(wire: Wire) -> None:
     wire.request("POST /early", *line)
     assert wire.answer().body == b"not read"
     wire.ends()
-
-
-def test_http_1_0(wire: Wire) -> None:
-    assert wire.send(wire.text("GET /echo", version="1.0")).answer().status == 200
-    wire.ends()
-
-
-def test_many_requests_on_one_connection(wire: Wire) -> None:
-    body = json.dumps({"image": base64.b64encode(png(200)).decode()}).encode()
-    line = ("Content-Type: application/json", f"Content-Length: {len(body)}")
-    for _ in range(200):
-        answer = wire.request("POST /inference", *line, body=body).answer()
-        assert json.loads(answer.body)["class_name"] == "bright"

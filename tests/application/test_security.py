@@ -7,10 +7,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from starlette.requests import Request
 from tests.application.conftest import PNG, Serve, png
 
-from mindtrace.application.bodies import require_type
 from mindtrace.application.problems import Problem
 from mindtrace.application.security import Rules
 from mindtrace.config.urls import parse_authority
@@ -119,27 +117,6 @@ def test_origins(headers: dict[str, str], expected: int) -> None:
     for method in ("POST", "PUT", "PATCH", "DELETE"):
         assert status(rules, method, **headers) == expected
     assert status(rules, "GET", **headers) == 200
-
-
-@pytest.mark.parametrize(
-    ("kind", "expected"),
-    [
-        (None, 415),
-        ("", 415),
-        ("text/plain", 415),
-        ("Text/Plain; charset=utf-8", 415),
-        ("application/x-www-form-urlencoded", 415),
-        ("application/json", 200),
-        ("image/png", 200),
-    ],
-)
-def test_content_types(kind: str | None, expected: int) -> None:
-    headers = [] if kind is None else [(b"content-type", kind.encode())]
-    request = Request({"type": "http", "method": "POST", "path": "/", "headers": headers})
-    refused = expected == 415
-    with pytest.raises(Problem) if refused else contextlib.nullcontext() as caught:
-        require_type(request, ("application/json", "image/png"))
-    assert not refused or caught.value.status == 415
 
 
 @pytest.mark.parametrize(

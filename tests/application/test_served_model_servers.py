@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from tests.application.conftest import PNG, png
-from tests.application.registered import NAME, Registered
+from tests.application.registered import Registered
 from tests.application.servers import PATIENCE, end, serve, url_of
 from tests.registry.servers import execute, mlflow_server, postgres_programs, postgres_server
 from tests.waiting import until
@@ -45,29 +44,6 @@ def versions_of(url: str, count: int = 24) -> set[int]:
 def wait_for(url: str, version: int) -> None:
     """Until all workers answer with a version; `endurance/test_swap.py` measures how long."""
     until(lambda: versions_of(url) == {version})
-
-
-@pytest.mark.proof
-def test_promotions_by_cli_and_http(two: Registered, mindtrace: Callable[..., Any]) -> None:
-    with following("--workers", "2") as url:
-        assert versions_of(url) == {1}
-        done = mindtrace("registry", "promote", f"{NAME}/2", "--force", "--reason", "try it")
-        assert done.returncode == 0, done.stderr
-        wait_for(url, 2)
-        with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE) as client:
-            assert client.get("/healthz/ready").json()["version"] == 2
-            answer = client.post(
-                f"/models/{NAME}/rollback", json={"reason": "back"}, headers={"if-match": "*"}
-            )
-            assert answer.status_code == 200, answer.text
-            wait_for(url, 1)
-            swaps = 'mindtrace_model_swaps_total{result="ok"} 4.0'
-            until(lambda: swaps in client.get("/metrics").text)
-        two.add(3.0)
-        two.break_(3)
-        two.point(3)
-        time.sleep(3 * POLL_EVERY)
-        assert versions_of(url) == {1}
 
 
 @contextlib.contextmanager

@@ -154,18 +154,6 @@ def test_a_second_signal_cuts_short(
 
 
 @pytest.mark.proof
-def test_three_workers_share_one_socket_and_no_request_id(root: Path, bundle: Path) -> None:
-    """What a worker that starts does to the socket must not stop the others."""
-    with served(bundle, "3") as (process, url), ThreadPoolExecutor(4) as clients:
-        answers = list(clients.map(lambda _: ask(url), range(200)))
-        workers_of(process, 3)
-        answers += [ask(url) for _ in range(60)]
-        assert {answer.status_code for answer in answers} == {200}
-        assert len({answer.headers["x-request-id"] for answer in answers}) == 260
-        assert ended(process) == ""
-
-
-@pytest.mark.proof
 @WORKERS
 def test_nobody_is_cut_off_when_it_stops(root: Path, bundle: Path, workers: str) -> None:
     """Whoever is let in is answered; whoever comes later is sent away before a word."""

@@ -41,18 +41,15 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         return runner.run(coroutine)
 
 
-def inference(server: Server, image: bytes, top_k: int | None = None) -> bytes:
+def inference(server: Server, image: bytes) -> bytes:
     """The request that asks about one image, as most clients send it."""
-    fields: dict[str, Any] = {"image": base64.b64encode(image).decode()}
-    if top_k is not None:
-        fields["top_k"] = top_k
-    return bytes(post(f"{server.url}/inference", json.dumps(fields).encode()))
+    body = json.dumps({"image": base64.b64encode(image).decode()})
+    return bytes(post(f"{server.url}/inference", body.encode()))
 
 
-def get(server: Server, path: str, **headers: str) -> bytes:
+def get(server: Server, path: str) -> bytes:
     """The request that asks for `path`."""
-    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-    return f"GET {path} HTTP/1.1\r\nhost: {server.host}:{server.port}\r\n{lines}\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nhost: {server.host}:{server.port}\r\n\r\n".encode()
 
 
 @dataclass(slots=True)

@@ -124,8 +124,8 @@ class ChampionPoller:
     served: ServedModel
 
     def __post_init__(self) -> None:
-        self._refused: Identity | None = None
-        self._failed: Identity | None = None
+        # What was wanted and could not be served, and whether it is tried again with each poll.
+        self._failed: tuple[Identity, bool] | None = None
         self._complained = self.served.away
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -179,35 +179,30 @@ class ChampionPoller:
             return
         wanted = (row.name, row.version, row.own_tags.get("bundle_digest"))
         if wanted == served:
-            self._refused = self._failed = None
-        elif wanted != self._refused:
+            self._failed = None
+        elif self._failed != (wanted, False):
             self._replace(row, wanted)
 
     def _replace(self, row: ModelVersion, wanted: Identity) -> None:
         name = f"{row.name}/{row.version}"
         try:
             self.served.replace(*following.open_row(self.served.settings, row, self.served.ref))
-        except (StoreError, OSError) as error:
-            # Tried again with the next poll.
-            if wanted != self._failed:
-                self._failed = wanted
-                self.served.swaps["failed"] += 1
-                log.error("%s cannot be fetched yet: %s", name, error)
-        except MindtraceError as error:
-            self._refuse(wanted)
-            hint = f"; {error.hint}" if error.hint else ""
-            log.error("%s is refused: %s%s", name, error.message, hint)
-        except Exception:  # noqa: BLE001 - whatever fails here, the served model stays
-            self._refuse(wanted)
-            log.exception("%s is refused", name)
+        except Exception as error:  # noqa: BLE001 - whatever fails here, the served model stays
+            again = isinstance(error, StoreError | OSError)
+            if self._failed == (wanted, again):
+                return
+            self._failed = (wanted, again)
+            self.served.swaps["failed" if again else "refused"] += 1
+            if self.served.model is None and not again:
+                self.served.trouble = "refused"
+            hint = getattr(error, "hint", None)
+            log.error(
+                "%s %s: %s%s",
+                *(name, "cannot be fetched yet" if again else "is refused"),
+                *(error, f"; {hint}" if hint else ""),
+                exc_info=None if isinstance(error, MindtraceError | OSError) else error,
+            )
         else:
-            self._refused = self._failed = None
+            self._failed = None
             self.served.swaps["ok"] += 1
             log.info("serving %s", name)
-
-    def _refuse(self, wanted: Identity) -> None:
-        """Not tried again until the reference means something else."""
-        self._refused = wanted
-        self.served.swaps["refused"] += 1
-        if self.served.model is None:
-            self.served.trouble = "refused"
