@@ -75,10 +75,8 @@ class Protocol(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None
         self._refusal = b""  # sent after the answers before it
         self._lingers = False
-        # The piece being parsed: its bytes, and whether it ended a head or had body bytes.
-        self._piece, self._progress = 0, False
-        self._unparsed = 0  # bytes of pieces without progress: heads, trailers, chunk extensions
-        self._head_within_piece = False
+        self._piece = 0  # bytes of the piece being parsed
+        self._unparsed = 0  # bytes since a body or the end of a head: trailers, chunk extensions
 
     @property
     def busy(self) -> bool:
@@ -112,7 +110,8 @@ class Protocol(HttpToolsProtocol):
                 data = head.replace(_H2C, b"") + end + rest
         elif self.stage == CLOSING:
             return
-        self._piece, self._progress = len(data), False
+        self._piece = len(data)
+        self._unparsed += self._piece
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -123,7 +122,6 @@ class Protocol(HttpToolsProtocol):
             malformed = Problem(400, detail, headers=_CLOSE, kind="malformed")
             self.refuse(cause if isinstance(cause, Problem) else malformed)
         else:
-            self._unparsed = 0 if self._progress else self._unparsed + self._piece
             if self._unparsed > self.limits.max_header:
                 self.refuse(self._head_too_long())
 
@@ -132,13 +130,11 @@ class Protocol(HttpToolsProtocol):
             if len(self.pipeline) >= MAX_PIPELINED:
                 detail = f"more than {MAX_PIPELINED} requests were sent without waiting for answers"
                 raise Problem(400, detail, headers=_CLOSE, kind="pipeline")
-            self.stage, self.deadline = HEAD, None
-            self._head_within_piece, self._progress = True, True
+            self.stage, self.deadline, self._unparsed = HEAD, None, 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        if self._head_within_piece or self._unparsed + self._piece > self.limits.max_header:
-            self._head_within_piece = False
+        if max(self._unparsed, self._piece) > self.limits.max_header:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self.limits.max_header:
                 raise self._head_too_long()
@@ -150,12 +146,12 @@ class Protocol(HttpToolsProtocol):
         # Trailers would be added to the headers of this request, which are checked already.
         self.headers = []
         self.stage, self.deadline = BODY, None
-        self._unparsed, self._progress = 0, True
+        self._unparsed = 0
         if self.reaper.served.draining:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
-        self._unparsed, self._progress = 0, True
+        self._unparsed = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
