@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from tests.jobs.fake import FakeWorker
 
+from mindtrace.errors import TrainingError
 from mindtrace.jobs import attempt, worker
 from mindtrace.jobs.attempt import Attempt, Workplace
 from mindtrace.jobs.job import Job, Request
-from mindtrace.jobs.worker import JobFailedError, Worker
+from mindtrace.jobs.worker import Worker
 
 VERSION = {"model_name": "m", "version": 7}
 
@@ -32,7 +33,7 @@ def course(made: Worker) -> Job:
     try:
         made._course(job_id, Request(""), run_step, fake)
         state = "succeeded"
-    except JobFailedError:
+    except TrainingError:
         state = "failed"
     fake.finish(state, **made._queue.get(job_id).record())
     return made._queue.get(job_id)
@@ -57,7 +58,7 @@ def test_what_became_of_the_promotion_is_recorded(
 def test_a_job_over_which_we_fail_says_why_unless_its_version_is_there(
     made: Worker, monkeypatch: pytest.MonkeyPatch, found: dict[str, Any], state: str
 ) -> None:
-    monkeypatch.setattr(Attempt, "train", broken)
+    monkeypatch.setattr(Attempt, "_attempts", broken)
     monkeypatch.setattr(
         attempt, "reconcile_runs", lambda _e, _f, ended: dict.fromkeys(ended, found)
     )
@@ -69,8 +70,8 @@ def test_a_job_over_which_we_fail_says_why_unless_its_version_is_there(
 def test_a_job_whose_end_cannot_be_looked_at_ends_all_the_same(
     made: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Attempt, "train", broken)
-    monkeypatch.setattr(attempt, "reconcile_runs", broken)
+    monkeypatch.setattr(Attempt, "_attempts", broken)
+    monkeypatch.setattr(attempt, "reconcile_runs", lambda *_: None)
     job = course(made)
     assert job.state == "failed"
     assert job.error == {"type": "ValueError", "message": "mine"}
@@ -93,7 +94,7 @@ def test_a_worker_that_cannot_go_round_ends_and_says_why(
     with pytest.raises(ValueError, match="mine"):
         made.run(reported.append)
     assert reported == [made._id]
-    assert made._left
+    assert made._left.is_set()
 
 
 def test_what_ended_jobs_left_behind_is_put_away(work: Workplace, made: Worker) -> None:

@@ -153,16 +153,16 @@ while True:
 
 
 def test_a_training_is_told_everything(tmp_path: Path) -> None:
-    asked = Request("", "m/1", warm_start=True, force=True, allow_leakage=True)
-    command = train_command(tmp_path / "c.ini", "j", 2, asked, "gate", resume=True)
+    asked = Request("", "m/1", True, True, "gate", allow_leakage=True)
+    command = train_command(tmp_path / "c.ini", "j", 2, asked, resume=True)
     assert command[:5] == [sys.executable, "-P", "-m", "mindtrace", "train"]
     words = " ".join(command[5:])
     assert words == (
         f"--config {tmp_path}/c.ini --json --job-id j --attempt 2 --set jobs.promote=gate"
         " --parent m/1 --warm-start --force --allow-leakage --resume last"
     )
-    plain = train_command(tmp_path / "c.ini", "j", 1, Request(""), "never", resume=False)
-    assert plain[-2:] == ["--set", "jobs.promote=never"]
+    plain = train_command(tmp_path / "c.ini", "j", 1, Request(""), resume=False)
+    assert plain[-2:] == ["--attempt", "1"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tests.jobs.fake import FakeWorker
 
 from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import ConflictError, InterruptedByUser, StoreError, UsageError
-from mindtrace.jobs.attempt import Workplace, train_command
+from mindtrace.jobs.attempt import Workplace
 from mindtrace.jobs.job import Request
 from mindtrace.jobs.queue import RegistrationGuard
 from mindtrace.jobs.reconcile import reconcile_runs
@@ -87,15 +87,6 @@ def raises(error: BaseException) -> Callable[[], None]:
         raise error
 
     return act
-
-
-@pytest.mark.parametrize(
-    ("own", "policy"), [(None, "gate"), ("never", "never"), ("always", "always")]
-)
-def test_who_asked_has_the_say_not_the_worker(own: str | None, policy: str) -> None:
-    # Which may be of another machine.
-    words = train_command(Path("c"), "j", 1, Request("", promote=own), "gate", resume=False)
-    assert words[words.index("--set") + 1] == f"jobs.promote={policy}"
 
 
 def test_nobody_asked(worker: FakeWorker, registry: Registry) -> None:

@@ -39,13 +39,13 @@ Answer = TypeVar("Answer")
 
 
 def train_command(
-    config: Path, job_id: str, fence: int, request: Request, promote: str, *, resume: bool
+    config: Path, job_id: str, fence: int, request: Request, *, resume: bool
 ) -> list[str]:
     """The command line of a job's training."""
     return [
         *own_command("train", "--config", str(config), "--json"),
         *("--job-id", job_id, "--attempt", str(fence)),
-        *("--set", f"jobs.promote={request.promote or promote}"),
+        *(("--set", f"jobs.promote={request.promote}") if request.promote else ()),
         *(("--parent", request.parent) if request.parent else ()),
         *(f"--{flag.replace('_', '-')}" for flag in FLAGS if getattr(request, flag)),
         *(("--resume", "last") if resume else ()),
@@ -61,7 +61,6 @@ class Workplace:
     checkpoints: Path
     environ: Mapping[str, str]  # all that a child sees
     stopping: threading.Event  # set when the worker should end
-    promote: str = "never"  # what a job promotes that does not say so itself
     grace: float = GRACE
 
     def forget(self, job_id: str) -> None:
@@ -88,6 +87,14 @@ class Attempt:
 
     def train(self) -> Outcome | None:
         """Train, blocks: the outcome (`state`, `version`, `error`); None if it is not ours."""
+        try:
+            return self._attempts()
+        except Exception as error:
+            log.exception("job %s", self.job.job_id)
+            text = " ".join(str(error).split())[:500]
+            return self._failed(text, kind=type(error).__name__)
+
+    def _attempts(self) -> Outcome | None:
         last, waited = "the training or its worker was killed", 0.0
         # An attempt that began, and neither ended nor put the job back, is lost.
         lost = self.job.lost + self.job.begun
@@ -97,10 +104,7 @@ class Attempt:
             if lost >= ATTEMPTS:
                 return self._failed(f"{ATTEMPTS} attempts were lost: {last}")
             self._begin(lost)
-            try:
-                ended = self._run()
-            except OSError as error:
-                return self.failed(error)
+            ended = self._run()
             if ended.status == 0 and ended.document:
                 # A request to stop may have come too late: the training is done.
                 return self._succeeded(ended.document)
@@ -122,17 +126,6 @@ class Attempt:
             log.warning("job %s: %s", self.job.job_id, last)
             # A killed training may be killed again (out of memory): count it as lost.
             lost += not passing or kind != _AWAY
-
-    def failed(self, error: Exception) -> Outcome | None:
-        """The outcome of a job on which the worker itself failed; None as of `train`."""
-        kind, text = type(error).__name__, " ".join(str(error).split())[:500]
-        try:
-            return self._failed(text, kind=kind)
-        except Exception:
-            # Its runs could not be closed; the next sweep does that.
-            log.exception("job %s", self.job.job_id)
-            fields = {"type": kind, "message": text}
-            return {"state": State.FAILED, "open_runs": True, "error": fields}
 
     def save(self, **changes: Any) -> None:
         """Record changes of the job."""
@@ -170,7 +163,7 @@ class Attempt:
         config = folder / CONFIG
         config.write_text(request.config, encoding="utf-8")
         with Watchdog(
-            train_command(config, job_id, self.fence, request, work.promote, resume=resume),
+            train_command(config, job_id, self.fence, request, resume=resume),
             folder=folder,
             environ={**work.environ, "DIR_PATHS__CHECKPOINTS": str(checkpoints)},
             # In the watchdog's thread, as the lines below wait for a database that is away.

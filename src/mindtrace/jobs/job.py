@@ -42,7 +42,7 @@ class Request:
     parent: str | None = None  # NAME/VERSION
     warm_start: bool = False
     force: bool = False
-    promote: str | None = None  # never, gate or always; None leaves it to the worker
+    promote: str | None = None  # never, gate or always; None, of old releases, is never
     allow_leakage: bool = False
 
     @classmethod

@@ -172,26 +172,23 @@ def checkpoint_lock(checkpoints: Path, job_id: str, fence: int) -> Iterator[tupl
     # One of another machine cannot be killed: then the folder is this attempt's alone. The child
     # inherits the lock, so it is free when the child and all that it started are gone.
     folder = checkpoints / "jobs" / job_id
-    file = _locked(folder, job_id)
-    if file is None:
-        folder = folder / f"attempt-{fence}"
-        file = _locked(folder, job_id)
-    assert file is not None, "a fence belongs to one attempt"
-    with file:
-        yield folder, file
+    for place in (folder, folder / f"attempt-{fence}"):
+        place.mkdir(parents=True, exist_ok=True)
+        with (place / ".lock").open("ab+", buffering=0) as file:
+            if _locked(file.fileno(), job_id):
+                file.truncate(0)
+                yield place, file
+                return
+    raise AssertionError("a fence belongs to one attempt")
 
 
-def _locked(folder: Path, job_id: str) -> IO[bytes] | None:
-    folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / ".lock").open("ab+", buffering=0)
+def _locked(descriptor: int, job_id: str) -> bool:
     deadline = time.monotonic() + _LOCK_PATIENCE
-    while not try_lock(file.fileno()):
-        if not _kill_holder(file.fileno(), job_id) or time.monotonic() > deadline:
-            file.close()
-            return None
+    while not try_lock(descriptor):
+        if not _kill_holder(descriptor, job_id) or time.monotonic() > deadline:
+            return False
         time.sleep(_LOCK_POLL)
-    file.truncate(0)
-    return file
+    return True
 
 
 def _kill_holder(descriptor: int, job_id: str) -> bool:

@@ -212,13 +212,12 @@ class JobQueue(Database):
     def beat(self, executor_id: str, lease: float) -> None:
         """A heartbeat: the worker is alive for `lease` seconds from now."""
         mine, expires = heartbeats.c.executor_id == executor_id, self.now + lease
+        old = heartbeats.c.expires < self.now - 3600
         with self.changing() as connection:
-            changes = sa.update(heartbeats).where(mine).values(expires=expires)
-            if not connection.execute(changes).rowcount:
-                old = heartbeats.c.expires < self.now - 3600
-                connection.execute(sa.delete(heartbeats).where(old))
-                values = {"executor_id": executor_id, "expires": expires}
-                connection.execute(sa.insert(heartbeats).values(values))
+            connection.execute(sa.delete(heartbeats).where(sa.or_(mine, old)))
+            connection.execute(
+                sa.insert(heartbeats).values(executor_id=executor_id, expires=expires)
+            )
 
     def leave(self, executor_id: str) -> None:
         """A worker is gone; its job may be taken at once."""

@@ -21,9 +21,9 @@ def reconcile_runs(
     environ: Mapping[str, str], folder: Path, ended: Mapping[str, str]
 ) -> Versions | None:
     """Close runs of jobs by id and state; what each registered, None if the store is away."""
-    folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-P", "-m", __name__, json.dumps(dict(ended))]
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         done = process.run(command, folder=folder, environ=environ, limit=_LIMIT)
     except OSError as error:
         log.warning("open runs could not be closed: %s", error)

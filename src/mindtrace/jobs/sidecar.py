@@ -55,8 +55,6 @@ class WorkerSidecar:
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
-        self._worker: subprocess.Popen[bytes] | None = None
-        self._started = 0.0
 
     def start(self) -> None:
         """Check for jobs from now on."""
@@ -76,46 +74,30 @@ class WorkerSidecar:
             self._thread.join()
 
     def _loop(self) -> None:
-        fault = ""
-        try:
-            while not self._stopping.is_set():
-                self._wake.clear()
-                try:
-                    if not self._runs() and self.unfinished():
-                        self._begin()
-                    fault = ""
-                except (StoreError, OSError) as error:
-                    if not fault:
-                        log.warning("no worker can be started: %s", error)
-                    fault = str(error)
-                    self._stopping.wait(_PAUSE)
-                self._wake.wait(_POLL)
-        finally:
-            self._end()
+        away = False
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                # Without the lock another server's worker takes the jobs.
+                if self.unfinished() and (lock := hold_lock(self.root)) is not None:
+                    self._attend(lock)
+                away = False
+            except (StoreError, OSError) as error:
+                if not away:
+                    log.warning("no worker can be started: %s", error)
+                away = True
+                self._stopping.wait(_PAUSE)
+            self._wake.wait(_POLL)
 
-    def _runs(self) -> bool:
-        if self._worker is None:
-            return False
-        status = self._worker.poll()
-        if status is None:
-            return True
-        log.warning("the worker ended with status %s", status)
-        self._forget()
-        if time.monotonic() - self._started < _STEADY:
-            self._stopping.wait(_PAUSE)
-        return False
-
-    def _begin(self) -> None:
-        lock = hold_lock(self.root)
-        if lock is None:
-            return  # another server's worker takes the jobs
+    def _attend(self, lock: int) -> None:
+        """Run a worker to its end or to ours."""
+        config = self.root / "jobs" / _CONFIG
+        started = time.monotonic()
         try:
-            folder = self.root / "jobs"
-            config = folder / _CONFIG
             config.write_text(self.config(), encoding="utf-8")
-            self._worker = subprocess.Popen(
+            worker = subprocess.Popen(
                 worker_command(config, lock, serving=self.serving),
-                cwd=folder,
+                cwd=config.parent,
                 env=dict(self.environ),
                 stdin=subprocess.PIPE,  # closes when we die
                 stdout=subprocess.DEVNULL,
@@ -124,24 +106,18 @@ class WorkerSidecar:
             )
         finally:
             os.close(lock)
-        self._started = time.monotonic()
-        log.info("a worker begins, process %d", self._worker.pid)
-
-    def _end(self) -> None:
-        if (worker := self._worker) is None:
-            return
-        worker.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            worker.wait(_LAST_SECONDS)
-        if worker.poll() is None:
-            log.warning("the worker did not end, and is killed")
-            with contextlib.suppress(ProcessLookupError):
+        log.info("a worker begins, process %d", worker.pid)
+        with worker:
+            while worker.poll() is None and not self._stopping.wait(_POLL):
+                pass
+            if worker.poll() is not None:
+                log.warning("the worker ended with status %s", worker.returncode)
+                if time.monotonic() - started < _STEADY:
+                    self._stopping.wait(_PAUSE)
+                return
+            worker.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.wait(_LAST_SECONDS)
+            if worker.poll() is None:
+                log.warning("the worker did not end, and is killed")
                 os.killpg(worker.pid, signal.SIGKILL)
-        worker.wait()
-        self._forget()
-
-    def _forget(self) -> None:
-        assert self._worker is not None
-        assert self._worker.stdin is not None
-        self._worker.stdin.close()
-        self._worker = None

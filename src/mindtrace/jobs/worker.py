@@ -5,12 +5,11 @@ import os
 import secrets
 import socket
 import threading
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from mindtrace.errors import StoreError
+from mindtrace.errors import StoreError, TrainingError
 from mindtrace.jobs.attempt import Attempt, Outcome, Workplace, patiently
 from mindtrace.jobs.database import APPLICATION, QUEUE, VERSION, WORKFLOW
 from mindtrace.jobs.job import Request, State, iso_time
@@ -27,10 +26,6 @@ _NO_LIMIT = 1_000_000
 log = logging.getLogger("mindtrace.jobs")
 
 
-class JobFailedError(Exception):
-    """Ends the workflow of a job that failed."""
-
-
 class Worker:
     """A worker in this process; others take its job after `lease` seconds of silence."""
 
@@ -43,19 +38,19 @@ class Worker:
         self._idle = threading.Event()
         self._idle.set()
         self._beating = threading.Lock()
-        self._left = False
+        self._left = threading.Event()
         self._fault: Exception | None = None
 
     def run(self, ready: Callable[[str], Any]) -> None:
         """Work until `stopping` is set, then put the job back; `ready` gets our id. StoreError."""
         _ = self._queue.client  # creates the database
         self._beat()  # before DBOS takes a job, or others would think us dead
-        threading.Thread(target=self._keep_beating, daemon=True).start()
+        self._repeat(self._beat, self._lease / 4)
         self._launch()
         ready(self._id)
         # Not in this thread: DBOS waits for a database that is away, and signals would wait too.
-        for action in ((self._take_over, _ROUND), (self._sweep, _SWEEP)):
-            threading.Thread(target=self._repeat, args=action, daemon=True).start()
+        self._repeat(self._take_over, _ROUND)
+        self._repeat(self._sweep, _SWEEP)
         self._work.stopping.wait()
         self._idle.wait(self._work.grace + _LAST_SECONDS)
         self._leave()
@@ -113,14 +108,10 @@ class Worker:
         if state == State.CANCELLED:
             patiently(lambda: self._queue.end_cancelled(job_id))
         if state == State.FAILED:
-            raise JobFailedError(outcome["error"]["message"])
+            raise TrainingError(outcome["error"]["message"])
 
     def _train(self, attempt: Attempt) -> Outcome | None:
-        try:
-            outcome = attempt.train()
-        except Exception as error:
-            log.exception("job %s", attempt.job.job_id)
-            outcome = attempt.failed(error)
+        outcome = attempt.train()
         if outcome is None:
             self._park_if_stopping()
         return outcome
@@ -141,7 +132,7 @@ class Worker:
     def _leave(self) -> None:
         """End the heartbeats, and hand our job to the next worker."""
         with self._beating:
-            self._left = True
+            self._left.set()
             try:
                 self._queue.leave(self._id)
                 # A parked job counts as running, so that DBOS hands us no other.
@@ -157,16 +148,21 @@ class Worker:
             DBOS._recover_pending_workflows(executor_ids)
 
     def _repeat(self, action: Callable[[], None], pause: float) -> None:
-        """Repeat an action until this worker ends; an unexpected error ends the worker."""
-        while not self._work.stopping.is_set():
-            try:
-                action()
-            except StoreError as error:
-                log.warning("%s", error.message)
-            except Exception as error:  # noqa: BLE001 - `run` raises it
-                self._fault = error
-                self._work.stopping.set()
-            self._work.stopping.wait(pause)
+        """Repeat an action, in a thread, to the end; an unexpected error ends this worker."""
+
+        def loop() -> None:
+            while not self._left.is_set():
+                try:
+                    action()
+                except StoreError as error:
+                    log.warning("%s", error.message)
+                except Exception as error:  # noqa: BLE001 - `run` raises it
+                    self._fault = error
+                    self._work.stopping.set()
+                    return
+                self._left.wait(pause)
+
+        threading.Thread(target=loop, daemon=True).start()
 
     def _take_over(self) -> None:
         """Hand out again the jobs of workers that are not alive."""
@@ -179,28 +175,15 @@ class Worker:
     def _sweep(self) -> None:
         """Close open runs of ended jobs, and remove their files."""
         work, queue = self._work, self._queue
-        try:
-            left = {job.job_id: job.state for job in queue.with_open_runs(_AT_ONCE)}
-            if left and reconcile_runs(work.environ, work.root / "jobs", left) is not None:
-                for job_id in left:
-                    queue.note_open_runs(job_id, False)
-            for job in queue.find(sorted(work.kept())):
-                if job.ended:
-                    work.forget(job.job_id)
-        except StoreError:
-            raise
-        except Exception:
-            log.exception("open runs could not be closed")  # the next sweep tries again
+        left = {job.job_id: job.state for job in queue.with_open_runs(_AT_ONCE)}
+        if left and reconcile_runs(work.environ, work.root / "jobs", left) is not None:
+            for job_id in left:
+                queue.note_open_runs(job_id, False)
+        for job in queue.find(sorted(work.kept())):
+            if job.ended:
+                work.forget(job.job_id)
 
     def _beat(self) -> None:
         with self._beating:
-            if not self._left:
+            if not self._left.is_set():
                 self._queue.beat(self._id, self._lease)
-
-    def _keep_beating(self) -> None:
-        while True:
-            time.sleep(self._lease / 4)
-            try:
-                self._beat()
-            except StoreError as error:
-                log.warning("%s", error.message)

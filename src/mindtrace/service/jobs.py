@@ -148,7 +148,6 @@ def work(
         environ=listed_environment(os.environ, own_places(settings) | {"HF_HUB_OFFLINE": "1"}),
         stopping=stopping,
         grace=grace,
-        promote=jobs.promote,
     )
     Worker(workplace, lease=lease).run(ready)
 
