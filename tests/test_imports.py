@@ -71,20 +71,18 @@ def test_the_package_itself_is_names_only(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("--help",), ("--version",), ("train", "--help"), ("config", "show")]
+    ("words", "others"),
+    [
+        *((words.split(), {"rich"}) for words in ("--help", "--version", "train --help")),
+        *((words.split(), {"rich"}) for words in ("config show", "registry list")),
+        (["doctor"], set()),
+    ],
 )
-def test_help_loads_neither_what_trains_nor_what_serves(root: Path, words: tuple[str, ...]) -> None:
-    assert not loaded(command(*words), root) & (HEAVY | SERVING | {"rich"})
-
-
-def test_registry_list_is_no_heavier_than_help(trained: Path) -> None:
-    assert not loaded(command("registry", "list"), trained) & (HEAVY | SERVING | {"rich"})
-
-
-def test_doctor_loads_neither_what_trains_nor_what_serves(root: Path) -> None:
-    found = loaded(command("doctor"), root)
-
-    assert not found & (TRAINING | {"fastapi", "dbos", "sqlalchemy"})
+def test_what_is_quick_loads_neither_what_trains_nor_what_serves(
+    trained: Path, words: list[str], others: set[str]
+) -> None:
+    serving = SERVING - {"numpy", "PIL", "onnxruntime"} if words == ["doctor"] else SERVING
+    assert not loaded(command(*words), trained) & (HEAVY | serving | others)
 
 
 def test_predict_loads_neither_torch_nor_lightning_nor_mlflow(

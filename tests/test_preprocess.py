@@ -89,23 +89,17 @@ def test_every_kind_of_pixel_becomes_grey_or_colour(
 def test_a_transparent_pixel_is_black_whatever_colour_it_hides(mode: str) -> None:
     rgba = np.dstack([PIXELS, np.full((20, 24), 255, np.uint8)])
     rgba[:5, :, 3] = 0
-
     found = pixels(encoded(Image.fromarray(rgba)), mode)
-
     assert (found[:5] == 0).all()
     assert (found[5:] == pixels(encoded(PICTURE), mode)[5:]).all()
-
-
-def test_transparency_counts_in_grey_palette_and_webp_too() -> None:
     grey_alpha = np.dstack([PIXELS[..., 0], np.zeros((20, 24), np.uint8)])
     palette = Image.new("P", (4, 4), 1)
     palette.putpalette([255] * 6)
-
-    assert (pixels(encoded(Image.fromarray(grey_alpha, "LA")), "L") == 0).all()
-    assert (pixels(encoded(palette, transparency=1)) == 0).all()
-    assert (pixels(encoded(palette)) == 255).all()
+    assert (pixels(encoded(Image.fromarray(grey_alpha, "LA")), mode) == 0).all()
+    assert (pixels(encoded(palette, transparency=1), mode) == 0).all()
+    assert (pixels(encoded(palette), mode) == 255).all()
     clear = Image.new("RGBA", (4, 4), (255, 255, 255, 0))
-    assert (pixels(encoded(clear, "WEBP", lossless=True, exact=True)) == 0).all()
+    assert (pixels(encoded(clear, "WEBP", lossless=True, exact=True), mode) == 0).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -165,7 +159,6 @@ def test_a_truncated_image_is_damaged_and_not_half_an_image(format: str) -> None
         (b"", "empty"),
         (b"a letter to grandmother", "a letter"),
         (encoded(PICTURE, "GIF"), "GIF8"),
-        (encoded(PICTURE, "BMP"), "BM"),
         (encoded(PICTURE, "TIFF"), "not an image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
     ],
@@ -180,30 +173,24 @@ def test_what_is_no_png_jpeg_or_webp_is_said_to_be_none(data: bytes, word: str) 
 
 
 @pytest.mark.parametrize(
-    "size", [(10_001, 10_000), (12_000, 12_000), (30_000, 30_000), (65_535, 65_535)]
+    ("size", "limit", "words"),
+    [
+        ((10_001, 10_000), MAX_PIXELS, f"{MAX_PIXELS:,}"),
+        ((65_535, 65_535), MAX_PIXELS, f"{MAX_PIXELS:,}"),
+        ((24, 20), 479, "24 x 20"),
+        ((65_536, 1), MAX_PIXELS, "too long and thin"),
+        ((1, 25_000_000), MAX_PIXELS, "too long and thin"),
+    ],
 )
-def test_a_bomb_is_refused_before_it_is_unpacked(size: tuple[int, int]) -> None:
+def test_a_bomb_is_refused_before_it_is_unpacked(
+    size: tuple[int, int], limit: int, words: str
+) -> None:
     with pytest.raises(ImageError) as caught:
-        open_pixels(png_header(*size), "L")
-    assert f"{MAX_PIXELS:,}" in caught.value.message
-
-
-@pytest.mark.parametrize("size", [(65_536, 1), (1, 25_000_000)])
-def test_a_line_is_no_image(size: tuple[int, int]) -> None:
-    with pytest.raises(ImageError) as caught:
-        open_pixels(png_header(*size), "L")
-
-    assert "too long and thin" in caught.value.message
-    assert open_pixels(encoded(Image.new("L", (65_535, 1))), "L").size == (65_535, 1)
-
-
-def test_the_limit_of_pixels_is_the_callers() -> None:
-    data = encoded(PICTURE)
-
-    assert open_pixels(data, "L", max_pixels=480).size == (24, 20)
-    with pytest.raises(ImageError) as caught:
-        open_pixels(data, "L", max_pixels=479)
-    assert "24 x 20" in caught.value.message
+        open_pixels(png_header(*size), "L", max_pixels=limit)
+    assert words in caught.value.message
+    for within in ((24, 20), (65_535, 1)):
+        image = encoded(Image.new("L", within))
+        assert open_pixels(image, "L", max_pixels=within[0] * within[1]).size == within
 
 
 @pytest.mark.filterwarnings("ignore:::PIL")
@@ -270,12 +257,7 @@ def test_in_strips_an_image_is_converted_to_the_same_pixels(
 
 
 def test_the_size_is_known_without_decoding() -> None:
-    for data, size in (
-        (encoded(PICTURE), PICTURE.size),
-        (encoded(PICTURE, "WEBP"), PICTURE.size),
-        (png_header(5000, 4000), (5000, 4000)),
-    ):
-        assert opened(io.BytesIO(data)).size == size
+    assert opened(io.BytesIO(png_header(5000, 4000))).size == (5000, 4000)
     for data in (b"", b"no image", encoded(PICTURE)[:20], png_header(65_535, 65_535)):
         with pytest.raises(DAMAGE):
             opened(io.BytesIO(data))
@@ -334,9 +316,9 @@ def test_an_image_that_fits_is_left_alone_and_a_thread_of_one_refused() -> None:
 
 @pytest.mark.parametrize("spec", [GREY, COLOUR])
 def test_normalise_is_the_plain_formula(spec: ImageSpec) -> None:
-    shape = (3, spec.height, spec.width) + ((3,) if spec.mode == "RGB" else ())
-    images = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
-    planes = images[..., None] if spec.mode == "L" else images
+    shape = (3, spec.height, spec.width, len(spec.mean))
+    planes = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    images = planes[..., 0] if spec.mode == "L" else planes
     expected = (planes / 255 - np.array(spec.mean)) / np.array(spec.std)
     found = normalise(images, spec)
     assert found.dtype == np.float32

@@ -68,14 +68,9 @@ def _flip(data: bytes, draw: random.Random) -> bytes:
 
 def _flip_packed(data: bytes, draw: random.Random) -> bytes:
     found = bytearray(packed(data))
+    last = 4 if draw.random() < 0.3 else len(found)  # the checksum alone, or anywhere
     for _ in range(draw.randint(1, 3)):
-        found[draw.randrange(len(found))] ^= 1 << draw.randrange(8)
-    return data[:33] + chunk(b"IDAT", bytes(found)) + END
-
-
-def _wrong_checksum(data: bytes, draw: random.Random) -> bytes:
-    found = bytearray(packed(data))
-    found[-draw.randint(1, 4)] ^= 1 + draw.randrange(255)
+        found[-draw.randint(1, last)] ^= 1 << draw.randrange(8)
     return data[:33] + chunk(b"IDAT", bytes(found)) + END
 
 
@@ -144,7 +139,7 @@ def _as_it_is(data: bytes, _: random.Random) -> bytes:
 
 
 MUTATIONS = (
-    *(_flip, _flip_packed, _wrong_checksum, _filters, _other_length, _pieces),
+    *(_flip, _flip_packed, _filters, _other_length, _pieces),
     *(_garbage, _cut, _other_end, _other_chunk, _other_window, _as_it_is),
 )
 
@@ -182,10 +177,8 @@ def test_the_short_cut_is_for_files_of_exactly_this_kind() -> None:
     for mode, other in (("L", "RGB"), ("RGB", "L")):
         data = png(mode, draw, False)
         assert plain_pixels(data, mode, SIZE, SIZE) is not None
-        assert plain_pixels(data, other, SIZE, SIZE) is None
-        assert plain_pixels(data, mode, SIZE, SIZE + 1) is None
-        assert plain_pixels(data, mode, SIZE + 1, SIZE) is None
-        assert plain_pixels(b"", mode, SIZE, SIZE) is None
+        for no in ((other, SIZE, SIZE), (mode, SIZE, SIZE + 1), (mode, SIZE + 1, SIZE)):
+            assert plain_pixels(data, *no) is None
     data = png("L", random.Random(0), False)
     assert decode(data, SPECS["L"], SIZE * SIZE).shape == (SIZE, SIZE)
     with pytest.raises(ImageError):
@@ -279,16 +272,3 @@ def test_a_large_png_in_many_pieces_is_read_and_nothing_behind_its_end() -> None
     data = buffer.getvalue()
     assert data.count(b"IDAT") > 100
     assert decoding_cost_fault(data) is None
-
-
-def _saved(kind: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (40, 40), (1, 99, 200)).save(buffer, kind)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_what_cameras_put_behind_an_image_is_not_read(kind: str) -> None:
-    film = b"\0\0\0\x18ftypmp42" + random.Random(0).randbytes(100_000)
-    for behind in (b"\0" * 99, _saved("JPEG"), film, b"SEFH\x01\x02PK\x05\x06"):
-        assert decode(_saved(kind) + behind, SPECS["L"]).shape == (SIZE, SIZE)

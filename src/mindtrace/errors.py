@@ -28,7 +28,6 @@ import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from resource import RLIM_INFINITY, RLIMIT_FSIZE, getrlimit
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -170,16 +169,13 @@ class VerdictError(MindtraceError):
 
 
 def hint_if_full(error: BaseException, folder: Path | None = None) -> str | None:
-    """What to do if this error says that a disk, that of `folder`, or a file is full, else None."""
+    """What to do if this error says that a disk, that of `folder`, is full, else None."""
     text, number = str(error), getattr(error, "errno", None)
-    full, limit = number in (errno.ENOSPC, errno.EDQUOT), getrlimit(RLIMIT_FSIZE)[0]
-    too_large = number == errno.EFBIG
+    full = number in (errno.ENOSPC, errno.EDQUOT) or "disk is full" in text
     if "disk I/O error" in text and folder is not None:  # SQLite's word for more than this
         full = shutil.disk_usage(folder).free < 2**16
-        too_large = limit != RLIM_INFINITY
-    if full or "disk is full" in text:
-        return "mindtrace registry gc --keep 5 --dry-run  # shows what could go, to free some space"
-    return f"ulimit -f unlimited  # no file may exceed {limit:,} bytes" if too_large else None
+    hint = "mindtrace registry gc --keep 5 --dry-run  # shows what could go, to free some space"
+    return hint if full else None
 
 
 def of_system(error: OSError) -> MindtraceError:

@@ -101,11 +101,8 @@ def test_sections_and_keys_are_mappings_that_keep_their_case(ini: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
-        ("[a]\nk", 2, "not a line"),
         ("[a]\nk = 1\nk = 2", 3, "twice"),
-        ("[a]\nk = ${b:c}", 2, "there is no [b] c"),
         ("[a]\nk = ${l}\nl = ${k}", 3, "which refers to it"),
-        ("[a]\nk = 5 $", 2, "$$"),
     ],
 )
 def test_a_broken_file_is_reported_with_its_line(

@@ -22,12 +22,6 @@ def read(text: str) -> Layer:
     return read_ini(text, "a.ini", Path("/here"))
 
 
-def test_a_value_knows_its_line() -> None:
-    layer = read("# first\n[train]\n\nlr = 0.1\nmax_epochs: 3\n")
-    origins = {key: str(entry.origin) for (_, key), entry in layer.entries.items()}
-    assert origins == {"lr": "a.ini:4", "max_epochs": "a.ini:5"}
-
-
 @pytest.mark.parametrize(
     ("text", "values"),
     [
@@ -35,11 +29,8 @@ def test_a_value_knows_its_line() -> None:
         ("[a]\nk=v=w:x", {"k": "v=w:x"}),
         ("[a]\nk =", {"k": ""}),
         ("[a]\nk = v ; no comment", {"k": "v ; no comment"}),
-        ("[a]\n ; comment\n  # comment\nk = v", {"k": "v"}),
         ("[a]\nk = one\n   two\n\tthree\nl = w", {"k": "one\ntwo\nthree", "l": "w"}),
-        ("[a]\n  k = v\n  l = w", {"k": "v", "l": "w"}),
-        ("[a]\r\nk = v\r\nl = w\r\n", {"k": "v", "l": "w"}),
-        ("[a] # comment\nk = v", {"k": "v"}),
+        ("[a] # comment\r\nk = v\r\nl = w\r\n", {"k": "v", "l": "w"}),
         ("[a]\nk = größe ✓", {"k": "größe ✓"}),
     ],
 )
@@ -55,12 +46,11 @@ def test_the_dialect(text: str, values: dict[str, str]) -> None:
         ("[a]\n= v", 2, "= v: not a line of an INI"),
         ("[a\nk = v", 1, "[a: a section is written [name]"),
         ("[]", 1, "[]: a section is written [name]"),
-        ("[a] b", 1, "[a] b: a section is written [name]"),
         ("[a]\nk = 1\nk = 2", 3, "[a] k: given twice, first in line 2; keep one"),
         # a pattern for the whole line would take quadratic time
         (f"[a]\nx{' ' * 1_000_000}y", 2, "not a line of an INI"),
     ],
-    ids=range(8),
+    ids=range(7),
 )
 def test_a_broken_line_is_one_fault_with_its_line(text: str, line: int, words: str) -> None:
     (fault,) = read(text).faults

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,7 +89,6 @@ def test_mlflows_own_variable_comes_before_the_default_only() -> None:
     assert origin(settings, "registry", "tracking_uri") == "environment MLFLOW_TRACKING_URI"
     ours = load("[registry]\ntracking_uri = https://ours", environ)
     assert ours.registry.tracking_uri == "https://ours"
-    assert load(environ={"MLFLOW_TRACKING_URI": ""}).registry.tracking_uri.startswith("sqlite")
 
 
 def test_layers_are_merged_before_substitution() -> None:
@@ -98,6 +96,8 @@ def test_layers_are_merged_before_substitution() -> None:
     assert settings.dirs.data == Path("/a$b/${c}/data")
     assert settings.dirs.checkpoints == Path("/a$b/${c}/checkpoints")
     assert settings.registry.tracking_uri == "sqlite:////a$b/${c}/mlflow.db"
+    uri = "postgresql://me:a$b${c}@host/db"
+    assert load(sets=[f"registry.tracking_uri={uri}"]).registry.tracking_uri == uri
 
 
 def test_any_value_can_be_referred_to() -> None:
@@ -107,12 +107,6 @@ def test_any_value_can_be_referred_to() -> None:
     )
     assert settings.registry.model_name == "mnist-mlp"
     assert settings.registry.experiment_name == "mnist-mlp, 5 $"
-
-
-@pytest.mark.parametrize("uri", ["postgresql://me:a$b${c}@host/db"])
-def test_values_of_the_environment_and_of_sets_are_literal(uri: str) -> None:
-    assert load(environ={"REGISTRY__TRACKING_URI": uri}).registry.tracking_uri == uri
-    assert load(sets=[f"registry.tracking_uri={uri}"]).registry.tracking_uri == uri
 
 
 def test_relative_paths_of_a_file_start_at_the_file(tmp_path: Path) -> None:
@@ -152,9 +146,14 @@ def test_paths_elsewhere_start_at_the_working_folder_or_at_home(
         assert settings.registry.tracking_uri == f"sqlite:///{folder}/m.db"
 
 
-@pytest.mark.parametrize("uri", ["sqlite:////abs/m.db", "sqlite:///rel.db?timeout=5", "https://h"])
-def test_only_relative_sqlite_urls_move(uri: str) -> None:
-    moved = uri.replace("///rel", "////here/rel")
+@pytest.mark.parametrize(
+    ("uri", "moved"),
+    [
+        ("sqlite:////abs/m.db", "sqlite:////abs/m.db"),
+        ("sqlite:///rel.db?timeout=5", "sqlite:////here/rel.db?timeout=5"),
+    ],
+)
+def test_only_relative_sqlite_urls_move(uri: str, moved: str) -> None:
     assert load(f"[registry]\ntracking_uri = {uri}").registry.tracking_uri == moved
 
 
@@ -192,13 +191,10 @@ def test_passwords_are_neither_shown_nor_sent_along() -> None:
     assert settings.data.mirror == "https://me:hush@mirror/x"
     shown = [str(settings.rows()), repr(settings), settings.to_ini(("data", "registry", "jobs"))]
     assert "hush" not in "".join(shown)
-    assert "mirror = https://me:***@mirror/x" in settings.to_ini()
-
-
-def test_only_what_makes_a_version_travels() -> None:
-    lines = load("[registry]\nmodel_name = mine").to_ini().splitlines()
+    travels = settings.to_ini().splitlines()
+    assert "mirror = https://me:***@mirror/x" in travels
     headers = ["[data]", "[model]", "[train]", "[compute]"]
-    assert [line for line in lines if line.startswith("[")] == headers
+    assert [line for line in travels if line.startswith("[")] == headers
 
 
 PATHS = st.text(
@@ -271,11 +267,5 @@ def test_a_replaced_value_obeys_the_schema_and_says_so() -> None:
         settings.replace(**{"compute.threads": 0})
     with pytest.raises(KeyError, match="thread"):
         settings.replace(**{"compute.thread": 1})
-
-
-def test_settings_do_not_change() -> None:
-    settings = load()
     with pytest.raises(ValueError, match="frozen"):
         settings.train.lr = 1  # type: ignore[misc]
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        settings.train = settings.train  # type: ignore[misc]

@@ -17,11 +17,8 @@ NAMES = st.text(
 @pytest.mark.parametrize(
     ("url", "path"),
     [
-        ("sqlite:///a/b.db", Path("a/b.db")),
         ("sqlite:////a/ü b.db", Path("/a/ü b.db")),
         ("sqlite+aiosqlite:///a.db", None),
-        ("postgresql://u:p@h/db", None),
-        ("http://localhost:5000", None),
         ("/a/b.db", None),
     ],
 )
@@ -40,11 +37,8 @@ def test_a_sqlite_url_is_the_file_behind_it(url: str, path: Path | None) -> None
         ("file:///100%25%20%C3%BC", Path("/100% ü")),
         ("/100%25", Path("/100%25")),
         ("s3://bucket/key", None),
-        ("http://host/x", None),
-        ("runs:/abc/bundle", None),
         ("models:/digits/1", None),
         ("mlflow-artifacts:/1/abc/artifacts", None),
-        ("dbfs:/mnt/x", None),
     ],
 )
 def test_a_place_of_artifacts_is_local_only_if_it_is(uri: str, path: Path | None) -> None:
@@ -88,11 +82,6 @@ WORD = st.text("abc:/?#@&=%", max_size=8)
 )
 def test_a_password_never_survives(scheme: str, user: str, tail: str) -> None:
     assert "HUSH" not in masked(f"see {scheme}://{user}:HUSH@host{tail} there")
-
-
-@given(st.text("ab:/@ ", max_size=30))
-def test_masking_twice_is_masking_once(text: str) -> None:
-    assert masked(masked(text)) == masked(text)
 
 
 @pytest.mark.parametrize("piece", ["a://b:", "?", "@ a://b:c", "http://a:b@", "&key", "://"])

@@ -15,6 +15,7 @@ from mindtrace.jobs.job import Job, Request
 from mindtrace.jobs.queue import JobQueue
 
 STATUSES = {"succeeded": "SUCCESS", "failed": "ERROR", "cancelled": "CANCELLED"}
+_STREAMS = sa.table("streams", *map(sa.column, (*streams.c.keys(), "function_id")))
 _INPUTS = sa.table("workflow_input", sa.column("workflow_uuid"), sa.column("inputs"))
 
 
@@ -98,18 +99,9 @@ class FakeWorker:
         with self.queue.engine.begin() as connection:
             self._require_claim(connection)
             length = sa.select(sa.func.count()).select_from(streams).where(*own)
-            connection.execute(
-                sa.text(
-                    'insert into streams (workflow_uuid, key, value, "offset", function_id)'
-                    " values (:job_id, :key, :value, :offset, 1)"
-                ),
-                {
-                    "job_id": self.job_id,
-                    "key": key,
-                    "value": json.dumps(value),
-                    "offset": connection.execute(length).scalar_one(),
-                },
-            )
+            values = {"workflow_uuid": self.job_id, "key": key, "value": json.dumps(value)}
+            offset = connection.execute(length).scalar_one()
+            connection.execute(sa.insert(_STREAMS).values(**values, offset=offset, function_id=1))
 
     def _mine(self) -> sa.ColumnElement[bool]:
         return sa.and_(workflows.c.status == "PENDING", workflows.c.recovery_attempts == self.fence)

@@ -54,32 +54,30 @@ def test_what_became_of_the_promotion_is_recorded(
     assert job.promotion == promotion
 
 
-@pytest.mark.parametrize(("found", "state"), [({}, "failed"), (VERSION, "succeeded")])
+@pytest.mark.parametrize(
+    ("found", "state"), [({}, "failed"), (VERSION, "succeeded"), (None, "failed")]
+)
 def test_a_job_over_which_we_fail_says_why_unless_its_version_is_there(
-    made: Worker, monkeypatch: pytest.MonkeyPatch, found: dict[str, Any], state: str
+    made: Worker, monkeypatch: pytest.MonkeyPatch, found: dict[str, Any] | None, state: str
 ) -> None:
-    monkeypatch.setattr(Attempt, "_attempts", broken)
-    monkeypatch.setattr(
-        attempt, "reconcile_runs", lambda _e, _f, ended: dict.fromkeys(ended, found)
-    )
-    job = course(made)
-    assert (job.state, job.version) == (state, found.get("version"))
-    assert job.error == (None if found else {"type": "ValueError", "message": "mine"})
-
-
-def test_a_job_whose_end_cannot_be_looked_at_ends_all_the_same(
-    made: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Attempt, "_attempts", broken)
-    monkeypatch.setattr(attempt, "reconcile_runs", lambda *_: None)
-    job = course(made)
-    assert job.state == "failed"
-    assert job.error == {"type": "ValueError", "message": "mine"}
-    assert made._queue.unfinished()  # a run of it may be open
     asked: list[Any] = []
-    monkeypatch.setattr(worker, "reconcile_runs", lambda _e, _f, ended: asked.append(ended) or {})
+
+    def reconcile(_environ: Any, _folder: Any, ended: dict[str, str]) -> Any:
+        asked.append(ended)
+        # None: the store is away, and the next sweep asks it again.
+        return dict.fromkeys(ended, found) if found is not None or len(asked) > 1 else None
+
+    monkeypatch.setattr(attempt, "train_command", lambda *_, **__: ["/nothing"])
+    monkeypatch.setattr(attempt, "reconcile_runs", reconcile)
+    monkeypatch.setattr(worker, "reconcile_runs", reconcile)
+    job = course(made)
+    assert (job.state, job.version) == (state, (found or {}).get("version"))
+    error = job.error or {"type": None, "message": "/nothing"}
+    assert error["type"] == (None if found else "FileNotFoundError")
+    assert "/nothing" in error["message"]
+    assert made._queue.unfinished() == (found is None)
     made._sweep()
-    assert asked == [{job.job_id: "failed"}]
+    assert asked == [{job.job_id: "failed"}] * (2 if found is None else 1)
     assert not made._queue.unfinished()
 
 

@@ -95,7 +95,7 @@ def test_lists_come_in_pages(queue: JobQueue) -> None:
     assert [job.job_id for job in queue.list(before=page[-1].job_id)] == ids[:1]
 
 
-def test_counts_make_nothing(tmp_path: Path) -> None:
+def test_counts_make_nothing_and_a_waiting_job_is_cancelled(tmp_path: Path) -> None:
     queue = JobQueue(None, tmp_path, 3)
     assert set(queue.counts().values()) == {0}
     assert not queue.unfinished()
@@ -103,7 +103,10 @@ def test_counts_make_nothing(tmp_path: Path) -> None:
     job = queue.submit(ANY)
     assert queue.counts()["queued"] == 1
     assert queue.unfinished()
-    queue.cancel(job.job_id)
+    assert queue.cancel(job.job_id).state == "cancelled"
+    assert [event.name for event in queue.events(job.job_id)] == ["state", "end"]
+    with pytest.raises(ConflictError, match="cancelled"):
+        queue.cancel(job.job_id)
     zero = dict.fromkeys(("queued", "running", "succeeded", "failed"), 0)
     assert queue.counts() == {**zero, "cancelled": 1}
     assert not queue.unfinished()
@@ -164,14 +167,6 @@ def test_an_attempt_that_was_left_counts_and_one_that_was_put_back_does_not(
     taken(queue, job, "c")
     found = queue.get(job.job_id)
     assert (found.lost, found.attempts) == (1, 3)
-
-
-def test_cancel_while_it_waits(queue: JobQueue) -> None:
-    job = queue.submit(ANY)
-    assert queue.cancel(job.job_id).state == "cancelled"
-    assert [event.name for event in queue.events(job.job_id)] == ["state", "end"]
-    with pytest.raises(ConflictError, match="cancelled"):
-        queue.cancel(job.job_id)
 
 
 def test_cancel_while_it_runs_is_for_its_worker(queue: JobQueue) -> None:

@@ -10,69 +10,46 @@ import pytest
 from mindtrace.utils import available_cores, num_cores, system
 
 
-class Kernel:
-    """What Linux shows of control groups, in a folder of the test."""
-
-    def __init__(self, folder: Path) -> None:
-        self.groups = folder / "cgroup"
-        self.groups.mkdir()
-        self.membership = folder / "membership"
-
-    def joins(self, line: str) -> None:
-        self.membership.write_text(f"{line}\n")
-
-    def grants(self, group: str, quota: str) -> None:
-        folder = self.groups / group
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "cpu.max").write_text(f"{quota}\n")
-
-
 @pytest.fixture
-def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
-    """Eight cores, and no control group yet."""
-    made = Kernel(tmp_path)
-    monkeypatch.setattr(system, "_CGROUPS", made.groups)
-    monkeypatch.setattr(system, "_MEMBERSHIP", made.membership)
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Eight cores, and a folder of control groups, beside the file that names those we are in."""
+    folder = tmp_path / "cgroup"
+    monkeypatch.setattr(system, "_CGROUPS", folder)
+    monkeypatch.setattr(system, "_MEMBERSHIP", tmp_path / "membership")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    return made
+    return folder
 
 
 def test_a_process_may_use_one_core_at_least_and_no_more_than_there_are() -> None:
     assert 1 <= available_cores() <= num_cores() == os.cpu_count()
 
 
-def test_affinity_counts(kernel: Kernel) -> None:
-    assert available_cores() == 8
+V2, V1 = "0::/user.slice/job", "4:cpu,cpuacct:/docker/1"
 
 
 @pytest.mark.parametrize(
-    ("quota", "cores"),
-    [("max 100000", 8), ("150000 100000", 2), ("50000 100000", 1), ("9900000 100000", 8)],
+    ("membership", "files", "cores"),
+    [
+        (None, {}, 8),  # not Linux
+        ("0::/", {"cpu.max": "max 100000"}, 8),
+        ("0::/", {"cpu.max": "150000 100000"}, 2),
+        ("0::/", {"cpu.max": "50000 100000"}, 1),
+        ("0::/", {"cpu.max": "9900000 100000"}, 8),
+        # the tightest of all groups above
+        (V2, {"user.slice/cpu.max": "200000 100000", "user.slice/job/cpu.max": "600000 100000"}, 2),
+        # an older kernel
+        (V1, {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        (V1, {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        # of another controller
+        ("7:memory:/docker/1", {"cpu.max": "100000 100000"}, 8),
+    ],
 )
-def test_the_quota_of_a_container_counts(kernel: Kernel, quota: str, cores: int) -> None:
-    kernel.joins("0::/")
-    kernel.grants(".", quota)
+def test_affinity_and_the_quota_of_a_container_count(
+    groups: Path, membership: str | None, files: dict[str, str], cores: int
+) -> None:
+    if membership is not None:
+        groups.with_name("membership").write_text(f"{membership}\n")
+    for name, text in files.items():
+        (groups / name).parent.mkdir(parents=True, exist_ok=True)
+        (groups / name).write_text(f"{text}\n")
     assert available_cores() == cores
-
-
-def test_the_tightest_of_all_groups_above_counts(kernel: Kernel) -> None:
-    kernel.joins("0::/user.slice/job")
-    kernel.grants("user.slice", "200000 100000")
-    kernel.grants("user.slice/job", "600000 100000")
-    assert available_cores() == 2
-
-
-@pytest.mark.parametrize(("granted", "cores"), [("-1", 8), ("300000", 3)])
-def test_the_quota_of_an_older_kernel_counts(kernel: Kernel, granted: str, cores: int) -> None:
-    kernel.joins("4:cpu,cpuacct:/docker/1")
-    folder = kernel.groups / "cpu"
-    folder.mkdir()
-    (folder / "cpu.cfs_quota_us").write_text(f"{granted}\n")
-    (folder / "cpu.cfs_period_us").write_text("100000\n")
-    assert available_cores() == cores
-
-
-def test_groups_of_other_controllers_are_nothing_to_us(kernel: Kernel) -> None:
-    kernel.joins("7:memory:/docker/1")
-    kernel.grants(".", "100000 100000")
-    assert available_cores() == 8
