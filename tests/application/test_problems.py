@@ -51,19 +51,12 @@ def test_configuration_faults_are_told_one_by_one() -> None:
 
 
 def test_unknown_routes_and_methods(client: httpx.Client) -> None:
-    missing = client.get("/nothing")
-    assert missing.status_code == 404
-    assert missing.json()["type"] == "urn:mindtrace:problem:not-found"
-    wrong = client.get("/inference")
-    assert wrong.status_code == 405
-    assert wrong.headers["allow"] == "POST"
-    fits_not = client.get("/jobs?limit=0")
-    assert fits_not.status_code == 422
+    missing, wrong, fits_not = map(client.get, ("/nothing", "/inference", "/jobs?limit=0"))
     assert fits_not.json()["errors"][0]["name"] == "limit"
-    for answer in (missing, wrong, fits_not):
+    for answer, status in ((missing, 404), (wrong, 405), (fits_not, 422)):
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json()["request_id"] == answer.headers["x-request-id"]
-        assert answer.json()["status"] == answer.status_code
+        assert answer.json()["status"] == answer.status_code == status
 
 
 def test_request_ids_are_echoed_or_made(client: httpx.Client) -> None:

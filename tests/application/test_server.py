@@ -48,25 +48,6 @@ def ended(process: subprocess.Popen[str], signum: int = signal.SIGTERM, code: in
 WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
 
 
-@pytest.mark.parametrize(
-    ("workers", "signum"), [("1", signal.SIGHUP), ("2", signal.SIGHUP), ("2", signal.SIGINT)]
-)
-def test_it_answers_and_ends_in_peace(
-    root: Path, bundle: Path, workers: str, signum: signal.Signals
-) -> None:
-    with served(bundle, workers) as (process, url):
-        assert ask(url).json()["class_name"] == "bright"
-        with connected(url) as slow:
-            head, body = half_of_a_request(url)
-            slow.sendall(head)
-            assert ask(url).status_code == 200  # so the other request has arrived
-            process.send_signal(signum)
-            slow.sendall(body)
-            assert slow.makefile("rb").read().startswith(b"HTTP/1.1 200 ")
-        _, err = process.communicate(timeout=PATIENCE)
-        assert (process.returncode, "Traceback" in err) == (0, False), err
-
-
 def test_two_workers_take_a_job(root: Path, bundle: Path) -> None:
     """They know what was set, and by whom, as one process does."""
     with served(bundle, "2", "--no-worker", "--set", "train.seed=3") as (process, url):
@@ -101,16 +82,20 @@ def test_two_workers_with_a_token_and_limits(root: Path, bundle: Path, token_fil
             assert silent.recv(1) == b""
 
 
-@WORKERS
-def test_it_takes_its_leave_first(root: Path, bundle: Path, workers: str) -> None:
+@pytest.mark.parametrize(
+    ("workers", "signum"), [("1", signal.SIGHUP), ("2", signal.SIGINT), ("2", signal.SIGTERM)]
+)
+def test_it_takes_its_leave_first(
+    root: Path, bundle: Path, workers: str, signum: signal.Signals
+) -> None:
     """Not ready while it still accepts; then what is open is answered; then it is gone."""
     with served(bundle, workers) as (process, url):
-        assert ask(url).status_code == 200
+        assert ask(url).json()["class_name"] == "bright"
         head, body = half_of_a_request(url)
         with connected(url) as slow:
             slow.sendall(head)
             time.sleep(0.2)  # until it is read
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(signum)
             seen = []
             with contextlib.suppress(httpx.TransportError):
                 while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -100,18 +99,6 @@ def test_two_clicks_are_one_job_and_a_full_queue_is_told(idle: Server, visit: Vi
     expect(page.locator("#config-check .problem")).to_contain_text("Enough for now")
     assert len(jobs(idle)) == 2
     visited.forgive("status of 429")
-
-
-def test_a_server_without_jobs_is_told(idle: Server, visit: Visit) -> None:
-    visited = visit(idle.url)
-    page = visited.page
-    body = json.dumps({"title": "Not Found", "status": 404, "detail": "there is nothing at /jobs"})
-    answer: dict[str, Any] = {"body": body, "content_type": "application/problem+json"}
-    page.route("**/jobs", lambda route: route.fulfill(status=404, **answer))
-    page.get_by_role("link", name="Jobs").click()
-    expect(page.locator("#jobs-problem")).to_contain_text("no such part")
-    expect(page.locator("#submit")).to_be_hidden()
-    visited.forgive("status of 404")
 
 
 def test_a_log_that_is_closed_and_opened_is_read_once(idle: Server, visit: Visit) -> None:

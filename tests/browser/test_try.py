@@ -129,20 +129,23 @@ def test_a_picture_that_is_dark_on_light_is_told(page: Page, digit: bytes) -> No
 def test_of_many_classes_the_likeliest_come_first(page: Page, digit: bytes) -> None:
     page.route("**/inference", _answer_of_300_classes)
     choose(page, digit)
-    bars = page.locator(".bars li")
+    bars, more = page.locator(".bars li"), page.get_by_role("button", name="All 300 classes")
     expect(bars).to_have_count(12)
     expect(bars.first).to_contain_text("a rather long name 0")
     expect(page.locator(".who")).to_contain_text("a bundle")
+    more.click()
+    expect(bars).to_have_count(300)
+    expect(more).to_have_count(0)
 
 
 def _answer_of_300_classes(route: Route) -> None:
     """What the server says, as if its network knew 300 classes; the last is the likeliest."""
     top_k = [
         {"label": 299 - i, "class_name": f"a rather long name {i}", "confidence": 0.5 ** (i + 1)}
-        for i in range(20)
+        for i in range(300)
     ]
-    told = {"top_k": top_k, "probabilities": [0] * 300, "model_name": None, "version": None}
-    route.fulfill(json={**route.fetch().json(), **top_k[0], **told})
+    nobody = {"model_name": None, "version": None}
+    route.fulfill(json={**route.fetch().json(), **top_k[0], "top_k": top_k, **nobody})
 
 
 def test_what_is_no_picture_is_told(server: Server, visit: Visit, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import socket
@@ -11,12 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import psutil
+from tests.waiting import until
 
 MB = 1 << 20
 PATIENCE = 120  # seconds: for what takes a moment on a machine that does nothing else
@@ -113,8 +114,8 @@ def serving(
         line = process.stdout.readline()
         assert line, log_file.read_text(encoding="utf-8")
         server = Server(process, json.loads(line)["url"], log_file, workers)
-        until(lambda: _ready(server) == ready or process.poll() is not None, "the server is ready")
-        until(server.all_accept, "all workers take connections")
+        until(lambda: _ready(server) == ready or process.poll() is not None)
+        until(server.all_accept)
         yield server
         assert process.poll() is None, server.log
         process.terminate()
@@ -128,23 +129,11 @@ def serving(
         process.communicate()
 
 
-def until(holds: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    """Wait for something that must come true."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}"
-        time.sleep(0.02)
-
-
 def _ready(server: Server) -> int:
-    connection = http.client.HTTPConnection(server.host, server.port, timeout=PATIENCE)
-    try:
-        connection.request("GET", "/healthz/ready")
-        return connection.getresponse().status
-    except OSError:
-        return 0
-    finally:
-        connection.close()
+    with contextlib.suppress(httpx.TransportError):
+        url = f"{server.url}/healthz/ready"
+        return httpx.get(url, trust_env=False, timeout=PATIENCE).status_code
+    return 0
 
 
 class Peak:

@@ -13,7 +13,8 @@ import pytest
 from tests.endurance import loads
 from tests.endurance.loads import Exchange
 from tests.endurance.models import GREY, pngs
-from tests.endurance.servers import Server, serving, until
+from tests.endurance.servers import Server, serving
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.proof]
 
@@ -44,7 +45,7 @@ async def _play(
         doomed |= server.clients(pid)
         os.kill(pid, signal.SIGKILL)
         began = time.perf_counter()
-        await asyncio.to_thread(until, lambda gone=pid: _replaced(server, gone), "a new worker")
+        await asyncio.to_thread(until, lambda gone=pid: _replaced(server, gone))
         replaced.append(time.perf_counter() - began)
     over.set()
     return await load, doomed, replaced

@@ -24,6 +24,8 @@ async function unbroken(answer, detail) {
   }
 }
 
+const MOST = 100; // rows that come at once
+
 /**
  * Ask once, and again after the user has given the token that was missing.
  * Returns `{data, etag}`; raises a Refusal, or AbortError if `signal` says so.
@@ -36,6 +38,20 @@ export async function ask(path, { json, headers = {}, ...options } = {}) {
   const response = await request(path, { ...options, headers });
   const data = await unbroken(response.json(), "The server's answer broke off.");
   return { data, etag: response.headers.get("ETag") };
+}
+
+/** The first rows of a list, as many as are wanted, and whether there are more. */
+export async function rowsOf(path, wanted, options) {
+  const items = [];
+  for (let cursor; items.length < wanted;) {
+    const query = new URLSearchParams({ limit: Math.min(wanted - items.length, MOST) });
+    if (cursor) query.set("cursor", cursor);
+    const { data } = await ask(`${path}?${query}`, options);
+    items.push(...data.items);
+    cursor = data.next_cursor;
+    if (cursor === null) return { items, more: false };
+  }
+  return { items, more: true };
 }
 
 /** Where the routes of a model begin. */

@@ -203,16 +203,6 @@ export function problemBox(error) {
       el("p", { class: "soft" }, "request_id ", el("code", {}, error.requestId)));
 }
 
-/** A button that loads more; where that fails, `place` says so. */
-export function moreButton(text, place, load) {
-  const more = button(text, async () => {
-    more.disabled = true;
-    await load().catch((error) => tell(place, error));
-    more.disabled = false;
-  }, { class: "quiet" });
-  return more;
-}
-
 /** Show an error in `place`; what was aborted on purpose is none. */
 export function tell(place, error) {
   if (error.name === "AbortError") return;

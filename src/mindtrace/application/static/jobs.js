@@ -1,15 +1,13 @@
 /* "Jobs": what trains, what waits, what has ended; and a form for the next one. */
 
-import { ask, modelPath, servedNow } from "./api.js";
-import {
-  button, byId, el, moreButton, pause, problemBox, say, tell, visible, when,
-} from "./dom.js";
+import { ask, modelPath, rowsOf, servedNow } from "./api.js";
+import { button, byId, el, pause, problemBox, say, tell, visible, when } from "./dom.js";
 import { JobView, registered, stateWord } from "./job.js";
 
+const PAGE = 20;
 const [OFTEN, SELDOM] = [2, 8]; // seconds between two looks, while something goes on and not
 let view = null; // of the job that was chosen
-let cursor = null; // behind the jobs that are shown
-let older = []; // those that the user asked for
+let wanted = PAGE; // jobs that the user has asked to see
 let watching = false;
 
 /** The function that is returned loads the list when the view is opened, and keeps it fresh. */
@@ -36,31 +34,22 @@ async function keepFresh() {
 
 async function load(quiet = false) {
   try {
-    const { data } = await ask("/jobs", { quiet });
+    const { items, more } = await rowsOf("/jobs", wanted, { quiet });
     byId("jobs-problem").replaceChildren();
-    if (older.length === 0) cursor = data.next_cursor;
-    const last = data.items.at(-1)?.job_id;
-    show([...data.items, ...older.filter((job) => job.job_id < last)]);
+    show(items, more);
   } catch (error) {
-    if (error.status === 404) {
-      byId("jobs-list").replaceChildren();
-      byId("submit").hidden = true;
-      const text = "This server has no such part: it trains no jobs.";
-      byId("jobs-problem").replaceChildren(el("p", { class: "card" }, text));
-    } else if (!quiet || error.status > 0) {
-      // What a clock asked in vain, the header tells already.
-      tell(byId("jobs-problem"), error);
-    }
+    // What a clock asked in vain, the header tells already.
+    if (!quiet || error.status > 0) tell(byId("jobs-problem"), error);
   }
 }
 
-function show(jobs) {
+function show(jobs, more) {
   const focused = document.activeElement?.dataset?.job;
   byId("jobs-list").replaceChildren(
     jobs.length === 0
       ? el("p", { class: "card soft" }, "No job yet. The form below submits one.")
       : el("ul", { class: "card joblist" }, jobs.map(entry)),
-    cursor ? moreButton("Older jobs", byId("jobs-problem"), loadOlder) : "",
+    more ? button("Older jobs", showOlder, { class: "quiet" }) : "",
   );
   // The list was made anew below the user's fingers: the keyboard stays where it was.
   if (focused) byId("jobs-list").querySelector(`[data-job="${focused}"]`)?.focus();
@@ -69,11 +58,9 @@ function show(jobs) {
   else if (view === null && jobs.length > 0) choose(jobs[0].job_id);
 }
 
-async function loadOlder() {
-  const { data } = await ask(`/jobs?cursor=${encodeURIComponent(cursor)}`);
-  older.push(...data.items);
-  cursor = data.next_cursor;
-  await load();
+function showOlder() {
+  wanted += PAGE;
+  void load();
 }
 
 function entry(job) {

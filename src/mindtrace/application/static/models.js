@@ -1,19 +1,18 @@
 /* "Models": the versions of a model, one of them, and what can be done with them. */
 
-import { ask, lookSoon, modelPath, request, servedNow } from "./api.js";
+import { ask, lookSoon, modelPath, request, rowsOf, servedNow } from "./api.js";
 import {
-  button, byId, count, decimal, duration, el, facts, moreButton, percent, table, tableRow, tell,
-  when,
+  button, byId, count, decimal, duration, el, facts, percent, table, tableRow, tell, when,
 } from "./dom.js";
 import { championOf, openComparison, promoteDialog, rollbackDialog, undoneBy } from "./promote.js";
 
 const PAGE = 20;
-const MOST = 100; // versions that come at once
+const LINES = 100; // of the history
 const HEADS = ["Version", "Test accuracy", "Validation", "Test loss", "Trained", ""];
 const ACTIONS = { promote: "promoted", rollback: "rolled back", refuse: "refused" };
 let name = null;
 let number = null; // of the version that is shown alone
-let wanted = PAGE; // versions that the reader has asked to see
+let wanted = { versions: PAGE, history: LINES }; // what the reader has asked to see
 let newest = 0; // of the questions that were asked: a later answer never yields to an earlier
 let entries = []; // of the history of champions, newest first
 
@@ -21,7 +20,7 @@ let entries = []; // of the history of champions, newest first
 export function startModels() {
   byId("model").addEventListener("change", (event) => {
     name = event.target.value;
-    wanted = PAGE;
+    wanted = { versions: PAGE, history: LINES };
     byId("compare").hidden = true;
     void refresh();
   });
@@ -58,43 +57,33 @@ async function load() {
 /** Show anew what is shown: the versions, or one. */
 async function refresh() {
   const turn = ++newest;
-  const what = number === null ? page("versions", Math.min(wanted, MOST)) : about(number);
+  const list = (what) => rowsOf(`${modelPath(name)}/${what}`, wanted[what]);
+  const what = number === null ? list("versions") : about(number);
   try {
-    const [found, lines] = await Promise.all([what, page("history", MOST)]);
+    const [found, log] = await Promise.all([what, list("history")]);
     // What a dialog was opened from stays until it is closed: the focus returns there.
     if (turn !== newest || document.querySelector("dialog[open]")) return;
     byId("models-problem").replaceChildren();
-    entries = [];
-    showHistory(lines);
+    entries = log.items;
+    showHistory(log.more);
     const focused = document.activeElement?.closest("#versions [data-version] button");
-    const list = table(HEADS, [], "list card");
-    byId("versions").replaceChildren(...(number === null ? [list] : onePage(found)));
-    if (number === null) append(list, found);
+    byId("versions").replaceChildren(...(number === null ? [tableOf(found)] : onePage(found)));
     if (focused) refocus(focused);
   } catch (error) {
     if (turn === newest) tell(byId("models-problem"), error);
   }
 }
 
-/** A page of versions or of the history. */
-async function page(what, limit, cursor = null) {
-  const query = new URLSearchParams({ limit, ...(cursor !== null && { cursor }) });
-  return (await ask(`${modelPath(name)}/${what}?${query}`)).data;
-}
+const moreButton = (text, what, count) => button(text, () => {
+  wanted[what] += count;
+  void refresh();
+}, { class: "quiet" });
 
-function append(list, { items, next_cursor: cursor }) {
-  const [{ tBodies: [body] }] = list.children;
-  body.append(...items.map(row));
-  if (cursor === null) return;
-  const more = moreButton("Older versions", byId("models-problem"), async () => {
-    wanted = body.rows.length + PAGE;
-    const rows = await page("versions", PAGE, cursor);
-    // Made anew meanwhile, perhaps before anybody knew that more was wanted.
-    if (!list.isConnected) return void refresh();
-    more.remove();
-    append(list, rows);
-  });
-  list.append(more);
+function tableOf({ items, more }) {
+  const list = table(HEADS, [], "list card");
+  list.querySelector("tbody").append(...items.map(row));
+  if (more) list.append(moreButton("Older versions", "versions", PAGE));
+  return list;
 }
 
 /** All was made anew below the user's fingers: the keyboard goes on where it was. */
@@ -142,17 +131,15 @@ async function change(dialog) {
   await refresh();
 }
 
-/** Who was champion and who said so; `items` come behind those that are shown. */
-function showHistory({ items, next_cursor: cursor }) {
-  entries.push(...items);
+/** Who was champion and who said so. */
+function showHistory(more) {
   const shown = entries.filter(({ from, to }) => number === null || [from, to].includes(number));
-  const older = async () => showHistory(await page("history", MOST, cursor));
   byId("history").replaceChildren(
     el("h2", {}, "History of champions"),
     shown.length === 0
       ? el("p", { class: "soft" }, number ? "It was not champion." : "Nobody was champion yet.")
       : el("ol", { class: "history card", reversed: true }, shown.map(entry)),
-    cursor ? moreButton("Older lines", byId("history"), older) : "",
+    more ? moreButton("Older lines", "history", LINES) : "",
   );
 }
 

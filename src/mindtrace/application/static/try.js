@@ -4,9 +4,7 @@ import { ask, servedNow } from "./api.js";
 import { button, byId, count, el, percent, say, table, tell } from "./dom.js";
 import { framed, Pad, styleOf } from "./pad.js";
 
-const FEW = 20; // classes that are shown in their order; of more, the likeliest come first
-const SHOWN = 12;
-const DETAILS = { top_k: FEW, show_input: true }; // of one picture
+const DETAILS = { top_k: 100000, show_input: true }; // of one picture: every class
 const NAMED = 8; // classes whose names are said; the others are there to be opened
 const AT_ONCE = 4; // pictures of several that are sent before the first is answered
 const UNKNOWN = { isDigits: true, input: { height: 28 } };
@@ -225,8 +223,10 @@ function download(answers) {
   URL.revokeObjectURL(href);
 }
 
-/* What the network said: the label, a bar for each of the likeliest classes, what it was shown. */
+/* What the network said: the label, a bar for every class, and what it was shown. */
 
+const FEW = 20; // classes that are shown in their order; of more, the likeliest come first
+const SHOWN = 12;
 const BRIGHT = 110; // mean level of 255 above which a picture is not light on dark
 
 function showAnswer(place, data, milliseconds) {
@@ -247,7 +247,7 @@ function emptyResult(place) {
     el("div", { class: "headline" },
       el("output", { class: "label", for: "pad file" }),
       el("div", {}, el("div", { class: "sure" }), el("div", { class: "who soft small", title }))),
-    el("ul", { class: "bars", "aria-label": "Probabilities of the likeliest classes" }),
+    el("ul", { class: "bars", "aria-label": "Probability of every class" }),
     el("figure", { class: "input" },
       el("img", { alt: "The image as the network sees it" }),
       el("figcaption", { class: "soft small" })));
@@ -255,9 +255,11 @@ function emptyResult(place) {
   return view;
 }
 
-function showBars(list, { label, probabilities, top_k: classes }) {
-  const rows = probabilities.length > FEW ? classes.slice(0, SHOWN)
-    : classes.sort((a, b) => a.label - b.label);
+function showBars(list, data, everything = false) {
+  const classes = data.top_k;
+  const few = classes.length <= FEW;
+  const rows = few ? [...classes].sort((a, b) => a.label - b.label)
+    : everything ? classes : classes.slice(0, SHOWN);
   // The same rows keep their elements, so that a bar grows from where it was.
   while (list.children.length > rows.length) list.lastChild.remove();
   while (list.children.length < rows.length) {
@@ -269,8 +271,13 @@ function showBars(list, { label, probabilities, top_k: classes }) {
     name.textContent = row.class_name;
     share.textContent = percent(row.confidence);
     track.firstChild.style.setProperty("--share", row.confidence);
-    list.children[i].classList.toggle("best", row.label === label);
+    list.children[i].classList.toggle("best", row.label === data.label);
   });
+  list.parentNode.querySelector(".more")?.remove();
+  if (!few && !everything) {
+    const show = () => showBars(list, data, true);
+    list.after(button(`All ${classes.length} classes`, show, { class: "more" }));
+  }
 }
 
 function showInput(view, png) {
