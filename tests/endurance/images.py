@@ -6,7 +6,6 @@ import functools
 import io
 import random
 import struct
-import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 
@@ -143,43 +142,18 @@ def _split(data: bytes) -> list[tuple[bytes, bytes]]:
 _MUTATIONS = (_flip, _replace, _replace, _replace, _chunks)
 
 
-def _zip() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("run.sh", "echo hello\n" * 20)
-    return buffer.getvalue()
-
-
 def refused() -> dict[str, bytes]:
-    """What must be a 4xx, by name."""
-    large, jpeg = samples()[2], samples()[10]
-    webp = samples()[14]
+    """What is too large and must be a 4xx, by name."""
     bomb = chunk(b"IDAT", zlib.compress(b"\0" * 100_000_000, 9))
-    huge = np.zeros((10_000, 10_000), np.uint8)
-    files = {
-        "nothing": b"",
-        "one byte": b"\x89",
-        "a signature": SIGNATURE,
-        "text": b"hello",
-        "HTML": b"<!doctype html><script>alert(1)</script>",
-        "SVG": b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
-        "PDF": b"%PDF-1.4\n" + b"x" * 99,
-        "a zip": _zip(),
-        "a zip before a JPEG": _zip() + jpeg,
+    huge = Image.new("L", (10_000, 10_000))
+    return {
         "10,000 x 10,000 PNG": png(10_000, 10_000),
-        "10,000 x 10,000 JPEG": saved(Image.fromarray(huge), "JPEG"),
-        "10,000 x 10,000 WebP": saved(Image.fromarray(huge), "WEBP", method=0, quality=0),
+        "10,000 x 10,000 JPEG": saved(huge, "JPEG"),
+        "10,000 x 10,000 WebP": saved(huge, "WEBP", method=0, quality=0),
         "30,000 x 30,000 by its header": SIGNATURE + header(30_000, 30_000) + bomb,
         "2^31 x 2^31 by its header": SIGNATURE + header(2**31 - 1, 2**31 - 1) + bomb,
-        "0 x 0": SIGNATURE + header(0, 0) + chunk(b"IDAT") + chunk(b"IEND"),
-        "65,535 x 65,535 JPEG": _resized_jpeg(jpeg, 65_535, 65_535),
+        "65,535 x 65,535 JPEG": _resized_jpeg(samples()[10], 65_535, 65_535),
     }
-    for kind in ("GIF", "BMP", "TIFF", "PPM", "ICO", "JPEG2000", "TGA", "PCX"):
-        files[kind] = saved(Image.fromarray(np.zeros((28, 28), np.uint8)), kind)
-    for name, whole in (("PNG", large), ("JPEG", jpeg), ("WebP", webp)):
-        for share in (0.1, 0.5, 0.9):
-            files[f"{share:.0%} of a {name}"] = whole[: int(share * len(whole))]
-    return files
 
 
 def _resized_jpeg(data: bytes, width: int, height: int) -> bytes:

@@ -36,7 +36,6 @@ def bad_bodies() -> dict[str, bytes]:
     """What must be a 4xx as JSON, by name; `test_inference.py` has the short ones."""
     good = _object(b'"image": "' + TEXT + b'"')
     bodies = {
-        "a hundred thousand brackets": b"[" * 100_000,
         "16 MiB of brackets": b"[" * (16 * MIB),
         "brackets that close": b"[" * 100_000 + b"]" * 100_000,
         "objects in objects": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
@@ -44,7 +43,6 @@ def bad_bodies() -> dict[str, bytes]:
         "a deep neighbour": _with(b'"x": ' + b"[" * 500 + b"]" * 500),
         "16 MiB of an unknown key": _with(b'"' + b"k" * (16 * MIB - 2_000) + b'": 1'),
         "a million keys": b"{" + b",".join(b'"%d":0' % n for n in range(1_000_000)) + b"}",
-        "a million images": b'{"images": [' + b'"",' * 1_000_000 + b'""]}',
         "16 MiB of As": b'{"image": "' + b"A" * (16 * MIB - 1_000) + b'"}',
         "16 MiB of escapes": b'{"image": "' + b"\\u0041" * (16 * MIB // 6 - 100) + b'"}',
         "17 MiB": b" " * (17 * MIB) + good,

@@ -25,7 +25,6 @@ from mindtrace.jobs.process import when_parent_ends
 from mindtrace.system import last_json, stop_signals
 
 _SERVES = b"serves\n"  # what a worker reports
-_OF_TERMINALS = (signal.SIGINT, signal.SIGHUP)
 _TICK = 0.2  # seconds between two looks of the supervisor
 _PAUSE = 1.0  # seconds until a worker that could not start is started again
 _WORKER = "from mindtrace.application.workers import serve_as_worker; serve_as_worker()"
@@ -36,13 +35,11 @@ class Worker:
 
     def __init__(self, listener: socket.socket, arguments: Mapping[str, Any]) -> None:
         descriptor = listener.fileno()
-        # Ctrl-C reaches every process of a terminal; the supervisor decides what it means.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINALS)
-        try:
-            command = [sys.executable, "-P", "-c", _WORKER, str(descriptor)]
-            self.process = Popen(command, stdin=PIPE, stdout=PIPE, pass_fds=[descriptor])
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        command = [sys.executable, "-P", "-c", _WORKER, str(descriptor)]
+        # Ctrl-C reaches every process of a session; the supervisor decides what it means.
+        self.process = Popen(
+            command, stdin=PIPE, stdout=PIPE, pass_fds=[descriptor], start_new_session=True
+        )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.pipe = self.process.stdout  # on which it reports that it serves, or why it cannot
@@ -81,9 +78,6 @@ def _how_it_ended(code: int) -> str:
 
 def serve_as_worker() -> None:
     """The whole life of a worker process."""
-    for signum in _OF_TERMINALS:
-        signal.signal(signum, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_TERMINALS)
     listener = socket.socket(fileno=int(sys.argv[1]))
     arguments = pickle.load(sys.stdin.buffer)
     report = os.fdopen(os.dup(1), "wb", buffering=0)
