@@ -17,10 +17,10 @@ from tests.application.conftest import PATIENCE, PNG, png
 
 
 @contextlib.contextmanager
-def started(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Python with this command, until the end of the block; its outputs are pipes."""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    process = subprocess.Popen([sys.executable, *command], text=True, **options)
     try:
         yield process
     finally:
@@ -28,8 +28,8 @@ def started(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def serve(*args: str) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
-    return started(["-m", "mindtrace", "serve", "--port", "0", "--json", *args])
+def serve(*args: str, **options: Any) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+    return started(["-m", "mindtrace", "serve", "--port", "0", "--json", *args], **options)
 
 
 def url_of(process: subprocess.Popen[str]) -> str:

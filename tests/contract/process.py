@@ -6,12 +6,12 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+from tests.application.servers import end, started
 from typer.testing import CliRunner
 
 from mindtrace.cli.main import program
@@ -57,35 +57,18 @@ def answer(root: Path, *words: str) -> dict[str, Any]:
     return document
 
 
-def start(root: Path, *words: str) -> subprocess.Popen[str]:
-    """`mindtrace WORDS` in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "mindtrace", *words],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment(root)},
-        cwd=root.parent,
-    )
-
-
 @contextlib.contextmanager
 def running(root: Path, *words: str) -> Iterator[dict[str, Any]]:
     """A process that runs until it is stopped; what it prints when it is ready."""
-    child = start(root, *words, "--json")
-    try:
+    place = {"env": {**os.environ, **environment(root)}, "cwd": root.parent}
+    command = ["-m", "mindtrace", *words, "--json"]
+    with started(command, stdin=subprocess.DEVNULL, **place) as child:
         assert child.stdout is not None
-        assert child.stderr is not None
         line = child.stdout.readline()
-        assert line, child.stderr.read()
+        assert line, child.communicate()
         yield json.loads(line)
-        child.terminate()
-        _, err = child.communicate(timeout=PATIENCE)
-        assert child.returncode == 0, err
-    finally:
-        child.kill()
-        child.communicate()
+        code, err = end(child)
+        assert code == 0, err
 
 
 @contextlib.contextmanager

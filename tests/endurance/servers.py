@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import psutil
+from tests.application.servers import serve, url_of
 from tests.waiting import until
 
 MB = 1 << 20
@@ -102,18 +101,13 @@ def serving(
     """
     folder.mkdir(parents=True, exist_ok=True)
     log_file = folder / "server.log"
-    command = [sys.executable, "-m", "mindtrace", "serve", "--port", "0", "--json", "--no-worker"]
-    command += ["--workers", str(workers), *args]
     environment = {**os.environ, "DIR_PATHS__ROOT": str(root or folder)}
-    with log_file.open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
-        )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, log_file.read_text(encoding="utf-8")
-        server = Server(process, json.loads(line)["url"], log_file, workers)
+    words = ("--no-worker", "--workers", str(workers), *args)
+    with (
+        log_file.open("w", encoding="utf-8") as log,
+        serve(*words, stderr=log, env=environment) as process,
+    ):
+        server = Server(process, url_of(process), log_file, workers)
         until(lambda: _ready(server) == ready or process.poll() is not None)
         until(server.all_accept)
         yield server
@@ -121,12 +115,6 @@ def serving(
         process.terminate()
         assert process.wait(PATIENCE) == 0, server.log
         assert "Traceback" not in server.log, server.log
-    finally:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.kill()
-        process.kill()
-        process.communicate()
 
 
 def _ready(server: Server) -> int:
