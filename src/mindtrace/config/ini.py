@@ -77,8 +77,6 @@ def read_ini(text: str | bytes, file: str, base: Path) -> Layer:
         except UnicodeDecodeError as error:
             number = error.object[: error.start].count(b"\n") + 1
             return _unreadable(file, number, "not UTF-8 text; save the file as UTF-8")
-    if "\0" in text:
-        return _unreadable(file, text[: text.index("\0")].count("\n") + 1, "not a text file")
     # The dialect is that of the standard configparser (a test compares them), which stops
     # at a missing header, and keeps no line of what it reads.
     layer = Layer()

@@ -106,38 +106,29 @@ def load_settings(
     overrides: Mapping[str, str] = {},
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    above: Sequence[ini.Layer] = (),
 ) -> Settings:
     """Read every layer and check everything; ConfigError has every fault.
 
     Precedence, each over the one before: defaults, MLFLOW_TRACKING_URI, the INI (`text`, else
     the file at `path`, else the one that the variable MindtraceConfig names), the environment
     (`TRAIN__LR`), `sets` (`train.lr=0.01`), `overrides` (`{"train.max_epochs": "3"}` is
-    `--max-epochs 3`). Relative paths outside an INI start at `cwd`.
+    `--max-epochs 3`), `above`. Relative paths outside an INI start at `cwd`.
     """
     try:
         here = Path.cwd() if cwd is None else cwd
     except FileNotFoundError as error:
         hint = "go to a folder that is there, then the same command"
         raise UsageError("the working directory was deleted", hint=hint) from error
-    above = [_sets(sets, here), _options(overrides, here)]
-    return load_below(above, path, text, os.environ if environ is None else environ, here)
-
-
-def load_below(
-    above: Sequence[ini.Layer],
-    path: Path | str | None,
-    text: str | None,
-    environ: Mapping[str, str],
-    here: Path,
-) -> Settings:
-    """The settings where the layers in `above` come last."""
+    environ = os.environ if environ is None else environ
     defaults = ini.Layer()
     for place, default in default_texts().items():
         defaults.put(*place, default, ini.DEFAULT)
     if uri := environ.get("MLFLOW_TRACKING_URI"):  # MLflow's own, below all of ours
         origin = ini.Origin("environment MLFLOW_TRACKING_URI", literal=True, base=here)
         defaults.put("registry", "tracking_uri", uri, origin)
-    layers = [defaults, _ini(path, text, environ, here), _environment(environ, here), *above]
+    layers = [defaults, _ini(path, text, environ, here), _environment(environ, here)]
+    layers += [_sets(sets, here), _options(overrides, here), *above]
     faults = [fault for layer in layers for fault in (*layer.faults, *unknown_names(layer))]
     folder, entries = ("data", "dir"), dict[ini.Place, ini.Entry]()
     for layer in layers:

@@ -73,10 +73,6 @@ heartbeats = sa.Table(
 
 # Earlier releases kept jobs in a table of their own in the same database.
 LEGACY = "mindtrace_jobs"
-_PROGRESS = ("started_at", "ended_at", "attempts", "epoch", "max_epochs", "val_acc")
-_OUTCOME = ("model_name", "version", "reused", "promotion", "error")
-_REQUEST = ("request", "request_digest", "key_digest")
-_legacy = sa.table(LEGACY, *map(sa.column, ("job_id", "state", *_PROGRESS, *_OUTCOME, *_REQUEST)))
 _LEGACY_STATUSES = {"succeeded": "SUCCESS", "failed": "ERROR", "cancelled": "CANCELLED"}
 # What they had DBOS keep of a job; it must not run again.
 _LEGACY_TABLES = ("workflow_input", "workflow_output", "operation_outputs", "workflow_status")
@@ -214,24 +210,19 @@ def enqueue(
 
 def _adopt_legacy(client: DBOSClient, connection: sa.Connection) -> None:
     """Move the old table's jobs to DBOS under their own ids; unfinished ones wait again."""
+    ids = f"select job_id from {LEGACY}"
     for name in _LEGACY_TABLES:
-        former = sa.table(name, sa.column("workflow_uuid"))
-        ids = sa.select(_legacy.c.job_id)
-        connection.execute(sa.delete(former).where(former.c.workflow_uuid.in_(ids)))
-    query = sa.select(_legacy).order_by(_legacy.c.job_id)
+        connection.execute(sa.text(f"delete from {name} where workflow_uuid in ({ids})"))
+    query = sa.text(f"select * from {LEGACY} order by job_id")
     for row in connection.execute(query).mappings().all():
         job_id, request = row["job_id"], Request.from_fields(json.loads(row["request"]))
         enqueue(client, connection, job_id, request, row["request_digest"], row["key_digest"])
-        record = {name: row[name] for name in (*_PROGRESS, *_OUTCOME)}
+        record = Job.from_record(job_id, row["state"], row).record()
         for name in ("promotion", "error"):
             record[name] = None if record[name] is None else json.loads(record[name])
+        values = {"workflow_uuid": job_id, "key": RECORD, "serialization": "portable_json"}
         record["reused"] = bool(record["reused"])
-        value = json.dumps(Job.from_record(job_id, row["state"], record).record())
-        connection.execute(
-            sa.insert(records).values(
-                workflow_uuid=job_id, key=RECORD, value=value, serialization="portable_json"
-            )
-        )
+        connection.execute(sa.insert(records).values(**values, value=json.dumps(record)))
         if row["state"] in _LEGACY_STATUSES:
             ours = workflows.c.workflow_uuid == job_id
             status = _LEGACY_STATUSES[row["state"]]

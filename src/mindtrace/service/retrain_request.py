@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, create_model
 from mindtrace.config.ini import Layer, Origin, read_ini
 from mindtrace.config.schema import allowed, key_of
 from mindtrace.config.sections import KEYS, KNOWN, PUBLISHED, STARTS, TRAVELLING
-from mindtrace.config.settings import Settings, load_below, own_spelling
+from mindtrace.config.settings import Settings, load_settings, own_spelling
 from mindtrace.config.urls import shown
 from mindtrace.errors import ConfigError, Fault, listed
 
@@ -125,7 +125,8 @@ class RetrainRequest:
                 layer.sections[own_spelling(section, "")[0]] = origin
         try:
             text = settings.to_ini(TRAINED_WITH, given=True)
-            merged = load_below([layer], None, text, environ, settings.dirs.root)
+            root = settings.dirs.root
+            merged = load_settings(text=text, environ=environ, cwd=root, above=[layer])
         except ConfigError as error:
             for fault in error.faults:  # the lines of our own text say nothing to a client
                 own = (fault.section or "", fault.key or "") not in layer.entries
