@@ -6,7 +6,7 @@ import configparser
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, strategies as st
+from hypothesis import given, strategies as st
 
 from mindtrace.config.ini import Layer, read_ini, read_ini_file
 
@@ -94,12 +94,6 @@ def test_the_standard_library_reads_the_same(lines: list[str]) -> None:
         twice = [fault for fault in layer.faults if "given twice" in fault.message]
         assert twice == layer.faults
         assert twice or texts(layer) == expected
-
-
-@given(st.text())
-@example("\0")
-def test_no_text_ends_in_an_exception(text: str) -> None:
-    assert all(fault.line and "\n" not in str(fault) for fault in read(text).faults)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])

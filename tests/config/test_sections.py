@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
-
-import pytest
 
 from mindtrace.config.schema import allowed
 from mindtrace.config.sections import KEYS, PUBLISHED, SECTIONS, SYNONYMS, default_texts
 from mindtrace.config.settings import Settings, load_settings, template_ini
-
-HEAVY = {"asyncio", "configparser", "fastapi", "logging", "mlflow", "numpy", "PIL", "subprocess"}
-HEAVY |= {"torch", "urllib.request"}
 
 
 def test_settings_have_a_field_for_each_section_and_a_request_names_keys() -> None:
@@ -42,16 +35,3 @@ def test_the_template_holds_every_key_with_its_default() -> None:
     opened = load_settings(text="\n".join(lines), environ={})
     assert opened == load_settings(text=template_ini(), environ={}) == load_settings(environ={})
     assert {str(origin).startswith("config:") for origin in opened.origins.values()} == {True}
-
-
-@pytest.mark.parametrize(
-    ("statement", "heavy"),
-    [
-        ("from mindtrace.config.settings import load_settings; load_settings()", HEAVY),
-        ("from mindtrace import Config; Config()", HEAVY | {"pydantic"}),
-    ],
-)
-def test_a_configuration_is_read_without_anything_heavy(statement: str, heavy: set[str]) -> None:
-    code = f"import sys; {statement}; print(sorted({heavy!r} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

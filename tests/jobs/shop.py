@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -70,23 +71,24 @@ class Shop:
 
     def start(self, *words: str, lease: float = 2.0) -> subprocess.Popen[str]:
         """A worker that takes jobs."""
+        return self.launch("worker", "--lease", str(lease), *words)[0]
+
+    def launch(self, verb: str, *words: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+        """A command that runs until it is stopped, and what it says when it is ready."""
         with (self.root / "workers.txt").open("a") as log:
-            worker = subprocess.Popen(
-                [
-                    *(*self.program, "worker", "--config", str(self.config), "--json"),
-                    *("--lease", str(lease), *words),
-                ],
+            process = subprocess.Popen(
+                [*self.program, verb, "--config", str(self.config), "--json", *words],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
                 env={**os.environ, **self.environ},
                 process_group=0,
             )
-        self.workers.append(worker)
-        assert worker.stdout is not None
-        line = worker.stdout.readline()
-        assert "worker_id" in line, (self.root / "workers.txt").read_text()
-        return worker
+        self.workers.append(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, (self.root / "workers.txt").read_text()
+        return process, json.loads(line)
 
     def suspend(self, pid: int) -> None:
         """Stop a process, but not in the middle of a write.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,31 +84,25 @@ def trained(worker: FakeWorker) -> Outcome:
     return outcome
 
 
-class Training(threading.Thread):
-    """An attempt in a thread of its own."""
+Training = Future[Outcome | None]
+POOL = ThreadPoolExecutor()
 
-    def __init__(self, worker: FakeWorker) -> None:
-        super().__init__(daemon=True)
-        self.outcome: Outcome | None = {}
-        self._worker = worker
-        self.start()
 
-    def run(self) -> None:
-        try:
-            self.outcome = self._worker.attempt.train()
-        except LostError:
-            self.outcome = None
+def started(worker: FakeWorker) -> Training:
+    return POOL.submit(worker.attempt.train)
 
-    def ended(self) -> Outcome | None:
-        self.join(60)
-        assert not self.is_alive()
-        return self.outcome
+
+def ended(training: Training) -> Outcome | None:
+    try:
+        return training.result(60)
+    except LostError:
+        return None
 
 
 def sleeping(claim: Claim) -> tuple[FakeWorker, Training]:
     """A training in the middle of its work."""
     worker = claim(SLEEPS)
-    training = Training(worker)
+    training = started(worker)
     until(lambda: worker.job.epoch == 1)
     return worker, training
 
@@ -175,13 +169,13 @@ def test_a_registry_that_stays_away_loses_nothing_for_hours(
 def test_who_waits_for_the_registry_hears_others(claim: Claim) -> None:
     """By the pause that users have."""
     cancelled, parked = claim(AWAY), claim(AWAY)
-    first, second = Training(cancelled), Training(parked)
+    first, second = started(cancelled), started(parked)
     for worker in (cancelled, parked):
         until(lambda worker=worker: worker.job.attempts == 1)
     cancelled.queue.cancel(cancelled.job_id)
-    assert first.ended() == CANCELLED
+    assert ended(first) == CANCELLED
     parked.attempt.work.stopping.set()
-    assert second.ended() is None
+    assert ended(second) is None
     assert not parked.job.begun
 
 
@@ -219,7 +213,7 @@ def test_the_store_says_whether_a_version_was_made_before_the_end(
 def test_cancel(claim: Claim, store: Store) -> None:
     worker, training = sleeping(claim)
     worker.queue.cancel(worker.job_id)
-    assert training.ended() == CANCELLED
+    assert ended(training) == CANCELLED
     assert store.asked == ["cancelled"]
 
     worker = claim(GOOD)
@@ -231,7 +225,7 @@ def test_cancel(claim: Claim, store: Store) -> None:
 def test_a_worker_that_ends_puts_its_job_back(claim: Claim) -> None:
     worker, training = sleeping(claim)
     worker.attempt.work.stopping.set()
-    assert training.ended() is None
+    assert ended(training) is None
     job = worker.job
     assert (job.begun, job.attempts) == (False, 1)
     states = [event for event in worker.queue.events(worker.job_id) if event.name == "state"]
@@ -241,7 +235,7 @@ def test_a_worker_that_ends_puts_its_job_back(claim: Claim) -> None:
 def test_who_lost_the_job_ends_its_training(claim: Claim) -> None:
     worker, training = sleeping(claim)
     taken(worker.queue, worker.job_id, "heir")
-    assert training.ended() is None
+    assert ended(training) is None
     assert worker.job.state == "running"
 
 
@@ -258,14 +252,14 @@ if not mark.exists():
     worker = claim(program + GOOD)
     work = worker.attempt.work
     worker.attempt.work = replace(work, grace=60)
-    training = Training(worker)
+    training = started(worker)
     until(lambda: worker.job.epoch == 1)
     first = int((work.root / "jobs" / worker.job_id / "first").read_text())
     heir = FakeWorker(worker.queue, worker.job_id, "heir", work)
     assert trained(heir)["state"] == "succeeded"
     with pytest.raises(ProcessLookupError):
         os.kill(first, 0)
-    assert training.ended() is None
+    assert ended(training) is None
 
 
 @pytest.mark.parametrize(

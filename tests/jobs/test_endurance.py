@@ -6,7 +6,6 @@ The trainings are fake without `--soak 2`; one that is real and killed is in `te
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import signal
@@ -25,40 +24,14 @@ from mindtrace.errors import ConflictError
 from mindtrace.service import jobs
 
 pytestmark = [pytest.mark.slow, pytest.mark.proof]
-LEASE = 2.0  # seconds; the server's own worker has the real one
 
 
-class Server:
-    """A `mindtrace serve` of a shop, and the worker that it starts."""
-
-    def __init__(self, opened: Shop) -> None:
-        self._shop = opened
-        self.start()
-
-    def start(self) -> None:
-        with (self._shop.root / "server.txt").open("a") as log:
-            self.process = subprocess.Popen(
-                [*self._shop.program, "serve", "--json", "--config", str(self._shop.config)],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env={**os.environ, **self._shop.environ},
-            )
-        assert self.process.stdout is not None
-        self.url = json.loads(self.process.stdout.readline())["url"]
-
-    def submit(self, seed: int) -> str | None:
-        """A job's id; None where enough of them wait."""
-        body = {"train": {"max_epochs": epochs(self._shop), "seed": seed}, "force": True}
-        answer = httpx.post(f"{self.url}/retrain", json=body, timeout=60, trust_env=False)
-        if answer.status_code == 429:
-            return None
-        assert answer.status_code == 202, answer.text
-        return str(answer.json()["job_id"])
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate()
+def post(opened: Shop, url: str, seed: int) -> str:
+    """A job's id."""
+    body = {"train": {"max_epochs": epochs(opened), "seed": seed}, "force": True}
+    answer = httpx.post(f"{url}/retrain", json=body, timeout=60, trust_env=False)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["job_id"])
 
 
 def epochs(opened: Shop) -> int:
@@ -137,24 +110,20 @@ def opened(tmp_path: Path, request: pytest.FixtureRequest, soak: int) -> Iterato
 
 def test_kills_of_worker_child_and_server_in_turn(opened: Shop, soak: int) -> None:
     chance = random.Random(0)
-    server = Server(opened)
+    server, said = opened.launch("serve")
     accepted: list[str] = []
-    victims = {
-        "worker": lambda: kill(processes(opened.root, "worker")),
-        "train": lambda: kill(processes(opened.root, "train")),
-        "server": lambda: server.kill() or True,
-    }
     try:
         for number in range(4 if soak == 1 else 5 * soak):
             while jobs.counts(opened.settings)["queued"] < 2:
-                job_id = server.submit(len(accepted))
-                assert job_id is not None
-                accepted.append(job_id)
+                accepted.append(post(opened, said["url"], len(accepted)))
             pause(opened, chance)
-            victim = ("worker", "train", "server")[number % 3]
-            until(victims[victim])
-            if victim == "server":
-                server.start()
+            if number % 3 < 2:
+                victim = ("worker", "train")[number % 3]
+                until(lambda victim=victim: kill(processes(opened.root, victim)))
+            else:
+                server.kill()
+                server.wait()
+                server, said = opened.launch("serve")
             if number % 4 == 1:
                 pause(opened, chance)
                 until(lambda: cancel(opened, accepted))
@@ -163,28 +132,26 @@ def test_kills_of_worker_child_and_server_in_turn(opened: Shop, soak: int) -> No
                 until(lambda: kill(processes(opened.root, "worker"), signal.SIGTERM))
         demand_order(opened, accepted)
     finally:
-        server.process.terminate()
-        server.process.communicate()
+        server.terminate()
+        server.wait()
     assert processes(opened.root, "worker") == []
 
 
 def test_two_workers_one_of_which_never_comes_back(opened: Shop, soak: int) -> None:
     chance = random.Random(1)
-    gone = opened.start(lease=LEASE)
-    worker = opened.start(lease=LEASE)
+    gone = opened.start()
+    worker = opened.start()
     accepted: list[str] = []
     for number in range(3 if soak == 1 else 5 * soak):
         while jobs.counts(opened.settings)["queued"] < 2:
-            accepted.append(
-                opened.submit(max_epochs=epochs(opened), seed=len(accepted), force=True)
-            )
+            accepted.append(submit(opened, len(accepted)))
         pause(opened, chance)
         if number == 0:
             gone.kill()
         elif number % 2:
             worker.kill()
             worker.wait()
-            worker = opened.start(lease=LEASE)
+            worker = opened.start()
         else:
             until(lambda: kill(processes(opened.root, "train")))
     demand_order(opened, accepted)
@@ -195,14 +162,14 @@ def test_workers_that_are_stopped_and_wake_after_their_lease(opened: Shop, soak:
     sleepers: list[subprocess.Popen[str]] = []
     accepted: list[str] = []
     for _ in range(max(2, soak)):
-        sleepers.append(opened.start(lease=LEASE))
+        sleepers.append(opened.start())
         job_id = submit(opened, len(accepted))
         accepted.append(job_id)
         opened.when(job_id, lambda job: job.attempts == 1)
         # Anywhere: while it loads, trains, tests or registers.
         pause(opened, chance)
         opened.suspend(sleepers[-1].pid)
-        heir = opened.start(lease=LEASE)
+        heir = opened.start()
         opened.ended(job_id)
         heir.terminate()
         heir.wait()
