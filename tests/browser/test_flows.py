@@ -133,7 +133,7 @@ def test_a_job_is_submitted_and_watched(server: Server, visit: Visit) -> None:
     job = page.locator("#job")
     expect(job.locator(".state")).to_have_text("queued")
 
-    worker = taken(JobQueue(None, server.root, 8), str(get(server, "/jobs")["items"][0]["job_id"]))
+    worker = taken(JobQueue(None, server.root), str(get(server, "/jobs")["items"][0]["job_id"]))
     for epoch, accuracy in ((1, 0.5), (2, 0.75)):
         metrics = {"val_acc": accuracy}
         worker.tell({"event": "epoch", "epoch": epoch, "max_epochs": 2, "metrics": metrics})

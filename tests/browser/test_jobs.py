@@ -69,7 +69,7 @@ def test_a_running_job_is_cancelled(idle: Server, visit: Visit) -> None:
     job, cancel = page.locator("#job"), page.locator("#job").get_by_role("button", name="Cancel")
     dialog = page.get_by_role("dialog")
     expect(job.locator(".state")).to_have_text("queued")
-    worker = taken(JobQueue(None, idle.root, 8), jobs(idle)[0]["job_id"])
+    worker = taken(JobQueue(None, idle.root), jobs(idle)[0]["job_id"])
     expect(job.locator(".state")).to_have_text("running")
     cancel.click()
     dialog.get_by_role("button", name="Keep it").click()

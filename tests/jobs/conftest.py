@@ -43,14 +43,14 @@ def database_url(request: pytest.FixtureRequest) -> str | None:
 
 @pytest.fixture
 def queue(database_url: str | None, tmp_path: Path) -> Iterator[JobQueue]:
-    opened = JobQueue(database_url, tmp_path, 3)
+    opened = JobQueue(database_url, tmp_path)
     yield opened
     opened.close()
 
 
 @pytest.fixture
 def work(tmp_path: Path) -> Iterator[Workplace]:
-    queue = JobQueue(None, tmp_path, 3)
+    queue = JobQueue(None, tmp_path)
     environ = listed_environment(os.environ, {"DIR_PATHS__ROOT": str(tmp_path)})
     yield Workplace(queue, tmp_path, tmp_path / "checkpoints", environ, threading.Event())
     queue.close()

@@ -6,7 +6,7 @@ import types
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -25,17 +25,13 @@ class Kind:
     anchor: Callable[[str, Path], str] | None = None  # makes paths in the text absolute
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """What a key has beside a pydantic field: it is the field's `json_schema_extra`."""
 
     request: bool  # whether POST /retrain may set it
     none: tuple[str, ...]  # how None is written, and what else is read as None
     kind: Kind | None
     words: str
-
-    def __call__(self, schema: dict[str, Any]) -> None:
-        """Leave the JSON schema as it is."""
 
 
 def key(
@@ -49,7 +45,7 @@ def key(
     **limits: Any,
 ) -> Any:
     """Declare one key; `limits` are pydantic's: ge, le, gt, lt, pattern, repr."""
-    extra = Key(request, none, kind, words or (kind.words if kind else ""))
+    extra: Any = Key(request, none, kind, words or (kind.words if kind else ""))
     return Field(default, description=doc, json_schema_extra=extra, **limits)
 
 
@@ -79,7 +75,7 @@ class Section(BaseModel):
 
 def key_of(declared: FieldInfo) -> Key:
     """What `key()` said of a field."""
-    own = declared.json_schema_extra
+    own: Any = declared.json_schema_extra
     assert isinstance(own, Key)
     return own
 

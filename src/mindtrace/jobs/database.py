@@ -213,8 +213,8 @@ def _adopt_legacy(client: DBOSClient, connection: sa.Connection) -> None:
     ids = f"select job_id from {LEGACY}"
     for name in _LEGACY_TABLES:
         connection.execute(sa.text(f"delete from {name} where workflow_uuid in ({ids})"))
-    query = sa.text(f"select * from {LEGACY} order by job_id")
-    for row in connection.execute(query).mappings().all():
+    found: Any = connection.execute(sa.text(f"select * from {LEGACY} order by job_id"))
+    for row in found.mappings().all():
         job_id, request = row["job_id"], Request.from_fields(json.loads(row["request"]))
         enqueue(client, connection, job_id, request, row["request_digest"], row["key_digest"])
         record = Job.from_record(job_id, row["state"], row).record()

@@ -5,7 +5,6 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -60,16 +59,15 @@ _open_runs = _attributes[_OPEN_RUNS].as_string() == "yes"
 
 
 class JobQueue(Database):
-    """The jobs of one database; at most `max_queued` of them wait."""
-
-    def __init__(
-        self, url: str | None, root: Path, max_queued: int, *, durable: bool = True
-    ) -> None:
-        super().__init__(url, root, durable=durable)
-        self.max_queued = max_queued
+    """The jobs of one database."""
 
     def submit(
-        self, request: Request, *, request_digest: str | None = None, key_digest: str | None = None
+        self,
+        request: Request,
+        max_queued: int = 8,
+        *,
+        request_digest: str | None = None,
+        key_digest: str | None = None,
     ) -> Job:
         """Put a job into the queue, or find the one of this key; QueueFullError, UsageError."""
         client, job_id = self.client, new_job_id()
@@ -78,8 +76,8 @@ class JobQueue(Database):
             if row is None:
                 count = sa.select(sa.func.count()).select_from(workflows).where(_ours, _waits)
                 waiting = connection.execute(count).scalar_one()
-                if waiting >= self.max_queued:
-                    message = f"{waiting} jobs wait already, [jobs] max_queued = {self.max_queued}"
+                if waiting >= max_queued:
+                    message = f"{waiting} jobs wait already, [jobs] max_queued = {max_queued}"
                     hint = "try again when one of them has ended"
                     raise errors.QueueFullError(message, hint=hint)
                 enqueue(client, connection, job_id, request, request_digest, key_digest)

@@ -101,7 +101,6 @@ class Worker:
         outcome: Outcome | None = run_step({"name": "train"}, self._train, attempt)
         if outcome is None:
             return
-        run_step({"name": "end"}, self._end, attempt, outcome)
         state = outcome["state"]
         log.info("job %s %s", job_id, state)
         self._work.forget(job_id)
@@ -114,14 +113,12 @@ class Worker:
         outcome = attempt.train()
         if outcome is None:
             self._park_if_stopping()
-        return outcome
-
-    def _end(self, attempt: Attempt, outcome: Outcome) -> None:
+            return None
         fields = {name: outcome[name] for name in outcome if name not in ("state", "open_runs")}
-        ended = iso_time(datetime.now(UTC))
-        attempt.save(**fields, begun=False, ended_at=ended)
+        attempt.save(**fields, begun=False, ended_at=iso_time(datetime.now(UTC)))
         if outcome["open_runs"]:
             patiently(lambda: self._queue.note_open_runs(attempt.job.job_id, True))
+        return outcome
 
     def _park_if_stopping(self) -> None:
         """If this worker ends, never return: DBOS would note that the job is done."""

@@ -49,14 +49,14 @@ Document = dict[str, Any]
 
 def queue(settings: Settings) -> JobQueue:
     """The jobs of these settings; one object for each process."""
-    return _queue(settings.jobs.database_url, settings.dirs.root, settings.jobs.max_queued)
+    return _queue(settings.jobs.database_url, settings.dirs.root)
 
 
 @lru_cache(maxsize=8)
-def _queue(database_url: str | None, root: Path, max_queued: int) -> JobQueue:
+def _queue(database_url: str | None, root: Path) -> JobQueue:
     from mindtrace.jobs.queue import JobQueue
 
-    return JobQueue(database_url, root, max_queued)
+    return JobQueue(database_url, root)
 
 
 def counts(settings: Settings) -> Mapping[str, int]:
@@ -84,7 +84,8 @@ def submit(
     config = merged.to_ini(TRAINED_WITH, given=True)
     flags = {name: getattr(request, name) for name in FLAGS}
     job_request = Request(config, parent, promote=settings.jobs.promote, **flags)
-    return ours.submit(job_request, request_digest=digest, key_digest=key)
+    limit = settings.jobs.max_queued
+    return ours.submit(job_request, limit, request_digest=digest, key_digest=key)
 
 
 def job_settings(settings: Settings, request: RetrainRequest) -> tuple[Settings, str | None]:
@@ -141,7 +142,7 @@ def work(
 
     dirs, jobs = settings.dirs, settings.jobs
     workplace = Workplace(
-        queue=JobQueue(jobs.database_url, dirs.root, jobs.max_queued, durable=False),
+        queue=JobQueue(jobs.database_url, dirs.root, durable=False),
         root=dirs.root,
         checkpoints=dirs.checkpoints,
         # A job takes pretrained weights that are on this machine, and downloads none.
