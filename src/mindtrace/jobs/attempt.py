@@ -99,8 +99,14 @@ class Attempt:
         # An attempt that began, and neither ended nor put the job back, is lost.
         lost = self.job.lost + self.job.begun
         while True:
-            if patiently(self._wanted) == CANCEL:
+            wanted = patiently(self._wanted)
+            if wanted == CANCEL:
                 return self._ended(State.CANCELLED)
+            if wanted == LOST:
+                return None
+            if self.work.stopping.is_set():
+                self._put_back()
+                return None
             if lost >= ATTEMPTS:
                 return self._failed(f"{ATTEMPTS} attempts were lost: {last}")
             self._begin(lost)
@@ -110,20 +116,12 @@ class Attempt:
                 return self._succeeded(ended.document)
             kind = str(ended.error.get("type", "TrainingError"))
             passing = ended.status >= 0 and kind in _PASSING
-            if passing:
-                waited += self._pause(min(max(_PAUSE, waited), _LONGEST_PAUSE))
-            wanted = patiently(self._wanted)
-            if wanted == CANCEL:
-                return self._ended(State.CANCELLED)
-            if wanted == LOST:
-                return None
-            if self.work.stopping.is_set():
-                self._put_back()
-                return None
             last = _ending(ended)
             if ended.status >= 0 and (not passing or waited >= _PATIENCE):
                 return self._failed(last, kind=kind)
             log.warning("job %s: %s", self.job.job_id, last)
+            if passing:
+                waited += self._pause(min(max(_PAUSE, waited), _LONGEST_PAUSE))
             # A killed training may be killed again (out of memory): count it as lost.
             lost += not passing or kind != _AWAY
 
