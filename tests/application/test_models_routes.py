@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 from tests.application.conftest import PNG, Serve, png
-from tests.application.registered import Registered, copy_database
+from tests.application.registered import Registered
 from tests.conftest import Mindtrace, RunCli
-from tests.waiting import until
 
 from mindtrace.application import models
 from mindtrace.application.schemas import ComparisonItem, ModelItem, Page, VersionItem
@@ -193,18 +191,6 @@ def test_a_comparison_is_the_document_of_the_command(
     assert answer.json() == json.loads(printed)
     TypeAdapter(ComparisonItem).validate_json(answer.content, strict=True)
     assert (missing.status_code, "digits/9" in missing.json()["detail"]) == (404, True)
-
-
-@pytest.mark.slow
-def test_a_server_takes_the_champion_of_a_registry_that_appears(
-    trained: Path, tmp_path: Path, start: Serve
-) -> None:
-    with start(ref=None) as client:
-        assert client.get("/healthz/ready").status_code == 503
-        shutil.copytree(trained / "mlartifacts", tmp_path / "mlartifacts")
-        copy_database(trained / "mlflow.db", tmp_path / "mlflow.db")  # its last rows are in -wal
-        until(lambda: client.get("/healthz/ready").status_code != 503)
-        assert client.get("/healthz/ready").json()["version"] == 1
 
 
 def test_a_model_with_a_number_as_its_name(

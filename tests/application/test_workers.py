@@ -81,15 +81,6 @@ def is_gone(pid: int) -> bool:
     return False
 
 
-def test_a_life_in_peace(tmp_path: Path) -> None:
-    with running(tmp_path) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        both = pids(tmp_path, 2)
-        assert end(process) == (0, "")
-    assert all(map(is_gone, both))
-
-
 @pytest.mark.parametrize(
     ("flag", "says"),
     [
