@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mindtrace import errors
 from mindtrace.errors import (
-    BundleError,
     ConfigError,
-    DataFolderError,
     Fault,
     InterruptedByUser,
     MindtraceError,
     NotFoundError,
-    PortInUseError,
     listed,
     nearest,
 )
@@ -75,21 +71,6 @@ def test_the_drawn_tree_is_the_real_one() -> None:
             NotFoundError("model", None, ["a", "b"], hint="mine"),
             "which model? there are: a, b",
             {"name": None, "hint": "mine"},
-        ),
-        (
-            DataFolderError(Path("pics"), "no class has an image"),
-            "[data] dir = pics: no class has an image",
-            {"folder": Path("pics"), "reason": "no class has an image"},
-        ),
-        (
-            BundleError(Path("b"), "model.onnx is missing"),
-            "bundle b: model.onnx is missing",
-            {"folder": Path("b"), "reason": "model.onnx is missing"},
-        ),
-        (
-            PortInUseError("127.0.0.1", 8000),
-            "cannot listen on 127.0.0.1:8000: the port is in use",
-            {"host": "127.0.0.1", "port": 8000, "hint": "mindtrace serve --port 8001"},
         ),
         (InterruptedByUser(15), "stopped by SIGTERM", {"signum": 15}),
     ],

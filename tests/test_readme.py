@@ -165,15 +165,6 @@ def test_what_the_readme_shows_is_what_comes_out(shell: Shell) -> None:
         )
 
 
-def test_the_pattern_takes_only_what_fits() -> None:
-    pattern = as_pattern("version ...  ok\n...\nend")
-
-    assert pattern.fullmatch("version 3 ok\nmore\nend\n")
-    assert not pattern.fullmatch("version 3 not\nmore\nend\n")
-    assert as_pattern('"label":0,"confidence":0.98').fullmatch('"label":0,"confidence":0.7')
-    assert not as_pattern('"label":0,"confidence":0.98').fullmatch('"label":1,"confidence":0.98')
-
-
 def test_every_file_that_the_documents_link_to_exists() -> None:
     for document in ("README.md", "DESIGN.md", "CONTRIBUTING.md"):
         text = (PROJECT / document).read_text(encoding="utf-8")

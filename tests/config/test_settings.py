@@ -60,26 +60,20 @@ def test_texts_become_values() -> None:
     assert settings.compute.pin_memory is True
 
 
-LAYERS = ("ini", "environment", "set", "option")
-
-
-@given(st.dictionaries(st.sampled_from(LAYERS), st.integers(1, 99)))
-def test_each_layer_comes_before_the_one_below(values: dict[str, int]) -> None:
-    text = f"[train]\nmax_epochs = {values['ini']}" if "ini" in values else ""
-    environ = {"TRAIN__MAX_EPOCHS": str(values["environment"])} if "environment" in values else {}
-    sets = [f"train.max_epochs={values['set']}"] if "set" in values else []
-    options = {"train.max_epochs": str(values["option"])} if "option" in values else {}
-    settings = load(text, environ, sets=sets, overrides=options)
-    highest = next((name for name in reversed(LAYERS) if name in values), None)
-    assert settings.train.max_epochs == (10 if highest is None else values[highest])
-    origins = {
-        "ini": "config:2",
-        "environment": "environment TRAIN__MAX_EPOCHS",
-        "set": "--set train.max_epochs",
-        "option": "--max-epochs",
-        None: "default",
+def test_each_layer_comes_before_the_one_below() -> None:
+    layers: dict[str, dict[str, Any]] = {
+        "default": {},
+        "config:2": {"text": "[train]\nmax_epochs = 1"},
+        "environment TRAIN__MAX_EPOCHS": {"environ": {"TRAIN__MAX_EPOCHS": "2"}},
+        "--set train.max_epochs": {"sets": ["train.max_epochs=3"]},
+        "--max-epochs": {"overrides": {"train.max_epochs": "4"}},
     }
-    assert origin(settings, "train", "max_epochs") == origins[highest]
+    given: dict[str, Any] = {}
+    for value, (name, layer) in enumerate(layers.items()):
+        given |= layer
+        settings = load(**given)
+        assert settings.train.max_epochs == (value or 10)
+        assert origin(settings, "train", "max_epochs") == name
 
 
 def test_mlflows_own_variable_comes_before_the_default_only() -> None:

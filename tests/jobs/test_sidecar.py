@@ -65,19 +65,21 @@ def begun(root: Path) -> list[int]:
     return [int(line) for line in file.read_text().split()] if file.exists() else []
 
 
-def test_a_worker_is_started_and_ended(tmp_path: Path, make: Make) -> None:
+def test_a_worker_is_started_again_if_it_dies_and_ended(tmp_path: Path, make: Make) -> None:
     make().stop()  # before anything ran
     sidecar = make()
     sidecar.start()
     until(lambda: len(begun(tmp_path)) == 1)
     assert hold_lock(tmp_path) is None
+    os.kill(begun(tmp_path)[0], signal.SIGKILL)
+    until(lambda: len(begun(tmp_path)) == 2)
     sidecar.stop()
-    assert not psutil.pid_exists(begun(tmp_path)[0])
+    assert not psutil.pid_exists(begun(tmp_path)[1])
     lock = hold_lock(tmp_path)
     assert lock is not None
     os.close(lock)
     sidecar.wake()  # too late, and no harm
-    assert len(begun(tmp_path)) == 1
+    assert len(begun(tmp_path)) == 2
 
 
 def test_without_jobs_there_is_none(tmp_path: Path, make: Make, jobs: list[str]) -> None:
@@ -98,13 +100,6 @@ def test_two_servers_share_one_and_the_other_starts_the_next(tmp_path: Path, mak
     until(lambda: len(begun(tmp_path)) == 1)
     second.start()
     first.stop()
-    until(lambda: len(begun(tmp_path)) == 2)
-
-
-def test_one_that_was_killed_is_started_again(tmp_path: Path, make: Make) -> None:
-    make().start()
-    until(lambda: len(begun(tmp_path)) == 1)
-    os.kill(begun(tmp_path)[0], signal.SIGKILL)
     until(lambda: len(begun(tmp_path)) == 2)
 
 
