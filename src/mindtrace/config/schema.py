@@ -177,25 +177,9 @@ def url(*schemes: str) -> Kind:
     return Kind(words, lambda text: text if known.fullmatch(text) else None, str, anchor)
 
 
-_UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-
-
 def _hosts(text: str) -> tuple[str, ...] | None:
     names = tuple(name for name in re.split(r"[\s,]+", text) if name)
     return names if all(map(parse_authority, names)) else None
-
-
-def _size(text: str) -> int | None:
-    match = re.fullmatch(r"([0-9]{1,15})\s*([a-z]*)", text.lower())
-    value = int(match[1]) * _UNITS.get(match[2], 0) if match else 0
-    return value if value >= 1024 else None
-
-
-def _size_text(value: int) -> str:
-    for name, unit in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if value % unit == 0:
-            return f"{value // unit} {name}"
-    return str(value)
 
 
 def _regex(text: str) -> str | None:
@@ -208,7 +192,6 @@ def _regex(text: str) -> str | None:
 
 PATH = path("a path")
 REGEX = Kind("a regular expression", _regex)
-SIZE = Kind("a size of 1 KiB or more, such as 262144, 256 KiB or 16 MiB", _size, _size_text)
 HOSTS = Kind(
     "names such as example.org or example.org:8000, separated by commas, without * or /",
     _hosts,

@@ -6,7 +6,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Literal, get_type_hints
 
-from pydantic import Field
+from pydantic import ByteSize, Field
 from pydantic.fields import FieldInfo
 
 from mindtrace.config import schema
@@ -27,6 +27,7 @@ public = partial(key, request=True)  # POST /retrain may set it; all else is the
 BLANK = ("", "none")
 optional = partial(key, None, none=BLANK)
 AUTO = ("", "none", "auto")
+size = partial(key, ge=1024, words="a size such as 262144, 256 KiB or 16 MiB")
 
 
 class DirSettings(schema.Section):
@@ -202,9 +203,9 @@ class ServeSettings(schema.Section):
         "host names, besides the loopback ones, under which the server may be called",
         kind=schema.HOSTS,
     )
-    max_body: int = key(16 * 2**20, "largest body of a request", kind=schema.SIZE)
-    max_retrain_body: int = key(256 * 2**10, "largest body of POST /retrain", kind=schema.SIZE)
-    max_header: int = key(16 * 2**10, "largest header of a request", kind=schema.SIZE)
+    max_body: ByteSize = size(16 * 2**20, "largest body of a request, in bytes")
+    max_retrain_body: ByteSize = size(256 * 2**10, "largest body of POST /retrain, in bytes")
+    max_header: ByteSize = size(16 * 2**10, "largest header of a request, in bytes")
     formats: tuple[str, ...] = key(SERVED, "image files that are read", kind=FORMAT_NAMES)
     max_pixels: int = key(25_000_000, "largest image, in pixels", ge=1)
     max_connections: int = key(1024, "most connections at once", ge=1)
