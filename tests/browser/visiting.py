@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-import json
+import contextlib
 import math
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from playwright.sync_api import ConsoleMessage, Page, expect
+from tests.application.servers import serve, url_of
 
 # Other tests share the processors: a wait may be long, and ends as soon as it may.
 PATIENCE = 90_000  # milliseconds
@@ -35,24 +34,14 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        port = self.url.rpartition(":")[2] or "0"
-        command = [sys.executable, "-m", "mindtrace", "serve", "--json", "--port", port]
-        with (self.root / "serve.log").open("a") as log:
-            self._process = subprocess.Popen(
-                [*command, *self._args],
-                env=self._env,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, (self.root / "serve.log").read_text()
-        self.url = str(json.loads(line)["url"])
+        self._end = contextlib.ExitStack()
+        log = self._end.enter_context((self.root / "serve.log").open("a"))
+        words = ("--port", self.url.rpartition(":")[2] or "0", *self._args)
+        self._process = self._end.enter_context(serve(*words, stderr=log, env=self._env))
+        self.url = url_of(self._process)
 
     def kill(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+        self._end.close()
 
     def stop(self) -> None:
         """SIGTERM, and wait for its end; what it started ends with it."""

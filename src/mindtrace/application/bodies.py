@@ -1,4 +1,4 @@
-"""Parts of request bodies: JSON objects, base64, files of forms."""
+"""Parts of requests: types, numbers in headers, JSON objects, base64, files of forms."""
 
 import binascii
 import contextlib
@@ -40,6 +40,16 @@ def require_type(request: Request, accepted: Sequence[str]) -> str:
         hint = f"send Content-Type: {names.partition(',')[0]}"
         raise Problem(415, f"{given}; accepted: {names}", hint=hint, headers={"Accept": names})
     return kind
+
+
+def number_in_header(request: Request, name: str) -> int | None:
+    """The number in a header, if it is there; 400 if it is something else."""
+    text = request.headers.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise Problem(400, f"{name} must be a number")
+    return int(text)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:

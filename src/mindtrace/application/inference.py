@@ -169,18 +169,15 @@ def answer(
     model: LoadedModel, asked: InferenceRequest, max_pixels: int, wanted: Wanted
 ) -> dict[str, Any]:
     """The fields of the answer: of one image, or `items` with one entry per image."""
-    if asked.many:
-        items = [
-            {"error": {"type": "ImageError", "message": str(found)}}
-            if isinstance(found, Exception)
-            else _shown(model, asked, *found)
-            for found in predict(model, asked.images, max_pixels, wanted)
-        ]
-        return {"items": items}
-    (image,) = asked.images
-    assert isinstance(image, bytes)
-    pixels = model.predictor.decode(image, max_pixels)
-    return _shown(model, asked, pixels, model.predictor.run(pixels[None])[0])
+    items: list[dict[str, Any]] = []
+    for found in predict(model, asked.images, max_pixels, wanted):
+        if not isinstance(found, Exception):
+            items.append(_shown(model, asked, *found))
+        elif asked.many:
+            items.append({"error": {"type": "ImageError", "message": str(found)}})
+        else:
+            raise found
+    return {"items": items} if asked.many else items[0]
 
 
 def predict(
@@ -295,13 +292,10 @@ class FastPath:
             await send_problem(overloaded(), reply.request_id, reply.send)
             reply.count(scope, ROUTE, self._metrics, self._access_log)
             return None
-        length = headers.get(b"content-length", b"")
-        if headers.get(b"content-type") != b"application/json" or not length.isdigit():
-            return receive
-        if len(length) > 9 or int(length) > self._max_body:
+        if headers.get(b"content-type") != b"application/json":
             return receive
         message = await receive()
-        if message["type"] != "http.request" or message.get("more_body"):
+        if message.get("more_body") or len(message.get("body", b"")) > self._max_body:
             return _again(message, receive)
         given = request_id(headers.get(b"x-request-id"))
         begun = time.perf_counter()

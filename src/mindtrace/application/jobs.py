@@ -137,7 +137,7 @@ def get_job(request: Request, job_id: str) -> JSONResponse:
 )
 async def follow_job(request: Request, job_id: str) -> Response:
     """Server-sent events from the job's first, or from `Last-Event-ID`, to its end."""
-    after = _last_event_id(request)
+    after = bodies.number_in_header(request, "Last-Event-ID") or 0
     queue = _queue(request)
     # Once before the answer begins, while an error can still be a status.
     job = await run_in_threadpool(queue.get, job_id)
@@ -149,14 +149,6 @@ async def follow_job(request: Request, job_id: str) -> Response:
         after = after if seen else 0
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return EventSourceResponse(_stream(request, job_id, after), headers=headers)
-
-
-def _last_event_id(request: Request) -> int:
-    """The number of the last event that a reader saw; 0 for none."""
-    text = request.headers.get("last-event-id", "").strip() or "0"
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise Problem(400, "Last-Event-ID must be a number that an event had")
-    return int(text)
 
 
 async def _stream(request: Request, job_id: str, after: int) -> AsyncIterator[bytes]:

@@ -175,15 +175,11 @@ def _metadata(model: LoadedModel) -> ModelMetadata:
 
 def _json_length(request: Request) -> int | None:
     """How many bytes of the body are JSON; None is all of it."""
-    text = request.headers.get(JSON_LENGTH)
+    length = bodies.number_in_header(request, JSON_LENGTH)
     # Triton's own client sends no type.
     accepted = ("", "application/json")
-    bodies.require_type(request, accepted if text is None else (*accepted, BINARY))
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 12):
-        raise Problem(400, f"{JSON_LENGTH} must be a number of bytes")
-    return int(text)
+    bodies.require_type(request, accepted if length is None else (*accepted, BINARY))
+    return length
 
 
 @dataclass(frozen=True)
@@ -293,10 +289,8 @@ def _run(
             require_wanted(wanted)
             parts.append(model.predictor.run_input(asked.pixels[start : start + BATCH]))
     for place, found in enumerate(predict(model, asked.images, limits.max_pixels, wanted)):
-        if isinstance(found, ImageError):
-            raise ImageError(f"image {place}: {found.message}", hint=found.hint) from found
-        if isinstance(found, Problem):
-            raise found
+        if isinstance(found, ImageError | Problem):
+            raise ImageError(f"image {place}: {found}", hint=found.hint) from found
         parts.append(found[1][np.newaxis])
     rows = np.concatenate(parts)
     if not np.isfinite(rows).all():

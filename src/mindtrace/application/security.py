@@ -2,7 +2,6 @@
 
 import hmac
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
@@ -82,14 +81,10 @@ def _check_origin(headers: Headers) -> None:
 
 def _is_own(origin: bytes, host: bytes) -> bool:
     """Whether the page came from the very address that it now calls."""
-    try:
-        parts = urlsplit(origin.decode("ascii"))
-    except (UnicodeDecodeError, ValueError):
-        return False
-    theirs = parse_authority(parts.netloc)
-    ours = parse_authority(host.decode("latin-1"))
-    if theirs is None or ours is None or parts.scheme not in _PORTS or parts.path or parts.query:
+    scheme, _, place = origin.decode("latin-1").partition("://")
+    theirs, ours = parse_authority(place), parse_authority(host.decode("latin-1"))
+    if theirs is None or ours is None or scheme not in _PORTS:
         return False
     # A proxy may speak TLS for us: then Host has no port and its default is theirs.
-    default = _PORTS[parts.scheme]
+    default = _PORTS[scheme]
     return (theirs[0], theirs[1] or default) == (ours[0], ours[1] or default)
