@@ -221,21 +221,6 @@ def test_pixels_nested_or_flat(client: httpx.Client, nested: bool) -> None:
     assert found["label"]["data"] == [1, 1]
 
 
-def test_a_request_for_binary_output_is_honoured(client: httpx.Client) -> None:
-    asked = _images(
-        DARK,
-        parameters={"binary_data_output": True},
-        outputs=[{"name": "label"}, {"name": "class_name", "parameters": {"binary_data": False}}],
-    )
-    answer = client.post(INFER, json=asked)
-    length = int(answer.headers["inference-header-content-length"])
-    head = json.loads(answer.content[:length])
-    assert answer.headers["content-type"] == "application/octet-stream"
-    assert head["outputs"][0]["parameters"] == {"binary_data_size": 8}
-    assert head["outputs"][1]["data"] == ["dark"]
-    assert struct.unpack("<q", answer.content[length:]) == (0,)
-
-
 _ROW = [0.0] * 64
 _TAIL = struct.pack("<I", len(DARK)) + DARK
 _TENSOR = {"name": "image", "datatype": "BYTES", "shape": [1]}
@@ -246,18 +231,11 @@ _TENSOR = {"name": "image", "datatype": "BYTES", "shape": [1]}
     [
         # Is refused before it is parsed, which would take long.
         (b"[" * 100_000, "not JSON"),
-        (b'{"inputs": ' + b"[" * 100_000, "not JSON"),
         (b'{"a": [' + b"{}," * 1000, "values in JSON"),
         (b"[0" + b",0" * 2**21, "values in JSON"),
-        *(
-            (b'{"inputs": [{"name": "input", "data": [%s]}]}' % value, "is not JSON")
-            for value in (b"NaN", b"Infinity", b"-Infinity")
-        ),
         ({"inputs": []}, "inputs: List should have at least 1 item"),
         (_pixels(_ROW, [1, 1, 8, 9]), "must be [n, 1, 8, 8]"),
-        (_pixels(_ROW, [1, 64]), "inputs.0.shape: List should have at least 4 items"),
         (_pixels(_ROW, [2, 1, 8, 8]), "has 64 values, its shape says 128"),
-        (_pixels(_ROW, [0, 1, 8, 8]), "inputs.0.shape.0: Input should be greater than"),
         (_pixels(_ROW, [True, 1, 8, 8]), "inputs.0.shape.0: Input should be a valid integer"),
         (_pixels(_ROW, [1025, 1, 8, 8]), "1 to 1024 rows"),
         (_pixels([1e39, *_ROW[1:]], [1, 1, 8, 8]), "beyond float32"),
@@ -265,13 +243,8 @@ _TENSOR = {"name": "image", "datatype": "BYTES", "shape": [1]}
         (_pixels([True, *_ROW[1:]], [1, 1, 8, 8]), "must be numbers"),
         (_pixels(["1", *_ROW[1:]], [1, 1, 8, 8]), "must be numbers"),
         (_pixels([[_ROW, _ROW]], [2, 1, 8, 8]), "not nested as its shape"),
-        (
-            _pixels(_ROW, [1, 1, 8, 8], parameters=3),
-            "inputs.0.parameters: Input should be a valid dict",
-        ),
         (_pixels(_ROW, [1, 1, 8, 8], parameters={"binary_data_size": 4}), "binary_data_size"),
         ({**_pixels(_ROW, [1, 1, 8, 8]), "extra": 1}, "extra: Extra inputs are not permitted"),
-        ({"inputs": _images(DARK)["inputs"] * 2}, "inputs: List should have at most 1 item"),
         ({"inputs": [{**_TENSOR, "name": "x", "data": []}]}, "expected tags: 'image', 'input'"),
         (
             {"inputs": [{**_TENSOR, "datatype": "FP32", "data": []}]},
@@ -280,7 +253,6 @@ _TENSOR = {"name": "image", "datatype": "BYTES", "shape": [1]}
         ({"inputs": [_TENSOR]}, "must have either a list 'data'"),
         ({"inputs": [{**_TENSOR, "data": ["%%%"]}]}, "not base64"),
         ({"inputs": [{**_TENSOR, "shape": [1, 2], "data": []}]}, "[n] or [n, 1]"),
-        (_images(DARK, id=3), "id: Input should be a valid string"),
         (_images(DARK, id="\ud800"), "surrogate"),
         (_images(DARK, outputs=[{"name": "logits"}]), "outputs.0.name: Input should be"),
         (
