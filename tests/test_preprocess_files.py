@@ -31,6 +31,8 @@ SPECS = {
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 END = b"\0\0\0\0IEND\xaeB`\x82"
 LIMIT = 16 * 1024 * 1024
+ENDS = (b"", b"IEND", b"\0\0\0\1IENDx", END[:-1], END[:-1] + b"\0", END * 2)
+KINDS = "tRNS gAMA tEXt bKGD PLTE abCd IDAT sBIT ABCD pHYs eXIf hIST tIME IHDR acTL iCCP zTXt"
 
 
 def chunk(kind: bytes, data: bytes = b"") -> bytes:
@@ -59,89 +61,37 @@ def packed(data: bytes) -> bytes:
     return data[41:-16]
 
 
-def _flip(data: bytes, draw: random.Random) -> bytes:
-    found = bytearray(data)
-    for _ in range(draw.randint(1, 4)):
-        found[draw.randrange(len(found))] = draw.randrange(256)
-    return bytes(found)
+def odd(mode: str, draw: random.Random) -> bytes:
+    """A PNG as an encoder or an accident may write it; each oddity is there now and then."""
 
+    def now(chance: float = 0.12) -> bool:
+        return draw.random() < chance
 
-def _flip_packed(data: bytes, draw: random.Random) -> bytes:
-    found = bytearray(packed(data))
-    last = 4 if draw.random() < 0.3 else len(found)  # the checksum alone, or anywhere
-    for _ in range(draw.randint(1, 3)):
-        found[-draw.randint(1, last)] ^= 1 << draw.randrange(8)
-    return data[:33] + chunk(b"IDAT", bytes(found)) + END
-
-
-def _filters(data: bytes, draw: random.Random) -> bytes:
-    rows = bytearray(zlib.decompress(packed(data)))
-    stride = len(rows) // SIZE
-    for _ in range(draw.randint(1, 5)):
-        rows[draw.randrange(SIZE) * stride] = draw.choice([0, 1, 2, 3, 4, 5, 255])
-    return data[:33] + chunk(b"IDAT", zlib.compress(bytes(rows), draw.randrange(10))) + END
-
-
-def _other_length(data: bytes, draw: random.Random) -> bytes:
-    rows = zlib.decompress(packed(data))
-    rows = rows[: draw.randrange(len(rows))] if draw.random() < 0.5 else rows + bytes(3000)
-    return data[:33] + chunk(b"IDAT", zlib.compress(rows)) + END
-
-
-def _pieces(data: bytes, draw: random.Random) -> bytes:
-    left, parts = packed(data), []
-    while left:
-        size = draw.choice([0, 1, 2, 50, 400])
-        parts.append(chunk(b"IDAT", left[:size]))
-        left = left[size:]
-    return data[:33] + b"".join(parts) + END
-
-
-def _garbage(data: bytes, draw: random.Random) -> bytes:
-    garbage = draw.randbytes(draw.randrange(1, 50))
-    if draw.random() < 0.5:
-        return data + garbage
-    return data[:33] + chunk(b"IDAT", packed(data) + garbage) + END
-
-
-def _cut(data: bytes, draw: random.Random) -> bytes:
-    if draw.random() < 0.5:
-        return data[: draw.randrange(len(data))]
-    return data[:33] + chunk(b"IDAT", packed(data)[: -draw.randint(1, 30)]) + END
-
-
-def _other_end(data: bytes, draw: random.Random) -> bytes:
-    ends = (b"", b"IEND", chunk(b"IEND", b"x"), END[:-1], END[:-1] + b"\0", END * 2)
-    return data[:-12] + draw.choice(ends)
-
-
-def _other_chunk(data: bytes, draw: random.Random) -> bytes:
-    kinds = "tRNS gAMA tEXt bKGD PLTE abCd IDAT sBIT ABCD pHYs eXIf hIST tIME IHDR acTL iCCP zTXt"
-    extra = chunk(draw.choice(kinds.split()).encode(), draw.randbytes(draw.choice([0, 1, 2, 9])))
-    at = draw.choice([33, len(data) - 12])
-    return data[:at] + extra + data[at:]
-
-
-def _other_window(data: bytes, draw: random.Random) -> bytes:
-    packer = zlib.compressobj(
-        draw.randrange(10),
-        zlib.DEFLATED,
-        draw.choice([9, 10, 15, 31, -15]),
-        draw.randint(1, 9),
-        draw.randrange(5),
-    )
-    found = packer.compress(zlib.decompress(packed(data))) + packer.flush()
-    return data[:33] + chunk(b"IDAT", found) + END
-
-
-def _as_it_is(data: bytes, _: random.Random) -> bytes:
-    return data
-
-
-MUTATIONS = (
-    *(_flip, _flip_packed, _filters, _other_length, _pieces),
-    *(_garbage, _cut, _other_end, _other_chunk, _other_window, _as_it_is),
-)
+    rows = bytearray(zlib.decompress(packed(png(mode, draw, now(0.5)))))
+    for _ in range(draw.randint(1, 5) if now() else 0):
+        rows[draw.randrange(SIZE) * (len(rows) // SIZE)] = draw.choice([0, 1, 2, 3, 4, 5, 255])
+    if now():
+        rows = rows[: draw.randrange(len(rows))] if now(0.5) else rows + bytes(3000)
+    window = draw.choice([9, 10, 31, -15]) if now() else 15
+    packer = zlib.compressobj(draw.randrange(10), 8, window, draw.randint(1, 9), draw.randrange(5))
+    body = bytearray(packer.compress(rows) + packer.flush())
+    last = 4 if now(0.3) else len(body)  # the checksum alone, or anywhere
+    for _ in range(draw.randint(1, 3) if now() else 0):
+        body[-draw.randint(1, last)] ^= 1 << draw.randrange(8)
+    if now():
+        body = body[: -draw.randint(1, 30)] if now(0.5) else body + draw.randbytes(9)
+    size = draw.choice([1, 2, 50, 400]) if now() else len(body)
+    pieces = [chunk(b"IDAT", bytes(body[at : at + size])) for at in range(0, len(body), size)]
+    for _ in range(draw.randint(1, 2) if now() else 0):
+        kind = draw.choice(KINDS.split()).encode()
+        extra = chunk(kind, draw.randbytes(draw.choice([0, 1, 2, 9])))
+        pieces.insert(draw.choice([0, len(pieces)]), extra)
+    data = bytearray(head(mode) + b"".join(pieces) + (draw.choice(ENDS) if now() else END))
+    for _ in range(draw.randint(1, 4) if now() else 0):
+        data[draw.randrange(len(data))] = draw.randrange(256)
+    if now():
+        data = data[: draw.randrange(len(data))] if now(0.5) else data + draw.randbytes(40)
+    return bytes(data)
 
 
 def _told(read: Callable[[], np.ndarray]) -> tuple[object, ...]:
@@ -153,23 +103,19 @@ def _told(read: Callable[[], np.ndarray]) -> tuple[object, ...]:
 
 
 @pytest.mark.filterwarnings("ignore:::PIL")
-@pytest.mark.parametrize("rounds", [20, pytest.param(250, marks=pytest.mark.proof)])
+@pytest.mark.parametrize("rounds", [250, pytest.param(3000, marks=pytest.mark.proof)])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
-def test_with_and_without_the_short_cut(
-    mutation: Callable[[bytes, random.Random], bytes], mode: str, rounds: int, soak: int
-) -> None:
-    """The same pixels, or the same words of refusal, whatever is done to the file."""
-    spec, draw = SPECS[mode], random.Random(mutation.__name__ + mode)
+def test_with_and_without_the_short_cut(mode: str, rounds: int, soak: int) -> None:
+    """The same pixels, or the same words of refusal, whatever is odd about the file."""
+    spec, draw = SPECS[mode], random.Random(mode)
     cut_short = 0
     for _ in range(rounds * soak):
-        data = mutation(png(mode, draw, draw.random() < 0.5), draw)
+        data = odd(mode, draw)
         with_it = _told(lambda: decode(data, spec))  # noqa: B023 - called at once
         without = _told(lambda: np.asarray(resized(open_pixels(data, mode), spec)))  # noqa: B023
         assert with_it == without, data
         cut_short += plain_pixels(data, mode, SIZE, SIZE) is not None
-    if mutation in (_as_it_is, _filters):
-        assert cut_short > 0
+    assert 0 < cut_short < rounds * soak
 
 
 def test_the_short_cut_is_for_files_of_exactly_this_kind() -> None:
