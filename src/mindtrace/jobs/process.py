@@ -93,12 +93,10 @@ class Watchdog:
             os.setpriority(os.PRIO_PGRP, self.process.pid, NICENESS)
             if sys.platform == "linux":
                 os.sched_setscheduler(self.process.pid, os.SCHED_BATCH, os.sched_param(0))
-        self._threads = [
-            threading.Thread(target=target, name="child", daemon=True)
-            for target in (self._read, self._watch)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._reader = threading.Thread(target=self._read, name="child", daemon=True)
+        self._watcher = threading.Thread(target=self._watch, name="child", daemon=True)
+        self._reader.start()
+        self._watcher.start()
 
     def __enter__(self) -> Watchdog:
         return self
@@ -117,11 +115,9 @@ class Watchdog:
 
     def wait(self, timeout: float | None = None) -> ChildResult | None:
         """How it ended (a negative status is a signal), stderr read whole; None after `timeout`."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        for thread in self._threads:
-            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
-            if thread.is_alive():
-                return None
+        self._watcher.join(timeout)
+        if self._watcher.is_alive():
+            return None
         self._out.seek(0)
         return ChildResult(self.process.returncode, self._out.read(), self._error)
 
@@ -147,6 +143,7 @@ class Watchdog:
         self._signal(signal.SIGKILL)
         assert self.process.stdin is not None
         self.process.stdin.close()
+        self._reader.join()
 
     def _signal(self, signum: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
