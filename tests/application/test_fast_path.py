@@ -266,7 +266,7 @@ def test_uvicorn_is_given_the_answer_in_one_piece(
     assert len(written) == 1
 
 
-def test_another_server_is_given_two_messages(module_settings: Settings, bundle: Path) -> None:
+def test_another_server_is_given_messages(module_settings: Settings, bundle: Path) -> None:
     from mindtrace.application.api import load_app
 
     async def ask() -> httpx.Response:

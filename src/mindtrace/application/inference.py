@@ -292,6 +292,10 @@ class FastPath:
             await send_problem(overloaded(), reply.request_id, reply.send)
             reply.count(scope, ROUTE, self._metrics, self._access_log)
             return None
+        cycle = getattr(send, "__self__", None)
+        # Another server is given messages; a client that reads no answers is made to wait.
+        if type(cycle) is not RequestResponseCycle or cycle.flow.write_paused:
+            return receive
         if headers.get(b"content-type") != b"application/json":
             return receive
         message = await receive()
@@ -311,7 +315,8 @@ class FastPath:
         self._metrics.answered(ROUTE, 200, end - start)
         if self._access_log is not None:
             self._access_log.note(scope, given, 200, end - start, len(content))
-        await self._send(send, given.encode(), content)
+        if not cycle.disconnected:
+            self._send(cycle, given.encode(), content)
         return None
 
     def _is_plain(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
@@ -336,20 +341,8 @@ class FastPath:
         self._passed.add(looked_at)
         return True
 
-    async def _send(self, send: Send, request_id: bytes, content: bytes) -> None:
+    def _send(self, cycle: RequestResponseCycle, request_id: bytes, content: bytes) -> None:
         """Answer with head and body in one piece: a second write costs as much as a network."""
-        cycle = getattr(send, "__self__", None)
-        if type(cycle) is not RequestResponseCycle or (
-            cycle.flow.write_paused or cycle.disconnected or cycle.response_started
-        ):
-            head = [
-                (b"content-type", b"application/json"),
-                (b"content-length", b"%d" % len(content)),
-                (b"x-request-id", request_id),
-            ]
-            await send({"type": "http.response.start", "status": 200, "headers": head})
-            await send({"type": "http.response.body", "body": content})
-            return
         if cycle.default_headers is not self._default_headers:
             self._default_headers = cycle.default_headers
             lines = [b"%s: %s\r\n" % pair for pair in self._default_headers]
