@@ -231,6 +231,8 @@ def test_the_environment_in_any_case(name: str) -> None:
     settings = load(environ={name: "1", "dir_paths__root": "/r", **others})
     assert (settings.train.lr, settings.dirs.root) == (1, Path("/r"))
     assert origin(settings, "train", "lr") == f"environment {name}"
+    with pytest.raises(ConfigError, match="also given by environment TRAIN__LR"):
+        load(environ={"TRAIN__LR": "1", "train__lr": "2"})
 
 
 def test_sets_in_any_case_and_the_last_one_counts() -> None:

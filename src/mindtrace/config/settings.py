@@ -211,6 +211,10 @@ def _environment(environ: Mapping[str, str], here: Path) -> ini.Layer:
         section, key = own_spelling(head, tail)
         if tail and section in KNOWN:
             origin = ini.Origin(f"environment {name}", literal=True, base=here)
+            first = layer.entries.get((section, key))
+            if first is not None and first.text != environ[name]:
+                message = f"[{section}] {key}: also given by {first.origin}; unset one"
+                layer.fault(origin, message, (section, key))
             layer.put(section, key, environ[name], origin)
     return layer
 

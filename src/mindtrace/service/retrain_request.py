@@ -107,7 +107,6 @@ class RetrainRequest:
     def laid_over(self, settings: Settings, environ: Mapping[str, str]) -> Settings:
         """The settings of a training; `environ` holds values with passwords. ConfigError."""
         faults, layer = [*self.layer.faults], Layer()
-        put: set[str] = set()
         for (section, key), entry in self.layer.entries.items():
             place, line = own_spelling(section, key), entry.origin.line
             reason = _refusal(section, key, entry.text, self.own)
@@ -115,14 +114,11 @@ class RetrainRequest:
                 reason = "given twice, keep one"
             if reason is None:
                 layer.put(*place, entry.text, Origin(FILE, line, literal=True))
-                put.add(section)
             else:
                 message = f"[{shown(section)}] {shown(key)}: {reason}"
                 faults.append(Fault(FILE, line, section, key, message))
-        refused = {section for section, _ in self.layer.entries} - put
         for section, origin in self.layer.sections.items():
-            if section not in refused:
-                layer.sections[own_spelling(section, "")[0]] = origin
+            layer.sections[own_spelling(section, "")[0]] = origin
         try:
             text = settings.to_ini(TRAINED_WITH, given=True)
             root = settings.dirs.root
