@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from tests.registry.conftest import Version
 
 from mindtrace.registry.champions import ChampionLog, HistoryEntry
-from mindtrace.registry.names import PREFIX, log_name
+from mindtrace.registry.names import PREFIX
 from mindtrace.registry.provenance import who
 from mindtrace.registry.reader import ModelVersion, Reader
 from mindtrace.registry.store import Store, start_run
@@ -72,22 +72,6 @@ def test_what_no_entry_can_be_does_not_count_and_stops_nobody() -> None:
     assert log_of([]).champion() is None
 
 
-def test_a_rollback_undoes_the_latest_promotion_that_still_stands() -> None:
-    rows: list[Tags] = []
-
-    def undone_after(*steps: tuple[str, int | None, int]) -> int | None:
-        for action, origin, to in steps:
-            more = {} if origin is None else {"origin": str(origin)}
-            rows.append(tags(len(rows), action, to, **more))
-        return getattr(log_of(rows).promotion_to_undo(), "origin", None)
-
-    assert undone_after() is None
-    assert undone_after(("promote", None, 1)) is None
-    assert undone_after(("promote", 1, 2), ("refuse", 2, 9), ("promote", 2, 3)) == 2
-    assert undone_after(("rollback", 3, 2)) == 1
-    assert undone_after(("promote", 2, 4), ("rollback", 4, 2), ("rollback", 2, 1)) is None
-
-
 class Log:
     """The log of `digits`, read anew for each step."""
 
@@ -108,16 +92,6 @@ class Log:
         assert row is not None
         options = {"action": "promote", "row": row, **more}
         return self.read().append(self.store, expected=expected, **options)
-
-    def write(self, **fields: str) -> None:
-        """What others write into the companion model."""
-        self.store.client.create_model_version(
-            log_name("digits"),
-            f"runs:/{self.run_id}/bundle",
-            self.run_id,
-            tags={PREFIX + key: value for key, value in fields.items()},
-            await_creation_for=0,
-        )
 
 
 @pytest.fixture
@@ -148,17 +122,6 @@ def test_entries_come_back_in_order_with_everything_they_say(
     alias = log.store.client.get_model_version_by_alias("digits", "champion")
     assert (log.read().champion(), int(alias.version)) == (2, 2)
     assert len(log.entries()) == 3
-
-
-def test_what_came_too_late_or_is_no_entry_does_not_count(log: Log) -> None:
-    """Left behind by an author who read before a quicker one had written, and by plain MLflow."""
-    log.append(0, 1)
-    log.write(expected="0", action="promote", to="7", at="later", by="slow")
-    log.write()
-
-    assert [entry.to for entry in log.entries()] == [1]
-    again = log.append(1, 1)
-    assert again is not None and again.revision == 2
 
 
 class Quicker:

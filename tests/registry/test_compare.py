@@ -101,16 +101,6 @@ def test_the_smallest_difference_solves_its_equation(drawn: tuple[int, int, int]
         assert needed / found**2 == pytest.approx(n, rel=1e-4)
 
 
-def test_the_smallest_difference_is_found_four_times_in_five() -> None:
-    """Simulated: a true difference of that size is called significant in 80 % of the sets."""
-    n, share = 2000, 0.05
-    size = minimum_detectable(n, 60, 40)
-    up, down = (share + size) / 2, (share - size) / 2
-    drawn = np.random.default_rng(0).multinomial(n, [up, down, 1 - share], size=2000)
-    called = [mcnemar_p(int(gain), int(loss)) < 0.05 for gain, loss, _ in drawn]
-    assert np.mean(called) == pytest.approx(0.8, abs=0.05)
-
-
 def image_digests(images: Iterable[int]) -> NDArray[np.uint8]:
     chosen = np.array([*images], int)
     digests = np.zeros((len(chosen), 32), np.uint8)

@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.conftest import RunCli
@@ -18,7 +17,6 @@ from mindtrace.errors import ConflictError, VerdictError
 from mindtrace.registry.client_reader import ClientReader
 from mindtrace.registry.maintenance import require_verified, verify, verify_all
 from mindtrace.registry.names import CHAMPION, PREFIX, log_name
-from mindtrace.registry.reader import ModelVersion
 from mindtrace.registry.store import Store
 from mindtrace.service.promotion import history, promote, rollback
 
@@ -174,29 +172,3 @@ def test_a_run_that_was_deleted_is_no_matter_and_one_that_is_gone_is_damage(
     reader = ClientReader(store)
     assert [row.version for row in reader.versions("digits", 9)] == [3, 2, 1]
     assert reader.params(run_id) == {}
-
-
-def row(run_id: str | None, digest: str | None, created_at: str) -> ModelVersion:
-    tags = {} if digest is None else {f"{PREFIX}bundle_digest": digest}
-    return ModelVersion("digits", 1, (), run_id, created_at, tags, {}, None)
-
-
-OTHERS: dict[str, tuple[ModelVersion | None, bool]] = {
-    "the same": (row("r", "b", "t"), True),
-    "another run": (row("s", "b", "t"), False),
-    "another bundle": (row("r", "c", "t"), False),
-    "made again": (row("r", "b", "u"), False),
-    "deleted": (None, False),
-}
-
-
-@pytest.mark.usefixtures("three")
-@pytest.mark.parametrize(("now", "about"), OTHERS.values(), ids=OTHERS)
-def test_an_entry_is_about_one_version(now: Any, about: bool, settings: Settings) -> None:
-    last = history(settings)[-1]
-    assert last.is_about(row(last.run_id, last.bundle_digest, str(last.created_at)))
-    known = {"run_id": "r", "bundle_digest": "b", "created_at": "t"}
-    entry = type(last)(**{**vars(last), **known})
-    assert entry.is_about(now) is about
-    older = type(last)(**{**vars(last), **known, "bundle_digest": None, "created_at": None})
-    assert older.is_about(row("r", "b", "t"))

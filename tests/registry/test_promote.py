@@ -220,6 +220,7 @@ def test_the_rule_of_the_configuration_holds(settings: Settings, run_cli: RunCli
 
 def test_rollbacks_walk_back_to_the_first(settings: Settings, store: Store) -> None:
     promote(settings, "2")
+    promote(settings, "3", check=False)  # a refusal between them is no matter
     promote(settings, "3", force=True, reason="try")
     rollback(settings)
     assert alias(store) == 2

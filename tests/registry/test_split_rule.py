@@ -87,14 +87,6 @@ def test_it_is_resumed(settings: Settings, root: Path, before: Callable[[], None
 
 
 @pytest.mark.slow
-def test_a_version_of_today_names_its_rule_and_is_reproduced(settings: Settings) -> None:
-    settings = settings.replace(**{"data.num_val": 0.1})
-    train(settings)
-    found = reproduce(settings, "pets/1")
-    assert (found.verdict, found.differences) == ("EXACT", ())
-
-
-@pytest.mark.slow
 def test_a_version_is_reproduced_in_its_own_size(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,10 +138,8 @@ def read_bundle(folder: Path, expected_digest: str | None = None) -> Bundle:
     """Read a bundle; BundleError where a file is missing, damaged or of a newer format."""
     if not folder.is_dir():
         raise BundleError(folder, "no such folder")
-    files = manifest.check(folder, expected_digest)
-    missing = {MODEL_FILE, ONNX_FILE, GOLDEN_FILE, WEIGHTS_FILE} - set(files)
-    if missing:
-        raise BundleError(folder, f"{', '.join(sorted(missing))} is not in the manifest")
+    needed = (MODEL_FILE, ONNX_FILE, GOLDEN_FILE, WEIGHTS_FILE)
+    files = manifest.check(folder, expected_digest, needed)
     try:
         model_config = ModelConfig.from_json(files[MODEL_FILE].decode())
         cases = read_golden(files[GOLDEN_FILE].decode())

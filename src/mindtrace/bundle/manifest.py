@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mindtrace.errors import BundleError
@@ -32,19 +32,15 @@ def seal(folder: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check(folder: Path, expected_digest: str | None = None) -> Mapping[str, bytes]:
+def check(
+    folder: Path, expected_digest: str | None = None, needed: Iterable[str] = ()
+) -> Mapping[str, bytes]:
     """The content of each file of a sealed folder, checked; BundleError says what differs."""
     # What was hashed is what is used: no file is read a second time.
     manifest, entries = _manifest(folder, expected_digest)
+    if missing := sorted(set(needed) - set(entries)):
+        raise BundleError(folder, f"{', '.join(missing)} is not in the manifest")
     return {MANIFEST: manifest, **{name: _sealed(folder, name, entries) for name in entries}}
-
-
-def check_one(folder: Path, wanted: str, expected_digest: str | None = None) -> bytes:
-    """One file of a sealed folder, checked as by `check`; the others are not read."""
-    _, entries = _manifest(folder, expected_digest)
-    if wanted not in entries:
-        raise BundleError(folder, f"{MANIFEST} does not name {wanted}")
-    return _sealed(folder, wanted, entries)
 
 
 def sizes(folder: Path) -> dict[str, int]:

@@ -17,7 +17,6 @@ from mindtrace.bundle import manifest
 from mindtrace.bundle.bundle import MODEL_FILE, PREDICTIONS_FILE, ModelConfig
 from mindtrace.bundle.predictions import TestPredictions, digest_rows
 from mindtrace.bundle.predictor import Predictor
-from mindtrace.config.urls import file_path
 from mindtrace.documents import document
 from mindtrace.errors import BundleError, StoreError, UsageError, listed
 from mindtrace.preprocess import ImageSpec, InputRequirements
@@ -90,12 +89,11 @@ def read_sides(reader: Reader | None, a: Located, b: Located) -> tuple[Side, Sid
 
 def read_side(located: Located) -> Side:
     """The predictions of a bundle, every byte of the bundle checked."""
-    files, name = manifest.check(located.folder, located.digest), located.name
+    needed, name = (MODEL_FILE, PREDICTIONS_FILE), located.name
+    files = manifest.check(located.folder, located.digest, needed)
     try:
         card = ModelConfig.from_json(files[MODEL_FILE].decode())
         ledger = TestPredictions.parse(files[PREDICTIONS_FILE])
-    except KeyError as error:
-        raise BundleError(name, f"{error} is missing, so it cannot be compared") from error
     except ValueError as error:
         raise BundleError(name, str(error)) from error
     n, classes = len(ledger.labels), len(card.class_names)
@@ -231,10 +229,7 @@ def _kept(reader: Reader, located: Located, name: str) -> bytes | None:
     beside = None if located.row is None else located.row.beside(EVALUATIONS)
     if beside is None:
         return None
-    local = file_path(beside)
     try:
-        if local is not None:
-            return (local / name).read_bytes()
         with tempfile.TemporaryDirectory(prefix="mindtrace-") as folder:
             reader.fetch(beside, Path(folder) / EVALUATIONS)
             return (Path(folder) / EVALUATIONS / name).read_bytes()

@@ -188,9 +188,6 @@ def _version(reader: Reader, row: ModelVersion) -> Verification:
                 faults = _bundle_faults(Path(scratch) / "bundle", digest)
         except StoreError as error:
             faults = [f"its files cannot be had: {error.message}"]
-        except OSError as error:
-            where = tempfile.gettempdir()
-            raise StoreError(f"cannot keep files in {where}: {error.strerror}") from error
     return _found(row.label, faults, row.name, row.version, digest)
 
 

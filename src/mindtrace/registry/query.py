@@ -67,7 +67,6 @@ _HINTS = {
     "sort": "--sort -val_acc,version  # for example; - is for the largest first",
     "columns": "--columns version,val_acc,params.train.lr  # for example",
 }
-_MEANT = {"==": "=", "<>": "!=", "=>": ">=", "=<": "<=", "!": "not", "&&": "and", "||": "or"}
 _TOKEN = re.compile(
     r"""\s*(?:
         (?P<paren>[()]) |
@@ -237,9 +236,8 @@ class _Where:
         self._fields.append(field)
         sign = self._next()
         if sign.kind != "operator" or sign.text not in OPERATORS:
-            right = _MEANT.get(sign.text)
-            tail = f", write '{right}'" if right else f": one of {' '.join(OPERATORS)}"
-            self._fail(f"expected an operator after {name.text}, found '{sign.text}'{tail}")
+            known = " ".join(OPERATORS)
+            self._fail(f"expected one of {known} after {name.text}, found '{sign.text}'")
         if field.kind in ("alias", "text") and sign.text not in ("=", "!="):
             self._fail(f"{name.text} is compared with = or != only")
         if self._next().kind not in ("word", "quoted"):
