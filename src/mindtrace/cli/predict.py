@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _BAR_FROM = 100  # images
 _TABLE_UP_TO = 500  # images; longer results are printed as plain rows
 _COLUMNS = ("path", "label", "class_name", "confidence", "top_k", "model_name", "version", "error")
-_ON_TERMINAL = ("path", "class_name", "confidence", "then", "error")
 
 
 def predict(
@@ -88,30 +87,15 @@ def _show(console: Console, documents: Iterable[Document], total: int) -> Iterat
 
 
 def _draw(console: Console, documents: Iterable[Document]) -> Iterator[Document]:
-    """A table for a terminal; the version, the same in every row, is printed once above it."""
+    """A table for a terminal, printed at the end."""
     rows: list[list[Cell]] = []
-    version: str | None = None
     try:
         for document in documents:
-            if document.get("model_name") is not None:
-                version = f"{document['model_name']}/{document['version']}"
-            rows.append(_short_cells(document))
+            rows.append(_cells(document))
             yield document
     finally:  # with --fail-fast the rows before the failure are printed too
-        if version:
-            console.note(f"by {version}")
         if rows:
-            named = zip(_ON_TERMINAL, zip(*rows, strict=True), strict=True)
-            columns = {name: cells for name, cells in named if {*cells} != {None}}
-            console.table([*columns], zip(*columns.values(), strict=True))
-
-
-def _short_cells(document: Document) -> list[Cell]:
-    if "error" in document:
-        return [document["path"], None, None, None, document["error"]["message"]]
-    others = [f"{one['class_name']} {one['confidence']:.4f}" for one in document["top_k"][1:]]
-    confidence = f"{document['confidence']:.4f}"
-    return [document["path"], document["class_name"], confidence, ", ".join(others) or None, None]
+            console.table(_COLUMNS, rows)
 
 
 def _cells(document: Document) -> list[Cell]:
