@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -139,27 +138,6 @@ def test_all_three_say_the_same(
         assert all("--allow-leakage" in hint for hint in hints)
         accepted = [run_cli(*command, *sets, "--allow-leakage") for command in commands]
         assert [one.exit_code for one in accepted] == [0, 0, 0], accepted[2].stderr
-
-
-def test_what_a_source_or_a_draw_made_is_no_refusal(run_cli: RunCli, folder: Path) -> None:
-    one_copy(folder)
-    tree = folder.with_name("tree")
-    for split in ("train", "val", "test"):
-        for name in ("cat", "dog"):
-            shutil.copytree(folder / split / name, tree / name / split)
-    result = run_cli("data", "check", str(tree), "--json")
-    found = json.loads(result.stdout)
-    assert (result.exit_code, found["leakage"], len(found["duplicates"])) == (0, [], 1)
-    assert found["made_by"] == dict.fromkeys(("train", "val", "test"), "mindtrace")
-
-
-def test_contradictory_labels_are_a_line_of_the_training(run_cli: RunCli, folder: Path) -> None:
-    shutil.copy(folder / "train/cat/0.png", folder / "train/dog/copy.png")
-    sets = ("--source", "folder", "--set", f"data.dir={folder}")
-    result = run_cli("train", *sets, "--dry-run")
-    assert result.exit_code == 0
-    line = "1 image is in more than one class, train/cat/0.png = train/dog/copy.png"
-    assert result.stderr.count(line) == 1
 
 
 def test_a_count_is_refused_where_images_are_drawn_one_by_one(

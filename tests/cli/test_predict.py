@@ -73,9 +73,3 @@ def test_a_version_that_does_not_exist(run_cli: RunCli, images: Path, ref: str, 
     result = run_cli("predict", str(images / "b.png"), "--model", ref)
     assert (result.exit_code, result.stdout) == (4, "")
     assert ref in result.stderr and hint in result.stderr
-
-
-def test_an_empty_folder(run_cli: RunCli, tmp_path: Path) -> None:
-    result = run_cli("predict", str(tmp_path))
-    assert result.exit_code == 2
-    assert result.stderr.splitlines()[0] == f"error: no images in folder '{tmp_path}'"

@@ -10,11 +10,6 @@ import pytest
 from tests.cli.conftest import documents, rows
 from tests.conftest import RunCli
 
-FIELDS = {
-    *("schema_version", "model_name", "version", "aliases", "metrics", "created_at", "run_id"),
-    *("data_digest", "test_digest", "bundle_digest"),
-}
-
 
 def test_an_empty_registry(run_cli: RunCli, root: Path, tmp_path: Path) -> None:
     result = run_cli("registry", "list")
@@ -36,17 +31,9 @@ def test_an_empty_registry(run_cli: RunCli, root: Path, tmp_path: Path) -> None:
         assert run_cli("registry", *words).exit_code == 4, words
 
 
-@pytest.mark.parametrize(
-    "words", [["gc"], ["gc", "--keep", "0"], ["gc", "--keep", "x"], ["verify", "digits", "--all"]]
-)
-def test_wrong_usage(run_cli: RunCli, root: Path, words: list[str]) -> None:
-    assert run_cli("registry", *words).exit_code == 2
-
-
 @pytest.mark.slow
 def test_list_and_show(run_cli: RunCli, digits: Path) -> None:
     (listed,) = documents(run_cli("registry", "list", "--json").stdout)
-    assert set(listed) >= FIELDS
     assert (listed["model_name"], listed["version"], listed["aliases"]) == (
         "digits",
         1,
@@ -62,8 +49,6 @@ def test_list_and_show(run_cli: RunCli, digits: Path) -> None:
     assert "did you mean 'digits'" in unknown.stderr
 
     (shown,) = documents(run_cli("registry", "show", "digits", "--json").stdout)
-    more = {"params", "environment", "git", "parent", "job_id", "duration_s", "files"}
-    assert set(shown) >= FIELDS | more
     assert "model.onnx" in shown["files"]
     assert Path(shown["report"]).is_file()
     assert shown["mlflow_ui"] == f"mlflow ui --backend-store-uri sqlite:///{digits}/mlflow.db"

@@ -14,15 +14,6 @@ from mindtrace.bundle import manifest
 
 pytestmark = pytest.mark.slow
 
-COMPARE = {
-    *("schema_version", "a", "b", "test_digest", "n", "acc_a", "acc_b", "diff", "ci", "mcnemar_p"),
-    *("wrong_to_right", "right_to_wrong", "per_class", "minimum_detectable", "verdict"),
-}
-HISTORY = [
-    *("schema_version", "revision", "model_name", "at", "by", "action", "from", "to", "reason"),
-    *("verdict", "forced", "gone"),
-]
-
 
 @pytest.fixture(scope="module")
 def versions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -59,7 +50,6 @@ def test_compare_as_json_in_a_pipe_and_as_a_page(
     run_cli: RunCli, root: Path, tmp_path: Path
 ) -> None:
     document = last_json(run_cli("registry", "compare", "digits/1", "3", "--json").stdout)
-    assert set(document) >= COMPARE
     assert (document["a"], document["b"], document["verdict"]) == ("digits/1", "digits/3", "REJECT")
     assert document["diff"] < 0
     result = run_cli("registry", "compare", "1", "3")
@@ -84,7 +74,6 @@ def test_a_version_of_one_epoch_is_refused_with_3(run_cli: RunCli, root: Path) -
     assert (document["promoted"], document["verdict"], document["champion"]) == (False, "REJECT", 1)
     assert last_json(result.stderr)["error"]["type"] == "VerdictError"
     (refusal, first) = history(run_cli)
-    assert list(refusal) == HISTORY
     assert (refusal["action"], refusal["from"], refusal["to"]) == ("refuse", 1, 3)
     assert (first["action"], first["from"], first["revision"]) == ("promote", None, 1)
 

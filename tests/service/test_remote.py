@@ -14,15 +14,12 @@ import pytest
 from tests.application.conftest import Serve, png
 from tests.service.conftest import no_stdin
 
-from mindtrace.bundle.predictor import Predictor
-from mindtrace.config.settings import Settings, load_settings
+from mindtrace.config.settings import Settings
 from mindtrace.errors import ConflictError, ImageError, MindtraceError, UsageError
 from mindtrace.preprocess import encode_png
 from mindtrace.service import remote
 from mindtrace.service.predict import (
     Document,
-    LoadedModel,
-    predict_paths,
     until_failure,
 )
 from mindtrace.service.remote import Link, predict_remote
@@ -89,13 +86,6 @@ def _ask(url: str, files: list[str], top_k: int = 1) -> list[Document]:
     return list(predict_remote(Link(url), files, top_k=top_k, stdin=no_stdin))
 
 
-def test_the_same_answers_as_without_a_server(url: str, bundle: Path, files: list[str]) -> None:
-    model = LoadedModel(Predictor.open(bundle), None, None)
-    here = list(predict_paths(model, files, top_k=2, stdin=no_stdin))
-    there = _ask(url, files, top_k=2)
-    assert there == here
-
-
 def test_bad_files_hurt_themselves_alone(url: str, files: list[str], tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty.png").touch()
@@ -116,11 +106,6 @@ def test_large_images(url: str, files: list[str], tmp_path: Path) -> None:
     found = _ask(url, [files[0], str(large), files[1], str(too_large), files[2]])
     assert ["label" in one for one in found] == [True, True, True, False, True]
     assert "longer than" in found[3]["error"]["message"]
-
-
-def test_one_image_from_standard_input(url: str) -> None:
-    (one,) = predict_remote(Link(url), ["-"], stdin=lambda: png(255))
-    assert (one["path"], one["class_name"]) == ("-", "bright")
 
 
 @pytest.fixture
@@ -192,15 +177,3 @@ def test_what_is_no_url_is_refused_without_being_repeated(url: str) -> None:
         Link(url)
     assert "secret" not in caught.value.message
     assert caught.value.hint
-
-
-def test_a_token_is_sent(tmp_path: Path, bundle: Path, serve: Serve, files: list[str]) -> None:
-    token = tmp_path / "token.txt"
-    token.write_text("s3cret\n")
-    sets = [f"DIR_PATHS.ROOT={tmp_path}", f"serve.token_file={token}"]
-    with serve(load_settings(sets=sets, environ={}), str(bundle)) as client:
-        there = str(client.base_url)
-        found = list(predict_remote(Link(there, b"s3cret"), files[:2], stdin=no_stdin))
-        assert all("label" in one for one in found)
-        with pytest.raises(UsageError, match="the token is wrong"):
-            list(predict_remote(Link(there, b"other"), files[:2], stdin=no_stdin))

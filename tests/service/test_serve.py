@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mindtrace.config.settings import Settings, load_settings
-from mindtrace.errors import ConfigError, PortInUseError, UsageError
+from mindtrace.errors import ConfigError, UsageError
 from mindtrace.service import serve as serving
 
 
@@ -49,14 +49,6 @@ def test_a_file_that_holds_no_token(tmp_path: Path, content: bytes) -> None:
 def test_a_token_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         serving.read_token(tmp_path / "nothing")
-
-
-def test_a_port_in_use() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(PortInUseError) as caught:
-            serving.listen("127.0.0.1", port)
-    assert caught.value.port == port
 
 
 def test_addresses_that_are_not_ours() -> None:
