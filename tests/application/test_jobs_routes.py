@@ -366,18 +366,3 @@ def test_the_loop_closes(settings: Settings, serve: Serve) -> None:
         shown = client.get("/models/digits/versions/1").json()
         assert shown["job_id"] == job["job_id"]
         assert "registering digits" in client.get(f"{path}/log").text
-
-
-@pytest.mark.proof
-@pytest.mark.slow
-def test_a_server_that_stops_hands_its_job_to_the_next(settings: Settings, serve: Serve) -> None:
-    with serve(settings) as client:
-        path = client.post("/retrain", json={"train": {"max_epochs": 2000}}).headers["location"]
-        before = until(client, path, lambda job: (job["progress"]["epoch"] or 0) >= 3)
-    job = jobs.queue(settings).get(path.rpartition("/")[2])
-    assert (job.state, job.attempts) == ("queued", 1)
-    with serve(settings) as client:
-        after = until(client, path, lambda job: job["attempts"] == 2)
-        assert after["progress"]["epoch"] >= before["progress"]["epoch"]
-        assert client.delete(path).status_code == 202
-        assert until(client, path, lambda job: job["ended_at"])["state"] == "cancelled"
