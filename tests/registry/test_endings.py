@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mindtrace.config.settings import Settings, load_settings
-from mindtrace.errors import InterruptedByUser, MindtraceError, StoreError, TrainingError
+from mindtrace.errors import InterruptedByUser, StoreError, TrainingError
 from mindtrace.progress import EpochReport, Progress
 from mindtrace.registry.reader import open_database
 from mindtrace.registry.store import Store
@@ -106,19 +105,3 @@ def test_a_training_or_registration_that_fails_is_a_failed_run(store: Store) -> 
 
     assert (statuses(store), names(store)) == (["FAILED"] * 2, [])
     assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before
-
-
-def test_a_store_that_cannot_be_had_is_an_error_before_the_first_epoch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "occupied").write_text("a file")
-    monkeypatch.setenv("DIR_PATHS__ROOT", str(tmp_path / "occupied"))
-
-    class Never(Progress):
-        def started(self, *arguments: Any) -> None:
-            raise AssertionError("an epoch began")
-
-    with pytest.raises(MindtraceError) as caught:
-        train(settings_of(), progress=Never())
-    assert str(tmp_path / "occupied") in caught.value.message
-    assert "\n" not in caught.value.message

@@ -22,7 +22,7 @@ from mindtrace.registry.maintenance import gc, verify_all
 from mindtrace.registry.reader import open_reader, open_store
 from mindtrace.registry.reference import locate
 from mindtrace.registry.store import resume_run, start_run
-from mindtrace.service.train import plan
+from mindtrace.service.train import plan, train
 
 
 def settings_of(root: Path | str, *sets: str) -> Settings:
@@ -75,7 +75,7 @@ def copied_inside(original: Path) -> Path:
 
 
 def oddly_named(original: Path) -> Path:
-    return shutil.copytree(original, original.parent / "wörk %20 #1 & z")
+    return shutil.copytree(original, original.parent / "wörk %20 #1 ?x=y & z")
 
 
 def moved(original: Path) -> Path:
@@ -210,11 +210,11 @@ def test_a_training_knows_before_it_reads_images_that_it_cannot_write(
     (root / name).parent.mkdir(exist_ok=True)
     (root / name).write_text("a file, no folder")
 
-    with pytest.raises(StoreError, match="is no folder") as caught:
-        plan(settings_of(root, "data.source=digits"))
-
-    assert str(root / name) in caught.value.message
-    assert "DIR_PATHS.ROOT" in str(caught.value.hint)
+    for begin in (plan, train):
+        with pytest.raises(StoreError, match="is no folder") as caught:
+            begin(settings_of(root, "data.source=digits"))
+        assert str(root / name) in caught.value.message
+        assert "DIR_PATHS.ROOT" in str(caught.value.hint)
 
 
 @pytest.mark.proof

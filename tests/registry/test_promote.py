@@ -27,7 +27,6 @@ from mindtrace.registry.publish import find_registered, having, warning_of
 from mindtrace.registry.reference import locate
 from mindtrace.registry.store import Store
 from mindtrace.service.promotion import history, promote, rollback
-from mindtrace.service.registry_api import Registry
 
 
 @pytest.fixture(scope="module")
@@ -302,15 +301,3 @@ def test_a_model_of_plain_mlflow_without_a_champion(
         rollback(settings, "theirs")
     register("theirs")
     assert alias(store, "theirs") == 2
-
-
-def test_the_same_from_python(settings: Settings) -> None:
-    registry = Registry(settings=settings)
-    assert registry.compare("digits/1", "3").verdict == "REJECT"
-    with pytest.raises(VerdictError):
-        registry.promote("digits/3")
-    assert not registry.promote("digits/3", dry_run=True).promoted
-    assert registry.promote("digits/2").promoted
-    assert registry.rollback().to == 1
-    found = [one.action for one in registry.history()]
-    assert found == ["promote", "refuse", "promote", "rollback"]

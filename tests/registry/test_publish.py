@@ -196,20 +196,6 @@ def test_mlflow_itself_loads_the_champion_and_gives_the_same_answers(
     assert not (tmp_path / "mlruns").exists()
 
 
-def test_the_version_of_a_job(store: Store, register: Publish) -> None:
-    assert find_registered(store, "digits", having(job_id="j1")) is None
-    plain_version(store, job_id="other")
-    register(metadata={**SAME, "job_id": "j1", "best_epoch": "3", "metric.val_acc": "0.5"})
-    found = find_registered(store, "digits", having(job_id="j1"))
-    assert found is not None
-    assert found.label == "digits/2"
-    assert (found.own_tags["best_epoch"], found.best_metrics) == ("3", {"val_acc": 0.5})
-    assert found.own_tags["config_digest"] == "c"
-    assert len(found.own_tags["bundle_digest"]) == 64
-    assert find_registered(store, None, having(job_id="j1")) == found
-    assert find_registered(store, "mnist", having(job_id="j1")) is None
-
-
 def test_what_was_left_to_do_is_done(store: Store) -> None:
     """Its author died between the version and the champion, with the run open."""
     run = start_run(store, "digits", None, {})
@@ -225,49 +211,41 @@ def test_what_was_left_to_do_is_done(store: Store) -> None:
         assert store.client.get_run(run.run_id).info.status == "FINISHED"
 
 
-def test_the_newest_version_of_the_same_training(store: Store) -> None:
-    assert find_identical(store, "digits", "c", "d") is None
-    for changes in ({}, {}, {"data_digest": "other"}, {"code_digest": "yesterday's"}):
-        plain_version(store, **{**SAME, **changes})
-    found = find_identical(store, "digits", "c", "d")
-    assert found is not None and found.version == 2
-    assert find_identical(store, "digits", "other", "d") is None
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "store",
+        pytest.param("server_store", marks=pytest.mark.proof),
+        pytest.param("postgres_store", marks=[pytest.mark.postgres, pytest.mark.proof]),
+    ],
+)
+def test_versions_and_runs_are_found_by_job_and_by_training(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    store: Store = request.getfixturevalue(kind)
+    name, other = f"m{uuid4().hex}", f"m{uuid4().hex}"
+    mine = having(job_id=name)
+    assert find_registered(store, name, mine) is None
+    assert find_identical(store, name, "c", "d") is None
+    for changes in ({}, {"job_id": name}, {"data_digest": "e"}, {"code_digest": "yesterday's"}):
+        plain_version(store, name, **{**SAME, "job_id": "j0", "metric.val_acc": "0.5", **changes})
+    plain_version(store, other)
+    found = find_registered(store, name, mine)
+    assert found is not None and found.label == f"{name}/2"
+    assert (found.own_tags["config_digest"], found.best_metrics) == ("c", {"val_acc": 0.5})
+    assert find_registered(store, None, mine) == found == find_identical(store, name, "c", "d")
+    assert find_registered(store, other, mine) is None
+    assert find_registered(store, name, having(job_id="nobody")) is None
+    assert find_identical(store, name, "other", "d") is None
 
-
-def test_runs_of_a_job_are_closed_and_no_others(store: Store) -> None:
-    runs = [
-        start_run(store, f"e{number}", None, {"mindtrace.job_id": job_id})
-        for number, job_id in enumerate(("j1", "j1", "j2"))
-    ]
+    jobs = (name, name, other)
+    runs = [start_run(store, name, None, {"mindtrace.job_id": job_id}) for job_id in jobs]
     runs[1].end("FINISHED")
-    close_runs(store, having(job_id="j1"), "KILLED")
+    close_runs(store, mine, "KILLED")
     statuses = [store.client.get_run(run.run_id).info.status for run in runs]
     assert statuses == ["KILLED", "FINISHED", "RUNNING"]
     for run in runs:
         run.end("KILLED")
-
-
-@pytest.mark.proof
-@pytest.mark.parametrize(
-    "kind", ["server_store", pytest.param("postgres_store", marks=pytest.mark.postgres)]
-)
-def test_other_stores_find_versions_and_runs_too(kind: str, request: pytest.FixtureRequest) -> None:
-    store: Store = request.getfixturevalue(kind)
-    name = f"m{uuid4().hex}"
-    for job_id in ("j0", name):
-        plain_version(store, name, job_id=job_id, **SAME)
-    for found in (
-        find_registered(store, name, having(job_id=name)),
-        find_registered(store, None, having(job_id=name)),
-        find_identical(store, name, "c", "d"),
-    ):
-        assert found is not None
-        assert found.version == 2
-    assert find_registered(store, name, having(job_id="nobody")) is None
-    run = start_run(store, name, None, {"mindtrace.job_id": name})
-    close_runs(store, having(job_id=name), "FAILED")
-    assert store.client.get_run(run.run_id).info.status == "FAILED"
-    run.end("FINISHED")
 
 
 def git(folder: Path, *words: str) -> str:

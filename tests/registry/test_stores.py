@@ -22,8 +22,6 @@ from mindtrace.registry.publish import publish
 from mindtrace.registry.reader import open_reader
 from mindtrace.registry.store import Store, start_run
 
-pytestmark = pytest.mark.proof
-
 Tell = Callable[[Store], None]
 
 
@@ -109,6 +107,9 @@ def story(packed: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         evaluated = mindtrace.Registry(sets=["data.source=digits"]).evaluate("story/3")
         assert evaluated.test_digest == packed.data["test_digest"]
         compared_on_another_test_set(store, registry, packed)
+        assert registry.promote("story/3").promoted and registry.rollback("story").to == 1
+        actions = [entry.action for entry in registry.history("story")]
+        assert actions == ["promote", "promote", "rollback"]
         assert [one.version for one in registry.gc("story", keep=2, dry_run=True)] == [2]
         assert [one.removed for one in registry.gc("story", keep=2)] == [True]
         assert listed() == [4, 3, 1]
@@ -122,7 +123,11 @@ def story(packed: Contents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(
     "kind",
-    ["store", "client", "server_store", pytest.param("postgres_store", marks=pytest.mark.postgres)],
+    [
+        "store",
+        *(pytest.param(kind, marks=pytest.mark.proof) for kind in ("client", "server_store")),
+        pytest.param("postgres_store", marks=[pytest.mark.postgres, pytest.mark.proof]),
+    ],
 )
 def test_the_story(
     kind: str, story: Tell, root: Path, request: pytest.FixtureRequest, monkeypatch: Any
@@ -141,6 +146,7 @@ def test_the_story(
         assert (root / "bundles" / champion.digest).is_dir()
 
 
+@pytest.mark.proof
 def test_what_mlflow_prints_is_no_result(
     server_store: Store, mindtrace: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -154,6 +160,7 @@ def test_what_mlflow_prints_is_no_result(
     assert "View run" not in trained.stdout + trained.stderr
 
 
+@pytest.mark.proof
 @pytest.mark.postgres
 def test_one_connection_serves_all_questions_to_a_store(postgres_store: Store) -> None:
     reader = open_reader(load_settings())
@@ -164,6 +171,7 @@ def test_one_connection_serves_all_questions_to_a_store(postgres_store: Store) -
     assert reader.names() == []
 
 
+@pytest.mark.proof
 @pytest.mark.postgres
 def test_a_store_that_goes_away_is_one_line_without_its_password(postgres_store: Store) -> None:
     url, _, name = postgres_store.uri.rpartition("/")
@@ -199,6 +207,7 @@ run.end("FINISHED")
 """
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     "kind", ["store", pytest.param("postgres_store", marks=pytest.mark.postgres)]
 )

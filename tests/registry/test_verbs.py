@@ -14,7 +14,6 @@ from PIL import Image
 from tests.conftest import RunCli
 from tests.registry.conftest import Publish, Version, with_ledger
 
-import mindtrace
 from mindtrace.bundle import manifest
 from mindtrace.bundle.bundle import Contents
 from mindtrace.bundle.predictions import TestPredictions
@@ -205,28 +204,3 @@ def test_evaluate_refuses_other_classes(register: Publish, root: Path, tmp_path:
 
     with pytest.raises(UsageError, match="cat, dog"):
         evaluate(settings, "digits")
-
-
-def test_the_python_api_leads_to_all_of_it(
-    register: Publish, store: Store, root: Path, tmp_path: Path
-) -> None:
-    published = register(metadata={"metric.val_acc": "0.5"})
-    registry = mindtrace.Registry()
-
-    predictor = mindtrace.load("digits@champion")
-    assert predictor.digest == mindtrace.load().digest == published.own_tags["bundle_digest"]
-    assert registry.names() == ["digits"]
-    assert [one.version for one in registry.list(where="val_acc > 0.4", sort="-val_acc")] == [1]
-    assert registry.list("digits", where="val_acc > 0.6") == []
-    assert vars(registry.list()[0]).items() <= vars(registry.show("digits")).items()
-    assert registry.diff("1", "1").parts["metrics"] == {"val_acc": (0.5, 0.5)}
-    assert registry.export("1", tmp_path / "out").version == 1
-    assert [one.state for one in registry.verify()] == ["verified"] * 2
-    assert registry.verify_all() == registry.verify()
-    assert registry.gc(keep=1) == []
-    on_digits = mindtrace.Registry(sets=["data.source=digits"])
-    assert on_digits.evaluate("digits").version == 1
-    with pytest.raises(mindtrace.MindtraceError):
-        mindtrace.load("digits/7")
-    elsewhere = load_settings(sets=[f"DIR_PATHS.ROOT={tmp_path / 'new'}"])
-    assert mindtrace.Registry(settings=elsewhere).list() == []
