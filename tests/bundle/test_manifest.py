@@ -131,21 +131,7 @@ def test_a_file_that_is_shorter_missing_or_a_folder(folder: Path) -> None:
     assert "b.bin cannot be read" in refused(folder).reason
 
 
-def test_another_bundle_is_not_what_was_registered(folder: Path) -> None:
-    digest = manifest.seal(folder)
-    (folder / "a.txt").write_bytes(b"other")
-    manifest.seal(folder)
-    assert digest[:12] in refused(folder, digest).reason
-
-
 def test_a_newer_manifest_says_to_upgrade(folder: Path) -> None:
     error = refused(rewritten(folder, format_version=2))
     assert "format 2" in error.reason
     assert error.hint == "upgrade mindtrace"
-
-
-def test_orphans_are_what_the_manifest_does_not_know(folder: Path) -> None:
-    (folder / "z.tmp").touch()
-    (folder / "registered_model_meta").touch()
-    assert manifest.orphans(folder) == ["z.tmp"]
-    assert manifest.check(folder)

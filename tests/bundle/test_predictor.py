@@ -25,13 +25,6 @@ def refused(folder: Path, digest: str | None = None) -> str:
     return caught.value.reason
 
 
-def test_a_predictor_knows_whose_answers_it_gives(
-    predictor: Predictor, trained_bundle: Path
-) -> None:
-    assert manifest.check(trained_bundle, predictor.digest)
-    assert predictor.model_config.class_names == tuple("0123456789")
-
-
 @pytest.mark.parametrize(
     ("fields", "input", "says"),
     [

@@ -11,7 +11,6 @@ from tests.registry.conftest import Version
 
 from mindtrace.registry.champions import ChampionLog, HistoryEntry
 from mindtrace.registry.names import PREFIX
-from mindtrace.registry.provenance import who
 from mindtrace.registry.reader import ModelVersion, Reader
 from mindtrace.registry.store import Store, start_run
 
@@ -100,28 +99,13 @@ def log(store: Store, version: Version) -> Log:
     return Log(store)
 
 
-def test_entries_come_back_in_order_with_everything_they_say(
-    log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_entry_counts_only_at_the_revision_that_its_author_expected(log: Log) -> None:
     assert log.entries() == []
-    first = log.append(0, 1, reason="first")
-    monkeypatch.setattr("getpass.getuser", lambda: "you")
-    second = log.append(1, 2, verdict="PROMOTE")
-    monkeypatch.undo()
-
+    first, second = log.append(0, 1, reason="first"), log.append(1, 2, verdict="PROMOTE")
     assert log.entries() == [first, second]
-    assert first is not None and second is not None
-    assert (first.revision, first.origin, first.to, first.reason) == (1, None, 1, "first")
-    assert (second.revision, second.origin, second.to) == (2, 1, 2)
-    assert (first.by, second.by) == (who(), "you")
-    assert (second.verdict, second.reason) == ("PROMOTE", None)
-    assert second.at >= first.at
     for expected in (0, 1, 3, 99):
         assert log.append(expected, 1) is None
-    assert log.append(2, 1, action="refuse", verdict="REJECT") is not None
-    alias = log.store.client.get_model_version_by_alias("digits", "champion")
-    assert (log.read().champion(), int(alias.version)) == (2, 2)
-    assert len(log.entries()) == 3
+    assert len(log.entries()) == 2
 
 
 class Quicker:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -144,29 +143,6 @@ def test_the_answers_are_the_right_ones(filled: Store, reader: Reader) -> None:
     assert all(not row.name.endswith("~history") for row in reader.versions(None, 100))
 
 
-def test_client_and_tables_fetch_the_same_files(
-    filled: Store, reader: Reader, tmp_path: Path
-) -> None:
-    def fetched(reader: Reader, name: str) -> dict[str, str]:
-        row = reader.version("digits", 1)
-        assert row is not None and row.location is not None
-        reader.fetch(row.location, tmp_path / name)
-        return {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in (tmp_path / name).iterdir()
-            if path.name != "registered_model_meta"
-        }
-
-    client = ClientReader(filled)
-    files = fetched(client, "client")
-    assert files == fetched(reader, "tables")
-    assert "manifest.json" in files
-    with pytest.raises(StoreError) as caught:
-        client.fetch("runs:/none/bundle", tmp_path / "nothing")
-    assert caught.value.hint
-    assert client.names() == ["digits", "mnist"]
-
-
 def test_reading_writes_nothing_and_goes_on_while_somebody_writes(
     filled: Store, reader: Reader
 ) -> None:
@@ -259,15 +235,6 @@ def test_a_schema_that_lacks_a_column_is_one_line_and_what_to_do(
         assert part in caught.value.message
     assert "\n" not in caught.value.message
     assert hint in str(caught.value.hint)
-
-
-@pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" * 10])
-def test_a_file_that_is_no_database_is_a_store_error(root: Path, content: bytes) -> None:
-    (root / "other.db").write_bytes(content)
-
-    with pytest.raises(StoreError) as caught:
-        open_database(root / "other.db")
-    assert "other.db" in caught.value.message
 
 
 def test_a_database_that_is_not_there_or_being_made_is_an_empty_registry(

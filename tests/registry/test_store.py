@@ -153,16 +153,24 @@ def test_what_this_mlflow_migrates_is_announced_and_kept(
     assert open_database(database).aliases("digits") == {"champion": 2}
 
 
-@pytest.mark.parametrize("content", [b"no database at all" * 100, None], ids=["text", "folder"])
-def test_a_database_that_is_none_is_an_error(root: Path, content: bytes | None) -> None:
+NO_DATABASES = {
+    "text": b"no database at all" * 100,
+    "half": b"SQLite format 3\0" * 10,
+    "folder": None,
+}
+
+
+@pytest.mark.parametrize("content", NO_DATABASES.values(), ids=NO_DATABASES)
+@pytest.mark.parametrize("opened", [sqlite_store, lambda root: open_database(root / "mlflow.db")])
+def test_a_database_that_is_none_is_an_error(
+    root: Path, opened: Any, content: bytes | None
+) -> None:
     if content is None:
         (root / "mlflow.db").mkdir()
     else:
         (root / "mlflow.db").write_bytes(content)
-
     with pytest.raises(StoreError) as caught:
-        sqlite_store(root)
-
+        opened(root)
     assert str(root / "mlflow.db") in caught.value.message
     assert "\n" not in caught.value.message
 
