@@ -157,15 +157,22 @@ class Console:
     def stream(
         self, results: Iterable[T], columns: Sequence[str], cells: Callable[[T], Sequence[Cell]]
     ) -> Iterator[T]:
-        """Print each result as it comes, a document or a tab-separated row, and pass it on."""
-        if not self.json:
+        """Print each result as it comes (on a terminal a table at the end), and pass it on."""
+        rows = []
+        if not self.json and not self.terminal:
             self.header(columns)
-        for result in results:
-            if self.json:
-                self.document(result)
-            else:
-                self.row(cells(result))
-            yield result
+        try:
+            for result in results:
+                if self.json:
+                    self.document(result)
+                elif self.terminal:
+                    rows.append(cells(result))
+                else:
+                    self.row(cells(result))
+                yield result
+        finally:  # what came before a failure is printed too
+            if rows:
+                self.table(columns, rows)
 
     def document(self, result: Any) -> None:
         """A mapping or a dataclass as a JSON document on one line of stdout."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from mindtrace import service
 from mindtrace.cli.command import MODEL, TOKEN_FILE, URL, Call, argument, flag, option
-from mindtrace.cli.console import Cell, Console
+from mindtrace.cli.console import Cell
 from mindtrace.cli.progress import counted
 from mindtrace.errors import DataError, UsageError
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from mindtrace.service.predict import Document
 
 _BAR_FROM = 100  # images
-_TABLE_UP_TO = 500  # images; longer results are printed as plain rows
 _COLUMNS = ("path", "label", "class_name", "confidence", "top_k", "model_name", "version", "error")
 
 
@@ -60,7 +58,9 @@ def predict(
         answers = predict_remote(link, files, top_k=topk, stdin=stdin)
     answers = predicting.until_failure(answers) if fail_fast else answers
     failed, rows, classes = 0, [], dict[str, list[float]]()
-    for shown in _show(call.console, answers, len(files)):
+    if call.console.live and len(files) >= _BAR_FROM:
+        answers = counted(answers, len(files), "predicting")
+    for shown in call.console.stream(answers, _COLUMNS, _cells):
         failed += "error" in shown
         if "error" not in shown:
             classes.setdefault(shown["class_name"], []).append(shown["confidence"])
@@ -69,33 +69,13 @@ def predict(
     if out is not None:
         predicting.write_table(out, _COLUMNS, rows)
     if call.console.terminal and len(files) > len(paths) and classes:
-        counted = sorted(classes.items(), key=lambda found: -len(found[1]))
+        most = sorted(classes.items(), key=lambda found: -len(found[1]))
         summary: list[list[Cell]] = [
-            [name, len(found), sum(found) / len(found)] for name, found in counted
+            [name, len(found), sum(found) / len(found)] for name, found in most
         ]
         call.console.table(("class_name", "images", "mean_confidence"), summary)
     if failed:
         raise DataError(f"{failed} of {len(files)} images could not be predicted")
-
-
-def _show(console: Console, documents: Iterable[Document], total: int) -> Iterator[Document]:
-    """Print each document and pass it on."""
-    draw = console.terminal and total <= _TABLE_UP_TO
-    if console.live and total >= _BAR_FROM and (draw or not console.terminal):
-        documents = counted(documents, total, "predicting")
-    return _draw(console, documents) if draw else console.stream(documents, _COLUMNS, _cells)
-
-
-def _draw(console: Console, documents: Iterable[Document]) -> Iterator[Document]:
-    """A table for a terminal, printed at the end."""
-    rows: list[list[Cell]] = []
-    try:
-        for document in documents:
-            rows.append(_cells(document))
-            yield document
-    finally:  # with --fail-fast the rows before the failure are printed too
-        if rows:
-            console.table(_COLUMNS, rows)
 
 
 def _cells(document: Document) -> list[Cell]:
