@@ -79,14 +79,6 @@ def test_every_fault_of_a_configuration_is_a_line(verb: Run) -> None:
     assert last["error"]["faults"] == [asdict(fault) for fault in faults]
 
 
-def test_a_bug_is_one_line_without_a_traceback(verb: Run) -> None:
-    result = verb(_raising(ValueError("two\nlines")))
-    assert result.exit_code == 1
-    assert result.stderr.splitlines()[0] == "error: internal: ValueError: two lines"
-    assert "--debug" in result.stderr.splitlines()[1]
-    assert len(result.stderr.splitlines()) == 2
-
-
 def test_ctrl_c_is_130_and_an_exit_code_of_the_verbs_own_stays(verb: Run) -> None:
     result = verb(_raising(KeyboardInterrupt()))
     assert (result.exit_code, result.stderr) == (130, "error: stopped by SIGINT\n")

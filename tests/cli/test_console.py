@@ -147,7 +147,7 @@ def test_progress_as_json_is_one_event_a_line(capsys: Capture) -> None:
         (OSError(24, "Too many open files"), "system: Too many open files", "doctor"),
         (MemoryError("Unable to allocate 58.6 GiB"), "not enough memory: Unable", "batch_size"),
         (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "CUDA out of memory.", "image_size"),
-        (ValueError("a bug"), "internal: ValueError: a bug", "please report it"),
+        (ValueError("a\nbug"), "internal: ValueError: a bug", "--debug  # shows where; please"),
     ],
     ids=str,
 )

@@ -35,19 +35,6 @@ def test_one_answer_a_file_in_their_order(model: LoadedModel, files: list[str]) 
     np.testing.assert_allclose(np.array(rows), expected, atol=1e-6)
 
 
-def test_a_batch_answers_as_a_single_image_does(model: LoadedModel, files: list[str]) -> None:
-    for one in predict_paths(model, files[:40], top_k=2, stdin=no_stdin):
-        assert "label" in one
-        alone = model.predictor.predict(Path(one["path"]).read_bytes())
-        names = model.predictor.model_config.class_names
-        assert (one["label"], one["class_name"]) == (alone.argmax(), names[alone.argmax()])
-        assert one["confidence"] == max(one["probabilities"]) == one["top_k"][0]["confidence"]
-        np.testing.assert_allclose(one["probabilities"], alone, atol=1e-6)
-        assert [row["label"] for row in one["top_k"]] == np.argsort(-alone, kind="stable")[
-            :2
-        ].tolist()
-
-
 @pytest.mark.parametrize("bad", [0, 1, 127, 128, 275])
 def test_a_bad_file_stands_in_its_place(
     model: LoadedModel, files: list[str], bad: int, tmp_path: Path
