@@ -254,7 +254,7 @@ def test_cancel(idle: httpx.Client, settings: Settings) -> None:
     assert (wish.status_code, wish.json()["state"]) == (202, "running")
     assert (jobs[1]["cancelling"], wish.json()["cancelling"]) == (False, True)
     assert idle.delete(runs).json() == idle.get(runs).json() == wish.json()
-    assert worker.wanted() == "cancel"
+    assert worker.decision() == "cancelling"
     worker.finish("cancelled")
     assert not idle.get(runs).json()["cancelling"]
     worker = worked_on(settings, registers.rpartition("/")[2])

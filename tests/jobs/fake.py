@@ -71,8 +71,8 @@ class FakeWorker:
     def job(self) -> Job:
         return self.queue.get(self.job_id)
 
-    def wanted(self) -> str:
-        return self.queue.wanted(self.job_id, self.fence)
+    def decision(self) -> str | None:
+        return self.queue.decision(self.job_id, self.fence)
 
     def request(self) -> Request:
         """What was asked, as DBOS hands it to a workflow."""

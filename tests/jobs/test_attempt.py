@@ -281,14 +281,14 @@ def test_nobody_who_can_be_asked_stops_nothing(
     worker = claim(f"import time; time.sleep(1)\n{GOOD}")
     queue = worker.queue
     monkeypatch.setattr(attempt, "_POLL", 0.05)
-    ask, answers = queue.wanted, [StoreError("away")] * 5
+    ask, answers = queue.decision, [StoreError("away")] * 5
 
-    def wanted(*place: Any) -> str:
+    def decision(*place: Any) -> str | None:
         if answers and worker.job.begun:
             raise answers.pop()
         return ask(*place)
 
-    monkeypatch.setattr(queue, "wanted", wanted)
+    monkeypatch.setattr(queue, "decision", decision)
     assert (trained(worker)["state"], answers) == ("succeeded", [])
 
 

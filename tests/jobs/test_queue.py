@@ -18,7 +18,7 @@ from mindtrace.errors import (
 )
 from mindtrace.jobs import attempt
 from mindtrace.jobs.job import Request, is_job_id, new_job_id
-from mindtrace.jobs.queue import CANCEL, GO_ON, LOST, JobQueue, RegistrationGuard
+from mindtrace.jobs.queue import CANCELLING, LOST, REGISTERING, JobQueue, RegistrationGuard
 
 ANY = Request("[train]\n")
 EPOCH = {"epoch": 1, "max_epochs": 3, "metrics": {"val_acc": 0.5}, "event": "epoch"}
@@ -118,7 +118,7 @@ def test_the_course_of_a_job_is_told_in_order(queue: JobQueue) -> None:
     worker = taken(queue, job)
     worker.tell({"event": "started", "max_epochs": 3})
     worker.tell(EPOCH)
-    assert worker.wanted() == GO_ON
+    assert worker.decision() is None
     worker.finish("succeeded", model_name="m", version=7)
     done = queue.get(job.job_id)
     assert (done.state, done.model_name, done.version, done.attempts) == ("succeeded", "m", 7, 1)
@@ -138,7 +138,7 @@ def test_who_lost_a_job_changes_nothing(queue: JobQueue) -> None:
     job = queue.submit(ANY)
     zombie, heir = taken(queue, job, "a"), taken(queue, job, "b")
     before = queue.get(job.job_id), queue.events(job.job_id)
-    assert zombie.wanted() == LOST
+    assert zombie.decision() == LOST
     for change in (zombie.begin, zombie.release, lambda: zombie.tell(EPOCH, text="late")):
         with pytest.raises(LostError):
             change()
@@ -146,7 +146,7 @@ def test_who_lost_a_job_changes_nothing(queue: JobQueue) -> None:
         guard(queue, zombie).require()
     assert (queue.get(job.job_id), queue.events(job.job_id)) == before
     assert queue.log(job.job_id) == b""
-    assert heir.wanted() == GO_ON
+    assert heir.decision() is None
     heir.finish("succeeded", version=1)
     for late in (zombie, heir):  # there is one end
         with pytest.raises(LostError):
@@ -174,11 +174,11 @@ def test_cancel_while_it_runs_is_for_its_worker(queue: JobQueue) -> None:
     for _ in range(2):
         job = queue.cancel(worker.job_id)
         assert (job.state, job.cancelling) == ("running", True)
-    assert worker.wanted() == CANCEL
+    assert worker.decision() == CANCELLING
     with pytest.raises(InterruptedByUser):
         guard(queue, worker).require()
     heir = FakeWorker(queue, worker.job_id, "heir")  # the wish outlives the worker
-    assert heir.wanted() == CANCEL
+    assert heir.decision() == CANCELLING
 
 
 def test_cancel_of_a_job_whose_worker_is_gone_needs_nobody(queue: JobQueue) -> None:
@@ -197,10 +197,10 @@ def test_cancel_of_a_job_whose_worker_is_gone_needs_nobody(queue: JobQueue) -> N
 
 def test_what_registers_cannot_be_cancelled_whoever_goes_on_with_it(queue: JobQueue) -> None:
     worker = taken(queue, queue.submit(ANY))
-    assert not queue.registering(worker.job_id, worker.fence)
+    assert worker.decision() is None
     for _ in range(2):  # the second is the look right before the version is made
         guard(queue, worker).require()
-    assert queue.registering(worker.job_id, worker.fence)
+    assert worker.decision() == REGISTERING
     heir = taken(queue, worker.job_id, "heir")
     with pytest.raises(InterruptedByUser):
         guard(queue, worker).require()

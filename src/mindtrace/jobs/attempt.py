@@ -15,7 +15,7 @@ from mindtrace.errors import StoreError
 from mindtrace.jobs.database import EVENTS, LOG, RECORD
 from mindtrace.jobs.job import EPOCH, FLAGS, STATE, Job, Request, State, is_job_id, iso_time
 from mindtrace.jobs.process import GRACE, Watchdog, checkpoint_lock
-from mindtrace.jobs.queue import CANCEL, GO_ON, LOST, JobQueue
+from mindtrace.jobs.queue import CANCELLING, LOST, REGISTERING, JobQueue
 from mindtrace.jobs.reconcile import Versions, reconcile_runs
 from mindtrace.progress import EpochReport
 from mindtrace.system import ChildResult, last_json, own_command
@@ -31,6 +31,7 @@ _PATIENCE = 4 * 3600.0  # and altogether
 _AWAY = "StoreError"
 _PASSING = (_AWAY, "InterruptedByUser", "ConflictError")  # not the training's fault
 _UNFIT = ("UsageError", "NotFoundError")  # the checkpoint is not for this machine
+_STOP = (CANCELLING, LOST)
 _CUT = "\n... the log is too long and ends here\n"
 
 log = logging.getLogger("mindtrace.jobs")
@@ -99,10 +100,10 @@ class Attempt:
         # An attempt that began, and neither ended nor put the job back, is lost.
         lost = self.job.lost + self.job.begun
         while True:
-            wanted = patiently(self._wanted)
-            if wanted == CANCEL:
+            decision = patiently(self._decision)
+            if decision == CANCELLING:
                 return self._ended(State.CANCELLED)
-            if wanted == LOST:
+            if decision == LOST:
                 return None
             if self.work.stopping.is_set():
                 self._put_back()
@@ -156,7 +157,8 @@ class Attempt:
 
     def _train(self, checkpoints: Path, lock: IO[bytes], *, resume: bool) -> ChildResult:
         work, request, job_id = self.work, self.request, self.job.job_id
-        folder, wanted = work.root / "jobs" / job_id, GO_ON
+        folder = work.root / "jobs" / job_id
+        decision: str | None = None
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / CONFIG
         config.write_text(request.config, encoding="utf-8")
@@ -165,7 +167,7 @@ class Attempt:
             folder=folder,
             environ={**work.environ, "DIR_PATHS__CHECKPOINTS": str(checkpoints)},
             # In the watchdog's thread, as the lines below wait for a database that is away.
-            stop=lambda: wanted != GO_ON or work.stopping.is_set(),
+            stop=lambda: decision in _STOP or work.stopping.is_set(),
             grace=work.grace,
             lock=lock.fileno(),
         ) as child:
@@ -174,13 +176,13 @@ class Attempt:
             while (ended := child.wait(_POLL)) is None:
                 self._report_lines(child.take())
                 try:
-                    wanted = self._wanted()
+                    decision = self._decision()
                 except StoreError as error:
                     log.warning("job %s: %s", job_id, error.message)
-                if wanted == CANCEL and not self.job.cancelling:
+                if decision == CANCELLING and not self.job.cancelling:
                     self.job = replace(self.job, cancelling=True)
                     self._report(STATE, self.job.document())
-            if wanted != LOST:
+            if decision != LOST:
                 self._report_lines(child.take())
         return ended
 
@@ -211,13 +213,13 @@ class Attempt:
         if text:
             self.journal.write_stream(LOG, text)
 
-    def _wanted(self) -> str:
-        return self.work.queue.wanted(self.job.job_id, self.fence)
+    def _decision(self) -> str | None:
+        return self.work.queue.decision(self.job.job_id, self.fence)
 
     def _pause(self, seconds: float) -> float:
         """Wait, unless the job is cancelled or lost or the worker ends; returns `seconds`."""
         end = time.monotonic() + seconds
-        while time.monotonic() < end and patiently(self._wanted) == GO_ON:
+        while time.monotonic() < end and patiently(self._decision) not in _STOP:
             if self.work.stopping.wait(_POLL):
                 break
         return seconds
@@ -247,7 +249,7 @@ class Attempt:
 
     def _is_registering(self) -> bool:
         try:
-            return self.work.queue.registering(self.job.job_id, self.fence)
+            return self._decision() == REGISTERING
         except StoreError:
             return True  # unknown
 

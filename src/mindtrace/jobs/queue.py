@@ -36,10 +36,9 @@ from mindtrace.jobs.job import (
     new_job_id,
 )
 
-GO_ON, CANCEL, LOST = "go on", "cancel", "lost"
 # More attributes of a workflow. The mark is the one decision about a job; the first one holds.
 _MARK, _OPEN_RUNS = "mark", "open_runs"
-_CANCELLING, _REGISTERING = "cancelling", "registering"
+CANCELLING, REGISTERING, LOST = "cancelling", "registering", "lost"  # the last is not stored
 _PAGE = 500  # events
 _LONGEST_LEASE = 60.0  # seconds, above the one of any worker
 _STATES = {
@@ -130,7 +129,7 @@ class JobQueue(Database):
         job = self.get(job_id)
         if job.ended:
             raise errors.ConflictError(f"job {job_id} has ended: {job.state}")
-        if self._decide(job_id, _CANCELLING) != _CANCELLING:
+        if self._decide(job_id, CANCELLING) != CANCELLING:
             message = f"job {job_id} has begun to register its version: too late to cancel"
             raise errors.ConflictError(message)
         runs = (_id == job_id, _status == "PENDING", workflows.c.executor_id.in_(self._alive))
@@ -185,20 +184,19 @@ class JobQueue(Database):
         rows = self.rows(query)
         return int(rows[0][0]) if rows else None
 
-    def wanted(self, job_id: str, fence: int) -> str:
-        """What an attempt should do: `go on`, `cancel`, or stop as it `lost` the job."""
-        mark = self._mark(job_id, fence)
-        return CANCEL if mark == _CANCELLING else mark if mark == LOST else GO_ON
+    def decision(self, job_id: str, fence: int) -> str | None:
+        """What was decided about a job, None for nothing yet; LOST if the claim is another's."""
+        query = sa.select(_attributes).where(
+            _id == job_id, _status == "PENDING", workflows.c.recovery_attempts == fence
+        )
+        rows = self.rows(query)
+        return (rows[0][0] or {}).get(_MARK) if rows else LOST
 
     def begin_registering(self, job_id: str, fence: int) -> bool:
         """Decide that a job registers: nobody can cancel it then. False if cancelled or lost."""
-        if self._mark(job_id, fence) != LOST:
-            self._decide(job_id, _REGISTERING)
-        return self.registering(job_id, fence)
-
-    def registering(self, job_id: str, fence: int) -> bool:
-        """Whether this attempt has the job, and it has begun to register."""
-        return bool(self._mark(job_id, fence) == _REGISTERING)
+        if self.decision(job_id, fence) != LOST:
+            self._decide(job_id, REGISTERING)
+        return self.decision(job_id, fence) == REGISTERING
 
     # Workers are alive for a lease after each heartbeat, by the database's clock. What expires
     # later than any lease was written before that clock was set back.
@@ -255,14 +253,6 @@ class JobQueue(Database):
             )
             return (connection.execute(found).scalar() or {}).get(_MARK)
 
-    def _mark(self, job_id: str, fence: int) -> Any:
-        """The decision about a job, None for none yet; `lost` if the claim is another's."""
-        query = sa.select(_attributes).where(
-            _id == job_id, _status == "PENDING", workflows.c.recovery_attempts == fence
-        )
-        rows = self.rows(query)
-        return (rows[0][0] or {}).get(_MARK) if rows else LOST
-
 
 @dataclass(frozen=True)
 class RegistrationGuard:
@@ -305,7 +295,7 @@ def _stream(job_id: str, key: str, start: int = 0) -> sa.Select[Any]:
 def _job(row: Any) -> Job:
     record: dict[str, Any] = {} if row.value is None else json.loads(row.value)
     state = _STATES[row.status]
-    cancelling = (row.attributes or {}).get(_MARK) == _CANCELLING
+    cancelling = (row.attributes or {}).get(_MARK) == CANCELLING
     job = Job.from_record(row.workflow_uuid, state, record, cancelling=cancelling)
     if not job.ended or job.ended_at is not None:
         return job
