@@ -10,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from mindtrace.config.urls import masked
 from mindtrace.errors import StoreError
 
 _LOG = logging.getLogger("mindtrace")
@@ -74,19 +73,18 @@ def age_of(revision: str) -> Literal["older", "current", "newer"]:
     return "older" if any(follows in file.read_text("utf-8") for file in files) else "current"
 
 
-def describe_schema(revision: str, uri: str) -> tuple[str, str]:
-    """What is wrong with the schema of a store that cannot be used, and what to do."""
-    if age_of(revision) == "newer":
-        reason = f"the database is newer than this MLflow (schema revision {revision})"
-        return reason, "pip install --upgrade mindtrace mlflow"
-    return f"its schema (revision {revision}) is of an older MLflow", f"mlflow db upgrade {uri}"
-
-
-def require_current(revision: str, uri: str) -> None:
-    """StoreError for another schema on a database server, which MLflow may migrate silently."""
-    if age_of(revision) != "current":
-        reason, hint = describe_schema(revision, masked(uri))
-        raise StoreError(f"registry {masked(uri)}: {reason}", hint=hint)
+def schema_error(place: Path | str, revision: str | None, lacks: str = "") -> StoreError:
+    """Why the schema of a store, a file or a URI, cannot be used, and what to do."""
+    if revision is None:
+        reason = "it has no tables of MLflow"
+        hint = "check [registry] tracking_uri; the first training makes the tables"
+    elif age_of(revision) == "newer":
+        reason = f"the database is newer than this MLflow (schema revision {revision}){lacks}"
+        hint = "pip install --upgrade mindtrace mlflow"
+    else:
+        reason = f"its schema (revision {revision}) is of an older MLflow{lacks}"
+        hint = f"mlflow db upgrade {place if '://' in str(place) else f'sqlite:///{place}'}"
+    return StoreError(f"registry {place}: {reason}", hint=hint)
 
 
 def revision_of(connection: sqlite3.Connection) -> str | None:
@@ -106,8 +104,7 @@ def before_writing(database: Path) -> bool:
         revision = revision_of(connection)
         age = "current" if revision is None else age_of(revision)
         if age == "newer":
-            reason, hint = describe_schema(str(revision), "")
-            raise StoreError(f"registry {database}: {reason}", hint=hint)
+            raise schema_error(database, revision)
         if age == "older":
             kept = keep_copy(connection, database, str(revision))
             _LOG.warning("MLflow migrates %s; a copy of it as it was stays: %s", database, kept)

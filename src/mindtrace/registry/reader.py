@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, sqlite_path
 from mindtrace.errors import NotFoundError, StoreError, UsageError
-from mindtrace.registry.database import connect, describe_schema, making_file, revision_of
+from mindtrace.registry.database import connect, making_file, revision_of, schema_error
 from mindtrace.registry.names import LATEST, METRIC, PREFIX, is_log, log_name, resolve
 from mindtrace.registry.query import NUMBER_FUNCTION, Field, Query, Sql
 
@@ -295,7 +295,7 @@ def prepare(connection: sqlite3.Connection, place: Path | str) -> None:
     found = {name for (name,) in rows}
     for name in (f"{table}.{column}" for table, columns in TABLES.items() for column in columns):
         if name not in found:
-            raise _schema_error(connection, place, name)
+            raise schema_error(place, revision_of(connection), f" and has no {name}")
     connection.execute("pragma temp_store = memory")
     for view, (table, columns, condition) in _VIEWS.items():
         own = " and workspace = 'default'" if f"{table}.workspace" in found else ""
@@ -326,16 +326,6 @@ def _shown(value: Any, field: Field) -> str | float | None:
         return int(value)  # a seed is 7, not 7.0
     found: str | float | None = value
     return found
-
-
-def _schema_error(connection: sqlite3.Connection, place: Path | str, lacks: str) -> StoreError:
-    """Says whether the database is too old, too new, or none of MLflow's."""
-    revision = revision_of(connection)
-    if revision is None:
-        hint = "check [registry] tracking_uri; the first training makes the tables"
-        return StoreError(f"registry {place}: it has no tables of MLflow", hint=hint)
-    found, hint = describe_schema(revision, f"sqlite:///{place}")
-    return StoreError(f"registry {place}: it has no {lacks}; {found}", hint=hint)
 
 
 @contextmanager

@@ -37,12 +37,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mindtrace.config.urls import file_path, masked, sqlite_path
 from mindtrace.errors import StoreError, hint_if_full
-from mindtrace.registry.database import (
-    before_writing,
-    describe_schema,
-    making_file,
-    require_current,
-)
+from mindtrace.registry.database import age_of, before_writing, making_file, schema_error
 from mindtrace.registry.names import ARTIFACTS, is_below, resolve
 from mindtrace.registry.reader import Reader, open_database
 from mindtrace.system import file_lock
@@ -150,7 +145,7 @@ def store_errors(uri: str) -> Iterator[None]:
         schema = _SCHEMA.search(reason)
         if schema is not None:
             # MLflow recommends an upgrade of the database even where it is the newer one.
-            reason, hint = describe_schema(schema[1], masked(uri))
+            raise schema_error(masked(uri), schema[1]) from error
         if isinstance(error, FileNotFoundError) and error.filename is None:  # os.getcwd()
             reason = "the working directory was deleted"
             hint = "go to a folder that is there"
@@ -250,7 +245,8 @@ def ping(uri: str) -> None:
             with engine.connect() as connection:
                 if engine.dialect.has_table(connection, "alembic_version"):
                     found = connection.scalar(sql("select version_num from alembic_version"))
-                    require_current(str(found), uri)
+                    if age_of(str(found)) != "current":  # MLflow may migrate it silently
+                        raise schema_error(masked(uri), str(found))
         finally:
             engine.dispose()
 

@@ -12,7 +12,7 @@ from typing import Literal
 from mindtrace.config.settings import Settings
 from mindtrace.config.urls import file_path, masked, sqlite_path
 from mindtrace.errors import MindtraceError, NotFoundError, StoreError, listed
-from mindtrace.registry.database import age_of, connect, describe_schema, keep_copy, revision_of
+from mindtrace.registry.database import age_of, connect, keep_copy, revision_of, schema_error
 from mindtrace.registry.names import foreign_roots, is_below, require_writable
 from mindtrace.registry.reader import ALL, open_database, open_reader
 from mindtrace.system import auto_device, has_bf16
@@ -93,8 +93,8 @@ def _database(settings: Settings, fix: bool) -> Iterator[Check]:
         revision = str(revision_of(connection))
         foreign = foreign_roots(connection, root, database)
     if age_of(revision) == "newer":
-        text, hint = describe_schema(revision, "")
-        yield Check("schema", "wrong", f"{text}; reading works", hint)
+        error = schema_error(database, revision)
+        yield Check("schema", "wrong", f"{error.message}; reading works", error.hint)
     elif age_of(revision) == "older":
         text = f"of an older MLflow (revision {revision}): what writes next has MLflow migrate it"
         yield Check("schema", "note", f"{text}; a copy stays")
