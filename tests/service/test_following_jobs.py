@@ -98,7 +98,7 @@ def test_a_server_that_is_busy_for_a_while_is_asked_again(moment: Any) -> None:
 
 @pytest.mark.parametrize(
     ("moment", "kind", "message"),
-    [(AWAY, ConflictError, "away"), (RESTARTS, MindtraceError, "does not answer any more")],
+    [(AWAY, ConflictError, "away"), (RESTARTS, MindtraceError, "does not answer: 503")],
 )
 def test_a_server_that_stays_busy_is_told_of(
     moment: Any, kind: type[Exception], message: str

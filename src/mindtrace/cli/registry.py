@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _METRICS = ("val_acc", "test_acc", "test_loss")
 _DIGESTS = ("data_digest", "test_digest", "bundle_digest")
 _COLUMNS = ("model_name", "version", "aliases", *_METRICS, "created_at", "run_id", *_DIGESTS)
-_ON_TERMINAL = ("model_name", "version", "aliases", *_METRICS[:2], "created_at", "bundle_digest")
+_ON_TERMINAL = ("model_name", "version", "aliases", *_METRICS[:2], "created_at")
 _HISTORY = ("revision", "at", "by", "action", "from", "to", "verdict", "reason", "forced", "gone")
 _COMPARED = (
     *("a", "b", "test_digest", "n", "acc_a", "acc_b", "diff", "ci.low", "ci.high", "mcnemar_p"),

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _POLL = 0.3  # seconds
 _TRIES = 20  # to read the events of a job, while its database or its server is away
 _PAUSE = 2.0  # seconds between them
-_AWAY = (StoreError, ConflictError, ConnectionError)
+_AWAY = (StoreError, ConflictError)
 
 Document = dict[str, Any]
 
@@ -264,16 +264,10 @@ class RemoteJobs(Link):
 
     def follow(self, job_id: str) -> Iterator[tuple[str, Document]]:
         """Name and data of a job's events, to its end; waits for a server that restarts."""
-        try:
-            yield from _followed(partial(self._events, f"/jobs/{_safe(job_id)}/events"))
-        except ConnectionError as error:
-            raise self.stranger("does not answer any more") from error
+        yield from _followed(partial(self._events, f"/jobs/{_safe(job_id)}/events"))
 
     def log(self, job_id: str, offset: int) -> bytes:
-        try:
-            return b"".join(self._open(f"/jobs/{_safe(job_id)}/log?offset={offset}"))
-        except ConnectionError as error:
-            raise self.stranger(f"does not answer: {error}") from error
+        return b"".join(self._open(f"/jobs/{_safe(job_id)}/log?offset={offset}"))
 
     def refused(self, status: int, fields: Document) -> MindtraceError:
         detail, hint = fields.get("detail"), fields.get("hint")
@@ -305,7 +299,7 @@ class RemoteJobs(Link):
                 fields = {}
 
     def _open(self, path: str, **request: Any) -> Iterator[bytes]:
-        """The lines of an answer that is not JSON; ConnectionError."""
+        """The lines of an answer that is not JSON; StoreError where none comes."""
         from urllib3.exceptions import HTTPError
 
         try:
@@ -315,9 +309,9 @@ class RemoteJobs(Link):
                     return
                 fields = last_json(response.data)
         except HTTPError as error:
-            raise ConnectionError(str(error)) from error
-        if response.status == 503 and not fields:
-            raise ConnectionError("503")  # of a proxy, whose server restarts
+            raise StoreError(f"{self.url} does not answer: {error}") from error
+        if response.status == 503 and not fields:  # of a proxy, whose server restarts
+            raise StoreError(f"{self.url} does not answer: 503")
         raise self.refused(response.status, fields)
 
 
