@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import os
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 # Seconds between "not ready" and the end of accepting, for load balancers to notice. Every
 # answer in between is the last one on its connection.
 READINESS_DELAY = 0.5
-_LAST_CONNECTIONS = 0.1  # seconds for those in the kernel's queue, and for their requests
+_LAST_REQUESTS = 0.1  # seconds for the requests of the last connections to arrive
 _FOR_REQUESTS = 0.9  # of the drain timeout; the rest is for closing threads and files
 SAME_SIGNAL = 0.5  # seconds in which a second signal is the first one, sent twice
 _OTHER_FILES = 256  # that are open beside connections: libraries, stores, uploads
@@ -177,13 +178,33 @@ class Server(uvicorn.Server):
             _exit_after(self._signalled_at + self._drain_timeout - now, 0)
         self._signalled_at = min(self._signalled_at, now)
         self._served.draining = True
-        # Closing would reset the connections in the queue: nobody more enters it, and it empties.
-        for listener in self._listeners:
-            listener.listen(0)
-        await asyncio.sleep(_LAST_CONNECTIONS)
+        await self._stop_listening(sockets or [])
         until = self._signalled_at + self._drain_timeout * _FOR_REQUESTS
         self.config.timeout_graceful_shutdown = max(0.0, until - time.monotonic())
-        await super().shutdown([*self._listeners, *(sockets or [])])
+        await super().shutdown()
+
+    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
+        """Accept what the kernel has accepted already: closing would reset these connections."""
+        for server in self.servers:
+            server.close()
+        for listener in self._listeners:
+            listener.close()
+        loop = asyncio.get_running_loop()
+        create: Any = functools.partial(
+            self.config.http_protocol_class,  # type: ignore[call-arg]
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        for listener in sockets:
+            listener.listen(0)  # nobody more enters the queue
+            # Clients that return at once must not keep it here for the whole drain.
+            until = time.monotonic() + self._drain_timeout / 4
+            with contextlib.suppress(BlockingIOError):
+                while time.monotonic() < until:
+                    await loop.connect_accepted_socket(create, listener.accept()[0])
+            listener.close()
+        await asyncio.sleep(_LAST_REQUESTS)
 
 
 def _exit_after(seconds: float, code: int) -> None:
