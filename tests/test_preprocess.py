@@ -7,14 +7,13 @@ import io
 import struct
 import subprocess
 import sys
-import zlib
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from tests.endurance.images import SIGNATURE, chunk, header
 from torchvision.transforms import CenterCrop, Compose, Resize
 
 from mindtrace import preprocess
@@ -50,15 +49,7 @@ def pixels(data: bytes, mode: Any = "RGB") -> NDArray[np.uint8]:
 
 def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size and has no pixels."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    body = chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body
+    return SIGNATURE + header(width, height) + chunk(b"IDAT") + chunk(b"IEND")
 
 
 CHECKS = (np.indices((8, 8)).sum(0) % 2 * 255).astype(np.uint8)
@@ -125,14 +116,6 @@ def test_the_rotation_in_exif_is_carried_out(format: str, orientation: int) -> N
     assert (found.astype(int) // 128 == turned // 128).all()
 
 
-@pytest.mark.parametrize("format", ["WEBP", "PNG"])
-def test_of_an_animation_the_first_frame_counts(format: str) -> None:
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ("white", "black")]
-    data = encoded(frames[0], format, save_all=True, append_images=frames[1:], duration=100)
-
-    assert (pixels(data) == 255).all()
-
-
 def test_cmyk_and_progressive_jpegs_are_read() -> None:
     smooth = PICTURE.resize((4, 4)).resize((64, 64), Image.Resampling.BICUBIC)
     expected = pixels(encoded(smooth, "JPEG", quality=95)).astype(int)
@@ -191,23 +174,6 @@ def test_a_bomb_is_refused_before_it_is_unpacked(
     for within in ((24, 20), (65_535, 1)):
         image = encoded(Image.new("L", within))
         assert open_pixels(image, "L", max_pixels=within[0] * within[1]).size == within
-
-
-@pytest.mark.filterwarnings("ignore:::PIL")
-@given(st.sampled_from(["PNG", "JPEG", "WEBP"]), st.data())
-def test_damage_is_an_image_error_or_an_image(format: str, draw: st.DataObject) -> None:
-    exif = Image.Exif()
-    exif[0x0112], exif[0x011A] = 6, 72.5
-    data = bytearray(encoded(PICTURE, format, exif=exif))
-    for _ in range(draw.draw(st.integers(1, 4))):
-        data[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))
-
-    try:
-        found = decode(bytes(data), GREY)
-    except ImageError as error:
-        assert "\n" not in error.message
-    else:
-        assert found.shape == (28, 28)
 
 
 def test_damaged_metadata_leaves_stderr_clean() -> None:

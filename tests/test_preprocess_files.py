@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import random
-import struct
 import time
 import zlib
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from PIL import Image
+from tests.endurance.images import LIMIT, SIGNATURE, chunk, header
 
 from mindtrace.errors import ImageError
 from mindtrace.preprocess import (
@@ -28,20 +28,9 @@ SPECS = {
     "L": ImageSpec("L", SIZE, SIZE, (0.5,), (0.5,)),
     "RGB": ImageSpec("RGB", SIZE, SIZE, (0.5,) * 3, (0.5,) * 3),
 }
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 END = b"\0\0\0\0IEND\xaeB`\x82"
-LIMIT = 16 * 1024 * 1024
 ENDS = (b"", b"IEND", b"\0\0\0\1IENDx", END[:-1], END[:-1] + b"\0", END * 2)
 KINDS = "tRNS gAMA tEXt bKGD PLTE abCd IDAT sBIT ABCD pHYs eXIf hIST tIME IHDR acTL iCCP zTXt"
-
-
-def chunk(kind: bytes, data: bytes = b"") -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def head(mode: str, size: int = SIZE) -> bytes:
-    colour = {"L": 0, "RGB": 2}[mode]
-    return SIGNATURE + chunk(b"IHDR", struct.pack(">IIBBBBB", size, size, 8, colour, 0, 0, 0))
 
 
 def png(mode: str, draw: random.Random, smooth: bool) -> bytes:
@@ -54,6 +43,10 @@ def png(mode: str, draw: random.Random, smooth: bool) -> bytes:
     buffer = io.BytesIO()
     image.convert(mode).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def head(mode: str) -> bytes:
+    return SIGNATURE + header(SIZE, SIZE, colour={"L": 0, "RGB": 2}[mode])
 
 
 def packed(data: bytes) -> bytes:

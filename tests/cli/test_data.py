@@ -80,7 +80,14 @@ def test_a_sound_folder(run_cli: RunCli, folder: Path, root: Path) -> None:
         ),
         (
             *(corrupt_two, 1, "DataError", "2 unreadable files in "),
-            {"unreadable": ["train/dog/4.png", "val/cat/0.png"], "data_digest": None},
+            {
+                "unreadable": ["train/dog/4.png", "val/cat/0.png"],
+                "sizes": [{"height": 9, "width": 7, "images": 22}],
+                "duplicates": [],
+                "leakage": [],
+                "data_digest": None,
+                "test_digest": None,
+            },
         ),
         (
             *(remove_a_class, 1, "DataError", "1 missing class"),

@@ -196,7 +196,7 @@ def test_photos_are_turned_upright_once(
     assert json.loads(checked.stdout)["sizes"] == sizes
 
 
-@pytest.mark.parametrize("name", ["gif", "tiff", "avif", "webp"])
+@pytest.mark.parametrize("name", ["gif", "tiff", "avif", "webp", "png"])
 def test_the_first_frame_counts(name: str) -> None:
     options = {"lossless": True} if name == "webp" else {}
     frames = [PICTURE.quantize(200), Image.new("RGB", PICTURE.size)]
@@ -298,7 +298,7 @@ def test_decoders_print_nothing(capfd: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.filterwarnings("ignore:::PIL")
 @pytest.mark.parametrize("rounds", [300, pytest.param(12_500, marks=pytest.mark.proof)])
-@pytest.mark.parametrize("name", ["avif", "tiff", "bmp", "gif", "heic"])
+@pytest.mark.parametrize("name", FORMATS)
 def test_mutated_files_give_pixels_or_the_clean_error(name: str, rounds: int, soak: int) -> None:
     grey, deep = PICTURE.convert("L"), Image.fromarray(GREY.astype(np.uint16) * 257)
     packed = ("tiff_lzw", "jpeg", "packbits")

@@ -10,8 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mindtrace.config.settings import load_settings
-from mindtrace.data import ImageFolder, InputRequirements, build_data
+from mindtrace.data import ImageFolder, InputRequirements
 from mindtrace.data.batches import channel_statistics
 from mindtrace.errors import DataFolderError, ImageError
 
@@ -157,12 +156,3 @@ def test_a_file_that_goes_away_is_named(make_folder: Any) -> None:
     (folder / "b" / "link.png").symlink_to("nowhere")
     with pytest.raises(ImageError, match=r"b/link\.png: No such file"):
         ImageFolder(folder).setup()
-
-
-def test_settings(root: Path, make_folder: Any) -> None:
-    folder = make_folder("a", "b")
-    sets = ["data.source=folder", f"data.dir={folder}", "data.num_workers=1"]
-    data = build_data(load_settings(sets=sets))
-    assert isinstance(data, ImageFolder)
-    assert (data.dir, data.num_workers, data.num_val) == (folder, 1, 0.1)
-    assert data.cache_dir == root / "data" / "cache"

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 import mindtrace.data
 from mindtrace.bundle.predictions import pairs_digest
 from mindtrace.config.settings import load_settings
-from mindtrace.data import MNIST, Digits, build_data
+from mindtrace.data import MNIST, Digits, FashionMNIST, ImageFolder, ImageTable, build_data
 from mindtrace.preprocess import image_digest
 
 
@@ -152,11 +152,24 @@ def test_digits_are_those_of_scikit_learn(data: Digits) -> None:
     assert sorted(found) == expected
 
 
-def test_digits_of_the_settings(root: Path) -> None:
-    sets = ["data.source=digits", "data.num_val=50", "data.test_fraction=0.5"]
-    data = build_data(load_settings(sets=sets))
-    assert isinstance(data, Digits)
-    assert data.digests().counts == {"train": 849, "val": 50, "test": 898}
+@pytest.mark.parametrize(
+    ("source", "kind", "own"),
+    [
+        ("digits", Digits, {"num_val": 50, "test_fraction": 0.5, "augment": "light"}),
+        ("mnist", MNIST, {"mirror": "http://m.example/x", "num_train": None, "num_val": 5_000}),
+        ("fashion_mnist", FashionMNIST, {"batch_size": 32, "image_size": 20, "augment": "none"}),
+        ("folder", ImageFolder, {"dir": Path("/pets"), "num_workers": 1, "num_val": 0.1}),
+        ("table", ImageTable, {"dir": Path("/pets.csv"), "group": r"p(\d+)", "split_seed": 7}),
+    ],
+)
+def test_settings(root: Path, source: str, kind: type, own: dict[str, Any]) -> None:
+    sets = [f"data.{key}={value}" for key, value in own.items() if key != "num_train"]
+    data: Any = build_data(load_settings(sets=[f"data.source={source}", *sets]))
+    assert (type(data), data.source) == (kind, source)
+    assert {name: getattr(data, name) for name in own} == own
+    if source != "digits":
+        home = data.cache_dir.parent if hasattr(data, "cache_dir") else data.data_dir
+        assert home == root / "data"
 
 
 def test_the_package_loads_nothing_until_it_is_used() -> None:
