@@ -178,15 +178,12 @@ def history(
     settings = call.settings() if name else call.reading(None)
     entries = service.promotion.history(settings, name, limit=limit)
     found = [entry.document() for entry in reversed(entries)]
-    if call.console.terminal:  # to the minute, without the name, and with marks in words
-        columns: tuple[str, ...] = ("revision", "at (UTC)", *_HISTORY[2:-2])
-        rows = [[fields[column] for column in _HISTORY[:-2]] for fields in found]
-        for row, fields in zip(rows, found, strict=True):
-            marks = ("forced", fields["forced"]), ("version is gone", fields["gone"])
-            row[3] = ", ".join([row[3], *(word for word, holds in marks if holds)])
-    else:
-        columns = ("model_name", *_HISTORY)
-        rows = [[fields[column] for column in columns] for fields in found]
+    if call.console.terminal:  # marks that do not hold are blank, and their column is left out
+        rows = [[fields[column] or None for column in _HISTORY] for fields in found]
+        call.console.table(_HISTORY, rows)
+        return
+    columns = ("model_name", *_HISTORY)
+    rows = [[fields[column] for column in columns] for fields in found]
     call.console.results(found, columns, rows)
 
 
