@@ -14,15 +14,7 @@ from tests.conftest import RunCli
 
 from mindtrace.data.datasets import read_digits
 
-QUICK = (
-    "--model",
-    "mlp",
-    "--set",
-    "train.max_epochs=1",
-    "--set",
-    "compute.threads=1",
-    "--no-register",
-)
+QUICK = ("--model=mlp", "--max-epochs=1", "--set", "compute.threads=1", "--no-register")
 
 
 @pytest.fixture

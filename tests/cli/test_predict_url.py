@@ -7,16 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.application.conftest import _serving as serving, png, write_bundle
+from tests.application.conftest import _serving as serving, bundle, png
 from tests.cli.conftest import documents, error_of
 from tests.conftest import RunCli
 
 from mindtrace.config.settings import load_settings
 
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_bundle(tmp_path_factory.mktemp("bundles") / "small")
+__all__ = ["bundle"]
 
 
 @pytest.fixture(scope="module")
