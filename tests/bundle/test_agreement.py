@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from tests.models.tested import TESTED
 
 from mindtrace.bundle import manifest
@@ -17,7 +15,6 @@ from mindtrace.bundle.predictor import Predictor
 from mindtrace.config.settings import load_settings
 from mindtrace.data import Digits, build_data
 from mindtrace.data.batches import to_pixels
-from mindtrace.errors import ImageError
 from mindtrace.models import input_requirements
 from mindtrace.preprocess import encode_png
 from mindtrace.training.export import contents
@@ -49,24 +46,6 @@ def test_neither_batch_nor_threads_change_the_answer(
     np.testing.assert_allclose(together.sum(1), 1, atol=1e-5)
     threads = Predictor.open(trained_bundle, threads=2).run(batch)
     np.testing.assert_allclose(together, threads, atol=1e-6)
-
-
-def test_the_same_picture_in_other_modes_formats_and_sizes(
-    predictor: Predictor, digits: Digits
-) -> None:
-    grey = Image.fromarray(digits.split("test").images[3, 0].numpy())
-    expected = predictor.predict(encode_png(np.asarray(grey)))
-    for mode, format in (
-        *((mode, "PNG") for mode in ("RGB", "RGBA", "P", "LA")),
-        ("RGB", "WEBP"),
-    ):
-        buffer = io.BytesIO()
-        grey.convert(mode).save(buffer, format, lossless=True)
-        np.testing.assert_allclose(predictor.predict(buffer.getvalue()), expected, atol=1e-6)
-    large = grey.resize((80, 80), Image.Resampling.BOX)
-    assert predictor.predict(encode_png(np.asarray(large))).argmax() == expected.argmax()
-    with pytest.raises(ImageError):
-        predictor.predict(b"no image")
 
 
 @pytest.mark.slow

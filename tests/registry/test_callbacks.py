@@ -203,10 +203,10 @@ def test_what_is_no_training_of_ours_is_logged_and_registers_nothing(
     foreign: dict[str, Any] = {"limit_val_batches": 0, "data": Loaders()}
     limited = "the trainer limits the batches"
     for options, metrics, reason in (
-        ({"model": mlp, **foreign}, {"train_loss"}, "only a model and a data module of mindtrace"),
+        ({"model": mlp, **foreign}, {"train_loss"}, "only a model and a data module"),
         ({"model": Linear(), **foreign}, {"my_loss"}, "only a model and a data module"),
-        ({"fast_dev_run": True}, set(), "it was a fast_dev_run"),
-        ({"data": Mine()}, {"train_loss"}, "Mine is no data module of mindtrace: use Digits"),
+        ({"data": Mine()}, {"train_loss"}, "only a model and a data module"),
+        ({"fast_dev_run": True}, set(), limited),
         ({"limit_train_batches": 0.5}, {"train_loss"}, limited),
         ({"limit_val_batches": 0}, {"train_loss"}, limited),
         ({"overfit_batches": 1}, {"train_loss"}, limited),

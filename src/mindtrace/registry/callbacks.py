@@ -222,16 +222,13 @@ def _why_unregistered(
     trainer: pl.Trainer, module: pl.LightningModule, data: object, best_epoch: int
 ) -> str | None:
     """Why the digests of `data` would not be those of what was trained, or None."""
-    if getattr(trainer, "fast_dev_run", False):
-        return "it was a fast_dev_run"
-    if not isinstance(data, ImageDataModule) or not isinstance(module, ImageClassifier):
-        return "only a model and a data module of mindtrace name images and classes"
-    kind = type(data)
-    if not kind.__module__.startswith("mindtrace."):
-        own = kind.__mro__[1].__name__
-        return f"{kind.__name__} is no data module of mindtrace: use {own} itself"
+    is_ours = isinstance(data, ImageDataModule) and type(data).__module__.startswith("mindtrace.")
+    if not is_ours or not isinstance(module, ImageClassifier):
+        return "only a model and a data module of mindtrace itself name images and classes"
+    assert isinstance(data, ImageDataModule)
     fed = (trainer.num_training_batches, sum(trainer.num_val_batches))
-    if fed != (len(data.train_dataloader()), len(data.val_dataloader())):
+    whole = (len(data.train_dataloader()), len(data.val_dataloader()))
+    if getattr(trainer, "fast_dev_run", False) or fed != whole:
         return "the trainer limits the batches, so it was not fed these images"
     return None if best_epoch else "no epoch was trained and validated"
 
