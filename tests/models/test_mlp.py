@@ -10,7 +10,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
-from torch import nn
 
 from mindtrace.config.sections import DataSettings, ModelSettings, TrainSettings
 from mindtrace.data import MNIST, Digits
@@ -43,13 +42,6 @@ def by_the_one_path(model: MLP, data: bytes) -> torch.Tensor:
     return model(torch.from_numpy(normalise(decode(data, spec)[None], spec)))
 
 
-def test_it_is_a_lightning_module_with_the_starters_defaults(model: MLP) -> None:
-    layers = [one for one in model.modules() if isinstance(one, nn.Linear)]
-    assert isinstance(model, pl.LightningModule)
-    assert [tuple(layer.weight.shape) for layer in layers] == [(100, 784), (10, 100)]
-    assert [one.p for one in model.modules() if isinstance(one, nn.Dropout)] == [0.2]
-
-
 @pytest.mark.parametrize("dim", [[784, 10], [784, 100, 10], [64, 50, 30, 20, 7]])
 def test_logits_are_neither_rectified_nor_dropped(dim: list[int]) -> None:
     kinds = [type(layer).__name__ for layer in MLP(dim=dim, dropout=0.5).network]
@@ -62,6 +54,7 @@ def test_a_batch_gives_logits_and_classes(model: MLP) -> None:
     assert (logits.shape, logits.dtype) == ((64, 10), torch.float32)
     assert (logits < 0).any(dim=0).all()
     assert torch.equal(model(x[0]), model(x[:1])), "three dimensions are a batch of one"
+    assert torch.equal(model(x.flatten(1)), logits), "flat values are images"
     expected = model.predict(x)
     assert (expected.shape, expected.dtype) == ((64,), torch.int64)
     assert torch.equal(expected, logits.argmax(1))
@@ -69,12 +62,6 @@ def test_a_batch_gives_logits_and_classes(model: MLP) -> None:
     model.train()
     assert all(torch.equal(model.predict(x), expected) for _ in range(3)), "drops nothing"
     assert model.training
-
-
-def test_flat_values_are_images(model: MLP) -> None:
-    x = torch.randn(5, 1, 28, 28)
-    assert torch.equal(model(x.flatten(1)), model(x))
-    assert torch.equal(model.predict(x.flatten(1)[:1]), model.predict(x[:1]))
 
 
 @pytest.mark.parametrize(
@@ -103,6 +90,8 @@ def test_a_checkpoint_keeps_the_arguments(made: MLP | CNN, tmp_path: Path) -> No
     assert dict(again.hparams) == dict(made.hparams)
     assert (again.lr, again.schedule) == (made.lr, made.schedule)
     assert again.model_config == made.model_config
+    assert again.model_config.arguments["dropout"] == made.hparams["dropout"]
+    assert (again.model_config.spec.height, len(again.model_config.class_names)) == (8, 10)
     same = zip(again.state_dict().values(), made.state_dict().values(), strict=True)
     assert all(torch.equal(one, other) for one, other in same)
     # Classes of the test images, batch by batch.
@@ -116,6 +105,7 @@ def test_the_defaults_are_those_of_the_command_line() -> None:
         assert (made.lr, made.schedule) == (train.lr, train.schedule)
         assert made.hparams["dropout"] == model.dropout
     assert MLP().hparams["dim"] == (784, model.hidden, 10)
+    assert (model.hidden, model.dropout) == (100, 0.2), "the starter's"
     assert MNIST().batch_size == DataSettings().batch_size
     with pytest.raises(ValueError, match="schedule = 'cosine': constant or one_cycle"):
         MLP(schedule="cosine")
@@ -158,10 +148,3 @@ def test_the_rotation_in_exif_counts_for_an_opened_picture_too(
 def test_a_dim_that_makes_no_network_is_refused(dim: list[int]) -> None:
     with pytest.raises(ValueError, match="dim ="):
         MLP(dim=dim)
-
-
-def test_its_card_says_how_to_build_it_again() -> None:
-    card = MLP(dim=[64, 50, 3], dropout=0.1).model_config
-    assert card.architecture == "mlp"
-    assert card.arguments == {"dim": [64, 50, 3], "dropout": 0.1}
-    assert (card.spec.height, card.spec.width, card.class_names) == (8, 8, ("0", "1", "2"))

@@ -59,7 +59,6 @@ def test_no_other_option_is_needed_and_more_epochs_may_be(root: Path) -> None:
 
 def test_a_schedule_that_ends_with_its_epochs_cannot_go_on_further(root: Path) -> None:
     interrupted("train.schedule=one_cycle")
-    with pytest.raises(UsageError, match="under schedule = one_cycle every learning rate") as found:
+    with pytest.raises(UsageError, match=r"\[train\] max_epochs was 4, is 6"):
         resumed("train.max_epochs=6")
-    assert found.value.hint is not None and "--resume" in found.value.hint
     assert resumed().epochs == 4

@@ -63,8 +63,3 @@ class InterruptAt(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.current_epoch + 1 == self.epoch:
             raise PowerCutError
-
-
-@pytest.fixture
-def spoil() -> type[SpoilFrom]:
-    return SpoilFrom

@@ -18,7 +18,6 @@ import torch
 from tests.training.conftest import Fit
 
 from mindtrace.bundle.bundle import Contents
-from mindtrace.data.batches import to_pixels
 from mindtrace.preprocess import ImageSpec, image_digest, open_pixels
 from mindtrace.training.export import contents, export_onnx
 from mindtrace.training.fit import TrainResult
@@ -32,14 +31,6 @@ def result(fitted: Fit) -> TrainResult:
 @pytest.fixture(scope="module")
 def packed(result: TrainResult) -> Contents:
     return contents(result.model, result.data, result.test, "[train]\n")
-
-
-def test_weights_are_the_models_as_arrays(packed: Contents, result: TrainResult) -> None:
-    state = result.model.network.state_dict()
-    assert set(packed.weights) == set(state)
-    for name, array in packed.weights.items():
-        assert isinstance(array, np.ndarray)
-        np.testing.assert_array_equal(array, state[name].numpy())
 
 
 def test_golden_images_and_predictions_are_the_models_own_answers(
@@ -159,11 +150,3 @@ def test_the_same_training_elsewhere_makes_the_same_bundle(tmp_path: Path, soak:
         assert str(tmp_path).encode() not in graph.read_bytes()
         found.add((network, document["weights_digest"], document["bundle_digest"]))
     assert len(found) == len(networks)
-
-
-def test_pixels_turn_tensors_into_images() -> None:
-    grey = torch.arange(12, dtype=torch.uint8).reshape(1, 1, 3, 4)
-    colour = torch.arange(36, dtype=torch.uint8).reshape(1, 3, 3, 4)
-    assert (to_pixels(grey)[0] == grey[0, 0].numpy()).all()
-    assert to_pixels(colour).shape == (1, 3, 4, 3)
-    assert to_pixels(colour)[0, 1, 2].tolist() == [6, 18, 30]

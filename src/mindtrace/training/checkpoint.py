@@ -110,13 +110,9 @@ def require_same(found: Identity, wanted: Identity) -> None:
     defaults["data.resize"] = "stretch"  # what was done before there was a choice
     new = values_of(wanted.config)
     old = {key: text for key, text in defaults.items() if key in new} | values_of(found.config)
-    if int(new["train.max_epochs"]) > int(old["train.max_epochs"]):
-        if old["train.schedule"] != "constant":
-            raise UsageError(
-                f"cannot resume {found.run_id} with more epochs: under schedule = "
-                f"{old['train.schedule']} every learning rate depends on their number",
-                hint=f"mindtrace train --resume {found.run_id}  # without more epochs",
-            )
+    more_epochs = int(new["train.max_epochs"]) > int(old["train.max_epochs"])
+    # Under another schedule every learning rate depends on the number of epochs.
+    if more_epochs and old["train.schedule"] == "constant":
         old["train.max_epochs"] = new["train.max_epochs"]
     differences = [
         "[{}] {} was {}, is {}".format(
