@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.models.tested import TESTED
+from tests.models.conftest import TESTED
 
 from mindtrace.bundle import manifest
 from mindtrace.bundle.bundle import write_contents

@@ -17,6 +17,13 @@ NAMES = ("ant", "bee", "cat")
 GREY = ImageSpec("L", 12, 9, (0.5,), (0.5,))
 COLOUR = ImageSpec("RGB", 32, 32, (0.5,) * 3, (0.5,) * 3)
 
+# The networks of timm that the documentation lists.
+TESTED = (
+    *("tf_efficientnet_lite0", "tf_efficientnet_lite2", "efficientnet_b0", "resnet18", "resnet50"),
+    *("mobilenetv3_small_100", "mobilenetv3_large_100", "mobilenetv4_conv_small"),
+    *("convnext_tiny", "regnety_004", "densenet121", "vit_tiny_patch16_224"),
+)
+
 Fitted = tuple[ImageClassifier, pl.Trainer]
 Train = Callable[..., Fitted]
 

@@ -10,8 +10,7 @@ import timm
 import timm.data
 import torch
 from PIL import Image
-from tests.models.conftest import COLOUR, GREY, built
-from tests.models.tested import TESTED
+from tests.models.conftest import COLOUR, GREY, TESTED, built
 from torch.nn import functional
 
 from mindtrace.config.networks import TORCHVISION, timm_names

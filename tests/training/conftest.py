@@ -9,6 +9,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from mindtrace.bundle.bundle import weights_digest
 from mindtrace.config.settings import load_settings
 from mindtrace.data.datamodule import build_data
 from mindtrace.training.fit import TrainResult, fit
@@ -34,6 +35,10 @@ def fitted() -> Fit:
         return fit(settings, build_data(settings), **options)
 
     return train
+
+
+def digest(result: TrainResult) -> str:
+    return weights_digest(result.model.weights())
 
 
 class SpoilFrom(pl.Callback):

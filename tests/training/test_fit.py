@@ -11,9 +11,8 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 import torch
-from tests.training.conftest import Fit, SpoilFrom
+from tests.training.conftest import Fit, SpoilFrom, digest
 
-from mindtrace.bundle.bundle import weights_digest
 from mindtrace.config.settings import load_settings
 from mindtrace.errors import InterruptedByUser, TrainingError
 from mindtrace.progress import EpochReport, Progress
@@ -21,14 +20,10 @@ from mindtrace.service.train import begun
 from mindtrace.training import checkpoint
 from mindtrace.training.callbacks import StopOnRequest
 from mindtrace.training.checkpoint import Identity
-from mindtrace.training.fit import TrainResult, resolve_compute
+from mindtrace.training.fit import resolve_compute
 from mindtrace.training.report import Evaluation, evaluate, report
 
 STEPS = 21  # of 1,294 training digits in batches of 64
-
-
-def digest(result: TrainResult) -> str:
-    return weights_digest(result.model.weights())
 
 
 class Heard(Progress):

@@ -13,9 +13,8 @@ import pytest
 import torch
 from PIL import Image
 from tests.conftest import RunCli
-from tests.training.conftest import Fit, PowerCutError
+from tests.training.conftest import Fit, PowerCutError, digest
 
-from mindtrace.bundle.bundle import weights_digest
 from mindtrace.bundle.predictor import open_session
 from mindtrace.config.settings import load_settings
 from mindtrace.models.weights import head_of
@@ -39,10 +38,6 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(frozen, "export_onnx", counted)
     return seen
-
-
-def digest(result: TrainResult) -> str:
-    return weights_digest(result.model.weights())
 
 
 def input_of_head(result: TrainResult, images: torch.Tensor) -> torch.Tensor:
