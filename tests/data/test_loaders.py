@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
-from torch.nn.functional import cross_entropy
 
 import mindtrace.data
 from mindtrace.bundle.predictions import pairs_digest
@@ -182,60 +180,3 @@ def test_the_package_loads_nothing_until_it_is_used() -> None:
         assert getattr(mindtrace.data, name).__name__ == name
     with pytest.raises(AttributeError, match="attribute CIFAR"):
         mindtrace.data.CIFAR  # noqa: B018
-
-
-class Linear(pl.LightningModule):
-    """A module of the user's own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = torch.nn.Linear(64, 10)
-        self.seen: list[list[int]] = []
-        self.judged: list[int] = []
-
-    def on_train_epoch_start(self) -> None:
-        self.seen.append([])
-
-    def training_step(self, batch: Any, index: int) -> torch.Tensor:
-        batches = batch if isinstance(batch, list) and isinstance(batch[0], tuple) else [batch]
-        losses = []
-        for x, y in batches:
-            self.seen[-1] += y.tolist()
-            losses.append(cross_entropy(self.net(x.flatten(1)), y))
-        return torch.stack(losses).mean()
-
-    def validation_step(self, batch: Any, index: int) -> None:
-        """Lightning calls val_dataloader for it."""
-
-    def test_step(self, batch: Any, index: int) -> None:
-        self.judged += batch[1].tolist()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), 0.01)
-
-
-# Lightning 2.6 asks torch for a class that torch 2.14 has deprecated.
-@pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec:FutureWarning")
-@pytest.mark.parametrize(("chunk", "module"), [(1, True), (8, True), (1, False)])
-def test_lightnings_trainer_orders_by_its_epochs(data: Digits, chunk: int, module: bool) -> None:
-    data.chunk, model = chunk, Linear()
-    trainer = pl.Trainer(
-        max_epochs=3,
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    if module:
-        trainer.fit(model, data)
-    else:
-        trainer.fit(model, data.train_dataloader(), data.val_dataloader())
-    assert trainer.global_step == 3 * len(data.train_dataloader())
-    for epoch, seen in enumerate(model.seen):
-        data.order.set_epoch(epoch)
-        order = data.order.indices(len(seen))
-        assert seen == data.split("train").labels[order].tolist()
-    trainer.test(model, data, verbose=False)
-    assert model.judged == data.split("test").labels.tolist()

@@ -48,7 +48,7 @@ def _one_thread() -> Iterator[None]:
 def train() -> Train:
     """`train("train.lr=0.1", chunk=32)`: an MLP on digits, through a plain Trainer."""
 
-    def train(*sets: str, chunk: int = 1, max_epochs: int = 2) -> Fitted:
+    def train(*sets: str, chunk: int = 1, max_epochs: int = 2, module: bool = True) -> Fitted:
         settings = load_settings(sets=["data.source=digits", "model.dropout=0", *sets])
         data = build_data(settings)
         torch.manual_seed(settings.train.seed)
@@ -65,7 +65,10 @@ def train() -> Train:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(model, datamodule=data)
+        if module:
+            trainer.fit(model, datamodule=data)
+        else:
+            trainer.fit(model, data.train_dataloader(), data.val_dataloader())
         return model, trainer
 
     return train

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from hypothesis import given, strategies as st
+from tests.models.conftest import Train
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
@@ -16,9 +15,6 @@ from mindtrace.config.settings import load_settings
 from mindtrace.data import Digits, ImageSplit, build_data
 from mindtrace.models import CNN, ImageClassifier, build_model
 from mindtrace.models.classifier import one_cycle
-
-Train = Callable[..., tuple[ImageClassifier, pl.Trainer]]
-
 
 # Lightning 2.6 calls torch 2.14 in a way that torch would like changed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated")
@@ -80,13 +76,14 @@ def test_a_rate_never_leaves_its_bounds_however_few_the_steps(steps: int, peak: 
     assert rates[-1] == rates[-2], "beyond the last step the rate stays"
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 32])
+@pytest.mark.parametrize(("chunk", "module"), [(1, True), (3, True), (32, True), (1, False)])
 def test_trained_in_chunks_or_not_the_weights_are_those_of_a_plain_loop(
-    train: Train, chunk: int
+    train: Train, chunk: int, module: bool
 ) -> None:
-    model, trainer = train(*CONSTANT, chunk=chunk)
-    assert same(model.network, plain_loop(*CONSTANT, epochs=2))
-    assert trainer.global_step == 2 * 21
+    """Also from the loaders alone: Lightning tells the order which epoch it is."""
+    model, trainer = train(*CONSTANT, chunk=chunk, module=module, max_epochs=3)
+    assert same(model.network, plain_loop(*CONSTANT, epochs=3))
+    assert trainer.global_step == 3 * 21
 
 
 @pytest.mark.parametrize("chunk", [1, 8])
