@@ -62,15 +62,11 @@ def _show(console: Console, found: DataCheck) -> None:
         [name, *(counts[name] for counts in found.counts.values())]
         for name in found.counts["train"]
     ]
-    if console.terminal:
-        rows.append(["", *(sum(counts.values()) for counts in found.counts.values())])
     console.table(("class_name", *found.counts), rows)
-    if not console.terminal:
-        console.line("")
+    console.line("")
     console.fields(_fields(found))
     if findings := list(_findings(found)):
-        if not console.terminal:
-            console.line("")
+        console.line("")
         shown = findings[:_MOST_SHOWN] if console.terminal else findings
         console.table(_FINDING, shown)
         if len(shown) < len(findings):
