@@ -99,7 +99,8 @@ def test_many_images_have_a_bar_and_a_table(
         "", terminal("predict", str(tmp_path), env={"DIR_PATHS__ROOT": str(trained)})
     )
     assert "predicting" in text
-    assert re.search(r"path +label +class_name +confidence +model_name +version *\n", text)
+    assert "by digits/1" in text
+    assert re.search(r"class_name +confidence *\n", text)
     by_class = text.partition("mean_confidence")[2]
     counts = re.findall(r"^ *\d +(\d+) +[01]\.\d{4} *$", by_class, re.MULTILINE)
     assert sum(map(int, counts)) == 120

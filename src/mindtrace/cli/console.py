@@ -51,8 +51,8 @@ EXIT_CODE_MEANINGS: tuple[tuple[str, str], ...] = (
 )
 
 _RED, _CYAN, _RESET = "\033[1;31m", "\033[36m", "\033[0m"
-# What a terminal shows of a time and of a digest: minutes, twelve digits.
-_LONG = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):[\d.:]+\+00:00|([0-9a-f]{12})[0-9a-f]{52}")
+# Minutes are enough in a table.
+_TIME = re.compile(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d):[\d.:]+\+00:00$")
 _ESCAPES = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 Cell = str | int | float | None
@@ -89,11 +89,9 @@ def plain(cell: Cell) -> str:
 
 
 def short(cell: Cell) -> str:
-    """A cell for a terminal: four decimals, minutes, twelve digits of a digest."""
+    """A cell for a terminal: a fraction has four decimals."""
     if not isinstance(cell, float) or not math.isfinite(cell):
-        text = plain(cell)
-        long = _LONG.fullmatch(text)
-        return " ".join(filter(None, long.groups())) if long else text
+        return plain(cell)
     return f"{cell:.4f}" if abs(cell) >= 0.001 or cell == 0 else f"{cell:.2e}"
 
 
@@ -157,22 +155,15 @@ class Console:
     def stream(
         self, results: Iterable[T], columns: Sequence[str], cells: Callable[[T], Sequence[Cell]]
     ) -> Iterator[T]:
-        """Print each result as it comes (on a terminal a table at the end), and pass it on."""
-        rows = []
-        if not self.json and not self.terminal:
+        """Print each result as it comes, a document or a tab-separated row, and pass it on."""
+        if not self.json:
             self.header(columns)
-        try:
-            for result in results:
-                if self.json:
-                    self.document(result)
-                elif self.terminal:
-                    rows.append(cells(result))
-                else:
-                    self.row(cells(result))
-                yield result
-        finally:  # what came before a failure is printed too
-            if rows:
-                self.table(columns, rows)
+        for result in results:
+            if self.json:
+                self.document(result)
+            else:
+                self.row(cells(result))
+            yield result
 
     def document(self, result: Any) -> None:
         """A mapping or a dataclass as a JSON document on one line of stdout."""
@@ -209,7 +200,8 @@ class Console:
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
         """A table of results: drawn on a terminal, tab-separated and untruncated in a pipe."""
         if self.terminal:
-            _print_table(self.out, columns, [[short(cell) for cell in row] for row in rows])
+            texts = [[_TIME.sub(r"\1 \2", short(cell)) for cell in row] for row in rows]
+            _print_table(self.out, columns, texts)
             return
         self.header(columns)
         for row in rows:
@@ -311,15 +303,23 @@ def _accept_any_file_name(stream: TextIO) -> None:
 
 
 def _print_table(out: TextIO, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Draw a table with Rich: long cells folded, no empty columns."""
+    """Draw a table with Rich: numbers right-aligned, long cells folded, no empty columns."""
     from rich import box
     from rich.table import Table
 
     filled = [index for index in range(len(columns)) if not rows or any(row[index] for row in rows)]
+    columns = [columns[index] for index in filled]
+    rows = [[row[index] for index in filled] for row in rows]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
-    for index in filled:
-        table.add_column(columns[index], overflow="fold")
-    _print_rows(out, table, [[row[index] for index in filled] for row in rows])
+    for index, name in enumerate(columns):
+        table.add_column(
+            name,
+            justify="right" if _are_numbers(row[index] for row in rows) else "left",
+            overflow="fold",
+            min_width=min(20, max(len(row[index]) for row in rows)) if rows else None,
+            no_wrap=0 < index < len(columns) - 1,  # names and reasons fold, values do not
+        )
+    _print_rows(out, table, rows)
 
 
 def _print_fields(out: TextIO, pairs: Sequence[tuple[str, str]]) -> None:
@@ -338,3 +338,10 @@ def _print_rows(out: TextIO, table: Table, rows: Iterable[Sequence[str]]) -> Non
     for row in rows:
         table.add_row(*map(Text, row))
     RichConsole(file=out, highlight=False).print(table)
+
+
+def _are_numbers(cells: Iterable[str]) -> bool:
+    try:
+        return [float(cell) for cell in cells if cell] != []
+    except ValueError:
+        return False

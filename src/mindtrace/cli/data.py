@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mindtrace import service
 from mindtrace.cli.command import ALLOW_LEAKAGE, PATH, Call, command, flag, group, option
-from mindtrace.cli.console import Cell, Console, Pair, flatten
+from mindtrace.cli.console import Cell, Console, Pair
 from mindtrace.cli.progress import progress_of
 from mindtrace.config.sections import images_at
 
@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from mindtrace.data.check import DataCheck, Duplicates
 
 _MOST_SHOWN = 20  # findings on a terminal
-_MOST_SIZES = 8
-_FIELDS = (
-    *("source", "dir", "images", "sizes", "modes", "formats"),
-    *("data_digest", "test_digest", "sheet"),
-)
 _FINDING = ("finding", "split", "class_name", "path", "message")
 
 app = group("Check images before training.")
@@ -62,11 +57,15 @@ def _show(console: Console, found: DataCheck) -> None:
         [name, *(counts[name] for counts in found.counts.values())]
         for name in found.counts["train"]
     ]
+    if console.terminal:
+        rows.append(["", *(sum(counts.values()) for counts in found.counts.values())])
     console.table(("class_name", *found.counts), rows)
-    console.line("")
+    if not console.terminal:
+        console.line("")
     console.fields(_fields(found))
     if findings := list(_findings(found)):
-        console.line("")
+        if not console.terminal:
+            console.line("")
         shown = findings[:_MOST_SHOWN] if console.terminal else findings
         console.table(_FINDING, shown)
         if len(shown) < len(findings):
@@ -76,11 +75,23 @@ def _show(console: Console, found: DataCheck) -> None:
 
 
 def _fields(found: DataCheck) -> list[Pair]:
-    sizes = {f"{one.width} x {one.height}": one.images for one in found.sizes[:_MOST_SIZES]}
-    if len(found.sizes) > _MOST_SIZES:
-        sizes["others"] = sum(one.images for one in found.sizes[_MOST_SIZES:])
-    fields = {name: getattr(found, name) for name in _FIELDS} | {"sizes": sizes}
-    return [(name, value) for name, value in flatten(fields) if value is not None]
+    sizes = [f"{one.width} x {one.height}: {one.images}" for one in found.sizes]
+    more = [f"and {len(sizes) - 8} more"] if len(sizes) > 8 else []
+    kinds = {
+        name: ", ".join(f"{kind}: {count}" for kind, count in counts.items()) or None
+        for name, counts in (("modes", found.modes), ("formats", found.formats))
+    }
+    fields: dict[str, Cell] = {
+        "source": found.source,
+        "dir": found.dir,
+        "images": found.images,
+        "sizes": ", ".join([*sizes[:8], *more]),
+        **kinds,
+        "data_digest": found.data_digest,
+        "test_digest": found.test_digest,
+        "sheet": found.sheet,
+    }
+    return [(name, value) for name, value in fields.items() if value is not None]
 
 
 def _findings(found: DataCheck) -> Iterator[list[Cell]]:

@@ -82,8 +82,9 @@ def retrain(
 
     if key is not None and not re.fullmatch(KEY, key):
         raise UsageError("--key must be 1 to 255 visible ASCII characters, without blanks")
+    read = RetrainRequest.from_settings if url is None else RetrainRequest.for_server
     flags = {"warm_start": warm_start, "force": force, "allow_leakage": allow_leakage}
-    request = RetrainRequest.from_settings(settings, own=url is None, base=base, **flags)
+    request = read(settings, base=base, **flags)
     jobs, at = _open_jobs(settings, url), f" --url {url}" if url else ""
     # Both signals as errors: a worker in this process puts its job back before the end.
     with interruptible(), closing(jobs):

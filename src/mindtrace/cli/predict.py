@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from mindtrace import service
 from mindtrace.cli.command import MODEL, TOKEN_FILE, URL, Call, argument, flag, option
-from mindtrace.cli.console import Cell
+from mindtrace.cli.console import Cell, Console
 from mindtrace.cli.progress import counted
 from mindtrace.errors import DataError, UsageError
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from mindtrace.service.predict import Document
 
 _BAR_FROM = 100  # images
+_TABLE_UP_TO = 500  # images; longer results are printed as plain rows
 _COLUMNS = ("path", "label", "class_name", "confidence", "top_k", "model_name", "version", "error")
+_ON_TERMINAL = ("path", "class_name", "confidence", "then", "error")
 
 
 def predict(
@@ -58,9 +61,7 @@ def predict(
         answers = predict_remote(link, files, top_k=topk, stdin=stdin)
     answers = predicting.until_failure(answers) if fail_fast else answers
     failed, rows, classes = 0, [], dict[str, list[float]]()
-    if call.console.live and len(files) >= _BAR_FROM:
-        answers = counted(answers, len(files), "predicting")
-    for shown in call.console.stream(answers, _COLUMNS, _cells):
+    for shown in _show(call.console, answers, len(files)):
         failed += "error" in shown
         if "error" not in shown:
             classes.setdefault(shown["class_name"], []).append(shown["confidence"])
@@ -69,13 +70,48 @@ def predict(
     if out is not None:
         predicting.write_table(out, _COLUMNS, rows)
     if call.console.terminal and len(files) > len(paths) and classes:
-        most = sorted(classes.items(), key=lambda found: -len(found[1]))
+        counted = sorted(classes.items(), key=lambda found: -len(found[1]))
         summary: list[list[Cell]] = [
-            [name, len(found), sum(found) / len(found)] for name, found in most
+            [name, len(found), sum(found) / len(found)] for name, found in counted
         ]
         call.console.table(("class_name", "images", "mean_confidence"), summary)
     if failed:
         raise DataError(f"{failed} of {len(files)} images could not be predicted")
+
+
+def _show(console: Console, documents: Iterable[Document], total: int) -> Iterator[Document]:
+    """Print each document and pass it on."""
+    draw = console.terminal and total <= _TABLE_UP_TO
+    if console.live and total >= _BAR_FROM and (draw or not console.terminal):
+        documents = counted(documents, total, "predicting")
+    return _draw(console, documents) if draw else console.stream(documents, _COLUMNS, _cells)
+
+
+def _draw(console: Console, documents: Iterable[Document]) -> Iterator[Document]:
+    """A table for a terminal; the version, the same in every row, is printed once above it."""
+    rows: list[list[Cell]] = []
+    version: str | None = None
+    try:
+        for document in documents:
+            if document.get("model_name") is not None:
+                version = f"{document['model_name']}/{document['version']}"
+            rows.append(_short_cells(document))
+            yield document
+    finally:  # with --fail-fast the rows before the failure are printed too
+        if version:
+            console.note(f"by {version}")
+        if rows:
+            named = zip(_ON_TERMINAL, zip(*rows, strict=True), strict=True)
+            columns = {name: cells for name, cells in named if {*cells} != {None}}
+            console.table([*columns], zip(*columns.values(), strict=True))
+
+
+def _short_cells(document: Document) -> list[Cell]:
+    if "error" in document:
+        return [document["path"], None, None, None, document["error"]["message"]]
+    others = [f"{one['class_name']} {one['confidence']:.4f}" for one in document["top_k"][1:]]
+    confidence = f"{document['confidence']:.4f}"
+    return [document["path"], document["class_name"], confidence, ", ".join(others) or None, None]
 
 
 def _cells(document: Document) -> list[Cell]:

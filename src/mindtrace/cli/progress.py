@@ -11,7 +11,7 @@ from mindtrace.cli.console import Console
 from mindtrace.progress import EpochReport, Progress
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
+    from rich.progress import Progress as RichProgress, ProgressColumn
 
 T = TypeVar("T")
 
@@ -34,8 +34,13 @@ def progress_of(console: Console) -> Iterator[Progress]:
 
 def counted(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     """The same items, counted by a bar."""
-    with _rich_progress() as bar:
-        yield from bar.track(items, total, description=what)
+    from rich.progress import TextColumn
+
+    with _rich_progress(TextColumn(what, markup=False), *_count_columns()) as bar:
+        task = bar.add_task(what, total=total)
+        for item in items:
+            yield item
+            bar.advance(task)
 
 
 class LineProgress(Progress):
@@ -72,17 +77,22 @@ class BarProgress(LineProgress):
     """A spinner while data is read, a bar while epochs run, a line for each finished epoch."""
 
     def __init__(self, console: Console) -> None:
+        from rich.progress import SpinnerColumn, TextColumn
+
         super().__init__(console)
-        self._bar = _rich_progress()
+        self._words = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
+        self._bar = _rich_progress(*self._words)
         self._task = self._bar.add_task("starting", total=None)
         self._batches = self._max_epochs = 0
 
     def stage(self, text: str) -> None:
+        self._bar.columns = self._words
         self._bar.update(self._task, description=text, refresh=True)
         self._bar.start()
 
     def started(self, max_epochs: int, batches: int) -> None:
         self._max_epochs, self._batches = max_epochs, batches
+        self._bar.columns = (*self._words, *_count_columns())
         self._bar.reset(self._task, total=max_epochs * batches, description=f"epoch 1/{max_epochs}")
         self._bar.start()
 
@@ -98,24 +108,19 @@ class BarProgress(LineProgress):
         self._bar.stop()
 
 
-def _rich_progress() -> RichProgress:
+def _rich_progress(*columns: ProgressColumn) -> RichProgress:
     from rich.console import Console as RichConsole
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress as RichProgress,
-        SpinnerColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import Progress as RichProgress
 
     return RichProgress(
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        *columns,
         console=RichConsole(stderr=True, highlight=False),
         transient=True,
         redirect_stdout=False,  # results are not the bar's business
     )
+
+
+def _count_columns() -> tuple[ProgressColumn, ...]:
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+
+    return (BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())

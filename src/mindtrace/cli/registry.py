@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 _METRICS = ("val_acc", "test_acc", "test_loss")
 _DIGESTS = ("data_digest", "test_digest", "bundle_digest")
 _COLUMNS = ("model_name", "version", "aliases", *_METRICS, "created_at", "run_id", *_DIGESTS)
-_ON_TERMINAL = ("model_name", "version", "aliases", *_METRICS[:2], "created_at")
+# A version that plain MLflow registered has no bundle: `-`.
+_BUNDLE = "bundle"
+_ON_TERMINAL = ("model_name", "version", "aliases", *_METRICS[:2], "created_at (UTC)", _BUNDLE)
 _HISTORY = ("revision", "at", "by", "action", "from", "to", "verdict", "reason", "forced", "gone")
 _COMPARED = (
-    *("a", "b", "test_digest", "n", "acc_a", "acc_b", "diff", "ci.low", "ci.high", "mcnemar_p"),
+    *("a", "b", "test_digest", "n", "acc_a", "acc_b", "diff", "ci", "mcnemar_p"),
     *("wrong_to_right", "right_to_wrong", "minimum_detectable", "verdict", "reasons"),
     *("left_out", "notes", "metric", "score_a", "score_b"),
 )
+_DIGEST_SHOWN = 12  # characters, on a terminal
 
 REF = argument("REF", "NAME (its champion), NAME@ALIAS, NAME/VERSION or a bundle folder.", versions)
 NAME = argument("NAME", "The model; may be left out if there is only one.", models, default=None)
@@ -77,7 +80,8 @@ def list_versions(
         found += [one for one in map(document_of, champions) if one not in found]
     if found or not console.terminal:
         shown = _ON_TERMINAL if console.terminal else _COLUMNS
-        console.results(found, shown, [_cells(fields, shown) for fields in found])
+        rows = [[_cell(fields, column) for column in shown] for fields in found]
+        console.results(found, shown, rows)
         _note_rest(console, len(listed), limit, count)
     if not found and not console.json:
         console.note("no versions yet" if where is None else "no version matches")
@@ -108,8 +112,14 @@ def compare(
     comparison, page = service.promotion.compare_with_page(call.settings(), a, b, margin=margin)
     if html is not None:
         write_output("--html", html, page().encode())
-    classes = [(f"per_class.{one.class_name}", one.diff) for one in comparison.per_class]
-    console.result(comparison, [*_comparison_pairs(comparison), *classes])
+    console.result(comparison, _comparison_pairs(comparison, short=console.terminal))
+    if console.terminal:
+        columns = ("class", "images", "acc_a", "acc_b", "diff")
+        rows = [
+            [one.class_name, one.n, one.acc_a, one.acc_b, _signed(one.diff)]
+            for one in comparison.per_class
+        ]
+        console.table(columns, rows)
     if html is not None and not console.json:
         console.note(f"wrote {html}")
 
@@ -146,7 +156,7 @@ def promote(
         pairs += [("verdict", outcome.verdict), ("reasons", "; ".join(outcome.reasons))]
     else:
         pairs.append(("times_used", outcome.times_used))
-        pairs += _comparison_pairs(outcome.comparison)
+        pairs += _comparison_pairs(outcome.comparison, short=call.console.terminal)
     current = outcome.version if outcome.promoted else outcome.champion
     reference = outcome.model_name if current is None else f"{outcome.model_name}/{current}"
     call.console.result(outcome.document(), pairs, quiet=reference)
@@ -178,12 +188,15 @@ def history(
     settings = call.settings() if name else call.reading(None)
     entries = service.promotion.history(settings, name, limit=limit)
     found = [entry.document() for entry in reversed(entries)]
-    if call.console.terminal:  # marks that do not hold are blank, and their column is left out
-        rows = [[fields[column] or None for column in _HISTORY] for fields in found]
-        call.console.table(_HISTORY, rows)
-        return
-    columns = ("model_name", *_HISTORY)
-    rows = [[fields[column] for column in columns] for fields in found]
+    if call.console.terminal:  # to the minute, without the name, and with marks in words
+        columns: tuple[str, ...] = ("revision", "at (UTC)", *_HISTORY[2:-2])
+        rows = [[fields[column] for column in _HISTORY[:-2]] for fields in found]
+        for row, fields in zip(rows, found, strict=True):
+            marks = ("forced", fields["forced"]), ("version is gone", fields["gone"])
+            row[3] = ", ".join([row[3], *(word for word, holds in marks if holds)])
+    else:
+        columns = ("model_name", *_HISTORY)
+        rows = [[fields[column] for column in columns] for fields in found]
     call.console.results(found, columns, rows)
 
 
@@ -269,7 +282,8 @@ def verify(
     settings = call.settings() if all_ else call.reading(ref)
 
     def cells(one: Verification) -> Sequence[Cell]:
-        return (one.subject, one.state, one.bundle_digest, "; ".join(one.faults))
+        digest = "-" if one.bundle_digest is None else one.bundle_digest[:_DIGEST_SHOWN]
+        return (one.subject, one.state, digest, "; ".join(one.faults))
 
     maintenance = registry.maintenance
     checks = maintenance.verify_all(settings) if all_ else maintenance.verify(settings, ref)
@@ -303,14 +317,33 @@ def _note_rest(console: Console, shown: int, limit: int, count: Callable[[], int
         console.note(f"{shown} of {total}, --limit 0 shows all")
 
 
-def _cells(fields: Mapping[str, Any], columns: Sequence[str]) -> list[Cell]:
-    cells = {**fields, **fields["metrics"], "aliases": ",".join(fields["aliases"])}
-    return [cells.get(column) for column in columns]
+def _cell(fields: Mapping[str, Any], column: str) -> Cell:
+    if column in _METRICS:
+        metric: float | None = fields["metrics"].get(column)
+        return metric
+    if column in (_BUNDLE, "bundle_digest"):
+        digest: str | None = fields["bundle_digest"]
+        return "-" if digest is None else digest[: _DIGEST_SHOWN if column == _BUNDLE else None]
+    value = fields.get(column.removesuffix(" (UTC)"))
+    if column == "aliases":
+        return ",".join(value or ())
+    return value if isinstance(value, str | int | float | None) else str(value)
 
 
-def _comparison_pairs(comparison: Comparison) -> list[Pair]:
-    """A comparison as names and values, without the classes."""
+def _comparison_pairs(comparison: Comparison, *, short: bool) -> list[Pair]:
+    """A comparison as names and values; on a terminal (`short`) without the classes."""
     low, high = comparison.ci
     texts = {name: "; ".join(vars(comparison)[name]) for name in ("reasons", "notes")}
-    cells = vars(comparison) | texts | {"ci.low": low, "ci.high": high}
-    return [(name, cells[name]) for name in _COMPARED]
+    cells = vars(comparison) | texts | {"ci": f"{low}, {high}"}
+    if short:
+        cells["test_digest"] = comparison.test_digest[:_DIGEST_SHOWN]
+        cells["diff"] = _signed(comparison.diff)
+        cells["ci"] = f"{_signed(low)} to {_signed(high)}"
+    pairs: list[Pair] = [(name, cells[name]) for name in _COMPARED]
+    if not short:
+        pairs += [(f"per_class.{one.class_name}", one.diff) for one in comparison.per_class]
+    return pairs
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.4f}"

@@ -1,5 +1,6 @@
 """`mindtrace train` and `mindtrace reproduce`."""
 
+import math
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -7,12 +8,13 @@ from typing import Any
 from mindtrace import registry, service
 from mindtrace.cli.command import ALLOW_LEAKAGE, PATH, REF_OR_CHAMPION, Call, flag, option, setting
 from mindtrace.cli.completion import models, networks, sources
-from mindtrace.cli.console import Console, Pair, flatten
+from mindtrace.cli.console import Cell, Console, Pair, flatten
 from mindtrace.cli.progress import progress_of
 from mindtrace.config.sections import PHOTO_SOURCES, images_at
 from mindtrace.documents import document
 from mindtrace.errors import UsageError
 
+_DIGEST_SHOWN = 12  # characters, on a terminal
 _REPRODUCED = (
     *("model_name", "version", "verdict", "registered_digest", "weights_digest"),
     *("max_difference", "changed_answers"),
@@ -149,7 +151,7 @@ def _show(console: Console, fields: Mapping[str, Any]) -> None:
     named = {name: value for name, value in fields.items() if name != "classes"}
     pairs = flatten(named, unprefixed="metrics")
     if console.terminal:
-        pairs = [pair for pair in pairs if pair[1] is not None]
+        pairs = [(name, _shortened(name, value)) for name, value in pairs if value is not None]
     reference = None if version is None else f"{fields['model_name']}/{version}"
     console.result(fields, pairs, quiet=reference)
     if console.terminal and fields.get("classes") and not (console.quiet and reference):
@@ -161,3 +163,11 @@ def _show(console: Console, fields: Mapping[str, Any]) -> None:
 def _recall(score: Mapping[str, Any]) -> float:
     """By which classes are ordered: one without test images comes last."""
     return 1.0 if score["recall"] is None else float(score["recall"])
+
+
+def _shortened(name: str, value: Cell) -> Cell:
+    if name.endswith("_digest"):
+        return str(value)[:_DIGEST_SHOWN]
+    if isinstance(value, float) and math.isfinite(value) and name.endswith("_s"):
+        return f"{value:.1f} s"
+    return value

@@ -107,12 +107,13 @@ def _parsed(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        right = right and parts.username is None and not parts.query and not parts.fragment
     except ValueError:
         right = False
     if not right or not url.isascii() or not url.isprintable() or " " in url:
-        message = "--url must be the address of a server, without credentials or a query"
-        raise UsageError(message, hint="--url http://127.0.0.1:8000")
+        raise UsageError("--url is not the address of a server", hint="--url http://127.0.0.1:8000")
+    if parts.username is not None or parts.query or parts.fragment:
+        hint = "--url http://127.0.0.1:8000 --token-file FILE"
+        raise UsageError("--url takes neither credentials nor a query", hint=hint)
     return parts
 
 

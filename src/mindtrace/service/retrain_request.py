@@ -63,15 +63,29 @@ class RetrainRequest:
         return cls(layer, **options)
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, own: bool = True, **options: Any) -> Self:
-        """All that a user set for a training; a server elsewhere names what it does not accept."""
+    def from_settings(cls, settings: Settings, **options: Any) -> Self:
+        """All that a user set and a request may set; for jobs of this machine."""
         layer = Layer()
         for row in settings.rows():
+            if settings.given(row.section, row.key) and (row.section, row.key) in PUBLISHED:
+                layer.put(row.section, row.key, row.value, Origin(FILE))
+        return cls(layer, own=True, **options)
+
+    @classmethod
+    def for_server(cls, settings: Settings, **options: Any) -> Self:
+        """The same for a server elsewhere; ConfigError for what it would not accept."""
+        faults = []
+        for row in settings.rows():
             place = row.section, row.key
-            wanted = place in PUBLISHED or (row.section in TRAVELLING and not own)
-            if wanted and settings.given(*place):
-                layer.put(*place, row.value, Origin(FILE))
-        return cls(layer, own=own, **options)
+            if settings.given(*place) and row.section in TRAVELLING:
+                reason = _refusal(*place, row.value)
+                if reason is not None:
+                    origin = settings.origins[place]
+                    message = f"[{row.section}] {row.key}: {reason}"
+                    faults.append(Fault(origin.file, origin.line, *place, message))
+        if faults:
+            raise ConfigError(faults, hint="leave these to the server, or train here")
+        return cls(cls.from_settings(settings).layer, **options)
 
     def digest(self) -> str:
         """SHA-256 over all of it, the same for INI text and JSON; 64 hexadecimal digits."""
