@@ -31,6 +31,7 @@ dl div{background:var(--card);border:1px solid var(--line);border-radius:.5rem;p
 dt{color:var(--soft);font-size:.85rem}
 dd{margin:0;font-size:1.2rem;font-variant-numeric:tabular-nums}
 figure{margin:0}
+svg{display:block;width:100%;height:auto}svg text{fill:var(--soft);font-size:15px}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:.35rem .6rem;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}

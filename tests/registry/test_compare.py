@@ -70,6 +70,18 @@ def test_the_interval_is_that_of_resampling_images(n: int, gained: int, lost: in
     assert answered(n, gained, lost).interval() == pytest.approx(direct, abs=2 / n)
 
 
+@given(counts)
+def test_the_interval_is_always_the_same_and_holds_the_difference(
+    drawn: tuple[int, int, int],
+) -> None:
+    gained, lost, same = drawn
+    n = gained + lost + same
+    low, high = answered(n, gained, lost).interval()
+    assert (low, high) == answered(n, gained, lost).interval()
+    assert -1 <= low <= (gained - lost) / n + 1 / n
+    assert high <= 1
+
+
 def test_equal_answers_leave_a_little_open() -> None:
     low, high = answered(100, 0, 0).interval()
     assert -0.04 < low < -0.01 < 0.01 < high < 0.04
@@ -87,6 +99,16 @@ def test_the_smallest_difference_solves_its_equation(drawn: tuple[int, int, int]
     if 6 / n < found < 1 and found**2 <= share:
         needed = (1.959964 * math.sqrt(share) + 0.841621 * math.sqrt(share - found**2)) ** 2
         assert needed / found**2 == pytest.approx(n, rel=1e-4)
+
+
+def test_the_smallest_difference_is_found_four_times_in_five() -> None:
+    """Simulated: a true difference of that size is called significant in 80 % of the sets."""
+    n, share = 2000, 0.05
+    size = minimum_detectable(n, 60, 40)
+    up, down = (share + size) / 2, (share - size) / 2
+    drawn = np.random.default_rng(0).multinomial(n, [up, down, 1 - share], size=2000)
+    called = [mcnemar_p(int(gain), int(loss)) < 0.05 for gain, loss, _ in drawn]
+    assert np.mean(called) == pytest.approx(0.8, abs=0.05)
 
 
 def image_digests(images: Iterable[int]) -> NDArray[np.uint8]:
@@ -136,6 +158,14 @@ def test_images_are_matched_by_digest_and_counted() -> None:
     assert (even.class_name, even.n) == ("even", 200)
     assert even.acc_b == sum(right_b[::2]) / 200
     assert found.ci[0] <= found.diff <= found.ci[1]
+
+
+def test_turned_round_everything_changes_its_sign() -> None:
+    a, b = side("m/1", drawn_rights(0, 0.8)), side("m/2", drawn_rights(1, 0.9))
+    there, back = compare(a, b), compare(b, a)
+    assert there.diff == -back.diff
+    assert there.mcnemar_p == back.mcnemar_p
+    assert there.minimum_detectable == back.minimum_detectable
 
 
 # Test and training images of two versions; which are compared, and how many are left out.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from mindtrace.registry.query import (
     parse_columns,
     parse_query,
 )
-from mindtrace.registry.reader import Reader, prepare
+from mindtrace.registry.reader import Reader, number, prepare
 
 NEWEST_SCHEMA = Path(__file__).parent / "schemas" / "mlflow-3.18.0.sql"
 ROW = {
@@ -204,6 +205,169 @@ def test_any_text_is_a_query_or_an_error_of_ours(text: str) -> None:
             assert isinstance(error, UsageError)
 
 
+# Versions with every sort of odd value, and what can be asked of them.
+NUMBERISH = st.sampled_from(
+    ["0.5", "0.50", "1e-3", "-1", "7", " 7", "7x", "nan", "inf", "-0.0", "0.1", "x", "é", ""]
+)
+TEXTS = NUMBERISH | st.text("aAzé'\"7.~\U0001f600", max_size=3)
+METRIC = st.floats(allow_nan=False, allow_infinity=False, width=32) | st.sampled_from([0.1, 0.5])
+DAYS = [0, 86_400_000, 1_767_225_600_000, 1_767_225_600_001, 1_900_000_000_123]
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "model": st.sampled_from(["a", "b", "it's", "ä"]),
+            "created": st.sampled_from(DAYS),
+            "aliases": st.sets(st.sampled_from(["champion", "Champion", "b"]), max_size=2),
+            "run": st.booleans(),
+            "tags": st.dictionaries(
+                st.sampled_from(
+                    [
+                        *("mindtrace.metric.val_acc", "mindtrace.metric.f1", "mindtrace.seed"),
+                        *("mindtrace.test_digest", "x", "mindtrace.metric", "mindtrace.metric."),
+                    ]
+                ),
+                TEXTS,
+            ),
+            "metrics": st.dictionaries(st.sampled_from(["val_acc", "f1"]), METRIC),
+            "params": st.dictionaries(st.sampled_from(["train.lr", "x"]), TEXTS),
+        }
+    ),
+    max_size=6,
+)
+
+
+def quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+OPERATORS = [operator.eq, operator.ne, operator.gt, operator.ge, operator.lt, operator.le]
+SIGNS = dict(zip(["=", "!=", ">", ">=", "<", "<="], OPERATORS, strict=True))
+SIGN = st.sampled_from([*SIGNS])
+EQUAL = st.sampled_from(["=", "!="])
+FREE = st.sampled_from(
+    ["params.train.lr", "params.x", "tags.x", "tags.none", "tags.mindtrace.seed"]
+)
+# What is written, and what it means.
+NUMBERS = st.sampled_from(["0", "0.1", "0.5", "1e-3", "-1", "7", "1e400", "2"]).map(
+    lambda text: (text, float(text))
+)
+QUOTED = TEXTS.map(lambda text: (quoted(text), text))
+NAME = st.sampled_from([("a", "a"), ('"it\'s"', "it's"), ("ä", "ä")])
+ALIAS = st.sampled_from([("champion", "champion"), ("b", "b"), ("none", "none")])
+TIMES = st.sampled_from(
+    [
+        *(("1970-01-01", 0.0), ("1970-01-02", 86_400_000.0), ("2026-01-01", 1_767_225_600_000.0)),
+        ("2026-01-01T00:00:00.0005", 1_767_225_600_000.5),
+    ]
+)
+
+
+def value(field: str, row: dict[str, Any]) -> Any:
+    """What a version has, by the plainest reading of the documentation."""
+    tags, run = row["tags"], row["run"]
+    group, _, name = field.partition(".")
+    if field in ("val_acc", "metrics.f1", "test_acc"):
+        own = {key for key in tags if key.startswith("mindtrace.metric.")}
+        metric = field.removeprefix("metrics.")
+        if own:
+            return number(tags.get(f"mindtrace.metric.{metric}"))
+        return row["metrics"].get(metric) if run else None
+    if group == "params":
+        return row["params"].get(name) if run else None
+    if group == "tags":
+        return tags.get(name)
+    if field == "seed":
+        return number(tags.get("mindtrace.seed"))
+    found = {
+        "version": row["version"],
+        "model_name": row["model"],
+        "test_digest": tags.get("mindtrace.test_digest"),
+        "run_id": f"run{row['version']}" if run else None,
+        "created_at": row["created"],
+    }
+    return found[field]
+
+
+def holds(field: str, sign: str, expected: Any, row: dict[str, Any]) -> bool:
+    if field == "alias":
+        return (expected in row["aliases"]) is (sign == "=")
+    found = value(field, row)
+    if isinstance(expected, float) and isinstance(found, str):
+        found = number(found)
+    if found is None:
+        return sign == "!="
+    return bool(SIGNS[sign](found, expected))
+
+
+def ordered(rows: list[dict[str, Any]], sort: str | None) -> list[dict[str, Any]]:
+    """Equal rows keep their order; those without a value follow at the end."""
+    for key in reversed((sort or "").split(",") if sort else []):
+        field, descending = key.removeprefix("-"), key.startswith("-")
+        mixed = field.startswith(("params.", "tags."))
+        for as_number in (False, True) if mixed else (False,):
+
+            def key_of(row: dict[str, Any], field: str = field, n: bool = as_number) -> Any:
+                found = value(field, row)
+                return number(found) if n else found
+
+            present = [row for row in rows if key_of(row) is not None]
+            missing = [row for row in rows if key_of(row) is None]
+            rows = [*sorted(present, key=key_of, reverse=descending), *missing]
+    return rows
+
+
+def drawn(fields: Any, signs: Any, values: Any) -> Any:
+    """The text of a comparison, and whether a row meets it."""
+    return st.tuples(fields, signs, values).map(
+        lambda parts: (
+            f"{parts[0]} {parts[1]} {parts[2][0]}",
+            lambda row: holds(parts[0], parts[1], parts[2][1], row),
+        )
+    )
+
+
+def negated(a: Any) -> Any:
+    return f"not ({a[0]})", lambda row: not a[1](row)
+
+
+def joined(parts: Any) -> Any:
+    a, word, b = parts
+    if word == "and":
+        return f"({a[0]}) and {b[0]}", lambda row: a[1](row) and b[1](row)
+    return f"{a[0]} or ({b[0]})", lambda row: a[1](row) or b[1](row)
+
+
+COMPARISON = st.one_of(
+    drawn(st.sampled_from(["val_acc", "metrics.f1", "test_acc", "version", "seed"]), SIGN, NUMBERS),
+    drawn(FREE, SIGN, NUMBERS | QUOTED),
+    drawn(st.sampled_from(["model_name", "test_digest", "run_id"]), EQUAL, QUOTED),
+    drawn(st.just("model_name"), EQUAL, NAME),
+    drawn(st.just("alias"), EQUAL, ALIAS),
+    drawn(st.just("created_at"), SIGN, TIMES),
+)
+WHERE = st.recursive(
+    COMPARISON,
+    lambda inner: (
+        inner.map(negated) | st.tuples(inner, st.sampled_from(["and", "or"]), inner).map(joined)
+    ),
+    max_leaves=4,
+)
+SORT = st.lists(
+    st.tuples(
+        st.sampled_from(["", "-"]),
+        st.sampled_from(
+            [
+                *("val_acc", "metrics.f1", "version", "seed", "created_at", "model_name"),
+                *("params.train.lr", "tags.x", "test_digest", "run_id"),
+            ]
+        ),
+    ).map("".join),
+    min_size=1,
+    max_size=3,
+).map(",".join)
+
+
 def fill(reader: Reader, rows: list[dict[str, Any]]) -> None:
     """Replace all versions by these, numbered from 1 whatever their model."""
 
@@ -237,67 +401,31 @@ def fill(reader: Reader, rows: list[dict[str, Any]]) -> None:
             insert("latest_metrics", run_uuid=run, key=metric, value=value, **last)
 
 
-# Of versions 1 to 9 the tag x; 9 has none.
-ODD = ["7", " 7", "7x", "nan", "inf", "-0.0", "é", "", None]
-TAGGED = [{**OTHER, "tags": {} if text is None else {"x": text}} for text in ODD]
-OWN = "mindtrace.metric."
-METRICS = [
-    {**ROW, "tags": tags, "metrics": {"val_acc": 0.1}, "run": run, "aliases": aliases}
-    for tags, run, aliases in (
-        ({f"{OWN}val_acc": "0.5"}, True, {"champion"}),  # the metrics of the best epoch count
-        ({f"{OWN}f1": "0.5"}, True, {"Champion"}),  # it has such, though not this one
-        ({OWN: "0.5"}, True, set()),
-        ({}, True, set()),
-        ({"mindtrace.metric": "0.5"}, True, set()),
-        ({f"{OWN}val_acc": "nan"}, True, set()),
-        ({}, False, set()),
-    )
-]
-DAY = 1_767_225_600_000  # 2026-01-01
-MODELS = [
-    {**OTHER, "model": model, "created": created, "params": {"x": param}, "run": True}
-    for model, created, param in (
-        *(("it's", DAY, "1e-3"), ("ä", DAY, "0.01"), ("a", DAY + 1, "x")),
-        *(("a", DAY, "-1"), ("a", 0, "0.5")),
-    )
-]
-# What is asked of which versions, how sorted, and which are found.
-MEANT = [
-    (TAGGED, "tags.x > 6", None, [5, 2, 1]),
-    (TAGGED, "tags.x > '6'", None, [7, 5, 4, 3, 1]),
-    (TAGGED, "tags.x = 7", None, [2, 1]),
-    (TAGGED, "tags.x = '7'", None, [1]),
-    (TAGGED, "tags.x != 7", None, [9, 8, 7, 6, 5, 4, 3]),
-    (TAGGED, "not tags.x = ''", None, [9, 7, 6, 5, 4, 3, 2, 1]),
-    (TAGGED, "tags.x < 1e400", None, [6, 2, 1]),
-    (TAGGED, "tags.x <= -0", None, [6]),
-    (TAGGED, None, "tags.x", [6, 2, 1, 5, 8, 3, 4, 7, 9]),
-    (TAGGED, None, "-tags.x", [5, 1, 2, 6, 7, 4, 3, 8, 9]),
-    (METRICS, "val_acc > 0", None, [5, 4, 1]),
-    (METRICS, "val_acc != 0.5", None, [7, 6, 5, 4, 3, 2]),
-    (METRICS, "alias = champion", None, [1]),
-    (METRICS, "run_id = run7 or run_id = run1", None, [1]),
-    (METRICS, None, "val_acc", [5, 4, 1, 7, 6, 3, 2]),
-    (METRICS, None, "-val_acc,version", [1, 4, 5, 2, 3, 6, 7]),
-    (MODELS, "created_at < 2026-01-01T00:00:00.0005", None, [4, 1, 2, 5]),
-    (MODELS, "created_at = 1970-01-01 or model_name = ä", None, [2, 5]),
-    (MODELS, 'model_name = "it\'s" and params.x > 0', None, [1]),
-    (MODELS, "params.x < 0.02", "params.x", [4, 1, 2]),
-    (MODELS, None, "model_name,-created_at", [3, 4, 5, 1, 2]),
-]
-
-
-@pytest.mark.parametrize(("rows", "where", "sort", "expected"), MEANT)
-def test_odd_values_mean_what_the_documentation_says(
-    reader: Reader, rows: list[dict[str, Any]], where: str, sort: str | None, expected: list[int]
+@given(ROWS, WHERE, SORT | st.none())
+def test_sql_means_what_the_documentation_says(
+    reader: Reader, rows: list[dict[str, Any]], where: tuple[str, Any], sort: str | None
 ) -> None:
+    text, meets = where
     fill(reader, rows)
-    query = parse_query(where, sort)
-    assert [row.version for row in reader.versions(None, 9, query=query)] == expected
-    assert [row.version for row in reader.versions(None, 2, query=query)] == expected[:2]
-    name = rows[-1]["model"]
-    of_it = [row.version for row in reader.versions(name, 9, query=query)]
-    assert set(of_it) == {at for at in expected if rows[at - 1]["model"] == name}
-    for place, version in enumerate(of_it):
-        page = reader.versions(name, 9, query=query, after=version)
-        assert [row.version for row in page] == of_it[place + 1 :]
+    last = {(row["model"], alias): n for n, row in enumerate(rows, 1) for alias in row["aliases"]}
+    known = [
+        {
+            **row,
+            "version": n,
+            "aliases": {a for (model, a), at in last.items() if (model, at) == (row["model"], n)},
+        }
+        for n, row in enumerate(rows, 1)
+    ]
+    newest = sorted(known, key=lambda row: (-row["created"], row["model"], -row["version"]))
+    query = parse_query(text, sort)
+    of_a = [row for row in reversed(known) if row["model"] == "a"]
+    for name, candidates in ((None, newest), ("a", of_a)):
+        if name is None and len({row["model"] for row in rows}) == 1:
+            candidates = list(reversed(known))
+        met = ordered([row for row in candidates if meets(row)], sort)
+        expected = [row["version"] for row in met]
+        assert [row.version for row in reader.versions(name, 100, query=query)] == expected
+        assert [row.version for row in reader.versions(name, 2, query=query)] == expected[:2]
+    for place, version in enumerate(expected):
+        page = reader.versions("a", 100, query=query, after=version)
+        assert [row.version for row in page] == expected[place + 1 :]

@@ -175,7 +175,7 @@ def comparison_page(
         f'<div class="verdict {comparison.verdict}"><b>{comparison.verdict}</b>{reasons}</div>',
         html.figures(figures),
         "<h2>The difference, and how sure it is</h2>",
-        _soft(_interval(comparison)),
+        _interval(comparison),
         "<h2>By class</h2>",
         html.table(("class", "images", "before", "now", "change"), classes),
         missing,
@@ -212,11 +212,33 @@ def _thumbnails(settings: Settings, located: Located, wanted: set[bytes]) -> dic
 
 
 def _interval(comparison: Comparison) -> str:
-    (low, high), diff = comparison.ci, comparison.score_b - comparison.score_a
+    """The interval on a line with zero and the margin, as SVG."""
+    (low, high), margin = comparison.ci, comparison.margin
+    diff = comparison.score_b - comparison.score_a
+    reach = 1.15 * max(abs(low), abs(high), margin, 1e-4)
+
+    def place(value: float) -> str:
+        return f"{300 + 280 * value / reach:.1f}"
+
+    zero, edge = place(0), place(-margin)
+    words = f"difference {diff:+.4f}, between {low:+.4f} and {high:+.4f}"
+    shows = "the smallest difference that this test set shows is"
     return (
-        f"{comparison.metric}: {_signed(diff)}, between {low:+.4f} and {high:+.4f}; "
-        f"the margin is {comparison.margin:g}, the smallest difference that this test set shows "
-        f"{comparison.minimum_detectable:.4f}"
+        f'<figure><svg viewBox="0 0 600 84" role="img" aria-label="{words}">'
+        '<line x1="20" x2="580" y1="40" y2="40" stroke="var(--line)" stroke-width="2"/>'
+        f'<line x1="{zero}" x2="{zero}" y1="22" y2="58" stroke="var(--soft)"/><line x1="{edge}"'
+        f' x2="{edge}" y1="22" y2="58" stroke="var(--bad)" stroke-dasharray="4 3"/>'
+        f'<line x1="{place(low)}" x2="{place(high)}" y1="40" y2="40"'
+        ' stroke="var(--ink)" stroke-width="6" stroke-linecap="round"/>'
+        f'<circle cx="{place(diff)}" cy="40" r="8" fill="var(--ink)"'
+        ' stroke="var(--ground)" stroke-width="3"/>'
+        f'<text x="{zero}" y="15" text-anchor="middle">0</text>'
+        f'<text x="{edge}" y="77" text-anchor="middle">margin -{margin:g}</text></svg>'
+        + _soft(
+            f"{comparison.metric}: {_signed(diff)}, between {low:+.4f} and {high:+.4f}; "
+            f"{shows} {comparison.minimum_detectable:.4f}"
+        )
+        + "</figure>"
     )
 
 
