@@ -7,6 +7,9 @@ import json
 import os
 import resource
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -244,19 +247,27 @@ def test_builders_wait_for_each_other_and_make_one_entry(make_folder: Any, home:
     assert len(entries(home)) == 1
 
 
-def test_what_a_killed_builder_left_is_swept_away(
-    make_folder: Any, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+_KILLED = """
+import os, signal, sys
+from mindtrace.progress import Progress
+from mindtrace.data import ImageFolder
+
+class Killer(Progress):
+    def stage(self, text):
+        if text.startswith("decoding"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+data = ImageFolder(sys.argv[1], cache_dir=sys.argv[2])
+data.progress = Killer()
+data.setup()
+"""
+
+
+@pytest.mark.proof
+def test_what_a_killed_builder_left_is_swept_away(make_folder: Any, home: Path) -> None:
     folder = make_folder("a", "b")
-
-    def killed(*_: Any, **__: Any) -> None:
-        shutil.copytree(home, home.with_name("at the kill"))
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("mindtrace.data.decode.decode_files", killed)
-        ready(folder, home)
-    home = home.with_name("at the kill")
+    done = subprocess.run([sys.executable, "-c", _KILLED, str(folder), str(home)], check=False)
+    assert done.returncode == -signal.SIGKILL
     assert (home / ".new").is_dir() and entries(home) == []
     assert same(ready(folder, home), ready(folder, None))
     assert len(entries(home)) == 1 and not (home / ".new").exists()

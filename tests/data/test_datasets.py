@@ -6,10 +6,10 @@ import gzip
 import json
 import os
 import pickle
-import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 
@@ -409,25 +409,39 @@ def test_a_folder_that_cannot_be_written_is_named(tiny: Any, mirror: Any, tmp_pa
     assert mirror.asked == []
 
 
+_CHILD = """
+import sys, torchvision
+from mindtrace.data import MNIST
+torchvision.datasets.MNIST.resources = eval(sys.argv[3])
+MNIST(data_dir=sys.argv[1], mirror=sys.argv[2], num_train=None, num_val=20).setup()
+"""
+
+
+@pytest.mark.proof
 def test_a_killed_download_leaves_nothing_that_looks_whole(
     tiny: Any, mirror: Any, tmp_path: Path
 ) -> None:
-    """What lies there in the middle of one is put elsewhere; two that begin there wait."""
     mirror.files = tiny.gzipped()
+    asked, released = threading.Event(), threading.Event()
 
-    def killed(request: Any, body: bytes) -> None:
-        shutil.copytree(tmp_path / "a", tmp_path / "b")
-        request.send_error(404)
+    def stuck(request: Any, body: bytes) -> None:
+        asked.set()
+        released.wait(30)
 
-    mirror.answers = [killed]
-    with pytest.raises(DownloadError):
-        MNIST(data_dir=tmp_path / "a", mirror=mirror.url).prepare_data()
-    assert left_in(tmp_path / "b") == [".lock", ".mnist.new"]
-    del mirror.asked[:]
-    several = [MNIST(data_dir=tmp_path / "b", mirror=mirror.url, **SMALL) for _ in range(2)]
-    with ThreadPoolExecutor() as pool:
-        assert list(pool.map(lambda data: len(data.train), several)) == [100, 100]
-    assert left_in(tmp_path / "b") == [".lock", "MNIST"] and len(mirror.asked) == 4
+    mirror.answers = [stuck]
+    resources = repr(torchvision.datasets.MNIST.resources)
+    command = [sys.executable, "-c", _CHILD, str(tmp_path), mirror.url, resources]
+    first = subprocess.Popen(command)
+    try:
+        assert asked.wait(60)
+        first.kill()
+        first.wait()
+    finally:
+        released.set()
+    assert left_in(tmp_path) == [".lock", ".mnist.new"]
+    several = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait(120) for process in several] == [0, 0]
+    assert left_in(tmp_path) == [".lock", "MNIST"]
 
 
 # -- MNIST
