@@ -6,8 +6,8 @@ import statistics
 import sys
 from pathlib import Path
 
-LIMIT_LINES = 22_223
-LIMIT_FILES = 124
+LIMIT_LINES = 21_780
+LIMIT_FILES = 123
 
 SOURCE = Path(__file__).parents[1] / "src" / "mindtrace"
 REST = "rest"  # the files that stand in no package

@@ -137,6 +137,11 @@ class Reader:
         rows = self._select(Sql("v.*"), name, limit, query or Query(), after)
         return [self._complete(row) for row in rows]
 
+    def count(self, name: str | None, query: Query) -> int:
+        """How many versions `versions` has without a limit."""
+        rows = self._select(Sql("count(*)"), name, ALL, query, None)
+        return int(rows[0][0]) if rows else 0
+
     def columns(
         self, fields: Sequence[Field], name: str | None, limit: int, query: Query
     ) -> list[list[str | float | None]]:

@@ -138,7 +138,8 @@ def list_columns(
 
 def count_versions(settings: Settings, name: str | None = None, where: str | None = None) -> int:
     """How many versions `list_versions` has without a limit."""
-    return len(_queried(settings, lambda reader, q: reader.columns([], name, ALL, q), name, where))
+    counted = _queried(settings, lambda reader, q: range(reader.count(name, q)), name, where)
+    return len(counted)
 
 
 def write_report(settings: Settings, ref: str, folder: str | None) -> str:
