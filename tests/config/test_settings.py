@@ -173,7 +173,7 @@ def test_rows_show_everything_in_force_as_text() -> None:
     assert len(values) == len(rows)
     assert values["compute", "threads"] == "auto"
     shown = [values["serve", key] for key in ("max_body", "allowed_hosts", "body_timeout")]
-    assert shown == ["2048", "a, b", "30"]
+    assert shown == ["2 KiB", "a, b", "30"]
 
 
 def test_passwords_are_neither_shown_nor_sent_along() -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
+from pydantic.types import ByteSize
 
 from mindtrace.config.urls import parse_authority
 from mindtrace.errors import meant
@@ -88,6 +89,7 @@ def _type(declared: FieldInfo) -> Any:
     return next(part for part in get_args(annotation) if part is not types.NoneType)
 
 
+_UNITS = ((20, " MiB"), (10, " KiB"), (0, ""))  # powers of two
 _LIMITS = {"ge": "{} or more", "gt": "above {}", "le": "{} or less", "lt": "below {}"}
 
 
@@ -116,6 +118,9 @@ def ini_text(declared: FieldInfo, value: Any) -> str:
         return own.none[0]
     if own.kind is not None:
         return own.kind.render(value)
+    if declared.annotation is ByteSize:
+        power, unit = next(one for one in _UNITS if value % 2 ** one[0] == 0)
+        return f"{value >> power}{unit}"
     if isinstance(value, float):
         return str(value).removesuffix(".0")
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -203,9 +203,9 @@ class ServeSettings(schema.Section):
         "host names, besides the loopback ones, under which the server may be called",
         kind=schema.HOSTS,
     )
-    max_body: ByteSize = size(16 * 2**20, "largest body of a request, in bytes")
-    max_retrain_body: ByteSize = size(256 * 2**10, "largest body of POST /retrain, in bytes")
-    max_header: ByteSize = size(16 * 2**10, "largest header of a request, in bytes")
+    max_body: ByteSize = size(16 * 2**20, "largest body of a request")
+    max_retrain_body: ByteSize = size(256 * 2**10, "largest body of POST /retrain")
+    max_header: ByteSize = size(16 * 2**10, "largest header of a request")
     formats: tuple[str, ...] = key(SERVED, "image files that are read", kind=FORMAT_NAMES)
     max_pixels: int = key(25_000_000, "largest image, in pixels", ge=1)
     max_connections: int = key(1024, "most connections at once", ge=1)
