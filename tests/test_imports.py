@@ -68,6 +68,13 @@ def test_the_package_itself_is_names_only(root: Path) -> None:
     found = loaded(f"import mindtrace; assert {own} == ['mindtrace.version'], {own}", root)
 
     assert not found & (HEAVY | SERVING)
+    config = (
+        "from mindtrace import Config; Config(); assert 'pydantic' not in sys.modules;"
+        "from mindtrace.config.settings import load_settings; load_settings();"
+        "assert 'urllib.request' not in sys.modules"
+    )
+    own = {"configparser", "logging", "subprocess"}
+    assert not loaded(config, root) & (HEAVY | SERVING | own)
 
 
 @pytest.mark.parametrize(

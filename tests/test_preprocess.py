@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from tests.endurance.images import SIGNATURE, chunk, header
@@ -144,6 +145,7 @@ def test_a_truncated_image_is_damaged_and_not_half_an_image(format: str) -> None
         (b"", "empty"),
         (b"a letter to grandmother", "a letter"),
         (encoded(PICTURE, "GIF"), "GIF8"),
+        (encoded(PICTURE, "BMP"), "BM"),
         (encoded(PICTURE, "TIFF"), "not an image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
     ],
@@ -176,6 +178,20 @@ def test_a_bomb_is_refused_before_it_is_unpacked(
     for within in ((24, 20), (65_535, 1)):
         image = encoded(Image.new("L", within))
         assert open_pixels(image, "L", max_pixels=within[0] * within[1]).size == within
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+@given(st.sampled_from(["PNG", "JPEG", "WEBP"]), st.data())
+def test_damage_is_an_image_error_or_an_image(format: str, draw: st.DataObject) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = 6, 72.5
+    data = bytearray(encoded(PICTURE, format, exif=exif))
+    for _ in range(draw.draw(st.integers(1, 4))):
+        data[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))
+    try:
+        assert decode(bytes(data), GREY).shape == (28, 28)
+    except ImageError as error:
+        assert "\n" not in error.message
 
 
 def test_damaged_metadata_leaves_stderr_clean() -> None:

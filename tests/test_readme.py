@@ -165,6 +165,13 @@ def test_what_the_readme_shows_is_what_comes_out(shell: Shell) -> None:
         )
 
 
+def test_the_pattern_takes_only_what_fits() -> None:
+    pattern = as_pattern('version ...  ok\n...\n"label":0,"confidence":0.98')
+    assert pattern.fullmatch('version 3 ok\nmore\n"label":0,"confidence":0.7\n')
+    assert not pattern.fullmatch('version 3 not\nmore\n"label":0,"confidence":0.98\n')
+    assert not pattern.fullmatch('version 3 ok\nmore\n"label":1,"confidence":0.98\n')
+
+
 def test_every_file_that_the_documents_link_to_exists() -> None:
     for document in ("README.md", "DESIGN.md", "CONTRIBUTING.md"):
         text = (PROJECT / document).read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
+from mindtrace.config.schema import allowed
 from mindtrace.config.sections import KEYS, SECTIONS
 from mindtrace.config.settings import load_settings
 from mindtrace.errors import ConfigError, Fault
@@ -156,6 +157,57 @@ def test_a_value_that_cannot_be_is_told_with_what_can(
     (fault,) = faults(f"[{section}]\n{key} = {text}")
     assert (fault.line, fault.section, fault.key) == (2, section, key)
     assert words in fault.message
+
+
+LIMITS = [  # what is refused, and what is taken
+    ("data.num_workers", "-1 1025", "0 1024"),
+    ("data.test_fraction", "0 1", "0.99"),
+    ("data.split_seed", "-1", "0"),
+    ("data.group", "* [a", "a*"),
+    ("data.image_size", "0 1025", "1 1024"),
+    ("data.resize", "squash", "stretch"),
+    ("data.augment", "heavy", "strong"),
+    ("model.name", "ResNet-18 local-dir:/tmp/x shufflenet_v2_x1_0", "resnet18 resnet18.a1_in1k"),
+    ("model.hidden", "0 65537", "1 65536"),
+    ("model.dropout", "-0.1 1", "0 0.99"),
+    ("train.monitor", "acc", "val_loss"),
+    ("train.balance", "yes", "loss"),
+    ("train.label_smoothing", "-0.1 1", "0 0.99"),
+    ("train.mixup", "-0.1 11", "0 10"),
+    ("train.weight_decay", "-0.1 11", "0 10"),
+    ("train.average", "swa", "ema"),
+    ("train.patience", "0", "1"),
+    ("train.seed", "-1 4294967296", "0 4294967295"),
+    ("train.max_minutes", "-1 0", "0.1"),
+    ("registry.model_name", f"a/b a,b .a {'x' * 65}", f"0._-A {'x' * 64}"),
+    ("registry.metric", "f1", "f1_macro"),
+    ("registry.margin", "-0.1 1.1", "0 1"),
+    ("registry.class_margin", "-0.1 1.1", "0 1"),
+    ("registry.tracking_uri", "file:///mlruns", "sqlite:///a.db mysql+pymysql://h/d http://h"),
+    ("serve.port", "-1 65536", "0 65535"),
+    ("serve.workers", "0 257", "1 256"),
+    ("serve.header_timeout", "0", "0.1"),
+    ("serve.token_file", "~nobody-of-that-name/x", "x"),
+    ("jobs.promote", "yes", "gate"),
+    ("compute.precision", "16", "32"),
+    ("compute.threads", "0 1025", "1 1024"),
+]
+
+
+@pytest.mark.parametrize(("name", "refused", "taken"), LIMITS)
+def test_the_limits_of_a_value(name: str, refused: str, taken: str) -> None:
+    for text in refused.split():
+        (line,) = lines(sets=[f"{name}={text}"])
+        assert f"[{name.replace('.', '] ')} = " in line
+    for text in taken.split():
+        assert not faults(sets=[f"{name}={text}"]), text
+
+
+def test_every_kind_of_key_has_been_refused() -> None:
+    tried = {(section, key) for section, key, *_ in VALUES}
+    tried |= {(section, key) for section, _, key in (name.partition(".") for name, *_ in LIMITS)}
+    kinds = {allowed(KEYS[place]) for place in tried}
+    assert kinds == {allowed(declared) for declared in KEYS.values()}
 
 
 @pytest.mark.parametrize(

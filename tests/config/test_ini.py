@@ -46,11 +46,12 @@ def test_the_dialect(text: str, values: dict[str, str]) -> None:
         ("[a]\n= v", 2, "= v: not a line of an INI"),
         ("[a\nk = v", 1, "[a: a section is written [name]"),
         ("[]", 1, "[]: a section is written [name]"),
+        ("[a] b", 1, "[a] b: a section is written [name]"),
         ("[a]\nk = 1\nk = 2", 3, "[a] k: given twice, first in line 2; keep one"),
         # a pattern for the whole line would take quadratic time
         (f"[a]\nx{' ' * 1_000_000}y", 2, "not a line of an INI"),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_a_broken_line_is_one_fault_with_its_line(text: str, line: int, words: str) -> None:
     (fault,) = read(text).faults
@@ -116,3 +117,6 @@ def test_a_file_that_is_no_text(tmp_path: Path, content: bytes | None, words: st
     file.mkdir() if content is None else file.write_bytes(content)
     (fault,) = read_ini_file(Path("a.ini"), tmp_path).faults
     assert str(fault).startswith(words)
+    (tmp_path / "file").touch()
+    (fault,) = read_ini_file(Path("file/a.ini"), tmp_path).faults
+    assert str(fault) == "file/a.ini: cannot be read: Not a directory"

@@ -28,7 +28,10 @@ def chosen(settings: Settings) -> tuple[object, ...]:
         ([*FOLDER], (LITE, "auto", True, "none")),
         ([*FOLDER, "model.name=resnet18"], ("resnet18", "auto", True, "none")),
         ([*FOLDER, "model.freeze=false"], (LITE, "auto", False, "none")),
+        ([*FOLDER, "model.name=resnet18", "model.freeze=no"], ("resnet18", "auto", False, "none")),
         ([*FOLDER, "data.augment=light"], (LITE, "auto", False, "light")),
+        ([*FOLDER, "data.augment=none"], (LITE, "auto", True, "none")),
+        ([*FOLDER, "model.weights=default"], (LITE, "default", True, "none")),
         ([*FOLDER, "model.weights=none"], ("cnn", "none", False, "none")),
         (
             [*FOLDER, "model.weights=none", "model.name=resnet18"],
@@ -91,6 +94,7 @@ def test_the_whole_text_is_read_back_to_the_same_values() -> None:
         ({}, (LITE, "auto", True, "none")),
         ({"data": {"augment": "light"}}, (LITE, "auto", False, "light")),
         ({"model": {"weights": "none"}}, ("cnn", "none", False, "none")),
+        ({"model": {"freeze": False}}, (LITE, "auto", False, "none")),
     ],
 )
 def test_a_request_lies_over_the_recipe_of_a_server(

@@ -35,13 +35,22 @@ def test_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path("/home/me/.cache/mindtrace")
     assert values(settings.dirs) == (root, root / "data", root / "checkpoints")
     assert settings.registry.tracking_uri == f"sqlite:///{root}/mlflow.db"
-    data, train, serve = settings.data, settings.train, settings.serve
-    assert (data.source, data.batch_size, data.test_fraction) == ("mnist", 64, 0.2)
-    assert (data.max_pixels, serve.max_pixels) == (100_000_000, 25_000_000)
-    assert (train.max_epochs, train.lr, train.monitor) == (10, 1e-3, "val_acc")
-    assert (serve.host, serve.port, serve.max_body) == ("127.0.0.1", 8000, 16 * 2**20)
-    assert (serve.max_connections, serve.queue, serve.drain_timeout) == (1024, 64, 30.0)
+    served = ("png", "jpeg", "webp")
+    assert values(settings.data) == (
+        *("mnist", None, None, 64, 0, None, 0.2, 0, None, None),
+        *((*served, "avif", "tiff", "bmp", "gif", "heic"), 100_000_000, "auto", "none"),
+    )
+    assert values(settings.model) == ("mlp", 100, 0.2, "auto", False)
+    assert values(settings.train) == (
+        *(10, 1e-3, "constant", "val_acc", "none", 0.0, 0.0, 0.01, "none", None, 0, None),
+    )
+    assert values(settings.registry)[:4] == (None, "accuracy", 0.01, 0.05)
+    assert values(settings.serve) == (
+        *("127.0.0.1", 8000, 1, None, (), 16 * 2**20, 256 * 2**10, 16 * 2**10),
+        *(served, 25_000_000, 1024, 64, 10.0, 30.0, 10.0, 30.0, False),
+    )
     assert values(settings.jobs) == (None, "never", 8)
+    assert values(settings.compute) == ("auto", "auto", None, False)
 
 
 def test_texts_become_values() -> None:
@@ -83,6 +92,7 @@ def test_mlflows_own_variable_comes_before_the_default_only() -> None:
     assert origin(settings, "registry", "tracking_uri") == "environment MLFLOW_TRACKING_URI"
     ours = load("[registry]\ntracking_uri = https://ours", environ)
     assert ours.registry.tracking_uri == "https://ours"
+    assert load(environ={"MLFLOW_TRACKING_URI": ""}) == load()
 
 
 def test_layers_are_merged_before_substitution() -> None:
@@ -231,6 +241,7 @@ def test_the_environment_in_any_case(name: str) -> None:
     settings = load(environ={name: "1", "dir_paths__root": "/r", **others})
     assert (settings.train.lr, settings.dirs.root) == (1, Path("/r"))
     assert origin(settings, "train", "lr") == f"environment {name}"
+    assert load(environ={"TRAIN__LR": "1", "train__lr": "1"}).train.lr == 1
     with pytest.raises(ConfigError, match="also given by environment TRAIN__LR"):
         load(environ={"TRAIN__LR": "1", "train__lr": "2"})
 
@@ -265,3 +276,5 @@ def test_a_replaced_value_obeys_the_schema_and_says_so() -> None:
         settings.replace(**{"compute.thread": 1})
     with pytest.raises(ValueError, match="frozen"):
         settings.train.lr = 1  # type: ignore[misc]
+    with pytest.raises(AttributeError, match="cannot assign"):
+        settings.train = changed.train  # type: ignore[misc]

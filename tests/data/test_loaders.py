@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
+from torch.nn.functional import cross_entropy
 
 import mindtrace.data
 from mindtrace.bundle.predictions import pairs_digest
@@ -180,3 +183,47 @@ def test_the_package_loads_nothing_until_it_is_used() -> None:
         assert getattr(mindtrace.data, name).__name__ == name
     with pytest.raises(AttributeError, match="attribute CIFAR"):
         mindtrace.data.CIFAR  # noqa: B018
+
+
+class Mine(pl.LightningModule):
+    """A module of the user's own; it keeps the labels that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Linear(64, 10)
+        self.seen: list[int] = []
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        batches = batch if isinstance(batch[0], tuple) else [batch]
+        self.seen += labels(batches)
+        return torch.stack([cross_entropy(self.net(x.flatten(1)), y) for x, y in batches]).mean()
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        """Lightning asks for validation batches because of it."""
+
+    def test_step(self, batch: Any, index: int) -> None:
+        self.seen += labels([batch])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.01)
+
+
+# Lightning 2.6 asks torch for a class that torch 2.14 has deprecated.
+@pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec:FutureWarning")
+@pytest.mark.parametrize(("chunk", "module"), [(1, True), (8, True), (1, False)])
+def test_lightnings_trainer_feeds_a_module_of_ones_own(
+    data: Digits, chunk: int, module: bool
+) -> None:
+    data.chunk, model = chunk, Mine()
+    quiet = dict.fromkeys(("enable_progress_bar", "enable_model_summary", "logger"), False)
+    trainer = pl.Trainer(max_epochs=3, accelerator="cpu", enable_checkpointing=False, **quiet)
+    loaders = (data.train_dataloader(), data.val_dataloader())
+    trainer.fit(model, *((data,) if module else loaders))
+    assert trainer.global_step == 3 * len(data.train_dataloader())
+    trainer.test(model, data, verbose=False)
+    train, orders = data.split("train").labels, list[list[int]]()
+    for epoch in range(3):
+        data.order.set_epoch(epoch)
+        orders.append(train[data.order.indices(len(train))].tolist())
+    assert model.seen == [*chain(*orders), *data.split("test").labels.tolist()]
+    assert orders[0] != orders[1] != orders[2]

@@ -11,6 +11,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from hypothesis import given, settings, strategies as st
 from tests.data.conftest import png, write_images
 
 from mindtrace.config.settings import load_settings
@@ -232,19 +233,36 @@ def test_a_group_across_splits_that_the_user_made_is_a_leak(
     assert check(ImageTable(write(tmp_path / "d.csv", drawn), group=group))[0].group_leakage == ()
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_no_image_changes_its_split_while_its_group_stays(tmp_path: Path, seed: int) -> None:
-    """Though images of it come and go."""
-    rows = pets(600, group=lambda n: f"g{n * 7 % 90}")
-    write(tmp_path / "t.csv", rows)
-    states = []
-    for part in (slice(0, 400), slice(150, 600)):
-        table = write(tmp_path / "t.csv", rows[part], images=False)
-        data = ImageTable(table, split_seed=seed)
-        assert data.notes == (), "no group had to be moved"
-        stages = placed(data)
-        states.append({(row["group"], stages[row["path"]]) for row in rows[part]})
-    assert len(states[0]) == 90 and states[0] == states[1]
+@st.composite
+def grouped(draw: st.DrawFn) -> list[list[tuple[int, int]]]:
+    """Two states of one data set: numbers of images, and the groups, which stay."""
+    moves = draw(st.lists(st.integers(0, 3), min_size=80, max_size=80))
+    return [
+        [(n, (n + moves[n]) % 31) for n in sorted(draw(st.sets(st.integers(0, 79), min_size=50)))]
+        for _ in range(2)
+    ]
+
+
+@given(grouped(), st.integers(0, 1000))
+@settings(max_examples=15)
+def test_no_image_changes_its_split_while_its_group_stays(
+    tmp_path_factory: pytest.TempPathFactory, states: list[list[tuple[int, int]]], seed: int
+) -> None:
+    """Though images of it come and go; but for groups that gave a split a class it lacked."""
+    home, found = tmp_path_factory.mktemp("grouped"), []
+    for state in states:
+        rows = [{"path": f"{n}.png", "label": "ab"[n % 2], "group": f"g{own}"} for n, own in state]
+        write_images(home, [(f"{number}.png", number) for number, _ in state])
+        data = ImageTable(write(home / "t.csv", rows, images=False), split_seed=seed)
+        groups, stages = {row["path"]: row["group"] for row in rows}, placed(data)
+        split = {groups[path]: stage for path, stage in stages.items()}
+        assert all(split[groups[path]] == stage for path, stage in stages.items())
+        (note,) = [note for note in data.notes if note.startswith("moved")] or [""]
+        for path in re.findall(r"\d+\.png", note):
+            split.pop(groups[path], None)
+        found.append(split)
+    before, after = found
+    assert all(before[group] == after[group] for group in before.keys() & after.keys())
 
 
 def test_a_pattern_must_be_one() -> None:

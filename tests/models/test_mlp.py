@@ -58,6 +58,7 @@ def test_a_batch_gives_logits_and_classes(model: MLP) -> None:
     expected = model.predict(x)
     assert (expected.shape, expected.dtype) == ((64,), torch.int64)
     assert torch.equal(expected, logits.argmax(1))
+    assert torch.equal(model.predict(x.flatten(1)), expected)
     assert not model.training
     model.train()
     assert all(torch.equal(model.predict(x), expected) for _ in range(3)), "drops nothing"
@@ -90,6 +91,7 @@ def test_a_checkpoint_keeps_the_arguments(made: MLP | CNN, tmp_path: Path) -> No
     assert dict(again.hparams) == dict(made.hparams)
     assert (again.lr, again.schedule) == (made.lr, made.schedule)
     assert again.model_config == made.model_config
+    assert made.model_config.architecture == type(made).__name__.lower()
     assert again.model_config.arguments["dropout"] == made.hparams["dropout"]
     assert (again.model_config.spec.height, len(again.model_config.class_names)) == (8, 10)
     same = zip(again.state_dict().values(), made.state_dict().values(), strict=True)

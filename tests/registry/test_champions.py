@@ -71,6 +71,20 @@ def test_what_no_entry_can_be_does_not_count_and_stops_nobody() -> None:
     assert log_of([]).champion() is None
 
 
+@pytest.mark.parametrize("changed", [None, "run_id", "bundle_digest", "created_at"])
+def test_an_entry_is_about_one_version(changed: str | None) -> None:
+    """Not about another of its number, after its model was deleted; older ones say less."""
+    ties = {"run_id": "r", "bundle_digest": "d", "created_at": "t"}
+    now = ties | {str(changed): "x"}
+    digest = {f"{PREFIX}bundle_digest": now["bundle_digest"]}
+    row = ModelVersion("digits", 1, (), now["run_id"], now["created_at"], digest, {}, None)
+    (entry,) = log_of([tags(0, **ties)]).entries()
+    assert entry.is_about(row) is (changed is None)
+    assert not entry.is_about(None)
+    (older,) = log_of([tags(0)]).entries()
+    assert older.is_about(row)
+
+
 class Log:
     """The log of `digits`, read anew for each step."""
 

@@ -219,7 +219,10 @@ def test_versions_and_runs_are_found_by_job_and_by_training(
     assert find_identical(store, name, "other", "d") is None
 
     jobs = (name, name, other)
-    runs = [start_run(store, name, None, {"mindtrace.job_id": job_id}) for job_id in jobs]
+    runs = [
+        start_run(store, f"{name}-{place}", None, {"mindtrace.job_id": job_id})
+        for place, job_id in enumerate(jobs)
+    ]
     runs[1].end("FINISHED")
     close_runs(store, mine, "KILLED")
     statuses = [store.client.get_run(run.run_id).info.status for run in runs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import random
 import re
@@ -143,6 +144,7 @@ def test_each_fault_is_named_and_damage_is_refused(
 LOST: dict[str, Callable[[Path], object]] = {
     "its artifacts": lambda folder: shutil.rmtree(folder.parent),
     "all artifacts": lambda folder: shutil.rmtree(folder.parents[2]),
+    "one file cut": lambda folder: os.truncate(folder / "model.onnx", 9),
     "one file": lambda folder: (folder / "manifest.json").unlink(),
     "its run": lambda folder: _purge_run(folder),
 }

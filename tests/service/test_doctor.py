@@ -32,6 +32,11 @@ def _wrong(settings: Settings) -> dict[str, Check]:
 def test_a_root_or_a_store_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "cannot be written" in _wrong(_settings(tmp_path / "file" / "root"))["root"].found
+    new = tmp_path / "not" / "made" / "yet"
+    checks = _checks(_settings(new))
+    assert not _wrong(_settings(new)) and "empty" in checks["store"].found
+    assert checks["configuration"].found == "--set DIR_PATHS.ROOT"
+    assert checks["root"].found.endswith("not made yet") and not new.parent.exists()
     (tmp_path / "mlflow.db").write_bytes(b"no database" * 100)
     assert set(_wrong(_settings(tmp_path))) == {"store"}
 

@@ -14,7 +14,7 @@ import pytest
 from tests.application.conftest import Serve, png
 from tests.service.conftest import no_stdin
 
-from mindtrace.config.settings import Settings
+from mindtrace.config.settings import Settings, load_settings
 from mindtrace.errors import ConflictError, ImageError, MindtraceError, UsageError
 from mindtrace.preprocess import encode_png
 from mindtrace.service import remote
@@ -106,6 +106,23 @@ def test_large_images(url: str, files: list[str], tmp_path: Path) -> None:
     found = _ask(url, [files[0], str(large), files[1], str(too_large), files[2]])
     assert ["label" in one for one in found] == [True, True, True, False, True]
     assert "longer than" in found[3]["error"]["message"]
+
+
+def test_one_image_from_standard_input(url: str) -> None:
+    (one,) = predict_remote(Link(url), ["-"], stdin=lambda: png(255))
+    assert (one["path"], one["class_name"]) == ("-", "bright")
+
+
+def test_a_token_is_sent(tmp_path: Path, bundle: Path, serve: Serve, files: list[str]) -> None:
+    (tmp_path / "token").write_text("s3cret\n")
+    sets = [f"DIR_PATHS.ROOT={tmp_path}", f"serve.token_file={tmp_path / 'token'}"]
+    with serve(load_settings(sets=sets, environ={}), str(bundle)) as client:
+        there = str(client.base_url)
+        (found,) = predict_remote(Link(there, b"s3cret"), files[:1], stdin=no_stdin)
+        assert "label" in found
+        with pytest.raises(UsageError, match="the token is wrong") as caught:
+            list(predict_remote(Link(there, b"other"), files[:1], stdin=no_stdin))
+        assert str(caught.value.hint).startswith("--token-file FILE")
 
 
 @pytest.fixture

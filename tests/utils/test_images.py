@@ -88,6 +88,7 @@ def test_a_constant_image_divides_by_nothing(
 def test_a_mode_is_taken_if_the_channels_fit() -> None:
     assert tensor_to_pil(torch.rand(3, 2, 2), mode="YCbCr").mode == "YCbCr"
     assert tensor_to_pil(torch.rand(4, 2, 2, requires_grad=True)).mode == "RGBA"
+    assert tensor_to_pil(torch.tensor([[True, False]])).tobytes() == b"\xff\x00"
     with pytest.raises(ValueError, match=r"3 channels make RGB or .*, not L"):
         tensor_to_pil(torch.rand(3, 2, 2), mode="L")
 
