@@ -171,6 +171,8 @@ def test_settings(root: Path, source: str, kind: type, own: dict[str, Any]) -> N
     if source != "digits":
         home = data.cache_dir.parent if hasattr(data, "cache_dir") else data.data_dir
         assert home == root / "data"
+    if isinstance(data, MNIST):
+        assert kind().data_dir == root / "data", "also without settings"
 
 
 def test_the_package_loads_nothing_until_it_is_used() -> None:

@@ -143,6 +143,23 @@ def test_the_answers_are_the_right_ones(filled: Store, reader: Reader) -> None:
     assert all(not row.name.endswith("~history") for row in reader.versions(None, 100))
 
 
+def test_client_and_tables_fetch_the_same_files(
+    filled: Store, reader: Reader, tmp_path: Path
+) -> None:
+    client, found = ClientReader(filled), []
+    for name, one in (("client", client), ("tables", reader)):
+        row = one.version("digits", 1)
+        assert row is not None and row.location is not None
+        one.fetch(row.location, tmp_path / name)
+        files = {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        files.pop("registered_model_meta", None)
+        found.append(files)
+    assert found[0] == found[1] and "manifest.json" in found[0]
+    with pytest.raises(StoreError) as caught:
+        client.fetch("runs:/none/bundle", tmp_path / "nothing")
+    assert caught.value.hint
+
+
 def test_reading_writes_nothing_and_goes_on_while_somebody_writes(
     filled: Store, reader: Reader
 ) -> None:
