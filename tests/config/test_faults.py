@@ -163,7 +163,7 @@ LIMITS = [  # what is refused, and what is taken
     ("data.num_workers", "-1 1025", "0 1024"),
     ("data.test_fraction", "0 1", "0.99"),
     ("data.split_seed", "-1", "0"),
-    ("data.group", "* [a", "a*"),
+    ("data.group", "* [a a{99999999999999}", "a*"),
     ("data.image_size", "0 1025", "1 1024"),
     ("data.resize", "squash", "stretch"),
     ("data.augment", "heavy", "strong"),

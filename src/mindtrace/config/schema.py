@@ -190,7 +190,7 @@ def _hosts(text: str) -> tuple[str, ...] | None:
 def _regex(text: str) -> str | None:
     try:
         re.compile(text)
-    except re.error:
+    except (re.error, OverflowError, RecursionError):
         return None
     return text
 
