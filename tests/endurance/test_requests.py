@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from tests.endurance import loads
 from tests.endurance.attacks import OK, REFUSED, Attack, Words, attacks
 from tests.endurance.models import GREY, pngs
-from tests.endurance.servers import Peak, Server
+from tests.endurance.servers import MB, Peak, Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.proof]
 
@@ -136,3 +139,30 @@ def test_bytes_that_are_no_request(unharmed: Server, soak: int, soon: float) -> 
     assert max(slowest)[0] <= soon
     assert harmed <= soon
     assert peak.growth <= 512
+
+
+LONG = b"x" * (11 * MB)
+REFUSALS = [  # reasons that arise in different layers
+    ("image/png", LONG, 422),
+    ("application/json", b'{"image": "%s"}' % base64.b64encode(LONG), 422),
+    ("application/json", b'{"another": "%s"}' % LONG, 422),
+    ("application/json", b'{"image": "!%s"}' % LONG, 400),
+    ("image/png", LONG * 2, 413),
+]
+
+
+@pytest.mark.parametrize(("kind", "body", "status"), REFUSALS, ids=range(5))
+def test_a_refused_body_is_freed_at_once(
+    unharmed: Server, kind: str, body: bytes, status: int
+) -> None:
+    """Not at the next garbage collection, which small objects bring about."""
+
+    def pieces() -> Iterator[bytes]:
+        for start in range(0, len(body), MB):
+            yield body[start : start + MB]
+
+    with httpx.Client(trust_env=False, timeout=PATIENCE) as client, Peak(unharmed) as peak:
+        for _ in range(25):
+            url, headers = f"{unharmed.url}/inference", {"content-type": kind}
+            assert client.post(url, content=pieces(), headers=headers).status_code == status
+    assert peak.growth <= 128

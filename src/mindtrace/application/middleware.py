@@ -101,12 +101,13 @@ class RequestMiddleware:
         try:
             self.rules.check(scope)
             await self.app(routed, receive, reply.send)
-        except ClientDisconnect:
-            return
+        except ClientDisconnect as error:
+            _free_frames(error)
         except Exception as error:
             if reply.status:
                 raise
             problem = from_error(error)
+            _free_frames(error)
             if scope["path"].startswith("/v2"):
                 problem.members["error"] = problem.detail  # the one that its clients read
             await send_problem(problem, reply.request_id, reply.send)
@@ -114,6 +115,12 @@ class RequestMiddleware:
             route = getattr(routed.get("route"), "path", None)
             path = scope["path"] if scope["path"] in self.paths else OTHER
             reply.count(scope, route or path, self.metrics, self.access_log)
+
+
+def _free_frames(error: BaseException | None) -> None:
+    """Free what the frames of an error hold; cycles keep a body until a garbage collection."""
+    while error is not None:
+        error.__traceback__, error = None, error.__context__
 
 
 class Reply:
