@@ -68,6 +68,20 @@ def test_a_sealed_folder_gives_back_its_bytes(folder: Path, lasting: Path) -> No
     assert digest == manifest.seal(folder) == manifest.seal(lasting), "of the content alone"
 
 
+def test_one_file_is_checked_without_the_others(folder: Path) -> None:
+    digest = manifest.seal(folder)
+    (folder / "b.bin").unlink()
+    assert manifest.check_one(folder, "a.txt", digest) == b"alpha"
+    (folder / "a.txt").write_bytes(b"alphA")
+    for name, expected, reason in (
+        ("a.txt", digest, "a.txt has digest"),
+        ("c.txt", digest, "c.txt is not in the manifest"),
+        ("b.bin", "0" * 64, "the registry says"),
+    ):
+        with pytest.raises(BundleError, match=reason):
+            manifest.check_one(folder, name, expected)
+
+
 def test_a_file_that_is_needed_is_named(folder: Path) -> None:
     with pytest.raises(BundleError, match=r"c\.txt is not in the manifest"):
         manifest.check(folder, needed=["a.txt", "c.txt"])

@@ -101,8 +101,8 @@ def reproduce(
         with interrupts.deferred():
             stop = StopOnRequest(interrupts.wanted)
             result = fit(made, data, callbacks=[stop], progress=progress)
-    files = manifest.check(located.folder, located.digest, [bundle.WEIGHTS_FILE])
-    expected = bundle.weights_digest(load(files[bundle.WEIGHTS_FILE]))
+    content = manifest.check_one(located.folder, bundle.WEIGHTS_FILE, located.digest)
+    expected = bundle.weights_digest(load(content))
     found = bundle.weights_digest(result.model.weights())
     largest, changed = _distance(registered, result, data)
     verdict = DIVERGED

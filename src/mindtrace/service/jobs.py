@@ -105,7 +105,7 @@ def _based(settings: Settings, base: str) -> tuple[Settings, str]:
     located = locate(settings, base)
     assert located.row is not None, "only a folder has none"
     name = located.row.name
-    config = manifest.check(located.folder, located.digest, ["config.ini"])["config.ini"]
+    config = manifest.check_one(located.folder, "config.ini", located.digest)
     made = settings_of_bundle(settings, config.decode())
     weights = made.model.weights
     if weights not in STARTS and not Path(weights).is_file():
