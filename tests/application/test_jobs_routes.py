@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,19 @@ def test_a_full_queue_is_429(settings: Settings, bundle: Path, serve: Serve) -> 
     assert answers[3].headers["content-type"] == "application/problem+json"
 
 
+def test_a_worker_begins_and_ends_with_its_server(start: Serve) -> None:
+    """An end that it is told of: then it puts its job back, and no attempt is lost."""
+    told: list[str] = []
+
+    def change(application: Any) -> None:
+        for name in ("start", "stop"):
+            setattr(application.state.sidecar, name, partial(told.append, name))
+
+    with start(change=change):
+        assert told == ["start"]
+    assert told == ["start", "stop"]
+
+
 def test_cancel(idle: httpx.Client, settings: Settings) -> None:
     jobs = [idle.post("/retrain", json={}).json() for _ in range(3)]
     waits, runs, registers = (f"/jobs/{job['job_id']}" for job in jobs)
@@ -250,6 +264,7 @@ def test_cancel(idle: httpx.Client, settings: Settings) -> None:
     late = idle.delete(waits)
     assert (late.status_code, "cancelled" in late.json()["detail"]) == (409, True)
     worker = worked_on(settings, runs.rpartition("/")[2])
+    assert worker.request().promote == "never"  # said with the job, whatever its worker's own is
     wish = idle.delete(runs)
     assert (wish.status_code, wish.json()["state"]) == (202, "running")
     assert (jobs[1]["cancelling"], wish.json()["cancelling"]) == (False, True)

@@ -221,6 +221,19 @@ def test_pixels_nested_or_flat(client: httpx.Client, nested: bool) -> None:
     assert found["label"]["data"] == [1, 1]
 
 
+def test_a_request_for_binary_output_is_honoured_but_where_an_output_says_otherwise(
+    client: httpx.Client,
+) -> None:
+    wanted = [{"name": "label"}, {"name": "class_name", "parameters": {"binary_data": False}}]
+    asked = _images(DARK, parameters={"binary_data_output": True}, outputs=wanted)
+    answer = client.post(INFER, json=asked)
+    length = int(answer.headers["inference-header-content-length"])
+    label, class_name = json.loads(answer.content[:length])["outputs"]
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert (label["parameters"], class_name["data"]) == ({"binary_data_size": 8}, ["dark"])
+    assert answer.content[length:] == bytes(8)
+
+
 _ROW = [0.0] * 64
 _TAIL = struct.pack("<I", len(DARK)) + DARK
 _TENSOR = {"name": "image", "datatype": "BYTES", "shape": [1]}
@@ -236,6 +249,8 @@ _TENSOR = {"name": "image", "datatype": "BYTES", "shape": [1]}
         ({"inputs": []}, "inputs: List should have at least 1 item"),
         (_pixels(_ROW, [1, 1, 8, 9]), "must be [n, 1, 8, 8]"),
         (_pixels(_ROW, [2, 1, 8, 8]), "has 64 values, its shape says 128"),
+        (_pixels([], [0, 1, 8, 8]), "inputs.0.shape.0: Input should be greater than"),
+        ({"inputs": _images(DARK)["inputs"] * 2}, "inputs: List should have at most 1 item"),
         (_pixels(_ROW, [True, 1, 8, 8]), "inputs.0.shape.0: Input should be a valid integer"),
         (_pixels(_ROW, [1025, 1, 8, 8]), "1 to 1024 rows"),
         (_pixels([1e39, *_ROW[1:]], [1, 1, 8, 8]), "beyond float32"),
@@ -354,6 +369,15 @@ def test_a_bundle_without_a_name(start: Serve) -> None:
         fields = client.post("/v2/models/bundle/infer", json=_images(DARK)).json()
         assert "model_version" not in fields
         assert client.get("/v2/models/bundle/versions/1").status_code == 404
+
+
+def test_the_index_of_a_server_that_stops_is_empty(start: Serve) -> None:
+    def stopping(application: Any) -> None:
+        application.state.served.draining = True
+
+    with start(change=stopping) as client:
+        assert client.post("/v2/repository/index").json() == []
+        assert client.get("/v2/models/bundle/ready").status_code == 503
 
 
 def test_without_a_model_it_is_not_ready(start: Serve) -> None:

@@ -114,6 +114,9 @@ def test_what_a_retraining_may_set_is_typed(document: dict[str, Any]) -> None:
     assert keys == {".".join(place) for place in PUBLISHED}
     epochs = sections["train"]["properties"]["max_epochs"]
     assert (epochs["anyOf"][0], epochs["default"]) == ({"type": "integer", "minimum": 1}, 10)
+    assert epochs["description"].startswith("passes over the training images")
+    weights = sections["model"]["properties"]["weights"]["anyOf"][0]["enum"]
+    assert weights == ["auto", "none", "default"]
 
 
 @pytest.mark.parametrize(("path", "status"), [("/inference", 200), ("/retrain", 202)])

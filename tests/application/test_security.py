@@ -88,9 +88,10 @@ def test_hosts(host: str, expected: int) -> None:
 
 def test_headers_that_must_be_there_once() -> None:
     assert status(OPEN, host=None) == 400
-    scope = {"method": "GET", "path": "/", "headers": [(b"host", b"a"), (b"host", b"b")]}
-    with pytest.raises(Problem, match="more than one host header"):
-        OPEN.check(scope)
+    for name in ("host", "authorization", "content-type", "content-length", "origin"):
+        headers = [(b"host", b"127.0.0.1:8000"), (name.encode(), b"a"), (name.encode(), b"b")]
+        with pytest.raises(Problem, match=f"more than one {name} header"):
+            OPEN.check({"method": "GET", "path": "/", "headers": headers})
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,18 @@ def test_a_broken_version_is_refused_once(two: Registered, said: list[str]) -> N
     assert watched.look() == 3
 
 
+def test_golden_images_that_only_http_answers_otherwise(
+    two: Registered, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(two.settings)
+    two.point(2)
+    quick = ("bright", b'{"probabilities": [0.5, 0.5, 0.0]}')
+    monkeypatch.setattr("mindtrace.application.inference.answer_quickly", lambda *_: quick)
+    assert watched.look(2) == 1
+    assert watched.swaps == (0, 1, 0)
+    assert "golden images" in said[0]
+
+
 def test_an_accident_while_loading(
     two: Registered, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Real servers of two workers follow what is promoted by others, in stores of any kind."""
+"""Real servers follow what is promoted by others, in stores of any kind."""
 
 from __future__ import annotations
 

@@ -107,6 +107,16 @@ time.sleep(60)
     _await_gone(pids)
 
 
+def test_what_a_child_leaves_behind_does_not_hold_us(tmp_path: Path) -> None:
+    program = """
+import subprocess, sys
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+"""
+    start = time.monotonic()
+    assert run(tmp_path, program).status == 0
+    assert time.monotonic() - start < 50
+
+
 def test_a_listener_that_fails_ends_the_child(tmp_path: Path) -> None:
     def fail(_: bytes) -> None:
         raise OSError("disk full")
