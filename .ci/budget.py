@@ -6,7 +6,7 @@ import statistics
 import sys
 from pathlib import Path
 
-LIMIT_LINES = 21_799
+LIMIT_LINES = 21_812
 LIMIT_FILES = 123
 
 SOURCE = Path(__file__).parents[1] / "src" / "mindtrace"

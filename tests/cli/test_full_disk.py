@@ -188,7 +188,7 @@ def test_a_worker_whose_disk_fills_up_goes_on(trained_twice: Path, mindtrace: Mi
     retrain = words.split()
     job_id = json.loads(mindtrace(*retrain).stdout)["job_id"]
     filler, ended = trained_twice / "filler", ("succeeded", "failed", "cancelled")
-    moment = "mindtrace.jobs.process:Watchdog.__init__"
+    moment = "mindtrace.jobs.attempt:Watchdog"
     command = at(str(filler), moment, "worker")
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as worker:
         try:
@@ -197,9 +197,9 @@ def test_a_worker_whose_disk_fills_up_goes_on(trained_twice: Path, mindtrace: Mi
             while "space" not in "".join(said) and "full" not in "".join(said):
                 said.append(worker.stderr.readline())
                 assert worker.poll() is None, said
-            filler.unlink()
             state = ""
             while state not in ended:
+                filler.unlink(missing_ok=True)  # each child fills it
                 state = json.loads(mindtrace("jobs", "show", job_id, "--json").stdout)["state"]
                 assert worker.poll() is None
             assert "Traceback" not in "".join(said)

@@ -91,7 +91,8 @@ class Attempt:
         try:
             return self._attempts()
         except Exception as error:
-            log.exception("job %s", self.job.job_id)
+            ours = not isinstance(error, OSError)  # a full disk is not
+            log.error("job %s: %s", self.job.job_id, error, exc_info=ours)
             text = " ".join(str(error).split())[:500]
             return self._failed(text, kind=type(error).__name__)
 

@@ -227,6 +227,11 @@ class JobQueue(Database):
         query = sa.select(owner).where(_ours, _status == "PENDING", owner.not_in(self._alive))
         return sorted({row[0] for row in self.rows(query)})
 
+    def has_job(self, executor_id: str) -> bool:
+        """Whether a job is this worker's."""
+        mine = sa.and_(_ours, _status == "PENDING", workflows.c.executor_id == executor_id)
+        return bool(self.rows(sa.select(_id).where(mine).limit(1)))
+
     def _jobs(self, *where: Any, limit: int | None = None) -> Sequence[Job]:
         """Jobs, newest first."""
         record = sa.and_(records.c.workflow_uuid == _id, records.c.key == RECORD)

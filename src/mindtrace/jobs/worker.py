@@ -39,6 +39,7 @@ class Worker:
         self._idle.set()
         self._beating = threading.Lock()
         self._left = threading.Event()
+        self._lost_rounds = 0
         self._fault: Exception | None = None
 
     def run(self, ready: Callable[[str], Any]) -> None:
@@ -162,9 +163,15 @@ class Worker:
         threading.Thread(target=loop, daemon=True).start()
 
     def _take_over(self) -> None:
-        """Hand out again the jobs of workers that are not alive."""
+        """Hand out again the jobs of workers that are not alive, and one of ours that is lost."""
         # We are alive, even if our heartbeat expired while this machine slept.
         dead = [executor_id for executor_id in self._queue.dead() if executor_id != self._id]
+        # DBOS ends a job's thread without a trace where the database cannot be written.
+        idle = self._idle.is_set() and not self._work.stopping.is_set()
+        self._lost_rounds = idle and self._queue.has_job(self._id) and self._lost_rounds + 1
+        if self._lost_rounds * _ROUND > self._lease:
+            dead.append(self._id)
+            self._lost_rounds = 0
         if dead:
             log.info("taking over from %s", ", ".join(dead))
             self._hand_out_again(dead)
