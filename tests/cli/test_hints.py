@@ -67,7 +67,7 @@ def test_a_hint_that_names_a_command_or_an_option_begins_with_it() -> None:
     assert len(found) > 40
     for text in found:
         code, _, remark = text.partition("  #")
-        assert re.match("mindtrace [a-z]|--[a-z]|openssl |X --[a-z]", code), text
+        assert re.match("mindtrace [a-z]|--[a-z]|openssl |pip install |X --[a-z]", code), text
         assert not re.search(r" - |, |\.$", code) and remark.startswith(" ") is bool(remark), text
 
 

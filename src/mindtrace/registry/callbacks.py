@@ -224,7 +224,7 @@ def _why_unregistered(
     """Why the digests of `data` would not be those of what was trained, or None."""
     is_ours = isinstance(data, ImageDataModule) and type(data).__module__.startswith("mindtrace.")
     if not is_ours or not isinstance(module, ImageClassifier):
-        return "only a model and a data module of mindtrace itself name images and classes"
+        return "only a model and a data module of this package name images and classes"
     assert isinstance(data, ImageDataModule)
     fed = (trainer.num_training_batches, sum(trainer.num_val_batches))
     whole = (len(data.train_dataloader()), len(data.val_dataloader()))
