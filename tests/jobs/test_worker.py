@@ -11,11 +11,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+import sqlalchemy as sa
 from tests.jobs.shop import Shop, event_epochs, shop
 from tests.registry.servers import postgres_programs, postgres_server
 from tests.waiting import until
 
 from mindtrace.errors import ConflictError, StoreError
+from mindtrace.jobs.database import workflows
 from mindtrace.registry.provenance import git_state
 from mindtrace.service import jobs
 from mindtrace.service.promotion import history
@@ -84,6 +86,20 @@ def test_jobs_are_run_cancelled_and_handed_over(opened: Shop) -> None:
     assert worker.wait(60) == 0
     assert (opened.job(last).state, opened.trainings(last)) == ("queued", [])
     assert f"job {following} succeeded" in (opened.root / "workers.txt").read_text()
+
+
+def test_a_job_that_no_thread_of_its_worker_runs_is_handed_out_again(opened: Shop) -> None:
+    """DBOS leaves it like this where the disk was full when its thread ended."""
+    opened.start(lease=0.5)
+    job_id = opened.submit()
+    opened.ended(job_id)
+    with jobs.queue(opened.settings).changing() as connection:
+        lost = sa.update(workflows).where(workflows.c.workflow_uuid == job_id)
+        connection.execute(lost.values(status="PENDING"))
+    following = opened.submit()  # a lost job would keep it waiting for ever
+    assert opened.ended(following).state == "succeeded"
+    assert opened.ended(job_id).state == "succeeded"
+    assert opened.versions(job_id) == [1]
 
 
 @pytest.mark.proof

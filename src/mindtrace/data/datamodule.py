@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -163,7 +162,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         height, width = round(height * scale), round(width * scale)
         short_side = None
         if requirements.crop_pct is not None:
-            short_side = math.floor(min(height, width) / requirements.crop_pct)
+            short_side = int(min(height, width) / requirements.crop_pct)
         elif requirements.short_side is not None:
             # In proportion where another size was asked for.
             own_side = min(requirements.height or height, requirements.width or width)

@@ -168,7 +168,8 @@ class Worker:
         dead = [executor_id for executor_id in self._queue.dead() if executor_id != self._id]
         # DBOS ends a job's thread without a trace where the database cannot be written.
         idle = self._idle.is_set() and not self._work.stopping.is_set()
-        self._lost_rounds = idle and self._queue.has_job(self._id) and self._lost_rounds + 1
+        lost = idle and self._queue.has_job(self._id)
+        self._lost_rounds = self._lost_rounds + 1 if lost else 0
         if self._lost_rounds * _ROUND > self._lease:
             dead.append(self._id)
             self._lost_rounds = 0
